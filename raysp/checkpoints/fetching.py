@@ -17,8 +17,8 @@ from raysp.storage.store import Entry, Store, explain, open_store, split_url
 
 DIGESTS = "digests.json"
 _READ_BYTES = 8 * 1024 * 1024
-WANTED = (".json", ".safetensors", ".txt", ".model")
-"""Suffixes of the files to fetch: configuration, weights, tokenizer. Pickles and training state are not fetched."""
+WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
+"""Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
 
 
 def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path:

@@ -37,7 +37,7 @@ GENERATION_FILES = ("generation_config.json",)
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
-CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES)
+CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES, "README.md")  # the card states the licence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,5 +207,5 @@ def model_folder(
 
 
 def local_checkpoint(name: str | Path) -> Path:
-    """Return the folder with all files of a checkpoint that labelling needs."""
+    """Return the folder with all files of a checkpoint that labelling and training need."""
     return local_folder(name, CHECKPOINT_FILES)

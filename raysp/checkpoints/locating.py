@@ -44,6 +44,11 @@ def pinned(checkpoint: str) -> str:
     return hub.pinned(checkpoint) if _names_hub(checkpoint) else checkpoint
 
 
+def hub_id(checkpoint: str) -> str | None:
+    """Return a hub id without its revision; None for a folder or a URL."""
+    return checkpoint.partition("@")[0] if _names_hub(checkpoint) else None
+
+
 def _names_hub(checkpoint: str) -> bool:
     """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
     return "/" in checkpoint and not scheme_of(checkpoint) and hub.is_hub_id(checkpoint)

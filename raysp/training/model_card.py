@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from raysp.checkpoints.cards import front_matter, licence_of
+from raysp.checkpoints.locating import hub_id
 from raysp.sink.run_record import raysp_version
 from raysp.sink.training.steps import Position
 from raysp.specs.objectives import Pretrain
@@ -41,17 +42,19 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     recipe = plan.recipe
     begun_with = recipe.objective.checkpoint
     is_random = recipe.objective.random_weights
+    base_model = None if is_random else hub_id(begun_with)  # the hub refuses cards whose base model is a folder
     licence = None if is_random else licence_of(plan.checkpoint.path)
     trained = (
         f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
     )
     verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "trained" if is_random else "fine-tuned"
     begun = f"with the configuration of `{begun_with}` and random weights" if is_random else f"`{begun_with}`"
+    sources = "its data" if is_random else "the checkpoint it began with and of its data"
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return "\n".join(
         [
             "---",
-            front_matter(base_model=None if is_random else begun_with, licence=licence, tags=prepared.task.tags),
+            front_matter(base_model=base_model, licence=licence, tags=prepared.task.tags),
             "---",
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",
@@ -59,9 +62,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
             f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {raysp_version()}: {trained} of audio "
             f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
             "",
-            "Licence: "
-            + (licence or "that of the checkpoint it began with, and of its data; neither is stated here")
-            + ".",
+            "Licence: " + (licence or f"that of {sources}, which is not stated here") + ".",
             "",
             f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
             "",

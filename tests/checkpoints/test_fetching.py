@@ -86,9 +86,11 @@ class TestFetch:
         "config.json": b"{}",
         "model.safetensors": bytes(range(256)) * 1000,
         "vocab.json": b"{}",
+        "README.md": b"---\nlicense: cc-by-4.0\n---\n",
         "pytorch_model.bin": b"a pickle",
         "checkpoint-100/optimizer.safetensors": b"of training",
     }
+    WANTED = ("README.md", "config.json", "model.safetensors", "vocab.json")
 
     @pytest.fixture
     def copies(self, cache) -> Path:
@@ -114,7 +116,7 @@ class TestFetch:
         folder = self.fetch(store)
         assert folder.parent == copies
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
-            name: self.FILES[name] for name in ("config.json", "model.safetensors", "vocab.json")
+            name: self.FILES[name] for name in self.WANTED
         }
 
     def test_it_is_downloaded_once_and_again_when_it_changes(self, store, copies):
@@ -135,7 +137,7 @@ class TestFetch:
         with ThreadPoolExecutor(8) as pool:
             folders = list(pool.map(lambda _: self.fetch(store), range(8)))
         assert len(set(folders)) == 1
-        assert sorted(copied) == ["config.json", "model.safetensors", "vocab.json"]
+        assert sorted(copied) == [*self.WANTED]
 
     def test_where_nothing_can_be_locked_all_get_the_whole(self, store, monkeypatch):
         monkeypatch.setattr(checkpoints.fcntl, "flock", refuse_lock)
@@ -166,7 +168,7 @@ class TestFetch:
         [left] = copies.glob("*.part-*")
         assert (left / "model.safetensors").is_file()
         folder = fetch(url, s3.options)
-        assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors", "vocab.json"]
+        assert {file.name for file in folder.iterdir()} == {*self.WANTED}
         assert list(copies.glob("*.part-*")) == []
 
     def test_of_copies_that_no_process_uses_only_the_last_few_stay(self, store, copies, monkeypatch):
@@ -228,7 +230,7 @@ class TestFetch:
 
         def copy(found, entry, place):
             really(found, entry, place)
-            store.replace("config.json", b'{"changed": 1}')
+            store.replace("README.md", b"changed")
 
         monkeypatch.setattr(checkpoints, "_copy", copy)
         with pytest.raises(StoreError, match="the checkpoint changed while it was downloaded; run again"):

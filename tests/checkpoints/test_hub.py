@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from raysp.checkpoints import hub
+from raysp.checkpoints.cards import licence_of
+from raysp.checkpoints.locating import hub_id
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out
@@ -37,6 +39,12 @@ def test_an_id_is_pinned_to_its_commit_and_a_folder_stays_a_folder(cache):
         assert hub.pinned(folder) is folder
 
 
+def test_a_base_model_is_a_hub_id_without_its_commit(cache):
+    assert hub_id(f"owner/name@{COMMIT}") == hub_id("owner/name") == "owner/name"
+    for elsewhere in (str(CHECKPOINT), "s3://bucket/name", "name"):
+        assert hub_id(elsewhere) is None
+
+
 def answers(hub_url: str, home: Path, code: str, **environment: str):
     """Run code in a process that finds the hub at a url; returns what it prints as JSON, or its last line of errors."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -51,6 +59,7 @@ def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path):
     old, new = (Path(shutil.copytree(CHECKPOINT, tmp_path / name)) for name in ("old", "new"))
     (new / "model.safetensors").write_bytes(b"trained further")
     (old / "optimizer.pt").write_bytes(b"left by training")
+    (old / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     folder_of = "str(hub.local_checkpoint({!r}))"
     with hub_server.serving() as server:
         server.push("owner/name", old)
@@ -60,6 +69,7 @@ def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path):
         server.push("owner/name", new, OTHER)  # what main is from now on
         found, _ = answers(server.url, tmp_path / "home", folder_of.format(pinned))
         assert sorted(os.listdir(found)) == sorted({*os.listdir(old)} - {"optimizer.pt"})
+        assert licence_of(Path(found)) == "cc-by-4.0"
         assert Path(found, "model.safetensors").read_bytes() == (old / "model.safetensors").read_bytes()
         server.asked.clear()
         assert answers(server.url, tmp_path / "home", folder_of.format(pinned))[0] == found
