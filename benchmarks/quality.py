@@ -318,9 +318,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the rows")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
+    names = [Path(one).name for one in args.checkpoint]
+    if len({*names}) < len(names):
+        parser.error(f"--checkpoint {' '.join(args.checkpoint)}: expected folders with different names")
     speech = read_speech(args.speech)
     rows = list(make_rows(args.digits, speech, args.rows, args.seed))
-    found = {Path(one).name: label(rows, one) for one in args.checkpoint}
+    found = {name: label(rows, one) for name, one in zip(names, args.checkpoint, strict=True)}
     seconds = sum(len(row.samples) for row in rows) / RATE
     tables = {
         "rows that meet a condition": by_threshold(found),
