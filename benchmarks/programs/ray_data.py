@@ -46,7 +46,7 @@ class Model:
 def main() -> None:
     """Label shards: CHECKPOINT SHARDS OUT."""
     checkpoint, shards, out = common.arguments()
-    ray.init(log_to_driver=False)
+    ray.init(address="local", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     cpus = int(ray.cluster_resources()["CPU"])
     rate = transformers.AutoFeatureExtractor.from_pretrained(checkpoint).sampling_rate

@@ -34,7 +34,7 @@ before = snapshot()
 assert raysp.run(pipeline).exit_code == 0
 assert not ray.is_initialized()
 assert not (found := differing(before)), found
-ray.init(num_cpus=2, include_dashboard=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False)
 assert ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows).materialize().num_blocks() == 2
 """
 
