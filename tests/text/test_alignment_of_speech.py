@@ -12,10 +12,16 @@ from tests.corpora import CHECKPOINT
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def aligner() -> Aligner:
+BUNDLED, EARLY = str(CHECKPOINT), "checkpoints/unispeech-digits-ctc"
+"""EARLY: trained with a loss of plain CTC, its tokens begin with their words."""
+MOST_SECONDS = {BUNDLED: (0.036, 0.046, 0.1), EARLY: (0.03, 0.025, 0.13)}
+"""Bounds of starts of words by checkpoint: median from clips, median and 95 % from speech."""
+
+
+@pytest.fixture(scope="module", params=[BUNDLED, EARLY], ids=["bundled", "early"])
+def aligner(request, shared) -> Aligner:
     torch.set_num_threads(1)
-    return Aligner(str(CHECKPOINT))
+    return Aligner(str(shared / request.param))
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +31,12 @@ def heard(aligner, shared) -> list[Heard]:
     return [aligner.hear(speak(rng, speakers[number % len(speakers)], 5)) for number in range(60)]
 
 
-def test_words_start_where_their_speech_does(aligner, heard):
+def test_words_start_where_their_speech_does(aligner, heard, request):
+    clip, speech, latest = MOST_SECONDS[request.node.callspec.params["aligner"]]
     of_clip, of_speech = np.abs(np.array(list(starts(aligner, heard)))).T
-    assert np.median(of_clip) <= 0.03  # clips begin with some silence
-    assert np.median(of_speech) <= 0.025
-    assert np.quantile(of_speech, 0.95) <= 0.13
+    assert np.median(of_clip) <= clip  # clips begin with some silence
+    assert np.median(of_speech) <= speech
+    assert np.quantile(of_speech, 0.95) <= latest
 
 
 def test_the_score_separates_right_from_wrong_texts(aligner, heard):
