@@ -142,14 +142,16 @@ class BeamSearch:
         return self._output()
 
     def _candidates(self, logits_RV: Tensor) -> Texts:
-        """Return the best, or sampled, continuations of the beams of each row."""
+        """Return the best, or sampled, continuations of the beams of each row, from the best down."""
         scores_RV, offsets_R = self._scored(logits_RV)
         beams, size = self.settings.num_beams, logits_RV.shape[1]
         before_BK = self.running.scores - offsets_R.view(-1, beams)
         if self.settings.do_sample:
             all_BN = (scores_RV.view(-1, beams, size) + before_BK[..., None]).flatten(1)
             places_BC = draw(all_BN.softmax(-1), self.num_candidates, of_rows(self.generators, self.rows_B))
-            scores_BC, from_BC, ids_BC = all_BN.gather(1, places_BC), places_BC // size, places_BC % size
+            scores_BC, order_BC = all_BN.gather(1, places_BC).sort(-1, descending=True)
+            places_BC = places_BC.gather(1, order_BC)
+            from_BC, ids_BC = places_BC // size, places_BC % size
         else:
             values, ids = best(scores_RV, self.num_candidates)
             all_BN = (values.view(len(before_BK), beams, -1) + before_BK[..., None]).flatten(1)

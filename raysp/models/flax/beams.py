@@ -120,7 +120,7 @@ def _advanced(start: Start, state: State, logits_RV: Array) -> State:
 
 
 def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidates, Array]:
-    """Return the best, or sampled, continuations of the beams of each row, and the beams that they continue."""
+    """Return the best, or sampled, continuations of the beams of each row, from the best down, and their beams."""
     settings, (batch, beams, room) = start.settings, state.running.tokens.shape
     scores_RV = log_probs_RV = jax.nn.log_softmax(logits_RV, -1)
     tokens_RM = state.running.tokens.reshape(-1, room)
@@ -132,8 +132,9 @@ def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidate
     if settings.do_sample:  # the largest of scores with Gumbel noise are a sample without repetition
         keys_B = jax.vmap(jax.random.fold_in, (0, None))(start.keys_B, state.length)
         noise_BN = jax.vmap(lambda key: jax.random.gumbel(key, (beams * size,)))(keys_B)
-        places_BC = lax.top_k(all_BN + noise_BN, count)[1]
-        scores_BC = jnp.take_along_axis(all_BN, places_BC, 1)
+        sampled_BC = lax.top_k(all_BN + noise_BN, count)[1]
+        scores_BC, order_BC = lax.top_k(jnp.take_along_axis(all_BN, sampled_BC, 1), count)
+        places_BC = jnp.take_along_axis(sampled_BC, order_BC, 1)
     else:
         scores_BC, places_BC = lax.top_k(all_BN, count)
     from_BC, ids_BC = places_BC // size, (places_BC % size).astype(tokens_RM.dtype)
