@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 MOST_CHARACTERS = 120
 SHOWN_NUMBERS = 3
+LEAST = 5e-4
+"""Numbers below it, such as scores of texts that a model is sure of, would be 0 with three decimals."""
 
 
 def cell(value: object, most: int = MOST_CHARACTERS) -> str:
@@ -19,7 +21,7 @@ def _text(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.1g}" if 0 < abs(value) < LEAST else f"{value:.3f}"
     if isinstance(value, Mapping):
         return _span(value)
     if not isinstance(value, list):
