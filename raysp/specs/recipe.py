@@ -97,6 +97,7 @@ class Checkpoint:
     Attributes:
         url: folder for the checkpoint, and for the committed steps below `.raysp/`.
         every: steps between commits.
+        minutes: longest time between commits; None: the steps alone count.
         storage_options: options of the storage; secrets by `Env`.
         shared: whether all machines of a cluster see the same files at a local `url`. If not declared, a training on a
             cluster checks it on nodes that are up.
@@ -105,6 +106,7 @@ class Checkpoint:
     url: Url
     _: KW_ONLY
     every: Annotated[int, Field(ge=1)] = 500
+    minutes: Positive | None = 10.0
     storage_options: StorageOptions = field(default_factory=dict)
     shared: bool = False
 
@@ -178,7 +180,8 @@ class Finetune:
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
             and becomes the checkpoint. None: there is none.
-        average: number of last commits of which the mean of the weights becomes the checkpoint; 0: no mean.
+        average: number of last commits, `sink.every` steps apart, of which the mean of the weights becomes the
+            checkpoint; 0: no mean.
         pool: the workers.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.

@@ -112,13 +112,14 @@ def _mean(name: str, tensors: Sequence[Tensor]) -> Tensor:
     return (total / len(tensors)).to(last.dtype)
 
 
-def mean_of_last(store: Store, number: int, *, name: str) -> dict[str, Tensor]:
+def mean_of_last(store: Store, number: int, *, name: str, every: int = 1) -> dict[str, Tensor]:
     """Return the mean of the weights of the last committed steps, as `mean_of` does.
 
     Args:
         store: the sink of the training.
         number: number of steps; fewer if fewer are committed.
         name: file of the steps.
+        every: steps between commits, as for `steps.newest`: those between them would make the mean depend on stops.
 
     Raises:
         RunError: no step is committed, or a file is not what was written.
@@ -129,6 +130,6 @@ def mean_of_last(store: Store, number: int, *, name: str) -> dict[str, Tensor]:
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(steps.local_file(store, steps.load(store, done), name))
-            for done in steps.newest(store, number, until=last.position.done)
+            for done in steps.newest(store, number, until=last.position.done, every=every)
         ]
         return mean_of(files)

@@ -3,9 +3,8 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +13,13 @@ import torch
 from raysp.errors import RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.sink.training import steps
-from raysp.sink.training.steps import CommittedStep, Position
+from raysp.sink.training.steps import Position
 from raysp.storage.store import Store
 from raysp.training import state
 from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import Evaluated
+from raysp.training.keeping import Keeper
 from raysp.training.loop import Training, Update
 from raysp.training.optimizing import Group
 from raysp.training.schedules import Shape, factor
@@ -112,23 +112,6 @@ class NotFiniteError(RunError):
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
         self.rows = tuple(rows)
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Commits of a training.
-
-    Attributes:
-        store: the sink.
-        fingerprint: of the recipe.
-        every: steps between commits.
-        last: number of commits that stay, the newest ones; at least 2.
-    """
-
-    store: Store
-    fingerprint: str
-    every: int
-    last: int = 2
 
 
 @dataclass(frozen=True)
@@ -231,10 +214,15 @@ class Session:
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
         """Whether the weights are those of `position`, not amid a step."""
-        self.committed: int | None = None
-        """Updates at the last commit."""
-        self._commit: Future[CommittedStep] | None = None
-        self._threads = ThreadPoolExecutor(2, "raysp-training")
+        self._resumed: int | None = None
+        """Updates at the commit from which the training goes on."""
+        self._threads = ThreadPoolExecutor(1, "raysp-reading")
+
+    @property
+    def committed(self) -> int | None:
+        """Updates at the last commit; None before the first."""
+        last = self.keeper.last if self.keeper else None
+        return self._resumed if last is None else last
 
     @property
     def is_done(self) -> bool:
@@ -268,10 +256,10 @@ class Session:
         if self.average is not None:
             with steps.local_file(store, step, AVERAGE) as file:
                 self.average.load(file)
-        self.position, self.committed = step.position, step.position.done
+        self.position, self._resumed = step.position, step.position.done
         self.best = Best.read(step.metrics)
 
-    def load_result(self, store: Store, average: int = 0) -> None:
+    def load_result(self, store: Store, average: int = 0, every: int = 1) -> None:
         """Load the weights that a training ends with, in place of the last ones.
 
         They are those of the best evaluation, or the last; their moving average if there is one; or the mean of the
@@ -280,13 +268,14 @@ class Session:
         Args:
             store: the sink.
             average: number of committed weights for the mean; 0 or 1: no mean.
+            every: steps between these commits.
 
         Raises:
             RunError: a step is not committed.
         """
         done = self.best.done if self.best else self.position.done
         if average > 1:
-            mean = mean_of_last(store, average, name=MODEL)
+            mean = mean_of_last(store, average, name=MODEL, every=every)
             state.set_tensors(self.weights, mean, f"the mean of {average} steps")
         elif self.average is not None:
             if done != self.position.done:
@@ -307,6 +296,8 @@ class Session:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
         """
         self._before = time.monotonic()
+        if self.keeper:
+            self.keeper.start()
         if self.position.done < self.held_steps:
             self.training.freeze(self.held, frozen=True)
         try:
@@ -357,8 +348,8 @@ class Session:
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         evaluated = self._evaluate()
         is_best = evaluated is not None and self.best is not None and self.best.done == self.position.done
-        if self.keeper and (update.stops or is_best or self.position.done % self.keeper.every == 0):
-            self._begin_commit(self.keeper, {"loss": update.loss, **update.terms})
+        if self.keeper and (update.stops or is_best or self.keeper.is_due(self.position)):
+            self._commit(self.keeper, {"loss": update.loss, **update.terms})
         self._before = time.monotonic()
         audio_seconds = self._audio_seconds(window, step)
         return Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
@@ -418,44 +409,29 @@ class Session:
         window, epoch_steps = found
         return _Loaded(window, self.rows(window), epoch_steps)
 
-    def _begin_commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
-        """Copy the state, and commit it in a thread; a commit before it is waited for."""
-        self._end_commit()
-        training, position = self.training, self.position
-        files = {
-            MODEL: state.copied(self.weights),
-            OPTIMIZER: state.moments(training.optimizer, self.groups),
-        }
+    def _commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
+        """Copy the state, and begin its commit."""
+        training = self.training
+        files = {MODEL: state.copied(self.weights), OPTIMIZER: state.moments(training.optimizer, self.groups)}
         if self.average is not None:
             files[AVERAGE] = self.average.state()
-        self._commit = self._threads.submit(
-            steps.commit,
-            keeper.store,
-            position,
-            {name: partial(state.write, tensors) for name, tensors in files.items()},
-            fingerprint=keeper.fingerprint,
+        keeper.begin(
+            self.position,
+            files,
             index=self.index.digest,
             num_workers=training.workers.count,
             metrics={**metrics, **(self.best.metrics if self.best else {})},
+            best=self.best.done if self.best else None,
         )
-
-    def _end_commit(self) -> None:
-        if self._commit is None or self.keeper is None:
-            return
-        self.committed = self._commit.result().position.done
-        self._commit = None
-        kept = {*steps.newest(self.keeper.store, self.keeper.last, until=self.committed)}
-        if self.best is not None:
-            kept.add(self.best.done)
-        steps.remove_others(self.keeper.store, kept, before=self.committed)
 
     def _finish(self) -> None:
         """Commit the last step, unless it is committed, and end the threads."""
         try:
-            self._end_commit()
-            if self.keeper and self._is_whole and self.position.done and self.committed != self.position.done:
-                self._begin_commit(self.keeper, {})
-                self._end_commit()
+            if self.keeper:
+                self.keeper.end()
+                if self._is_whole and self.position.done and self.committed != self.position.done:
+                    self._commit(self.keeper, {})
+                    self.keeper.end()
         finally:
             self._threads.shutdown()
 

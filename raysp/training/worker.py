@@ -10,10 +10,11 @@ from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, s
 from raysp.training.averaging import MovingAverage
 from raysp.training.batches import Objective
 from raysp.training.evaluating import Evaluator
+from raysp.training.keeping import Keeper
 from raysp.training.loop import OneWorker, Training, Workers
 from raysp.training.optimizing import adamw, group_parameters
 from raysp.training.preparing import Prepared
-from raysp.training.session import Course, Evaluations, Keeper, Rows, Session
+from raysp.training.session import Course, Evaluations, Rows, Session
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -63,7 +64,7 @@ def new_session(
         plan.sizes,
         course_of(schedule),
         _augmented(prepared, rows, speeds, decoder),
-        Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
+        _keeper(prepared, store) if store and commits else None,
         held=[*prepared.task.held(model)],
         held_steps=freeze_steps_of(recipe.objective),
         index_of=speeds.index if speeds else None,
@@ -75,6 +76,12 @@ def new_session(
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
+
+
+def _keeper(prepared: Prepared, store: Store) -> Keeper:
+    recipe = prepared.plan.recipe
+    seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
+    return Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, recipe.average)
 
 
 def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "Decoder | None") -> Rows:

@@ -1,5 +1,6 @@
 """Whole trainings: every row once an epoch, commits, and the same weights after any stop."""
 
+import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -16,10 +17,11 @@ from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
 from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
+from raysp.training.keeping import Keeper
 from raysp.training.loop import Training
 from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.session import MODEL, Course, Keeper, NotFiniteError, Session, TrainingRow
+from raysp.training.session import MODEL, Course, NotFiniteError, Session, TrainingRow
 from tests.soaked import some
 from tests.training.conftest import small_model
 
@@ -66,7 +68,7 @@ def new_session(digits, index, extractor, tmp_path):
         optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
         training = Training(Recorded(model, extractor), optimizer, seed=7)
         store = LocalStore(str(tmp_path))
-        keeper = Keeper(store, fingerprint, every, last=options.get("last", 2))
+        keeper = Keeper(store, fingerprint, every, options.get("seconds"), options.get("averaged", 0))
         average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
         session = Session(training, groups, index, sizes, course, rows, keeper, average=average)
         session.resume(store, fingerprint)
@@ -145,8 +147,14 @@ def test_the_last_two_commits_stay(new_session):
     assert max(committed) == total
 
 
+def test_a_step_is_committed_after_some_time_too(new_session):
+    session = new_session(every=1000, seconds=0.0)
+    total = len([*session.run()])
+    assert steps.newest(session.keeper.store, 3, until=total) == [total - 1, total]
+
+
 def test_as_many_commits_stay_as_are_averaged(new_session):
-    session = new_session(every=2, last=4)
+    session = new_session(every=2, averaged=4)
     total = len([*session.run()])
     store = session.keeper.store
     kept = steps.newest(store, 100, until=total)
@@ -160,6 +168,18 @@ def test_as_many_commits_stay_as_are_averaged(new_session):
         expected = sum(one[name].double() for one in weights) / 4
         torch.testing.assert_close(mean, expected.float(), rtol=1e-6, atol=1e-7)
     assert not torch.equal(mean_of_last(store, 2, name=MODEL)["lm_head.weight"], weights[-1]["lm_head.weight"])
+
+
+def test_the_mean_of_the_last_commits_does_not_depend_on_stops(new_session, tmp_path):
+    whole = new_session(every=2, averaged=3)
+    total = len([*whole.run()])
+    whole.load_result(whole.keeper.store, 3, 2)
+    shutil.rmtree(tmp_path / ".raysp")
+    for stop in [*range(total - 4, total), 1000]:
+        session = new_session(every=2, averaged=3)
+        [*session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop)]
+    session.load_result(session.keeper.store, 3, 2)
+    assert all(torch.equal(*pair) for pair in zip(weights(whole), weights(session), strict=True))
 
 
 def test_there_is_no_mean_without_a_commit(new_session):

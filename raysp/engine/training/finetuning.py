@@ -166,7 +166,7 @@ def finetune(
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
-            session.load_result(store, recipe.average)
+            session.load_result(store, recipe.average, recipe.sink.every)
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, failures)
 

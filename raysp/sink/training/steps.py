@@ -168,10 +168,17 @@ def latest(store: Store) -> CommittedStep | None:
     return None
 
 
-def newest(store: Store, number: int, *, until: int) -> list[int]:
-    """Return the last committed steps up to one, in order, at most `number`."""
+def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int]:
+    """Return the last committed steps up to one, in order, at most `number`.
+
+    Args:
+        store: the sink.
+        number: most steps to return.
+        until: last step to return.
+        every: only multiples of it, and `until`, are returned: others were committed because of the time or a stop.
+    """
     committed = sorted(_committed([entry.path for entry in store.list(STEPS)]))
-    return [done for done in committed if done <= until][-number:]
+    return [done for done in committed if done <= until and (done % every == 0 or done == until)][-number:]
 
 
 def committed_at(store: Store, step: CommittedStep) -> float | None:

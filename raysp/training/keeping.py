@@ -1,0 +1,103 @@
+"""Commits of a training: when they are due, one at a time in a thread, and which of them stay."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from torch import Tensor
+
+from raysp.sink.training import steps
+from raysp.sink.training.steps import CommittedStep, Position
+from raysp.storage.store import Store
+from raysp.training import state
+
+LAST_COMMITS = 2
+"""Commits that always stay: if the last one cannot be read, a training goes on from the one before it."""
+
+
+class Keeper:
+    """Commits of a training.
+
+    Args:
+        store: the sink.
+        fingerprint: of the recipe.
+        every: steps between commits.
+        seconds: longest time between commits; None: `every` alone counts.
+        averaged: number of commits, `every` steps apart, that stay for the mean of their weights.
+    """
+
+    def __init__(
+        self, store: Store, fingerprint: str, every: int, seconds: float | None = None, averaged: int = 0
+    ) -> None:
+        self.store = store
+        self.fingerprint = fingerprint
+        self.every = every
+        self.seconds = seconds
+        self.averaged = averaged
+        self.last: int | None = None
+        """Updates at the last commit of this run; None before the first."""
+        self._begun_at = time.monotonic()
+        self._best: int | None = None
+        self._running: Future[CommittedStep] | None = None
+        self._thread = ThreadPoolExecutor(1, "raysp-commits")
+
+    def start(self) -> None:
+        """Count the time to the first commit from now on."""
+        self._begun_at = time.monotonic()
+
+    def is_due(self, position: Position) -> bool:
+        """Return whether it is time for a commit, by the steps or by the clock."""
+        is_late = self.seconds is not None and time.monotonic() - self._begun_at >= self.seconds
+        return is_late or position.done % self.every == 0
+
+    def begin(
+        self,
+        position: Position,
+        files: Mapping[str, Mapping[str, Tensor]],
+        *,
+        index: str,
+        num_workers: int,
+        metrics: Mapping[str, float],
+        best: int | None,
+    ) -> None:
+        """Begin to commit a step in a thread; the commit before it is waited for.
+
+        Args:
+            position: of the training.
+            files: tensors by the names of their files, which nobody changes any more.
+            index: digest of the index of rows.
+            num_workers: workers that took part in the step.
+            metrics: last values by name.
+            best: updates at the best evaluation, whose commit stays; None: there was none.
+        """
+        self.end()
+        self.start()
+        self._best = best
+        self._running = self._thread.submit(
+            steps.commit,
+            self.store,
+            position,
+            {name: partial(state.write, tensors) for name, tensors in files.items()},
+            fingerprint=self.fingerprint,
+            index=index,
+            num_workers=num_workers,
+            metrics=metrics,
+        )
+
+    def end(self) -> None:
+        """Wait for the commit that was begun, and remove those that need not stay.
+
+        Raises:
+            StoreError: it failed.
+        """
+        if self._running is None:
+            return
+        self.last = self._running.result().position.done
+        self._running = None
+        kept = {*steps.newest(self.store, LAST_COMMITS, until=self.last)}
+        if self.averaged:
+            kept |= {*steps.newest(self.store, self.averaged, until=self.last, every=self.every)}
+        if self._best is not None:
+            kept.add(self._best)
+        steps.remove_others(self.store, kept, before=self.last)
