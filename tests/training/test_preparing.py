@@ -8,6 +8,7 @@ import pytest
 
 import raysp
 from raysp.errors import CheckpointError, PlanError
+from raysp.planning.training import workers
 from raysp.planning.training.plans import plan_training
 from raysp.specs.recipe import Batching, Text
 from raysp.storage.store import LocalStore
@@ -149,6 +150,16 @@ def test_what_cannot_begin_is_refused(words, tiny, tmp_path, fields, error, mess
     recipe = a_recipe(words, tiny, tmp_path / "out", **fields)
     with pytest.raises(error, match=message):
         prepared(recipe)
+
+
+def test_sizes_that_follow_the_device_are_part_of_the_fingerprint(words, tiny, tmp_path, monkeypatch):
+    recipe = a_recipe(words, tiny, tmp_path / "out", batching=Batching(micro_batches=3), dtype="float32")
+    on_cpu = prepared(recipe)
+    assert (on_cpu.parts["batching.seconds"], on_cpu.parts["batching.window_seconds"]) == (45.0, 4500.0)
+    monkeypatch.setattr(workers, "count_gpus", lambda: 1)
+    on_gpu = prepared(recipe)
+    assert on_gpu.parts["batching.seconds"] == 240.0
+    assert on_gpu.fingerprint != on_cpu.fingerprint
 
 
 def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):

@@ -41,7 +41,7 @@ class TrainingPlan:
     """Plan of a training."""
 
     recipe: Finetune
-    """With absolute paths, and ids of the hub resolved to commits."""
+    """With absolute paths, ids of the hub resolved to commits, and the sizes of steps for the device."""
     checkpoint: "CheckpointSummary"
     """The checkpoint to begin with."""
     checkpoint_digest: str
@@ -131,6 +131,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     check_objective(objective, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = workers.device == "cuda"
+    recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated = None
     if recipe.evaluation:
@@ -147,7 +148,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         checkpoint_digest="+".join(map(digest_of, folders.values())),
         corpus=corpus,
         dtype=dtype,
-        sizes=_sizes(recipe.batching, on_gpu=on_gpu),
+        sizes=_sizes(recipe.batching),
         workers=workers,
         code=code,
         evaluated=evaluated,
@@ -187,13 +188,20 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
         raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
 
 
-def _sizes(batching: Batching, *, on_gpu: bool) -> Sizes:
+def _settled(batching: Batching, *, on_gpu: bool) -> Batching:
+    """Return sizes with the values of this device, which a training keeps wherever it goes on."""
     micro = GPU_MICRO_SECONDS if on_gpu else MICRO_SECONDS
     seconds = micro * batching.micro_batches if batching.seconds is None else batching.seconds
+    return replace(batching, seconds=seconds, window_seconds=batching.window_seconds or WINDOW_STEPS * seconds)
+
+
+def _sizes(batching: Batching) -> Sizes:
+    assert batching.seconds is not None
+    assert batching.window_seconds is not None
     return Sizes(
-        micro_seconds=seconds / batching.micro_batches,
+        micro_seconds=batching.seconds / batching.micro_batches,
         micro_batches=batching.micro_batches,
-        window_seconds=batching.window_seconds or WINDOW_STEPS * seconds,
+        window_seconds=batching.window_seconds,
         quadratic_seconds=batching.quadratic_seconds,
         by_length=batching.curriculum,
     )
