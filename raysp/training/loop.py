@@ -1,7 +1,8 @@
 """Steps of training: micro-batches of one worker, one all-reduce, one update."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -89,7 +90,7 @@ class Training:
         self.clip = clip
         self.workers = workers or OneWorker()
         self.failed_rows: list[int] = []
-        """Rows of this worker whose loss was not finite in the last step."""
+        """Rows of this worker whose loss, or else gradient, was not finite in the last step."""
         self._collect()
 
     def freeze(self, parameters: Iterable[torch.nn.Parameter], *, frozen: bool) -> None:
@@ -105,7 +106,7 @@ class Training:
         self.gradients = FlatGradients(trained, _TERMS + len(self.objective.terms))
 
     def step(
-        self, epoch: int, step: int, micro_batches: Iterable[MicroBatch], *, learning_rate: float, stops: bool = False
+        self, epoch: int, step: int, micro_batches: Sequence[MicroBatch], *, learning_rate: float, stops: bool = False
     ) -> Update:
         """Run this worker's micro-batches of a step, add the gradients of all workers, and update the weights.
 
@@ -128,10 +129,12 @@ class Training:
         if count:
             self.gradients.gradients.div_(count)
         norm = float(self.gradients.clip(self.clip))
-        is_finite = bool(torch.isfinite(torch.tensor([loss, norm])).all())
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
         if is_finite and count:
             set_rate(self.optimizer, learning_rate)
             self.optimizer.step()
+        elif math.isfinite(loss) and count:
+            self.failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
         mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
         terms = dict(zip(self.objective.terms, means, strict=True))
         return Update(mean, round(rows), norm, is_finite, stopping > 0, terms)
@@ -148,3 +151,15 @@ class Training:
             sums[place] += losses.terms[name].detach()
         finite = torch.isfinite(losses.rows_B).tolist()
         self.failed_rows += [row for row, is_finite in zip(batch.rows, finite, strict=True) if not is_finite]
+
+    def _without_finite_gradient(self, epoch: int, step: int, micro_batches: Sequence[MicroBatch]) -> list[int]:
+        """Run each row alone, and return the rows whose gradients are not finite; the gradients are lost."""
+        found = []
+        for batch in micro_batches:
+            for place, row in enumerate(batch.rows):
+                alone = replace(batch, rows=[row], waves=[batch.waves[place]], targets=[batch.targets[place]])
+                self.gradients.zero()
+                self._run(epoch, step, alone)
+                if not torch.isfinite(self.gradients.gradients).all():
+                    found.append(row)
+        return found

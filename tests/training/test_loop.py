@@ -1,5 +1,7 @@
 """Steps of training: the same curve and weights for any number of workers, and after a stop."""
 
+import dataclasses
+import math
 from functools import partial
 
 import pytest
@@ -79,6 +81,33 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_rows(extracto
         assert torch.equal(one, other)
     update = training.step(0, 0, [good], learning_rate=1e-3)
     assert (update.is_finite, update.num_rows, training.failed_rows) == (True, 2, [])
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
+    training = new_training(extractor)
+    before = [one.detach().clone() for one in parameters(training)]
+    training.objective = GradientOf(training.objective, digits[3][0])
+    batches = [micro_batch(digits, 0, [0, 1]), micro_batch(digits, 1, [2, 3])]
+    update = training.step(0, 0, batches, learning_rate=1e-3)
+    assert math.isfinite(update.loss)
+    assert (update.is_finite, training.failed_rows) == (False, [3])
+    for one, other in zip(parameters(training), before, strict=True):
+        assert torch.equal(one, other)
+
+
+class GradientOf:
+    """An objective whose losses are finite, and whose gradient is not, if a micro-batch has one of its recordings."""
+
+    def __init__(self, objective, wave) -> None:
+        self.objective, self.wave = objective, wave
+        self.model, self.terms = objective.model, objective.terms
+
+    def __call__(self, batch: MicroBatch):
+        losses = self.objective(batch)
+        if any(one is self.wave for one in batch.waves):
+            root = next(self.model.parameters()).sum() * 0
+            losses = dataclasses.replace(losses, total=losses.total + root.sqrt())
+        return losses
 
 
 def test_a_step_without_rows_changes_nothing(extractor, steps):

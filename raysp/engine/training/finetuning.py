@@ -300,7 +300,11 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     """Return the message of a loss that is not finite, with the rows at fault."""
     places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
     more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
-    rows = f"; the loss of {', '.join(places)}{more} is not finite" if places else "; the losses of all rows are finite"
+    rows = (
+        f"; at fault: {', '.join(places)}{more}"
+        if places
+        else "; the losses and gradients of each row alone are finite"
+    )
     return (
         f"{error}{rows}. Lower schedule.learning_rate, or leave these rows out; the training continues from its last "
         "committed step"

@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, t
 
     recipe = again(words, tiny, sink)
     monkeypatch.setattr(CTCObjective, "__call__", broken)
-    with pytest.raises(RunError, match=r"the loss is nan .* the loss of 0.parquet:7 is not finite\. Lower schedule"):
+    with pytest.raises(RunError, match=r"the loss is nan .* at fault: 0.parquet:7\. Lower schedule"):
         finetune(recipe)
     monkeypatch.undo()
     assert finetune(recipe).is_done
