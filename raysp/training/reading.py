@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LEAST_FAILED = 20
 """Rows that must have failed before their share can end a training."""
+MOST_LISTED = 100_000
+"""Rows that are listed; more are counted only."""
 BUFFER_BYTES = 32 * 1024 * 1024
 """Memory that is reserved at once; pages that nothing is written to take none."""
 ALIGNMENT = 8
@@ -163,6 +165,8 @@ class Failures:
         self.examples: dict[str, str] = {}
         """A message of each type, with its row."""
         self.num_read = 0
+        self._listed: set[int] = set()
+        self._new: list[FailedRow] = []
 
     def add(self, num_read: int, failed: Iterable[FailedRow]) -> None:
         """Count rows that were read.
@@ -171,6 +175,8 @@ class Failures:
             RunError: too many rows cannot be decoded.
         """
         self.num_read += num_read
+        failed = [*failed]
+        self.record(failed)
         for row, kind, message in failed:
             shard, place = self.corpus.place_of(row)
             self.by_type[kind] += 1
@@ -182,6 +188,18 @@ class Failures:
                 f"{total:,} of {count(self.num_read, 'row')} cannot be decoded, more than "
                 f"max_error_rate={self.max_error_rate:g}; {number:,} of them are {kind}, such as {self.examples[kind]}"
             )
+
+    def record(self, failed: Iterable[FailedRow]) -> None:
+        """Keep rows for a list of them, unless they are listed."""
+        for one in failed:
+            if one.row not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add(one.row)
+                self._new.append(one)
+
+    def take(self) -> Sequence[FailedRow]:
+        """Return the rows that were listed since the last call."""
+        new, self._new = self._new, []
+        return new
 
 
 def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: int) -> dict[int, list[int]]:

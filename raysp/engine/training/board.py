@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raysp.errors import RayspError, RunError
+from raysp.training.reading import FailedRow
 from raysp.training.session import Report
 
 MOST_STARTS = 5
@@ -22,6 +23,8 @@ class News(NamedTuple):
     """Rows that could not be decoded, by type."""
     examples: dict[str, str]
     """A message of each type, with its row."""
+    failed: Sequence[FailedRow]
+    """Rows that could not be decoded, since the last call; some again after a worker was lost."""
     failure: RayspError | None
     """An error that no repetition helps."""
     not_finite: tuple[str, tuple[int, ...]] | None
@@ -41,6 +44,7 @@ class Board:
         self.message: str | None = None
         self.errors: dict[int, Counter[str]] = {}
         self.examples: dict[str, str] = {}
+        self.failed: list[FailedRow] = []
 
     def begin(self, worker: int, committed: int | None) -> bool:
         """Record that a worker starts at a committed step, and return whether it should work.
@@ -78,18 +82,21 @@ class Board:
         if len(self.not_finite) == num_workers:
             self.message = message
 
-    def count(self, worker: int, errors: Mapping[str, int], examples: Mapping[str, str]) -> None:
-        """Record the rows that a worker could not decode so far."""
+    def count(
+        self, worker: int, errors: Mapping[str, int], examples: Mapping[str, str], failed: Sequence[FailedRow]
+    ) -> None:
+        """Record the rows that a worker could not decode so far, and those of them that are new."""
         self.errors[worker] = Counter(errors)
+        self.failed += failed
         self.examples |= {kind: one for kind, one in examples.items() if kind not in self.examples}
 
     def take(self) -> News:
         """Return what happened since the last call."""
-        reports, self.reports = self.reports, []
+        (reports, failed), (self.reports, self.failed) = (self.reports, self.failed), ([], [])
         rows = tuple(row for worker in sorted(self.not_finite) for row in self.not_finite[worker])
         errors = sum(self.errors.values(), Counter())
         not_finite = (self.message, rows) if self.message else None
-        return News(reports, self.committed, errors, self.examples, self.failure, not_finite)
+        return News(reports, self.committed, errors, self.examples, failed, self.failure, not_finite)
 
     def stop(self) -> None:
         """Request a stop of the workers after their current step."""

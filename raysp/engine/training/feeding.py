@@ -96,5 +96,7 @@ class FedRows:
             self.failures.add(len(piece.rows) + len(piece.failed), piece.failed)
             found |= piece.rows
         if self.failures.by_type:
-            self.board.count.remote(self.worker, dict(self.failures.by_type), self.failures.examples)
+            self.board.count.remote(
+                self.worker, dict(self.failures.by_type), self.failures.examples, self.failures.take()
+            )
         return found

@@ -152,7 +152,7 @@ def finetune(
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
-        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, trackers))
+        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, trackers, failures))
         if by_ray and not course_of(recipe.schedule).is_done(begun):
             from raysp.engine.training import on_ray
 

@@ -143,8 +143,9 @@ def _watched(
     while True:
         is_over = fit.wait(POLL_SECONDS)
         news: News = ray.get(board.take.remote())
-        yield from news.reports
         failures.by_type, failures.examples = news.errors, news.examples
+        failures.record(news.failed)
+        yield from news.reports
         if is_over:
             return news
         if should_stop() and not asked:

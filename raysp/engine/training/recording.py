@@ -1,4 +1,4 @@
-"""What a training writes of its steps and evaluations: metrics, event files of TensorBoard, trackers, a report."""
+"""Records of steps and evaluations: metrics, error rows, event files of TensorBoard, trackers, a report."""
 
 import contextlib
 import logging
@@ -10,12 +10,14 @@ from raysp.errors import RayspError
 from raysp.evaluation.scores import WorstRow
 from raysp.reading.reporting import report
 from raysp.sink.training import evaluations
+from raysp.sink.training.errors import ErrorRow, ErrorsLog
 from raysp.sink.training.evaluations import StepEvaluation
 from raysp.sink.training.metrics import MetricsLog, StepMetrics
 from raysp.sink.training.tensorboard import TensorBoardLog
 from raysp.specs.recipe import Evaluation
 from raysp.storage.store import Store
 from raysp.training.evaluated import Evaluated
+from raysp.training.reading import FailedRow, Failures
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,16 @@ class Recording:
         run_id: id of the run.
         evaluation: that of the recipe; None: there is none.
         trackers: trackers, which are told of every step.
+        failures: the rows that could not be decoded; None: there are none.
     """
 
     def __init__(
-        self, store: Store, run_id: str, evaluation: Evaluation | None, trackers: Sequence[Tracker] = ()
+        self,
+        store: Store,
+        run_id: str,
+        evaluation: Evaluation | None,
+        trackers: Sequence[Tracker] = (),
+        failures: Failures | None = None,
     ) -> None:
         self.store = store
         self.run_id = run_id
@@ -39,6 +47,8 @@ class Recording:
         self.trackers = trackers
         self.metrics = MetricsLog(store, run_id)
         self.events = TensorBoardLog(store, run_id)
+        self.failures = failures
+        self.errors = ErrorsLog(store, run_id)
         self._written: int | None = None
 
     def add(self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None) -> None:
@@ -63,6 +73,13 @@ class Recording:
         """Write what is left to files."""
         self.metrics.write()
         self.events.write()
+        if self.failures is not None:
+            self.errors.add(self._error_row(one) for one in self.failures.take())
+            self.errors.write()
+
+    def _error_row(self, failed: FailedRow) -> ErrorRow:
+        assert self.failures is not None
+        return ErrorRow(*self.failures.corpus.place_of(failed.row), failed.error_type, failed.message)
 
     def __enter__(self) -> Self:
         """Return the writer."""

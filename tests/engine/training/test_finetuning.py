@@ -17,7 +17,7 @@ from raysp.engine.training.finetuning import finetune, plan_recipe, try_out
 from raysp.errors import ChangedError, PlanError, RunError, StoreError
 from raysp.models.checking import check_checkpoint
 from raysp.ops import ordering
-from raysp.sink.training import metrics
+from raysp.sink.training import errors, metrics
 from raysp.specs.recipe import Batching, Schedule
 from raysp.storage.store import LocalStore
 from raysp.training.objectives.ctc import CTCObjective
@@ -235,6 +235,9 @@ def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path,
     assert sorted(seen) == sorted([*range(20)] * 2)
     assert sum(result.errors.values()) == 12
     assert result.error_examples[0].startswith("z.parquet:")
+    listed = errors.load(LocalStore(tmp_path / "out"))
+    assert [(one.shard, one.row) for one in listed] == [("z.parquet", row) for row in range(6)]
+    assert {one.error_type for one in listed} == {*result.errors}
 
 
 def test_too_many_of_them_end_the_training(tiny, tmp_path):

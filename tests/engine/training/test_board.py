@@ -1,0 +1,26 @@
+"""State that workers and the driver of a training share."""
+
+from raysp.engine.training.board import MOST_STARTS, Board
+from raysp.training.reading import FailedRow
+
+FAILED = [FailedRow(row, "corrupt_audio", "it ends early") for row in range(3)]
+
+
+def test_rows_that_could_not_be_decoded_are_handed_on_once():
+    board = Board()
+    board.count(0, {"corrupt_audio": 1}, {"corrupt_audio": "a.parquet:0"}, FAILED[:1])
+    board.count(1, {"corrupt_audio": 2}, {"corrupt_audio": "a.parquet:1"}, FAILED[1:])
+    news = board.take()
+    assert (news.errors, news.examples) == ({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:0"})
+    assert news.failed == FAILED
+    again = board.take()
+    assert (again.errors, again.failed) == ({"corrupt_audio": 3}, [])
+
+
+def test_too_many_starts_without_a_commit_are_a_failure():
+    board = Board()
+    assert all(board.begin(0, 4) for _ in range(MOST_STARTS))
+    assert board.begin(0, 6)
+    assert all(board.begin(0, 6) for _ in range(MOST_STARTS - 1))
+    assert not board.begin(0, 6)
+    assert "ended 5 times without a commit between" in str(board.take().failure)
