@@ -1,5 +1,6 @@
 """Evaluation during a training: the workers predict the rows of a corpus, which are compared with their references."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
 
 
+MEETING_SECONDS = 20.0
+"""Time after which workers meet: well below that after which one that waits takes another for lost."""
+MANY_PIECES = 4
+"""Pieces for each worker from which on every piece is read by one worker only."""
+
+
 class Predicted(NamedTuple):
     """A row with its prediction."""
 
@@ -42,6 +49,22 @@ class _Row(NamedTuple):
     target: Target
     groups: tuple[Key, ...]
     wave: np.ndarray
+
+
+class _Part(NamedTuple):
+    """Rows of a piece that one worker predicts: every `of`-th row, from the one with this number on."""
+
+    shard: int
+    piece: Piece
+    number: int
+    of: int
+
+
+def _parts(shards: Sequence[Shard], num_workers: int) -> list[_Part]:
+    """Return the parts of all pieces: whole pieces if they are many, else a part of each for every worker."""
+    pieces = [(number, piece) for number, shard in enumerate(shards) for piece in shard.pieces if piece.num_rows]
+    count = 1 if len(pieces) >= MANY_PIECES * num_workers else num_workers
+    return [_Part(shard, piece, number, count) for shard, piece in pieces for number in range(count)]
 
 
 class Evaluator:
@@ -80,12 +103,7 @@ class Evaluator:
     def __call__(self) -> Evaluated:
         """Predict all rows, and return their metrics, which are the same on all workers."""
         self.failed = 0
-        pieces = [
-            (number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces if piece.num_rows
-        ]
-        mine = pieces[self.workers.number :: self.workers.count]
-        own = [row for number, piece in mine for row in self._piece(number, piece)]
-        gathered = self.workers.gather((own, self.failed))
+        gathered = self.workers.gather((self._own(), self.failed))
         rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
         return self._compared(rows, sum(failed for _, failed in gathered))
 
@@ -111,13 +129,24 @@ class Evaluator:
             comparable(best, value), loss, comparison if is_first else None, failed, worst if is_first else ()
         )
 
-    def _piece(self, number: int, piece: Piece) -> Iterator[Predicted]:
-        rows = sorted(self._decoded(number, self.shards[number], piece), key=lambda row: -len(row.wave))
+    def _own(self) -> list[Predicted]:
+        """Predict this worker's rows. All meet every few seconds, since none waits for another without end."""
+        own: list[Predicted] = []
+        batches = self._batches()
+        while True:
+            is_done = _extend(own, batches, seconds=MEETING_SECONDS)
+            if all(self.workers.gather(is_done)):
+                return own
+
+    def _batches(self) -> Iterator[list[Predicted]]:
+        """Yield this worker's rows, a forward pass at a time."""
         budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
-        while rows:
-            size = max(1, int(budget / max(1, len(rows[0].wave))))
-            batch, rows = rows[:size], rows[size:]
-            yield from self._predicted(batch)
+        for part in _parts(self.shards, self.workers.count)[self.workers.number :: self.workers.count]:
+            rows = sorted(self._decoded(part), key=lambda row: -len(row.wave))
+            while rows:
+                size = max(1, int(budget / max(1, len(rows[0].wave))))
+                batch, rows = rows[:size], rows[size:]
+                yield [*self._predicted(batch)]
 
     def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
         waves = [row.wave for row in rows]
@@ -127,9 +156,9 @@ class Evaluator:
             prediction = found._replace(loss=None) if row.target.reason else found
             yield Predicted(row.place, row.reference, prediction, seconds, row.groups)
 
-    def _decoded(self, number: int, shard: Shard, piece: Piece) -> Iterator[_Row]:
-        """Yield the rows of a piece that have a reference and can be predicted."""
-        checkpoint = self.plan.checkpoint
+    def _decoded(self, part: _Part) -> Iterator[_Row]:
+        """Yield the rows of a part of a piece that have a reference and can be predicted."""
+        checkpoint, shard, piece = self.plan.checkpoint, self.shards[part.shard], part.piece
         table = pa.concat_tables(read_batches(self.evaluation, shard, piece))
         values = [*values_of(self.evaluation, table)]
         references = {
@@ -139,7 +168,7 @@ class Evaluator:
         }
         columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        kept = [*references]
+        kept = [*references][part.number :: part.of]
         for block, _ in op(table.take(kept), 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
@@ -151,4 +180,14 @@ class Evaluator:
                     self.failed += 1
                     continue
                 groups = tuple(column[index] for column in columns)
-                yield _Row((number, piece.first + index), references[index], target, groups, wave)
+                yield _Row((part.shard, piece.first + index), references[index], target, groups, wave)
+
+
+def _extend(rows: list[Predicted], batches: Iterator[list[Predicted]], *, seconds: float) -> bool:
+    """Add batches for some time, at least one, and return whether none is left."""
+    began = time.monotonic()
+    for batch in batches:
+        rows += batch
+        if time.monotonic() - began >= seconds:
+            return False
+    return True

@@ -47,9 +47,10 @@ class Keeper:
         self._begun_at = time.monotonic()
 
     def is_due(self, position: Position) -> bool:
-        """Return whether it is time for a commit, by the steps or by the clock."""
+        """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""
         is_late = self.seconds is not None and time.monotonic() - self._begun_at >= self.seconds
-        return is_late or position.done % self.every == 0
+        is_idle = self._running is None or self._running.done()
+        return (is_late and is_idle) or position.done % self.every == 0
 
     def begin(
         self,

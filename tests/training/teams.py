@@ -18,6 +18,7 @@ class Team:
         self.turn = threading.Lock()
         self.met = threading.Barrier(count, timeout=120)
         self.values: list[torch.Tensor] = []
+        self.gathered: dict[int, object] = {}
 
 
 class Member:
@@ -34,6 +35,16 @@ class Member:
         team.met.wait()
         team.turn.acquire()
         values.copy_(team.total)
+
+    def gather(self, value: object) -> list[object]:
+        team = self.team
+        team.gathered[self.number] = value
+        team.turn.release()
+        team.met.wait()
+        found = [team.gathered[number] for number in range(self.count)]
+        team.met.wait()
+        team.turn.acquire()
+        return found
 
 
 def sorted_by_first(values: list[torch.Tensor]) -> list[torch.Tensor]:

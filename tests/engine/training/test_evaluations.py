@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from raysp.errors import PlanError
 from raysp.sink.training import evaluations, steps
 from raysp.specs.recipe import Evaluation, Schedule
 from raysp.storage.store import LocalStore
+from raysp.training import evaluating
 from raysp.training.evaluating import Evaluator
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
+from tests.training.teams import Member, Team
 
 pytestmark = pytest.mark.slow
 
@@ -168,32 +171,30 @@ def test_what_cannot_be_evaluated_is_refused_before_any_step(tiny, tmp_path, sou
         finetune(recipe)
 
 
-def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path):
-    """Each recognises some of the pieces, and all know the metrics of all."""
+@pytest.mark.parametrize(("pieces", "num_workers"), [(1, 3), (9, 2)], ids=["of parts of pieces", "of whole pieces"])
+def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, monkeypatch, pieces, num_workers):
+    """Each recognises some of the rows, they meet after every pass, and all know the metrics of all."""
     from raysp.training.worker import new_session
 
-    _, prepared = plan_recipe(evaluated(words, tiny, tmp_path / "out"))
-    session = new_session(prepared, lambda window: {}, None)
-    whole = session.evaluations.run
+    evaluated_on = raysp.Shards(write_words(tmp_path / "in", *[30 // pieces] * pieces), text="text")
+    recipe = evaluated(words, tiny, tmp_path / "out")
+    recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, source=evaluated_on))
+    _, prepared = plan_recipe(recipe)
+    whole = new_session(prepared, lambda window: {}, None).evaluations.run
+    monkeypatch.setattr(evaluating, "MEETING_SECONDS", 0.0)
+    team, found = Team(num_workers), {}
 
-    class Member:
-        def __init__(self, number):
-            self.number, self.count = number, 2
+    def work(number: int) -> None:
+        with team.turn:
+            member = Member(team, number)
+            found[number] = Evaluator(prepared.plan, whole.evaluation, whole.objective, prepared.task, member)()
 
-        def gather(self, value):
-            parts[self.number] = value
-            return [parts.get(0, value), parts.get(1, value)]
-
-    parts = {}
-    for number in (0, 1, 0):
-        member = Evaluator(
-            prepared.plan,
-            whole.evaluation,
-            whole.objective,
-            prepared.task,
-            Member(number),
-        )
-        last = member()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(num_workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     alone = whole()
-    assert (last.value, last.comparison) == (alone.value, alone.comparison)
-    assert last.loss == pytest.approx(alone.loss, rel=1e-5)
+    assert found[0].comparison == alone.comparison
+    assert {one.value for one in found.values()} == {alone.value}
+    assert all(one.loss == pytest.approx(alone.loss, rel=1e-5) for one in found.values())
