@@ -159,8 +159,9 @@ def test_every_requirement_is_pinned_within_its_bounds():
 def test_pins_are_those_of_the_tests_where_these_are_pinned():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if "==" in line)
-    assert pinned
-    assert {name: PINS[name] for name in pinned} == pinned
+    in_images = {name: version for name, version in pinned.items() if name in PINS}
+    assert "torch" in in_images
+    assert {name: PINS[name] for name in in_images} == in_images
 
 
 def test_manifests_name_the_images_that_are_built():
