@@ -25,7 +25,7 @@ recipe = raysp.Finetune(
     augment=[
         raysp.Speed((0.8, 0.9, 1.0, 1.1, 1.2)),
         raysp.Gain((-12, 12)),
-        raysp.Noise(raysp.Shards(f"{HERE}/noise/*.parquet"), snr=(0, 50), share=0.7),
+        raysp.Noise(f"{HERE}/noise/*.parquet", snr=(0, 50), share=0.7),
     ],
     schedule=raysp.Schedule(epochs=20, learning_rate=1e-3, head_rate=1.0),
     batching=raysp.Batching(seconds=60, micro_batches=4),

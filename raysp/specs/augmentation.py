@@ -1,7 +1,7 @@
 """Changes of recordings while a model is trained, drawn anew for each row in each epoch."""
 
 from dataclasses import KW_ONLY
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -88,6 +88,10 @@ class Noise(OfSounds):
     snr: tuple[Decibels, Decibels] = (5.0, 20.0)
     share: Share = 1.0
 
+    if TYPE_CHECKING:  # the type of the field does not say that a url is taken
+
+        def __init__(self, source: Shards | str, *, snr: tuple[float, float] = ..., share: float = ...) -> None: ...
+
     def __post_init__(self) -> None:
         """Check the order of the bounds."""
         _check_order("snr", self.snr)
@@ -104,6 +108,10 @@ class Room(OfSounds):
 
     _: KW_ONLY
     share: Share = 0.5
+
+    if TYPE_CHECKING:  # as above
+
+        def __init__(self, source: Shards | str, *, share: float = ...) -> None: ...
 
 
 Augmentation = Speed | Gain | Noise | Room
