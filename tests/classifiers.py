@@ -1,10 +1,16 @@
-"""Small random classifiers of recordings."""
+"""Small random classifiers of recordings, and models of speakers."""
 
 from pathlib import Path
 
 import torch
 
-from raysp.models import UniSpeechConfig, UniSpeechForSequenceClassification, Wav2Vec2FeatureExtractor
+from raysp.models import (
+    UniSpeechConfig,
+    UniSpeechForSequenceClassification,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForXVector,
+)
 
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
@@ -18,5 +24,14 @@ def make_classifier(folder: Path, *names: str, problem: str | None = None) -> st
     torch.manual_seed(1)
     config = UniSpeechConfig(**SMALL, id2label=dict(enumerate(names)), problem_type=problem)
     UniSpeechForSequenceClassification(config).init_weights().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return str(folder)
+
+
+def make_speaker_model(folder: Path) -> str:
+    """Write a model with an x-vector head into a folder, and return the folder."""
+    torch.manual_seed(1)
+    config = Wav2Vec2Config(**SMALL, tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=12)
+    Wav2Vec2ForXVector(config).init_weights().save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return str(folder)

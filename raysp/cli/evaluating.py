@@ -17,6 +17,7 @@ def evaluate(
     shards: Annotated[list[str], typer.Argument(metavar="SHARDS...", help="Files, folders, globs or urls.")],
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
+    speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Speakers: EER of pairs of rows.")] = None,
     by: By = None,
     over: Over = None,
     normalise: Normalise = "letters",
@@ -37,12 +38,12 @@ def evaluate(
 ) -> None:
     """Measure the error rates of a checkpoint on shards.
 
-    Labels the shards and compares the labels with a column of reference texts, or
-    of classes.
+    Labels the shards and compares the labels with a column of reference texts, of
+    classes or of speakers.
 
     Examples:
       raysp evaluate models/ctc 'dev/*.parquet' --text sentence --by speaker_id
-      raysp evaluate models/ctc dev --text sentence --fail-above wer=0.2
+      raysp evaluate models/xvector dev --speaker name --fail-above eer=0.05
     """
     import raysp
 
@@ -55,6 +56,7 @@ def evaluate(
             shards[0] if len(shards) == 1 else shards,
             text=text,
             label=label,
+            speaker=speaker,
             by=by or (),
             over=over,
             normalise=normalise,

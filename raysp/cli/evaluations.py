@@ -42,8 +42,8 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
     if result.worst:
         print_worst(result.worst)
     print_nothing_labelled(result.run)
-    if not result.rows.compared and not result.run.nothing_labelled:
-        say(f"no row was compared: {', '.join(result.rows.not_compared)}")
+    if result.nothing_compared and not result.run.nothing_labelled:
+        say(result.nothing_compared)
     print_limits(result.limits)
 
 

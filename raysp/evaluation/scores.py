@@ -77,12 +77,22 @@ class Scores:
         """Return a metric as text, with its interval and the numbers behind it."""
         counts, found = self.counts, f"{self.value(name)} ({self.interval(name)})"
         if name in ("accuracy", "agreement"):
-            return f"{found}: {counts[_EQUAL[name]]:,} of {count(self.rows, 'row')}"
+            return f"{found}: {counts[_EQUAL[name]]:,} of {count(counts.get('of_known_speakers', self.rows), 'row')}"
+        if name == "eer" and "target_pairs" in counts:
+            return f"{found}: {self.pairs}"
         if name not in ("wer", "cer"):
             return found
         unit, prefix = ("word", "") if name == "wer" else ("character", "character_")
         kinds = (f"{count(counts[f'{prefix}{kind}s'], kind)}" for kind in ("substitution", "insertion", "deletion"))
         return f"{found}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
+
+    @property
+    def pairs(self) -> str:
+        """Pairs of rows that a verification compared, and rows that are in none, as text."""
+        counts = self.counts
+        targets, others = count(counts["target_pairs"], "target pair"), counts["non_target_pairs"]
+        without = f", {count(counts['without_vector'], 'row')} without a vector" if counts["without_vector"] else ""
+        return f"{targets}, {count(others, 'non-target pair')}{without}"
 
     def value(self, name: str) -> str:
         """Return the value of a metric as text."""
@@ -218,14 +228,14 @@ class Measures(Protocol):
 
 def score(measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap) -> Scores:
     """Return the scores of all rows."""
-    return _scores(measures, np.arange(num_rows), columns, _units(columns.over, num_rows), bootstrap)
+    return _scores(measures, np.arange(num_rows), columns, units_of(columns.over, num_rows), bootstrap)
 
 
 def score_groups(
     measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap
 ) -> dict[str, tuple[Group, ...]]:
     """Return the scores of the groups of each column, and of the bands of duration if durations are known."""
-    units = _units(columns.over, num_rows)
+    units = units_of(columns.over, num_rows)
 
     def groups(values: Sequence[Key]) -> list[Group]:
         rows = _rows_by_value(values)
@@ -264,7 +274,7 @@ def _number(values: Floats | None, index: int) -> float | None:
     return None if values is None or np.isnan(values[index]) else float(values[index])
 
 
-def _units(over: Sequence[Key] | None, num_rows: int) -> Ints:
+def units_of(over: Sequence[Key] | None, num_rows: int) -> Ints:
     """Return the number of each row's unit."""
     if over is None:
         return np.arange(num_rows)

@@ -16,7 +16,7 @@ from raysp.sink.commit import for_each
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Shards
 
-Task = Literal["recognition", "classification"]
+Task = Literal["recognition", "classification", "verification"]
 
 ID = "id"
 """Column of ids where the source names none."""
@@ -27,7 +27,7 @@ class Wanted:
     """Columns to read.
 
     Attributes:
-        task: "recognition": the reference is a text; "classification": a class.
+        task: "recognition": the reference is a text; "classification": a class; "verification": a speaker.
         reference: column of the references.
         others: columns for groups of rows.
     """
@@ -104,8 +104,9 @@ def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
     name, kind = wanted.reference, schema.field(wanted.reference).type
     if wanted.task == "recognition" and not holds_text(kind):
         yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts"
-    if wanted.task == "classification" and not (holds_text(kind) or _holds_numbers(kind)):
-        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the classes"
+    if wanted.task != "recognition" and not (holds_text(kind) or _holds_numbers(kind)):
+        named = "classes" if wanted.task == "classification" else "speakers"
+        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the {named}"
     for other in wanted.others:
         yield from complaints_of_groups(schema, other)
 
@@ -123,8 +124,10 @@ def _holds_numbers(kind: pa.DataType) -> bool:
 
 
 def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wanted) -> Sequence[str | None]:
+    """Return the references; None for null, and for a speaker without a name."""
     if holds_text(column.type):
-        return texts_of(column)
+        texts = texts_of(column)
+        return [text or None for text in texts] if wanted.task == "verification" else texts
     names = _class_names(schema, wanted.reference)
     keys = keys_of(column)
     if names is None:

@@ -273,8 +273,9 @@ def metrics_of(objective: Objective) -> tuple[str, ...]:
     """Return the metrics by which the weights of an objective can be compared."""
     if needs_texts(objective):
         return ("wer", "cer", "loss")
-    of_classes = isinstance(objective, ClassifyFrames | Speakers)
-    if of_classes or (isinstance(objective, Classify) and objective.problem == "single"):
+    if isinstance(objective, Speakers):
+        return ("eer", "accuracy", "f1", "loss")
+    if isinstance(objective, ClassifyFrames) or (isinstance(objective, Classify) and objective.problem == "single"):
         return ("accuracy", "f1", "loss")
     return ("loss",)
 

@@ -125,7 +125,7 @@ class Evaluation:
         column: column of other references; None: that of the objective.
         every: steps between evaluations; the last step is evaluated too.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
-            "loss"; for pre-training "loss".
+            "loss"; for speakers also "eer", the equal error rate; for pre-training "loss".
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's.
         by: columns whose values have metrics of their own; "seconds": bands of duration.
@@ -136,7 +136,7 @@ class Evaluation:
     _: KW_ONLY
     column: str | None = None
     every: Annotated[int, Field(ge=1)] = 1000
-    best: Literal["wer", "cer", "accuracy", "f1", "loss"] = "wer"
+    best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
     patience: Annotated[int, Field(ge=1)] | None = None
     normalise: str = "letters"
     by: Listed[str] = ()

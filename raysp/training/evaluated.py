@@ -1,5 +1,6 @@
 """Result of an evaluation during a training."""
 
+import math
 from dataclasses import dataclass
 
 from raysp.evaluation.scores import HIGHER_IS_BETTER, Comparison
@@ -22,5 +23,10 @@ class Evaluated:
 
 
 def comparable(metric: str, value: float | None) -> float | None:
-    """Return a value of which lower is better from that of a metric, or the metric from such a value."""
+    """Return a value of which lower is better from that of a metric, or the metric from such a value.
+
+    Infinity, which is the best value if no evaluation defines the metric, becomes None.
+    """
+    if value is not None and math.isinf(value):
+        return None
     return -value if value is not None and HIGHER_IS_BETTER.get(metric, False) else value

@@ -17,7 +17,7 @@ from raysp.cli.evaluations import differences, print_evaluation
 from raysp.cli.signals import resume_hint
 from raysp.evaluation.scores import WorstRow
 from raysp.text.error_rates import edits
-from tests.classifiers import make_classifier
+from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
 from tests.here import run_without_ray
 
@@ -130,6 +130,7 @@ def test_no_row_being_compared_is_said(corpus, capsys):
         (["--fail-below", "x=y"], "--fail-below x=y: expected METRIC=SHARE"),
         (["--fail-above", "f1=0.1"], "fail_above: found 'f1', expected one of wer, cer"),
         (["--label", "text"], "found text='text' and label='text'"),
+        (["--speaker", "speaker_id"], "found text='text' and speaker='speaker_id'; give one of them"),
         (["--normalise", "upper"], "found the normalisation 'upper'"),
         (["--rows", "0"], "Invalid value for '--rows'"),
     ],
@@ -158,6 +159,37 @@ def test_a_classifier_has_a_table_of_its_classes(raysp_command, corpus, tmp_path
     assert re.search(r"┃ class +┃ +rows ┃ predicted ┃ precision ┃ +recall ┃ +F1 ┃", ran.out)
     assert re.search(r"┃ speaker_id ┃ rows ┃ accuracy ┃ +95% interval ┃ macro F1 ┃", ran.out)
     assert "five more" in ran.out  # a class that the checkpoint does not have
+
+
+@pytest.mark.slow
+def test_speakers_have_an_equal_error_rate_of_pairs(raysp_command, corpus, tmp_path):
+    folder = make_speaker_model(tmp_path / "speakers")
+    options = ("--speaker", "speaker_id", "--rows", 6, "--by", "sampling_rate", "--over", "speaker_id")
+    ran = raysp_command("evaluate", folder, corpus, *options)
+    assert ran.code == 0
+    assert "rows         5 of 6 rows (at most the first 6) compared with the column speaker_id, " in ran.out
+    assert re.search(r"\nEER          \d+\.\d\d% \(.*\): 6 target pairs, 4 non-target pairs\n", ran.out)
+    assert "intervals    95%, from 1,000 bootstrap draws of the values of speaker_id\n" in ran.out
+    assert re.search(r"┃ sampling_rate ┃ rows ┃ +EER ┃ +95% interval ┃", ran.out)
+    assert "Worst" not in ran.out
+    found = json.loads(raysp_command("evaluate", folder, corpus, *options, "--json").out)
+    assert (found["task"], found["column"], found["worst"], found["classes"]) == ("verification", "speaker_id", [], [])
+    assert found["scores"]["metrics"].keys() == {"eer"}
+    assert found["scores"]["counts"] == {"speakers": 2, "target_pairs": 6, "non_target_pairs": 4, "without_vector": 0}
+    rate = found["scores"]["metrics"]["eer"]["value"]
+    ran = raysp_command("evaluate", folder, corpus, *options, "--fail-above", f"eer={rate - 0.01}")
+    assert (ran.code, f"raysp: EER is {rate:.2%}, expected at most" in ran.err) == (1, True)
+
+
+@pytest.mark.slow
+def test_speakers_without_a_pair_of_both_kinds_end_with_exit_code_3_and_the_numbers(raysp_command, corpus, tmp_path):
+    folder = make_speaker_model(tmp_path / "speakers")
+    table = pq.read_table(corpus / "a.parquet").slice(2, 3)
+    speakers = pa.array(["a", "b", "b"])  # the last of whom has no recording
+    write_shard(corpus / "a.parquet", table=table.append_column("who", speakers))
+    ran = raysp_command("evaluate", folder, corpus, "--speaker", "who", "--rows", 3)
+    assert (ran.code, "EER          - (-): 0 target pairs, 1 non-target pair\n" in ran.out) == (3, True)
+    assert "raysp: EER is undefined: found 0 target pairs, 1 non-target pair, expected some of both; " in ran.err
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_other_columns_have_values_as_json_has_them(tmp_path, values, kind, expe
         (texts("x"), r"a\.parquet: column 'x' holds int64, expected strings; name the column of the reference texts"),
         (texts("text", "audio"), r"column 'audio' holds struct<.*>, expected single values, by which rows are grouped"),
         (texts("text", "dialect"), "has no column 'dialect'"),
-        (Wanted("classification", "y"), "column 'y' holds double, expected strings or integers"),
+        (Wanted("classification", "y"), "column 'y' holds double, expected strings or integers; .* of the classes"),
+        (Wanted("verification", "y"), "column 'y' holds double, expected strings or integers; .* of the speakers"),
     ],
 )
 def test_a_column_that_does_not_fit_is_refused(tmp_path, wanted, complaint):
@@ -108,6 +109,13 @@ def test_classes_are_texts_also_of_integers_and_booleans(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=with_column([3, None]))
     assert read(tmp_path, Wanted("classification", "x"))[0].references == ["3", None]
     assert read(tmp_path, Wanted("classification", "language"))[0].references == ["de", "en"]
+
+
+def test_speakers_are_read_as_classes_and_one_without_a_name_is_none(tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=with_column(["ann", "", None]))
+    assert read(tmp_path, Wanted("verification", "x"))[0].references == ["ann", None, None]
+    write_shard(tmp_path / "in" / "a.parquet", table=with_column([0, 7, None]))
+    assert read(tmp_path, Wanted("verification", "x"))[0].references == ["0", "7", None]
 
 
 def test_classes_of_datasets_have_their_names_and_minus_one_is_none(tmp_path):

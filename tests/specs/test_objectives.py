@@ -84,7 +84,7 @@ def test_wrong_values_are_refused(cls, fields, message):
     ("objective", "metrics"),
     [
         (Seq2Seq("c"), ("wer", "cer", "loss")),
-        (Speakers("c", column="s"), ("accuracy", "f1", "loss")),
+        (Speakers("c", column="s"), ("eer", "accuracy", "f1", "loss")),
         (ClassifyFrames("c", column="s"), ("accuracy", "f1", "loss")),
         (Classify("c", column="s", problem="multi"), ("loss",)),
         (Pretrain("c"), ("loss",)),

@@ -1,5 +1,6 @@
 """Evaluation of a checkpoint: a run that labels shards, and metrics of the labels against a column of the shards."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from raysp.evaluation.limits import AskedLimit, Limit
 from raysp.evaluation.normalising import DEFAULT, Normalised
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
+from raysp.evaluation.verification import compare_speakers
 from raysp.models.summary import REGRESSION, CheckpointSummary
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Plan
@@ -24,13 +26,28 @@ from raysp.planning.references import References, Task, read_references
 from raysp.sink.label_rows import read_labels
 from raysp.sink.sinks import Sink
 from raysp.specs.outputs.classes import Classes
+from raysp.specs.outputs.embedding import Embedding
+from raysp.specs.outputs.output import Output
 from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, with_overrides
 from raysp.specs.recipe import Text
 from raysp.specs.steps import EACH, Decode, Label, Step
+from raysp.words import count
 
 NOT_KEPT = "not-kept"
 """Url of the sink of a pipeline if none is given; nothing is written there."""
+OUTPUTS: Mapping[Task, Output] = {
+    "recognition": Transcript(),
+    "classification": Classes(),
+    "verification": Embedding(pooling="xvector"),
+}
+"""Outputs whose labels are compared."""
+EXPECTED: Mapping[Task, str] = {
+    "recognition": "raysp.Transcript()",
+    "classification": "raysp.Classes(top_k=1)",
+    "verification": "raysp.Embedding(pooling='xvector'), or 'mean', of one layer",
+}
+"""Outputs whose labels can be compared, as text."""
 
 
 def evaluate(
@@ -39,6 +56,7 @@ def evaluate(
     *,
     text: str | None = None,
     label: str | None = None,
+    speaker: str | None = None,
     by: Sequence[str] = (),
     over: str | None = None,
     normalise: str | Text = DEFAULT,
@@ -58,14 +76,17 @@ def evaluate(
     """Label shards with a checkpoint, and compare the labels with a column of the shards.
 
     With `text` the metrics are the word and the character error rate; with `label` accuracy, macro F1 and, for two
-    classes, the equal error rate. Each has a 95 % bootstrap interval. Rows without a reference and rows that could not
-    be labelled are counted, and are in no metric.
+    classes, the equal error rate; with `speaker` the equal error rate of the cosines of pairs of embeddings. Each has a
+    95 % bootstrap interval. Rows without a reference and rows that could not be labelled are counted, and are in no
+    metric.
 
     Args:
         checkpoint: model folder, url or hub id; or a `Label` step, for its settings.
         shards: url or urls of the shards; or a `Shards`. Without a `Shards`, ids are those of a column "id", if any.
         text: column of the reference texts; None: that of `shards`.
         label: column of the right classes, for a classifier.
+        speaker: column of the speakers, for a checkpoint with an x-vector head; a `Label` step with
+            `Embedding(pooling="mean")` compares the means of frames instead.
         by: columns; the metrics are also computed for the rows of each of their values. "seconds" stands for bands of
             duration, which are always computed.
         over: column of the units of the bootstrap, such as speakers; None: rows are drawn.
@@ -73,7 +94,7 @@ def evaluate(
         fail_above: limits of error rates, by metric; if one is exceeded, `exit_code` is 1.
         fail_below: limits of accuracy and macro F1.
         rows: number of rows, the first of the shards; None: all.
-        worst: number of rows to list of those with the most errors.
+        worst: number of rows to list of those with the most errors; there are none of speakers.
         steps: steps before the model; None: `Decode()`.
         sink: place for the labels, from which a repeated evaluation continues, also one with other columns; None: they
             are not kept. With `rows` they never are.
@@ -94,6 +115,7 @@ def evaluate(
         source,
         text,
         label,
+        speaker,
         by=by,
         over=over,
         normalise=normalise,
@@ -142,6 +164,8 @@ class _Reading:
         self.references = read_references(plan.pipeline.source, plan.corpus.shards, wanted)
         if wanted.task == "classification":
             _check_classes(checkpoint, wanted.reference, self.references)
+        if wanted.task == "verification":
+            _check_speakers(wanted.reference, self.references)
         if self._on_plan:
             self._on_plan(plan)
 
@@ -149,18 +173,19 @@ class _Reading:
 def _pipeline(
     checkpoint: str | Label, source: Shards, task: Task, steps: Sequence[Step] | None, sink: str | Parquet | None
 ) -> Pipeline:
-    output = Transcript() if task == "recognition" else Classes()
-    label = checkpoint if isinstance(checkpoint, Label) else Label(checkpoint, outputs=[output])
+    label = checkpoint if isinstance(checkpoint, Label) else Label(checkpoint, outputs=[OUTPUTS[task]])
     place = sink if isinstance(sink, Parquet) else Parquet(sink or NOT_KEPT)
     return Pipeline(source, steps=[*([Decode()] if steps is None else steps), label], sink=place)
 
 
 def _outputs(pipeline: Pipeline, task: Task) -> tuple[str, ...]:
-    """Return the columns of the hypotheses, and for classes of their scores; empty if there are none."""
+    """Return the columns of the hypotheses, and for classes of their scores; of embeddings one; empty for none."""
     for output in pipeline.label.outputs:
         if task == "recognition" and output.text_column is not None:
             return (output.text_column,)
         if task == "classification" and isinstance(output, Classes) and output.top_k == 1:
+            return output.columns
+        if task == "verification" and isinstance(output, Embedding) and output.is_one_vector:
             return output.columns
     return ()
 
@@ -168,8 +193,7 @@ def _outputs(pipeline: Pipeline, task: Task) -> tuple[str, ...]:
 def _check_pipeline(pipeline: Pipeline, task: Task) -> None:
     """Raise SpecError if the labels of a pipeline cannot be compared with references."""
     if not _outputs(pipeline, task):
-        wanted = "Transcript()" if task == "recognition" else "Classes(top_k=1)"
-        raise SpecError(f"Label: found outputs {list(pipeline.label.outputs)!r}, expected raysp.{wanted} among them")
+        raise SpecError(f"Label: found outputs {list(pipeline.label.outputs)!r}, expected {EXPECTED[task]} among them")
     if pipeline.decode.channel == EACH:
         raise SpecError(
             "steps: found Decode(channel='each'), which labels each channel, and a row has one reference; evaluate "
@@ -201,6 +225,22 @@ def _check_classes(checkpoint: CheckpointSummary, column: str, references: Seque
         raise PlanError(
             f"column {column!r}: found {some}, none of which is a class of {checkpoint.path} ({known}, ...); name the "
             "column of the classes, written as in the checkpoint's config.json"
+        )
+
+
+def _check_speakers(column: str, references: Sequence[References]) -> None:
+    """Raise if there are no two rows of one speaker, or none of two."""
+    rows = Counter(name for one in references for name in one.references if name is not None)
+    if len(rows) < 2:
+        raise PlanError(
+            f"column {column!r}: found {count(rows.total(), 'row')} of the speaker {min(rows)!r} alone, expected "
+            "several speakers, whose rows are compared with each other; evaluate more rows, or name the column of the "
+            "speakers"
+        )
+    if max(rows.values()) < 2:
+        raise PlanError(
+            f"column {column!r}: found {count(len(rows), 'speaker')} with one row each, such as {min(rows)!r}, "
+            "expected several rows of a speaker; evaluate more rows, or name the column of the speakers"
         )
 
 
@@ -238,6 +278,8 @@ def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSumm
             bootstrap=question.bootstrap,
             worst=question.worst,
         )
+    if question.wanted.task == "verification":
+        return compare_speakers(rows.references, rows.vectors, columns, bootstrap=question.bootstrap)
     return compare_classes(
         rows.references,
         rows.hypotheses,

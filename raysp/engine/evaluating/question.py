@@ -16,6 +16,7 @@ from raysp.text.normalisation import TextRules
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
     "classification": ("accuracy", "f1", "eer"),
+    "verification": ("eer",),
 }
 
 
@@ -37,6 +38,7 @@ class Question:
         source: Shards,
         text: str | None,
         label: str | None,
+        speaker: str | None,
         *,
         by: Sequence[str],
         over: str | None,
@@ -50,7 +52,7 @@ class Question:
         Raises:
             SpecError: an argument is invalid for any data.
         """
-        task, reference = _task(source, text, label)
+        task, reference = _task(source, text, label, speaker)
         by = tuple(name for name in by if name != SECONDS)
         rules = TextRules(normalise.case, normalise.keep) if isinstance(normalise, Text) else normalise
         return cls(
@@ -64,12 +66,19 @@ class Question:
         )
 
 
-def _task(source: Shards, text: str | None, label: str | None) -> tuple[Task, str]:
+def _task(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
     """Return what is compared, and the column of the references."""
-    if text is not None and label is not None:
-        raise SpecError(f"found text={text!r} and label={label!r}; give one of them")
+    given = {"text": text, "label": label, "speaker": speaker}
+    found = [f"{name}={column!r}" for name, column in given.items() if column is not None]
+    if len(found) > 1:
+        raise SpecError(f"found {' and '.join(found)}; give one of them")
     if label is not None:
         return "classification", label
+    if speaker is not None:
+        return "verification", speaker
     if (text := text or source.text) is None:
-        raise SpecError("found neither text nor label; name the column of the reference texts, or of the classes")
+        raise SpecError(
+            "found none of text, label and speaker; name the column of the reference texts, of the classes or of the "
+            "speakers"
+        )
     return "recognition", text

@@ -57,14 +57,15 @@ class EvaluationResult:
     column: str
     """Column of the references."""
     normalisation: Normalised | None
-    """None for classes, which are compared as they are."""
+    """None for classes and speakers, which are compared as they are."""
     rows: RowCounts
     scores: Scores
     by: Mapping[str, tuple[Group, ...]]
     """Groups by column, the worst first; `seconds`: by bands of duration."""
     classes: tuple[ClassScores, ...]
-    """Scores of each class, the worst first; empty for texts."""
+    """Scores of each class, the worst first; empty for texts and speakers."""
     worst: tuple[WorstRow, ...]
+    """Empty for speakers."""
     intervals: Intervals
     limits: tuple[Limit, ...]
     labels: str | None
@@ -100,8 +101,17 @@ class EvaluationResult:
         return {name: fact for name, fact in facts.items() if fact}
 
     @property
+    def nothing_compared(self) -> str:
+        """Why there is no metric: no row was compared, or for speakers no pair of a kind; empty if there is one."""
+        if not self.rows.compared:
+            return f"no row was compared: {', '.join(self.rows.not_compared)}"
+        if self.task == "verification" and self.scores.metrics["eer"].value is None:
+            return f"EER is undefined: found {self.scores.pairs}, expected some of both; evaluate more rows of speakers"
+        return ""
+
+    @property
     def exit_code(self) -> int:
-        """Exit code: 3 if a shard failed or no row was compared, else 1 if a limit is not met, else 0."""
-        if self.run.exit_code or not self.rows.compared:
+        """Exit code: 3 if a shard failed or nothing was compared, else 1 if a limit is not met, else 0."""
+        if self.run.exit_code or self.nothing_compared:
             return INCOMPLETE
         return 0 if all(limit.is_met for limit in self.limits) else NOT_MET

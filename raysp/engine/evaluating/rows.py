@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.engine.evaluating.result import RowCounts
 from raysp.evaluation.scores import Key, Mismatch, WorstRow
+from raysp.evaluation.verification import Vector
 from raysp.planning.references import References
 
 
@@ -20,8 +21,11 @@ class EvaluatedRows:
     counts: RowCounts
     references: Sequence[str]
     hypotheses: Sequence[str | None]
+    """Texts or classes; None for embeddings."""
     scores: Sequence[float | None]
-    """Probability of each class; None for texts."""
+    """Probability of each class; None for others."""
+    vectors: Sequence[Vector | None]
+    """Embeddings; None for texts and classes."""
     seconds: Sequence[float]
     others: dict[str, list[Key]]
     ids: Sequence[object]
@@ -53,14 +57,17 @@ def join(
         references: references of all shards, in order.
         labels: label rows of the shards that did not fail, in the same order.
         failed: names of the shards that failed.
-        outputs: columns of hypotheses, and of their scores if there are any.
+        outputs: columns of hypotheses, and of their scores if there are any; or the column of embeddings.
     """
     shards = [one for one in references if one.shard.name not in failed]
     given = [text for one in shards for text in one.references]
     if labels.num_rows != len(given):
         raise ValueError(f"found {labels.num_rows} label rows for {len(given)} rows")
+    first, second = (*outputs, None)[:2]
+    vectors = _vectors(labels, first)
     status, kinds, seconds, hypotheses, scores = (
-        _values(labels, name) for name in ("status", "error_type", "seconds", *(*outputs, None)[:2])
+        _values(labels, name)
+        for name in ("status", "error_type", "seconds", first if vectors is None else None, second)
     )
     chosen = [row for row, text in enumerate(given) if text is not None and status[row] == OK]
     ids = [one for shard in shards for one in shard.ids]
@@ -72,6 +79,7 @@ def join(
         references=[str(given[row]) for row in chosen],
         hypotheses=[hypotheses[row] for row in chosen],
         scores=[scores[row] for row in chosen],
+        vectors=[None if vectors is None else vectors[row] for row in chosen],
         seconds=[seconds[row] for row in chosen],
         others={name: [values[row] for row in chosen] for name, values in others.items()},
         ids=[ids[row] for row in chosen],
@@ -84,6 +92,16 @@ def _values(labels: pa.Table, name: str | None) -> Sequence[Any]:
     if name is None or not labels.num_rows:
         return [None] * labels.num_rows
     return labels.column(name).to_pylist()
+
+
+def _vectors(labels: pa.Table, name: str | None) -> Sequence[Vector | None] | None:
+    """Return the vectors of a column of labels, each a part of one array; None if it holds texts or classes."""
+    if name not in labels.column_names or not pa.types.is_fixed_size_list(labels.schema.field(name).type):
+        return None
+    column = cast("pa.FixedSizeListArray[Any, Any]", labels.column(name).combine_chunks())
+    numbers = column.flatten().to_numpy(zero_copy_only=False)  # without those of null rows
+    found = iter(numbers.reshape(-1, column.type.list_size))
+    return [next(found) if is_valid else None for is_valid in column.is_valid().to_pylist()]
 
 
 def _counts(

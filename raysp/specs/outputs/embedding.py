@@ -63,6 +63,11 @@ class Embedding(Output):
         return (self.name,)
 
     @property
+    def is_one_vector(self) -> bool:
+        """Whether a recording has one vector, not one for each frame or layer."""
+        return self.pooling != "none" and not self._is_several
+
+    @property
     def needs(self) -> "tuple[Capability, ...]":
         """Hidden states, or the vectors of a speaker head."""
         from raysp.models.base.capabilities import Capability
@@ -79,8 +84,8 @@ class Embedding(Output):
 
         if self.pooling == "xvector" and not {*self.needs} & {*checkpoint.gives}:
             raise CheckpointError(
-                f"{checkpoint.path}: {checkpoint.architecture} has no x-vectors; use pooling='mean' or a checkpoint "
-                "of a ...ForXVector model"
+                f"{checkpoint.path}: {checkpoint.architecture} has no x-vectors; use pooling='mean' (such as --set "
+                "steps.1.outputs.0.pooling=mean) or a checkpoint of a ...ForXVector model"
             )
         highest = checkpoint.num_hidden_states - 1
         if self.layer == "mix" and not checkpoint.has_layer_weights:

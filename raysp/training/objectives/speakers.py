@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,17 @@ from raysp.models.features.processors import FeatureExtractor
 from raysp.training.batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
 from raysp.training.objectives.starting import Masks, load_head, set_classes
+
+
+class SpeakerPredictions(NamedTuple):
+    """Predictions for rows, float32 on the CPU."""
+
+    logits_BN: Tensor
+    """Scaled cosines with the speakers."""
+    losses_B: Tensor
+    """Losses with the full margin."""
+    embeddings_BE: Tensor
+    """Vectors that `raysp.Embedding(pooling="xvector")` returns."""
 
 
 class SpeakerObjective:
@@ -63,17 +75,15 @@ class SpeakerObjective:
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
     @torch.inference_mode()
-    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return scaled cosines of whole rows with the speakers (B, N), and losses with the full margin (B,).
-
-        The model is in evaluation mode; both are float32 on the CPU.
-        """
+    def predict(self, batch: MicroBatch) -> SpeakerPredictions:
+        """Return predictions for whole rows, by the model in evaluation mode."""
         speakers_B = single_targets(batch, self.model.config.num_labels)
         with evaluation_mode(self.model):
             output, _ = self.passes(self.model, batch.waves)
-        embeddings_BE, weight_EN = output.logits.float(), self.model.objective.weight
-        cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(weight_EN, dim=0)
-        return (AM_SCALE * cosines_BN).cpu(), am_softmax_losses(embeddings_BE, weight_EN, speakers_B, self.margin).cpu()
+        logits_BE, weight_EN = output.logits.float(), self.model.objective.weight
+        cosines_BN = F.normalize(logits_BE, dim=1) @ F.normalize(weight_EN, dim=0)
+        losses_B = am_softmax_losses(logits_BE, weight_EN, speakers_B, self.margin)
+        return SpeakerPredictions((AM_SCALE * cosines_BN).cpu(), losses_B.cpu(), output.embeddings.float().cpu())
 
     def margin_at(self, progress: float) -> float:
         """Return the margin at a share of the training."""

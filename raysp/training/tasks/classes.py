@@ -1,4 +1,4 @@
-"""Task of `Classify` and `Speakers`: classes of recordings, or numbers."""
+"""Task of `Classify`: classes of recordings, or numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,21 +6,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from raysp.errors import PlanError
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, no_metrics
-from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.objectives import Classify, Speakers, problem_of
+from raysp.specs.objectives import Classify
 from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import ClassObjective, Problem, load_classifier
 from raysp.training.objectives.models import begun, naming_masks
-from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
-from raysp.training.objectives.starting import shortest_input
 from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, classes_of, described_classes
 from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
@@ -31,40 +27,28 @@ LIKELY = 0.5
 
 @dataclass(frozen=True)
 class ClassesTask(NamedClasses):
-    """Task of `Classify` and `Speakers`.
+    """Task of `Classify`.
 
     Attributes:
         spec: the objective.
     """
 
-    spec: Classify | Speakers
+    spec: Classify
 
     tags = ("audio-classification", "raysp")
 
     @classmethod
-    def of(cls, spec: Classify | Speakers, plan: TrainingPlan) -> "ClassesTask":
-        """Return the task before its corpus is known.
-
-        Raises:
-            PlanError: recordings would be cut to less than the shortest input of the model.
-        """
+    def of(cls, spec: Classify, plan: TrainingPlan) -> "ClassesTask":
+        """Return the task before its corpus is known."""
         shortest = plan.checkpoint.min_samples
-        if isinstance(spec, Speakers):
-            shortest = shortest_input(AutoModelForAudioXVector, plan.checkpoint.path)
-            least = shortest / plan.checkpoint.sample_rate
-            if spec.crop_seconds is not None and spec.crop_seconds < least:
-                raise PlanError(
-                    f"found objective.crop_seconds={spec.crop_seconds:g}; expected at least {least:g}, the shortest "
-                    "input of the model"
-                )
         if spec.classes is None:
-            return cls((spec.column,) if problem_of(spec) == "regression" else None, shortest, spec)
+            return cls((spec.column,) if spec.problem == "regression" else None, shortest, spec)
         return cls(tuple(spec.classes), shortest, spec)
 
     @property
     def problem(self) -> Problem:
         """The problem, as for `Classify`."""
-        return problem_of(self.spec)
+        return self.spec.problem
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
@@ -94,11 +78,9 @@ class ClassesTask(NamedClasses):
             return NumberTargets(len(self.names))
         return ClassTargets(self.known, is_many=self.problem == "multi")
 
-    def objective(self, plan: TrainingPlan) -> ClassObjective | SpeakerObjective:
+    def objective(self, plan: TrainingPlan) -> ClassObjective:
         """Return the loss with its model."""
         spec, folder = self.spec, plan.checkpoint.path
-        if isinstance(spec, Speakers):
-            return self._speakers(spec, plan)
         with naming_masks():
             model = load_classifier(
                 folder,
@@ -112,21 +94,6 @@ class ClassesTask(NamedClasses):
             begun(model, plan, spec.freeze, spec.lora),
             load_feature_extractor(folder),
             problem=spec.problem,
-            dtype=getattr(torch, plan.dtype),
-        )
-
-    def _speakers(self, spec: Speakers, plan: TrainingPlan) -> SpeakerObjective:
-        folder = plan.checkpoint.path
-        with naming_masks():
-            model = load_speaker_model(
-                folder, self.names, masks=spec.masks, seed=plan.recipe.seed, random_weights=spec.random_weights
-            )
-        return SpeakerObjective(
-            begun(model, plan, spec.freeze, spec.lora),
-            load_feature_extractor(folder),
-            margin=spec.margin,
-            margin_warmup=spec.margin_warmup,
-            crop_seconds=spec.crop_seconds,
             dtype=getattr(torch, plan.dtype),
         )
 
@@ -144,7 +111,7 @@ class ClassesTask(NamedClasses):
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the most probable class, all probable ones, or numbers."""
-        assert isinstance(objective, ClassObjective | SpeakerObjective)
+        assert isinstance(objective, ClassObjective)
         none: dict[str, list[float]] = {"single": [0], "multi": [], "regression": [0.0] * len(self.names)}
         placeholder = none[self.problem]
         targets = [target if len(target) else placeholder for target in batch.targets]

@@ -8,6 +8,7 @@ from raysp.training.tasks.ctc import CTCTask
 from raysp.training.tasks.frames import FramesTask
 from raysp.training.tasks.pretraining import PretrainingTask
 from raysp.training.tasks.seq2seq import Seq2SeqTask
+from raysp.training.tasks.speakers import SpeakersTask
 from raysp.training.tasks.task import Task
 
 
@@ -23,8 +24,10 @@ def task_of(plan: TrainingPlan) -> Task:
             return CTCTask.of(objective, plan)
         case Seq2Seq() as objective:
             return Seq2SeqTask.of(objective, plan)
-        case Classify() | Speakers() as objective:
+        case Classify() as objective:
             return ClassesTask.of(objective, plan)
+        case Speakers() as objective:
+            return SpeakersTask.of(objective, plan)
         case ClassifyFrames() as objective:
             return FramesTask.of(objective, plan)
         case Pretrain() as objective:

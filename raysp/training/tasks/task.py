@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from raysp.evaluation.intervals import Bootstrap
@@ -44,6 +46,8 @@ class Prediction(NamedTuple):
     """None: the row has no target."""
     score: float | None = None
     """Probability of a class; of classes of frames, the mean."""
+    vector: npt.NDArray[np.float32] | None = None
+    """Embedding of a speaker."""
 
 
 class Task(Protocol):

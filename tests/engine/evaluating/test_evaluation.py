@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,9 +12,10 @@ import pytest
 import raysp
 from raysp.engine import running
 from raysp.engine.evaluating import evaluation
+from raysp.evaluation.verification import compare_speakers
 from raysp.specs.recipe import Text
-from tests.classifiers import make_classifier
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
+from tests.classifiers import make_classifier, make_speaker_model
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 NO_AUDIO = {"bytes": b"no audio at all", "path": None}
@@ -228,7 +230,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ({"text": None}, "found neither text nor label"),
+            ({"text": None}, "found none of text, label and speaker; name the column of the reference texts"),
+            ({"speaker": "speaker"}, "found text='text' and speaker='speaker'; give one of them"),
             ({"label": "speaker"}, "found text='text' and label='speaker'; give one of them"),
             ({"normalise": "upper"}, "found the normalisation 'upper', expected one of"),
             ({"fail_above": {"accuracy": 0.5}}, "fail_above: found 'accuracy', expected one of wer, cer"),
@@ -301,3 +304,99 @@ class TestClasses:
         step = raysp.Label(classifier("cat", "dog", "owl"), outputs=[raysp.Classes(top_k=2)])
         with pytest.raises(raysp.SpecError, match=r"expected raysp\.Classes\(top_k=1\) among them"):
             raysp.evaluate(step, spoken, label="kind")
+
+
+class TestSpeakers:
+    @pytest.fixture
+    def checkpoint(self, tmp_path):
+        return make_speaker_model(tmp_path / "speakers")
+
+    @pytest.fixture
+    def voices(self, digits, tmp_path):
+        """Write the six digits as rows of some speakers."""
+
+        def write(*names, audio=None):
+            table = digits.select(["id", "audio"]).append_column("who", pa.array(names, pa.string()))
+            if audio is not None:
+                table = table.set_column(1, "audio", pa.array(audio, AUDIO))
+            write_shard(tmp_path / "in" / "a.parquet", table=table)
+            return str(tmp_path / "in")
+
+        return write
+
+    @staticmethod
+    def compared(checkpoint, shards, **options):
+        return raysp.evaluate(checkpoint, shards, **{"speaker": "who", "rows": 20, "progress": False, **options})
+
+    def test_the_rate_is_that_of_the_embeddings_of_all_pairs(self, checkpoint, voices, tmp_path):
+        shards = voices("ann", "ann", "ben", "ben", "", None)
+        found = self.compared(checkpoint, shards, rows=None, sink=str(tmp_path / "out"), by=["id"])
+        labels = pq.read_table(tmp_path / "out" / "a.parquet").column("embedding").to_pylist()
+        alone = compare_speakers(["ann", "ann", "ben", "ben"], [np.array(one) for one in labels[:4]])
+        assert (found.task, found.column, found.normalisation) == ("verification", "who", None)
+        assert (found.rows.compared, found.rows.without_reference, found.worst, found.classes) == (4, 2, (), ())
+        assert found.scores.metrics == alone.scores.metrics
+        assert found.scores.counts == {"speakers": 2, "target_pairs": 2, "non_target_pairs": 4, "without_vector": 0}
+        assert found.facts["EER"].endswith("): 2 target pairs, 4 non-target pairs")
+        assert [group.scores.metrics["eer"].value for group in found.by["id"]] == [None] * 4
+        again = self.compared(checkpoint, shards, rows=None, sink=str(tmp_path / "out"), over="who")
+        assert (again.run.rows, again.scores.metrics["eer"].value) == (0, alone.scores.metrics["eer"].value)
+        assert json.loads(json.dumps(dataclasses.asdict(again)))["scores"]["counts"]["speakers"] == 2
+
+    def test_limits_are_those_of_the_rate(self, checkpoint, voices):
+        shards = voices(*"aabbcc")
+        met = self.compared(checkpoint, shards, fail_above={"eer": 1.0})
+        assert (met.exit_code, [limit.is_met for limit in met.limits]) == (0, [True])
+        missed = self.compared(checkpoint, shards, fail_above={"eer": 0.0})
+        assert missed.exit_code == (0 if missed.scores.metrics["eer"].value == 0 else 1)
+        with pytest.raises(raysp.SpecError, match="fail_below: found 'accuracy', expected one of eer"):
+            self.compared(checkpoint, shards, fail_below={"accuracy": 0.5})
+
+    def test_rows_that_are_too_short_for_the_head_are_in_no_pair(self, checkpoint, voices, digits):
+        audio = digits["audio"].to_pylist()
+        audio[0] = {"bytes": wav(500), "path": None}
+        found = self.compared(checkpoint, voices(*"aabbcc", audio=audio))
+        assert (found.rows.compared, found.rows.skipped) == (5, {"too_short": 1})
+        assert found.facts["EER"].endswith("2 target pairs, 8 non-target pairs")
+
+    @pytest.mark.parametrize("names", ["aabbbb", "aaaabb"])
+    def test_pairs_of_one_kind_alone_end_with_exit_code_3_and_no_rate(self, checkpoint, voices, digits, names):
+        audio = digits["audio"].to_pylist()
+        for row in (0, 2, 3, 4) if names == "aabbbb" else (4, 5):
+            audio[row] = NO_AUDIO
+        found = self.compared(checkpoint, voices(*names, audio=audio), fail_above={"eer": 1.0})
+        assert (found.exit_code, found.scores.metrics["eer"].value) == (3, None)
+        assert found.facts["EER"].startswith("- (-): ")
+        assert found.nothing_compared.startswith("EER is undefined: found ")
+
+    def test_a_checkpoint_without_the_head_compares_means_of_frames_if_asked(self, voices):
+        shards = voices(*"aabbcc")
+        with pytest.raises(
+            raysp.CheckpointError, match=r"has no x-vectors; .*--set steps\.1\.outputs\.0\.pooling=mean"
+        ):
+            self.compared(str(CHECKPOINT), shards)
+        found = self.compared(str(CHECKPOINT), shards, settings=["steps.1.outputs.0.pooling=mean"])
+        step = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Embedding("mean", dtype="float16")])
+        assert found.scores.metrics["eer"].value is not None
+        assert self.compared(step, shards).scores.counts == found.scores.counts
+
+    @pytest.mark.parametrize(
+        ("names", "complaint"),
+        [
+            ("aaaaaa", "column 'who': found 6 rows of the speaker 'a' alone, expected several speakers"),
+            ("abcdef", "column 'who': found 6 speakers with one row each, such as 'a', expected several rows of a"),
+        ],
+    )
+    def test_speakers_without_pairs_of_both_kinds_are_refused_before_any_work(
+        self, checkpoint, voices, monkeypatch, names, complaint
+    ):
+        monkeypatch.setattr(running, "_in_this_process", None)
+        with pytest.raises(raysp.PlanError, match=complaint):
+            self.compared(checkpoint, voices(*names))
+
+    @pytest.mark.parametrize(
+        "output", [raysp.Transcript(), raysp.Embedding(pooling="none"), raysp.Embedding(layer=(0, 1))]
+    )
+    def test_a_step_without_one_vector_for_a_row_is_refused(self, voices, output):
+        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Embedding\(pooling='xvector'\), or 'mean', of one"):
+            self.compared(raysp.Label(str(CHECKPOINT), outputs=[output]), voices(*"aabbcc"))

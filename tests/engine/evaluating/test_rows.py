@@ -35,6 +35,17 @@ def test_no_label_rows_at_all():
     assert (found.counts.compared, found.counts.uncommitted, found.hypotheses) == (0, 1, [])
 
 
+def test_embeddings_are_vectors_and_those_of_rows_without_one_are_none():
+    table = labels(*[("ok", None, 1.0, None)] * 2, ("error", "a", None, None), ("ok", None, 1.0, None))
+    for kind in (pa.float32(), pa.float16()):
+        column = pa.array([[1, 2], None, None, [3, 4]], pa.list_(kind, 2))
+        found = join([references("a", ["x", "y", "y", "x"])], table.append_column("vector", column), {}, ("vector",))
+        assert [None if one is None else one.tolist() for one in found.vectors] == [[1, 2], None, [3, 4]]
+        assert found.hypotheses == found.scores == [None] * 3
+        assert found.references == ["x", "y", "x"]
+    assert join([references("a", [None])], table.slice(0, 1), {}, ("pred_text",)).vectors == []
+
+
 def test_reasons_are_sorted_by_frequency():
     table = labels(("error", "b", None, None), ("error", "a", None, None), ("error", "a", None, None))
     found = join([references("a", ["x", "y", "z"])], table, {}, ("pred_text",))

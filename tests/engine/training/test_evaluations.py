@@ -87,6 +87,13 @@ def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, 
     }
 
 
+def test_a_metric_that_no_evaluation_defines_has_no_best_value(words, tiny, tmp_path, values):
+    values[:] = [None, None, None]
+    result, _ = run(evaluated(words, tiny, tmp_path / "out"))
+    assert (result.best, result.is_done) == (None, True)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best"]["value"] is None
+
+
 def test_patience_ends_the_training_also_after_a_stop(words, tiny, tmp_path, values):
     values[:] = [0.4, 0.5, 0.6]
     recipe = evaluated(words, tiny, tmp_path / "out", every=1, patience=2)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from raysp.models import Wav2Vec2ForXVector
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.batches import MicroBatch
+from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
 from raysp.training.randomness import seed_micro_batch
 from tests.models.oracles import make_oracle, transformers
@@ -134,6 +135,18 @@ def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model):
     for place in range(3):
         alone = objective(MicroBatch(0, [place], [batch.waves[place]], [batch.targets[place]]))
         torch.testing.assert_close(together.rows_B[place], alone.rows_B[0], rtol=1e-4, atol=1e-4)
+
+
+def test_predictions_are_those_of_whole_rows_with_the_vectors_before_the_last_layer(model):
+    batch = random_batch([[2], [0], [1]])
+    objective = SpeakerObjective(model, EXTRACTOR, margin=0.2, crop_seconds=0.2)
+    found = objective.predict(batch)
+    with evaluation_mode(model), torch.no_grad():
+        output, _ = objective.passes(model, batch.waves)
+    torch.testing.assert_close(found.embeddings_BE, output.embeddings)
+    cosines = F.normalize(output.logits, dim=1) @ F.normalize(model.objective.weight, dim=0)
+    torch.testing.assert_close(found.logits_BN, 30 * cosines)
+    assert found.losses_B.shape == (3,)
 
 
 def test_a_speaker_beyond_the_head_is_named_with_its_row(model):

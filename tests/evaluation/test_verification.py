@@ -1,0 +1,268 @@
+"""Equal error rates of pairs of rows, against a sweep over all thresholds and values calculated by hand."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.evaluation import verification
+from raysp.evaluation.classification import compare_classes
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.scores import Columns, units_of
+from raysp.evaluation.verification import PairMeasures, compare_known_speakers, compare_speakers
+
+NO_DRAWS = Bootstrap(draws=0)
+# Of length 1 or 2, so that all cosines are multiples of a quarter, without rounding.
+DIRECTIONS = [
+    *(tuple(sign if place == axis else 0 for place in range(4)) for axis in range(4) for sign in (1, -1)),
+    *itertools.product((1, -1), repeat=4),
+]
+ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(DIRECTIONS), st.integers(0, 2)), max_size=12)
+
+
+def rate_of(scores, targets):
+    """Compute the equal error rate by a sweep over all thresholds, counting all pairs at each; None if undefined."""
+    if not any(targets) or all(targets):
+        return None
+    before = (0.0, 1.0)
+    for threshold in sorted(set(scores), reverse=True):
+        accepted = [score >= threshold for score in scores]
+        false_accepted = [one for one, target in zip(accepted, targets, strict=True) if not target]
+        right_accepted = [one for one, target in zip(accepted, targets, strict=True) if target]
+        after = sum(false_accepted) / len(false_accepted), 1 - sum(right_accepted) / len(right_accepted)
+        if after[0] >= after[1]:
+            part = (before[1] - before[0]) / ((before[1] - before[0]) + (after[0] - after[1]))
+            return before[0] + part * (after[0] - before[0])
+        before = after
+    raise AssertionError("all pairs are accepted at the lowest threshold")
+
+
+def rate_of_pairs(rows):
+    """Compute the rate of all pairs of rows, each a speaker, a vector and (unit, copy); no pair is of two copies."""
+    scores, targets = [], []
+    for (one, first, unit), (other, second, another) in itertools.combinations(rows, 2):
+        if unit[0] == another[0] and unit[1] != another[1]:
+            continue
+        scores.append(np.dot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second)))
+        targets.append(one == other)
+    return rate_of(scores, targets)
+
+
+def eer(speakers, vectors, columns=None, **options):
+    found = compare_speakers(speakers, [np.array(one, np.float32) for one in vectors], columns, **options)
+    return found.scores.metrics["eer"]
+
+
+def voices(num_speakers, num_rows, *, noise, seed=0, size=16):
+    """Make rows of speakers whose vectors are around directions of their own."""
+    random = np.random.default_rng(seed)
+    numbers = np.repeat(np.arange(num_speakers), num_rows)
+    vectors = random.normal(size=(num_speakers, size))[numbers] + noise * random.normal(size=(len(numbers), size))
+    return [f"s{number}" for number in numbers], [*vectors.astype(np.float32)]
+
+
+@given(ROWS)
+def test_it_is_that_of_a_sweep_over_all_thresholds(rows):
+    found = eer([name for name, _, _ in rows], [vector for _, vector, _ in rows], bootstrap=NO_DRAWS).value
+    expected = rate_of_pairs([(name, vector, (row, 0)) for row, (name, vector, _) in enumerate(rows)])
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+@given(ROWS, st.sampled_from(["rows", "speakers", "others"]), st.data())
+def test_weights_are_repetitions_whose_copies_are_not_compared_with_each_other(rows, kind, data):
+    names = [name for name, _, _ in rows]
+    units = units_of({"rows": None, "speakers": names, "others": [other for _, _, other in rows]}[kind], len(rows))
+    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows))))[units]
+    measures = PairMeasures(
+        verification._of_length_1([np.array(vector) for _, vector, _ in rows])[0],
+        units_of(names, len(rows)),
+        units,
+        seed=0,
+    )
+    [[found]] = measures(weights.astype(float).reshape(1, -1))
+    copies = [
+        (name, vector, (unit, copy))
+        for (name, vector, _), unit, times in zip(rows, units, weights, strict=True)
+        for copy in range(times)
+    ]
+    expected = rate_of_pairs(copies)
+    assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "degrees", "rate"),
+    [
+        ("aabb", [0, 10, 90, 100], 0.0),
+        ("abab", [0, 90, 180, 270], 1.0),
+        # Angles of target pairs are 15 and 30, those of the others 5, 10, 25 and 40: accepting up to 15 degrees takes
+        # two of the four others and leaves one of the two targets.
+        ("abab", [0, 10, 15, 40], 0.5),
+        ("aaaa", [0, 1, 2, 3], None),
+        ("abcd", [0, 1, 2, 3], None),
+        ("a", [0], None),
+        ("", [], None),
+    ],
+)
+def test_values_calculated_by_hand(speakers, degrees, rate):
+    vectors = [(np.cos(np.radians(one)), np.sin(np.radians(one))) for one in degrees]
+    found = eer([*speakers], vectors)
+    assert found.value == rate
+    assert (found.low is None) == (rate is None)
+
+
+def test_the_order_of_rows_and_the_length_of_vectors_do_not_matter():
+    speakers, vectors = voices(8, 6, noise=1.2)
+    order = np.random.default_rng(1).permutation(len(speakers))
+    found = eer(speakers, vectors, bootstrap=NO_DRAWS).value
+    assert 0.05 < found < 0.45
+    mixed = [vectors[row] * (1 + row) for row in order]
+    assert eer([speakers[row] for row in order], mixed, bootstrap=NO_DRAWS).value == pytest.approx(found, abs=2e-3)
+
+
+def test_pairs_above_the_bound_are_drawn_once_each_and_are_the_same_every_time(monkeypatch):
+    speakers, vectors = voices(12, 10, noise=1.0)
+    whole = eer(speakers, vectors, bootstrap=NO_DRAWS).value
+    monkeypatch.setattr(verification, "MOST_PAIRS", 400)
+    [drawn, again, other] = [
+        verification._measures_of_pairs(speakers, vectors, Columns(), Bootstrap(seed=seed)) for seed in (0, 0, 1)
+    ]
+    counts = drawn.counts()
+    assert (counts["target_pairs"], counts["non_target_pairs"], counts["speakers"]) == (400, 400, 12)
+    pairs = drawn._pairs
+    assert len({*zip(pairs.left_P.tolist(), pairs.right_P.tolist(), strict=True)}) == 800
+    for left, right, is_target in zip(pairs.left_P, pairs.right_P, pairs.is_target_P, strict=True):
+        assert left != right
+        assert (speakers[left] == speakers[right]) == is_target
+    assert np.array_equal(pairs.left_P, again._pairs.left_P)
+    assert not np.array_equal(pairs.left_P, other._pairs.left_P)
+    assert eer(speakers, vectors, bootstrap=NO_DRAWS).value == pytest.approx(whole, abs=0.05)
+
+
+def test_every_pair_is_drawn_equally_often(monkeypatch):
+    monkeypatch.setattr(verification, "MOST_PAIRS", 3)
+    speakers = np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    random, drawn = np.random.default_rng(0), {True: {}, False: {}}
+    for _ in range(3000):
+        for is_target, pairs in zip((True, False), verification._drawn_pairs(speakers, random), strict=True):
+            for pair in pairs.T.tolist():
+                drawn[is_target][tuple(pair)] = drawn[is_target].get(tuple(pair), 0) + 1
+    assert [len(drawn[kind]) for kind in (True, False)] == [3 + 6, 28 - 9]
+    for kind in drawn.values():
+        assert max(kind.values()) - min(kind.values()) < 0.3 * 9000 / len(kind)
+
+
+def test_draws_that_are_evaluated_in_parts_are_those_evaluated_at_once(monkeypatch):
+    speakers, vectors = voices(6, 5, noise=1.0)
+    whole = eer(speakers, vectors)
+    monkeypatch.setattr(verification, "PAIR_WEIGHTS_AT_ONCE", 1000)
+    monkeypatch.setattr(verification, "PAIRS_AT_ONCE", 7)
+    assert eer(speakers, vectors) == whole
+
+
+def test_intervals_of_few_speakers_are_wider_over_speakers_than_over_rows():
+    speakers, vectors = voices(6, 20, noise=1.5, size=8)
+    of_rows, of_speakers = eer(speakers, vectors), eer(speakers, vectors, Columns(over=speakers))
+    assert of_rows.value == of_speakers.value
+    for one in (of_rows, of_speakers):
+        assert one.low < one.value < one.high
+    assert of_speakers.high - of_speakers.low > 1.2 * (of_rows.high - of_rows.low)
+    assert eer(speakers, vectors, Columns(over=speakers)) == of_speakers
+    assert eer(speakers, vectors, Columns(over=["x"] * len(speakers))).low is None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("num_speakers", "num_rows"), [(20, 20), (60, 6), (200, 2)])
+def test_an_interval_over_speakers_is_as_wide_as_the_spread_over_other_speakers(num_speakers, num_rows):
+    found = []
+    for seed in range(100):
+        speakers, vectors = voices(num_speakers, num_rows, noise=2.0, seed=seed, size=32)
+        found.append(eer(speakers, vectors, Columns(over=speakers), bootstrap=Bootstrap(draws=100)))
+    width = np.mean([one.high - one.low for one in found])
+    assert width == pytest.approx(2 * 1.96 * np.std([one.value for one in found]), rel=0.25)
+
+
+def test_a_group_has_the_pairs_within_it():
+    speakers, vectors = voices(4, 6, noise=1.0)
+    sexes = ["f" if name in ("s0", "s1") else "m" for name in speakers]
+    found = compare_speakers(speakers, vectors, Columns(seconds=[0.5] * 24, by={"sex": sexes}), bootstrap=NO_DRAWS)
+    [all_rows] = found.by["seconds"]
+    assert all_rows.scores.metrics == found.scores.metrics
+    for group in found.by["sex"]:
+        rows = [row for row, sex in enumerate(sexes) if sex == group.value]
+        alone = compare_speakers([speakers[row] for row in rows], [vectors[row] for row in rows], bootstrap=NO_DRAWS)
+        assert (group.scores.metrics, group.scores.counts) == (alone.scores.metrics, alone.scores.counts)
+        assert (group.scores.counts["target_pairs"], group.scores.counts["non_target_pairs"]) == (30, 36)
+    worse, better = (group.scores.metrics["eer"].value for group in found.by["sex"])
+    assert worse >= better
+
+
+@pytest.mark.parametrize("missing", [None, np.zeros(16, np.float32), np.full(16, np.nan, np.float32)])
+def test_rows_without_a_vector_are_in_no_pair_and_counted(missing):
+    speakers, vectors = voices(4, 5, noise=1.0)
+    found = compare_speakers([*speakers, "s0", "s9"], [*vectors, missing, missing])
+    without = compare_speakers(speakers, vectors)
+    assert found.scores.metrics["eer"].value == without.scores.metrics["eer"].value
+    assert found.scores.counts == {**without.scores.counts, "without_vector": 2}
+    assert found.scores.described("eer").endswith("): 40 target pairs, 150 non-target pairs, 2 rows without a vector")
+    assert without.scores.described("eer").endswith("): 40 target pairs, 150 non-target pairs")
+
+
+def test_vectors_of_half_precision_are_compared_too():
+    speakers, vectors = voices(4, 5, noise=1.0)
+    found = compare_speakers(speakers, [one.astype(np.float16) for one in vectors]).scores.metrics["eer"].value
+    assert found == pytest.approx(compare_speakers(speakers, vectors).scores.metrics["eer"].value, abs=0.03)
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="found 2 speakers and 1 vectors"):
+        compare_speakers(["a", "b"], [np.ones(2)])
+
+
+class TestSpeakersOfATraining:
+    def compared(self, speakers, vectors, predictions, **options):
+        scores = [0.9 - 0.01 * row for row in range(len(predictions))]
+        return compare_known_speakers(
+            speakers, vectors, predictions, scores, classes=("s0", "s1", "s2"), bootstrap=NO_DRAWS, **options
+        )
+
+    def test_of_known_speakers_all_metrics_are_those_of_classes_and_of_pairs(self):
+        speakers, vectors = voices(3, 4, noise=1.0)
+        predictions = [*speakers[:9], "s0", "s1", "s2"]
+        found = self.compared(speakers, vectors, predictions)
+        of_classes = compare_classes(speakers, predictions, [0.9] * 12, classes=["s0", "s1", "s2"], bootstrap=NO_DRAWS)
+        pairs = compare_speakers(speakers, vectors, bootstrap=NO_DRAWS).scores
+        assert [*found.scores.metrics] == ["eer", "accuracy", "f1"]
+        assert found.scores.metrics == {**pairs.metrics, **of_classes.scores.metrics}
+        assert found.scores.counts == {**pairs.counts, "of_known_speakers": 12, **of_classes.scores.counts}
+        assert found.classes == of_classes.classes
+        assert [one.index for one in found.worst] == [9, 10]
+        assert found.scores.described("accuracy") == "83.33% (-): 10 of 12 rows"
+
+    def test_rows_of_other_speakers_count_in_pairs_alone(self):
+        speakers, vectors = voices(5, 4, noise=1.0)
+        speakers, vectors = speakers[::-1], vectors[::-1]  # unknown ones first
+        predictions = ["s0"] * 8 + [*speakers[8:-1], "s1"]
+        found = self.compared(speakers, vectors, predictions)
+        alone = self.compared(speakers[8:], vectors[8:], predictions[8:])
+        for name in ("accuracy", "f1"):
+            assert found.scores.metrics[name] == alone.scores.metrics[name]
+        assert found.classes == alone.classes
+        assert (
+            found.scores.metrics["eer"] == compare_speakers(speakers, vectors, bootstrap=NO_DRAWS).scores.metrics["eer"]
+        )
+        assert (found.scores.rows, found.scores.counts["of_known_speakers"]) == (20, 12)
+        assert found.scores.described("accuracy") == "91.67% (-): 11 of 12 rows"
+        assert [(one.index, one.reference, one.hypothesis) for one in found.worst] == [(19, "s0", "s1")]
+
+    def test_unknown_speakers_alone_have_no_accuracy(self):
+        speakers, vectors = voices(5, 4, noise=1.0)
+        by = Columns(by={"speaker": speakers})
+        found = self.compared(speakers[12:], vectors[12:], ["s0"] * 8)
+        assert found.scores.metrics["eer"].value is not None
+        assert found.scores.metrics["accuracy"].value is found.scores.metrics["f1"].value is None
+        assert (found.classes, found.worst) == ((), ())
+        groups = self.compared(speakers, vectors, ["s0"] * 20, columns=by).by["speaker"]
+        values = {group.value: group.scores.metrics["accuracy"].value for group in groups}
+        assert values == {"s0": 1.0, "s1": 0.0, "s2": 0.0, "s3": None, "s4": None}
