@@ -144,15 +144,14 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
 
 def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
     from raysp.evaluation.scores import Estimate
-    from raysp.sink.layout import ERRORS
-    from raysp.sink.training import evaluations
+    from raysp.sink.training import errors, evaluations
     from raysp.sink.training.record import REPORT
     from raysp.storage.store import join_url
 
     print_failures(result.shards_failed)
     if result.errors:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(result.errors.items()))
-        listed = "" if is_try_out else f", listed in {join_url(result.sink, ERRORS)}"
+        listed = "" if is_try_out else f", listed in {join_url(result.sink, errors.LISTS)}"
         print_fact("error rows", kinds + listed)
         print_some(err, [f"raysp: {example}" for example in result.error_examples], "error")
     for reference, text in result.texts:

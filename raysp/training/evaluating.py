@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp import assembly
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Piece
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import SECONDS, Columns, Key
 from raysp.ops.rows import OK, row_statuses, waves_of
@@ -30,6 +30,8 @@ MEETING_SECONDS = 20.0
 """Time after which workers meet: well below that after which one that waits takes another for lost."""
 MANY_PIECES = 4
 """Pieces for each worker from which on every piece is read by one worker only."""
+SLICE_ROWS = 64
+"""Rows that are decoded and sorted by duration together, and of which one worker makes forward passes."""
 
 
 class Predicted(NamedTuple):
@@ -51,20 +53,16 @@ class _Row(NamedTuple):
     wave: np.ndarray
 
 
-class _Part(NamedTuple):
-    """Rows of a piece that one worker predicts: every `of`-th row, from the one with this number on."""
+class _Read(NamedTuple):
+    """A piece as it was read."""
 
     shard: int
     piece: Piece
-    number: int
-    of: int
-
-
-def _parts(shards: Sequence[Shard], num_workers: int) -> list[_Part]:
-    """Return the parts of all pieces: whole pieces if they are many, else a part of each for every worker."""
-    pieces = [(number, piece) for number, shard in enumerate(shards) for piece in shard.pieces if piece.num_rows]
-    count = 1 if len(pieces) >= MANY_PIECES * num_workers else num_workers
-    return [_Part(shard, piece, number, count) for shard, piece in pieces for number in range(count)]
+    table: pa.Table
+    values: Sequence[object]
+    """References of the rows."""
+    columns: Sequence[Sequence[Key]]
+    """Columns of groups."""
 
 
 class Evaluator:
@@ -139,14 +137,24 @@ class Evaluator:
                 return own
 
     def _batches(self) -> Iterator[list[Predicted]]:
-        """Yield this worker's rows, a forward pass at a time."""
+        """Yield this worker's rows, a forward pass at a time; passes do not depend on the number of workers."""
+        number, count = self.workers.number, self.workers.count
+        pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
+        is_shared = len(pieces) < MANY_PIECES * count
+        for place, (shard, piece) in enumerate(pieces):
+            if is_shared or place % count == number:
+                for slice_number, rows in enumerate(self._slices(shard, piece)):
+                    if not is_shared or (place + slice_number) % count == number:
+                        yield from self._passes(rows)
+
+    def _passes(self, rows: Iterator[_Row]) -> Iterator[list[Predicted]]:
+        """Yield rows with their predictions, a forward pass over rows of like duration at a time."""
         budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
-        for part in _parts(self.shards, self.workers.count)[self.workers.number :: self.workers.count]:
-            rows = sorted(self._decoded(part), key=lambda row: -len(row.wave))
-            while rows:
-                size = max(1, int(budget / max(1, len(rows[0].wave))))
-                batch, rows = rows[:size], rows[size:]
-                yield [*self._predicted(batch)]
+        left = sorted(rows, key=lambda row: -len(row.wave))
+        while left:
+            size = max(1, int(budget / max(1, len(left[0].wave))))
+            batch, left = left[:size], left[size:]
+            yield [*self._predicted(batch)]
 
     def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
         waves = [row.wave for row in rows]
@@ -156,31 +164,33 @@ class Evaluator:
             prediction = found._replace(loss=None) if row.target.reason else found
             yield Predicted(row.place, row.reference, prediction, seconds, row.groups)
 
-    def _decoded(self, part: _Part) -> Iterator[_Row]:
-        """Yield the rows of a part of a piece that have a reference and can be predicted."""
-        checkpoint, shard, piece = self.plan.checkpoint, self.shards[part.shard], part.piece
+    def _slices(self, number: int, piece: Piece) -> Iterator[Iterator[_Row]]:
+        """Yield slices of a piece; each yields its rows with a reference, as far as they can be predicted."""
+        shard = self.shards[number]
         table = pa.concat_tables(read_batches(self.evaluation, shard, piece))
         values = [*values_of(self.evaluation, table)]
-        references = {
-            index: reference
-            for index, value in enumerate(values)
-            if (reference := self.task.reference(value)) is not None
-        }
         columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
+        kept = [index for index, value in enumerate(values) if self.task.reference(value) is not None]
+        for first in range(0, len(kept), SLICE_ROWS):
+            yield self._decoded(_Read(number, piece, table, values, columns), kept[first : first + SLICE_ROWS])
+
+    def _decoded(self, read: _Read, kept: Sequence[int]) -> Iterator[_Row]:
+        checkpoint, shard = self.plan.checkpoint, self.shards[read.shard]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        kept = [*references][part.number :: part.of]
-        for block, _ in op(table.take(kept), 0):
+        for block, _ in op(read.table.take(kept), 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
                     self.failed += 1
                     continue
                 index = kept[row_status.row]
-                target = self.targets(values[index])
+                target = self.targets(read.values[index])
                 if self.targets.misfit(target, checkpoint.num_frames(len(wave))) == OTHER_FRAMES:
                     self.failed += 1
                     continue
-                groups = tuple(column[index] for column in columns)
-                yield _Row((part.shard, piece.first + index), references[index], target, groups, wave)
+                reference = self.task.reference(read.values[index])
+                assert reference is not None
+                groups = tuple(column[index] for column in read.columns)
+                yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave)
 
 
 def _extend(rows: list[Predicted], batches: Iterator[list[Predicted]], *, seconds: float) -> bool:

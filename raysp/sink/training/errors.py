@@ -11,6 +11,9 @@ from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
+LISTS = ERRORS
+"""Folder of the files."""
+
 
 @dataclass(frozen=True)
 class ErrorRow:
