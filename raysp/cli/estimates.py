@@ -7,8 +7,11 @@ from raysp.cli.console import print_fact, say
 from raysp.words import count, duration, megabytes
 
 if TYPE_CHECKING:
-    from raysp.reading.estimates.durations import Amount, Bar
-    from raysp.reading.estimates.estimating import Cost, Estimate
+    from raysp.planning.costs import Amount, Cost, Speed
+    from raysp.reading.estimates.durations import Bar
+    from raysp.reading.estimates.estimating import Estimate
+    from raysp.training.estimates.estimating import TrainingEstimate
+    from raysp.training.estimates.memory import Memory as TrainingMemory
 
 SAMPLE_ROWS = 256
 LEAST_AMOUNT = 0.01
