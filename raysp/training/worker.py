@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from raysp.specs.objectives import freeze_steps_of, trains_few_weights
-from raysp.specs.recipe import Schedule
+from raysp.specs.recipe import Finetune, Schedule
 from raysp.storage.store import Store
 from raysp.training import state
 from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
@@ -11,7 +11,7 @@ from raysp.training.averaging import MovingAverage
 from raysp.training.batches import Objective
 from raysp.training.evaluating import Evaluator
 from raysp.training.loop import OneWorker, Training, Workers
-from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.optimizing import Group, adamw, group_parameters
 from raysp.training.preparing import Prepared
 from raysp.training.session import Course, Evaluations, Keeper, Rows, Session
 
@@ -43,27 +43,19 @@ def new_session(
     """
     plan, workers = prepared.plan, workers or OneWorker()
     recipe = plan.recipe
-    schedule, objective = recipe.schedule, prepared.task.objective(plan)
-    model = objective.model
+    training, groups = new_training(prepared, workers)
+    objective, model = training.objective, training.objective.model
     weights = state.weights(model, trained_only=trains_few_weights(recipe.objective))
-    groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     speeds = speeds_of(plan)
-    training = Training(
-        objective,
-        adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay),
-        seed=recipe.seed,
-        clip=schedule.clip,
-        workers=workers,
-    )
     commits = store is not None and workers.number == 0
     session = Session(
         training,
         groups,
         prepared.index,
         plan.sizes,
-        course_of(schedule),
+        course_of(recipe.schedule),
         _augmented(prepared, rows, speeds, decoder),
-        Keeper(store, prepared.fingerprint, recipe.sink.every, max(2, recipe.average)) if store and commits else None,
+        Keeper(store, prepared.fingerprint, recipe.sink.every, num_kept(recipe)) if store and commits else None,
         held=[*prepared.task.held(model)],
         held_steps=freeze_steps_of(recipe.objective),
         index_of=speeds.index if speeds else None,
@@ -75,6 +67,29 @@ def new_session(
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
+
+
+def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Training, list[Group]]:
+    """Return the weights and the optimiser of a worker, and the groups of its parameters.
+
+    Args:
+        prepared: the training.
+        workers: as for `new_session`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    plan = prepared.plan
+    schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
+    groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    optimizer = adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
+    return training, groups
+
+
+def num_kept(recipe: Finetune) -> int:
+    """Return the number of last commits that stay."""
+    return max(2, recipe.average)
 
 
 def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "Decoder | None") -> Rows:
