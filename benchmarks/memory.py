@@ -3,8 +3,8 @@
     python -m benchmarks memory
     python -m benchmarks memory --only SEW-D --calibrate
 
-Each case trains a model of random weights (512 channels, 384 wide, 6 layers) on noise of 2 to 10 seconds for some
-steps, in a process of its own, whose peak resident set is that of a worker.
+Each case trains a model of random weights (512 channels, 384 wide, 6 layers) on noise of 2 to 10 seconds, or up to
+`--longest`, for some steps, in a process of its own, whose peak resident set is that of a worker.
 """
 
 import argparse
@@ -35,13 +35,20 @@ from pathlib import Path
 import raysp
 from raysp.specs.recipe import load_recipe
 recipe = load_recipe(sys.argv[1])
-result = raysp.finetune(recipe)
+raysp.finetune(recipe)
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 steps = sorted(Path(recipe.sink.url).glob(".raysp/steps/*.*/*"))
 last = steps[-1].parent.name
 num_bytes = sum(file.stat().st_size for file in steps if file.parent.name == last)
-print(json.dumps([peak, num_bytes, result.wall_seconds, result.audio_seconds]))
+print(json.dumps([peak, num_bytes, raysp.estimate(recipe).speed.rtfx]))
+"""
+ESTIMATE = """
+import dataclasses, json, sys
+import raysp
+from raysp.specs.recipe import load_recipe
+found = raysp.estimate(load_recipe(sys.argv[1]), calibrate=sys.argv[2] == "True")
+print(json.dumps(dataclasses.asdict(found)))
 """
 RECIPE = """
 import raysp
@@ -50,7 +57,7 @@ recipe = raysp.Finetune(
     steps=[raysp.Decode()],
     objective={objective},
     schedule=raysp.Schedule(steps={steps}, checkpointing={checkpointing}),
-    batching=raysp.Batching(seconds=40, micro_batches=2),
+    batching=raysp.Batching(seconds={seconds}, micro_batches=2),
     pool=raysp.Pool(1, cpus=1),
     sink=raysp.Checkpoint({folder!r} + "/out", every=2),
     ema={ema},
@@ -98,7 +105,7 @@ CASES = (
 )
 
 
-def write_rows(folder: Path, *, longest: float = 10.0) -> None:
+def write_rows(folder: Path, *, longest: float) -> None:
     """Write shards of noise of 2 seconds or more, with two words of letters a second."""
     random = np.random.default_rng(0)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -158,14 +165,11 @@ def write_decoder(folder: Path) -> None:
     BartForCausalLM(config).save_pretrained(folder)
 
 
-def measure(case: Case, *, steps: int, calibrate: bool) -> dict[str, object]:
-    """Estimate and train, and return both."""
-    import raysp
-    from raysp.specs.recipe import load_recipe
-
+def measure(case: Case, *, steps: int, longest: float, calibrate: bool) -> dict[str, object]:
+    """Estimate and train, and return both; a micro-batch has at least two of the longest rows."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
         folder = Path(name)
-        write_rows(folder / "in")
+        write_rows(folder / "in", longest=longest)
         write_checkpoint(case, folder / "encoder")
         more = f", {case.objective}" if case.objective else ""
         objective = f"raysp.CTC({name + '/encoder'!r}, text=raysp.Text('lower'), vocabulary='build'{more})"
@@ -173,25 +177,29 @@ def measure(case: Case, *, steps: int, calibrate: bool) -> dict[str, object]:
             write_decoder(folder / "decoder")
             objective = f"raysp.Seq2Seq({name + '/encoder'!r}, decoder={name + '/decoder'!r}{more})"
         fields = {"checkpointing": case.checkpointing, "ema": case.ema, "dtype": case.dtype, "steps": steps}
+        fields["seconds"] = 4 * longest
         (folder / "recipe.py").write_text(RECIPE.format(folder=name, objective=objective, **fields))
-        recipe = load_recipe(f"{folder}/recipe.py")
-        found = raysp.estimate(recipe, calibrate=calibrate)
-        argv = [sys.executable, "-c", TRAIN, f"{folder}/recipe.py"]
-        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    peak, num_bytes, seconds, audio = json.loads(said)
+        found = printed(ESTIMATE, f"{folder}/recipe.py", str(calibrate))
+        peak, num_bytes, rtfx = printed(TRAIN, f"{folder}/recipe.py")
+    worker = found["memory"]["worker"]
     row: dict[str, object] = {
         "training": case.name,
-        "memory, MB": f"{found.memory.worker / 1e6:.0f}",
+        "memory, MB": f"{worker / 1e6:.0f}",
         "measured": f"{peak / 1e6:.0f}",
-        "ratio": f"{found.memory.worker / peak:.2f}",
-        "activations": f"{found.memory.activations / 1e6:.0f}",
-        "commit, MB": f"{found.commit.num_bytes / 1e6:.2f}",
+        "ratio": f"{worker / peak:.2f}",
+        "commit, MB": f"{found['commit']['num_bytes'] / 1e6:.2f}",
         "written": f"{num_bytes / 1e6:.2f}",
     }
-    if found.speed is not None and found.cost is not None:
-        row |= {"RTFx": f"{found.speed.rtfx:.1f}", "measured ": f"{audio / seconds:.1f}"}
-        row |= {"calibrated, MB": f"{(found.speed.memory_bytes or 0) / 1e6:.0f}"}
+    if speed := found["speed"]:
+        row |= {"calibrated, MB": f"{speed['memory_bytes'] / 1e6:.0f}", "RTFx": f"{speed['rtfx']:.2f}"}
+        row |= {"run": f"{rtfx:.2f}"}
     return row
+
+
+def printed(code: str, *arguments: str) -> Any:
+    """Return what a program prints in its last line."""
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -200,6 +208,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m benchmarks memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=6, help="steps of a training")
+    parser.add_argument("--longest", type=float, default=10.0, help="seconds of the longest row")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--calibrate", action="store_true", help="measure the speed first, in this process")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
@@ -207,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for case in CASES:
         if args.only.lower() in case.name.lower():
-            rows.append(measure(case, steps=args.steps, calibrate=args.calibrate))
+            rows.append(measure(case, steps=args.steps, longest=args.longest, calibrate=args.calibrate))
             show(case.name, rows[-1:])
     show("Estimates of trainings, and the trainings", rows)
     if args.json:

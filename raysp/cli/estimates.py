@@ -75,12 +75,17 @@ def _needs(found: "Estimate") -> dict[str, str]:
     return facts | (_cost(cost) if cost is not None else {})
 
 
-def _cost(cost: "Cost", noun: str = "actor", without: str = "their start") -> dict[str, str]:
-    facts = {
-        "time": f"{_time(cost.wall_seconds)} on {count(cost.actors, noun)} without {without}, "
-        f"{_amount(cost.device_hours)} {cost.device}-hours"
-    }
-    return facts if cost.money is None else {**facts, "money": _amount(cost.money)}
+def _cost(cost: "Cost") -> dict[str, str]:
+    time = f"{_time(cost.wall_seconds)} on {count(cost.actors, 'actor')} without their start, {_hours(cost)}"
+    return {"time": time, **_money(cost)}
+
+
+def _hours(cost: "Cost") -> str:
+    return f"{_amount(cost.device_hours)} {cost.device}-hours"
+
+
+def _money(cost: "Cost") -> dict[str, str]:
+    return {} if cost.money is None else {"money": _amount(cost.money)}
 
 
 def print_training_estimate(found: "TrainingEstimate") -> None:
@@ -134,15 +139,16 @@ def _training_time(found: "TrainingEstimate") -> dict[str, str]:
     left, speed, cost = found.left, found.speed, found.cost
     if speed is None:
         return {"time": "unknown: give --rtfx N, --like SINK (of a training), or --calibrate"}
-    facts = {"speed": f"RTFx {speed.rtfx:,.1f} a worker, {speed.origin}"}
+    facts = {"speed": f"RTFx {_three_digits(speed.rtfx)} a worker, {speed.origin}"}
     if left is None or cost is None:
         return {**facts, "time": "unknown: the rows are not indexed yet, and the source declares no durations"}
     if not left.share:
         return {**facts, "time": "no step is left"}
-    time = _cost(cost, "worker", "start, evaluations and commits")
     steps = "" if left.steps is None else f" for {count(left.steps, 'step')}"
-    rest = "" if left.share == 1 else f", {left.share:.0%} of the training"
-    return {**facts, **time, "time": time["time"] + steps + rest}
+    share = "" if left.share == 1 else f", the {left.share:.0%} that are left,"
+    workers = f"{count(cost.actors, 'worker')} without their start, evaluations and commits"
+    time = f"{_time(cost.wall_seconds)}{steps}{share} on {workers}, {_hours(cost)}"
+    return {**facts, "time": time, **_money(cost)}
 
 
 def _histogram(bars: "tuple[Bar, ...]") -> list[str]:

@@ -180,10 +180,9 @@ def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(
     lines, commit, memory = facts(ran.out), found["commit"], found["memory"]
     assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; 2 are kept, up to ")
     assert lines["memory"].startswith(f"up to {memory['worker'] / 1e6:.0f} MB a worker, of which weights and optimiser")
-    assert lines["speed"] == "RTFx 0.0 a worker, as stated"
-    assert re.match(
-        r"1:\d\d:\d\d on 1 worker without start, evaluations and commits, 1\.\d+ CPU-hours for 14 ste", lines["time"]
-    )
+    assert lines["speed"] == "RTFx 0.01 a worker, as stated"
+    expected = r"1:\d\d:\d\d for 14 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"
+    assert re.fullmatch(expected, lines["time"])
     assert float(lines["money"]) == pytest.approx(found["cost"]["money"]["value"], abs=0.01)
     assert found["imbalance"].keys() == {"2", "3"}
 

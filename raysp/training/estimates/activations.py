@@ -34,6 +34,8 @@ BIASES, DISENTANGLED = 1.4, 2.25
 """Further values for each score if attention depends on distances; the latter by content to distance, and back."""
 ALLOCATOR = 1.15
 """Memory of a process for each byte that is in use at the peak: freed blocks are not returned at once."""
+ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""Fields of text decoders for the dropout of attention weights, of which each has one."""
 CHUNK_BYTES = 32e6
 """Those of a frozen front end on a CPU, which is computed in chunks that stay in the cache."""
 
@@ -125,7 +127,7 @@ def _front_end(encoder: Model, batch: Batch, samples: int, arithmetic: Arithmeti
 
 def _convolutions(module: FeatureEncoder, batch: Batch, samples: int, arithmetic: Arithmetic) -> Iterator[Placed]:
     """Yield the convolutions, which keep the input of the norm, of the activation and of the next convolution."""
-    per_value = 3.0 if module.norm == "layer" else 2.0
+    per_value, gradients = (3.0, 3.0) if module.norm == "layer" else (2.0, 2.0)
     before = 0.0
     for number, layer in enumerate(module.layers, 1):
         frames = max(0, conv_output_frames(samples, module.kernels[:number], module.strides[:number]))
@@ -133,21 +135,21 @@ def _convolutions(module: FeatureEncoder, batch: Batch, samples: int, arithmetic
         if not _is_trained([module]):
             yield Place(0.0, 3 * values if arithmetic.on_gpu else CHUNK_BYTES), [layer]
         elif arithmetic.checkpointing:
-            yield Place(before, (per_value + 2) * values), [layer]
+            yield Place(before, (per_value + gradients) * values), [layer]
         else:
             yield Place(per_value * values, WORKING * values), [layer]
         before = values
 
 
 def _subsampling(module: Subsampling, batch: Batch, encoder: Any, samples: int, arithmetic: Arithmetic) -> Place:  # noqa: ANN401 - the encoder of Parakeet
-    """Return the strided convolutions over frames and bins, which keep input, output and its activation."""
+    """Return the strided convolutions over frames and bins, which keep the output of the activation, and masks."""
     frames, bins = batch.rows * samples / encoder.frame_stride, float(encoder.config.num_mel_bins)
     scale = encoder.config.inputs_to_logits_ratio
     frames, values = frames * scale, 0.0
     for layer in module.layers:
         if isinstance(layer, nn.Conv2d):
             frames, bins = frames / layer.stride[0], bins / layer.stride[0]
-            values += 3 * frames * bins * layer.out_channels
+            values += 1.5 * frames * bins * layer.out_channels
     return Place(values * arithmetic.front_bytes, WORKING * values * arithmetic.front_bytes)
 
 
@@ -187,11 +189,11 @@ def _head(model: Model, batch: Batch, samples: float, arithmetic: Arithmetic) ->
 
 def _decoder(decoder: TextDecoder, batch: Batch, row_frames: float, arithmetic: Arithmetic) -> Iterator[Placed]:
     """Yield the layers of a decoder, of which cross attention projects frames, and the head with its loss."""
-    tokens, config = batch.rows * batch.labels, decoder.config
+    tokens, config, width = batch.rows * batch.labels, decoder.config, decoder.config.hidden_size
+    dropout = max(float(getattr(config, name, 0.0)) for name in ATTENTION_DROPOUTS)
+    scores = arithmetic.scores(dropout) * config.num_attention_heads * tokens * (batch.labels + row_frames)
     for layer in decoder.layers:
-        width = config.hidden_size
-        values = _values(_leaves(layer)) * tokens + 6.0 * width * batch.rows * row_frames
-        values += SCORES * config.num_attention_heads * tokens * (batch.labels + row_frames)
+        values = _values(_leaves(layer)) * tokens + 6.0 * width * batch.rows * row_frames + scores
         yield _place(values, arithmetic, width * tokens, recomputes=arithmetic.checkpointing), [layer]
     head = [decoder.get_output_embeddings()]
     logits = float(config.vocab_size) * tokens

@@ -88,7 +88,8 @@ def estimate_training(
     rows = RowFacts.assumed(plan) if prepared is None else RowFacts.of(prepared, store, decoder)
     model = model_of(plan, task_of(plan).settled(STAND_INS) if prepared is None else prepared.task)
     weights = weights_of(plan.recipe, model)
-    memory = predict(plan, model, weights, rows.batches, window_bytes=rows.window_bytes)
+    sizes = {"window_bytes": rows.window_bytes, "window_pieces": rows.window_pieces}
+    memory = predict(plan, model, weights, rows.batches, **sizes)
     speed = _speed(plan, prepared, rows, store, given, decoder)
     workers = plan.workers
     numbers = numbers_of_workers(plan.sizes.micro_batches, (workers.low, workers.high))

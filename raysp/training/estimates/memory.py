@@ -13,14 +13,14 @@ from raysp.training.augmenting import MOST_SECONDS
 from raysp.training.estimates.activations import Arithmetic, Batch, activation_bytes
 from raysp.training.estimates.weights import Weights
 
-TRAINING_BYTES = 200e6
+TRAINING_BYTES = 250e6
 """Further memory of a process that trains: code of the optimiser and of reports, and what the allocator keeps."""
 GPU_BYTES = 600e6
 """Memory of a GPU that its driver and the libraries take."""
-RAY_BYTES = 600e6
-"""Memory of the processes of Ray on a machine."""
+RAY_BYTES = 1.4e9
+"""Memory of the processes of Ray on a machine, and of actors beside the workers, most of them of Ray Train."""
 READERS_A_CPU = 2
-"""Tasks that read at once, for each CPU of the machine."""
+"""Tasks that read at once, for each CPU of the machine, if a window has so many pieces."""
 HELD_WINDOWS = 2
 """Windows in memory: the one in use, and the next one."""
 WINDOW_SHARE = 1.3
@@ -68,7 +68,13 @@ class Memory:
 
 
 def predict(
-    plan: TrainingPlan, model: Model, weights: Weights, batches: Iterable[Batch], *, window_bytes: float
+    plan: TrainingPlan,
+    model: Model,
+    weights: Weights,
+    batches: Iterable[Batch],
+    *,
+    window_bytes: float,
+    window_pieces: float = float("inf"),
 ) -> Memory:
     """Return the memory of a training.
 
@@ -78,6 +84,7 @@ def predict(
         weights: sizes of its weights.
         batches: micro-batches that may be the largest.
         window_bytes: bytes of the samples of the largest window.
+        window_pieces: pieces of a window, each of which is read by a task if there are several workers.
     """
     workers, recipe = plan.workers, plan.recipe
     on_gpu = workers.device == "cuda"
@@ -110,15 +117,15 @@ def predict(
         rows=rows,
         worker=worker,
         gpu=gpu,
-        machine=worker if workers.low == 1 else workers.low * worker + _on_ray(),
+        machine=worker if workers.low == 1 else workers.low * worker + _on_ray(window_pieces),
         machine_has=float(memory_bytes()),
         gpu_has=gpu_memory() if on_gpu else None,
     )
 
 
-def _on_ray() -> float:
+def _on_ray(window_pieces: float) -> float:
     """Return the memory of Ray's processes, of the one that started them, and of tasks that read."""
-    return RAY_BYTES + PROCESS_BYTES + READERS_A_CPU * num_cpus() * READER_BYTES
+    return RAY_BYTES + PROCESS_BYTES + min(window_pieces, READERS_A_CPU * num_cpus()) * READER_BYTES
 
 
 def _sound_bytes(plan: TrainingPlan) -> float:

@@ -64,6 +64,8 @@ class RowFacts:
     """Micro-batches that may need the most memory."""
     window_bytes: float
     """Bytes of the samples of the largest window."""
+    window_pieces: float
+    """Pieces of the first window."""
     imbalance_of: Callable[[int], float]
     """Returns the load of the slowest worker over the mean of all, if there are so many."""
     note: str = ""
@@ -85,6 +87,7 @@ class RowFacts:
             parts=prepared.parts,
             batches=largest_batches(prepared),
             window_bytes=_window_seconds(prepared) * _bytes_a_second(prepared, decoder),
+            window_pieces=len(prepared.first_window.pieces),
             imbalance_of=prepared.imbalance_of,
         )
 
@@ -105,6 +108,7 @@ class RowFacts:
             parts=parts,
             batches=[batch],
             window_bytes=plan.sizes.window_seconds * plan.checkpoint.sample_rate * WIDEST,
+            window_pieces=float("inf"),
             imbalance_of=partial(imbalance, np.ones((1, plan.sizes.micro_batches))),
             note=f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps. "
             f"Memory is estimated for rows of up to {batch.seconds:g} s",

@@ -5,10 +5,14 @@ import pytest
 import torch
 
 import raysp.models
+from raysp.models import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetFeatureExtractor, ParakeetForCTC
 from raysp.models.files.unweighted import without_weights
-from raysp.training.batches import MicroBatch
+from raysp.training.batches import MicroBatch, Objective
 from raysp.training.estimates.activations import ALLOCATOR, Arithmetic, Batch, activation_bytes
 from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.seq2seq import Seq2SeqObjective
+from tests.soaked import some
+from tests.training.objectives.originals import decoder_pair
 
 RATE = 16_000
 FIELDS = {
@@ -30,25 +34,30 @@ MODELS = {
     "conformer": ("Wav2Vec2Bert", {}),
     "conformer with dropout": ("Wav2Vec2Bert", {"attention_dropout": 0.1}),
     "relative positions": ("Wav2Vec2Bert", {"position_embeddings_type": "relative"}),
+    "fast conformer": ("Parakeet", {"subsampling_conv_channels": 16}),
 }
+EXTRACTORS = {"Wav2Vec2Bert": raysp.models.SeamlessM4TFeatureExtractor, "Parakeet": ParakeetFeatureExtractor}
 
 
 def model_of(kind: str):
     name, fields = MODELS[kind]
-    cls = getattr(raysp.models, f"{name}ForCTC")
     values = {**FIELDS, **fields}
+    if name == "Parakeet":
+        encoder = {key: one for key, one in values.items() if hasattr(ParakeetEncoderConfig, key)}
+        return ParakeetForCTC(ParakeetCTCConfig(vocab_size=32, pad_token_id=0, encoder_config=encoder)).train()
+    cls = getattr(raysp.models, f"{name}ForCTC")
     return cls(cls.config_class(**{key: one for key, one in values.items() if hasattr(cls.config_class, key)})).train()
 
 
-def objective_of(model) -> CTCObjective:
-    is_bert = "Bert" in type(model).__name__
+def objective_of(kind: str) -> CTCObjective:
+    extractor = EXTRACTORS.get(MODELS[kind][0])
     of_waves = raysp.models.Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    return CTCObjective(model, raysp.models.SeamlessM4TFeatureExtractor() if is_bert else of_waves)
+    return CTCObjective(model_of(kind), extractor() if extractor else of_waves)
 
 
-def saved_bytes(model, batch: Batch) -> int:
+def saved_bytes(objective: Objective, batch: Batch) -> int:
     """Return the bytes that a forward pass leaves for the backward pass, without the weights."""
-    random = np.random.default_rng(0)
+    random, model = np.random.default_rng(0), objective.model
     waves = [random.normal(size=round(batch.seconds * RATE)).astype(np.float32) for _ in range(batch.rows)]
     weights = {one.untyped_storage().data_ptr() for one in model.parameters()}
     found: dict[int, tuple[torch.Tensor, int]] = {}
@@ -60,8 +69,8 @@ def saved_bytes(model, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses = objective_of(model)(MicroBatch(0, range(batch.rows), waves, [[5, 6]] * batch.rows))
-    assert losses.count == batch.rows
+        losses = objective(MicroBatch(0, range(batch.rows), waves, [[5, 6] * (batch.labels // 2)] * batch.rows))
+    assert losses.total.requires_grad
     return sum(num_bytes for _, num_bytes in found.values())
 
 
@@ -81,8 +90,21 @@ def freeze(model, frozen: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_pass_needs_more_than_what_is_saved_and_not_much_more(kind):
-    for batch in (Batch(4, 2.0), Batch(1, 16.0)):
-        assert 1.2 <= predicted(kind, batch) / saved_bytes(model_of(kind), batch) < 2.5
+    for batch in (Batch(4, 2.0, 2), Batch(1, 16.0, 2)):
+        assert 1.2 <= predicted(kind, batch) / saved_bytes(objective_of(kind), batch) < 2.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", some(["bert", "gpt2", "bart"], "bart"))
+def test_a_decoder_needs_more_than_what_is_saved_and_not_much_more(kind):
+    model = decoder_pair("unispeech", kind)[1]
+    objective = Seq2SeqObjective(model, raysp.models.Wav2Vec2FeatureExtractor(return_attention_mask=True))
+    with without_weights():
+        planned = type(model)(model.config)
+    arithmetic = Arithmetic(on_gpu=False, is_half=False, checkpointing=False)
+    for batch in (Batch(8, 1.0, 40), Batch(2, 8.0, 48)):
+        found = activation_bytes(planned, batch, RATE, arithmetic)
+        assert 1.2 <= found / saved_bytes(objective, batch) < 3.0
 
 
 def test_frozen_convolutions_keep_nothing():

@@ -49,7 +49,13 @@ def test_a_moving_average_is_held_and_committed(prepared):
 def test_workers_share_the_windows_and_need_ray_together(prepared):
     one, two = memory_of(prepared), memory_of(prepared, workers=2)
     assert two.rows == one.rows / 2
-    assert two.machine > 2 * two.worker + memory.RAY_BYTES
+    assert two.machine > 2 * two.worker + memory.RAY_BYTES + 2 * memory.READER_BYTES
+    plan = prepared.plan
+    model = model_of(plan, prepared.task)
+    few = replace(plan, workers=replace(plan.workers, low=2, high=2))
+    found = predict(few, model, weights_of(plan.recipe, model), [BATCH], window_bytes=1e6, window_pieces=1)
+    others = memory.RAY_BYTES + memory.PROCESS_BYTES + memory.READER_BYTES
+    assert found.machine == pytest.approx(2 * found.worker + others)
 
 
 def test_checkpointing_is_of_the_recipe(prepared):
