@@ -3,6 +3,7 @@
 from .engine.datasets.applying import apply as apply
 from .engine.datasets.labelled import datasource as datasource
 from .engine.datasets.labeller import Labeller as Labeller
+from .engine.estimating import estimate as estimate
 from .engine.evaluating.evaluation import evaluate as evaluate
 from .engine.running import retry as retry
 from .engine.running import run as run
@@ -20,7 +21,6 @@ from .errors import TrustError as TrustError
 from .planning.opening import plan as plan
 from .reading.cleaning import gc as gc
 from .reading.differences.diffing import diff as diff
-from .reading.estimates.estimating import estimate as estimate
 from .reading.exporting.exporting import export as export
 from .reading.merging.merging import merge as merge
 from .reading.reporting import report as report

@@ -141,7 +141,7 @@ def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]
             first, num_frames = _part(header, excerpt.offset, excerpt.duration)
             if not _go_to(source, header, first, may_seek=may_seek):
                 continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
-            dtype = _choose_dtype(header, channel, sample_rate)
+            dtype = choose_dtype(header, channel, sample_rate)
             frames_left = min(source.frames - first, num_frames)
             chunks = _read_mono(source, header, options, dtype, frames_left, damage)
             if header.sample_rate != sample_rate:
@@ -205,7 +205,8 @@ def _ends_before(header: AudioHeader, num_frames: int, frame: int) -> AudioError
     )
 
 
-def _choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
+def choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
+    """Return the type of decoded samples: int16 where that loses nothing."""
     is_one_channel = header.channels == 1 or channel != "mean"
     is_lossless = is_one_channel and header.sample_rate == sample_rate and header.subtype in INT16_SUBTYPES
     return "int16" if is_lossless else "float32"

@@ -7,8 +7,11 @@ from raysp.cli.console import print_fact, say
 from raysp.words import count, duration, megabytes
 
 if TYPE_CHECKING:
-    from raysp.reading.estimates.durations import Amount, Bar
-    from raysp.reading.estimates.estimating import Cost, Estimate
+    from raysp.planning.costs import Amount, Cost, Speed
+    from raysp.reading.estimates.durations import Bar
+    from raysp.reading.estimates.estimating import Estimate
+    from raysp.training.estimates.estimating import TrainingEstimate
+    from raysp.training.estimates.memory import Memory as TrainingMemory
 
 SAMPLE_ROWS = 256
 LEAST_AMOUNT = 0.01
@@ -73,11 +76,79 @@ def _needs(found: "Estimate") -> dict[str, str]:
 
 
 def _cost(cost: "Cost") -> dict[str, str]:
-    facts = {
-        "time": f"{_time(cost.wall_seconds)} on {count(cost.actors, 'actor')} without their start, "
-        f"{_amount(cost.device_hours)} {cost.device}-hours"
-    }
-    return facts if cost.money is None else {**facts, "money": _amount(cost.money)}
+    time = f"{_time(cost.wall_seconds)} on {count(cost.actors, 'actor')} without their start, {_hours(cost)}"
+    return {"time": time, **_money(cost)}
+
+
+def _hours(cost: "Cost") -> str:
+    return f"{_amount(cost.device_hours)} {cost.device}-hours"
+
+
+def _money(cost: "Cost") -> dict[str, str]:
+    return {} if cost.money is None else {"money": _amount(cost.money)}
+
+
+def print_training_estimate(found: "TrainingEstimate") -> None:
+    """Print the estimate of a training, with warnings on stderr."""
+    commit, memory = found.commit, found.memory
+    print_fact(
+        "commit",
+        f"{_bytes(commit.num_bytes)} each time; {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all",
+    )
+    print_fact("memory", _memory(memory) + _measured(found.speed))
+    for name, fact in _training_time(found).items():
+        print_fact(name, fact)
+    for note in found.notes:
+        say(note)
+    if memory.is_too_much:
+        say(_too_much(memory))
+
+
+def _memory(memory: "TrainingMemory") -> str:
+    trained = memory.weights + memory.gradients + memory.moments + memory.average
+    parts = (
+        f"of which weights and optimiser {_bytes(trained)}, activations {_bytes(memory.activations)}, a commit "
+        f"{_bytes(memory.copies)}, rows {_bytes(memory.rows)}"
+    )
+    more = f"{_bytes(memory.machine)} in all, " if memory.machine > memory.worker else ""
+    machine = f"{more}this machine has {_bytes(memory.machine_has)}"
+    if memory.gpu is None:
+        return f"up to {_bytes(memory.worker)} a worker, {parts}; {machine}"
+    there = "" if memory.gpu_has is None else f" of {_bytes(memory.gpu_has)}"
+    on_gpu = f"{_bytes(memory.gpu)}{there} of a worker's GPU and {_bytes(memory.worker)} beside it"
+    return f"up to {on_gpu}, {parts}; {machine}"
+
+
+def _measured(speed: "Speed | None") -> str:
+    return f"; {_bytes(speed.memory_bytes)} measured here" if speed and speed.memory_bytes else ""
+
+
+def _too_much(memory: "TrainingMemory") -> str:
+    """Return a warning with the remedies."""
+    of_gpu = memory.gpu is not None and memory.gpu_has is not None and memory.gpu > memory.gpu_has
+    needed, there = (memory.gpu, memory.gpu_has) if of_gpu else (memory.machine, memory.machine_has)
+    place = "a worker's GPU" if of_gpu else "this machine"
+    return (
+        f"the training may need {_bytes(needed or 0)} of memory, and {place} has {_bytes(there or 0)}: lower "
+        "batching.seconds or batching.window_seconds, raise batching.micro_batches, or set schedule.checkpointing=True "
+        "(the estimate is an upper bound)"
+    )
+
+
+def _training_time(found: "TrainingEstimate") -> dict[str, str]:
+    left, speed, cost = found.left, found.speed, found.cost
+    if speed is None:
+        return {"time": "unknown: give --rtfx N, --like SINK (of a training), or --calibrate"}
+    facts = {"speed": f"RTFx {_three_digits(speed.rtfx)} a worker, {speed.origin}"}
+    if left is None or cost is None:
+        return {**facts, "time": "unknown: the rows are not indexed yet, and the source declares no durations"}
+    if not left.share:
+        return {**facts, "time": "no step is left"}
+    steps = "" if left.steps is None else f" for {count(left.steps, 'step')}"
+    share = "" if left.share == 1 else f", the {left.share:.0%} that are left,"
+    workers = f"{count(cost.actors, 'worker')} without their start, evaluations and commits"
+    time = f"{_time(cost.wall_seconds)}{steps}{share} on {workers}, {_hours(cost)}"
+    return {**facts, "time": time, **_money(cost)}
 
 
 def _histogram(bars: "tuple[Bar, ...]") -> list[str]:
@@ -113,3 +184,8 @@ def _share(share: float) -> str:
 
 def _gigabytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.2g} GB"
+
+
+def _bytes(num_bytes: float) -> str:
+    """Return bytes with three digits: "12.9 MB", "1.07 GB"."""
+    return f"{_three_digits(num_bytes / 1e6)} MB" if num_bytes < 1e9 else f"{_three_digits(num_bytes / 1e9)} GB"

@@ -49,17 +49,18 @@ def plan(
     file: PlannedFile,
     settings: Settings = None,
     sample: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows to read for the estimates; 0: no estimates.")
-    ] = SAMPLE_ROWS,
+        int | None, typer.Option(min=0, metavar="N", help=f"Rows to read ({SAMPLE_ROWS}); 0: no estimates.")
+    ] = None,
     rtfx: Annotated[
-        float | None, typer.Option(metavar="N", help="Seconds of audio that one actor labels per second.")
+        float | None, typer.Option(metavar="N", help="Seconds of audio per second of one actor, or of one worker.")
     ] = None,
     like: Annotated[
         str | None,
         typer.Option(metavar="OUT", help="Take the speed of the runs over this sink, of the same checkpoint."),
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure the speed here: label some sampled rows, and keep nothing.")
+        bool,
+        typer.Option("--calibrate", help="Measure the speed here, on some rows or micro-batches, and keep nothing."),
     ] = False,
     price: Annotated[
         float | None, typer.Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")
@@ -69,35 +70,35 @@ def plan(
 ) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
 
-    Hours, durations, padding, memory and time are estimated from a sample of rows.
+    Hours, durations, padding, memory and time of a run are estimated from a sample of rows; balance of workers, size
+    of commits, memory and time of a training from its index.
 
     Examples:
       raysp plan pipelines/label_digits.py --set sink.url=out
       raysp plan pipelines/label_digits.py --calibrate --price 0.05
-      raysp plan pipelines/finetune_ctc.py
+      raysp plan pipelines/finetune_ctc.py --calibrate
     """
+    from raysp.planning.costs import check_speed
     from raysp.specs.pipeline import Pipeline
 
     loaded = load_any(file, settings)
-    estimates = {"--rtfx": rtfx, "--like": like, "--calibrate": calibrate or None, "--price": price}
-    given = [option for option, value in estimates.items() if value is not None]
-    if given and not isinstance(loaded, Pipeline):
-        raise SpecError(f"{given[0]}: estimates the run of a pipeline, found the recipe {file}; leave it out")
+    if not isinstance(loaded, Pipeline) and sample is not None:
+        raise SpecError(
+            f"--sample: the rows of a training are indexed, not sampled, found the recipe {file}; leave it out"
+        )
+    check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if not isinstance(loaded, Pipeline):
-        print_training_plan(loaded, as_json)
+        print_training_plan(loaded, as_json, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
         return
     import raysp
-    from raysp.reading.estimates.estimating import check_arguments
-
-    check_arguments(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
 
     found = raysp.plan(loaded)
     if not as_json:
         print_plan(found)
     estimate = None
-    if sample and found.rows_todo:
+    if sample != 0 and found.rows_todo:
         estimate = raysp.estimate(found, sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
     if as_json:
         print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})

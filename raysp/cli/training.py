@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say
+from raysp.cli.estimates import print_training_estimate
 from raysp.cli.options import Address, AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
@@ -89,20 +90,31 @@ def finetune(
     raise typer.Exit(stop.exit_code if stop() and not result.is_done else result.exit_code)
 
 
-def print_training_plan(recipe: "Finetune", as_json: bool) -> None:
-    """Print what a training would do."""
-    from raysp.engine.training.finetuning import plan_recipe
+def print_training_plan(
+    recipe: "Finetune",
+    as_json: bool,
+    *,
+    rtfx: float | None = None,
+    like: str | None = None,
+    calibrate: bool = False,
+    price: float | None = None,
+) -> None:
+    """Print what a training would do and need; arguments are those of `raysp.estimate`."""
+    from raysp.engine.estimating import estimate_recipe
+    from raysp.training.estimates.estimating import Given
 
+    given = Given(rtfx, like, calibrate, price=price)
     with Display(err, is_quiet=as_json) as display:
-        plan, prepared = plan_recipe(recipe, on_indexed=partial(_show_indexed, display))
+        plan, prepared, estimate = estimate_recipe(recipe, given, on_indexed=partial(_show_indexed, display))
     if as_json:
-        print_json(_plan_json(plan, prepared))
-    elif prepared is None:
+        print_json({**_plan_json(plan, prepared), "estimate": dataclasses.asdict(estimate)})
+        return
+    if prepared is None:
         for name, fact in plan.facts.items():
             print_fact(name, fact)
-        say(f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps")
     else:
         print_prepared(prepared)
+    print_training_estimate(estimate)
 
 
 def _show_indexed(display: Display, done: int, num_shards: int) -> None:

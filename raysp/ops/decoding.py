@@ -11,6 +11,7 @@ import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
+from raysp.audio.decoding import choose_dtype
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
@@ -181,6 +182,14 @@ class Decoding:
         for index, row_status in enumerate(piece.statuses):
             self._measure(piece, index, row_status)
         return list(zip(piece.statuses, piece.channels, strict=True))
+
+    def sample_bytes(self, rows: pa.Table, index: int) -> int:
+        """Return the bytes of a decoded sample of a row by its header; raises AudioError if it cannot be read."""
+        recording = Recordings(rows, self.audio, self.root, self.excerpt_columns).get(index)
+        [header] = self.decoder.read_headers([recording])
+        if isinstance(header, AudioError):
+            raise header
+        return np.dtype(choose_dtype(header, self.options.channel, self.sample_rate)).itemsize
 
     def judge(self, rows: pa.Table, first: int, seconds: Sequence[float | None]) -> list[RowStatus]:
         """Return the outcome of each row of known duration; no recording is read.

@@ -140,7 +140,7 @@ class Figures:
     """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
 
 
-def _highest_memory(device: str) -> int:
+def highest_memory(device: str) -> int:
     """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
@@ -317,7 +317,7 @@ class Labelling:
             sum(lengths) / self.sample_rate,
             sum(padded) / self.sample_rate,
             time.perf_counter() - started,
-            _highest_memory(self.device),
+            highest_memory(self.device),
         )
 
     def table(self, given: BlockInHand) -> pa.Table:

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
+PROCESS_BYTES = 400e6
+"""Resident set of a process with torch and pyarrow, without a model."""
+READER_BYTES = 500e6
+"""Upper bound of that of a task that reads, besides the largest recording."""
 
 
 def num_cpus(root: Path = ROOT) -> int:

@@ -16,6 +16,11 @@ LAST_COMMITS = 2
 """Commits that always stay: if the last one cannot be read, a training goes on from the one before it."""
 
 
+def most_commits(averaged: int) -> int:
+    """Return the most commits that stay besides that of the best evaluation."""
+    return max(LAST_COMMITS, averaged + 1)
+
+
 class Keeper:
     """Commits of a training.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.ops.ordering import Epoch, Index
+from raysp.ops import balance
+from raysp.ops.ordering import Epoch, Index, Window
 from raysp.planning.machine import num_cpus
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
@@ -57,6 +58,23 @@ class Prepared:
         """The first epoch."""
         return Epoch(self.index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
 
+    @cached_property
+    def first_window(self) -> Window:
+        """The first window of the first epoch."""
+        return next(self.first_epoch.windows_from(0))
+
+    def imbalance_of(self, num_workers: int) -> float:
+        """Return the load of the slowest worker over the mean of all in the first window, if there are so many."""
+        costs = balance.micro_batch_costs(self.first_window, self.index, self.plan.sizes)
+        return balance.imbalance(costs, num_workers)
+
+    @property
+    def imbalance(self) -> Mapping[int, float]:
+        """`imbalance_of` for numbers of workers that suit the micro-batches of a step, and for those of the plan."""
+        workers = self.plan.workers
+        numbers = balance.numbers_of_workers(self.plan.sizes.micro_batches, (workers.low, workers.high))
+        return {number: self.imbalance_of(number) for number in numbers}
+
     def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
         """Return a reader of rows of pieces."""
         plan, task = self.plan, self.task
@@ -79,7 +97,17 @@ class Prepared:
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
-        return {**self.plan.facts, **facts}
+        known = self.plan.facts
+        return {**known, "workers": known["workers"] + self._slowest, **facts}
+
+    @property
+    def _slowest(self) -> str:
+        """The imbalance as text: a step takes as long as its slowest worker."""
+        shown = [
+            f"of {number:,} {f'takes {value:.2f} of the mean' if place == 0 else f'{value:.2f}'}"
+            for place, (number, value) in enumerate(self.imbalance.items())
+        ]
+        return f"; the slowest {', '.join(shown)}" if shown else ""
 
     @property
     def _rows_per_step(self) -> float:
@@ -88,14 +116,9 @@ class Prepared:
     @property
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
-        real = padded = 0.0
-        for window in self.first_epoch.windows_from(0):
-            for first, end in zip(window.edges, window.edges[1:], strict=False):
-                seconds = self.index.seconds[window.rows[first:end]]
-                real += float(seconds.sum())
-                padded += float(seconds.max(initial=0.0)) * len(seconds)
-            break
-        return real / padded if padded else 1.0
+        window = self.first_window
+        padded = float(balance.longest_seconds(window, self.index) @ np.diff(window.edges))
+        return float(self.index.seconds[window.rows].sum()) / padded if padded else 1.0
 
 
 def prepare(

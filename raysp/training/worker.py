@@ -12,7 +12,7 @@ from raysp.training.batches import Objective
 from raysp.training.evaluating import Evaluator
 from raysp.training.keeping import Keeper
 from raysp.training.loop import OneWorker, Training, Workers
-from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.optimizing import Group, adamw, group_parameters
 from raysp.training.preparing import Prepared
 from raysp.training.session import Course, Evaluations, Rows, Session
 
@@ -44,25 +44,17 @@ def new_session(
     """
     plan, workers = prepared.plan, workers or OneWorker()
     recipe = plan.recipe
-    schedule, objective = recipe.schedule, prepared.task.objective(plan)
-    model = objective.model
+    training, groups = new_training(prepared, workers)
+    objective, model = training.objective, training.objective.model
     weights = state.weights(model, trained_only=trains_few_weights(recipe.objective))
-    groups = group_parameters(model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     speeds = speeds_of(plan)
-    training = Training(
-        objective,
-        adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay),
-        seed=recipe.seed,
-        clip=schedule.clip,
-        workers=workers,
-    )
     commits = store is not None and workers.number == 0
     session = Session(
         training,
         groups,
         prepared.index,
         plan.sizes,
-        course_of(schedule),
+        course_of(recipe.schedule),
         _augmented(prepared, rows, speeds, decoder),
         _keeper(prepared, store) if store and commits else None,
         held=[*prepared.task.held(model)],
@@ -82,6 +74,24 @@ def _keeper(prepared: Prepared, store: Store) -> Keeper:
     recipe = prepared.plan.recipe
     seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
     return Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, recipe.average)
+
+
+def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Training, list[Group]]:
+    """Return the weights and the optimiser of a worker, and the groups of its parameters.
+
+    Args:
+        prepared: the training.
+        workers: as for `new_session`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    plan = prepared.plan
+    schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
+    groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    optimizer = adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
+    return training, groups
 
 
 def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "Decoder | None") -> Rows:

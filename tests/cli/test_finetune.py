@@ -50,12 +50,19 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file())
     assert (ran.code, ran.complaints) == (0, [])
     names = [line.split()[0] for line in ran.out.splitlines()]
-    expected = "source checkpoint objective step workers sink rows characters epoch fingerprint"
+    expected = "source checkpoint objective step workers sink rows characters epoch fingerprint commit memory time"
     assert names == expected.split()
+    assert re.search(r"; the slowest of 2 takes 1\.\d\d of the mean, of 3 1\.\d\d\n", ran.out)
+    assert ran.out.endswith("\ntime         unknown: give --rtfx N, --like SINK (of a training), or --calibrate\n")
     assert re.search(r"\nrows         60 rows, 0:\d\d of audio\n", ran.out)
     assert not (tmp_path / "out").exists()
     found = json.loads(raysp_command("plan", file(), "--json").out)
     assert (found["rows_trained"], found["steps_per_epoch"], found["vocabulary"]["<pad>"]) == (60, 7, 0)
+    assert (found["estimate"]["left"]["steps"], found["estimate"]["speed"], found["estimate"]["cost"]) == (
+        14,
+        None,
+        None,
+    )
 
 
 @pytest.mark.slow
@@ -162,8 +169,62 @@ def test_status_and_run_name_what_a_recipe_is_for(raysp_command, file):
     assert f"expected one raysp.Pipeline, found a raysp.Finetune, which `raysp finetune {recipe}` takes" in ran.err
 
 
-@pytest.mark.parametrize("option", [("--rtfx", "4"), ("--calibrate",), ("--price", "2")])
-def test_options_of_estimates_are_refused_for_a_recipe(raysp_command, file, option):
+def facts(printed: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in printed.splitlines())
+
+
+def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(raysp_command, file):
+    options = ("--rtfx", "0.01", "--price", "2")
+    ran = raysp_command("plan", file(), *options)
+    found = json.loads(raysp_command("plan", file(), *options, "--json").out)["estimate"]
+    lines, commit, memory = facts(ran.out), found["commit"], found["memory"]
+    assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; 2 are kept, up to ")
+    assert lines["memory"].startswith(f"up to {memory['worker'] / 1e6:.0f} MB a worker, of which weights and optimiser")
+    assert lines["speed"] == "RTFx 0.01 a worker, as stated"
+    expected = r"1:\d\d:\d\d for 14 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"
+    assert re.fullmatch(expected, lines["time"])
+    assert float(lines["money"]) == pytest.approx(found["cost"]["money"]["value"], abs=0.01)
+    assert found["imbalance"].keys() == {"2", "3"}
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
+    ran = raysp_command("plan", file(), "--calibrate")
+    assert (ran.code, ran.complaints) == (0, [])
+    lines = facts(ran.out)
+    assert re.search(r" MB measured here$", lines["memory"])
+    assert re.match(r"RTFx [\d,.]+ a worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_may_not_fit_is_warned_of_with_the_settings_that_help(raysp_command, file, monkeypatch):
+    monkeypatch.setattr("raysp.training.estimates.memory.memory_bytes", lambda: 1e8)
+    ran = raysp_command("plan", file())
+    assert ran.code == 0
+    [warning] = ran.complaints
+    assert re.match(r"raysp: the training may need \d+ MB of memory, and this machine has 100 MB: lower ", warning)
+    for name in ("batching.seconds", "batching.micro_batches", "schedule.checkpointing=True"):
+        assert name in warning
+
+
+def test_a_plan_of_rows_that_are_not_indexed_says_what_it_is_for(raysp_command, file, monkeypatch):
+    monkeypatch.setattr("raysp.engine.training.finetuning.PLANNED_ROWS", 10)
+    ran = raysp_command("plan", file(), "--rtfx", "4")
+    assert [line.split()[0] for line in ran.out.splitlines()][-4:] == ["commit", "memory", "speed", "time"]
+    assert facts(ran.out)["time"] == "unknown: the rows are not indexed yet, and the source declares no durations"
+    [note] = ran.complaints
+    assert note.startswith("raysp: 60 rows are not indexed yet: the training counts rows, tokens and steps. Memory is")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--sample", "5"), "--sample: the rows of a training are indexed, not sampled, found the recipe"),
+        (("--rtfx", "0"), "rtfx: found 0, expected a number above 0"),
+        (("--like", "nowhere"), "not the sink of a training"),
+    ],
+)
+def test_options_that_do_not_fit_a_recipe_are_refused(raysp_command, file, option, message):
     ran = raysp_command("plan", file(), *option)
     assert (ran.code, ran.out) == (2, "")
-    assert f"{option[0]}: estimates the run of a pipeline, found the recipe" in ran.err
+    assert message in ran.err

@@ -197,15 +197,21 @@ def plan_recipe(
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
     """
+    try:
+        plan, prepared, _ = plan_with_sink(recipe, on_indexed)
+    finally:
+        close_decoder()
+    return plan, prepared
+
+
+def plan_with_sink(recipe: Finetune, on_indexed: OnIndexed) -> tuple[TrainingPlan, Prepared | None, Store]:
+    """Return what `plan_recipe` does, and the sink; the decoder of this process stays open."""
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
     if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(INDEX)):
-        return plan, None
-    try:
-        return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed)
-    finally:
-        close_decoder()
+        return plan, None, store
+    return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed), store
 
 
 def try_out(
@@ -239,7 +245,7 @@ def try_out(
 
 def _begin(prepared: Prepared, store: Store) -> tuple[RunEntry, TrainingRecord]:
     """Record the run, and return it with the record of the training."""
-    run = RunEntry.now()
+    run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     parts = {**prepared.parts, training_record.CORPUS: corpus}
     recipe = to_json(prepared.plan.recipe)

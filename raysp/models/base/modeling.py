@@ -17,7 +17,7 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.files.comparison import compare, short
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
-from raysp.models.files.unweighted import without_weights
+from raysp.models.files.unweighted import is_without_weights, without_weights
 from raysp.models.files.weights import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ class Model(nn.Module):
         output_loading_info: bool = False,
         **overrides: Any,
     ) -> Self | tuple[Self, LoadingInfo]:
-        """Load a checkpoint, in eval mode.
+        """Load a checkpoint, in eval mode. Within `without_weights` its weights are not read.
 
         Args:
             name: A folder with config.json and safetensors, or a hub id such as "facebook/wav2vec2-base-960h".
@@ -370,7 +370,7 @@ class Model(nn.Module):
         for name, source in self.tied_weights().items():
             if name not in tensors:
                 continue
-            if source in tensors and not torch.equal(tensors[name], tensors[source]):
+            if source in tensors and not _are_equal(tensors[name], tensors[source]):
                 logger.warning("%s: %s and %s differ, so they are not tied", folder, name, source)
                 self.untie(name)
             else:
@@ -493,6 +493,11 @@ class Model(nn.Module):
         return upload_saved(self, repo_id, **options)
 
 
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two weights are equal; those without values are if their shapes are."""
+    return one.shape == other.shape if one.is_meta else torch.equal(one, other)
+
+
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in tensors.items()}
 
@@ -549,6 +554,8 @@ def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torc
     wanted = device if device_map is None else device_map
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted is None and is_without_weights():
+        wanted = "meta"
     try:
         return torch.device("cuda", wanted) if isinstance(wanted, int) else torch.device(wanted or "cpu")
     except RuntimeError as error:

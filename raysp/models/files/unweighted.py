@@ -32,6 +32,11 @@ class _WithoutValues(TorchFunctionMode):
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Construct modules without values within the block."""
+    """Construct modules without values within the block; `from_pretrained` reads the shapes of weights alone."""
     with torch.device("meta"), _WithoutValues():
         yield
+
+
+def is_without_weights() -> bool:
+    """Return whether this is called within `without_weights`."""
+    return torch.get_default_device().type == "meta"

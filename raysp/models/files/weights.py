@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.files.checkpoint_files import INDEX_FILE, SINGLE_FILE, weight_files
 from raysp.models.files.configuration import write_json
+from raysp.models.files.unweighted import is_without_weights
 
 HEADER_BYTES = 64 << 20  # the format allows 100 MB; a header of a real model is below 1 MB
 DTYPES = {
@@ -34,6 +35,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+METADATA = {"format": "pt"}
+"""Metadata of files, without which transformers refuses them."""
 
 # Names under which older PyTorch and transformers saved the halves of a weight-normalised convolution.
 RENAMED_ENDINGS = {
@@ -134,7 +138,12 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
 
 
 def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Load all tensors of a checkpoint by canonical name, on the CPU, in their stored types."""
+    """Load all tensors of a checkpoint by canonical name, on the CPU, in their stored types.
+
+    Within `without_weights` they are on "meta", and only the headers of the files are read.
+    """
+    if is_without_weights() and not allow_pickle:
+        return {name: torch.empty(one.shape, dtype=one.dtype) for name, one in read_headers(folder).items()}
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder, allow_pickle=allow_pickle):
         found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
@@ -175,6 +184,18 @@ def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
     return dict(tensors)
 
 
+def num_file_bytes(headers: Iterable[TensorHeader]) -> int:
+    """Return the size of the file that `write_safetensors` makes of tensors."""
+    entries: dict[str, object] = {"__metadata__": METADATA}
+    end = 0
+    for one in sorted(headers, key=lambda header: (-header.dtype.itemsize, header.name)):
+        place = [end, end + one.num_bytes]
+        entries[one.name] = {"dtype": _NAMES[one.dtype], "shape": one.shape, "data_offsets": place}
+        end += one.num_bytes
+    length = len(json.dumps(entries, separators=(",", ":")))
+    return 8 + -(-length // 8) * 8 + end
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file that transformers can read.
 
@@ -187,7 +208,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)  # the umask's; the library writes files readable by the owner only
     try:
-        safetensors.torch.save_file(values, path, metadata={"format": "pt"})
+        safetensors.torch.save_file(values, path, metadata=METADATA)
     except safetensors.SafetensorError as error:
         raise _system_error(error, path) from error
     path.chmod(mode)

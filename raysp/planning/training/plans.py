@@ -23,6 +23,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.objectives import checkpoints_of, target_column, with_checkpoints
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.recipe import Batching, Finetune
+from raysp.specs.values import JsonValue
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class TrainingPlan:
     def num_rows(self) -> int:
         """Number of rows of the corpus, with those that are left out."""
         return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def resolved(self) -> Mapping[str, JsonValue]:
+        """Values that the recipe leaves open, which the entry of a run has."""
+        return {"device": self.workers.device, "dtype": self.dtype, "cpus_per_worker": self.workers.threads}
 
     @property
     def facts(self) -> Mapping[str, str]:

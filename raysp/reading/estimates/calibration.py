@@ -11,10 +11,10 @@ from raysp import assembly
 from raysp.errors import PlanError
 from raysp.ops.channels.windows import channels_of
 from raysp.ops.rows import OK, row_statuses
+from raysp.planning.costs import Speed
 from raysp.planning.plans import Plan
 from raysp.planning.resources import count_gpus
 from raysp.reading.estimates.sampling import Sample
-from raysp.reading.estimates.speed import Speed
 from raysp.words import count, duration
 
 if TYPE_CHECKING:

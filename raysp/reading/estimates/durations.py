@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysp.planning.costs import Amount
 from raysp.reading.estimates.sampling import Sample
 
 EDGES = (0.0, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
@@ -34,15 +35,6 @@ def histogram(durations: Iterable[tuple[float, float]]) -> tuple[Bar, ...]:
     first, last = int(places.min()), int(places.max())
     highs = [*EDGES[1:], None]
     return tuple(Bar(EDGES[index], highs[index], float(shares[index])) for index in range(first, last + 1))
-
-
-@dataclass(frozen=True)
-class Amount:
-    """An amount with the half width of its 95 % interval."""
-
-    value: float
-    margin: float
-    """0: exact."""
 
 
 def seconds_to_label(sample: Sample, declared: float | None) -> Amount:

@@ -5,33 +5,20 @@ from dataclasses import dataclass
 
 from raysp.errors import SpecError
 from raysp.ops.remedies import FILTERED, remedy
+from raysp.planning.costs import Amount, Cost, Speed, check_speed
 from raysp.planning.opening import plan as make_plan
 from raysp.planning.plans import Plan
-from raysp.reading.estimates.durations import Amount, Bar, histogram, seconds_to_label
+from raysp.reading.estimates.durations import Bar, histogram, seconds_to_label
 from raysp.reading.estimates.memory import Memory, predict
 from raysp.reading.estimates.sampling import SAMPLE_ROWS, Sample, durations_of, read_sample
 from raysp.reading.estimates.simulation import Simulation, simulate
-from raysp.reading.estimates.speed import Speed, of_receipts
+from raysp.reading.estimates.speed import of_receipts
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import brief, brief_html, count
 
 ENOUGH_ROWS = 200
 """Rows after which a run stops for its share of errors."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Time and money of a run, without starting it and with actors that are always busy."""
-
-    actors: int
-    wall_seconds: Amount
-    device_hours: Amount
-    """Hours of GPUs, or of CPUs that run the model if there are none."""
-    device: str
-    """"GPU" or "CPU"."""
-    money: Amount | None
-    """In the currency of the price; None: no price was given."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,7 +100,7 @@ def estimate(
     simulation = simulate(plan, rows, seed=seed)
     speed = _speed(plan, rows, rtfx, like, like_options, calibrate)
     audio = seconds_to_label(rows, _declared(plan)) if rows.num_rows else None
-    channels = _times(audio, rows.channels_per_second) if audio else None
+    channels = audio.times(rows.channels_per_second) if audio else None
     longest = plan.pipeline.label.window_seconds
     seconds = rows.seconds[rows.is_ok]
     share_ok = float(rows.weights[rows.is_ok].sum()) if rows.num_rows else 0.0
@@ -150,12 +137,7 @@ def check_arguments(
     """Raise SpecError if arguments of `estimate` are invalid for any data."""
     if sample < 1:
         raise SpecError(f"sample: found {sample}, expected at least 1 row")
-    for name, value in (("rtfx", rtfx), ("price", price)):
-        if value is not None and not 0 < value < float("inf"):
-            raise SpecError(f"{name}: found {value:g}, expected a number above 0")
-    given = [name for name, value in (("rtfx", rtfx), ("like", like), ("calibrate", calibrate or None)) if value]
-    if len(given) > 1:
-        raise SpecError(f"found {' and '.join(given)}, expected one of them: each of them gives the speed")
+    check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
 
 
 def _declared(plan: Plan) -> float | None:
@@ -179,21 +161,15 @@ def _speed(
 
 
 def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:
-    settings, actors = plan.settings, plan.pool_size.high
-    devices = settings.gpus_per_actor if settings.device == "cuda" else settings.cpus_per_actor.number
-    busy = _times(audio, 1 / speed.rtfx)
-    hours = _times(busy, devices / 3600)
-    return Cost(
-        actors=actors,
-        wall_seconds=_times(busy, 1 / actors),
-        device_hours=hours,
-        device="GPU" if settings.device == "cuda" else "CPU",
-        money=None if price is None else _times(hours, price),
+    settings, on_gpu = plan.settings, plan.settings.device == "cuda"
+    return Cost.of(
+        audio,
+        speed,
+        actors=plan.pool_size.high,
+        devices=settings.gpus_per_actor if on_gpu else settings.cpus_per_actor.number,
+        device="GPU" if on_gpu else "CPU",
+        price=price,
     )
-
-
-def _times(amount: Amount, factor: float) -> Amount:
-    return Amount(amount.value * factor, amount.margin * factor)
 
 
 def _notes(plan: Plan, sample: Sample) -> list[str]:

@@ -6,15 +6,13 @@ from raysp.models.summary import OWN
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.precision import HALF
+from raysp.planning.machine import PROCESS_BYTES, READER_BYTES
 from raysp.planning.plans import Plan
 from raysp.reading.estimates.sampling import Sample
 from raysp.reading.estimates.simulation import Simulation
 
-PROCESS_BYTES = 400e6
-"""Resident set of a process with torch and pyarrow, without a model."""
-READER_BYTES = 500e6
 READER_SHARE = 3.5
-"""Upper bound of a reader besides the largest recording, and its memory for each byte of that one (section 4)."""
+"""Memory of a reader for each byte of the largest recording."""
 HELD_BLOCKS = 2
 """Blocks that an actor holds: one that it labels and one that waits, each with its samples."""
 

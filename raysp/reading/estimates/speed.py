@@ -1,9 +1,9 @@
 """Speed of an actor: as given, from receipts of earlier runs with the same checkpoint, or measured here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from raysp.errors import PlanError
+from raysp.planning.costs import Speed
 from raysp.planning.plans import Plan
 from raysp.planning.trust import open_recorded
 from raysp.reading.labels.throughput import Work
@@ -18,20 +18,6 @@ MOST_RUNS = 3
 """Last runs whose receipts are read."""
 MOST_BATCHES = 8
 """Last batches of receipts that are read of each of them."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Speed of one actor."""
-
-    rtfx: float
-    """Seconds of audio labelled per second; where each channel is labelled, those of all channels."""
-    origin: str
-    """Where the number is from, for messages."""
-    decode_rtfx: float | None = None
-    """Seconds of audio that one process reads and decodes per second; None: not measured."""
-    memory_bytes: int | None = None
-    """Peak resident set of the measuring process, or peak memory of its GPU; None: not measured."""
 
 
 def of_receipts(

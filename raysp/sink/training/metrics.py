@@ -111,6 +111,23 @@ def load_last(store: Store, number: int, *, until: int) -> list[StepMetrics]:
     return [found[done] for done in sorted(found)[-number:]]
 
 
+def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
+    """Return the id of the last run with metrics, and the metrics of its last steps in order; "" and none without any.
+
+    Args:
+        store: the sink.
+        number: number of steps.
+    """
+    paths = _paths(store)
+    run_id = paths[-1].removeprefix(METRICS).rpartition("-")[0] if paths else ""
+    found: dict[int, StepMetrics] = {}
+    for path in reversed([one for one in paths if one.startswith(f"{METRICS}{run_id}-")]):
+        found = _read(store, path) | found
+        if len(found) >= number:
+            break
+    return run_id, [found[done] for done in sorted(found)[-number:]]
+
+
 def _paths(store: Store) -> list[str]:
     """Return the files in the order in which they were written."""
     return sorted(entry.path for entry in store.list(METRICS))

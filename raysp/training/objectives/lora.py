@@ -87,6 +87,7 @@ def add_lora(
     """Train products beside linear layers of a model in place of its weights.
 
     The products begin with 0. Weights of the head, and others that the checkpoint lacks, are trained as before.
+    On the device "meta" the model gets the names and shapes of products alone, and peft is not imported.
 
     Args:
         model: the model; layers that are not trained get no products.
@@ -101,15 +102,36 @@ def add_lora(
     """
     whole = head_names(model) | model.new_weights
     heads = [one for name, one in model.named_parameters() if one.requires_grad and name in whole]
-    names = [name for name in _linear_layers(model) if f"{name}.weight" not in whole]
-    peft: Any = import_module("peft")
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen(names, targets))
-    config._register_custom_module({Conv1D: _beside_conv1d})
-    with seeded(seed), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two widths that it asks for
-        peft.inject_adapter_in_model(config, model)
+    names = chosen([name for name in _linear_layers(model) if f"{name}.weight" not in whole], targets)
+    if model.device.type == "meta":
+        _add_shapes(model, names, rank)
+    else:
+        peft: Any = import_module("peft")
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+        config._register_custom_module({Conv1D: _beside_conv1d})
+        with seeded(seed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two widths asked for
+            peft.inject_adapter_in_model(config, model)
     for one in heads:
         one.requires_grad_(True)
+
+
+class _Shapes(nn.Module):
+    """A layer with products beside it, under the names of peft."""
+
+    def __init__(self, layer: nn.Linear | Conv1D, rank: int) -> None:
+        super().__init__()
+        self.base_layer = layer
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(layer.in_features, rank, bias=False, device="meta")})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, layer.out_features, bias=False, device="meta")})
+
+
+def _add_shapes(model: Model, names: Iterable[str], rank: int) -> None:
+    model.requires_grad_(False)
+    for name in names:
+        layer: Any = model.get_submodule(name)
+        parent, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(parent), attribute, _Shapes(layer, rank))
 
 
 def merged_weights(model: Model) -> Mapping[str, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 
 import raysp
-from raysp.reading.estimates.durations import Amount
+from raysp.planning.costs import Amount
 from tests.ops.channels.calls import RATE, encoded, pipeline, side
 
 

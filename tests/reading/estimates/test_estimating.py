@@ -9,8 +9,9 @@ import pytest
 import raysp
 from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
+from raysp.planning.costs import Amount
 from raysp.reading.estimates import sampling
-from raysp.reading.estimates.durations import Amount, histogram, seconds_to_label
+from raysp.reading.estimates.durations import histogram, seconds_to_label
 from raysp.reading.estimates.sampling import read_sample
 from raysp.sink import receipts
 from raysp.sink.sinks import Sink

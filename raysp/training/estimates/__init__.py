@@ -1,0 +1,1 @@
+"""Estimates of a training before it starts: size of a commit, memory of a worker, speed, time and money."""
