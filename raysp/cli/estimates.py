@@ -93,7 +93,7 @@ def print_training_estimate(found: "TrainingEstimate") -> None:
     commit, memory = found.commit, found.memory
     print_fact(
         "commit",
-        f"{_bytes(commit.num_bytes)} each time; {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all",
+        f"{_bytes(commit.num_bytes)} each time; at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all",
     )
     print_fact("memory", _memory(memory) + _measured(found.speed))
     for name, fact in _training_time(found).items():

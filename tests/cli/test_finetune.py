@@ -178,7 +178,7 @@ def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(
     ran = raysp_command("plan", file(), *options)
     found = json.loads(raysp_command("plan", file(), *options, "--json").out)["estimate"]
     lines, commit, memory = facts(ran.out), found["commit"], found["memory"]
-    assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; 2 are kept, up to ")
+    assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; at most 2 are kept, up to ")
     assert lines["memory"].startswith(f"up to {memory['worker'] / 1e6:.0f} MB a worker, of which weights and optimiser")
     assert lines["speed"] == "RTFx 0.01 a worker, as stated"
     expected = r"1:\d\d:\d\d for 14 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"

@@ -31,7 +31,7 @@ class Commit:
     files: Mapping[str, int]
     """Bytes of each of its files."""
     kept: int
-    """Committed steps that stay: the last ones, and that of the best evaluation."""
+    """Most committed steps that stay: the last ones, and that of the best evaluation."""
 
     @property
     def most_bytes(self) -> int:

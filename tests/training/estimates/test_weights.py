@@ -100,7 +100,7 @@ def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path,
 def test_the_best_evaluation_and_averaged_commits_are_kept_too(words, tiny, tmp_path):
     plan, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", average=5))
     model = model_of(plan, prepared.task)
-    assert weights_of(plan.recipe, model).commit.kept == 5
+    assert weights_of(plan.recipe, model).commit.kept == 6  # one between those that are averaged
     evaluation = raysp.Evaluation(raysp.Shards(words, text="text"))
     assert weights_of(a_recipe(words, tiny, tmp_path / "out", evaluation=evaluation), model).commit.kept == 3
 
