@@ -91,10 +91,8 @@ def _money(cost: "Cost") -> dict[str, str]:
 def print_training_estimate(found: "TrainingEstimate") -> None:
     """Print the estimate of a training, with warnings on stderr."""
     commit, memory = found.commit, found.memory
-    print_fact(
-        "commit",
-        f"{_bytes(commit.num_bytes)} each time; at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all",
-    )
+    kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
+    print_fact("commit", f"{_bytes(commit.num_bytes)} each time; {kept}")
     print_fact("memory", _memory(memory) + _measured(found.speed))
     for name, fact in _training_time(found).items():
         print_fact(name, fact)
