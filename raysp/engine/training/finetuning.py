@@ -31,6 +31,7 @@ from raysp.training.evaluated import comparable
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
+from raysp.training.processor import processor
 from raysp.training.reading import Failures, Reading
 from raysp.training.session import NotFiniteError, Report, Session
 from raysp.training.worker import course_of, new_session
@@ -146,7 +147,7 @@ def finetune(
         run, record = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(_threads(plan.workers.threads))
+        stack.enter_context(processor(plan.workers.threads))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         committed = steps.latest(store)
         begun = committed.position if committed else Position(0, 0, 0)
@@ -234,7 +235,7 @@ def try_out(
         prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(_threads(plan.workers.threads))
+        stack.enter_context(processor(plan.workers.threads))
         reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)
@@ -251,17 +252,6 @@ def _begin(prepared: Prepared, store: Store) -> tuple[RunEntry, TrainingRecord]:
     recipe = to_json(prepared.plan.recipe)
     record = training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
     return run, record
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Set the number of torch threads, and restore it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[Report, int | None]]:

@@ -33,6 +33,7 @@ from raysp.sink.training import steps
 from raysp.storage.store import open_store
 from raysp.training.loop import Gathered
 from raysp.training.preparing import Prepared
+from raysp.training.processor import processor
 from raysp.training.reading import Failures
 from raysp.training.session import NotFiniteError, Report
 from raysp.training.worker import new_session
@@ -261,20 +262,20 @@ def _work(config: Mapping[str, Any]) -> None:
     recipe = plan.recipe
     try:
         prepared = replace(prepared, plan=plan.located())
-        torch.set_num_threads(plan.workers.threads)
-        store = open_store(recipe.sink.url, recipe.sink.storage_options)
-        committed = steps.latest(store)
-        if not ray.get(board.begin.remote(number, committed and committed.position.done)):
-            return
-        workers = Together(number, num_workers)
-        failures = Failures(prepared.corpus, recipe.max_error_rate)
-        rows = FedRows(config["feeder"], failures, board, number, num_workers)
-        session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder())
-        _check_same_start(workers, session.position.done)
-        for report in session.run(_Asking(board)):
-            if number == 0:
-                board.add.remote(report, session.committed)
-        ray.get(board.commit.remote(number, session.committed))
+        with processor(plan.workers.threads):
+            store = open_store(recipe.sink.url, recipe.sink.storage_options)
+            committed = steps.latest(store)
+            if not ray.get(board.begin.remote(number, committed and committed.position.done)):
+                return
+            workers = Together(number, num_workers)
+            failures = Failures(prepared.corpus, recipe.max_error_rate)
+            rows = FedRows(config["feeder"], failures, board, number, num_workers)
+            session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder())
+            _check_same_start(workers, session.position.done)
+            for report in session.run(_Asking(board)):
+                if number == 0:
+                    board.add.remote(report, session.committed)
+            ray.get(board.commit.remote(number, session.committed))
     except NotFiniteError as error:  # of all workers at the same step
         ray.get(board.fail_rows.remote(number, num_workers, str(error), error.rows))
     except RayspError as error:

@@ -1,8 +1,7 @@
 """Speed and memory of a worker, measured by training on a few micro-batches in this process."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from raysp.training.averaging import MovingAverage
 from raysp.training.batches import MicroBatch
 from raysp.training.loop import Training
 from raysp.training.preparing import Prepared
+from raysp.training.processor import processor
 from raysp.training.session import TrainingRow
 from raysp.training.worker import new_training
 from raysp.words import count, duration
@@ -51,7 +51,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
             "of another training with --like, or state the speed with --rtfx"
         )
     warm_up, *timed = _micro_batches(prepared, decoder)
-    with _threads(workers.threads):
+    with processor(workers.threads):
         training, groups = new_training(prepared)
         weights = state.weights(training.objective.model, trained_only=trains_few_weights(plan.recipe.objective))
         average = MovingAverage(weights, plan.recipe.ema) if plan.recipe.ema is not None else None
@@ -69,17 +69,6 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
         f"measured here on {where}: {duration(audio)} of audio in {passes:.1f} s, of which an update is {update:.2f} s",
         memory_bytes=highest_memory(workers.device),
     )
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Set the number of torch threads, and restore it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _seconds(training: Training, batches: Sequence[MicroBatch], average: MovingAverage | None) -> float:
