@@ -192,7 +192,7 @@ def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file(), "--calibrate")
     assert (ran.code, ran.complaints) == (0, [])
     lines = facts(ran.out)
-    assert re.search(r" MB measured here$", lines["memory"])
+    assert re.search(r" [MG]B measured here$", lines["memory"])
     assert re.match(r"RTFx [\d,.]+ a worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
     assert not (tmp_path / "out").exists()
 

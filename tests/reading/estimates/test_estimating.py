@@ -112,11 +112,11 @@ class TestSample:
         with monkeypatch.context() as patch:
             patch.setattr(sampling, "MOST_PLACES", 480)
             exact = seconds_to_label(read_sample(plan, 480), None)
-        found = [seconds_to_label(read_sample(plan, 64, seed=seed), None) for seed in range(10)]
+        found = [seconds_to_label(read_sample(plan, 64, seed=seed), None) for seed in range(20)]
         assert exact.margin == 0
-        assert len({one.value for one in found}) == 10
+        assert len({one.value for one in found}) > 10  # sums of 64 durations from a few, so that some are equal
         assert all(0.02 < one.margin / one.value < 0.25 for one in found)
-        assert sum(abs(one.value - exact.value) <= one.margin for one in found) >= 9
+        assert sum(abs(one.value - exact.value) <= one.margin for one in found) >= 16
 
     @pytest.mark.slow
     def test_the_same_seed_gives_the_same_sample(self, pipeline):
