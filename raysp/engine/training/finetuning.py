@@ -31,7 +31,7 @@ from raysp.training.evaluated import comparable
 from raysp.training.exporting import export
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.processor import processor
+from raysp.training.process_settings import process_settings
 from raysp.training.reading import Failures, Reading
 from raysp.training.session import NotFiniteError, Report, Session
 from raysp.training.worker import course_of, new_session
@@ -147,7 +147,7 @@ def finetune(
         run, record = _begin(prepared, store)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(processor(plan.workers.threads))
+        stack.enter_context(process_settings(plan.workers.threads))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         committed = steps.latest(store)
         begun = committed.position if committed else Position(0, 0, 0)
@@ -235,7 +235,7 @@ def try_out(
         prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(processor(plan.workers.threads))
+        stack.enter_context(process_settings(plan.workers.threads))
         reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)

@@ -33,7 +33,7 @@ from raysp.sink.training import steps
 from raysp.storage.store import open_store
 from raysp.training.loop import Gathered
 from raysp.training.preparing import Prepared
-from raysp.training.processor import processor
+from raysp.training.process_settings import process_settings
 from raysp.training.reading import Failures
 from raysp.training.session import NotFiniteError, Report
 from raysp.training.worker import new_session
@@ -262,7 +262,7 @@ def _work(config: Mapping[str, Any]) -> None:
     recipe = plan.recipe
     try:
         prepared = replace(prepared, plan=plan.located())
-        with processor(plan.workers.threads):
+        with process_settings(plan.workers.threads):
             store = open_store(recipe.sink.url, recipe.sink.storage_options)
             committed = steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):

@@ -17,7 +17,7 @@ from raysp.training.averaging import MovingAverage
 from raysp.training.batches import MicroBatch
 from raysp.training.loop import Training
 from raysp.training.preparing import Prepared
-from raysp.training.processor import processor
+from raysp.training.process_settings import process_settings
 from raysp.training.session import TrainingRow
 from raysp.training.worker import new_training
 from raysp.words import count, duration
@@ -51,7 +51,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
             "of another training with --like, or state the speed with --rtfx"
         )
     warm_up, *timed = _micro_batches(prepared, decoder)
-    with processor(workers.threads):
+    with process_settings(workers.threads):
         training, groups = new_training(prepared)
         weights = state.weights(training.objective.model, trained_only=trains_few_weights(plan.recipe.objective))
         average = MovingAverage(weights, plan.recipe.ema) if plan.recipe.ema is not None else None

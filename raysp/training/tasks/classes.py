@@ -17,7 +17,7 @@ from raysp.specs.values import JsonValue
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import ClassObjective, Problem, load_classifier
 from raysp.training.objectives.models import begun, naming_masks
-from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, classes_of, described_classes
+from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, described_classes
 from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 
@@ -61,10 +61,7 @@ class ClassesTask(NamedClasses):
         Raises:
             PlanError: there is only one, which cannot be learnt.
         """
-        if self.known is not None:
-            return self
-        least = 2 if self.problem == "single" else 0
-        return replace(self, known=classes_of(self.spec.column, counts, least=least))
+        return self.settled_by(self.spec.column, counts, least=2 if self.problem == "single" else 0)
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of rows."""

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -21,7 +21,7 @@ from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.classes import FrameObjective, load_frame_classifier
 from raysp.training.objectives.models import begun, naming_masks
 from raysp.training.objectives.starting import shortest_input
-from raysp.training.tasks.class_targets import FrameTargets, classes_of, described_classes, frame_names
+from raysp.training.tasks.class_targets import FrameTargets, described_classes, frame_names
 from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 
@@ -63,7 +63,7 @@ class FramesTask(NamedClasses):
         Raises:
             PlanError: there is only one, which cannot be learnt.
         """
-        return self if self.known is not None else replace(self, known=classes_of(self.spec.column, counts, least=2))
+        return self.settled_by(self.spec.column, counts)
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of frames, and how many frames a recording has."""

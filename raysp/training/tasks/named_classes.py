@@ -1,7 +1,8 @@
 """What tasks with named classes share."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import nn
 
@@ -9,6 +10,7 @@ from raysp.models.base.modeling import Model
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.values import JsonValue
 from raysp.training.objectives.models import held_below_head
+from raysp.training.tasks.class_targets import classes_of
 from raysp.training.tasks.texts import digest_of
 
 
@@ -46,6 +48,14 @@ class NamedClasses:
         """Return the column, the problem, and the names if they are given."""
         known: list[JsonValue] | None = None if self.known is None else [*self.known]
         return {"column": column, "problem": problem, "classes": known}
+
+    def settled_by(self, column: str, counts: Mapping[str, int], *, least: int = 2) -> Self:
+        """Return the task with the classes of a corpus, unless they are given.
+
+        Raises:
+            PlanError: there are fewer than `least`.
+        """
+        return self if self.known is not None else replace(self, known=classes_of(column, counts, least=least))
 
     def min_samples(self, plan: TrainingPlan) -> int:
         """Return the samples of one frame, and of those that a model of speakers needs around it."""

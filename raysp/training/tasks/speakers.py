@@ -19,7 +19,7 @@ from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.models import begun, naming_masks
 from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
 from raysp.training.objectives.starting import shortest_input
-from raysp.training.tasks.class_targets import ClassTargets, classes_of, described_classes
+from raysp.training.tasks.class_targets import ClassTargets, described_classes
 from raysp.training.tasks.named_classes import NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 
@@ -63,7 +63,7 @@ class SpeakersTask(NamedClasses):
         Raises:
             PlanError: there is only one, which cannot be learnt.
         """
-        return self if self.known is not None else replace(self, known=classes_of(self.spec.column, counts, least=2))
+        return self.settled_by(self.spec.column, counts)
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the speakers with their numbers of rows."""

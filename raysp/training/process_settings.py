@@ -13,7 +13,7 @@ CACHED_PRIMITIVES = 64
 
 
 @contextlib.contextmanager
-def processor(threads: int) -> Iterator[None]:
+def process_settings(threads: int) -> Iterator[None]:
     """Set the number of torch threads and, unless the environment does, of primitives that oneDNN keeps; undo both.
 
     Args:

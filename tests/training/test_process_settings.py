@@ -7,14 +7,14 @@ import sys
 import pytest
 import torch
 
-from raysp.training.processor import CACHE, CACHED_PRIMITIVES, processor
+from raysp.training.process_settings import CACHE, CACHED_PRIMITIVES, process_settings
 
 SHAPES = """
 import torch
-from raysp.training.processor import processor
+from raysp.training.process_settings import process_settings
 
 layer = torch.nn.Conv1d(512, 512, 3)
-with processor(1), torch.no_grad():
+with process_settings(1), torch.no_grad():
     for length in (*range(400, {end}), 400):
         layer(torch.zeros(1, 512, length))
 """
@@ -34,7 +34,7 @@ def test_few_primitives_are_kept_unless_the_environment_says_how_many(given, las
 def test_settings_are_undone(monkeypatch):
     monkeypatch.delenv(CACHE, raising=False)
     before = torch.get_num_threads()
-    with processor(before + 1):
+    with process_settings(before + 1):
         assert torch.get_num_threads() == before + 1
         assert os.environ[CACHE] == str(CACHED_PRIMITIVES)
     assert torch.get_num_threads() == before
