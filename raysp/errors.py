@@ -10,6 +10,7 @@ RayspError
 ├── AudioError         fix the recording: becomes an error row, never stops a run
 ├── StoreError         make the storage reachable, writable or larger, and run again
 └── RunError           run again: committed shards are kept
+    └── ProgramError   mend the program or what is installed: no recording is at fault
 """
 
 
@@ -67,3 +68,7 @@ class StoreError(RayspError, OSError):
 
 class RunError(RayspError):
     """A run that stopped before all shards were committed."""
+
+
+class ProgramError(RunError):
+    """An exception of the program itself, with its traceback: a bug, or a package that is missing or does not fit."""

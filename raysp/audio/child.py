@@ -4,6 +4,7 @@ Run as `python -m raysp.audio.child REQUESTS ANSWERS RANGES MEMORY_BYTES` with t
 at the end of its standard input, hence with its parent, even while it decodes.
 """
 
+import builtins
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -35,11 +37,13 @@ MEAN = -(2**63)
 HEADER, DECODE = b"h", b"d"
 READY, RANGES, HEADER_IS = b"+", b"r", b"H"
 INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
-AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE = b"A", b"T", b"M", b"U"
+AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE, PROGRAM_ERROR = b"A", b"T", b"M", b"U", b"P"
+PROGRAM_ERRORS = (TypeError, AttributeError, NameError, ImportError, SyntaxError, AssertionError)
+"""Exceptions of a program that is wrong or incomplete. No content of a recording is their cause."""
 
 FAULTS = "RAYSP_DECODER_FAULTS"
 """Environment variable for fault injection in tests, such as
-`marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory`.
+`marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory,marker=TypeError`.
 A fault occurs at a recording with its marker in the first bytes."""
 
 
@@ -134,6 +138,8 @@ def serve(pipes: Pipes) -> None:
         except MemoryError:
             pipes.answer(NO_MEMORY)
             return  # a process that ran out of memory is not reused
+        except PROGRAM_ERRORS:
+            pipes.answer(PROGRAM_ERROR, traceback.format_exc().encode(errors="replace"))
 
 
 def _send(pipes: Pipes, chunks: Iterator[Samples]) -> None:
@@ -175,6 +181,8 @@ def _commit_fault(faults: dict[bytes, str], audio: Recording) -> None:
             hoard = []
             while True:
                 hoard.append(bytearray(64 * 1024 * 1024))
+        elif fault.endswith("Error"):
+            raise getattr(builtins, fault)(f"{fault} in the decoder")
         else:
             os.kill(os.getpid(), signal.Signals[fault])
 

@@ -36,7 +36,7 @@ from raysp.audio.decoder_failures import (
 )
 from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
-from raysp.errors import AudioError, RunError
+from raysp.errors import AudioError, ProgramError, RunError
 
 ANSWER_SECONDS = 60.0
 """Base timeout of an answer (a header, a chunk of samples), after which the decoder counts as hung."""
@@ -226,6 +226,7 @@ class Decoder:
 
         Raises:
             AudioError, TooLong: reported by the child.
+            ProgramError: the child reported an exception of the program.
             DecoderFailure: the child ended or must be ended.
         """
         while True:
@@ -240,6 +241,8 @@ class Decoder:
             if kind == child.NO_MEMORY:
                 limit = f"{MEMORY_BYTES // 1024**2} MB"
                 raise DecoderFailure("out_of_memory", f"decoding needs more memory than the decoder's limit ({limit})")
+            if kind == child.PROGRAM_ERROR:
+                raise _program_error(payload.decode())
             yield kind, payload
             if kind in _LAST:
                 return
@@ -463,6 +466,14 @@ def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptio
         options.keep_prefix,
     )
     return _Request(recording, num_bytes, head, packed)
+
+
+def _program_error(trace: str) -> ProgramError:
+    last = trace.strip().rpartition("\n")[2]
+    return ProgramError(
+        f"the decoder failed by an error of the program, not of a recording: {last}. Either a package does not fit "
+        f"(try `raysp doctor`), or it is a bug in raysp. No row is counted as damaged; mend it and run again.\n{trace}"
+    )
 
 
 def _header_of(answers: Iterator[tuple[bytes, bytearray]]) -> AudioHeader:

@@ -222,16 +222,26 @@ def open_media(reader: SeekableReader, opening: Opening, container: str) -> Iter
     """
     try:
         import av
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "av":  # it is installed, and lacks what it needs
+            raise
         raise unsupported(opening, f"{container}, which needs PyAV (pip install 'raysp[av]')") from None
 
     def corrupt(found: str, error_type: str = "corrupt_audio") -> AudioError:
         return AudioError(error_type, f"{container}: {found}, {describe(opening)}; expected a complete header")
 
     with _explained(corrupt):
-        media = av.open(_File(reader), "r", format=MEDIA[container], options=_OPTIONS, metadata_errors="replace")
+        open_file: Callable[..., av.container.InputContainer] = av.open  # its arguments depend on the release
+        media = open_file(_File(reader), "r", format=MEDIA[container], options=_OPTIONS, **_tolerance())
     with media:
         yield MediaSource(media, opening, container)
+
+
+def _tolerance() -> dict[str, str]:
+    """Return the argument of `av.open` for tags that are no UTF-8. From release 19 on, PyAV reads them without it."""
+    import av
+
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 @contextmanager

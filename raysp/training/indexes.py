@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from raysp.corpus.line_process import LineProcess
 from raysp.corpus.shards import Shard
-from raysp.errors import RayspError
+from raysp.errors import ProgramError, RayspError
 from raysp.models.summary import CheckpointSummary
 from raysp.sink.training.index_record import ShardIndex
 from raysp.specs.code.user_code import UserCode
@@ -64,6 +64,8 @@ class Indexer:
             return index_shard(
                 self.recipe, self.checkpoint, shard, self.task.targets(), self.min_samples, decoder=decoder
             )
+        except ProgramError:
+            raise
         except RayspError as error:
             return str(error)
 

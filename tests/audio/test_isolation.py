@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raysp import audio
 from raysp.audio import DecodeOptions, Excerpt, isolation
 from raysp.audio.isolation import Decoder
-from raysp.errors import AudioError, RunError
+from raysp.errors import AudioError, ProgramError, RunError
 from tests.corpora import wav
 from tests.soaked import some
 
@@ -372,3 +372,18 @@ def test_a_low_rate_does_not_become_a_chunk_of_hundreds_of_megabytes():
     raw = wav(2_000_000, rate=100)
     chunks = audio.decode_chunks(Excerpt(raw), DecodeOptions(16_000))
     assert max(len(next(chunks)) for _ in range(3)) <= 8_000_000
+
+
+@pytest.mark.parametrize("fault", ["TypeError", "AttributeError", "ImportError"])
+@pytest.mark.parametrize("call", ["decode", "decode_all", "read_headers"])
+def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault, call):
+    one = faulty(fault)
+    calls = {
+        "decode": lambda: one.decode(Excerpt(marked()), DecodeOptions(16_000)),
+        "decode_all": lambda: list(one.decode_all([Excerpt(marked())], DecodeOptions(16_000))),
+        "read_headers": lambda: list(one.read_headers([marked()])),
+    }
+    with pytest.raises(ProgramError, match=f"{fault} in the decoder") as caught:
+        calls[call]()
+    assert "Traceback (most recent call last)" in str(caught.value)
+    assert "raysp/audio/child.py" in str(caught.value)

@@ -182,3 +182,37 @@ def test_without_pyav_the_remedy_names_the_extra(speech, monkeypatch):
     with pytest.raises(AudioError, match=r"Matroska, which needs PyAV \(pip install 'raysp\[av\]'\)") as caught:
         decode(data, sample_rate=RATE)
     assert caught.value.error_type == "unsupported_format"
+
+
+@pytest.mark.parametrize("release", ["18.1.0", "19.0.2", "20.0.0"])
+def test_the_arguments_of_pyav_are_those_of_its_release(speech, monkeypatch, release):
+    data = encode(speech, "ipod", "aac")
+    expected = decode(data, sample_rate=RATE)
+    really = av.open
+    given: list[dict[str, object]] = []
+
+    def opened(file, mode, **options):
+        given.append(options)
+        return really(file, mode, **{name: one for name, one in options.items() if name != "metadata_errors"})
+
+    monkeypatch.setattr(av, "__version__", release)
+    monkeypatch.setattr(av, "open", opened)
+    np.testing.assert_array_equal(decode(data, sample_rate=RATE), expected)
+    assert [("metadata_errors" in one) for one in given] == [release < "19"]
+
+
+def test_a_pyav_that_cannot_be_imported_is_no_fault_of_the_recording(speech, monkeypatch):
+    data = encode(speech, "webm", "libopus", 48_000)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("builtins.__import__", _lacking(__import__))
+    with pytest.raises(ImportError, match=r"libavcodec\.so"):
+        decode(data, sample_rate=RATE)
+
+
+def _lacking(really):
+    def imported(name, *arguments):
+        if name == "av":
+            raise ImportError("libavcodec.so.62: cannot open shared object file")
+        return really(name, *arguments)
+
+    return imported

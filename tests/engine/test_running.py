@@ -240,6 +240,16 @@ def test_workers_run_user_code_as_of_the_plan(local_ray, make_pipeline, small_sh
             assert row["length"] == (len(row["id"]) + limit if row["status"] == "ok" else None)
 
 
+def test_an_error_of_the_program_in_the_decoder_ends_the_run_with_its_traceback(
+    small_shards, without_ray, make_pipeline, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RAYSP_DECODER_FAULTS", "RIFF=TypeError")
+    with pytest.raises(raysp.RunError, match="TypeError in the decoder") as caught:
+        run(make_pipeline(small_shards))
+    assert "Traceback (most recent call last)" in str(caught.value)
+    assert not [*(tmp_path / "labels").glob("*.parquet")]
+
+
 def test_unusual_and_invalid_recordings_among_valid_rows(shared, without_ray, make_pipeline, tmp_path):
     files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
     good = pq.read_table(sorted((shared / "data" / "digits").glob("*.parquet"))[0]).slice(0, 30).to_pylist()

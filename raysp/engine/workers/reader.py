@@ -15,11 +15,11 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.engine.workers import watchdog
 from raysp.engine.workers.attempts import MAX_CRASHES
 from raysp.engine.workers.job import Job
-from raysp.engine.workers.messages import PoisonedPiece
+from raysp.engine.workers.messages import FatalFailure, PoisonedPiece
 from raysp.engine.workers.packing import pack, pack_message
 from raysp.engine.workers.piece_todo import PieceTodo
 from raysp.engine.workers.watchdog import watched
-from raysp.errors import RayspError, ShardError
+from raysp.errors import ProgramError, RayspError, ShardError
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 from raysp.words import count
@@ -46,6 +46,8 @@ class Reader:
         for todo in pieces:
             try:
                 yield from self._carefully(task, todo) if crashes else self._packed(task, todo)
+            except ProgramError as error:
+                yield pack_message(FatalFailure(str(error)))
             except RayspError as error:
                 yield pack_message(ShardFailure(todo.shard.name, str(error)))
             except Exception as error:
