@@ -113,7 +113,7 @@ def merge(
     """Merge labellings: each row has the label of the highest score. Starts no Ray.
 
     Rows that are ok go before others. The column labelling tells where a row is from.
-    The same command again goes on, and replaces what changed since.
+    The same command again goes on, and replaces what changed since. Exits with 3 if shards are not merged.
 
     Example:
       raysp merge labels relabelled --by pred_score --to merged
@@ -127,8 +127,9 @@ def merge(
     )
     if as_json:
         print_json(dataclasses.asdict(found))
-        return
+        raise typer.Exit(found.exit_code)
     for url, rows in found.chosen.items() if found.rows else ():
         print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
     print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them before")
     print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)
+    raise typer.Exit(found.exit_code)

@@ -44,6 +44,9 @@ from raysp.words import count
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
 
+PARTIAL = 3
+"""Exit code if some shards are not, or cannot be, labelled."""
+
 
 def plan(
     file: PlannedFile,
@@ -69,6 +72,8 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
+
+    Exits with 3 if a shard cannot be read, as a run does.
 
     Hours, durations, padding, memory and time of a run are estimated from a sample of rows; balance of workers, size
     of commits, memory and time of a training from its index.
@@ -104,6 +109,7 @@ def plan(
         print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
     elif estimate is not None:
         print_estimate(estimate)
+    raise typer.Exit(PARTIAL if found.corpus.unreadable else 0)
 
 
 def run(

@@ -36,6 +36,7 @@ def one_line(found: "Status | TrainingStatus") -> str:
         parts = [
             f"{done:,} of {count(found.rows, 'row')} labelled ({share:.0%})",
             f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed",
+            *([f"{count(len(found.unreadable), 'shard')} cannot be read"] if found.unreadable else []),
             *([count(found.error, "error")] if found.error else []),
         ]
     return ", ".join([*parts, *left])
@@ -45,12 +46,13 @@ def progress_facts(found: "Status") -> dict[str, object]:
     """Return the facts that `raysp status` prints of a sink of label shards, by name."""
     begun = f", {found.shards_staged:,} more begun" if found.shards_staged else ""
     share = found.rows_committed / found.rows if found.rows else 1.0
+    readable = " of the shards that can be read" if found.unreadable else ""
     staged = f", {found.rows_staged:,} more labelled" if found.rows_staged else ""
     speed = f"{found.rows_per_second:.1f} rows a second" if found.rows_per_second else None
     return {
         "run": _run(found, found.last_receipt, "result"),
         "shards": f"{found.shards_committed:,} of {count(found.shards, 'shard')} committed{begun}",
-        "rows": f"{found.rows_committed:,} of {count(found.rows, 'row')} committed ({share:.0%}){staged}",
+        "rows": f"{found.rows_committed:,} of {count(found.rows, 'row')} committed ({share:.0%}){readable}{staged}",
         "time left": found.eta_seconds and f"{duration(found.eta_seconds)}, at {speed}",
         "audio": f"{duration(found.audio_seconds)} in committed shards" if found.audio_seconds else None,
         "labels": f"{found.ok:,} ok, {found.skipped:,} skipped, {count(found.error, 'error')}",

@@ -22,13 +22,15 @@ import pyarrow as pa
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
 from raysp.errors import ShardError
-from raysp.words import RESTORE
+from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
 """Assumed bytes per second of audio, for cutting pieces. Audio files are not read."""
 UNKNOWN_SECONDS = 10.0
 MOST_LINE_BYTES = 16 * 1024 * 1024
+SHOWN_LINES = 5
+"""Further wrong lines that a message numbers."""
 _PATH, _OFFSET, _DURATION, _ID = "audio_filepath", "offset", "duration", "id"
 AUDIO_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
@@ -240,20 +242,33 @@ def json_rows(url: str, raw: bytes) -> list[dict[str, object]]:
     """Parse JSON lines.
 
     Raises:
-        ShardError: a line is not a JSON object.
+        ShardError: lines are not JSON objects, with the first of them and the number of the others.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
+    wrong: dict[int, str] = {}
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ShardError(f"{url}: line {number} of this slice is not JSON ({error}): correct it") from None
-        if not isinstance(row, dict):
-            raise ShardError(f"{url}: line {number} of this slice is {line[:40]!r}; expected a JSON object")
-        rows.append(row)
+            wrong[number] = f"is not JSON ({error})"
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            wrong[number] = f"is {line[:40]!r}; expected a JSON object"
+    if wrong:
+        raise ShardError(_wrong_lines(url, wrong))
     return rows
+
+
+def _wrong_lines(url: str, wrong: Mapping[int, str]) -> str:
+    """Return the message for lines that are not JSON objects, by their number in the slice."""
+    first, *others = wrong
+    numbers = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
+    more = f", and {count(len(others), 'more line')} ({numbers})" if others else ""
+    return f"{url}: line {first} of this slice {wrong[first]}{more}: correct {'them' if others else 'it'}"
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:

@@ -242,9 +242,15 @@ def _cut(
 
 
 def _recorded_slices(stem: str, kind: SourceKind, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Return the recorded shards that are slices of one origin, in order."""
+    """Return the recorded shards that are slices of one origin, in order.
+
+    Slices that could not be read (`sink.absent`) keep their place before others; behind them, they are cut again.
+    """
     name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
-    return [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind.name and name.fullmatch(one)]
+    slices = [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind.name and name.fullmatch(one)]
+    while slices and not slices[-1].input_id:
+        slices.pop()
+    return slices
 
 
 def _folder_stem(url: str, root: str) -> str:

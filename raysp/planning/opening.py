@@ -17,7 +17,7 @@ from raysp.planning.resources import Resources, local_resources
 from raysp.planning.roots import check_root
 from raysp.planning.settling import settle
 from raysp.planning.surveying import survey
-from raysp.sink import fault_injection, known, plan_record, run_record, stage, stopping
+from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
@@ -93,7 +93,8 @@ def _make_plan(
 ) -> Plan:
     pipeline = of_commit(pipeline, record)
     recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
-    listed = list_corpus(pipeline.source, recorded, relabel=relabel)
+    absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
+    listed = list_corpus(pipeline.source, {**absent_before, **recorded}, relabel=relabel)
     root, found = listed.root, listed.found
     if record is not None:
         check_root(sink.url, record.root, root, found, recorded)
@@ -226,6 +227,7 @@ def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bo
         if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
             known_names = frozenset(plan_record.names(sink.store))
             fresh = [shard for shard in fresh if shard.name not in known_names]
+        absent.record(sink.store, plan.corpus.absent)
         plan_record.record(sink.store, fresh, supersede=supersede)
 
 

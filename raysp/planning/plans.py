@@ -10,6 +10,7 @@ from raysp.ops.precision import Batching
 from raysp.ops.remedies import remedy
 from raysp.planning.listing import count_files
 from raysp.planning.pools import ActorCpus, PoolSize, most_blocks, pool_size
+from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import Resolved
 from raysp.sink.shares import ALL, Share
 from raysp.sink.todo import Todo
@@ -49,6 +50,8 @@ class Corpus:
     """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
     recorded: tuple[str, ...] = ()
     """Names of the recorded shards, in the order of recording."""
+    absent: tuple[AbsentShard, ...] = ()
+    """Shards of `unreadable` as the sink records them."""
 
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""

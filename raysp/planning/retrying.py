@@ -91,5 +91,7 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
     files, fields = file_parts(pipeline), to_json(pipeline)
     run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
     todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
-    corpus = Corpus(tuple(one.shard for one in todo))
+    absent = sink.absent()
+    unreadable = {one.name: one.reason for one in absent}
+    corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent)
     return Plan(pipeline, settings, parts, fingerprint, corpus, frozenset(), todo, resources, code=code)

@@ -14,6 +14,7 @@ from raysp.planning.label_shards import label_schema, with_columns
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
 from raysp.planning.plans import Corpus
+from raysp.sink.absent import AbsentShard
 from raysp.specs.pipeline import Pipeline, Work, before_filters
 from raysp.words import RESTORE
 
@@ -48,14 +49,14 @@ def survey(
     new_shards = _NewShards(work, label_schema(found, work.source), check)
     shards: list[Shard] = []
     fresh: list[Shard] = []
-    unreadable: dict[str, str] = {}
+    absent: list[AbsentShard] = []
     num_rows = 0
     may_change = recorded.keys() if relabel else replaceable
     processes = num_cpus() if limit_rows is None else 1
     with closing(_surveyed(found, recorded, may_change, new_shards, processes)) as surveyed:
         for one, shard in surveyed:
             if isinstance(shard, str):
-                unreadable[one.name] = shard
+                absent.append(AbsentShard(one.name, one.url, shard, one.num_bytes, one.version, one.kind, one.part))
                 continue
             shards.append(shard)
             known = recorded.get(one.name)
@@ -68,7 +69,15 @@ def survey(
     vanished = tuple(sorted(name for name in recorded if name not in names))
     supersedes = any(one.name in recorded for one in fresh)
     without_bytes = frozenset(new_shards.without_bytes)
-    return Corpus(tuple(shards), unreadable, tuple(fresh), vanished, supersedes, without_bytes=without_bytes)
+    return Corpus(
+        tuple(shards),
+        {one.name: one.reason for one in absent},
+        tuple(fresh),
+        vanished,
+        supersedes,
+        without_bytes=without_bytes,
+        absent=tuple(absent),
+    )
 
 
 def _surveyed(

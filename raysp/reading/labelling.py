@@ -1,7 +1,7 @@
 """A sink of labels as it is read: its finished shards, its columns, and the pipeline that it records."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ from raysp.columns import ROW_COLUMNS
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.planning.trust import open_recorded
+from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunRecord
@@ -31,6 +32,8 @@ class Labelling:
     """Recorded shards by name."""
     done: frozenset[str]
     """Names of the finished ones."""
+    absent: Mapping[str, AbsentShard] = field(default_factory=dict)
+    """Shards of the source that the plan lacks, because they could not be read."""
 
     @classmethod
     def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
@@ -45,9 +48,9 @@ class Labelling:
     @classmethod
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
         """Read the plan and the markers of a sink."""
-        shards = sink.shards()
+        shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
         found = committed(sink.store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
-        return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done)
+        return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done, absent)
 
     @property
     def url(self) -> str:
@@ -56,8 +59,9 @@ class Labelling:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Names of the recorded shards that are not finished, in the order of the plan."""
-        return tuple(name for name in self.shards if name not in self.done)
+        """Names of the shards that are not finished, in the order of the plan; last those that could not be read."""
+        planned = tuple(name for name in self.shards if name not in self.done)
+        return (*planned, *(name for name in self.absent if name not in self.shards))
 
     @property
     def checkpoint(self) -> str | None:

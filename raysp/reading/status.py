@@ -7,7 +7,7 @@ Nothing is written, so it works on sinks of other users and on sinks with an act
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
@@ -37,11 +37,12 @@ class Status:
     sink: str
     fingerprint: str
     shards: int
+    """Planned shards, and those of `unreadable`."""
     shards_committed: int
     shards_staged: int
     """Uncommitted shards with some staged results, from which the next run continues."""
     rows: int
-    """Planned rows."""
+    """Planned rows; shards that could not be read have none."""
     rows_committed: int
     ok: int
     skipped: int
@@ -70,6 +71,8 @@ class Status:
     """Hash of the weights, configuration and tokenizer that the labels were made with."""
     event_log: str | None = None
     """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Those of `failed` that the last plan could not read, with the reason."""
 
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
@@ -89,8 +92,8 @@ class Status:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every planned shard is committed."""
-        return self.shards_committed == self.shards
+        """Whether every shard of the source is committed, as far as the last plan listed it."""
+        return self.shards_committed == self.shards and not self.unreadable
 
 
 def status(
@@ -130,6 +133,7 @@ def label_status(
     """
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
+    absent = {one.name: one.reason for one in opened.absent()}
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
     blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
@@ -146,7 +150,7 @@ def label_status(
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
-        shards=len(shards),
+        shards=len({*(shard.name for shard in shards), *absent}),
         shards_committed=len(found.done),
         shards_staged=len(begun),
         rows=sum(shard.num_rows for shard in shards),
@@ -157,7 +161,8 @@ def label_status(
         errors_by_type=dict(by_type.most_common()),
         audio_seconds=sum(receipt.seconds for receipt in counted),
         word_errors=word_errors if word_errors.to_counts() else None,
-        failed={name: reason for name, reason in failed.items() if name not in found.done},
+        failed={**{name: reason for name, reason in failed.items() if name not in found.done}, **absent},
+        unreadable=absent,
         foreign=found.foreign,
         last_run=runs[-1] if runs else None,
         **activity(holders),

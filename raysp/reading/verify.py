@@ -50,7 +50,7 @@ class Verification:
 
     sink: str
     shards: int
-    """Planned shards."""
+    """Planned shards, and those that the last plan could not read."""
     rows: int
     """Rows found in label shards, and beside them if label shards hold only ok rows."""
     sampled: int
@@ -152,7 +152,10 @@ def verify(
         rows += checked.rows
         ids += checked.ids
         chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
-    differences += _unplanned(recorded.sink, {shard.name for shard in shards})
+    absent = recorded.sink.absent()
+    differences += [f"{one.name}: not labelled: {one.reason}" for one in absent]
+    names = {*(shard.name for shard in shards), *(one.name for one in absent)}
+    differences += _unplanned(recorded.sink, names)
     differences += [
         f"{' and '.join(names)}: both hold labels of the shard {url}, so readers see its rows twice; use another sink"
         for url, names in named_twice(shards)
@@ -166,7 +169,7 @@ def verify(
         differences += beyond_agreement(unequal, len(chosen), alone.dtype)
     return Verification(
         sink=store.url,
-        shards=len(shards),
+        shards=len(names),
         rows=rows,
         sampled=len(chosen),
         sampled_equal=len(chosen) - len(unequal),

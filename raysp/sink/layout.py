@@ -24,6 +24,7 @@ LEASE = ".raysp/lease/"
 TMP = ".raysp/tmp/"
 STOPPED = ".raysp/stopped/"
 TRIAL = ".raysp/trial/"
+ABSENT = ".raysp/absent.json"
 RELABELLED = ".raysp/relabelled"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 

@@ -10,7 +10,8 @@ from typing import Self
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.sink import layout, plan_record, run_record, stopping
+from raysp.sink import absent, layout, plan_record, run_record, stopping
+from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import RunRecord
 from raysp.sink.training.record import RECIPE, is_training
 from raysp.specs.pipeline import Parquet
@@ -85,6 +86,10 @@ class Sink:
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""
         return plan_record.load(self.store)
+
+    def absent(self) -> tuple[AbsentShard, ...]:
+        """Return the shards of the source that the plan lacks, because the last plan could not read them."""
+        return absent.load(self.store)
 
     def label_shards(self) -> Iterator[str]:
         """Yield the paths of all files that readers read as label shards, sorted."""

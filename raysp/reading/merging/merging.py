@@ -1,7 +1,7 @@
 """Merge of labellings of one corpus into a sink of its own, shard by shard; no audio is read, and no Ray started."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from raysp.reading.exporting.destination import identity_of, refuse_overlap
 from raysp.reading.labelling import Labelling
 from raysp.reading.merging.choosing import PROVENANCE, Chooser, Side, check_numeric
 from raysp.reading.merging.result import Merge
-from raysp.sink import commit, footer, plan_record, run_record
+from raysp.sink import absent, commit, footer, plan_record, run_record
+from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
 from raysp.sink.receipts import ReceiptLog, ShardReceipt
 from raysp.sink.recordings import Hashes
@@ -153,7 +154,7 @@ class _Merging:
     ) -> Merge:
         """Merge the label shards that the sink lacks."""
         store = self._sink.store
-        log = ReceiptLog(store, self._begin(names))
+        log = ReceiptLog(store, self._begin(names, not_merged))
         chooser = Chooser(self._sides, self._by)
         before = rows = 0
         try:
@@ -174,7 +175,7 @@ class _Merging:
         chosen = zip((one.url for one in self._labellings), chooser.counts, strict=True)
         return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
 
-    def _begin(self, names: Sequence[str]) -> str:
+    def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
         """Record the merge and its shards, and return the id of this run.
 
         Raises:
@@ -192,9 +193,21 @@ class _Merging:
             root=first.record.root,
         )
         known = {one.name: one for one in self._sink.shards()}
+        left = {name: reason for name, reason in not_merged.items() if name not in known}
+        absent.record(self._sink.store, self._absent(left))
         fresh = [first.shards[name] for name in names if known.get(name) != first.shards[name]]
         plan_record.record(self._sink.store, fresh, supersede=any(one.name in known for one in fresh))
         return entry.run_id
+
+    def _absent(self, left: Mapping[str, str]) -> Iterator[AbsentShard]:
+        """Yield the shards that were never merged, as the merged sink records them."""
+        for name, reason in left.items():
+            shard = next(
+                one.shards[name] if name in one.shards else one.absent[name].shard
+                for one in self._labellings
+                if name in one.shards or name in one.absent
+            )
+            yield AbsentShard(name, shard.url, reason, shard.num_bytes, shard.version, shard.kind, shard.part)
 
     def _merge(self, name: str, chooser: Chooser) -> ShardReceipt | None:
         """Write a merged label shard; None if it is there, made from the same labels."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from raysp.words import brief, brief_html
 
+INCOMPLETE = 3
+"""Exit code if shards are not merged."""
+
 
 @dataclass(frozen=True, repr=False)
 class Merge:
@@ -31,3 +34,8 @@ class Merge:
     def _repr_html_(self) -> str:
         """Return the fields as a table for notebooks."""
         return brief_html(self)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if shards are not merged, else 0."""
+        return INCOMPLETE if self.not_merged else 0

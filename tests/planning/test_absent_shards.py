@@ -1,0 +1,158 @@
+"""Shards that cannot be read stay in the record of a sink until they are planned, and every verb counts them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.planning.opening import make_plan
+from raysp.planning.resources import local_resources
+from raysp.sink.sinks import Sink
+from tests.commands import write_recipe
+from tests.corpora import a_pipeline, label_here, wav, write_shard
+from tests.here import run_without_ray
+
+JUNK = b"PAR1 junk PAR1"
+
+
+def half_readable(folder: Path, sink: str = "out") -> raysp.Pipeline:
+    """Label a corpus of a good and a damaged shard."""
+    if not (folder / "in").exists():
+        write_shard(folder / "in" / "good.parquet", 2)
+        (folder / "in" / "bad.parquet").write_bytes(JUNK)
+    pipeline = a_pipeline(str(folder / "in"), folder / sink)
+    label_here(pipeline)
+    return pipeline
+
+
+def test_status_verify_and_export_count_a_shard_that_could_not_be_read(tmp_path):
+    pipeline = half_readable(tmp_path)
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.shards_committed, status.is_complete) == (2, 1, False)
+    assert "bad.parquet" in status.failed["bad.parquet"]
+    assert status.unreadable == {"bad.parquet": status.failed["bad.parquet"]}
+    verified = raysp.verify(str(tmp_path / "out"), pipeline=pipeline)
+    assert (verified.shards, verified.exit_code) == (2, 1)
+    assert [one.partition(":")[0] for one in verified.differences] == ["bad.parquet"]
+    found = raysp.export(str(tmp_path / "out"), to="jsonl", dest=str(tmp_path / "rows"))
+    assert (found.unfinished, found.exit_code) == (("bad.parquet",), 3)
+    assert "bad.parquet" in Path(raysp.report(str(tmp_path / "out"))).read_text()
+
+
+def test_run_and_retry_exit_with_3_until_the_shard_can_be_read(tmp_path, monkeypatch):
+    pipeline = half_readable(tmp_path)
+    run_without_ray(monkeypatch)
+    for result in (raysp.run(pipeline, progress=False), raysp.retry(str(tmp_path / "out"), pipeline=pipeline)):
+        assert result.exit_code == 3
+        assert [*result.shards_failed] == ["bad.parquet"]
+    assert raysp.status(str(tmp_path / "out")).unreadable
+    write_shard(tmp_path / "in" / "bad.parquet", 1)
+    assert raysp.run(pipeline, progress=False).exit_code == 0
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.is_complete, status.failed) == (2, True, {})
+    assert not raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences
+
+
+def test_a_shard_that_is_removed_from_the_source_leaves_the_record(tmp_path):
+    pipeline = half_readable(tmp_path)
+    (tmp_path / "in" / "bad.parquet").unlink()
+    label_here(pipeline)
+    assert raysp.status(str(tmp_path / "out")).is_complete
+
+
+def test_a_comparison_and_a_merge_name_it_and_the_merged_sink_records_it(tmp_path):
+    for sink in ("a", "b"):
+        half_readable(tmp_path, sink)
+    urls = [str(tmp_path / sink) for sink in ("a", "b")]
+    assert raysp.diff(*urls).shards.unfinished_a == ("bad.parquet",)
+    merged = raysp.merge(*urls, to=str(tmp_path / "merged"), by="pred_score")
+    assert ([*merged.not_merged], merged.exit_code) == (["bad.parquet"], 3)
+    assert [*raysp.status(str(tmp_path / "merged")).unreadable] == ["bad.parquet"]
+
+
+def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
+    pipeline = half_readable(tmp_path)
+    (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
+    plan = make_plan(pipeline, local_resources(pipeline))
+    assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
+    label_here(pipeline)
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.is_complete) == (2, False)
+    assert len(status.failed) == 2
+
+
+def damaged_tar(folder: Path) -> None:
+    (folder / "in" / "bad.tar").write_bytes(b"\1" * 1024)
+
+
+def damaged_arrow(folder: Path) -> None:
+    (folder / "in" / "bad.arrow").write_bytes(b"ARROW1\0\0junkARROW1")
+
+
+def unreadable(folder: Path) -> None:
+    (folder / "in" / "bad.parquet").symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("damage", [damaged_tar, damaged_arrow, unreadable], ids=["tar", "arrow", "no permission"])
+def test_shards_of_every_kind_are_recorded(tmp_path, damage: Callable[[Path], None]):
+    write_shard(tmp_path / "in" / "good.parquet", 1)
+    damage(tmp_path)
+    label_here(a_pipeline(str(tmp_path / "in"), tmp_path / "out"))
+    assert [*raysp.status(str(tmp_path / "out")).unreadable] == ["bad.parquet"]
+
+
+class TestManifests:
+    """Slices of a manifest with lines that are not JSON objects."""
+
+    def write(self, folder: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> raysp.Pipeline:
+        monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
+        (folder / "a.wav").write_bytes(wav())
+        (folder / "m.jsonl").write_text("\n".join(lines) + "\n")
+        return a_pipeline(str(folder / "m.jsonl"), folder / "out")
+
+    def test_a_slice_keeps_its_name_and_lines_while_an_earlier_one_is_wrong(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        pipeline = self.write(tmp_path, monkeypatch, [good, "nonsense", good, good, "[]", "7"])
+        for _ in range(2):
+            label_here(pipeline)
+            status = raysp.status(str(tmp_path / "out"))
+            assert [*status.unreadable] == ["m-00000.parquet", "m-00002.parquet"]
+            assert (status.shards, status.shards_committed, status.rows) == (3, 1, 2)
+        assert "line 1" in status.unreadable["m-00002.parquet"]
+        assert "and 1 more line (2)" in status.unreadable["m-00002.parquet"]
+        middle = len(good) + len("nonsense") + 2
+        [planned] = Sink.open(str(tmp_path / "out")).shards()
+        assert (planned.name, planned.part) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
+
+    def test_it_is_labelled_once_it_is_corrected(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        pipeline = self.write(tmp_path, monkeypatch, ["x" * len(good), good, good, good, "x"])
+        label_here(pipeline)
+        assert len(raysp.status(str(tmp_path / "out")).unreadable) == 2
+        self.write(tmp_path, monkeypatch, [good] * 5)
+        label_here(pipeline)
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.is_complete, status.rows) == (3, True, 5)
+
+    def test_a_line_without_a_recording_is_an_error_row(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        label_here(self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']))
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 2})
+
+
+def test_the_command_line_exits_with_3_and_names_the_shard(tmp_path, raysp_command):
+    half_readable(tmp_path)
+    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
+    planned = raysp_command("plan", str(file), "--sample", "0")
+    assert planned.code == 3
+    assert "bad.parquet" in planned.err
+    (tmp_path / "in" / "good.parquet").unlink()
+    alone = raysp_command("plan", str(file), "--set", f"sink.url={tmp_path / 'new'}")
+    assert alone.code == 3
+    assert "no shard can be read" in alone.out + alone.err
+    shown = raysp_command("status", str(tmp_path / "out"))
+    assert "bad.parquet" in shown.out
+    assert "1 of 2 shards" in shown.out
