@@ -1,6 +1,7 @@
 """The kinds of sources, and functions that take a shard of any of them."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.shar import SharKind
 from raysp.corpus.shards import Piece, Shard, Survey
 from raysp.corpus.tars import TarKind
+from raysp.corpus.views import schema_without_views, table_without_views
 from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
@@ -113,8 +115,13 @@ def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options 
 def survey(
     kind: str, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
 ) -> Survey:
-    """Return the survey of a shard of the kind with a recorded name; see `SourceKind.survey`."""
-    return kind_named(kind).survey(url, part, storage_options, columns)
+    """Return the survey of a shard of the kind with a recorded name, with the types that `read_batches` yields.
+
+    See `SourceKind.survey`.
+    """
+    found = kind_named(kind).survey(url, part, storage_options, columns)
+    schema = schema_without_views(found.schema)
+    return found if schema is found.schema else replace(found, schema=schema)
 
 
 def read_batches(
@@ -126,7 +133,8 @@ def read_batches(
 ) -> Iterator[pa.Table]:
     """Yield all rows of a piece in order, some megabytes at a time; see `SourceKind.read_rows`.
 
-    Columns of the label shard beside it come from there, even if the shard has columns of the same names.
+    Columns of the label shard beside it come from there, even if the shard has columns of the same names. Views
+    (`corpus.views`) are replaced, except in the columns `as_dictionaries`.
     """
     labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
     labels = beside.read_columns(shard, piece, sorted(labelled), storage_options) if labelled else None
@@ -136,7 +144,7 @@ def read_batches(
         return
     first = 0
     for batch in kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries):
-        rows = pa.Table.from_batches([batch])
+        rows = table_without_views(pa.Table.from_batches([batch]), as_dictionaries)
         if labels is not None:
             beside_rows = labels.slice(first, len(rows))
             rows = pa.table({name: (beside_rows if name in labelled else rows).column(name) for name in columns})
@@ -155,7 +163,7 @@ def read_table(
     tables = list(read_batches(shard, piece, columns, storage_options, as_dictionaries))
     if tables:
         return pa.concat_tables(tables)
-    schema = kind_of(shard).survey(shard.url, shard.part, storage_options).schema
+    schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
     found = {field.name: field for field in schema}
     return pa.schema([found.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
 

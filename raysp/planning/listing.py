@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
+from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 
 from raysp.corpus import folders, metadata, sources
@@ -158,7 +158,7 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
         raise
     is_folder = listing.root == _normal(url)
     is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
-    shards: Sequence[Entry] = [entry for entry in listing.entries if is_shard(entry.path)]
+    shards: Sequence[Entry] = [one for one in listing.entries if is_shard(one.path) and not _is_hidden(one.path, url)]
     recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
     given = None
     if is_folder:
@@ -174,6 +174,11 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
     chosen = Listing(listing.root, tuple(kept))
     check_names(chosen)
     return _Sorted(chosen, not shards, others, given)
+
+
+def _is_hidden(path: str, url: str) -> bool:
+    """Return whether readers would ignore a file that no url names, such as `_old.parquet` of a folder."""
+    return path.rpartition("/")[2].startswith("_") and not url.rpartition("/")[2].startswith("_")
 
 
 def _metadata_of(listing: Listing, shards: Sequence[Entry], storage_options: Mapping[str, object]) -> list[str]:
@@ -276,7 +281,7 @@ def _relative(url: str, root: str) -> str:
 
 
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
-    """Raise if a label shard would be listed as a shard, or would overwrite one.
+    """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
 
     Raises:
         PlanError: with the url and the label shard.
@@ -292,6 +297,12 @@ def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) ->
                     f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
                     f"{listing or one.url!r}; choose a folder outside the source"
                 )
+    for sink, shard in product(sinks, shards):
+        if shard.startswith(join_url(sink, "")):
+            raise PlanError(
+                f"sink.url: {sink} is a folder above the source {shard}, which readers of the sink would take for "
+                "labels; choose a folder outside the source"
+            )
 
 
 def _normal(url: str) -> str:

@@ -355,8 +355,15 @@ def _numbers(table: pa.Table) -> Ints:
 
 def _hashes(ids: "pa.ChunkedArray[Any]") -> Ints:
     """Return 64-bit hashes of ids; only these are kept until all label shards are read."""
-    known = [hash(value) for value in ids.to_pylist() if value is not None]
+    known = [_hash(value) for value in ids.to_pylist() if value is not None]
     return np.array(known, np.int64)
+
+
+def _hash(value: object) -> int:
+    try:
+        return hash(value)
+    except TypeError:  # a list, a struct or a map
+        return hash(repr(value))
 
 
 def _differing(found: pa.Table, source: pa.Table, column: str) -> str:

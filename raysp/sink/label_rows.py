@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp.corpus.shards import Shard
+from raysp.corpus.views import table_without_views
 from raysp.sink import footer, layout
 from raysp.storage.store import Store
 
@@ -21,12 +22,12 @@ def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) ->
     """Yield a label shard in batches limited by bytes, an empty table first; page checksums are checked."""
     with store.open(shard.name) as file:
         reader = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-        empty = reader.schema_arrow.remove_metadata().empty_table()
+        empty = table_without_views(reader.schema_arrow.remove_metadata().empty_table())
         yield empty if columns is None else empty.select(columns)
         for group in range(reader.metadata.num_row_groups):
             num_rows = rows_a_batch(reader.metadata.row_group(group), columns)
             for batch in reader.iter_batches(num_rows, row_groups=[group], columns=columns, use_threads=False):
-                yield pa.Table.from_batches([batch]).replace_schema_metadata(None)
+                yield table_without_views(pa.Table.from_batches([batch])).replace_schema_metadata(None)
 
 
 def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
@@ -50,7 +51,7 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
         return
     with store.open(path) as file, pa.ipc.open_stream(file) as reader:
         for batch in reader:
-            yield pa.Table.from_batches([batch])
+            yield table_without_views(pa.Table.from_batches([batch]))
 
 
 class Cursor:

@@ -35,11 +35,11 @@ def is_listed(path: str, pattern: str) -> bool:
 def is_passed_over(name: str, *, is_folder: bool = False) -> bool:
     """Return whether listings pass over a name: `_temporary/`, `.raysp/`, `._a.wav`, `_SUCCESS`.
 
-    Files that begin with `_` and have a suffix may be recordings, and are listed; so are all files named `*.parquet`,
-    which planning refuses by name.
+    Files that begin with `_` and have a suffix may be recordings, and are listed; planning passes over those that
+    would be shards.
     """
-    if is_folder or name[:1] == ".":
-        return name[:1] in (".", "_") and (is_folder or not name.endswith(".parquet"))
+    if name[:1] == "." or is_folder:
+        return name[:1] in (".", "_")
     return name[:1] == "_" and "." not in name
 
 

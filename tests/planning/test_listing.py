@@ -74,11 +74,23 @@ class TestNames:
             names(raysp.Shards(f"{data}/a.*"))
 
     @pytest.mark.parametrize("name", ["_a.parquet", ".a.parquet"])
-    @pytest.mark.parametrize("pattern", ["", "/*.parquet", "/**", "/{name}"])
-    def test_a_shard_that_readers_would_pass_over_is_refused_and_not_skipped(self, data, name, pattern):
+    def test_a_shard_that_readers_would_pass_over_is_refused_if_its_url_names_it(self, data, name):
         write_shard(data / name)
         with pytest.raises(PlanError, match=rf"readers ignore names that begin with '[_.]'; rename '{name}'"):
-            names(raysp.Shards(str(data) + pattern.format(name=name)))
+            names(raysp.Shards(f"{data}/{name}"))
+
+    @pytest.mark.parametrize(
+        "name", ["_a.parquet", "._a.parquet", ".a.arrow", "_a.tar", "_m.jsonl", "__MACOSX/._a.parquet"]
+    )
+    @pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*"])
+    @pytest.mark.parametrize("scheme", ["", "memory://"])
+    def test_hidden_files_of_a_folder_or_glob_are_passed_over(self, tmp_path, name, pattern, scheme):
+        store = open_store(f"{scheme}{tmp_path}/hidden")
+        for path in ("a.parquet", name):
+            store.create(path, b"junk")
+        found = list_corpus(raysp.Shards(f"{scheme}{tmp_path}/hidden{pattern}"))
+        assert [one.name for one in found.found] == ["a.parquet"]
+        assert sum(found.passed_over.values()) == name.startswith("_a") + name.startswith("_m")
 
     def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
         expected = names(raysp.Shards(str(data)))
@@ -231,8 +243,7 @@ class TestKinds:
         assert [path for path, *_ in folders.unpack(found.found[0].part)] == ["_a.wav", "b.wav"]
         assert found.passed_over == {".txt": 1}
         store.create("_e.arrow", b"x")
-        with pytest.raises(PlanError, match=r"readers ignore names that begin with '_'; rename '_e\.arrow'"):
-            list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in"))
+        assert list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in")).passed_over == {".txt": 1, ".arrow": 1}
 
     @pytest.mark.parametrize("url", ["in", "in/*", "in/t.csv"])
     def test_a_source_of_other_files_alone_is_refused_with_what_there_is_and_what_is_read(self, tmp_path, url):
@@ -381,7 +392,6 @@ class TestListedSink:
             ("a.parquet", "labels"),
             ("a.parquet", "x"),
             ("x", "labels"),
-            ("x", ""),
             ("x/**/*.parquet", "labels"),
             ("", "_labels"),
             ("**/*.parquet", ".labels"),
@@ -425,7 +435,28 @@ class TestListedSink:
         for label_shard in label_shards:
             write_shard(Path(label_shard), 1)
         listing = expand(source.urls[0])
-        assert refused == (replaced or bool(label_shards & {listing.url(entry) for entry in listing.entries}))
+        is_above = any(url.startswith(f"{place}/") for url in listed)
+        assert refused == (replaced or is_above or bool(label_shards & {listing.url(one) for one in listing.entries}))
+
+    @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "x/a.parquet", "a.wav", "m.jsonl", "a.tar"])
+    @pytest.mark.parametrize("is_link", [False, True])
+    def test_a_sink_above_the_source_is_refused_since_readers_would_take_shards_for_labels(
+        self, tmp_path, name, is_link
+    ):
+        place = tmp_path / "out" / "in" / name
+        write_shard(place)
+        if name.endswith(".jsonl"):
+            place.write_text('{"audio_filepath": "a.wav"}\n')
+        sink = tmp_path / "out"
+        if is_link:
+            sink = tmp_path / "link"
+            sink.symlink_to(tmp_path / "out")
+        source = raysp.Shards(str(tmp_path / "out" / "in"))
+        if name.endswith(".jsonl"):
+            source = raysp.Shards(str(place))
+        with pytest.raises(PlanError, match=r"is a folder above the source .*choose a folder outside the source"):
+            refuse_listed_sink(source, list_source(source), str(sink))
+        refuse_listed_sink(source, list_source(source), str(tmp_path / "out-in"))
 
     def test_a_link_does_not_hide_that_a_sink_is_in_the_source(self, data, tmp_path):
         (tmp_path / "link").symlink_to(data)

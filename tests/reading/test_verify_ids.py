@@ -1,0 +1,53 @@
+"""Ids and kept columns of every type are compared with the source, and counted if they occur twice."""
+
+import decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+
+COLUMNS = {
+    "list": pa.array([[1], [2, 3], None]),
+    "struct": pa.array([{"a": 1}, {"a": 1}, None]),
+    "map": pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int32())),
+    "fixed size list": pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2)),
+    "string view": pa.array(["a", "b" * 40, None], pa.string_view()),
+    "binary view": pa.array([b"a", b"b" * 40, None], pa.binary_view()),
+    "list of string views": pa.array([["a"], ["b"], None], pa.list_(pa.string_view())),
+    "struct of string views": pa.array([{"a": "x"}, {"a": None}, None], pa.struct([("a", pa.string_view())])),
+    "dictionary": pa.array(["a", None, "a"]).dictionary_encode(),
+    "decimal": pa.array([decimal.Decimal("1.20"), None, decimal.Decimal("-9.99")], pa.decimal128(5, 2)),
+    "null": pa.nulls(3),
+    "half": pa.array(np.arange(3, dtype="float16")),
+    "nan": pa.array([float("nan"), 1.0, None]),
+    "time": pa.array([0, 1, None], pa.timestamp("us", "Europe/Berlin")),
+    "map of string views": pa.array([[("k", "v")], [], None], pa.map_(pa.string(), pa.string_view())),
+}
+
+
+@pytest.mark.parametrize("rows", ["all", "ok"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_ids_and_kept_columns_of_every_type_are_verified(tmp_path, name, suffix, rows):
+    column = COLUMNS[name]
+    table = rows_table(3).set_column(0, "id", column).append_column("kept", column)
+    path = tmp_path / "in" / f"a.{suffix}"
+    if suffix == "parquet":
+        write_shard(path, table=table)
+    else:
+        path.parent.mkdir()
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    sink = raysp.Parquet(str(tmp_path / "out"), keep=["kept"], rows=rows)
+    pipeline = a_pipeline(str(tmp_path / "in"), sink)
+    label_here(pipeline)
+    verified = raysp.verify(sink.url, pipeline=pipeline)
+    assert (verified.rows, verified.differences) == (3, ())
+    assert verified.duplicate_ids == (name in ("struct", "dictionary"))
+    labels = pq.read_table(tmp_path / "out" / "a.parquet")
+    assert repr(labels.column("kept").to_pylist()) == repr(column.to_pylist())
+    assert raysp.status(sink.url).ok == 3
