@@ -4,9 +4,11 @@ import json
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from raysp.sink import layout
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import metrics, record, steps
 from raysp.sink.training.metrics import MetricsLog, StepMetrics
@@ -58,7 +60,9 @@ class Sink:
 
     def train(self, numbers: Iterable[int], run_id: str | None = None, **changes: object) -> None:
         """Write the metrics of some steps, and commit the last one."""
-        log = MetricsLog(self.store, run_id or self.run.run_id)
+        run = replace(self.run, run_id=run_id or self.run.run_id)
+        self.store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
+        log = MetricsLog(self.store, run.run_id)
         for done in numbers:
             log.add(self.step(done, **changes))
         log.write()

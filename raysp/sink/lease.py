@@ -195,6 +195,24 @@ def acquire(
             return Lease(store, top + 1, holder, beat_seconds, clock)
 
 
+def check_epoch(store: Store, epoch: int) -> None:
+    """Raise if another run over all shards has taken over since an epoch; the store is always read.
+
+    Any process of the holder may call it, since it needs the number of the epoch alone.
+
+    Raises:
+        RunError: another run took over.
+        StoreError: the epochs cannot be listed.
+    """
+    if (highest := highest_epoch(store)) > epoch:
+        other = _read(store, highest)
+        raise RunError(
+            f"{store.url}: another run took over: {other.words if other else 'unknown'} holds the lease (epoch "
+            f"{highest}, this run held {epoch}), because this run's heartbeat had stopped. This run ends, and has "
+            "replaced nothing of the other one"
+        )
+
+
 def highest_epoch(store: Store) -> int:
     """Return the highest epoch that was ever held; 0 if there was no epoch."""
     return (_epochs(store) or [0])[-1]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from raysp.errors import StoreError
 from raysp.sink.layout import ERRORS
+from raysp.sink.training import record
 from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def load(store: Store) -> list[ErrorRow]:
         StoreError: a file cannot be parsed.
     """
     found: dict[tuple[str, int], ErrorRow] = {}
-    for path in sorted(entry.path for entry in store.list(ERRORS)):
+    runs = {entry.path: entry.path.removeprefix(ERRORS).rpartition("-")[0] for entry in store.list(ERRORS)}
+    known = record.belongs(store, {*runs.values()})
+    for path in sorted(path for path, run_id in runs.items() if run_id in known):
         try:
             rows = [ErrorRow(**json.loads(line)) for line in store.read(path).decode().splitlines()]
         except (ValueError, TypeError) as error:

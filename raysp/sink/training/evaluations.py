@@ -24,12 +24,13 @@ from raysp.evaluation.scores import (
     WorstRow,
 )
 from raysp.sink.commit import for_each
+from raysp.sink.training import record
 from raysp.storage.store import Store
 
 EVALUATIONS = ".raysp/evaluations/"
 LOSS = "loss"
 
-_FILE = re.compile(rf"{re.escape(EVALUATIONS)}(\d+)\.[^/]+\.json")
+_FILE = re.compile(rf"{re.escape(EVALUATIONS)}(\d+)\.([^/]+)\.json")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def load(store: Store) -> dict[int, StepEvaluation]:
         StoreError: one cannot be read.
     """
     paths = sorted(entry.path for entry in store.list(EVALUATIONS))
-    last = {int(match[1]): path for path in paths if (match := _FILE.fullmatch(path))}
+    matches = [match for path in paths if (match := _FILE.fullmatch(path))]
+    known = record.belongs(store, {match[2] for match in matches})
+    last = {int(match[1]): match[0] for match in matches if match[2] in known}
     return dict(zip(last, for_each(lambda path: _read(store, path), [*last.values()]), strict=True))
 
 

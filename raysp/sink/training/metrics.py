@@ -1,18 +1,17 @@
 """Metrics of the steps of a training: JSON lines below `.raysp/metrics/`, a file for each commit of each run.
 
-A run that goes on from an earlier step writes lines for the same steps again. The later run counts.
+The file of a commit is written before its marker, so that every committed step has a line. A run that goes on from an
+earlier step writes lines for the same steps again. The later run counts.
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from raysp.errors import StoreError
 from raysp.sink.commit import for_each
+from raysp.sink.training import record
 from raysp.storage.store import Store
-
-logger = logging.getLogger(__name__)
 
 METRICS = ".raysp/metrics/"
 
@@ -73,17 +72,16 @@ class MetricsLog:
         self._lines.append(json.dumps(asdict(step)))
 
     def write(self) -> None:
-        """Write the steps since the last call. If that fails, they are written by the next call."""
+        """Write the steps since the last call; a file of the same run with the same first step is replaced.
+
+        Raises:
+            StoreError: they cannot be written; the next call writes them.
+        """
         if not self._lines:
             return
         first = json.loads(self._lines[0])["done"]
-        try:
-            self.store.create(
-                f"{METRICS}{self.run_id}-{first:09}.jsonl", "".join(f"{one}\n" for one in self._lines).encode()
-            )
-        except StoreError as error:
-            logger.warning("%s: the metrics of steps from %d on are not written yet: %s", self.store.url, first, error)
-            return
+        content = "".join(f"{one}\n" for one in self._lines)
+        self.store.replace(f"{METRICS}{self.run_id}-{first:09}.jsonl", content.encode())
         self._lines.clear()
 
 
@@ -119,7 +117,7 @@ def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
         number: number of steps.
     """
     paths = _paths(store)
-    run_id = paths[-1].removeprefix(METRICS).rpartition("-")[0] if paths else ""
+    run_id = _run_of(paths[-1]) if paths else ""
     found: dict[int, StepMetrics] = {}
     for path in reversed([one for one in paths if one.startswith(f"{METRICS}{run_id}-")]):
         found = _read(store, path) | found
@@ -129,8 +127,14 @@ def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
 
 
 def _paths(store: Store) -> list[str]:
-    """Return the files in the order in which they were written."""
-    return sorted(entry.path for entry in store.list(METRICS))
+    """Return the files of the runs of this training in the order in which they were written."""
+    paths = {path: _run_of(path) for path in sorted(entry.path for entry in store.list(METRICS))}
+    known = record.belongs(store, {*paths.values()})
+    return [path for path, run_id in paths.items() if run_id in known]
+
+
+def _run_of(path: str) -> str:
+    return path.removeprefix(METRICS).rpartition("-")[0]
 
 
 def _read(store: Store, path: str) -> dict[int, StepMetrics]:

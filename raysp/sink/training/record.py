@@ -1,7 +1,7 @@
 """Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -13,6 +13,8 @@ from raysp.storage.store import Store
 
 RECIPE = ".raysp/recipe.json"
 REPORT = ".raysp/report.html"
+EXPORT = ".raysp/export.json"
+"""Record of the checkpoint at the root of the sink."""
 CORPUS = "corpus"
 """Name, among the parts, of the digests of rows and targets."""
 
@@ -26,6 +28,8 @@ class TrainingRecord:
     fingerprint: str
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
+    epoch: int = 0
+    """Epoch of the lease in which it began. What has a lower one belongs to a training before it."""
 
     @classmethod
     def load(cls, store: Store) -> Self | None:
@@ -90,16 +94,24 @@ def is_training(store: Store) -> bool:
 
 
 def begin(
-    store: Store, run: RunEntry, *, recipe: JsonValue, fingerprint: str, parts: Mapping[str, JsonValue]
+    store: Store, run: RunEntry, *, recipe: JsonValue, fingerprint: str, parts: Mapping[str, JsonValue], epoch: int = 0
 ) -> TrainingRecord:
     """Create the record with the first run, or check a later run against it; and add the run's entry.
+
+    Args:
+        store: the sink.
+        run: the run that begins.
+        recipe: the recipe as JSON.
+        fingerprint: that of the recipe.
+        parts: everything that can change the weights, by dotted name.
+        epoch: epoch of the lease that the run holds.
 
     Raises:
         ChangedError: the recorded training has another recipe, or other rows.
         PlanError: as `TrainingRecord.load`.
         StoreError: the sink cannot be written.
     """
-    new = TrainingRecord(run.started, recipe, fingerprint, dict(parts))
+    new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
     if (record := TrainingRecord.load(store)) is None:
         store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
         record = TrainingRecord.load(store) or new
@@ -108,11 +120,32 @@ def begin(
     return record
 
 
+def first_epoch(store: Store) -> int:
+    """Return the epoch of the lease in which the recorded training began; 0 without a record that can be read."""
+    try:
+        return TrainingRecord._read(store).epoch if is_training(store) else 0
+    except PlanError:
+        return 0
+
+
+def belongs(store: Store, run_ids: Collection[str]) -> set[str]:
+    """Return which runs belong to the recorded training.
+
+    A run that was suspended while another one began anew may write a file of its own when it wakes. Its entry was
+    removed by then. Without any entries, as of a sink that another program filled, all runs do.
+    """
+    entries = {entry.path for entry in store.list(layout.RUNS)}
+    return {run_id for run_id in run_ids if not entries or layout.run_path(run_id) in entries}
+
+
 def remove(store: Store) -> None:
-    """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index."""
+    """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index.
+
+    The exported checkpoint at the root stays, with its record.
+    """
     if is_training(store):
         store.delete(RECIPE)
-    kept = (layout.LEASE, layout.TMP, ".raysp/index/")
+    kept = (layout.LEASE, layout.TMP, ".raysp/index/", EXPORT)
     for entry in [*store.list(layout.HOME)]:
         if not entry.path.startswith(kept):
             store.delete(entry.path)

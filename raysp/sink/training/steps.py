@@ -2,7 +2,12 @@
 
 A step is committed when its marker exists. `.raysp/steps/<done>.json` is created, if absent, after all files of the
 step were written below `.raysp/steps/<done>.<id>/`. A marker is removed before its files. So the files of a marker are
-whole. A folder that no marker names was left by a process that ended early, or belongs to one that is writing it.
+whole, unless something else damages them: then a training goes back to the step before, and replaces the marker when
+it is there again. A folder that no marker names was left by a process that ended early, or belongs to one that is
+writing it.
+
+A marker has the epoch of the lease of its run. One below the epoch in which the recorded training began was left by a
+process that was suspended while another run began anew: it does not count, and is replaced.
 """
 
 import hashlib
@@ -16,9 +21,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from raysp.errors import RunError
+from raysp.errors import RunError, StoreError
 from raysp.sink import fault_injection
-from raysp.storage.store import Store
+from raysp.sink.training import record
+from raysp.storage.store import Store, explain
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ class CommittedStep:
         num_workers: workers that took part in the step.
         files: files by name.
         metrics: last values by name, such as the loss.
+        epoch: epoch of the lease that its run held.
     """
 
     position: Position
@@ -74,6 +81,7 @@ class CommittedStep:
     num_workers: int
     files: Mapping[str, StateFile]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch: int = 0
 
 
 def commit(
@@ -85,11 +93,12 @@ def commit(
     index: str,
     num_workers: int,
     metrics: Mapping[str, float],
+    epoch: int = 0,
 ) -> CommittedStep:
     """Write the files of a step, then its marker.
 
-    If the step is committed already, by a process that was thought to have ended, that commit is kept: training
-    computes the same state again.
+    If the step is committed already with the same recipe and its files are whole, that commit is kept: training
+    computes the same state again. A damaged one, and one of an earlier training, is replaced.
 
     Args:
         store: the sink.
@@ -99,17 +108,56 @@ def commit(
         index: digest of the index of rows.
         num_workers: workers that took part in the step.
         metrics: last values by name.
+        epoch: epoch of the lease that the run holds.
 
     Returns:
         The step as it is committed.
+
+    Raises:
+        RunError: a run of a later epoch, or of another recipe, has committed the step.
     """
     folder = f"{STEPS}{position.done}.{uuid.uuid4().hex}/"
     with fault_injection.passing("step_written"):
         files = {name: _write(store, f"{folder}{name}", write) for name, write in writers.items()}
-    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics)
+    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics, epoch)
     with fault_injection.passing("step_committed"):
-        is_new = store.create(_marker(position.done), json.dumps(asdict(step)).encode())
-    return step if is_new else load(store, position.done)
+        return _mark(store, step)
+
+
+def _mark(store: Store, step: CommittedStep) -> CommittedStep:
+    """Create the marker of a step, and return it, or the one that is there, if it is whole and of the same training."""
+    path, data = _marker(step.position.done), json.dumps(asdict(step)).encode()
+    while not store.create(path, data):
+        if (entry := store.stat(path)) is None:  # removed meanwhile
+            continue
+        found = _parsed(store, step.position.done)
+        if found is not None and found.epoch >= record.first_epoch(store):
+            _refuse_another(store, found, step)
+            if is_whole(store, found):
+                return found
+        with store.scratch() as scratch:
+            _fill(scratch, data)
+            if store.publish(scratch, path, expected=entry.version):
+                log.warning("%s: %s was damaged or of an earlier training; it was replaced", store.url, path)
+                return step
+    return step
+
+
+def _refuse_another(store: Store, found: CommittedStep, step: CommittedStep) -> None:
+    """Raise if the marker of a step is of a later run, or of another recipe or corpus."""
+    if found.epoch > step.epoch or (found.fingerprint, found.index) != (step.fingerprint, step.index):
+        raise RunError(
+            f"{store.url}: another run took over: step {found.position.done} was committed by it (epoch {found.epoch} "
+            f"of the lease, fingerprint {found.fingerprint}; this run: epoch {step.epoch}, {step.fingerprint}). This "
+            "run ends, and has replaced nothing of the other one"
+        )
+
+
+def _fill(scratch: Path, data: bytes) -> None:
+    try:
+        scratch.write_bytes(data)
+    except OSError as error:
+        raise explain(error, "write", scratch) from error
 
 
 def _write(store: Store, path: str, write: Writer) -> StateFile:
@@ -142,30 +190,65 @@ def load(store: Store, done: int) -> CommittedStep:
         raise RunError(f"{store.url}: committed step {path} cannot be parsed ({error})") from error
 
 
-def latest(store: Store) -> CommittedStep | None:
-    """Return the last step of which all files exist with their sizes; None without one.
+def _parsed(store: Store, done: int) -> CommittedStep | None:
+    """Return a marker, or None if it cannot be parsed or was removed meanwhile."""
+    try:
+        return load(store, done)
+    except RunError:
+        return None
+    except StoreError:
+        if store.stat(_marker(done)) is not None:
+            raise
+        return None
 
-    Logs a warning for each later step of which a file is missing.
+
+def latest(store: Store, *, checks: bool = False) -> CommittedStep | None:
+    """Return the last step of which all files are whole; None without one.
+
+    Logs a warning for each later step that is damaged.
+
+    Args:
+        store: the sink.
+        checks: whether the content of the files is compared too, not only their sizes.
 
     Raises:
         StoreError: a marker cannot be read, which may be temporary, so no earlier step is taken in its place.
     """
-    sizes = {entry.path: entry.num_bytes for entry in store.list(STEPS)}
+    sizes, since = {entry.path: entry.num_bytes for entry in store.list(STEPS)}, record.first_epoch(store)
     for done in sorted(_committed(sizes), reverse=True):
         try:
             step = load(store, done)
         except RunError as error:
             log.warning("%s; going back to the committed step before it", error)
             continue
-        if not (broken := [file.path for file in step.files.values() if sizes.get(file.path) != file.num_bytes]):
+        if step.epoch < since:
+            log.warning("%s: %s is of a training before this one; it is passed over", store.url, _marker(done))
+            continue
+        broken = [file.path for file in step.files.values() if sizes.get(file.path) != file.num_bytes]
+        if not broken and checks:
+            broken = [file.path for file in step.files.values() if not _is_as_written(store, file)]
+        if not broken:
             return step
         log.warning(
-            "%s: step %d has missing or incomplete files (%s); going back to the committed step before it",
+            "%s: step %d has missing, incomplete or changed files (%s); going back to the committed step before it",
             store.url,
             done,
             ", ".join(broken),
         )
     return None
+
+
+def is_whole(store: Store, step: CommittedStep) -> bool:
+    """Return whether all files of a step exist with the content that was written."""
+    return all(_is_as_written(store, file) for file in step.files.values())
+
+
+def _is_as_written(store: Store, file: StateFile) -> bool:
+    entry = store.stat(file.path)
+    if entry is None or entry.num_bytes != file.num_bytes:
+        return False
+    with store.open(file.path) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
 def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int]:
@@ -177,8 +260,15 @@ def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int
         until: last step to return.
         every: only multiples of it, and `until`, are returned: others were committed because of the time or a stop.
     """
-    committed = sorted(_committed([entry.path for entry in store.list(STEPS)]))
-    return [done for done in committed if done <= until and (done % every == 0 or done == until)][-number:]
+    since = record.first_epoch(store)
+    numbers = sorted(_committed([entry.path for entry in store.list(STEPS)]), reverse=True)
+    found: list[int] = []
+    for done in numbers:
+        if len(found) < number and done <= until and (done % every == 0 or done == until):
+            step = _parsed(store, done)
+            if step is not None and step.epoch >= since:
+                found.insert(0, done)
+    return found
 
 
 def committed_at(store: Store, step: CommittedStep) -> float | None:
@@ -218,17 +308,23 @@ def remove_others(store: Store, kept: Collection[int], *, before: int) -> None:
     for done in sorted(_committed(paths)):
         if done < before and done not in kept:
             with fault_injection.passing("step_removed"):
-                files = load(store, done).files.values()
+                step = _parsed(store, done)
                 store.delete(_marker(done))
-                for file in files:
+                for file in step.files.values() if step else ():
                     store.delete(file.path)
 
 
 def unnamed(store: Store) -> list[str]:
-    """Return the paths of files that no marker names. They may be removed while nobody trains."""
+    """Return the paths of files that no marker names. They may be removed while nobody trains.
+
+    Files of a step whose marker cannot be parsed may be those that it named, and are left out.
+    """
     paths = [entry.path for entry in store.list(STEPS)]
-    named = {file.path for done in _committed(paths) for file in load(store, done).files.values()}
-    return [path for path in paths if _FILE.fullmatch(path) and path not in named]
+    found = {done: _parsed(store, done) for done in _committed(paths)}
+    named = {file.path for step in found.values() if step for file in step.files.values()}
+    unknown = {done for done, step in found.items() if step is None}
+    files = [(path, match) for path in paths if (match := _FILE.fullmatch(path))]
+    return [path for path, match in files if path not in named and int(match[2]) not in unknown]
 
 
 def _marker(done: int) -> str:

@@ -40,14 +40,15 @@ class TensorBoardLog:
         self._values: list[_Value] = []
         self._has_written = False
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float], at: float | None = None) -> None:
         """Add values by name, such as `StepMetrics.tracked` or `StepEvaluation.tracked`.
 
         Args:
             step: updates of the weights so far.
             values: values by name.
+            at: time of the step, in seconds since the epoch; None: now.
         """
-        now = time.time()
+        now = time.time() if at is None else at
         self._values += [_Value(name, value, step, now) for name, value in values.items()]
 
     def write(self) -> None:
@@ -57,7 +58,7 @@ class TensorBoardLog:
         first = min(value.done for value in self._values)
         path = f"{TENSORBOARD}events.out.tfevents.{self._run_id}-{first:09}"
         try:
-            self._store.create(path, _encoded(self._values, purge_step=None if self._has_written else first))
+            self._store.replace(path, _encoded(self._values, purge_step=None if self._has_written else first))
         except (StoreError, OSError) as error:
             logger.warning("%s: events of TensorBoard are not written yet: %s", self._store.url, error)
             return

@@ -91,8 +91,8 @@ def test_only_the_last_files_of_metrics_are_read_again(sink, monkeypatch):
 
 
 def test_damaged_metrics_are_refused_by_their_name(sink):
-    sink.store.create(".raysp/metrics/r-000000001.jsonl", b'{"done": 1}\n')
-    with pytest.raises(StoreError, match=r"r-000000001.jsonl: not the metrics of steps .*; remove this file"):
+    sink.store.create(f".raysp/metrics/{sink.run.run_id}-000000001.jsonl", b'{"done": 1}\n')
+    with pytest.raises(StoreError, match=r"-000000001.jsonl: not the metrics of steps .*; remove this file"):
         sink.metrics()
 
 
@@ -185,7 +185,7 @@ class TestGc:
         sink.export(10)
         sink.store.create(".raysp/report.html", b"")
         sink.store.create(".raysp/index/key/a.arrow", b"")
-        evaluations.save(sink.store, 10, an_evaluation(), run_id="r")
+        evaluations.save(sink.store, 10, an_evaluation(), run_id=sink.run.run_id)
         files = {
             ".raysp/steps/11.ab/model.safetensors": "of a step that was not committed",
             ".raysp/steps/11.ab/optimizer.safetensors": "of a step that was not committed",

@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from raysp.errors import RunError
-from raysp.sink.training import steps
+from raysp.sink.run_record import RunEntry
+from raysp.sink.training import record, steps
 from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
 from tests.sink import simulated_store
@@ -96,6 +97,59 @@ def test_a_file_that_was_changed_is_refused(store):
         steps.local_file(store, step, "ema"),
     ):
         pass
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "changed", "marker"])
+def test_a_damaged_step_is_made_whole_when_it_is_trained_again(store, damage):
+    """Also with the files of the same number of bytes."""
+    made = commit(store, 4)
+    file = made.files["model"]
+    if damage == "missing":
+        store.delete(file.path)
+    else:
+        path = ".raysp/steps/4.json" if damage == "marker" else file.path
+        store.replace(path, b"x" * file.num_bytes if damage == "changed" else b"{")
+    again = commit(store, 4)
+    assert again == steps.load(store, 4) == steps.latest(store, checks=True)
+    assert state(store, again) == {name: content(name, 4) for name in ("model", "optimizer")}
+
+
+def test_content_that_was_changed_is_passed_over_where_it_is_checked(store, caplog):
+    before, last = commit(store, 3), commit(store, 4)
+    store.replace(last.files["model"].path, b"x" * last.files["model"].num_bytes)
+    assert steps.latest(store) == last
+    assert steps.latest(store, checks=True) == before
+    assert "step 4 has missing, incomplete or changed files" in caplog.text
+
+
+@pytest.mark.parametrize("theirs", [{"fingerprint": "g"}, {"index": "j"}, {"epoch": 3}])
+def test_a_step_of_another_run_is_never_taken_for_the_own_one(store, theirs):
+    facts = {"epoch": 2, **theirs}
+    made = commit(store, 4, **facts)
+    with pytest.raises(RunError, match=r"another run took over: step 4 was committed by it \(epoch"):
+        commit(store, 4, epoch=2)
+    assert steps.load(store, 4) == made
+
+
+def test_a_step_of_the_training_before_a_restart_does_not_count_and_is_replaced(store, caplog):
+    """A suspended process may have committed it when it woke."""
+    record.begin(store, RunEntry.now(), recipe={}, fingerprint="f", parts={}, epoch=2)
+    late = commit(store, 4, epoch=1, fingerprint="g")
+    assert steps.latest(store) is None
+    assert "is of a training before this one" in caplog.text
+    assert steps.newest(store, 3, until=9) == []
+    mine = commit(store, 4, epoch=2)
+    assert steps.latest(store) == mine != late
+
+
+def test_a_marker_that_cannot_be_parsed_is_removed_and_its_files_are_left_to_a_person(store):
+    commit(store, 3)
+    commit(store, 4)
+    store.replace(".raysp/steps/3.json", b"{")
+    assert steps.unnamed(store) == []
+    steps.remove_others(store, set(), before=4)
+    assert store.stat(".raysp/steps/3.json") is None
+    assert len(steps.unnamed(store)) == 2
 
 
 def test_only_steps_before_the_own_one_are_removed_with_their_files(store):

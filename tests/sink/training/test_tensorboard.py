@@ -88,7 +88,7 @@ def test_values_that_cannot_be_written_are_written_with_the_next_ones(store, mon
     log = TensorBoardLog(store, "r1")
     log.log(1, {"x": 1})
     with monkeypatch.context() as patched:
-        patched.setattr(LocalStore, "create", _fail)
+        patched.setattr(LocalStore, "replace", _fail)
         with caplog.at_level(logging.WARNING):
             log.write()
     assert "events of TensorBoard are not written yet: no space" in caplog.text
@@ -98,5 +98,5 @@ def test_values_that_cannot_be_written_are_written_with_the_next_ones(store, mon
     assert (values(found), starts(found)) == ({("x", 1): 1, ("x", 2): 2}, [1])
 
 
-def _fail(*_: object) -> bool:
+def _fail(*_: object) -> None:
     raise StoreError("no space")

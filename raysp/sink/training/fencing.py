@@ -1,0 +1,106 @@
+"""A sink as the holder of an epoch of its lease writes it: nothing of a run that took over is ever replaced.
+
+Each write first reads which version of the file is there, then whether the epoch is still the highest, and then
+replaces that version alone. So a process that is suspended at any moment finds one of the two changed when it wakes.
+A removal has no such condition: a process that is suspended after its check can still remove one file.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+
+from raysp.errors import StoreError
+from raysp.sink import lease
+from raysp.storage.opened import Opened
+from raysp.storage.store import Entry, Store, explain
+
+ATTEMPTS = 10
+"""Times that a file may change between a look and its replacement, while the epoch stays the highest."""
+
+
+class FencedStore:
+    """A store whose writes end with an error once another run has taken over its lease.
+
+    Args:
+        store: the sink.
+        epoch: epoch of the lease over all of it that this run holds.
+    """
+
+    def __init__(self, store: Store, epoch: int) -> None:
+        self._store = store
+        self.epoch = epoch
+
+    @property
+    def url(self) -> str:
+        """Url of the root."""
+        return self._store.url
+
+    def check(self) -> None:
+        """Raise if another run has taken over.
+
+        Raises:
+            RunError: another run took over.
+            StoreError: the lease cannot be read.
+        """
+        lease.check_epoch(self._store, self.epoch)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Yield the files whose path begins with `prefix`, sorted by path."""
+        return self._store.list(prefix)
+
+    def stat(self, path: str) -> Entry | None:
+        """Return the entry of a file, or None if it does not exist."""
+        return self._store.stat(path)
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file."""
+        return self._store.read(path)
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for random access."""
+        return self._store.open(path)
+
+    def open_version(self, path: str, num_bytes: int) -> Opened | None:
+        """Open a file and read its first bytes and entry in one step."""
+        return self._store.open_version(path, num_bytes)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a new file. Returns False without a change if it exists."""
+        self.check()
+        return self._store.create(path, data)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file, replacing the one that is there, unless another run took over."""
+        with self.scratch() as scratch:
+            try:
+                scratch.write_bytes(data)
+            except OSError as error:
+                raise explain(error, "write", f"{self.url}/{path}") from error
+            self.publish(scratch, path, replace=True)
+
+    def delete(self, path: str) -> None:
+        """Remove a file."""
+        self.check()
+        self._store.delete(path)
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """Yield a local path for writing a large file."""
+        return self._store.scratch()
+
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+        """Make a written scratch file visible, as `Store.publish` does, unless another run took over."""
+        if not replace:
+            self.check()
+            return self._store.publish(scratch, path, expected=expected)
+        for _ in range(ATTEMPTS):
+            found = self.stat(path)
+            self.check()
+            if self._store.publish(scratch, path, expected=found.version if found else None):
+                return True
+        raise StoreError(f"{self.url}/{path}: it changed {ATTEMPTS} times while it was replaced; run again to go on")
+
+    def probe(self) -> None:
+        """Reject an unusable location."""
+        self._store.probe()
