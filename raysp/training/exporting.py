@@ -19,11 +19,10 @@ from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
+from raysp.sink.training import exports
 from raysp.storage.store import Store, explain
 from raysp.training.objectives.lora import merged_weights
 
-LAST = "config.json"
-"""The file that is published last: without it, a folder is no checkpoint."""
 CHECKED_SAMPLES = 32_000
 """Samples of the noise on which the stored model must give the logits of the trained one."""
 
@@ -34,6 +33,10 @@ def export(
     feature_extractor: FeatureExtractor,
     tokenizer: "TextOrCTCTokenizer | None",
     texts: Mapping[str, str],
+    *,
+    fingerprint: str,
+    state: str,
+    epoch: int,
 ) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
 
@@ -45,6 +48,9 @@ def export(
         feature_extractor: that of the checkpoint it began with.
         tokenizer: that of its head or decoder; None: it has none.
         texts: contents of further files, such as README.md, by name.
+        fingerprint: that of the recipe.
+        state: digest of the committed steps that the weights are of.
+        epoch: epoch of the lease that the run holds.
 
     Raises:
         RunError: the stored checkpoint does not give the logits of the model.
@@ -62,10 +68,16 @@ def export(
         except OSError as error:
             raise explain(error, "write", folder) from error
         _check(model, folder)
-        files = sorted(file.name for file in folder.iterdir())
+        files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         with fault_injection.passing("exported"):
-            for file in [*(file for file in files if file != LAST), LAST]:
-                _publish(store, folder / file)
+            exports.publish(
+                store,
+                files,
+                lambda name: _publish(store, folder / name),
+                fingerprint=fingerprint,
+                state=state,
+                epoch=epoch,
+            )
 
 
 def metrics_text(metrics: Mapping[str, object]) -> str:

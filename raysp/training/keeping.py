@@ -1,16 +1,20 @@
 """Commits of a training: when they are due, one at a time in a thread, and which of them stay."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
 from raysp.sink.training import steps
+from raysp.sink.training.metrics import StepMetrics
 from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
+from raysp.training.curve import Curve
+from raysp.training.evaluated import Evaluated
 
 LAST_COMMITS = 2
 """Commits that always stay: if the last one cannot be read, a training goes on from the one before it."""
@@ -19,6 +23,15 @@ LAST_COMMITS = 2
 def most_commits(averaged: int) -> int:
     """Return the most commits that stay besides that of the best evaluation."""
     return max(LAST_COMMITS, averaged + 1)
+
+
+@dataclass(frozen=True)
+class RunOfSink:
+    """A run as what it writes to the sink names it."""
+
+    run_id: str
+    epoch: int
+    """Epoch of the lease that it holds."""
 
 
 class Keeper:
@@ -30,16 +43,28 @@ class Keeper:
         every: steps between commits.
         seconds: longest time between commits; None: `every` alone counts.
         averaged: number of commits, `every` steps apart, that stay for the mean of their weights.
+        epoch: epoch of the lease that the run holds.
+        curve: receives the steps, and is written with each commit; None: they are not recorded.
     """
 
     def __init__(
-        self, store: Store, fingerprint: str, every: int, seconds: float | None = None, averaged: int = 0
+        self,
+        store: Store,
+        fingerprint: str,
+        every: int,
+        seconds: float | None = None,
+        averaged: int = 0,
+        *,
+        epoch: int = 0,
+        curve: Curve | None = None,
     ) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.every = every
         self.seconds = seconds
         self.averaged = averaged
+        self.epoch = epoch
+        self.curve = curve
         self.last: int | None = None
         """Updates at the last commit of this run; None before the first."""
         self._begun_at = time.monotonic()
@@ -50,6 +75,11 @@ class Keeper:
     def start(self) -> None:
         """Count the time to the first commit from now on."""
         self._begun_at = time.monotonic()
+
+    def record(self, step: StepMetrics, evaluated: Evaluated | None) -> None:
+        """Record a step, so that the next commit covers it."""
+        if self.curve is not None:
+            self.curve.add(step, evaluated)
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""
@@ -80,7 +110,7 @@ class Keeper:
         self.end()
         self.start()
         self._best = best
-        self._running = self._thread.submit(
+        commit = partial(
             steps.commit,
             self.store,
             position,
@@ -89,7 +119,9 @@ class Keeper:
             index=index,
             num_workers=num_workers,
             metrics=metrics,
+            epoch=self.epoch,
         )
+        self._running = self._thread.submit(_recorded, self.curve.take() if self.curve else None, commit)
 
     def end(self) -> None:
         """Wait for the commit that was begun, and remove those that need not stay.
@@ -107,3 +139,10 @@ class Keeper:
         if self._best is not None:
             kept.add(self._best)
         steps.remove_others(self.store, kept, before=self.last)
+
+
+def _recorded(write_curve: Callable[[], None] | None, commit: Callable[[], CommittedStep]) -> CommittedStep:
+    """Write the steps that a commit covers, then commit: so each committed step has its metrics."""
+    if write_curve:
+        write_curve()
+    return commit()

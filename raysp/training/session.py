@@ -13,6 +13,7 @@ import torch
 from raysp.errors import RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.sink.training import steps
+from raysp.sink.training.metrics import StepMetrics
 from raysp.sink.training.steps import Position
 from raysp.storage.store import Store
 from raysp.training import state
@@ -104,6 +105,25 @@ class Report:
     """Seconds of it that this worker waited for rows."""
     evaluated: Evaluated | None = None
     """Evaluation after the step; None: it was not evaluated."""
+
+    @property
+    def metrics(self) -> StepMetrics:
+        """Figures of the step as they are recorded."""
+        position, update = self.position, self.update
+        return StepMetrics(
+            done=position.done,
+            epoch=position.epoch,
+            step=position.step,
+            loss=update.loss,
+            norm=update.norm,
+            learning_rate=self.learning_rate,
+            rows=update.num_rows,
+            audio_seconds=self.audio_seconds,
+            seconds=self.seconds,
+            waited=self.waited,
+            share=self.progress,
+            terms=update.terms,
+        )
 
 
 class NotFiniteError(RunError):
@@ -240,7 +260,7 @@ class Session:
         Raises:
             RunError: it was made with another recipe, or over other rows.
         """
-        step = steps.latest(store)
+        step = steps.latest(store, checks=True)
         if step is None:
             return
         if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
@@ -347,12 +367,20 @@ class Session:
         self._is_whole = True
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         evaluated = self._evaluate()
-        is_best = evaluated is not None and self.best is not None and self.best.done == self.position.done
-        if self.keeper and (update.stops or is_best or self.keeper.is_due(self.position)):
-            self._commit(self.keeper, {"loss": update.loss, **update.terms})
-        self._before = time.monotonic()
         audio_seconds = self._audio_seconds(window, step)
-        return Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
+        report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
+        if self.keeper:
+            self._keep(self.keeper, report)
+        self._before = time.monotonic()
+        return report
+
+    def _keep(self, keeper: Keeper, report: Report) -> None:
+        """Record a step, and commit it if it is time."""
+        keeper.record(report.metrics, report.evaluated)
+        update = report.update
+        is_best = report.evaluated is not None and self.best is not None and self.best.done == self.position.done
+        if update.stops or is_best or keeper.is_due(self.position):
+            self._commit(keeper, {"loss": update.loss, **update.terms})
 
     def _evaluate(self) -> Evaluated | None:
         """Evaluate the weights if it is time, and keep the best."""

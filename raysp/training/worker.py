@@ -9,8 +9,9 @@ from raysp.training import state
 from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.averaging import MovingAverage
 from raysp.training.batches import Objective
+from raysp.training.curve import Curve
 from raysp.training.evaluating import Evaluator
-from raysp.training.keeping import Keeper
+from raysp.training.keeping import Keeper, RunOfSink
 from raysp.training.loop import OneWorker, Training, Workers
 from raysp.training.optimizing import Group, adamw, group_parameters
 from raysp.training.preparing import Prepared
@@ -27,6 +28,7 @@ def new_session(
     *,
     workers: Workers | None = None,
     decoder: "Decoder | None" = None,
+    run: RunOfSink | None = None,
 ) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
 
@@ -37,6 +39,7 @@ def new_session(
         workers: the workers that train together; None: this one trains alone.
         decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
             process.
+        run: the run that commits; None: its steps are not recorded.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -56,7 +59,7 @@ def new_session(
         plan.sizes,
         course_of(recipe.schedule),
         _augmented(prepared, rows, speeds, decoder),
-        _keeper(prepared, store) if store and commits else None,
+        _keeper(prepared, store, run) if store and commits else None,
         held=[*prepared.task.held(model)],
         held_steps=freeze_steps_of(recipe.objective),
         index_of=speeds.index if speeds else None,
@@ -70,10 +73,19 @@ def new_session(
     return session
 
 
-def _keeper(prepared: Prepared, store: Store) -> Keeper:
+def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
     recipe = prepared.plan.recipe
+    curve = Curve(store, run.run_id, recipe.evaluation) if run else None
     seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
-    return Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, recipe.average)
+    return Keeper(
+        store,
+        prepared.fingerprint,
+        recipe.sink.every,
+        seconds,
+        recipe.average,
+        epoch=run.epoch if run else 0,
+        curve=curve,
+    )
 
 
 def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Training, list[Group]]:

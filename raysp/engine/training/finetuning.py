@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -18,8 +19,9 @@ from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan, plan_training
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
+from raysp.sink.training import exports, steps
 from raysp.sink.training import record as training_record
-from raysp.sink.training import steps
+from raysp.sink.training.fencing import FencedStore
 from raysp.sink.training.index_record import INDEX, CorpusIndex
 from raysp.sink.training.record import TrainingRecord
 from raysp.sink.training.steps import Position
@@ -29,6 +31,7 @@ from raysp.storage.store import Store, open_store
 from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import comparable
 from raysp.training.exporting import export
+from raysp.training.keeping import RunOfSink
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.process_settings import process_settings
@@ -36,6 +39,8 @@ from raysp.training.reading import Failures, Reading
 from raysp.training.session import NotFiniteError, Report, Session
 from raysp.training.worker import course_of, new_session
 from raysp.words import brief, brief_html
+
+logger = logging.getLogger(__name__)
 
 MOST_ROWS = 10
 """Rows that a message names."""
@@ -130,26 +135,27 @@ def finetune(
     with contextlib.ExitStack() as stack:
         plan = plan_training(recipe, stack.enter_context(connected(address)) if is_cluster(address) else None)
         by_ray = _needs_ray(plan, address)
-        store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
-        TrainingRecord.load(store)  # refuses a sink of labels
-        store.probe()
+        sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+        TrainingRecord.load(sink)  # refuses a sink of labels
+        sink.probe()
         fault_injection.arm()
         if by_ray and is_cluster(address):
             from raysp.engine.cluster.shared_places import check_shared, training_places
 
-            check_shared(store, plan.recipe, training_places(plan))
+            check_shared(sink, plan.recipe, training_places(plan))
         stack.callback(close_decoder)
-        stack.enter_context(lease.held(store))
+        store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         if restart:
-            training_record.remove(store)
+            _remove(store)
         decoder = process_decoder()
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
-        run, record = _begin(prepared, store)
+        entry, record = _begin(prepared, store)
+        run = RunOfSink(entry.run_id, store.epoch)
         if on_plan:
             on_plan(prepared)
         stack.enter_context(process_settings(plan.workers.threads))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
-        committed = steps.latest(store)
+        committed = steps.latest(store, checks=by_ray)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
@@ -157,19 +163,28 @@ def finetune(
         if by_ray and not course_of(recipe.schedule).is_done(begun):
             from raysp.engine.training import on_ray
 
-            _follow(on_ray.train(prepared, failures, should_stop), prepared, progress, recording, on_progress)
+            _follow(on_ray.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress)
         session = new_session(
             _on_this_machine(prepared),
             Reading(prepared.reader(decoder), failures),
             store,
             decoder=stack.enter_context(Decoder()),
+            run=run,
         )
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
-            session.load_result(store, recipe.average, recipe.sink.every)
             _export(prepared, session, progress, store)
         return _result(prepared, session, progress, failures)
+
+
+def _remove(store: Store) -> None:
+    """Remove what earlier runs left, but not the exported checkpoint, which may be in use."""
+    training_record.remove(store)
+    if store.stat(exports.CONFIG) is not None:
+        logger.warning(
+            "%s: the checkpoint of the earlier training stays until this training is done and replaces it", store.url
+        )
 
 
 def _needs_ray(plan: TrainingPlan, address: str | None) -> bool:
@@ -244,13 +259,15 @@ def try_out(
         return replace(result, texts=_texts(prepared, session, reading))
 
 
-def _begin(prepared: Prepared, store: Store) -> tuple[RunEntry, TrainingRecord]:
+def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRecord]:
     """Record the run, and return it with the record of the training."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     parts = {**prepared.parts, training_record.CORPUS: corpus}
     recipe = to_json(prepared.plan.recipe)
-    record = training_record.begin(store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts)
+    record = training_record.begin(
+        store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts, epoch=store.epoch
+    )
     return run, record
 
 
@@ -307,14 +324,42 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     )
 
 
-def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: Store) -> None:
+def _state(recipe: Finetune, session: Session, store: Store) -> str:
+    """Return the digest of the committed weights that a training ends with; empty if they are not committed."""
+    best = {session.best.done} if session.best else set()
+    averaged = steps.newest(store, recipe.average, until=session.position.done, every=recipe.sink.every)
+    numbers = sorted({session.position.done, *best, *averaged})
+    try:
+        found = {number: steps.load(store, number) for number in numbers}
+    except (RunError, StoreError):
+        return ""
+    files = [(f"{number}/{name}", file) for number, step in found.items() for name, file in step.files.items()]
+    return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
+
+
+def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: FencedStore) -> None:
+    """Export the checkpoint, unless it is there already: others may be reading it."""
+    recipe = prepared.plan.recipe
+    state = _state(recipe, session, store)
+    if state and exports.is_exported(store, prepared.fingerprint, state):
+        return
+    session.load_result(store, recipe.average, recipe.sink.every)
     texts = {
         "README.md": card(prepared, session.position, progress.loss),
         "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
     }
     extractor = load_feature_extractor(prepared.plan.checkpoint.path)
     try:
-        export(store, session.training.objective.model, extractor, prepared.task.tokenizer, texts)
+        export(
+            store,
+            session.training.objective.model,
+            extractor,
+            prepared.task.tokenizer,
+            texts,
+            fingerprint=prepared.fingerprint,
+            state=state,
+            epoch=store.epoch,
+        )
     except StoreError as error:
         raise RunError(_not_stored(error)) from error
 

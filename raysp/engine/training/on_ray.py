@@ -30,7 +30,9 @@ from raysp.planning.resources import Resources
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink import fault_injection
 from raysp.sink.training import steps
+from raysp.sink.training.fencing import FencedStore
 from raysp.storage.store import open_store
+from raysp.training.keeping import RunOfSink
 from raysp.training.loop import Gathered
 from raysp.training.preparing import Prepared
 from raysp.training.process_settings import process_settings
@@ -82,7 +84,7 @@ class Together:
 
 
 def train(
-    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool]
+    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run: RunOfSink
 ) -> Iterator[tuple[Report, int | None]]:
     """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
 
@@ -90,6 +92,7 @@ def train(
         prepared: the training.
         failures: receives the rows that could not be decoded.
         should_stop: whether the workers should stop after their current step.
+        run: the run that commits.
 
     Raises:
         NotFiniteError: a loss is not finite.
@@ -103,7 +106,7 @@ def train(
         stack.enter_context(_set(_SETTINGS))
         stack.enter_context(local_ray(Resources(cpus=cpus)))
         _refuse_without_readers(plan)
-        board, config = stack.enter_context(_board_and_feeder(prepared))
+        board, config = stack.enter_context(_board_and_feeder(prepared, run))
         losses, committed = 0, None
         while True:
             groups = _placement_groups()
@@ -175,13 +178,19 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _board_and_feeder(prepared: Prepared) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _board_and_feeder(prepared: Prepared, run: RunOfSink) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
     reference = ray.put(prepared)
     here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
     board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
     feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote([reference])
-    config = {"prepared": [reference], "board": board, "feeder": feeder, "faults": fault_injection.arm()}
+    config = {
+        "prepared": [reference],
+        "board": board,
+        "feeder": feeder,
+        "faults": fault_injection.arm(),
+        "run": run,
+    }
     try:
         yield board, config
     finally:
@@ -263,14 +272,15 @@ def _work(config: Mapping[str, Any]) -> None:
     try:
         prepared = replace(prepared, plan=plan.located())
         with process_settings(plan.workers.threads):
-            store = open_store(recipe.sink.url, recipe.sink.storage_options)
+            run: RunOfSink = config["run"]
+            store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), run.epoch)
             committed = steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
             workers = Together(number, num_workers)
             failures = Failures(prepared.corpus, recipe.max_error_rate)
             rows = FedRows(config["feeder"], failures, board, number, num_workers)
-            session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder())
+            session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder(), run=run)
             _check_same_start(workers, session.position.done)
             for report in session.run(_Asking(board)):
                 if number == 0:

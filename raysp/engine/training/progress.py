@@ -43,25 +43,11 @@ class TrainingProgress:
 
     def add(self, report: Report, committed: int | None) -> StepMetrics:
         """Count a step, and return its metrics."""
-        position, update = report.position, report.update
-        step = StepMetrics(
-            done=position.done,
-            epoch=position.epoch,
-            step=position.step,
-            loss=update.loss,
-            norm=update.norm,
-            learning_rate=report.learning_rate,
-            rows=update.num_rows,
-            audio_seconds=report.audio_seconds,
-            seconds=report.seconds,
-            waited=report.waited,
-            share=report.progress,
-            terms=update.terms,
-        )
+        position, step = report.position, report.metrics
         self.done, self.epoch, self.committed = position.done, position.epoch, committed
         self.share = report.progress
         self.steps += 1
-        self.rows += update.num_rows
+        self.rows += step.rows
         self.audio_seconds += report.audio_seconds
         self.seconds += report.seconds
         self.waited += report.waited

@@ -1,4 +1,4 @@
-"""Records of steps and evaluations: metrics, error rows, event files of TensorBoard, trackers, a report."""
+"""Records of a training that no commit covers: error rows, trackers, a report."""
 
 import contextlib
 import logging
@@ -7,15 +7,12 @@ from typing import Self
 
 from raysp.engine.training.trackers import Tracker
 from raysp.errors import RayspError
-from raysp.evaluation.scores import WorstRow
 from raysp.reading.reporting import report
-from raysp.sink.training import evaluations
 from raysp.sink.training.errors import ErrorRow, ErrorsLog
-from raysp.sink.training.evaluations import StepEvaluation
-from raysp.sink.training.metrics import MetricsLog, StepMetrics
-from raysp.sink.training.tensorboard import TensorBoardLog
+from raysp.sink.training.metrics import StepMetrics
 from raysp.specs.recipe import Evaluation
 from raysp.storage.store import Store
+from raysp.training.curve import recorded
 from raysp.training.evaluated import Evaluated
 from raysp.training.reading import FailedRow, Failures
 
@@ -23,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """Writer of the steps and evaluations of one run.
+    """Writer of the error rows and the report of one run, and its trackers.
 
     Args:
         store: the sink.
@@ -45,24 +42,15 @@ class Recording:
         self.run_id = run_id
         self.evaluation = evaluation
         self.trackers = trackers
-        self.metrics = MetricsLog(store, run_id)
-        self.events = TensorBoardLog(store, run_id)
         self.failures = failures
         self.errors = ErrorsLog(store, run_id)
         self._written: int | None = None
 
     def add(self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None) -> None:
-        """Record a step; files are written after each commit.
-
-        Raises:
-            StoreError: an evaluation cannot be written.
-        """
+        """Report a step to the trackers, and write the error rows so far after each commit."""
         values = step.tracked
-        self.metrics.add(step)
-        if evaluated and self.evaluation and (found := _recorded(evaluated, self.evaluation)):
-            evaluations.save(self.store, step.done, found, run_id=self.run_id)
+        if evaluated and self.evaluation and (found := recorded(evaluated, self.evaluation)):
             values = {**values, **found.tracked}
-        self.events.log(step.done, values)
         for tracker in self.trackers:
             tracker.log(step.done, values)
         if committed != self._written:
@@ -70,9 +58,7 @@ class Recording:
             self.write()
 
     def write(self) -> None:
-        """Write what is left to files."""
-        self.metrics.write()
-        self.events.write()
+        """Write the error rows that are left."""
         if self.failures is not None:
             self.errors.add(self._error_row(one) for one in self.failures.take())
             self.errors.write()
@@ -100,35 +86,3 @@ class Recording:
             tracker.finish(has_failed=has_failed)
         with contextlib.suppress(RayspError):
             report(self.store)
-
-
-def _recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | None:
-    """Return an evaluation of the first worker as it is stored; None for other workers."""
-    comparison = evaluated.comparison
-    if comparison is None:
-        return None
-    worst = []
-    for one, name in zip(comparison.worst, evaluated.rows, strict=True):
-        shard, _, row = name.rpartition(":")
-        worst.append(
-            WorstRow(
-                id=name,
-                shard=shard,
-                row=int(row),
-                seconds=None,
-                reference=one.reference,
-                hypothesis=one.hypothesis,
-                errors=one.errors,
-                score=one.score,
-                edits=one.edits,
-            )
-        )
-    return StepEvaluation(
-        metric=evaluation.best,
-        scores=comparison.scores,
-        by=comparison.by,
-        worst=tuple(worst),
-        classes=comparison.classes,
-        loss=evaluated.loss,
-        normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
-    )

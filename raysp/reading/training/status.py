@@ -11,6 +11,7 @@ from raysp.reading.activity import Running, activity
 from raysp.sink import lease, run_record
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import evaluations, metrics, steps
+from raysp.sink.training.exports import Export
 from raysp.sink.training.metrics import StepMetrics
 from raysp.sink.training.record import RECIPE, TrainingRecord
 from raysp.sink.training.steps import CommittedStep, Position
@@ -187,6 +188,8 @@ def _steps_exported(store: Store) -> int | None:
     """Return the updates of the exported checkpoint; None if there is none that this training made."""
     begun, exported = store.stat(RECIPE), store.stat(CHECKPOINT)
     if begun is None or exported is None or store.stat(FIGURES) is None:
+        return None
+    if (export := Export.load(store)) is not None and not export.is_whole(store):
         return None
     if begun.modified and exported.modified and exported.modified < begun.modified:
         return None  # of the training before a restart

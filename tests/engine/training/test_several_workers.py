@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 import raysp
 from raysp.engine.training.finetuning import finetune
 from raysp.errors import PlanError, RunError
-from raysp.sink.training import metrics
+from raysp.sink.training import metrics, steps
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import LocalStore
 from tests.corpora import write_shard
@@ -110,6 +111,19 @@ def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, t
     assert result.is_done
     assert killed
     assert_same(tmp_path / "out", by_two)
+
+
+def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, tiny, by_two, tmp_path):
+    sink = tmp_path / "out"
+    shutil.copytree(by_two, sink)
+    (sink / "config.json").unlink()
+    last = steps.latest(LocalStore(sink))
+    path = sink / last.files["model.safetensors"].path
+    path.write_bytes(path.read_bytes()[:1000])
+    assert finetune(several(words, tiny, sink, 2)).is_done
+    assert steps.latest(LocalStore(sink), checks=True).position == last.position
+    assert (sink / "config.json").exists()
+    assert_same(sink, by_two)
 
 
 @pytest.mark.soak
