@@ -5,6 +5,7 @@ fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface
 """
 
 import contextlib
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from raysp.errors import CheckpointError
 Name = TypeVar("Name", str, Path, "str | Path")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-][\w./-]*)?")  # or a legacy name without owner
+LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG_FILES = ("config.json",)
@@ -206,6 +208,21 @@ def model_folder(
     return folder
 
 
-def local_checkpoint(name: str | Path) -> Path:
-    """Return the folder with all files of a checkpoint that labelling and training need."""
-    return local_folder(name, CHECKPOINT_FILES)
+def local_checkpoint(name: str | Path, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
+    """Return the folder with all files of a checkpoint that labelling and training need.
+
+    Of a checkpoint of many languages, the weights of the language of its tokenizer are fetched too: `model.safetensors`
+    is compared with them.
+    """
+    folder = local_folder(name, files)
+    language = _language(folder) if is_hub_id(name) else None
+    return folder if language is None else local_folder(name, (*files, f"adapter.{language}.safetensors"))
+
+
+def _language(folder: Path) -> str | None:
+    """Return the language of a checkpoint's tokenizer; None without one. Errors are raised where it is loaded."""
+    try:
+        language = json.loads((folder / "tokenizer_config.json").read_bytes()).get("target_lang")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None

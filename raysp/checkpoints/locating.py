@@ -27,7 +27,7 @@ def locate(
     if (folder := Path(normalise(checkpoint))).is_dir():
         return folder
     if _names_hub(checkpoint):
-        return hub.local_folder(checkpoint, files)
+        return hub.local_checkpoint(checkpoint, files)
     found = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
         f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "

@@ -4,7 +4,6 @@
 `lm_head` for the language's vocabulary.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.checkpoints.hub import LANGUAGE
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.files.comparison import short
 from raysp.models.files.weights import read_pickle, read_safetensors, write_safetensors
 
 DEFAULT_LANG = "eng"
-LANG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"
 
 
 class AttnAdapterLayer(nn.Module):
@@ -38,7 +37,7 @@ class AttnAdapterLayer(nn.Module):
 
 def adapter_file_names(lang: str, *, allow_pickle: bool) -> list[str]:
     """Return the possible file names of a language's weights, the preferred one first."""
-    if not LANG.fullmatch(lang):
+    if not LANGUAGE.fullmatch(lang):
         raise ValueError(f"target_lang is {lang!r}, expected a language such as {DEFAULT_LANG!r}")
     return [f"adapter.{lang}.safetensors", *([f"adapter.{lang}.bin"] if allow_pickle else [])]
 

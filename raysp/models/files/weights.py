@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,12 +154,21 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
     return tensors
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Load the tensors of one safetensors file on the CPU, after checking its header."""
+def read_some(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Load the tensors of a checkpoint that have one of these names in its files, on the CPU."""
+    found: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        found.update(read_safetensors(path, names))
+    return found
+
+
+def read_safetensors(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Load the tensors of one safetensors file on the CPU, after checking its header; or some of them, by name."""
     read_header(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            chosen = file.keys() if names is None else [name for name in file.keys() if name in names]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in chosen}
     except (safetensors.SafetensorError, OSError) as error:
         raise _corrupt(path, str(error)) from error
 

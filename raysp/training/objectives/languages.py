@@ -14,6 +14,7 @@ from raysp.models.encoder.adapters import (
     init_adapter_layers,
 )
 from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.encoder.languages import check_language
 from raysp.models.files.unweighted import without_weights
 from raysp.training.characters import tokenizer_of
 
@@ -37,11 +38,13 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
     if is_new:
         return options
     tokenizer = tokenizer_of(folder)
-    if not tokenizer.is_multilingual or tokenizer.target_lang == language:
-        return options  # the weights are those of the language
     files = adapter_file_names(language, allow_pickle=False)
     if is_hub_id(checkpoint):
         local_folder(checkpoint, files)
+    if not tokenizer.is_multilingual or tokenizer.target_lang == language:
+        if (folder / files[0]).is_file():
+            check_language(folder, language, "objective.adapter is")
+        return options  # the weights are those of the language
     if not (folder / files[0]).is_file():
         raise CheckpointError(
             f"{folder}: {files[0]} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "

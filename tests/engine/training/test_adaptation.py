@@ -294,7 +294,7 @@ def test_the_file_of_a_language_is_fetched_from_the_hub(words, many_languages, t
     recipe = trained(words, tmp_path / "out", of_language("owner/name", "fra", vocabulary="keep"))
     prepared = plan_recipe(recipe)[1]
     assert prepared.task.objective(prepared.plan).model.target_lang == "fra"
-    assert {*asked} == {"adapter.fra.safetensors"}
+    assert {*asked} == {"adapter.eng.safetensors", "adapter.fra.safetensors"}  # the tokenizer's, and the recipe's
 
 
 def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_refused(
@@ -310,6 +310,24 @@ def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_
     (many_languages / "adapter.tur.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="target_lang is 'tur', expected one of: eng"):
         plan_recipe(keeping)
+
+
+@pytest.mark.parametrize("vocabulary", ["one language", "several"])
+def test_a_training_begins_with_no_weights_of_another_language(words, many_languages, tmp_path, vocabulary):
+    folder = Path(shutil.copytree(many_languages, tmp_path / "checkpoint"))
+    torch.manual_seed(1)
+    config = Wav2Vec2Config(**{**STABLE, "vocab_size": len(ENGLISH), "adapter_attn_dim": 8})
+    Wav2Vec2ForCTC(config).save_adapter(folder, "fra")
+    if vocabulary == "several":
+        (folder / "vocab.json").write_text(json.dumps({"eng": ENGLISH, "fra": ENGLISH}))
+        of_french = {**json.loads((folder / "tokenizer_config.json").read_text()), "target_lang": "fra"}
+    else:
+        (folder / "vocab.json").write_text(json.dumps(ENGLISH))
+        of_french = {**json.loads((folder / "tokenizer_config.json").read_text()), "target_lang": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(of_french))
+    recipe = trained(words, tmp_path / "out", of_language(folder, "fra", vocabulary="keep"))
+    with pytest.raises(CheckpointError, match=r"'fra', but adapter layers and head of the weights differ from adapter"):
+        plan_recipe(recipe)
 
 
 def test_an_architecture_that_can_have_no_adapter_layers_is_refused(words, tiny, tmp_path):

@@ -1,0 +1,126 @@
+"""The language of a checkpoint: of its tokenizer, of the weights in it, and of adapters beside them."""
+
+import json
+import logging
+
+import pytest
+import safetensors.torch
+import torch
+
+import raysp
+from raysp.backends.hugging_face.describing import describe
+from raysp.errors import CheckpointError
+from raysp.models import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+from raysp.models.checking import check_checkpoint
+from raysp.models.features.processors import Wav2Vec2Processor
+from raysp.models.loading import load_checkpoint
+from tests.models.oracles import TINY
+
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmno"]
+VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)}
+FRENCH = {**{letter: number for number, letter in enumerate(LETTERS[:-1])}, "é": len(LETTERS) - 1}
+
+
+def model_of(seed, **fields):
+    torch.manual_seed(seed)
+    flags = {**TINY, "do_stable_layer_norm": True, "adapter_attn_dim": 8, "vocab_size": len(LETTERS)}
+    return Wav2Vec2ForCTC(Wav2Vec2Config(**{**flags, **fields})).eval()
+
+
+def set_language(folder, language):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": language}))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of two languages of one size, whose weights and tokenizer are English."""
+    english = model_of(0)
+    english.save_pretrained(tmp_path)
+    english.save_adapter(tmp_path, "eng")
+    model_of(1).save_adapter(tmp_path, "fra")
+    tokenizer = Wav2Vec2CTCTokenizer({"eng": VOCABULARY, "fra": FRENCH}, target_lang="eng")
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(tmp_path)
+    return tmp_path
+
+
+OPENINGS = (check_checkpoint, load_checkpoint, describe, lambda folder: raysp.Labeller([raysp.Decode(), of(folder)]))
+
+
+def of(folder):
+    return raysp.Label(str(folder), outputs=[raysp.Transcript()])
+
+
+@pytest.mark.parametrize("opened", OPENINGS)
+def test_a_tokenizer_of_another_language_than_the_weights_is_refused(checkpoint, opened):
+    opened(checkpoint)
+    set_language(checkpoint, "fra")
+    message = (
+        r"tokenizer_config.json has target_lang 'fra', but adapter layers and head of the weights differ from "
+        r"adapter.fra.safetensors and equal those of adapter.eng.safetensors: set it to 'eng', or write the weights"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        opened(checkpoint)
+
+
+def test_what_the_message_advises_labels_in_the_language(checkpoint):
+    set_language(checkpoint, "fra")
+    Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang="fra").save_pretrained(checkpoint)
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.text_tokenizer.target_lang == "fra"
+    french = safetensors.torch.load_file(checkpoint / "adapter.fra.safetensors")
+    assert all(torch.equal(loaded.model.get_parameter(name), value) for name, value in french.items())
+
+
+def test_weights_of_another_language_are_refused_by_its_file_alone(checkpoint):
+    set_language(checkpoint, "fra")
+    (checkpoint / "adapter.fra.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"of the weights equal those of adapter.eng.safetensors: set it to"):
+        check_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("part", ["lm_head.bias", "lm_head.weight", "adapter_layer.linear_2.weight"])
+def test_weights_of_which_a_part_differs_are_refused(checkpoint, part):
+    path = checkpoint / "adapter.eng.safetensors"
+    weights = safetensors.torch.load_file(path)
+    name = next(name for name in weights if name.endswith(part))
+    weights[name][-1] += 1
+    safetensors.torch.save_file(weights, path)
+    with pytest.raises(CheckpointError, match=r"'eng', but .* differ from adapter.eng.safetensors: write the weights"):
+        check_checkpoint(checkpoint)
+
+
+def test_a_language_of_another_size_is_refused_by_its_name(checkpoint):
+    model_of(2, vocab_size=9).save_adapter(checkpoint, "deu")
+    german = {letter: number for number, letter in enumerate(LETTERS[:9])}
+    (checkpoint / "vocab.json").write_text(json.dumps({"eng": VOCABULARY, "deu": german}))
+    set_language(checkpoint, "deu")
+    with pytest.raises(CheckpointError, match=r"target_lang 'deu', but .* equal those of adapter.eng.safetensors"):
+        check_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_adapter_that_was_saved_in_another_type_is_the_same(checkpoint, dtype):
+    path = checkpoint / "adapter.eng.safetensors"
+    weights = {name: value.to(dtype) for name, value in safetensors.torch.load_file(path).items()}
+    safetensors.torch.save_file(weights, path)
+    check_checkpoint(checkpoint)
+    set_language(checkpoint, "fra")
+    with pytest.raises(CheckpointError, match=r"equal those of adapter.eng"):
+        check_checkpoint(checkpoint)
+
+
+def test_adapters_are_compared_with_weights_in_several_files(checkpoint):
+    Wav2Vec2ForCTC.from_pretrained(checkpoint).save_pretrained(checkpoint, shard_bytes=20_000)
+    check_checkpoint(checkpoint)
+    set_language(checkpoint, "fra")
+    with pytest.raises(CheckpointError, match=r"equal those of adapter.eng"):
+        check_checkpoint(checkpoint)
+
+
+def test_a_language_that_nothing_confirms_is_logged(checkpoint, caplog):
+    model_of(3).save_pretrained(checkpoint)
+    (checkpoint / "adapter.eng.safetensors").unlink()
+    with caplog.at_level(logging.WARNING):
+        load_checkpoint(checkpoint)
+    assert "has target_lang 'eng', and there is no file adapter.eng.safetensors to compare the weights" in caplog.text
