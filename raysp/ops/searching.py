@@ -1,5 +1,6 @@
 """Transcripts by beam search over the frames of CTC models; times of words and characters as for greedy decoding."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,8 @@ from raysp.text.beams.frames import TopFrames, top_frames
 from raysp.text.beams.language_model import Weights
 from raysp.text.beams.search import Hypothesis
 from raysp.text.beams.tokens import TokenTexts, misfit, unwritable
+
+SPACES = re.compile(" {2,}")
 
 
 class Searching:
@@ -119,7 +122,7 @@ class Searching:
                 for text, score in best
                 for one in texts
             ]
-            best = sorted(both, key=lambda one: -one[1])[: self.nbest]
+            best = list(_once(sorted(both, key=lambda one: -one[1])).items())[: self.nbest]
         return [{"text": text, "score": score} for text, score in best]
 
     def _staged(self, frames: TopFrames, parts: Sequence[tuple[int, int] | None]) -> list[list[object]]:
@@ -138,16 +141,29 @@ class Searching:
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
         columns = self.greedy.columns(tokens)
+        columns[0] = [_with_single_spaces(str(text)) for text in columns[0]]
         if self.nbest > 1:
             columns.append([self._different(row) for row in hypotheses])
         return columns, tokens.counts
 
     def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
-        """Return the best different texts; of equal ones, such as with a space at the end, the best score."""
-        scores: dict[str, float] = {}
-        for one in hypotheses:
-            scores.setdefault(self.greedy.tokenizer.decode_collapsed(one.ids.tolist()), one.score)
+        """Return the best different texts; of equal ones, such as with another number of spaces, the best score."""
+        decode = self.greedy.tokenizer.decode_collapsed
+        scores = _once((_with_single_spaces(decode(one.ids.tolist())), one.score) for one in hypotheses)
         return [{"text": text, "score": score} for text, score in list(scores.items())[: self.nbest]]
+
+
+def _once(texts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return each text once, with its first score."""
+    scores: dict[str, float] = {}
+    for text, score in texts:
+        scores.setdefault(text, score)
+    return scores
+
+
+def _with_single_spaces(text: str) -> str:
+    """Return a text without the further ones of neighbouring spaces: hypotheses may have several separators."""
+    return SPACES.sub(" ", text) if "  " in text else text
 
 
 def token_texts(tokenizer: CTCTokenizer, vocab_size: int) -> TokenTexts:

@@ -71,6 +71,37 @@ def test_the_best_of_several_texts_is_the_text_and_all_differ(everything):
         assert [one["score"] for one in several] == sorted((one["score"] for one in several), reverse=True)
 
 
+def spaced(loaded, *texts: str) -> torch.Tensor:
+    """Return likely frames of texts, where a separator may be followed by a blank and another separator."""
+    ids = [loaded.text_tokenizer(text)["input_ids"] for text in texts]
+    separator, blank = loaded.text_tokenizer.word_delimiter_token_id, loaded.text_tokenizer.pad_token_id
+    frames = [ids[0][0], separator, blank, separator, blank, *ids[1]]
+    logits = torch.full((1, len(frames), 20), -9.0)
+    logits[0, torch.arange(len(frames)), torch.tensor(frames)] = 2.0
+    logits[0, 3, blank] = 1.5
+    return logits
+
+
+def test_texts_have_single_spaces_and_differ_in_more_than_spaces(loaded):
+    op = raysp.Transcript(beams=16, nbest=8, words=True).op(loaded)
+    logits = spaced(loaded, "A", "BC") if "A" in loaded.text_tokenizer.encoder else spaced(loaded, "E", "ONE")
+    [text], _, _, [several], *_ = op(ctc_forward(logits, torch.tensor([logits.shape[1]]), [None]))
+    assert text == several[0]["text"]
+    assert "  " not in text
+    assert " " in text
+    texts = [one["text"] for one in several]
+    assert len({" ".join(one.split()) for one in texts}) == len(texts)
+    assert not any("  " in one for one in texts)
+
+
+def test_texts_of_a_row_of_several_stretches_are_there_once(loaded):
+    op = raysp.Transcript(beams=4, nbest=4).op(loaded)
+    parts = [[{"text": "", "score": -1.0}, {"text": "A", "score": -1.1}] for _ in range(2)]
+    found = op._best(parts)
+    assert [one["text"] for one in found] == ["", "A", "A A"]
+    assert [one["score"] for one in found] == pytest.approx([-2.0, -2.1, -2.2])
+
+
 def test_the_column_of_several_texts_exists_only_if_asked_for(loaded):
     assert raysp.Transcript(beams=8).columns == ("pred_text", "pred_score")
     output = raysp.Transcript("mine", beams=8, nbest=2)
