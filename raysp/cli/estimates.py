@@ -52,7 +52,9 @@ def _facts(found: "Estimate") -> dict[str, str]:
         if found.channel_seconds is not None and found.channel_seconds != found.audio_seconds:
             facts["channels"] = f"{_time(found.channel_seconds)} in all channels, each of which is labelled"
     shares = [f"{_share(share)} {reason}" for reason, share in found.not_labelled.items()]
-    facts["rows"] = ", ".join([f"{_share(found.windowed)} cut into several windows", *shares])
+    whole = found.labelled_whole
+    short = [] if whole is None else [f"{_share(whole)} too short to be cut at pauses, labelled whole"]
+    facts["rows"] = ", ".join([f"{_share(found.windowed)} cut into several windows", *short, *shares])
     return facts
 
 

@@ -32,7 +32,7 @@ from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_li
 
 Loaded = TypeVar("Loaded")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
-LABEL_VERSION = 5
+LABEL_VERSION = 6
 """Version of labels, increased with every change of raysp that changes a label."""
 
 

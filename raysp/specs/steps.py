@@ -369,7 +369,8 @@ class Label(Step):
         windows: "even": only rows longer than `window_seconds` are cut, into windows of one length. "speech": all rows
             are cut at pauses, and silence is not labelled (`raysp[speech]`); a window holds regions of speech with
             pauses of at most a second between them. Times are those of the recording. Regions are those of `Speech()`,
-            with the settings of the step's first one. Rows without speech become `skipped: no_speech`.
+            with the settings of the step's first one. Rows without speech become `skipped: no_speech`; rows of at most
+            a second are labelled whole.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
         device: "auto": a GPU if the actor has one, else the CPU.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.

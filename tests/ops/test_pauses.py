@@ -90,6 +90,36 @@ def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
     assert all(one[1] <= other[0] for one, other in pairwise(owned))
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.2, 0.999, 1.0])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_recording_of_at_most_a_second_is_one_window_whatever_is_in_it(seconds, level):
+    wave = np.full(round(seconds * RATE), level, np.float32)
+    [found] = cutter()(chunks_of(wave, 1000))
+    assert (found.wave == wave).all()
+    assert (found.place.frame, found.place.first, found.place.num_samples) == (0, 0, len(wave))
+    assert len(found.place.probabilities) == -(-len(wave) // CHUNK_SAMPLES)
+
+
+def test_a_longer_recording_without_speech_has_no_window():
+    assert not list(cutter()(chunks_of(np.zeros(RATE + 1, np.float32), 1000)))
+    assert not list(cutter()(iter([])))
+
+
+def test_rows_of_one_short_word_have_the_labels_that_they_have_without_cuts(tmp_path):
+    shard = pq.read_table(DEMO / "audio" / "digits-00000-of-00002.parquet").slice(0, 40)
+    write_shard(tmp_path / "in" / "a.parquet", table=shard)
+    found = {}
+    for windows in ("even", "speech"):
+        label = {"outputs": [raysp.Transcript(words=True), raysp.Speech()], "windows": windows}
+        label_here(a_pipeline(str(tmp_path / "in"), str(tmp_path / windows), label=label))
+        found[windows] = pq.read_table(tmp_path / windows / "a.parquet")
+    regions = found["speech"]["pred_speech"].to_pylist()
+    assert any(not one for one in regions)
+    assert [len(one) for one in regions] == [len(one) for one in found["even"]["pred_speech"].to_pylist()]
+    even, speech = (one.drop_columns("pred_speech").to_pylist() for one in (found["even"], found["speech"]))
+    assert speech == even
+
+
 def test_windows_do_not_depend_on_the_chunks_of_a_decoder():
     wave = recording(1)
     expected, *others = [list(cutter()(chunks_of(wave, size))) for size in (160_000, 7_777, len(wave))]

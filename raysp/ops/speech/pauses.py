@@ -2,7 +2,8 @@
 
 Regions of speech with shorter pauses between them than `MOST_PAUSE_SECONDS` form a stretch, which is a window of the
 model. If it is longer than a window, it is cut at its longest pause, in the second half of the window if there is one.
-Only a region that is itself longer than a window is cut within, as rows without speech windows are.
+Only a region that is itself longer than a window is cut within, as rows without speech windows are. A recording of at
+most a second is one window, whatever the model of speech finds in it.
 
 A recording is read in parts of one length, so its windows do not depend on how it is decoded. Memory holds a window,
 one part, and the probabilities of speech since the last pause.
@@ -20,7 +21,7 @@ from raysp.audio import Samples
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
 from raysp.ops.labelling import as_float
-from raysp.ops.speech.places import Place
+from raysp.ops.speech.places import WHOLE_SECONDS, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 
 READ_CHUNKS = 1024
@@ -75,9 +76,15 @@ class SpeechWindows:
     def __call__(self, chunks: Iterator[Samples]) -> Iterator[SpeechWindow]:
         """Yield the windows of a recording while it is decoded; none if it has no speech.
 
+        A recording of at most `WHOLE_SECONDS` is one window, with speech or without.
         The last window accounts for the probabilities and samples of the rest of the recording.
         """
         recording = _Recording(chunks, self.model)
+        if self._is_whole(recording):
+            wave = recording.samples(0, recording.end)
+            owned = self.windowing.owned_frames(0, len(wave), is_last=True)
+            yield _window((wave, (0, len(wave)), owned), recording, self.windowing.frame_stride, 0, len(wave))
+            return
         held: tuple[Samples, Span, Span] | None = None
         told = 0
         for found in self._windows(recording):
@@ -88,6 +95,13 @@ class SpeechWindows:
             held = found
         if held is not None:
             yield _window(held, recording, self.windowing.frame_stride, told, recording.end)
+
+    def _is_whole(self, recording: "_Recording") -> bool:
+        """Return whether a recording is too short to be cut; its first part is read."""
+        most = min(round(WHOLE_SECONDS * self.windowing.sample_rate), self.windowing.window_samples)
+        while recording.end <= most and recording.read():
+            pass
+        return 0 < recording.end <= most
 
     def _windows(self, recording: "_Recording") -> Iterator[tuple[Samples, Span, Span]]:
         """Yield windows, each with its place in samples and the frames that it owns."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from raysp.errors import SpecError
 from raysp.ops.remedies import FILTERED, remedy
+from raysp.ops.speech.places import WHOLE_SECONDS
 from raysp.planning.costs import Amount, Cost, Speed, check_speed
 from raysp.planning.opening import plan as make_plan
 from raysp.planning.plans import Plan
@@ -43,6 +44,8 @@ class Estimate:
     histogram: tuple[Bar, ...]
     windowed: float
     """Share of rows that are cut into several windows."""
+    labelled_whole: float | None
+    """Share of rows that are too short to be cut at pauses; None: `windows` is not "speech"."""
     not_labelled: Mapping[str, float]
     """Share of rows by error type or reason of skipping, as far as headers and columns show it."""
     error_share: float
@@ -116,6 +119,7 @@ def estimate(
         longest_seconds=float(seconds.max()) if seconds.size else None,
         histogram=histogram(durations_of(rows)),
         windowed=float(rows.weights[rows.seconds > longest].sum()) if rows.num_rows else 0.0,
+        labelled_whole=_labelled_whole(plan, rows),
         not_labelled=rows.outcomes,
         error_share=rows.error_share,
         simulation=simulation,
@@ -138,6 +142,13 @@ def check_arguments(
     if sample < 1:
         raise SpecError(f"sample: found {sample}, expected at least 1 row")
     check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+
+
+def _labelled_whole(plan: Plan, rows: Sample) -> float | None:
+    if plan.pipeline.label.windows != "speech" or not rows.num_rows:
+        return None
+    most = min(WHOLE_SECONDS, plan.pipeline.label.window_seconds)
+    return float(rows.weights[rows.is_ok & (rows.seconds <= most)].sum())
 
 
 def _declared(plan: Plan) -> float | None:

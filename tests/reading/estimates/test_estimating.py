@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
+from raysp.cli.estimates import print_estimate
 from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
 from raysp.planning.costs import Amount
@@ -155,6 +156,15 @@ class TestSample:
         found = raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))
         assert found.audio_seconds == Amount(5403.0, 0)
         assert found.windowed == 1
+
+    def test_the_share_of_rows_that_are_too_short_to_be_cut_at_pauses_is_shown(self, tmp_path, capsys):
+        write_rows(tmp_path / "in" / "a.parquet", [0.5, 1.0, 1.01, 4.0])
+        label = {"outputs": [raysp.Transcript()], "windows": "speech"}
+        found = raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label=label))
+        assert found.labelled_whole == 0.5
+        print_estimate(found)
+        assert "50.0% too short to be cut at pauses, labelled whole" in capsys.readouterr().out
+        assert raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).labelled_whole is None
 
 
 class TestSpeed:
