@@ -24,9 +24,10 @@ from raysp.audio.decoding import DecodeOptions, Samples, TooLong, decode_chunks
 from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 
-REQUEST = struct.Struct("<c q q q q d d ? d ?")
+REQUEST = struct.Struct("<c q q q q d d ? d ? ?")
 """Kind, bytes of the recording, bytes that follow the request, sample rate, channel (`MEAN`: all), maximum seconds,
-offset, whether a duration is given, duration, whether to keep the prefix of a damaged recording."""
+offset, whether a duration is given, duration, whether to keep the prefix of a damaged recording, whether joined streams
+must have the same channels."""
 ANSWER = struct.Struct("<c q")
 """Kind, bytes that follow."""
 RANGE = struct.Struct("<q q")
@@ -115,7 +116,7 @@ def serve(pipes: Pipes) -> None:
     faults = _faults(os.environ.get(FAULTS, ""))
     pipes.answer(READY)
     while request := pipes.requests.read(REQUEST.size):
-        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration, keep_prefix = (
+        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration, *flags = (
             REQUEST.unpack(request)
         )
         head = pipes.requests.read(num_head)
@@ -127,7 +128,7 @@ def serve(pipes: Pipes) -> None:
                 pipes.answer(HEADER_IS, _header(read_header(audio)))
                 continue
             excerpt = Excerpt(audio, offset, duration if has_duration else None)
-            options = DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds, keep_prefix)
+            options = DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds, *flags)
             _send(pipes, decode_chunks(excerpt, options))
         except AudioError as error:
             pipes.answer(AUDIO_ERROR, json.dumps([error.error_type, str(error)]).encode())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import soundfile
 
-from raysp.audio.decoding import Samples
+from raysp.audio.decoding import Samples, concatenate
 
 
 def encode_flac(samples: Samples, sample_rate: int) -> bytes:
@@ -35,6 +35,6 @@ def cut_parts(chunks: Iterable[Samples], parts: Sequence[tuple[int, int]]) -> It
         while place + len(held) < end and (chunk := next(rest, None)) is not None:
             kept = held[max(0, first - place) :]
             place += len(held) - len(kept)
-            held = np.concatenate([kept, chunk]) if len(kept) else chunk
+            held = concatenate([kept, chunk]) if len(kept) else chunk
         start = max(0, first - place)
         yield held[start : max(start, end - place)]

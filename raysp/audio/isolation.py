@@ -464,6 +464,7 @@ def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptio
         excerpt.duration is not None,
         excerpt.duration or 0.0,
         options.keep_prefix,
+        options.same_channels,
     )
     return _Request(recording, num_bytes, head, packed)
 

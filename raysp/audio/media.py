@@ -94,6 +94,7 @@ class MediaSource:
             self.channels = self._held.shape[1]
         self.frames = self._claimed_frames()
         self._left = self.frames
+        self._turned: tuple[Frames, int] | None = None
 
     @property
     def claimed_frames(self) -> int | None:
@@ -115,6 +116,19 @@ class MediaSource:
             return UNBOUNDED
         return round(self._stream.duration * self._stream.time_base * self.samplerate)
 
+    @property
+    def has_turned(self) -> bool:
+        """Whether the frames ended where the rate or the number of channels changes."""
+        return self._turned is not None
+
+    def turn(self) -> None:
+        """Go on with another rate or other channels."""
+        assert self._turned is not None
+        self._held, self.samplerate = self._turned
+        self.channels = self._held.shape[1]
+        self._turned = None
+        self.frames = self._left = UNBOUNDED
+
     def seek(self, frame: int) -> int:
         """Return -1: positions are reached by decoding."""
         return -1
@@ -132,9 +146,10 @@ class MediaSource:
         parts, num_held = [self._held], len(self._held)
         error: AudioError | None = None
         try:
-            while num_held < wanted and (found := next(self._decoded, None)) is not None:
+            while num_held < wanted and not self._turned and (found := next(self._decoded, None)) is not None:
                 if (found[0].shape[1], found[1]) != (self.channels, self.samplerate):
-                    raise self._corrupt(f"changes to {found[0].shape[1]} channels at {found[1]} Hz")
+                    self._turned = found
+                    break
                 parts.append(found[0])
                 num_held += len(found[0])
         except AudioError as damage:

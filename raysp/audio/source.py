@@ -1,7 +1,7 @@
 """Open recordings: checked header, and frames in sequential order."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import TYPE_CHECKING, Protocol
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import soundfile
 
 from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
+from raysp.audio.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.media import MediaSource, open_media
+from raysp.audio.streams import Stream, Streams
 from raysp.errors import AudioError
 from raysp.words import count
 
@@ -105,17 +107,22 @@ class Source(soundfile.SoundFile):  # type: ignore[misc]
 class ByteReader:
     """A seekable file over a memoryview. No copies, and no exceptions in libsndfile's callbacks (cffi prints those)."""
 
-    __slots__ = ("_position", "_view", "num_bytes")
+    __slots__ = ("_position", "_view", "num_bytes", "steps_from")
     error = None
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self._position = 0
-        self.num_bytes = len(view)
+        self.num_bytes = self.steps_from = len(view)
+        """`steps_from`: place from which on few bytes are read at once."""
 
     def head(self) -> bytes:
         """Return the first bytes."""
         return bytes(self._view[:HEAD_BYTES])
+
+    def part(self, start: int, end: int) -> "ByteReader":
+        """Return a reader of the bytes between two places."""
+        return ByteReader(self._view[start:end])
 
     def behind(self, prefix: bytes) -> "ByteReader":
         """Return a reader with bytes prepended."""
@@ -135,6 +142,8 @@ class ByteReader:
     def readinto(self, buffer: memoryview) -> int:
         """Copy the next bytes into `buffer`. Returns their number."""
         start = self._position
+        if start + len(buffer) > self.steps_from:
+            buffer = memoryview(buffer)[:STEP_BYTES]
         part = self._view[start : start + len(buffer)]
         num_bytes = len(part)
         if num_bytes == len(buffer):  # the usual case; MPEG headers are read four bytes at a time
@@ -148,15 +157,19 @@ class ByteReader:
 class FileReader:
     """A seekable file over ranges of another, with read-ahead. Its exceptions are stored in `error`, not raised."""
 
-    __slots__ = ("_ahead", "_buffer", "_buffer_start", "_file", "_position", "_prefix", "error", "num_bytes")
+    __slots__ = (
+        *("_ahead", "_buffer", "_buffer_start", "_file", "_position", "_prefix", "_start"),
+        *("error", "num_bytes", "steps_from"),
+    )
 
-    def __init__(self, file: SupportsRead) -> None:
+    def __init__(self, file: SupportsRead, start: int = 0, end: int | None = None) -> None:
         self._file = file
+        self._start = start
         self._prefix = b""
         self._buffer, self._buffer_start, self._position = b"", 0, 0
         self._ahead = FIRST_READ_BYTES
         self.error: Exception | None = None
-        self.num_bytes = file.seek(0, SEEK_END)
+        self.num_bytes = self.steps_from = (file.seek(0, SEEK_END) if end is None else end) - start
 
     def head(self) -> bytes:
         """Return the first bytes.
@@ -165,16 +178,21 @@ class FileReader:
             Exception: the exception of the file.
         """
         first = bytearray(min(HEAD_BYTES, self.num_bytes))
+        self.steps_from = self.num_bytes
         self.readinto(memoryview(first))
         self._position = 0
         if self.error:
             raise self.error
         return bytes(first)
 
+    def part(self, start: int, end: int) -> "FileReader":
+        """Return a reader of the bytes between two places."""
+        return FileReader(self._file, start, end)
+
     def behind(self, prefix: bytes) -> "FileReader":
         """Prepend bytes to this reader and return it."""
         self._prefix = prefix
-        self.num_bytes += len(prefix)
+        self.num_bytes = self.steps_from = self.num_bytes + len(prefix)
         self._buffer = b""
         return self
 
@@ -191,6 +209,8 @@ class FileReader:
 
     def readinto(self, buffer: memoryview) -> int:
         """Copy the next bytes into `buffer`. Returns their number."""
+        if self._position + len(buffer) > self.steps_from:
+            buffer = memoryview(buffer)[:STEP_BYTES]
         done = 0
         while done < len(buffer) and (part := self._next(len(buffer) - done)):
             buffer[done : done + len(part)] = part
@@ -216,7 +236,7 @@ class FileReader:
             self._buffer = self._prefix[self._position :]
             return
         try:
-            self._file.seek(self._position - len(self._prefix), SEEK_SET)
+            self._file.seek(self._start + self._position - len(self._prefix), SEEK_SET)
             self._buffer = self._file.read(min(self._ahead, self.num_bytes - self._position))
         except Exception as error:
             self._buffer, self.error = b"", error
@@ -235,35 +255,56 @@ def read_headers(recordings: Iterable[Recording | None]) -> Iterator[AudioHeader
 
 
 def read_header(audio: Recording | None) -> AudioHeader:
-    """Read the header of a recording, without decoding.
+    """Read the header of a recording, without decoding. Of joined streams it is that of the first one.
 
     Raises:
         AudioError: As `decode`, for errors before the first frame.
     """
-    with open_source(audio) as (_, header):
-        return header
+    reader = open_reader(audio)
+    streams = Streams(reader)
+    with open_stream(reader, streams, streams.at(0, by_header=True)) as opened:
+        return opened.header
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A stream of a recording, opened by a decoder."""
+
+    source: Source | MediaSource
+    header: AudioHeader
+    stream: Stream
+    reader: "Reader"
+    """Reader of the bytes of the stream."""
 
 
 @contextmanager
-def open_source(audio: Recording | None) -> Iterator[tuple[Source | MediaSource, AudioHeader]]:
-    """Open a recording by its content. Errors of a decoder while it is open are raised as `corrupt_audio`.
+def open_stream(whole: "Reader", streams: Streams, stream: Stream) -> Iterator[Opened]:
+    """Open a stream of a recording by its content. Errors of a decoder while it is open are raised as `corrupt_audio`.
 
     Raises:
         AudioError: `no_audio`, `unsupported_format`, `corrupt_audio`, `invalid_audio` or `out_of_memory`.
         Exception: the exception of reading a file, which libsndfile sees as the end of the file.
     """
-    reader = _reader(audio)
+    reader = _part(whole, stream)
+    reader.steps_from = reader.num_bytes
     opening = Opening(reader.head(), reader.num_bytes)
     container = sniff(opening)
     if container is None:
         raise unsupported(opening, "no known audio format")
     try:
-        with (
-            open_media(reader, opening, container)
-            if container in MEDIA
-            else _open(reader, opening, container) as source
-        ):
-            yield source, _check_header(source, opening)
+        with ExitStack() as stack:
+            if container in MEDIA:
+                source: Source | MediaSource = stack.enter_context(open_media(reader, opening, container))
+            else:
+                try:
+                    source = stack.enter_context(_open(reader, opening, container))
+                except AudioError as error:
+                    rebuilt = streams.rebuilt(stream) if error.error_type == "corrupt_audio" else None
+                    if rebuilt is None:
+                        raise
+                    stream, reader = rebuilt, _part(whole, rebuilt)
+                    source = stack.enter_context(_open(reader, opening, container))
+            yield Opened(source, _check_header(source, opening), stream, reader)
     except soundfile.LibsndfileError as error:
         if reader.error:
             raise reader.error from None
@@ -277,7 +318,15 @@ def open_source(audio: Recording | None) -> Iterator[tuple[Source | MediaSource,
         raise reader.error
 
 
-def _reader(audio: Recording | None) -> Reader:
+def _part(whole: "Reader", stream: Stream) -> "Reader":
+    if not stream.head and (stream.start, stream.end) == (0, whole.num_bytes):
+        whole.seek(0)
+        return whole
+    part = whole.part(stream.start, stream.end)
+    return part.behind(stream.head) if stream.head else part
+
+
+def open_reader(audio: Recording | None) -> Reader:
     """Return a reader of a recording, without a copy.
 
     Raises:
@@ -321,6 +370,8 @@ def _open(reader: Reader, opening: Opening, container: str) -> Source:
 def _open_from_the_start(reader: Reader) -> Source:
     reader.seek(0)
     source = Source(reader)
+    if source.format == "FLAC":
+        reader.steps_from = max(0, reader.num_bytes - AHEAD_BYTES)
     if source.format == "MP3":
         source.seek(0)  # as soundfile.read does: mpg123 then starts from the same state, bit for bit
     return source

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from raysp.audio.decoding import Samples
+from raysp.audio.decoding import Samples, concatenate
 
 QUIET_SECONDS = 0.2
 """Length of the stretches whose loudness is compared: longer than the closure of a stop, shorter than a pause."""
@@ -143,7 +143,7 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
         if following is None:
             yield held, True
             return
-        held = np.concatenate([held, following])
+        held = concatenate([held, following])
 
 
 def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
@@ -159,7 +159,7 @@ def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Ite
         if following is None:
             yield held, True
             return
-        held = np.concatenate([held, following])
+        held = concatenate([held, following])
 
 
 def _quiet_point(window: Samples, windowing: Windowing) -> int:

@@ -55,6 +55,7 @@ EXPECTED_ERRORS = {
     "scipy__test-44100Hz-le-1ch-4bytes-early-eof-no-data.wav": "corrupt_audio",
     "made__wav_cut_in_header.wav": "corrupt_audio",
     "made__m4a_no_moov.m4a": "corrupt_audio",
+    "tinytag__alac_file.m4a": "corrupt_audio",  # announces 166 seconds, and is cut before its samples
     # the decoder reports an error in the stream
     "claxon__02947f56c6c14d3d3d756dbeecc06352e66bd18a.flac": "corrupt_audio",
     "claxon__1cc7059cbdac01b75e91eef8e826895cdfbaccca.flac": "corrupt_audio",
@@ -75,6 +76,8 @@ EXPECTED_ERRORS = {
 }
 # soundfile seeks to the end it has just read, which this FLAC does not allow; its frames are all there.
 FRAMES_WITHOUT_SEEKING = {"claxon__non_subset.flac": 4096}
+# soundfile stops at the number of samples in the header, which is too small.
+UNCOUNTED = {"flac-test-files__05_-_wrong_total_number_of_samples.flac": 72991}
 
 
 def manifest(folder: Path) -> list[dict[str, object]]:
@@ -162,6 +165,9 @@ def test_bad_files_give_soundfiles_samples_or_the_right_error_type(shared: Path)
                 continue
             assert entry["expect"] != "reject", name
             samples = decode(audio, sample_rate=16000)
+            if name in UNCOUNTED:
+                assert len(samples) == UNCOUNTED[name]
+                continue
             np.testing.assert_array_equal(as_float32(samples), soundfile_mono(folder / name, 16000), err_msg=name)
 
 

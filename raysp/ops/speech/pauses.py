@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from raysp.audio import Samples
+from raysp.audio.decoding import concatenate
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
 from raysp.ops.labelling import as_float
@@ -257,7 +258,7 @@ class _Recording:
     def samples(self, start: int, end: int) -> Samples:
         """Return a copy of samples that are held."""
         if len(self._held) > 1:
-            self._held = [np.concatenate(self._held)]
+            self._held = [concatenate(self._held)]
         return self._held[0][start - self._begin : end - self._begin].copy()
 
     def forget(self, sample: int, region_end: int | None = None) -> None:
@@ -296,9 +297,9 @@ def _equal_parts(chunks: Iterator[Samples], num_samples: int) -> Iterator[Sample
         held.append(chunk)
         count += len(chunk)
         if count >= num_samples:
-            joined = np.concatenate(held)
+            joined = concatenate(held)
             whole = count - count % num_samples
             yield from np.split(joined[:whole], range(num_samples, whole, num_samples))
             held, count = [joined[whole:].copy()], count - whole
     if count:
-        yield np.concatenate(held)
+        yield concatenate(held)
