@@ -50,6 +50,9 @@ class SileroVAD(nn.Module):
     def from_package(cls) -> Self:
         """Load the weights that the package silero-vad holds, in evaluation mode; the package is not imported.
 
+        They are those of `silero_vad_16k.safetensors`. `silero_vad.load_silero_vad()` runs `silero_vad.jit`, whose
+        weights differ: probabilities of single chunks differ by up to 0.5, and this one misses less speech.
+
         Raises:
             CheckpointError: the package is not installed, or holds other weights.
         """

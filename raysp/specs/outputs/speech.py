@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Speech(Output):
     """Regions of a recording in which there is speech, found by Silero VAD (`raysp[speech]`): column `<name>`.
 
+    The weights are those of the package's safetensors, which differ from those of its program: they miss less speech.
+
     Attributes:
         name: name of the column.
         threshold: probability of speech at which a region begins; it ends 0.15 below.
