@@ -430,6 +430,7 @@ def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
         functions=load_functions(plan.pipeline),
         attempts=attempts,
         hang_seconds=hang_seconds(),
+        carried=plan.corpus.carried,
     )
 
 

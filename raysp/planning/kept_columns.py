@@ -1,15 +1,29 @@
 """Columns that a label shard carries over from its shard."""
 
+from typing import Any
+
 import pyarrow as pa
 
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Piece, Shard, one_line
 from raysp.corpus.sources import read_table
+from raysp.corpus.widening import cast_column
+from raysp.errors import ShardError
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Pipeline
 
 
-def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Table:
-    """Read the columns that a label shard carries over: `id`, then the kept columns, with the source's values."""
+def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried: pa.Schema | None = None) -> pa.Table:
+    """Read the columns that a label shard carries over: `id`, then the kept columns, with the source's values.
+
+    Args:
+        pipeline: the pipeline.
+        shard: the shard.
+        piece: the piece of it.
+        carried: types of the columns in the sink; the others keep the type that they have in the shard.
+
+    Raises:
+        ShardError: the shard is damaged or changed, or a value does not fit the type of its column.
+    """
     source = pipeline.source
     columns = [*([source.id] if source.id else []), *pipeline.kept]
     table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
@@ -19,7 +33,21 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece) -> pa.Ta
         stem = shard.name.removesuffix(".parquet")
         ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
     kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
-    return pa.table({"id": ids, **kept})
+    columns_by_name = {"id": ids, **kept}
+    for field in carried if carried is not None else ():
+        if field.name in columns_by_name:
+            columns_by_name[field.name] = _cast(shard, columns_by_name[field.name], field)
+    return pa.table(columns_by_name)
+
+
+def _cast(shard: Shard, column: "pa.ChunkedArray[Any]", field: "pa.Field[Any]") -> "pa.ChunkedArray[Any]":
+    try:
+        return cast_column(column, field.type)
+    except pa.ArrowException as error:
+        raise ShardError(
+            f"{shard.url}: column {field.name!r} is {column.type}, and the label shards of the sink hold {field.type}: "
+            f"{one_line(error)}. Write the shard again with that type"
+        ) from error
 
 
 def text_columns(pipeline: Pipeline) -> TextColumns | None:

@@ -1,14 +1,15 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysp.corpus.shards import Shard, only_first_rows
 from raysp.errors import PlanError
+from raysp.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.planning.checkpoints import checkpoint_folder, pinned
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.hub_data import of_commit
-from raysp.planning.listing import list_corpus, refuse_listed_sink
+from raysp.planning.listing import Found, list_corpus, refuse_listed_sink
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Corpus, Plan
 from raysp.planning.recordings import refuse_without_recordings
@@ -103,7 +104,15 @@ def _make_plan(
     code = read_code(pipeline)
     stops = stopping.load(sink.store)
     replaceable = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
-    corpus = survey(found, recorded, pipeline, limit_rows=limit_rows, relabel=relabel, replaceable=replaceable)
+    corpus = survey(
+        found,
+        recorded,
+        pipeline,
+        limit_rows=limit_rows,
+        relabel=relabel,
+        replaceable=replaceable,
+        carried=_carried(pipeline, sink, record, found, recorded, relabel=relabel),
+    )
     if record is None and on_surveyed:
         checkpoint_folder(pipeline)  # raises if there is none
         on_surveyed(corpus)
@@ -146,6 +155,26 @@ def _make_plan(
         stage_id,
         stops.number if stops.is_open else 0,
     )
+
+
+def _carried(
+    pipeline: Pipeline,
+    sink: Sink,
+    record: RunRecord | None,
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    *,
+    relabel: bool,
+) -> CarriedTypes:
+    """Return the types of carried-over columns, with those of label shards that stay."""
+    listed = {one.name: (one.num_bytes, one.version) for one in found}
+    stay = [
+        one
+        for one in recorded.values()
+        if not relabel or listed.get(one.name, ()) in ((), (one.num_bytes, one.version))
+    ]
+    types, binding = recorded_types(sink, record if stay else None)
+    return CarriedTypes(pipeline, types, sink.url, binding=binding)
 
 
 def file_id(pipeline: Pipeline) -> str:
@@ -216,6 +245,7 @@ def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bo
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
         is_alone=is_alone,
+        columns=encode(plan.corpus.carried),
     )
     if is_own:
         known.remember(to_json(plan.pipeline))

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.ops.precision import Batching
@@ -52,6 +54,10 @@ class Corpus:
     """Names of the recorded shards, in the order of recording."""
     absent: tuple[AbsentShard, ...] = ()
     """Shards of `unreadable` as the sink records them."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Types of the columns that label shards carry over; columns that no shard with rows has are missing."""
+    widened: tuple[str, ...] = ()
+    """Sentences on carried-over columns whose types differ over the shards."""
 
     def __repr__(self) -> str:
         """Return a text that fits on a screen."""
@@ -262,6 +268,7 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
         found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        found += self.corpus.widened
         if unnamed := self.corpus.unnamed:
             found.append(f"{count(unnamed, 'recording')} without a row in the metadata: their other columns are null")
         if missing := self.corpus.missing:

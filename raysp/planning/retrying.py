@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from raysp.errors import SpecError
+from raysp.planning.carried import decode
 from raysp.planning.checkpoints import pinned
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.places import with_absolute_paths
@@ -93,5 +94,5 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
     todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
     absent = sink.absent()
     unreadable = {one.name: one.reason for one in absent}
-    corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent)
+    corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
     return Plan(pipeline, settings, parts, fingerprint, corpus, frozenset(), todo, resources, code=code)

@@ -10,6 +10,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard, Survey, check_columns, input_id
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.errors import PlanError, ShardError
+from raysp.planning.carried import CarriedTypes
 from raysp.planning.label_shards import label_schema, with_columns
 from raysp.planning.listing import Found
 from raysp.planning.machine import num_cpus
@@ -31,6 +32,7 @@ def survey(
     relabel: bool = False,
     replaceable: Collection[str] = (),
     check: CheckSchema | None = None,
+    carried: CarriedTypes | None = None,
 ) -> Corpus:
     """Read the footers of new shards, check their columns and cut them into pieces.
 
@@ -42,11 +44,12 @@ def survey(
         relabel: treat recorded shards with changed content as new, instead of raising.
         replaceable: names of recorded shards that are treated so even without `relabel`.
         check: further check of the columns of shards with rows, which raises PlanError.
+        carried: receives the types of the columns that label shards carry over.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work, label_schema(found, work.source), check)
+    new_shards = _NewShards(work, label_schema(found, work.source), check, carried)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
@@ -77,6 +80,8 @@ def survey(
         supersedes,
         without_bytes=without_bytes,
         absent=tuple(absent),
+        carried=carried.schema if carried else pa.schema([]),
+        widened=carried.notes if carried else (),
     )
 
 
@@ -127,12 +132,20 @@ class _NewShards:
         work: determines the required columns.
         labels: columns of the label shards beside them.
         check: further check of the columns of shards with rows.
+        carried: receives the types of the columns that label shards carry over.
     """
 
-    def __init__(self, work: Work, labels: pa.Schema, check: "CheckSchema | None" = None) -> None:
+    def __init__(
+        self,
+        work: Work,
+        labels: pa.Schema,
+        check: "CheckSchema | None" = None,
+        carried: CarriedTypes | None = None,
+    ) -> None:
         self._work = work
         self._labels = labels
         self._further_check = check
+        self._carried = carried
         self._columns = source_columns(work)
         own = [name for name in self._columns if name not in labels.names]
         self.reading = Reading(work.source.storage_options, (work.source.audio, *own))
@@ -147,7 +160,7 @@ class _NewShards:
         Raises:
             PlanError: a column is missing or of the wrong type.
         """
-        self._check(one.url, with_columns(surveyed.schema, self._labels), has_rows=surveyed.num_rows > 0)
+        self._check(one, with_columns(surveyed.schema, self._labels), has_rows=surveyed.num_rows > 0)
         source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
@@ -167,12 +180,12 @@ class _NewShards:
             labels_version=one.labels_version,
         )
 
-    def _check(self, url: str, schema: pa.Schema, *, has_rows: bool) -> None:
+    def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:
         """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source = self._work.source
+        source, url = self._work.source, one.url
         try:  # a writer cannot infer types without rows
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
         except ShardError as error:
@@ -182,6 +195,8 @@ class _NewShards:
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         check_types(url, schema, self._work)
+        if self._carried is not None and has_rows:
+            self._carried.add(url, one.kind, schema)
         self._checked[has_rows] = schema
 
 

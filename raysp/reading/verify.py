@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.corpus.sources import kind_of
+from raysp.corpus.widening import cast_column
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.planning.kept_columns import read_source_columns
@@ -92,6 +93,8 @@ class _Checked:
     recordings_gone: int = 0
     ids: list[Ints] = field(default_factory=list)
     """Hashes of the ids."""
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Types of the columns."""
     chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = field(default_factory=list)
     """Ok rows that may be sampled: random number, shard, row, label."""
 
@@ -143,6 +146,7 @@ def verify(
     ids: list[Ints] = []
     chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = []
     rows = 0
+    types: dict[str, tuple[pa.DataType, str]] = {}
     check = _Check(recorded, frozenset(outside), sample, seed)
     for shard, checked in zip(shards, _at_once(check, shards), strict=True):
         differences += [f"{shard.name}: {difference}" for difference in checked.differences]
@@ -150,6 +154,13 @@ def verify(
         if checked.recordings_gone:
             missing.append(f"{shard.name} ({checked.recordings_gone} recordings of its rows)")
         rows += checked.rows
+        for name, kind in checked.types.items():
+            first, there = types.setdefault(name, (kind, shard.name))
+            if first != kind:
+                differences.append(
+                    f"{shard.name}: column {name} is {kind}, in {there} it is {first}, so readers cannot read both; "
+                    "use another sink"
+                )
         ids += checked.ids
         chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
     absent = recorded.sink.absent()
@@ -247,6 +258,7 @@ class _Check:
         drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
         in_order, last = True, -1
         for table in read_labels(self.store, shard):
+            checked.types = {one.name: one.type for one in table.schema}
             rows = _numbers(table)
             in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
             in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
@@ -369,6 +381,10 @@ def _hash(value: object) -> int:
 def _differing(found: pa.Table, source: pa.Table, column: str) -> str:
     """Return a text on the first row in which a carried-over column differs from the source; empty if all agree."""
     ours, theirs = found.column(column), source.column(column)
+    try:
+        theirs = cast_column(theirs, ours.type)
+    except pa.ArrowException:
+        return f"{column} is {ours.type}, in the source it is {theirs.type}"
     if ours.equals(theirs):
         return ""
     pairs = zip(found.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)

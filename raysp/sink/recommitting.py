@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.widening import cast_column
 from raysp.errors import ChangedError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
@@ -143,7 +144,10 @@ def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes)
         for old, end in stretches(labels, rest, first, piece.end):
             if (new := fresh.until(end)) is not None and new.num_rows:
                 stays = pc.invert(pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks()))
-                new = pa.Table.from_arrays(new.columns, schema=old.schema)
+                new = pa.Table.from_arrays(
+                    [cast_column(one, kind) for one, kind in zip(new.columns, old.schema.types, strict=True)],
+                    schema=old.schema,
+                )
                 old = in_order(pa.concat_tables([old.filter(stays), new]))
             yield old
             first = end

@@ -87,6 +87,8 @@ class RunRecord:
     """Folder that label shards are named relative to; None in older sinks."""
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     """Values of "auto" settings, resolved by the first plan; empty in older sinks."""
+    columns: str = ""
+    """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in older sinks."""
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -134,6 +136,7 @@ def begin(
     resolved: Resolved | None = None,
     replaces_record: bool = False,
     is_alone: bool = True,
+    columns: str = "",
 ) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
@@ -141,7 +144,8 @@ def begin(
 
     With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
     and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
-    by the plan; None if nothing was listed. `resolved` is kept from the first plan, or from the first plan that
+    by the plan; None if nothing was listed. `columns` are the types of carried-over columns; empty if they are unknown.
+    `resolved` is kept from the first plan, or from the first plan that
     relabels with another pipeline. A run that is not `is_alone` has a file of its own unless it creates the record, so
     that it never overwrites the entry of a run that begins at the same time.
 
@@ -149,7 +153,7 @@ def begin(
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
     """
     settings = asdict(resolved) if resolved else {}
-    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings)
+    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings, columns)
     if store.create(layout.RUN, _encode(made)):
         return made
     recorded = load(store)
@@ -172,7 +176,9 @@ def begin(
         recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     pipeline = _latest(recorded.pipeline, pipeline)
-    extended = replace(recorded, pipeline=pipeline, runs=known_runs, root=root or recorded.root)
+    extended = replace(
+        recorded, pipeline=pipeline, runs=known_runs, root=root or recorded.root, columns=columns or recorded.columns
+    )
     if extended != before:
         store.replace(layout.RUN, _encode(extended))
     return extended
@@ -320,6 +326,7 @@ def _encode(record: RunRecord) -> bytes:
         "file_parts": json.dumps(record.file_parts),
         "root": json.dumps(record.root),
         "settings": json.dumps(record.settings),
+        "columns": json.dumps(record.columns),
         "runs": f"[\n  {runs}\n ]",
     }
     lines = (f' "{name}": {value}' for name, value in values.items())

@@ -64,7 +64,18 @@ def test_a_damaged_entry_of_a_run_is_named(store):
 def test_the_record_is_plain_json_with_its_schema_version_first(store):
     begin(store)
     found = json.loads(store.read(layout.RUN))
-    keys = ["schema_version", "created", "pipeline", "fingerprint", "parts", "file_parts", "root", "settings", "runs"]
+    keys = [
+        "schema_version",
+        "created",
+        "pipeline",
+        "fingerprint",
+        "parts",
+        "file_parts",
+        "root",
+        "settings",
+        "columns",
+        "runs",
+    ]
     assert list(found) == keys
 
 

@@ -45,7 +45,7 @@ def commit_shard(
             store,
             shard,
             fingerprint=job.fingerprint,
-            source_columns=lambda piece: read_source_columns(job.pipeline, shard, piece),
+            source_columns=lambda piece: read_source_columns(job.pipeline, shard, piece, job.carried),
             output_schema=job.output_schema,
             rows=sink.rows,
             compression=sink.compression,

@@ -3,7 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import pyarrow as pa
 
@@ -37,6 +37,8 @@ class Job:
     """Client of the ledger, to which workers report starts and ends of work."""
     hang_seconds: float
     """Time after which a single operation of a worker counts as hung; 0: no limit."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Types of the columns that label shards carry over."""
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""

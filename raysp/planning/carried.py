@@ -1,0 +1,134 @@
+"""Types of the columns that label shards carry over: one type a column for all shards of a sink."""
+
+import base64
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.corpus.shards import refuse_ray_types
+from raysp.corpus.views import schema_without_views
+from raysp.corpus.widening import common_type, common_type_in_json
+from raysp.errors import PlanError
+from raysp.sink.run_record import RunRecord
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Pipeline
+
+IN_JSON = frozenset({"manifest", "tar", "shar", "folder"})
+"""Kinds of sources whose values are JSON or text, with types that follow the values of each shard."""
+
+
+class CarriedTypes:
+    """Types of the columns that a pipeline carries over or reads, as far as its shards were seen.
+
+    Args:
+        pipeline: the pipeline.
+        recorded: types of the label shards that the sink holds.
+        sink: url of the sink.
+        binding: whether `recorded` may not be widened.
+    """
+
+    def __init__(self, pipeline: Pipeline, recorded: pa.Schema, sink: str, *, binding: bool) -> None:
+        source = pipeline.source
+        self._carried = {**({"id": source.id} if source.id else {}), **{name: name for name in pipeline.kept}}
+        self._reads = frozenset(pipeline.reads) - {source.audio}
+        self._columns = tuple(dict.fromkeys((*self._carried.values(), *self._reads)))
+        self._recorded, self._sink, self._binding = recorded, sink, binding
+        self._types: dict[str, pa.DataType] = {}
+        self._first: dict[str, str] = {}
+        self._widened: dict[str, tuple[pa.DataType, pa.DataType, str]] = {}
+        for name, column in self._carried.items():
+            if name in recorded.names:
+                self._types[column], self._first[column] = recorded.field(name).type, ""
+
+    def add(self, url: str, kind: str, schema: pa.Schema) -> None:
+        """Add the types of a shard with rows.
+
+        Raises:
+            PlanError: a column has a type that no type holds together with those of other shards.
+        """
+        for column in self._columns:
+            if (place := schema.get_field_index(column)) < 0:
+                continue
+            found = schema.field(place).type
+            before = self._types.setdefault(column, found)
+            self._first.setdefault(column, url)
+            if before != found:
+                self._widen(column, before, found, url, kind)
+
+    def _widen(self, column: str, before: pa.DataType, found: pa.DataType, url: str, kind: str) -> None:
+        as_text = kind in IN_JSON and column not in self._reads
+        common = common_type_in_json(before, found) if as_text else common_type(before, found)
+        first = self._first[column]
+        is_recorded = self._binding and column in self._carried.values() and not first
+        if common is None or (is_recorded and common != before):
+            raise PlanError(self._refusal(column, before, found, first, url))
+        self._types[column] = common
+        self._widened.setdefault(column, (before, found, url))
+
+    def _refusal(self, column: str, before: pa.DataType, found: pa.DataType, first: str, url: str) -> str:
+        if first:
+            return (
+                f"{url}: column {column!r} is {found}, in {first} it is {before}; expected types that one type holds, "
+                "since readers read all label shards with one type a column. Write one of the shards again with the "
+                "type of the other, or exclude one from source.url"
+            )
+        return (
+            f"{url}: column {column!r} is {found}; the label shards of {self._sink} hold {before}, and readers read "
+            "all of them with one type a column. Write the shard again with that type, or label it into another sink"
+        )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Types of the columns of label shards; columns that no shard with rows has are missing."""
+        known = {name: self._types[column] for name, column in self._carried.items() if column in self._types}
+        return pa.schema([*known.items()])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the columns whose types differ, for users."""
+        return tuple(
+            f"column {column!r} is {before} in {self._first[column] or self._sink} and {found} in {url}: label shards "
+            f"hold {self._types[column]}"
+            for column, (before, found, url) in self._widened.items()
+            if column in self._carried.values()
+        )
+
+
+def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, bool]:
+    """Return the types of the label shards of a sink, and whether there are any label shards.
+
+    Sinks of earlier versions do not record the types; they are those of the first label shard.
+
+    Args:
+        sink: the sink.
+        record: its record; None: there is none, or none of its label shards stays.
+    """
+    if record is None:
+        return pa.schema([]), False
+    first = next(sink.label_shards(), None)
+    if record.columns or first is None:
+        return decode(record.columns), first is not None
+    with sink.store.open(first) as file:
+        schema = schema_without_views(pq.read_schema(file).remove_metadata())
+    return schema, True
+
+
+def encode(schema: pa.Schema) -> str:
+    """Return a schema as text for the record of a sink."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode() if len(schema) else ""
+
+
+def decode(columns: str) -> pa.Schema:
+    """Return the recorded schema; empty if none is recorded.
+
+    Raises:
+        PlanError: it cannot be read.
+    """
+    if not columns:
+        return pa.schema([])
+    try:
+        raw = base64.b64decode(columns)
+        refuse_ray_types("its recorded columns", raw)
+        return pa.ipc.read_schema(pa.py_buffer(raw))
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise PlanError(f"the recorded columns of the sink are damaged ({error}). Use another sink") from None
