@@ -145,7 +145,7 @@ def finetune(
             check_shared(sink, plan.recipe, training_places(plan))
         stack.callback(close_decoder)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
-        if restart:
+        if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
             _remove(store)
         decoder = process_decoder()
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
@@ -181,7 +181,7 @@ def finetune(
 def _remove(store: Store) -> None:
     """Remove what earlier runs left, but not the exported checkpoint, which may be in use."""
     training_record.remove(store)
-    if store.stat(exports.CONFIG) is not None:
+    if exports.Export.load(store) is not None:
         logger.warning(
             "%s: the checkpoint of the earlier training stays until this training is done and replaces it", store.url
         )

@@ -5,8 +5,8 @@ weights, are first replaced by a note that is neither, and they are put last. A 
 a folder that does not load. The notes are not removals: a suspended process would not notice that a file was removed
 and made again, but it notices another version.
 
-The record of the checkpoint, `.raysp/export.json`, is written first. It says of which training the files are, and with
-which sizes they are whole.
+The record of the checkpoint, `.raysp/export.json`, is written after the notes. It says of which training the files
+are, and with which sizes they are whole.
 """
 
 import hashlib
@@ -97,11 +97,12 @@ def publish(
     before = Export.load(store)
     earlier = {*before.files, *before.earlier, *WEIGHTS} if before else {*WEIGHTS}
     others = sorted(earlier - {*files})
-    record = Export(fingerprint, state, epoch, dict(files), others)
-    store.replace(EXPORT, json.dumps(asdict(record)).encode())
     for name in (CONFIG, *WEIGHTS):
         if name in files or store.stat(name) is not None:
             store.replace(name, NOTE)
+    # After the notes: files of another training may have the same sizes.
+    record = Export(fingerprint, state, epoch, dict(files), others)
+    store.replace(EXPORT, json.dumps(asdict(record)).encode())
     for name in sorted({*files} - {*last}):
         put(name)
     for name in others:

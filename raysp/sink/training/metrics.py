@@ -5,6 +5,7 @@ earlier step writes lines for the same steps again. The later run counts.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -14,6 +15,8 @@ from raysp.sink.training import record
 from raysp.storage.store import Store
 
 METRICS = ".raysp/metrics/"
+
+_STEPS_OF_FILE = re.compile(r"-\d+(-\d{9})?\.jsonl$")
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,17 @@ class MetricsLog:
         self._lines.append(json.dumps(asdict(step)))
 
     def write(self) -> None:
-        """Write the steps since the last call; a file of the same run with the same first step is replaced.
+        """Write the steps since the last call; a file of the same run and steps stays.
 
         Raises:
             StoreError: they cannot be written; the next call writes them.
         """
         if not self._lines:
             return
-        first = json.loads(self._lines[0])["done"]
+        first, last = (json.loads(line)["done"] for line in (self._lines[0], self._lines[-1]))
         content = "".join(f"{one}\n" for one in self._lines)
-        self.store.replace(f"{METRICS}{self.run_id}-{first:09}.jsonl", content.encode())
+        # Workers of a run that were started again may commit other steps: a file of theirs never replaces another one.
+        self.store.create(f"{METRICS}{self.run_id}-{first:09}-{last:09}.jsonl", content.encode())
         self._lines.clear()
 
 
@@ -134,7 +138,8 @@ def _paths(store: Store) -> list[str]:
 
 
 def _run_of(path: str) -> str:
-    return path.removeprefix(METRICS).rpartition("-")[0]
+    """Return the id of the run of a file; those of older versions name the first step alone."""
+    return _STEPS_OF_FILE.sub("", path.removeprefix(METRICS))
 
 
 def _read(store: Store, path: str) -> dict[int, StepMetrics]:

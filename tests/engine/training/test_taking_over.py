@@ -145,3 +145,14 @@ def test_a_restart_says_that_the_checkpoint_stays_and_replaces_it_when_it_is_don
     assert raysp.status(str(sink)).steps_exported is None
     finetune(changed)
     assert json.loads((sink / "metrics.json").read_text())["fingerprint"] == finetune(changed).fingerprint
+
+
+def test_a_training_begins_anew_after_a_restart_that_was_killed(words, tiny, tmp_path):
+    """The record is removed first, so what was not removed yet has no record."""
+    recipe, store = again(words, tiny, tmp_path / "out"), LocalStore(tmp_path / "out")
+    finetune(recipe)
+    store.delete(record.RECIPE)
+    changed = dataclasses.replace(recipe, seed=1)
+    finetune(changed, should_stop=steps_until(2))
+    assert [step.done for step in metrics.load(store)] == [1, 2]
+    assert steps.newest(store, 9, until=100) == [2]
