@@ -48,6 +48,9 @@ INT16_SUBTYPES = frozenset(
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 # A seek in these gives the same frames as decoding up to the position, bit for bit. In predictive codecs it does not.
 SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+CANCELLED_SHARE, SILENT_POWER = 1e-4, 1e-9
+"""Channels whose mean has less than this share of their power (-40 dB) cancel each other, unless they are silent (-90
+dBFS). Of n independent channels it has 1/n."""
 ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
 """Formats of which the end of a stream is known once it is decoded."""
 
@@ -257,6 +260,13 @@ class Decoding:
             if header.sample_rate != options.sample_rate and header.subtype not in FINITE_SUBTYPES:
                 _check_finite(samples, header)  # resampling may overflow though its input is finite
             yield samples
+        if ending.cancels:
+            raise AudioError(
+                "invalid_audio",
+                f"{count(header.channels, 'channel')} that cancel each other: their mean is {ending.decibels:.0f} dB "
+                "below them, as of a microphone whose wires are swapped; label one by Decode(channel=0), or each by "
+                'channel="each"',
+            )
         self.offset = 0.0
         self.seconds += ending.num_frames / header.sample_rate
         if self.duration is not None:
@@ -286,6 +296,8 @@ class Decoding:
             if len(frames) < num_wanted // 2:
                 frames = frames.copy()  # a view would keep the buffer that the header's claim sized
             samples = _mix(frames, self.options.channel)
+            if self.options.channel == "mean" and header.channels > 1:
+                ending.compare(samples, frames)
             if header.subtype not in FINITE_SUBTYPES:
                 samples = self._finite(samples, header)
                 is_last = is_last or self.damage is not None
@@ -343,6 +355,27 @@ class _Ending:
 
     num_frames: int = 0
     following: Stream | None = None
+    mixed: float = 0.0
+    """Sum of the squares of the mean of the channels."""
+    unmixed: float = 0.0
+    """Mean over the channels of the sums of their squares."""
+
+    def compare(self, samples: Samples, frames: Samples) -> None:
+        """Add the squares of some frames, and of the mean of their channels."""
+        flat = frames.reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):  # huge values cancel nothing, and are checked afterwards
+            self.mixed += float(np.dot(samples, samples))
+            self.unmixed += float(np.dot(flat, flat)) / frames.shape[1]
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels are not silent, and their mean nearly is."""
+        return self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed
+
+    @property
+    def decibels(self) -> float:
+        """Level of the channels above that of their mean, at most that of float32."""
+        return 10 * math.log10(self.unmixed / max(self.mixed, 1e-15 * self.unmixed))
 
 
 class _Open:

@@ -142,6 +142,12 @@ def test_int16_is_the_float32_decode_bit_for_bit(samples, subtype):
     assert (found / np.float32(32768)).tobytes() == whole.tobytes()
 
 
+def cancel(frames):
+    """Return whether the mean of channels is far below them; near the limit either is right."""
+    with np.errstate(over="ignore"):
+        return (frames.mean(1, dtype=np.float64) ** 2).sum() < 1.1e-4 * (frames.astype(np.float64) ** 2).mean(1).sum()
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(*[st.floats(-(2.0**127), 2.0**127, width=32)] * 2), min_size=1, max_size=50))
@@ -150,10 +156,43 @@ def test_the_mean_of_two_is_numpys(pairs):
     with np.errstate(over="ignore", invalid="ignore"):
         expected = samples.mean(axis=1, dtype=np.float32)
         audio = encode(samples, 16000, "WAV", "FLOAT")
-        if np.isfinite(expected).all():
+        if np.isfinite(expected).all() and not cancel(samples):
             np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
-        else:
+        elif not np.isfinite(expected).all():
             assert error_type(audio) == "invalid_audio"
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF"])
+@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
+@pytest.mark.parametrize("sample_rate", [8000, 16000])
+def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
+    container, chunk_samples, sample_rate, monkeypatch
+):
+    monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", chunk_samples)
+    one = noise(20_000)
+    audio = encode(np.stack([one, -one], 1), 16_000, container)
+    with pytest.raises(AudioError, match=r"2 channels that cancel each other: .* Decode\(channel=0\)") as caught:
+        decode(audio, sample_rate=sample_rate)
+    assert caught.value.error_type == "invalid_audio"
+    assert len(decode(audio, sample_rate=sample_rate, channel=1)) == len(one) * sample_rate // 16_000
+    with pytest.raises(AudioError, match=r"stream 2, at byte .*: 2 channels that cancel"):
+        decode(encode(one, 16_000, container) + audio, sample_rate=sample_rate)
+
+
+def test_channels_that_do_not_cancel_each_other_are_mixed():
+    one, other = noise(20_000), noise(20_000, seed=1)
+    for channels in (
+        [one, other],
+        [one, np.zeros_like(one)],
+        [one, (-0.97 * one).astype(np.int16)],
+        [np.zeros_like(one)] * 2,
+        [one, -one, other],
+        [one, *([np.zeros_like(one)] * 31)],
+        [np.ones_like(one), -np.ones_like(one)],  # one step of 16 bits is silence
+    ):
+        frames = np.stack(channels, 1)
+        expected = frames.astype(np.float32).mean(1) / np.float32(32768)
+        np.testing.assert_allclose(decode(encode(frames), sample_rate=16000), expected, atol=1e-7)
 
 
 def test_a_channel_can_be_chosen():
