@@ -1,10 +1,13 @@
 """The recordings of a piece: bytes in the table, or files given by its paths."""
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -24,6 +27,8 @@ AHEAD_BYTES = 32 * 1024 * 1024
 AT_ONCE = 8
 """Files opened concurrently."""
 MOST_AHEAD = 64
+
+DIGEST_BYTES = 16
 
 Found = memoryview | SupportsRead | AudioError
 
@@ -159,3 +164,33 @@ class Recordings:
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
     """Return the value of a dictionary scalar; other scalars unchanged."""
     return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
+
+
+def content_digests(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterator[bytes]:
+    """Yield a digest of each recording: of an embedded one's bytes, or of a file's size, beginning and end.
+
+    Modification times do not count. Recordings that cannot be read have the digest of no bytes, as have files outside
+    this machine's disks: reading them would cost requests.
+
+    Args:
+        rows: rows with the column of recordings.
+        audio: its name.
+        root: folder of paths; None: paths are not allowed.
+    """
+    recordings = Recordings(rows, audio, root if root is not None and root.real else None)
+    for index in range(rows.num_rows):
+        digest = blake2b(digest_size=DIGEST_BYTES)
+        with contextlib.suppress(AudioError):
+            found = recordings.get(index)
+            for part in (found,) if isinstance(found, memoryview) else _ends(found):
+                digest.update(part)
+        yield digest.digest()
+
+
+def _ends(file: SupportsRead) -> Iterator[bytes]:
+    """Yield the size of a file, and its first and last bytes."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    yield num_bytes.to_bytes(8, "little")
+    for place in (0, max(0, num_bytes - HEAD_BYTES)):
+        file.seek(place, os.SEEK_SET)
+        yield file.read(HEAD_BYTES)

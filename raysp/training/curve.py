@@ -92,4 +92,5 @@ def recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | N
         classes=comparison.classes,
         loss=evaluated.loss,
         normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
+        measure=evaluated.measure,
     )

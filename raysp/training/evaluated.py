@@ -1,9 +1,14 @@
 """Result of an evaluation during a training."""
 
+import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysp.evaluation.scores import HIGHER_IS_BETTER, Comparison
+
+ROWS = ", rows "
+"""Between the rule of a measure and the digest of its rows."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,34 @@ class Evaluated:
     """Metrics with their intervals, groups and worst rows; None on all workers but the first."""
     failed: int
     """Rows that could not be decoded, are too long or too short, or have another number of frames than classes."""
+    num_rows: int
+    """Rows that were evaluated."""
+    measure: str
+    """How `value` was measured: values of another measure do not compare with it."""
     rows: tuple[str, ...] = ()
     """Names, such as "a.parquet:7", of the worst rows of the comparison, in their order."""
+
+
+def rule_of(metric: str, normalisation: str) -> str:
+    """Return a metric with the normalisation of the texts that it compares, as text."""
+    return f"{metric}, texts normalised by {normalisation!r}" if metric in ("wer", "cer") else metric
+
+
+def measure_of(rule: str, rows: Iterable[bytes]) -> str:
+    """Return how a value is measured, as text.
+
+    Args:
+        rule: as `rule_of` returns it.
+        rows: digests of the evaluated rows, with their references, in order.
+    """
+    return f"{rule}{ROWS}{hashlib.sha256(b''.join(rows)).hexdigest()[:16]}"
 
 
 def comparable(metric: str, value: float | None) -> float | None:
     """Return a value of which lower is better from that of a metric, or the metric from such a value.
 
-    Infinity, which is the best value if no evaluation defines the metric, becomes None.
+    Infinity and NaN become None.
     """
-    if value is not None and math.isinf(value):
+    if value is not None and not math.isfinite(value):
         return None
     return -value if value is not None and HIGHER_IS_BETTER.get(metric, False) else value

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,12 +12,13 @@ from raysp import assembly
 from raysp.corpus.shards import Piece
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import SECONDS, Columns, Key
+from raysp.ops.recordings import content_digests
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
 from raysp.text.targets import Target
 from raysp.training.batches import MicroBatch, Objective
-from raysp.training.evaluated import Evaluated, comparable
+from raysp.training.evaluated import Evaluated, comparable, measure_of, rule_of
 from raysp.training.indexing import read_batches, values_of
 from raysp.training.loop import Workers
 from raysp.training.tasks.class_targets import OTHER_FRAMES
@@ -43,6 +45,8 @@ class Predicted(NamedTuple):
     prediction: Prediction
     seconds: float
     groups: tuple[Key, ...]
+    digest: bytes
+    """Of the recording and the reference."""
 
 
 class _Row(NamedTuple):
@@ -51,6 +55,7 @@ class _Row(NamedTuple):
     target: Target
     groups: tuple[Key, ...]
     wave: np.ndarray
+    digest: bytes
 
 
 class _Read(NamedTuple):
@@ -123,9 +128,11 @@ class Evaluator:
         value = loss if best == "loss" else comparison.scores.metrics[best].value
         places = [rows[one.index].place for one in comparison.worst]
         worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
-        return Evaluated(
-            comparable(best, value), loss, comparison if is_first else None, failed, worst if is_first else ()
-        )
+        measure = measure_of(rule_of(best, self.evaluation.normalise), (row.digest for row in rows))
+        value = comparable(best, value)
+        if not is_first:
+            return Evaluated(value, loss, None, failed, len(rows), measure)
+        return Evaluated(value, loss, comparison, failed, len(rows), measure, worst)
 
     def _own(self) -> list[Predicted]:
         """Predict this worker's rows. All meet every few seconds, since none waits for another without end."""
@@ -162,7 +169,7 @@ class Evaluator:
         for row, found in zip(rows, self.task.predict(self.objective, batch), strict=True):
             seconds = len(row.wave) / self.plan.checkpoint.sample_rate
             prediction = found._replace(loss=None) if row.target.reason else found
-            yield Predicted(row.place, row.reference, prediction, seconds, row.groups)
+            yield Predicted(row.place, row.reference, prediction, seconds, row.groups, row.digest)
 
     def _slices(self, number: int, piece: Piece) -> Iterator[Iterator[_Row]]:
         """Yield slices of a piece; each yields its rows with a reference, as far as they can be predicted."""
@@ -177,7 +184,9 @@ class Evaluator:
     def _decoded(self, read: _Read, kept: Sequence[int]) -> Iterator[_Row]:
         checkpoint, shard = self.plan.checkpoint, self.shards[read.shard]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        for block, _ in op(read.table.take(kept), 0):
+        table = read.table.take(kept)
+        digests = [*content_digests(table, self.evaluation.source.audio, op.root)]
+        for block, _ in op(table, 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
                     self.failed += 1
@@ -190,7 +199,8 @@ class Evaluator:
                 reference = self.task.reference(read.values[index])
                 assert reference is not None
                 groups = tuple(column[index] for column in read.columns)
-                yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave)
+                digest = digests[row_status.row] + sha256(reference.encode(errors="surrogatepass")).digest()
+                yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave, digest)
 
 
 def _extend(rows: list[Predicted], batches: Iterator[list[Predicted]], *, seconds: float) -> bool:

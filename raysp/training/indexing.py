@@ -12,6 +12,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
 from raysp.models.summary import CheckpointSummary
+from raysp.ops.recordings import content_digests
 from raysp.ops.rows import OK, RowStatus
 from raysp.sink.training.index_record import TRAINED, ShardIndex
 from raysp.specs.pipeline import Work
@@ -55,17 +56,28 @@ def index_shard(
     seconds: list[float] = []
     num_labels: list[int] = []
     reasons: list[str] = []
-    trained_on = hashlib.sha256()
+    trained_on, recordings = hashlib.sha256(), hashlib.sha256()
     op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
     for table, statuses in _measured(recipe, shard, op):
-        for row_status, value in zip(statuses, values_of(recipe, table), strict=True):
+        digests = _digests(recipe, shard, table, op)
+        for row_status, value, digest in zip(statuses, values_of(recipe, table), digests, strict=True):
             labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
             num_labels.append(labels)
             reasons.append(reason)
             if reason == TRAINED:
                 trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
-    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, trained_on.hexdigest()[:16])
+                recordings.update(digest)
+    hashes = trained_on.hexdigest()[:16], recordings.hexdigest()[:16]
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes)
+
+
+def _digests(recipe: Finetune, shard: Shard, table: pa.Table, op: "Decoding") -> Iterator[bytes]:
+    """Yield a digest of each recording; of the shard's version if recordings are not read, since labels are known."""
+    if recipe.source.audio in table.column_names:
+        yield from content_digests(table, recipe.source.audio, op.root)
+    else:
+        yield from [shard.input_id.encode()] * table.num_rows
 
 
 def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[pa.Table, list[RowStatus]]]:

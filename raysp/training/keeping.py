@@ -96,6 +96,7 @@ class Keeper:
         num_workers: int,
         metrics: Mapping[str, float],
         best: int | None,
+        measure: str = "",
     ) -> None:
         """Begin to commit a step in a thread; the commit before it is waited for.
 
@@ -106,6 +107,7 @@ class Keeper:
             num_workers: workers that took part in the step.
             metrics: last values by name.
             best: updates at the best evaluation, whose commit stays; None: there was none.
+            measure: how its value was measured.
         """
         self.end()
         self.start()
@@ -120,6 +122,7 @@ class Keeper:
             num_workers=num_workers,
             metrics=metrics,
             epoch=self.epoch,
+            measure=measure,
         )
         self._running = self._thread.submit(_recorded, self.curve.take() if self.curve else None, commit)
 

@@ -1,6 +1,7 @@
 """A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,20 +11,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from raysp.errors import RunError
+from raysp.errors import ChangedError, RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.sink.training import steps
 from raysp.sink.training.metrics import StepMetrics
-from raysp.sink.training.steps import Position
+from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
 from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
-from raysp.training.evaluated import Evaluated
+from raysp.training.evaluated import ROWS, Evaluated
 from raysp.training.keeping import Keeper
 from raysp.training.loop import Training, Update
 from raysp.training.optimizing import Group
 from raysp.training.schedules import Shape, factor
+from raysp.words import count
+
+logger = logging.getLogger(__name__)
 
 MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
 """Files of a committed step; the last one if there is a moving average."""
@@ -142,11 +146,13 @@ class Evaluations:
         every: steps between evaluations; the last step is evaluated too.
         patience: evaluations without a better one after which the training ends; None: it does not.
         run: evaluates the current weights; all workers call it at the same step.
+        rule: metric and normalisation by which weights are compared, as `rule_of` returns them.
     """
 
     every: int
     patience: int | None
     run: Callable[[], Evaluated]
+    rule: str
 
 
 @dataclass(frozen=True)
@@ -156,19 +162,29 @@ class Best:
     Attributes:
         value: of the metric; lower is better.
         done: updates of its weights.
+        measure: how it was measured (see `Evaluated`).
         misses: evaluations since.
     """
 
     value: float
     done: int
+    measure: str
     misses: int = 0
 
     @classmethod
-    def read(cls, metrics: Mapping[str, float]) -> "Best | None":
-        """Return what `metrics` has written; None if there was no evaluation."""
+    def read(cls, step: CommittedStep) -> "Best | None":
+        """Return what a commit holds; None if there was no evaluation."""
+        metrics = step.metrics
         if "best" not in metrics:
             return None
-        return cls(metrics["best"], int(metrics["best_done"]), int(metrics["best_misses"]))
+        return cls(metrics["best"], int(metrics["best_done"]), step.measure, int(metrics["best_misses"]))
+
+    def and_then(self, evaluated: Evaluated, done: int) -> "Best":
+        """Return the best of this one and a later evaluation, which begins anew if it was measured otherwise."""
+        assert evaluated.value is not None
+        if evaluated.measure == self.measure and evaluated.value >= self.value:
+            return replace(self, misses=self.misses + 1)
+        return Best(evaluated.value, done, evaluated.measure)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -259,6 +275,7 @@ class Session:
 
         Raises:
             RunError: it was made with another recipe, or over other rows.
+            ChangedError: the recipe has no evaluation any more, or the training is done with another one.
         """
         step = steps.latest(store, checks=True)
         if step is None:
@@ -277,7 +294,20 @@ class Session:
             with steps.local_file(store, step, AVERAGE) as file:
                 self.average.load(file)
         self.position, self._resumed = step.position, step.position.done
-        self.best = Best.read(step.metrics)
+        self.best = Best.read(step)
+        if self.best is not None:
+            self._refuse_another_rule(store, self.best)
+
+    def _refuse_another_rule(self, store: Store, best: Best) -> None:
+        """Raise if the best step was chosen by an evaluation that the recipe does not have, and will not be again."""
+        found, expected = best.measure.partition(ROWS)[0], self.evaluations.rule if self.evaluations else "none"
+        if expected != (found or expected) and (self.is_done or self.evaluations is None):
+            raise ChangedError(
+                f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {found}; "
+                f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or begin anew with "
+                "--restart",
+                (f"`evaluation` was {found!r}, now {expected!r}",),
+            )
 
     def load_result(self, store: Store, average: int = 0, every: int = 1) -> None:
         """Load the weights that a training ends with, in place of the last ones.
@@ -364,9 +394,9 @@ class Session:
             self.average.update()
         after = Position(before.done + 1, before.epoch, before.step + 1)
         self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
-        self._is_whole = True
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         evaluated = self._evaluate()
+        self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
         audio_seconds = self._audio_seconds(window, step)
         report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
         if self.keeper:
@@ -388,11 +418,19 @@ class Session:
         if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
             return None
         with self.average.applied() if self.average else contextlib.nullcontext():
-            evaluated, best = evaluations.run(), self.best
-        if best is None or (evaluated.value is not None and evaluated.value < best.value):
-            self.best = Best(float("inf") if evaluated.value is None else evaluated.value, done)
-        else:
-            self.best = replace(best, misses=best.misses + 1)
+            evaluated = evaluations.run()
+        if evaluated.value is None:
+            raise RunError(_without_value(done, evaluated))
+        if self.best is not None and self.best.measure != evaluated.measure:
+            logger.warning(
+                "step %d: evaluations are measured otherwise than before (%s; before: %s), so the best one is chosen "
+                "from this one on",
+                done,
+                evaluated.measure,
+                self.best.measure or "unknown",
+            )
+        first = Best(evaluated.value, done, evaluated.measure)
+        self.best = self.best.and_then(evaluated, done) if self.best else first
         return evaluated
 
     def _audio_seconds(self, window: Window, step: int) -> float:
@@ -450,6 +488,7 @@ class Session:
             num_workers=training.workers.count,
             metrics={**metrics, **(self.best.metrics if self.best else {})},
             best=self.best.done if self.best else None,
+            measure=self.best.measure if self.best else "",
         )
 
     def _finish(self) -> None:
@@ -462,6 +501,16 @@ class Session:
                     self.keeper.end()
         finally:
             self._threads.shutdown()
+
+
+def _without_value(done: int, evaluated: Evaluated) -> str:
+    """Return the message of an evaluation whose metric has no value."""
+    return (
+        f"step {done}: the evaluation has no finite value of its metric ({evaluated.measure}): "
+        f"{count(evaluated.num_rows, 'row')} evaluated, {count(evaluated.failed, 'row')} that could not be decoded, or "
+        "of a length that does not fit. Expected rows with references that define it: check evaluation.source, its "
+        "column and recordings, or choose another evaluation.best; the training continues from its last committed step"
+    )
 
 
 def _micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:

@@ -10,6 +10,7 @@ from raysp.training.augmenting import AugmentedRows, Speeds, augmentations_of, s
 from raysp.training.averaging import MovingAverage
 from raysp.training.batches import Objective
 from raysp.training.curve import Curve
+from raysp.training.evaluated import rule_of
 from raysp.training.evaluating import Evaluator
 from raysp.training.keeping import Keeper, RunOfSink
 from raysp.training.loop import OneWorker, Training, Workers
@@ -121,7 +122,7 @@ def _evaluations(
     if evaluation is None:
         return None
     run = Evaluator(plan, evaluation, objective, prepared.task, workers, decoder)
-    return Evaluations(evaluation.every, evaluation.patience, run)
+    return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
 
 
 def course_of(schedule: Schedule) -> Course:

@@ -263,7 +263,8 @@ def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRe
     """Record the run, and return it with the record of the training."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
-    parts = {**prepared.parts, training_record.CORPUS: corpus}
+    of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
+    parts = {**prepared.parts, **of_rows}
     recipe = to_json(prepared.plan.recipe)
     record = training_record.begin(
         store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts, epoch=store.epoch

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -49,6 +50,8 @@ class StepEvaluation:
     """Mean loss of the evaluated rows."""
     normalisation: str | None = None
     """Name of the normalisation of both texts."""
+    measure: str = ""
+    """How the value of `metric` was measured; those of other measures do not compare with it."""
 
     @property
     def metrics(self) -> dict[str, Estimate]:
@@ -99,14 +102,18 @@ def load(store: Store) -> dict[int, StepEvaluation]:
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
     """Return the step with the best value of a metric; the first of equal ones. None if there is no finite value.
 
+    Only the last evaluations that were measured alike count.
+
     Args:
         evaluations: evaluations by step.
         metric: name of the metric; None: that which decides in the last evaluation.
     """
     if not evaluations:
         return None
-    metric = metric or evaluations[max(evaluations)].metric
-    found = {done: one.metrics.get(metric, Estimate(None)).value for done, one in evaluations.items()}
+    last = evaluations[max(evaluations)]
+    metric = metric or last.metric
+    alike = takewhile(lambda done: evaluations[done].measure == last.measure, sorted(evaluations, reverse=True))
+    found = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in alike}
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
     known = [(sign * value, done) for done, value in found.items() if value is not None and math.isfinite(value)]
     return min(known)[1] if known else None

@@ -24,7 +24,7 @@ from raysp.storage.store import Store
 INDEX = ".raysp/index/"
 AT_ONCE = 32
 """Files that are read at once; an object store takes some 20 ms for each."""
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Version of the files, part of their names."""
 TRAINED = ""
 """Reason of rows that are trained on."""
@@ -32,6 +32,7 @@ TRAINED = ""
 _TYPES: Mapping[str, pa.DataType] = {"seconds": pa.float32(), "num_labels": pa.uint16(), "reason": pa.uint8()}
 _SCHEMA = pa.schema(_TYPES)
 _REASONS, _CHARACTERS, _TARGETS = b"raysp.reasons", b"raysp.characters", b"raysp.targets"
+_RECORDINGS = b"raysp.recordings"
 _NO_CHARACTERS: Mapping[str, int] = {}
 
 
@@ -46,6 +47,7 @@ class ShardIndex:
         reasons: names of reasons; the first is `TRAINED`.
         counts: occurrences of each character or class in the texts of rows that are trained on.
         targets_digest: hash of the targets of rows that are trained on.
+        recordings_digest: hash of the content of their recordings.
     """
 
     seconds: npt.NDArray[np.float32] = field(repr=False)
@@ -54,6 +56,7 @@ class ShardIndex:
     reasons: tuple[str, ...] = (TRAINED,)
     counts: Mapping[str, int] = field(default_factory=dict)
     targets_digest: str = ""
+    recordings_digest: str = ""
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class ShardIndex:
         reasons: Sequence[str],
         counts: Mapping[str, int] = _NO_CHARACTERS,
         targets_digest: str = "",
+        recordings_digest: str = "",
     ) -> "ShardIndex":
         """Return the index of rows, each with the reason for which it is left out, or `TRAINED`."""
         names = (TRAINED, *sorted({*reasons} - {TRAINED}))
@@ -74,6 +78,7 @@ class ShardIndex:
             names,
             dict(counts),
             targets_digest,
+            recordings_digest,
         )
 
 
@@ -95,6 +100,7 @@ def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
         _REASONS: json.dumps(index.reasons),
         _CHARACTERS: json.dumps(index.counts),
         _TARGETS: index.targets_digest,
+        _RECORDINGS: index.recordings_digest,
     }
     schema = _SCHEMA.with_metadata(metadata)
     file = io.BytesIO()
@@ -115,7 +121,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
         metadata = table.schema.metadata or {}
         reasons, counts = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
-        targets_digest = metadata[_TARGETS].decode()
+        digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
         seconds, num_labels, reason = (column.to_numpy() for column in table.columns)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise StoreError(
@@ -124,7 +130,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     if table.num_rows != shard.num_rows:
         found = f"{table.num_rows} rows, expected {shard.num_rows}"
         raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
-    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, targets_digest)
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, *digests)
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:
@@ -146,6 +152,7 @@ class CorpusIndex:
         left_out: number of rows that are left out, by reason.
         counts: occurrences of each character or class.
         targets_digest: hash of the targets of all rows that are trained on.
+        recordings_digest: hash of the content of their recordings.
     """
 
     shards: Sequence[Shard] = field(repr=False)
@@ -156,6 +163,7 @@ class CorpusIndex:
     left_out: Mapping[str, int]
     counts: Mapping[str, int] = field(repr=False)
     targets_digest: str = ""
+    recordings_digest: str = ""
 
     def piece(self, number: int) -> tuple[Shard, Piece]:
         """Return a piece by its number, with its shard."""
@@ -180,9 +188,10 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
     first_rows, piece_rows = [0], [0]
     left_out: Counter[str] = Counter()
     counted: Counter[str] = Counter()
-    targets = hashlib.sha256()
+    targets, recordings = hashlib.sha256(), hashlib.sha256()
     for shard, one in indexed:
         targets.update(one.targets_digest.encode())
+        recordings.update(one.recordings_digest.encode())
         shards.append(shard)
         seconds.append(np.where(one.reason == 0, one.seconds, np.float32(0)))
         labels.append(one.num_labels)
@@ -200,6 +209,7 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
         dict(left_out),
         dict(counted),
         targets.hexdigest()[:16],
+        recordings.hexdigest()[:16],
     )
 
 

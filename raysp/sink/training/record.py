@@ -17,6 +17,8 @@ EXPORT = ".raysp/export.json"
 """Record of the checkpoint at the root of the sink."""
 CORPUS = "corpus"
 """Name, among the parts, of the digests of rows and targets."""
+RECORDINGS = "recordings"
+"""Name, among the parts, of the digest of the content of recordings."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ class CommittedStep:
         files: files by name.
         metrics: last values by name, such as the loss.
         epoch: epoch of the lease that its run held.
+        measure: how the best value among the metrics was measured; empty without one.
     """
 
     position: Position
@@ -82,6 +83,7 @@ class CommittedStep:
     files: Mapping[str, StateFile]
     metrics: Mapping[str, float] = field(default_factory=dict)
     epoch: int = 0
+    measure: str = ""
 
 
 def commit(
@@ -94,6 +96,7 @@ def commit(
     num_workers: int,
     metrics: Mapping[str, float],
     epoch: int = 0,
+    measure: str = "",
 ) -> CommittedStep:
     """Write the files of a step, then its marker.
 
@@ -109,6 +112,7 @@ def commit(
         num_workers: workers that took part in the step.
         metrics: last values by name.
         epoch: epoch of the lease that the run holds.
+        measure: how the best value among the metrics was measured.
 
     Returns:
         The step as it is committed.
@@ -119,7 +123,7 @@ def commit(
     folder = f"{STEPS}{position.done}.{uuid.uuid4().hex}/"
     with fault_injection.passing("step_written"):
         files = {name: _write(store, f"{folder}{name}", write) for name, write in writers.items()}
-    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics, epoch)
+    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics, epoch, measure)
     with fault_injection.passing("step_committed"):
         return _mark(store, step)
 

@@ -4,19 +4,22 @@ import dataclasses
 import json
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe
-from raysp.errors import PlanError
+from raysp.errors import ChangedError, PlanError, RunError, StoreError
 from raysp.sink.training import evaluations, steps
 from raysp.specs.recipe import Evaluation, Schedule
 from raysp.storage.store import LocalStore
 from raysp.training import evaluating
+from raysp.training.evaluated import comparable
 from raysp.training.evaluating import Evaluator
-from tests.corpora import write_shard
+from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
 from tests.training.teams import Member, Team
@@ -25,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 
 def evaluated(words, tiny, sink, **fields):
-    evaluation = Evaluation(raysp.Shards(words, text="text"), **{"every": 3, "by": ["speaker", "seconds"], **fields})
+    source = fields.pop("source", raysp.Shards(words, text="text"))
+    evaluation = Evaluation(source, **{"every": 3, "by": ["speaker", "seconds"], **fields})
     return a_recipe(words, tiny, sink, schedule=Schedule(steps=8, learning_rate=1e-3), evaluation=evaluation)
 
 
@@ -87,11 +91,102 @@ def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, 
     }
 
 
-def test_a_metric_that_no_evaluation_defines_has_no_best_value(words, tiny, tmp_path, values):
-    values[:] = [None, None, None]
-    result, _ = run(evaluated(words, tiny, tmp_path / "out"))
-    assert (result.best, result.is_done) == (None, True)
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best"]["value"] is None
+@pytest.mark.parametrize(
+    ("table", "best"),
+    [
+        ({"texts": ["one"], "audio": b"junk"}, "wer"),
+        ({"texts": ["one"], "audio": b"junk"}, "loss"),
+        ({"texts": [" "]}, "wer"),
+    ],
+)
+def test_an_evaluation_without_a_value_ends_the_training_each_time_and_exports_nothing(
+    words, tiny, tmp_path, table, best
+):
+    rows = words_table(3, texts=3 * table["texts"])
+    if "audio" in table:
+        recordings = pa.array([{"bytes": table["audio"], "path": None}] * 3, rows["audio"].type)
+        rows = rows.set_column(rows.column_names.index("audio"), "audio", recordings)
+    write_shard(tmp_path / "dev" / "0.parquet", table=rows)
+    source = raysp.Shards(f"{tmp_path}/dev/*.parquet", text="text")
+    recipe = evaluated(words, tiny, tmp_path / "out", source=source, every=1, best=best)
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"step 1: the evaluation has no finite value .* check evaluation\.source"):
+            finetune(recipe)
+    assert steps.latest(LocalStore(tmp_path / "out")) is None
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_value_that_is_not_a_finite_number_is_none(value):
+    assert comparable("wer", value) is None
+    assert comparable("f1", value) is None
+
+
+def test_a_failed_evaluation_is_made_again(words, tiny, tmp_path, values, monkeypatch):
+    recipe = evaluated(words, tiny, tmp_path / "out", every=8)
+
+    def fails(self):
+        raise StoreError("the dev set is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "_own", fails)
+        with pytest.raises(RunError, match="the dev set is away"):
+            finetune(recipe)
+    assert run(recipe)[0].best_step == 8
+
+
+def stopped(recipe, number):
+    """Train for a few steps."""
+    asked = iter(range(1, 100))
+    return run(recipe, should_stop=lambda: next(asked) >= number)
+
+
+@pytest.mark.parametrize("change", ["metric", "normalisation", "rows", "recordings"])
+def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path, values, caplog, change):
+    """The value before is lower, but of something else."""
+    values[:] = [0.1, 0.7, 0.6]
+    dev = write_words(tmp_path / "dev", 6)
+    source = raysp.Shards(dev, text="text")
+    recipe = evaluated(words, tiny, tmp_path / "out", source=source)
+    assert stopped(recipe, 4)[0].best_step == 3
+    fields = {"metric": {"best": "loss"}, "normalisation": {"normalise": "none"}}.get(change, {})
+    if change == "rows":
+        write_words(tmp_path / "dev", 7)
+    if change == "recordings":
+        table = pq.read_table(tmp_path / "dev" / "0.parquet")
+        noise = [{"bytes": wav(8000, seed=100 + i), "path": None} for i in range(table.num_rows)]
+        table = table.set_column(table.column_names.index("audio"), "audio", pa.array(noise, table["audio"].type))
+        write_shard(tmp_path / "dev" / "0.parquet", table=table)
+    result, _ = run(evaluated(words, tiny, tmp_path / "out", **{"source": source, **fields}))
+    assert (result.best, result.best_step) == (0.6, 8)
+    assert "evaluations are measured otherwise than before" in caplog.text
+    assert evaluations.best(evaluations.load(LocalStore(tmp_path / "out"))) in (6, 8)
+
+
+def test_the_same_rows_in_a_touched_file_are_the_same_measure(words, tiny, tmp_path, values, caplog):
+    values[:] = [0.1, 0.7, 0.6]
+    source = raysp.Shards(write_words(tmp_path / "dev", 6), text="text")
+    recipe = evaluated(words, tiny, tmp_path / "out", source=source)
+    stopped(recipe, 4)
+    (tmp_path / "dev" / "0.parquet").touch()
+    assert run(recipe)[0].best_step == 3
+    assert "measured otherwise" not in caplog.text
+
+
+@pytest.mark.parametrize("until", [4, 8])
+def test_an_evaluation_that_has_chosen_weights_cannot_be_taken_away(words, tiny, tmp_path, until):
+    recipe = evaluated(words, tiny, tmp_path / "out")
+    stopped(recipe, until)
+    with pytest.raises(ChangedError, match=r"step \d is the best by an evaluation that the recipe does not have: wer"):
+        finetune(dataclasses.replace(recipe, evaluation=None))
+
+
+def test_weights_of_a_finished_training_are_not_chosen_by_another_metric(words, tiny, tmp_path):
+    recipe = evaluated(words, tiny, tmp_path / "out")
+    finetune(recipe)
+    with pytest.raises(ChangedError, match="found in the recipe: loss"):
+        finetune(evaluated(words, tiny, tmp_path / "out", best="loss"))
+    assert finetune(recipe).metric == "wer"
 
 
 def test_patience_ends_the_training_also_after_a_stop(words, tiny, tmp_path, values):

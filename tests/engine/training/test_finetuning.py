@@ -1,6 +1,7 @@
 """Whole trainings in one process: what comes out, resuming, refusals, and rows that fail."""
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -198,6 +200,44 @@ def test_a_corrected_text_is_another_corpus(tiny, tmp_path):
         finetune(recipe)
 
 
+def _noise(table: pa.Table) -> pa.Table:
+    """Return rows with noise of the lengths of their recordings."""
+    found = []
+    for index, one in enumerate(table["audio"].to_pylist()):
+        samples, rate = soundfile.read(io.BytesIO(one["bytes"]))
+        found.append({"bytes": wav(len(samples), rate, seed=1000 + index), "path": one["path"]})
+    return table.set_column(table.column_names.index("audio"), "audio", pa.array(found, table["audio"].type))
+
+
+def test_other_recordings_of_the_same_lengths_are_another_corpus_and_a_touched_file_is_not(tiny, tmp_path):
+    table = words_table(12)
+    file = tmp_path / "in" / "0.parquet"
+    write_shard(file, table=table)
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(steps=1))
+    finetune(recipe)
+    write_shard(file, table=table, row_group_size=5)
+    assert finetune(recipe).is_done
+    write_shard(file, table=_noise(table))
+    with pytest.raises(ChangedError, match="`recordings` was"):
+        finetune(recipe)
+
+
+def test_files_of_other_content_in_a_folder_are_another_corpus(tiny, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i}.wav").write_bytes(wav(8000, seed=i))
+    (folder / "metadata.csv").write_text("file_name,text\n" + "".join(f"{i}.wav,one\n" for i in range(12)))
+    source = raysp.Shards(str(folder), text="text")
+    recipe = a_recipe("", tiny, tmp_path / "out", source=source, schedule=Schedule(steps=1))
+    finetune(recipe)
+    (folder / "3.wav").touch()
+    assert finetune(recipe).is_done
+    (folder / "3.wav").write_bytes(wav(8000, seed=100))
+    with pytest.raises(ChangedError, match="`recordings` was"):
+        finetune(recipe)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_sink_of_labels_is_refused_and_stays_as_it_is(words, tiny, tmp_path, restart):
     (tmp_path / "out" / ".raysp").mkdir(parents=True)
@@ -257,8 +297,6 @@ def _broken_flac() -> bytes:
     """Make a recording whose header is whole, and whose frames are not."""
     import io
 
-    import soundfile
-
     file = io.BytesIO()
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
     soundfile.write(file, samples, 16_000, format="FLAC")
@@ -299,8 +337,6 @@ def test_only_the_head_is_trained_at_first(words, headless, tmp_path):
 
 
 def test_recordings_beside_their_table_are_read(tiny, tmp_path):
-    import soundfile
-
     folder = tmp_path / "clips"
     folder.mkdir()
     lines = []
