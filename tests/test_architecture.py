@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # The drawing: a part may import those of the lines before its own.
 LAYERS = (
-    {"columns", "errors", "words"},
+    {"bounds", "columns", "errors", "words"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
     {"models"},
@@ -39,10 +39,22 @@ MAY_USE_PUBLIC_NAMES = {"specs", "engine", "cli"}
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"lazy_loader", "torch", "numpy"}
-MODELS_MAY_USE_OF_RAYSP = {"errors", "checkpoints"}
+MODELS_MAY_USE_OF_RAYSP = {"bounds", "errors", "checkpoints"}
 FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"
+
+
+# Parts that read corpora, tables, checkpoints and language models.
+READ_FROM_OUTSIDE = {"corpus", "checkpoints", "models", "backends", "text", "storage"}
+UNBOUNDED = {
+    *("json.load", "json.loads", "zlib.decompress", "zlib.decompressobj"),
+    *("gzip.open", "gzip.decompress", "gzip.GzipFile", "bz2.open", "bz2.decompress", "lzma.open", "lzma.decompress"),
+}
+# What these parse is written by this machine: by a process of raysp, or into the user's cache.
+READ_OWN_DATA = {
+    *("corpus/surveys.py", "corpus/survey_process.py", "checkpoints/fetching.py", "text/beams/arpa.py"),
+}
 
 
 MOST_FILES, MOST_LINES = 25, 600
@@ -184,6 +196,23 @@ def prints(package: Path) -> list[str]:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and dotted(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
     ]
+
+
+def unbounded_readers(package: Path) -> list[str]:
+    """Find calls that decompress or parse data from outside without the bounds of `raysp.bounds`."""
+    return [
+        f"{path.relative_to(package)}:{node.lineno}: {dotted(node.func)}"
+        for path in sources(package)
+        if part_of(path, package) in READ_FROM_OUTSIDE and str(path.relative_to(package)) not in READ_OWN_DATA
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and dotted(node.func) in UNBOUNDED
+    ]
+
+
+def test_data_from_outside_is_read_within_the_bounds_alone():
+    assert unbounded_readers(PACKAGE) == []
+    libraries = {"gzip", "bz2", "lzma"}
+    assert [place for name in libraries for place in foreign_imports(PACKAGE, name, {"bounds"})] == []
 
 
 def test_every_import_follows_the_arrows():
@@ -354,6 +383,8 @@ class TestTheChecker:
             ("models/decoder/a.py", "def f():\n    from raysp.models import auto", impure_models, "decoder/a.py:2"),
             ("models/a.py", "import jax", impure_models, "a.py:1: jax"),
             ("models/a.py", "from raysp.models.flax.layers import X", impure_models, "a.py:1: raysp.models.flax"),
+            ("corpus/a.py", "import json\njson.loads(b'1')", unbounded_readers, "corpus/a.py:2: json.loads"),
+            ("models/a.py", "import zlib\nzlib.decompress(x)", unbounded_readers, "models/a.py:2: zlib.decompress"),
             ("ops/a.py", "print('x')", prints, "ops/a.py:1"),
         ],
     )

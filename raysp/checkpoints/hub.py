@@ -5,7 +5,6 @@ fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface
 """
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from raysp import bounds
 from raysp.errors import CheckpointError
 
 Name = TypeVar("Name", str, Path, "str | Path")
@@ -222,7 +222,7 @@ def local_checkpoint(name: str | Path, files: Sequence[str] = CHECKPOINT_FILES) 
 def _language(folder: Path) -> str | None:
     """Return the language of a checkpoint's tokenizer; None without one. Errors are raised where it is loaded."""
     try:
-        language = json.loads((folder / "tokenizer_config.json").read_bytes()).get("target_lang")
+        language = bounds.parse_json((folder / "tokenizer_config.json").read_bytes()).get("target_lang")
     except (OSError, ValueError, AttributeError):
         return None
     return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None

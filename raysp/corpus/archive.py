@@ -11,19 +11,18 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
 from raysp.words import count
 
 BLOCK_BYTES = 512
-MOST_HEADER_BYTES = 1024 * 1024
-"""Maximum size of an extended header, which holds a long name or the like."""
 MOST_PADDING_BYTES = 16 * 1024 * 1024
 """Maximum number of zeros behind the end of an archive, of which writers add up to a record."""
 LEAST_BYTES = 4 * 1024
 NEAR_BYTES, AHEAD_BYTES = 2 * 1024 * 1024, 4 * 1024 * 1024
 """Up to a distance of `NEAR_BYTES` between two headers, reading on is faster than a request for each of them."""
-_GZIP = b"\x1f\x8b"
 
 
 class Member(NamedTuple):
@@ -69,7 +68,7 @@ class ArchiveFile:
 
     def read(self, num_bytes: int) -> bytes:
         """Read a header, with an upper bound of its size. Fewer bytes are returned only at the end of the file."""
-        if not 0 <= num_bytes <= MOST_HEADER_BYTES:
+        if not 0 <= num_bytes <= bounds.MOST_HEADER_BYTES:
             raise damaged(self.url, self._place, f"a header claims {count(num_bytes, 'byte')}")
         data = self.range(self._place, num_bytes)
         self._place += len(data)
@@ -114,10 +113,12 @@ def read_members(file: ArchiveFile, first: int = 0, end: int | None = None) -> I
         while (found := archive.next()) is not None and (end is None or found.offset < end):
             archive.members = []  # would grow with the archive
             if archive.offset <= place or found.size < 0:
-                raise damaged(file.url, found.offset, f"{found.name!r} claims {count(found.size, 'byte')}")
+                raise damaged(file.url, found.offset, f"{shortened(found.name)} claims {count(found.size, 'byte')}")
             place = archive.offset
             if archive.pax_headers.keys() - {"comment"}:
-                raise damaged(file.url, found.offset, f"a global header sets {', '.join(archive.pax_headers)}")
+                raise damaged(
+                    file.url, found.offset, f"a global header sets {bounds.plain(', '.join(archive.pax_headers))}"
+                )
             if not found.isdir():
                 yield _member(file, found)
         if end is None:
@@ -127,14 +128,16 @@ def read_members(file: ArchiveFile, first: int = 0, end: int | None = None) -> I
 def _member(file: ArchiveFile, found: tarfile.TarInfo) -> Member:
     if not found.isreg() or found.issparse():
         raise ShardError(
-            f"{file.url}: at byte {found.offset:,}: member {found.name!r} is a link, a sparse or a special file; "
+            f"{file.url}: at byte {found.offset:,}: member {shortened(found.name)} is a link, a "
+            f"sparse or a special file; "
             "expected files. Write the shard again (tar --dereference)"
         )
     if found.offset_data + found.size > file.num_bytes:
         raise damaged(
             file.url,
             found.offset,
-            f"{found.name!r} claims {count(found.size, 'byte')}, the file has {file.num_bytes - found.offset_data:,}",
+            f"{shortened(found.name)} claims {count(found.size, 'byte')}, the file has "
+            f"{file.num_bytes - found.offset_data:,}",
         )
     return Member(found.name.removeprefix("./"), found.offset, found.offset_data, found.size, found.chksum)
 
@@ -157,7 +160,7 @@ def _explained(file: ArchiveFile, first: int) -> Iterator[None]:
         yield
     except (tarfile.TarError, RecursionError, ValueError) as error:
         head = file.range(first, 8)
-        if head.startswith(_GZIP):
+        if head.startswith(bounds.GZIP):
             raise ShardError(f"{file.url}: is compressed by gzip; expected a tar file. Decompress it: gunzip") from None
         raise ShardError(
             f"{file.url}: at byte {max(file.tell() - BLOCK_BYTES, first):,}: {one_line(error)}; expected a member of a "

@@ -5,7 +5,6 @@ memory-mapped, so that only the rows used are read. Remote files are read in who
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
@@ -113,7 +113,7 @@ def _data_files(store: Store, path: str) -> set[str] | None:
     if store.stat(path) is None:
         return None
     try:
-        return {str(one["filename"]) for one in json.loads(store.read(path))["_data_files"]}
+        return {str(one["filename"]) for one in bounds.parse_json(store.read(path))["_data_files"]}
     except (ValueError, KeyError, TypeError):
         return None
 

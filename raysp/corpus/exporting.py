@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp import bounds
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.storage.options import GivenOptions, options_of, resolve
@@ -136,7 +137,7 @@ def _done(store: Store, fingerprint: str) -> list[str] | None:
         if other:
             raise PlanError(f"{store.url}: holds {other[0]!r}, expected an empty folder; use another folder")
         return None
-    found = json.loads(store.read(MARKER))
+    found = bounds.parse_json(store.read(MARKER))
     if found.get("fingerprint") != fingerprint:
         raise PlanError(
             f"{store.url}: holds another data set (fingerprint {found.get('fingerprint')!r}, this one's is "

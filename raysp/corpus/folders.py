@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp import bounds
 from raysp.corpus import metadata
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
@@ -227,7 +228,8 @@ def _pack(part: _Part) -> str:
 @functools.lru_cache(maxsize=4)
 def _unpack(part: str) -> _Part:
     part = part.rpartition(_FROM)[2]
-    value = json.loads(zlib.decompress(base64.b64decode(part)))
+    raw = bounds.unzipped(base64.b64decode(part), bounds.MOST_RECORD_BYTES)
+    value = bounds.parse_json(raw, bounds.MOST_RECORD_BYTES)
     files = value if isinstance(value, list) else value["files"]
     listing = cast("tuple[tuple[str, int, int], ...]", tuple((path, size, check) for path, size, check in files))
     if isinstance(value, list):

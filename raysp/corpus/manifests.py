@@ -6,29 +6,32 @@ on relabelling.
 """
 
 import codecs
-import gzip
 import hashlib
 import io
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise, repeat
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
 from raysp.errors import ShardError
-from raysp.words import RESTORE, count
+from raysp.words import RESTORE
 
 LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
 """Assumed bytes per second of audio, for cutting pieces. Audio files are not read."""
 UNKNOWN_SECONDS = 10.0
-MOST_LINE_BYTES = 16 * 1024 * 1024
+MOST_SLICE_BYTES = 64 * 1024 * 1024
+"""Bytes from which a slice ends before `LINES_A_SHARD`."""
+MOST_READ_BYTES = 1024 * 1024 * 1024
+"""Bytes of a recorded slice."""
 SHOWN_LINES = 5
 """Further wrong lines that a message numbers."""
 _PATH, _OFFSET, _DURATION, _ID = "audio_filepath", "offset", "duration", "id"
@@ -66,9 +69,12 @@ def cut(
         recorded: parts of its recorded shards, in order.
         storage_options: options of its storage.
         digests: digests of the recorded shards, if a changed manifest may be cut again.
+
+    Raises:
+        ShardError: the manifest is damaged, or has a line that is too long.
     """
     slices: list[Slice] = []
-    with closing(_open(url, storage_options)) as file:
+    with _opened(url, storage_options) as file:
         for number, (first, end) in enumerate(map(_range, recorded)):
             data = file.read(end - first)
             one = Slice(first, end, _digest(data))
@@ -99,7 +105,7 @@ def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
     """
     made = 0
     for num_lines in _lines_a_slice(file, place, at_least):
-        lines = list(islice(file, num_lines))
+        lines = _some_lines(file, num_lines)
         data = b"".join(lines)
         if not lines:
             break
@@ -110,14 +116,25 @@ def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
     yield from repeat(Slice(place, place, _digest(b"")), max(0, at_least - made))
 
 
+def _some_lines(file: BinaryIO, num_lines: int) -> list[bytes]:
+    """Return the next lines, fewer where they have `MOST_SLICE_BYTES`."""
+    found: list[bytes] = []
+    num_bytes = 0
+    for line in islice(bounds.lines(file), num_lines):
+        found.append(line)
+        num_bytes += len(line)
+        if num_bytes >= MOST_SLICE_BYTES:
+            break
+    return found
+
+
 def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
     if at_least:
-        num_lines = sum(1 for _ in file)
+        num_lines = sum(1 for _ in bounds.lines(file))
         file.seek(place)
         if num_lines < at_least * LINES_A_SHARD:
             edges = [num_lines * k // at_least for k in range(at_least + 1)]
             yield from (end - first for first, end in pairwise(edges) if end > first)
-            return
     yield from repeat(LINES_A_SHARD)
 
 
@@ -129,15 +146,15 @@ def check_lines(url: str, storage_options: Options = None) -> None:
     Raises:
         ShardError: with the beginning of the line and the expected format.
     """
-    with closing(_open(url, storage_options)) as file:
-        line = next((line for line in iter(lambda: file.readline(MOST_LINE_BYTES), b"") if line.strip()), b"")
+    with _opened(url, storage_options) as file:
+        line = next((line for line in bounds.lines(file) if line.strip()), b"")
     line = line.removeprefix(codecs.BOM_UTF8).strip()
     expected = f"expected a manifest: one JSON object with {_PATH!r} per line"
     if line.startswith(b"["):
         raise ShardError(f"begins with a JSON array; {expected}. Convert it: jq -c '.[]' IN.json > OUT.jsonl")
     try:
-        first = json.loads(line or b"null")
-    except (ValueError, RecursionError):
+        first = bounds.parse_json(line or b"null")
+    except ValueError:
         raise ShardError(f"its first line is {line[:40]!r}, not a complete JSON object; {expected}") from None
     if line and not (isinstance(first, dict) and _PATH in first):
         raise ShardError(f"its first line is {line[:40]!r}; {expected}")
@@ -209,24 +226,44 @@ class ManifestKind(SourceKind):
 
 
 def _schema(url: str, storage_options: Options) -> pa.Schema:
-    with closing(_open(url, storage_options)) as file:
-        return _table(json_rows(url, b"".join(islice(file, LINES_A_SHARD)))).schema
+    with _explained(url), _opened(url, storage_options) as file:
+        return _table(json_rows(url, b"".join(_some_lines(file, LINES_A_SHARD)))).schema
 
 
-def _open(url: str, storage_options: Options) -> BinaryIO:
+@contextmanager
+def _opened(url: str, storage_options: Options) -> Iterator[BinaryIO]:
+    """Open a manifest, decompressed. What is damaged or too large is raised as `ShardError`, without the url."""
     store, name = place_of(url, storage_options)
-    file = cast("BinaryIO", store.open(name))
-    return cast("BinaryIO", gzip.open(file)) if name.endswith(".gz") else io.BufferedReader(cast("Any", file), 1 << 20)
+    file: BinaryIO
+    try:
+        with closing(store.open(name)) as raw:
+            if name.endswith(".gz"):
+                file = bounds.decompressed(raw, raw.size())
+            else:
+                file = io.BufferedReader(cast("Any", raw), 1 << 20)
+            with closing(file):
+                yield file
+    except bounds.TooLargeError as error:
+        raise ShardError(f"{error}; expected a manifest: one JSON object with {_PATH!r} per line") from None
+    except bounds.DAMAGED as error:
+        raise ShardError(f"{error}. Copy the manifest again") from error
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Add the url to errors of `_opened`."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"{url}: {str(error).removeprefix(f'{url}: ')}") from error
 
 
 def _read(url: str, part: str, storage_options: Options) -> bytes:
     first, end = _range(part)
-    try:
-        with closing(_open(url, storage_options)) as file:
-            file.seek(first)
-            return file.read(end - first)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ShardError(f"{url}: {error}. Copy the manifest again") from error
+    with _explained(url), _opened(url, storage_options) as file:
+        bounds.check(end - first, MOST_READ_BYTES, "bytes in a recorded slice")
+        file.seek(first)
+        return file.read(end - first)
 
 
 def _range(part: str) -> tuple[int, int]:
@@ -238,43 +275,49 @@ def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def json_rows(url: str, raw: bytes) -> list[dict[str, object]]:
-    """Parse JSON lines.
+def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
+    """Parse JSON lines. Lists and objects within a row are their JSON as text, so that memory follows the bytes.
+
+    Args:
+        url: url for messages.
+        raw: the lines.
+        first: number of the first line.
 
     Raises:
-        ShardError: lines are not JSON objects, with the first of them and the number of the others.
+        ShardError: a line is not a JSON object, or the rows have too many columns.
     """
     rows: list[dict[str, object]] = []
-    wrong: dict[int, str] = {}
-    for number, line in enumerate(raw.split(b"\n"), 1):
+    names: set[str] = set()
+    for number, line in enumerate(raw.split(b"\n"), first):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            wrong[number] = f"is not JSON ({error})"
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            wrong[number] = f"is {line[:40]!r}; expected a JSON object"
-    if wrong:
-        raise ShardError(_wrong_lines(url, wrong))
+            row = bounds.parse_json(line)
+        except ValueError as error:
+            raise ShardError(f"{url}: line {number} of this slice is not JSON ({error}): correct it") from None
+        if not isinstance(row, dict):
+            raise ShardError(f"{url}: line {number} of this slice is {line[:40]!r}; expected a JSON object")
+        if not row.keys() <= names:
+            names |= row.keys()
+            _check_columns(url, names)
+        for name, value in row.items():
+            if isinstance(value, list | dict):
+                row[name] = json.dumps(value, ensure_ascii=False)
+        rows.append(row)
     return rows
 
 
-def _wrong_lines(url: str, wrong: Mapping[int, str]) -> str:
-    """Return the message for lines that are not JSON objects, by their number in the slice."""
-    first, *others = wrong
-    numbers = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
-    more = f", and {count(len(others), 'more line')} ({numbers})" if others else ""
-    return f"{url}: line {first} of this slice {wrong[first]}{more}: correct {'them' if others else 'it'}"
+def _check_columns(url: str, names: set[str]) -> None:
+    try:
+        bounds.check_columns(names)
+    except bounds.TooLargeError as error:
+        raise ShardError(f"{url}: {error}. Write the rows with the same keys") from None
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    paths = [path if isinstance(path, str) else None for path in (row.get(_PATH) for row in rows)]
+    paths = [None if row.get(_PATH) is None else _text(row[_PATH]) for row in rows]
     ids = [row[_ID] if row.get(_ID) is not None else path for row, path in zip(rows, paths, strict=True)]
-    audio = [None if path is None else {"bytes": None, "path": _storable(path)} for path in paths]
+    audio = [None if path is None else {"bytes": None, "path": path} for path in paths]
     columns: dict[str, pa.Array[Any]] = {
         _ID: pa.array([None if one is None else _text(one) for one in ids], pa.string()),
         "audio": pa.array(audio, AUDIO_TYPE),

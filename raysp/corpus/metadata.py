@@ -19,6 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from raysp import bounds
+from raysp.bounds import shortened
+from raysp.corpus.decoded import decoded_bytes
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.parquet import read_footer
 from raysp.corpus.shards import one_line
@@ -31,6 +34,8 @@ Options = Mapping[str, object] | None
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 _RECORDING = "audio"
+_ROWS_AT_ONCE = 10_000
+_PART_BYTES = 16 * 1024 * 1024
 _MOST_CACHED_BYTES = 256 * 1024 * 1024
 # Matches `7` and `-1.5e3`, but not `007`: a leading zero marks a code or text.
 _INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]{0,17})$", r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
@@ -82,7 +87,9 @@ def read(root: str, files: Sequence[str], options: Options) -> Metadata:
     for file, one in zip(files, found, strict=True):
         for path, check in zip(one.paths, _checks(_typed(one.table, schema, kinds[0]), len(one.paths)), strict=True):
             if path in checks:
-                raise ShardError(f"{join_url(root, file)}: lists {path!r} more than once; expected each recording once")
+                raise ShardError(
+                    f"{join_url(root, file)}: lists {shortened(path)} more than once; expected each recording once"
+                )
             checks[path] = check
     return Metadata(tuple(files), schema, checks)
 
@@ -122,7 +129,7 @@ def read_columns(
     found = pa.concat_tables(tables).take(places)
     for (path, planned), check in zip(recordings, _checks(found, len(paths)), strict=True):
         if check != (_NOTHING if planned is None else planned):
-            raise ShardError(f"{root}: the metadata of {path!r} {_CHANGED}")
+            raise ShardError(f"{root}: the metadata of {shortened(path)} {_CHANGED}")
     return found
 
 
@@ -165,7 +172,7 @@ def _read(root: str, path: str, options: Options) -> _Read:
         if (known := _cache.get(key)) is not None:
             _cache.move_to_end(key)
             return known
-    found = _parse(store, path, options)
+    found = _parse(store, path, entry.num_bytes, options)
     with _lock:
         _cache[key] = found
         while len(_cache) > 1 and sum(one.table.nbytes for one in _cache.values()) > _MOST_CACHED_BYTES:
@@ -173,26 +180,30 @@ def _read(root: str, path: str, options: Options) -> _Read:
     return found
 
 
-def _parse(store: Store, path: str, options: Options) -> _Read:
+def _parse(store: Store, path: str, num_bytes: int, options: Options) -> _Read:
     url = join_url(store.url, path)
     try:
+        bounds.check(num_bytes, bounds.MOST_TABLE_BYTES, "bytes")
         table = _READERS[_kind(path)](url, store.read(path), options)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+        bounds.check_columns(table.column_names)
+    except (pa.ArrowException, UnicodeDecodeError, bounds.TooLargeError) as error:
         raise ShardError(f"{url}: {one_line(error)}. Correct it, or rename it so that it is ignored") from error
     if table.column_names.count(FILE_NAME) != 1 or len({*table.column_names}) != table.num_columns:
         raise ShardError(
-            f"{url}: its columns are {', '.join(table.column_names)}; expected one {FILE_NAME!r} with the paths of "
-            "recordings, and no column twice"
+            f"{url}: its columns are {bounds.plain(', '.join(table.column_names))}; expected one {FILE_NAME!r} with "
+            "the paths of recordings, and no column twice"
         )
     if _RECORDING in table.column_names:
         raise ShardError(f"{url}: has a column {_RECORDING!r}, which is reserved for the recordings; rename it")
     names = table.column(FILE_NAME).to_pylist()
     if _kind(path) == ".jsonl":
-        names = [None if name is None else json.loads(name) for name in names]
+        names = [None if name is None else bounds.parse_json(name) for name in names]
     paths = []
     for number, name in enumerate(names, 1):
         if not isinstance(name, str) or not name:
-            raise ShardError(f"{url}: row {number} has {name!r} as its {FILE_NAME}; expected the path of a recording")
+            raise ShardError(
+                f"{url}: row {number} has {shortened(name)} as its {FILE_NAME}; expected the path of a recording"
+            )
         paths.append(_path(store.url, posixpath.dirname(path), name))
     return _Read(table, paths)
 
@@ -215,6 +226,7 @@ def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
         return pa.table({})
     with pa_csv.open_csv(io.BytesIO(data), parse_options=parsing) as reader:
         names = reader.schema.names
+    bounds.check_columns(names)
     return pa_csv.read_csv(
         io.BytesIO(data),
         parse_options=parsing,
@@ -229,14 +241,38 @@ def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
 
 def _read_jsonl(url: str, data: bytes, options: Options) -> pa.Table:
     """Read the values as JSON texts."""
-    rows = json_rows(url, data)
+    tables = [_texts(json_rows(url, lines, first)) for first, lines in _parts(data)]
+    bounds.check_columns({name for table in tables for name in table.column_names})
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield some lines at a time, with the number of the first: parsed rows take many times their bytes."""
+    first = 1
+    lines: list[bytes] = []
+    held = 0
+    for line in bounds.lines(io.BytesIO(data)):
+        lines.append(line)
+        held += len(line)
+        if held >= _PART_BYTES:
+            yield first, b"".join(lines)
+            first, lines, held = first + len(lines), [], 0
+    if lines:
+        yield first, b"".join(lines)
+
+
+def _texts(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     names = dict.fromkeys(key for row in rows for key in row)
     texts = {name: [None if row.get(name) is None else json.dumps(row[name]) for row in rows] for name in names}
     return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
 
 
 def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
-    read_footer(url, options)  # refuses schemas that would run code
+    metadata = read_footer(url, options).metadata  # refuses schemas that would run code
+    bounds.check(metadata.num_columns, bounds.MOST_COLUMNS, "columns")
+    bounds.check(metadata.num_rows, bounds.MOST_TABLE_ROWS, "rows")
+    decoded = sum(decoded_bytes(pa.BufferReader(data), metadata, None))
+    bounds.check(decoded, bounds.MOST_TABLE_BYTES, "bytes decoded")
     table = pq.ParquetFile(pa.BufferReader(data)).read()
     for number, one in enumerate(table.schema):
         if isinstance(one.type, pa.DictionaryType | pa.BaseExtensionType):
@@ -282,7 +318,7 @@ def _type_of_texts(column: "pa.ChunkedArray[Any]") -> pa.DataType:
 
 
 def _values(column: "pa.ChunkedArray[Any]") -> list[object]:
-    return [None if text is None else json.loads(text) for text in column.to_pylist()]
+    return [None if text is None else bounds.parse_json(text) for text in column.to_pylist()]
 
 
 def _typed(table: pa.Table, schema: pa.Schema, kind: str) -> pa.Table:
@@ -308,4 +344,6 @@ _NOTHING = _check({})
 
 def _checks(table: pa.Table, num_rows: int) -> Iterator[int]:
     """Yield a hash of the values of each row. A table without columns has no row count, hence `num_rows`."""
-    return (_check(row) for row in table.to_pylist()) if table.num_columns else iter([_NOTHING] * num_rows)
+    if not table.num_columns:
+        return iter([_NOTHING] * num_rows)
+    return (_check(row) for batch in table.to_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.corpus import folders
 from raysp.corpus.archive import ArchiveFile, Member, read_members
 from raysp.corpus.manifests import AUDIO_TYPE, json_column
@@ -16,7 +18,6 @@ from raysp.errors import ShardError
 from raysp.words import count
 
 READ_BATCH_BYTES = 16 * 1024 * 1024
-MOST_TEXT_BYTES = 16 * 1024 * 1024
 _TEXT, _JSON = "txt", "json"
 
 
@@ -46,13 +47,16 @@ def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Ite
         for one in group:
             if files.setdefault(suffix := _split(one.name)[1], one) is not one:
                 raise ShardError(
-                    f"{file.url}: at byte {one.place:,}: sample {key!r} has two files {suffix!r}; expected one. "
+                    f"{file.url}: at byte {one.place:,}: sample {shortened(key)} has two files "
+                    f"{shortened(suffix)}; expected one. "
                     "Write the shard again"
                 )
         sample = Sample(key, files)
         if len(sample.recordings) > 1:
-            names = ", ".join(repr(one.name) for one in sample.recordings)
-            raise ShardError(f"{file.url}: sample {key!r} has the recordings {names}; expected one. Write it again")
+            names = ", ".join(shortened(one.name) for one in sample.recordings[:5])
+            raise ShardError(
+                f"{file.url}: sample {shortened(key)} has the recordings {names}; expected one. Write it again"
+            )
         yield sample
 
 
@@ -79,13 +83,15 @@ def values_of(file: ArchiveFile, sample: Sample) -> dict[str, object]:
 def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, object]:
     raw = _content(file, member)
     try:
-        values = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ShardError(f"{file.url}: {member.name!r} is not JSON ({one_line(error)}): correct it") from None
+        values = bounds.parse_json(raw)
+    except ValueError as error:
+        raise ShardError(f"{file.url}: {shortened(member.name)} is not JSON ({one_line(error)}): correct it") from None
     if not isinstance(values, dict):
-        raise ShardError(f"{file.url}: {member.name!r} is {raw[:40]!r}; expected a JSON object")
+        raise ShardError(f"{file.url}: {shortened(member.name)} is {raw[:40]!r}; expected a JSON object")
     if "audio" in values:
-        raise ShardError(f"{file.url}: {member.name!r} has a key 'audio', the name of the recordings; rename it")
+        raise ShardError(
+            f"{file.url}: {shortened(member.name)} has a key 'audio', the name of the recordings; rename it"
+        )
     return plain_values(values)
 
 
@@ -105,9 +111,10 @@ def _plain(value: object) -> object:
 
 
 def _content(file: ArchiveFile, member: Member) -> bytes:
-    if member.num_bytes > MOST_TEXT_BYTES:
+    if member.num_bytes > bounds.MOST_JSON_BYTES:
         raise ShardError(
-            f"{file.url}: {member.name!r} has {count(member.num_bytes, 'byte')}; expected at most {MOST_TEXT_BYTES:,}"
+            f"{file.url}: {shortened(member.name)} has {count(member.num_bytes, 'byte')}; expected "
+            f"at most {bounds.MOST_JSON_BYTES:,}"
         )
     return file.range(member.first, member.num_bytes)
 

@@ -5,9 +5,8 @@ for each cut, under the cut's id; other fields, such as features, are not read.
 """
 
 import hashlib
-import json
+import io
 import re
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
@@ -15,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.corpus.archive import ArchiveFile, Member, read_members
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
@@ -29,9 +30,8 @@ FIELD = re.compile(r"(?:.*/)?\w+?((?:\.[\w-]+)?)\.(?:tar|jsonl(?:\.gz)?)")
 """Name of a file of any field of a shard."""
 NUMBERED = re.compile(r"(?:.*/)?\w+\.\d{6,}\.(?:tar|jsonl(?:\.gz)?)|(?:.*/)?recording(?:\.[\w-]+)?\.tar")
 """Name of a file that belongs to a shard for certain."""
-MOST_FILE_BYTES, MOST_BYTES, MOST_LINE_BYTES = 64 * 2**20, 256 * 2**20, 16 * 2**20
-"""Maximum sizes of a manifest, of its uncompressed content, and of a line."""
-_GZIP = b"\x1f\x8b"
+MOST_FILE_BYTES, MOST_BYTES = 64 * 2**20, 256 * 2**20
+"""Maximum sizes of a manifest, and of its uncompressed content."""
 MOST_SECONDS = 1e6
 LONGEST_DIFFERENCE = 0.01
 """Seconds by which durations may differ, by rounding."""
@@ -184,10 +184,14 @@ def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Ite
             suffix = one.name.rpartition(".")[2].lower()
             named = one._replace(name=f"{one.name}.wav") if one.name.endswith(ORIGINAL) else one
             if files.setdefault(suffix, named) is not named:
-                raise ShardError(f"{file.url}: cut {key!r} has two files {suffix!r}, expected one. Write it again")
+                raise ShardError(
+                    f"{file.url}: cut {shortened(key)} has two files {shortened(suffix)}, expected one. Write it again"
+                )
         sample = Sample(key, files)
         if len(sample.recordings) + ("nodata" in files) > 1:
-            raise ShardError(f"{file.url}: cut {key!r} has several recordings, expected one. Write the shard again")
+            raise ShardError(
+                f"{file.url}: cut {shortened(key)} has several recordings, expected one. Write the shard again"
+            )
         yield sample
 
 
@@ -195,8 +199,8 @@ def _checked(samples: Iterable[Sample], cuts: Cuts, url: str) -> Iterator[Sample
     """Yield samples, and raise ShardError unless they are those of the cuts, in order."""
     for number, (sample, cut) in enumerate(zip_longest(samples, cuts.values), 1):
         if sample is None or sample.key != cut:
-            found = "its end" if sample is None else repr(sample.key)
-            expected = "its end" if cut is None else repr(cut)
+            found = "its end" if sample is None else shortened(sample.key)
+            expected = "its end" if cut is None else shortened(cut)
             raise ShardError(
                 f"{url}: cut {number:,}: the tar file beside it has {found}, expected {expected}; the files are not of "
                 "one shard. Write it again"
@@ -224,42 +228,44 @@ def read_cuts(url: str, storage_options: Options) -> Cuts:
     for number, line in enumerate(_lines(url, raw), 1):
         identity, value = _cut(f"{url}: line {number}", line)
         if identity in values:
-            raise ShardError(f"{url}: line {number}: cut {identity!r} occurs again. Write the shard again")
+            raise ShardError(f"{url}: line {number}: cut {shortened(identity)} occurs again. Write the shard again")
         values[identity] = value
     return Cuts(len(raw), hashlib.sha256(raw).hexdigest(), values)
 
 
 def _lines(url: str, raw: bytes) -> Iterator[bytes]:
-    text = _unzipped(url, raw) if raw.startswith(_GZIP) else raw
+    text = _unzipped(url, raw) if raw.startswith(bounds.GZIP) else raw
     for line in text.splitlines():
-        if len(line) > MOST_LINE_BYTES:
-            raise ShardError(f"{url}: a line has {count(len(line), 'byte')}; expected at most {MOST_LINE_BYTES:,}")
+        if len(line) > bounds.MOST_LINE_BYTES:
+            raise ShardError(
+                f"{url}: a line has {count(len(line), 'byte')}; expected at most {bounds.MOST_LINE_BYTES:,}"
+            )
         if line.strip():
             yield line
 
 
 def _unzipped(url: str, raw: bytes) -> bytes:
     """Return the content of a gzip file, whose members follow each other."""
-    found, rest = bytearray(), raw
     try:
-        while rest:
-            stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            found += stream.decompress(rest, MOST_BYTES + 1 - len(found))
-            if len(found) > MOST_BYTES:
-                raise ShardError(f"{url}: has more than {MOST_BYTES:,} bytes uncompressed; expected a manifest of cuts")
-            if not stream.eof:
-                raise ShardError(f"{url}: the gzip file ends early. Copy the shard again")
-            rest = stream.unused_data.lstrip(b"\0")
-    except zlib.error as error:
+        return bounds.read(bounds.decompressed(io.BytesIO(raw), len(raw)), MOST_BYTES)
+    except bounds.TooLargeError:
+        raise ShardError(
+            f"{url}: has more than {MOST_BYTES:,} bytes uncompressed, or {bounds.MOST_RATIO} times its size; expected "
+            "a manifest of cuts"
+        ) from None
+    except EOFError:
+        raise ShardError(
+            f"{url}: the gzip file ends early; expected a gzip file that is whole. Copy the shard again"
+        ) from None
+    except bounds.DAMAGED as error:
         raise ShardError(f"{url}: {one_line(error)}; expected a gzip file. Copy the shard again") from None
-    return bytes(found)
 
 
 def _cut(place: str, line: bytes) -> tuple[str, dict[str, object]]:
     """Return the id of a cut, as the tar file has it, and its values as columns hold them."""
     try:
-        cut = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        cut = bounds.parse_json(line)
+    except ValueError as error:
         raise ShardError(f"{place}: is not JSON ({one_line(error)}). Write the shard again") from None
     if not isinstance(cut, dict) or not isinstance(identity := cut.get("id"), str):
         raise ShardError(f"{place}: is {line[:40]!r}; expected a cut with an id")
@@ -267,7 +273,9 @@ def _cut(place: str, line: bytes) -> tuple[str, dict[str, object]]:
         _check_span(cut)
         values = plain_values({name: value for name, value in _values(cut).items() if value is not None})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ShardError(f"{place}: cut {identity!r} is no cut of a recording ({one_line(error)})") from None
+        raise ShardError(
+            f"{place}: cut {shortened(identity)} is no cut of a recording ({bounds.plain(str(error))})"
+        ) from None
     return identity.removeprefix("./"), values
 
 
@@ -275,16 +283,18 @@ def _check_span(cut: Mapping[str, Any]) -> None:
     """Raise ValueError unless a cut is all of its recording in the tar file."""
     kind, start, seconds = cut.get("type", "MonoCut"), cut.get("start") or 0, cut.get("duration")
     if kind not in ("MonoCut", "MultiCut") or "tracks" in cut:
-        raise ValueError(f"its type is {kind!r}; expected MonoCut or MultiCut")
+        raise ValueError(f"its type is {shortened(kind)}; expected MonoCut or MultiCut")
     if start != 0:
-        raise ValueError(f"it starts at {start!r}; expected 0, as lhotse writes it")
+        raise ValueError(f"it starts at {shortened(start)}; expected 0, as lhotse writes it")
     if seconds is None:
         return
     if isinstance(seconds, bool) or not 0 < seconds < MOST_SECONDS:
-        raise ValueError(f"its duration is {seconds!r}; expected seconds")
+        raise ValueError(f"its duration is {shortened(seconds)}; expected seconds")
     whole = (cut.get("recording") or {}).get("duration", seconds)
     if abs(whole - seconds) > LONGEST_DIFFERENCE:
-        raise ValueError(f"its duration is {seconds!r}, that of its recording {whole!r}; expected the same")
+        raise ValueError(
+            f"its duration is {shortened(seconds)}, that of its recording {shortened(whole)}; expected the same"
+        )
 
 
 def _values(cut: Mapping[str, Any]) -> dict[str, object]:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from raysp import bounds
+from raysp.bounds import MOST_COLUMNS, shortened
 from raysp.corpus.archive import ArchiveFile
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
@@ -28,7 +30,6 @@ from raysp.words import RESTORE, count
 
 SPAN_BYTES, SPAN_ROWS = 8 * 1024 * 1024, 400
 """Bytes or rows from which a span ends: what is read at once."""
-MOST_COLUMNS = 1000
 Samples = Callable[[ArchiveFile, int, int | None], Iterator[Sample]]
 """Function that yields the samples of a range of an archive."""
 _OWN = ("id", "audio")
@@ -167,7 +168,8 @@ def read_layout(file: ArchiveFile, samples: Iterable[Sample], values_of: Values)
     for sample in samples:
         if sample.key in keys:
             raise ShardError(
-                f"{file.url}: at byte {sample.place:,}: sample {sample.key!r} occurs again; expected its files side by "
+                f"{file.url}: at byte {sample.place:,}: sample {shortened(sample.key)} occurs "
+                f"again; expected its files side by "
                 "side. Write the shard again in the order of names (tar --sort=name)"
             )
         keys.add(sample.key)
@@ -266,14 +268,15 @@ def unpack(part: str) -> Layout:
         ShardError: the recorded layout is damaged.
     """
     try:
-        value = json.loads(zlib.decompress(base64.b64decode(part)))
+        raw = bounds.unzipped(base64.b64decode(part), bounds.MOST_RECORD_BYTES)
+        value = bounds.parse_json(raw, bounds.MOST_RECORD_BYTES)
         raw_schema = base64.b64decode(value["schema"])
         refuse_ray_types("its recorded layout", raw_schema)
         schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
         spans = tuple(Span(*map(int, one)) for one in value["spans"])
         num_rows, end = map(int, value["end"])
         return Layout(spans, num_rows, end, schema, str(value["digest"]), bool(value["has_audio"]))
-    except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowException) as error:
+    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise ShardError(
             f"the recorded layout of a tar file is damaged ({one_line(error)}). Use another sink"
         ) from None

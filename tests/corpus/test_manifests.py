@@ -132,6 +132,45 @@ def test_texts_are_stored_without_loss(tmp_path, text):
     assert rows_of(shard, "id", "text") == [{"id": text, "text": text}]
 
 
+def test_a_line_beyond_the_bound_is_refused_before_it_fills_the_memory(tmp_path):
+    path = tmp_path / "m.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b'{"audio_filepath": "a.wav", "x": "')
+        for _ in range(40):
+            file.write(b" " * 2**20)
+        file.write(b'"}\n')
+    with pytest.raises(ShardError, match="a line has more than 16,777,216 bytes; expected a manifest"):
+        manifests.cut(str(path), ())
+
+
+def test_slices_end_early_where_lines_are_long_and_no_line_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "MOST_SLICE_BYTES", 100)
+    path = write(tmp_path / "m.jsonl", [{"audio_filepath": f"{n}.wav", "n": n, "x": "-" * 40} for n in range(9)])
+    first = shards_of(path)
+    assert [len(rows_of(shard)) for shard in first] == [2, 2, 2, 2, 1]
+    again = manifests.cut(str(path), ["0-1"], None, ["changed"])
+    rows = [row["n"] for shard in shards_of_slices(path, again) for row in rows_of(shard, "n")]
+    assert rows == list(range(9))
+
+
+def test_an_integer_of_5000_digits_is_text_in_its_own_row(tmp_path):
+    digits = "7" * 5000
+    rows = [b'{"audio_filepath": "a", "n": %s}\n' % digits.encode(), {"audio_filepath": "b", "n": 1}]
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", rows))
+    assert rows_of(shard, "id", "n") == [{"id": "a", "n": digits}, {"id": "b", "n": "1"}]
+
+
+def test_more_keys_than_columns_are_refused(tmp_path):
+    rows = [{"audio_filepath": "a", **{f"{row} {n}": n for n in range(400)}} for row in range(3)]
+    with pytest.raises(ShardError, match=r"m.jsonl: has 1,201 columns; expected at most 1,000"):
+        shards_of(write(tmp_path / "m.jsonl", rows))
+
+
+def test_a_list_of_paths_is_shown_as_the_path_of_its_row(tmp_path):
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", [{"audio_filepath": ["l.wav", "r.wav"]}]))
+    assert rows_of(shard, "audio") == [{"audio": {"bytes": None, "path": '["l.wav", "r.wav"]'}}]
+
+
 def test_a_lone_surrogate_is_kept_as_its_escape(tmp_path):
     (shard,) = shards_of(write(tmp_path / "m.jsonl", [rb'{"audio_filepath": "a\ud800", "text": "b\udfff"}' + b"\n"]))
     assert rows_of(shard, "id", "text") == [{"id": r"a\ud800", "text": r"b\udfff"}]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.checkpoints.hub import CONFIG_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.files.sharing import Shareable
@@ -19,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fields of checkpoints are less similar
 MAX_FLOAT = 1e38  # below the largest float32
-CONFIG_BYTES = 16 << 20  # a config.json usually has a few kilobytes
 
 
 def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -31,14 +32,15 @@ def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a checkpoint."""
     try:
-        if path.stat().st_size > CONFIG_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {CONFIG_BYTES}: replace it")
-        value = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            value = bounds.parse_json(bounds.read(file, bounds.MOST_JSON_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found, expected a JSON file there: complete the checkpoint") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}), expected a readable JSON file") from error
-    except (ValueError, RecursionError) as error:
+    except bounds.TooLargeError as error:
+        raise CheckpointError(f"{path}: {error}: replace it") from None
+    except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}): copy the file again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds {type(value).__name__}, expected a JSON object: copy the file again")
@@ -74,7 +76,8 @@ class Config(Shareable):
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
         if num_labels is not None and (type(num_labels) is not int or num_labels < 1):
-            raise CheckpointError(f"num_labels is {num_labels!r}, expected at least 1: correct config.json")
+            raise CheckpointError(f"num_labels is {shortened(num_labels)}, expected at least 1: correct config.json")
+        _check_count("num_labels", num_labels, bounds.MOST_CLASSES)
         if "torch_dtype" in values:  # its name before transformers 5
             values.setdefault("dtype", values.pop("torch_dtype"))
         values["dtype"] = _dtype_name(values.get("dtype"))
@@ -88,6 +91,8 @@ class Config(Shareable):
                 setattr(self, name, value)
         for name, hint in hints.items():
             setattr(self, name, checked(f"{type(self).__name__}.{name}", getattr(self, name), hint))
+            if name.endswith(COUNTS_OF_LAYERS):
+                _check_count(name, getattr(self, name), bounds.MOST_LAYERS)
             if "drop" in name and not 0 <= (getattr(self, name) or 0) <= 1:
                 raise CheckpointError(
                     f"{name} is {getattr(self, name)!r}, expected a probability from 0 to 1: correct config.json"
@@ -157,6 +162,17 @@ class Config(Shareable):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
+
+
+COUNTS_OF_LAYERS = ("layers", "n_layer", "conv_dim", "conv_kernel", "conv_stride", "tdnn_dim", "tdnn_kernel")
+"""Ends of the names of fields by which modules are made, one by one."""
+
+
+def _check_count(name: str, value: object, most: int) -> None:
+    """Raise CheckpointError for a number, or a list, of more than `most` of what is made one by one."""
+    found = len(value) if isinstance(value, list | tuple) else value
+    if isinstance(found, int) and found > most:
+        raise CheckpointError(f"{name} is {shortened(found)}, expected at most {most:,}: correct config.json")
 
 
 def _dtype_name(value: object) -> str | None:

@@ -7,12 +7,15 @@ read by PyTorch's reader of plain weights, which runs no code.
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from torch import Tensor
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.errors import CheckpointError
 from raysp.models.files.weights import read_pickle
 
@@ -25,42 +28,60 @@ MAX_GROWTH = 20
 def read_archive(archive: Path, weights: Path) -> tuple[Mapping[str, Any], bytes]:
     """Return the configuration and the sentencepiece model of an archive, and write its weights to a file."""
     try:
-        with tarfile.open(archive) as tar:
+        with _opened(archive) as tar:
             members = _checked_members(archive, tar)
             config = _parsed(archive, _content(archive, tar, members, CONFIG, MAX_CONFIG_BYTES))
             name = _tokenizer_name(archive, config, members)
             tokenizer_model = _content(archive, tar, members, name, MAX_TOKENIZER_BYTES)
             _write(archive, tar, members, weights)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{archive}: not a whole .nemo archive ({error}): copy the file again") from error
+    except CheckpointError:
+        raise
+    except (tarfile.TarError, *bounds.DAMAGED, OSError, ValueError) as error:
+        reason = bounds.plain(str(error))
+        raise CheckpointError(f"{archive}: not a whole .nemo archive ({reason}): copy the file again") from error
     return config, tokenizer_model
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive, which may be compressed by gzip. No header is read beyond `bounds.MOST_HEADER_BYTES`."""
+    with archive.open("rb") as raw:
+        is_compressed = raw.read(2) == bounds.GZIP
+        raw.seek(0)
+        content = bounds.decompressed(raw, archive.stat().st_size) if is_compressed else raw
+        file: Any = bounds.HeaderReader(content)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            yield tar
 
 
 def _checked_members(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
     """Return the files of an archive by name; raise for links, devices, paths out of it, and impossible sizes."""
     size = archive.stat().st_size
     members: dict[str, tarfile.TarInfo] = {}
-    for member in tar:
-        path = PurePosixPath(member.name)
+    for number, member in enumerate(tar, 1):
+        bounds.check(number, bounds.MOST_MEMBERS, "members")
+        path, shown = PurePosixPath(member.name), shortened(member.name)
         if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-            raise CheckpointError(
-                f"{archive}: holds {member.name!r}, expected plain files in one folder: do not use it"
-            )
+            raise CheckpointError(f"{archive}: holds {shown}, expected plain files in one folder: do not use it")
         if member.size > MAX_GROWTH * size:
             raise CheckpointError(
-                f"{archive}: {member.name!r} would have {member.size} bytes, in an archive of {size}: do not use it"
+                f"{archive}: {shown} would have {member.size} bytes, in an archive of {size}: do not use it"
             )
         if member.isfile():
             if path.name in members:
-                raise CheckpointError(f"{archive}: holds two files named {path.name!r}, expected one: do not use it")
+                raise CheckpointError(
+                    f"{archive}: holds two files named {shortened(path.name)}, expected one: do not use it"
+                )
             members[path.name] = member
     return members
 
 
 def _member(archive: Path, members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo:
     if name not in members:
-        found = ", ".join(sorted(members)) or "nothing"
-        raise CheckpointError(f"{archive}: {name} not found among {found}: use a .nemo file of an ASR model")
+        found = bounds.plain(", ".join(sorted(members))) or "nothing"
+        raise CheckpointError(
+            f"{archive}: {bounds.plain(name)} not found among {found}: use a .nemo file of an ASR model"
+        )
     return members[name]
 
 
@@ -72,7 +93,7 @@ def _content(
         raise CheckpointError(f"{archive}: {name} has {member.size} bytes, expected at most {limit}: do not use it")
     file = tar.extractfile(member)
     assert file is not None  # it is a plain file
-    return file.read()
+    return bounds.read(cast("BinaryIO", file), limit)
 
 
 def _write(archive: Path, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], path: Path) -> None:
@@ -108,8 +129,9 @@ def _tokenizer_name(archive: Path, config: Mapping[str, Any], members: Mapping[s
         return name
     found = [name for name in members if name.endswith("tokenizer.model")]
     if len(found) != 1:
+        there = bounds.plain(", ".join(sorted(members)))
         raise CheckpointError(
-            f"{archive}: {given or 'tokenizer.model'!r} not found among {', '.join(sorted(members))}: use a model with "
+            f"{archive}: {shortened(given or 'tokenizer.model')} not found among {there}: use a model with "
             "a sentencepiece vocabulary"
         )
     return found[0]

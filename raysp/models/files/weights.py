@@ -17,12 +17,13 @@ import safetensors
 import torch
 from torch import Tensor
 
+from raysp import bounds
+from raysp.bounds import shortened
 from raysp.errors import CheckpointError
 from raysp.models.files.checkpoint_files import INDEX_FILE, SINGLE_FILE, weight_files
 from raysp.models.files.configuration import write_json
 from raysp.models.files.unweighted import is_without_weights
 
-HEADER_BYTES = 64 << 20  # the format allows 100 MB; a header of a real model is below 1 MB
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -79,12 +80,12 @@ def read_header(path: Path) -> list[TensorHeader]:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= min(HEADER_BYTES, num_bytes - 8):
+        if not 2 <= length <= min(bounds.MOST_TENSORS_BYTES, num_bytes - 8):
             raise _corrupt(path, f"header of {length} bytes in a file of {num_bytes}")
         text = file.read(length)
     try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        entries = bounds.parse_json(text, bounds.MOST_TENSORS_BYTES)
+    except ValueError as error:
         raise _corrupt(path, f"header is not JSON ({error})") from error
     if not isinstance(entries, dict):
         raise _corrupt(path, f"header is {type(entries).__name__}")
@@ -103,9 +104,11 @@ def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> 
             ):
                 header = TensorHeader(name, DTYPES[dtype], tuple(shape))
             case _:
-                raise _corrupt(path, f"entry {name!r} is {str(entry)[:200]}")
+                raise _corrupt(path, f"entry {shortened(name)} is {shortened(entry)}")
         if end - begin != header.num_bytes:
-            raise _corrupt(path, f"{name!r} has {end - begin} bytes for shape {header.shape} of {dtype}")
+            raise _corrupt(
+                path, f"{shortened(name)} has {end - begin} bytes for shape {shortened(header.shape)} of {dtype}"
+            )
         spans.append((begin, end))
         yield header
     at = 0
@@ -118,7 +121,7 @@ def _tensor_headers(path: Path, entries: dict[str, object], data_bytes: int) -> 
 
 
 def _twice(path: Path, name: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {name!r} occurs twice, expected once: remove one of the two")
+    return CheckpointError(f"{path}: {shortened(name)} occurs twice, expected once: remove one of the two")
 
 
 def _corrupt(path: Path, what: str) -> CheckpointError:

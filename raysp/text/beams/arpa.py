@@ -4,7 +4,7 @@ An n-gram is found by a number: the index of its first n - 1 words among those o
 words, plus the last word. The numbers of an order are sorted.
 """
 
-import gzip
+import io
 import json
 from array import array
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
+from raysp import bounds
 from raysp.errors import CheckpointError
 from raysp.text.beams.hashing import prefix_hashes, text_hashes
 
@@ -23,6 +24,7 @@ MARKERS = (BEGIN, END, UNKNOWN)
 UNKNOWN_LOG10 = -10.0
 """Logarithm of the probability of unknown words in a model without `<unk>`."""
 MOST_ORDERS = 16
+MOST_LINE_CHARACTERS = 1024 * 1024
 PACKED = "model.json"
 """File of a packed model that is written last."""
 
@@ -130,10 +132,12 @@ def parse(path: Path, name: str | None = None) -> Ngrams:
     """
     try:
         with path.open("rb") as raw:
-            is_compressed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if is_compressed else path.open(encoding="utf-8") as file:
-            return _Reader(file, name or str(path)).read()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+            is_compressed = raw.read(2) == bounds.GZIP
+            raw.seek(0)
+            content = bounds.decompressed(raw, path.stat().st_size) if is_compressed else raw
+            with io.TextIOWrapper(content, encoding="utf-8-sig") as file:
+                return _Reader(file, name or str(path)).read()
+    except (*bounds.DAMAGED, OSError, bounds.TooLargeError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"language model {name or str(path)!r}: cannot be read ({error}); expected an ARPA file in UTF-8"
         ) from None
@@ -209,7 +213,7 @@ class _Reader:
         try:
             section.words.extend([self.ids[word] for word in words])
         except KeyError as error:
-            raise self._wrong(f"expected words that are 1-grams, found {error.args[0]!r}") from None
+            raise self._wrong(f"expected words that are 1-grams, found {bounds.shortened(error.args[0])}") from None
 
     def _packed(self, sections: "Sequence[_Section]") -> Ngrams:
         texts = list(self.ids)
@@ -255,8 +259,11 @@ class _Reader:
 
     def _next(self) -> str | None:
         """Return the next line without spaces around it; None after the last."""
-        text = self.file.readline()
+        text = self.file.readline(MOST_LINE_CHARACTERS)
         self.line += 1
+        if len(text) == MOST_LINE_CHARACTERS:
+            self.text = text
+            raise self._wrong(f"expected lines of less than {MOST_LINE_CHARACTERS:,} characters")
         self.text = text.strip()
         return self.text if text else None
 
@@ -274,7 +281,8 @@ class _Reader:
         words = section.words[index * section.order : (index + 1) * section.order]
         ngram = " ".join(texts[word] for word in words)
         return CheckpointError(
-            f"language model {self.name!r}, line {section.first_line + index}: found {ngram!r}; {message}"
+            f"language model {self.name!r}, line {section.first_line + index}: found "
+            f"{bounds.shortened(ngram)}; {message}"
         )
 
 

@@ -1,0 +1,242 @@
+"""Bounds of data from outside: bytes of a line, a member, a header and decoded data; counts of columns and layers.
+
+Corpora, checkpoints and sinks come from strangers, and a small file can decode to one that fills the memory. Every
+reader of them decompresses and parses through this module, which raises `TooLargeError`; the reader adds where, and
+what to do.
+"""
+
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Collection, Iterator
+from typing import IO, Any, BinaryIO, cast
+
+MIB = 1024 * 1024
+MOST_LINE_BYTES = 16 * MIB
+"""Bytes of a line of a manifest or table."""
+MOST_JSON_BYTES = 16 * MIB
+"""Bytes of one JSON value: a configuration, a vocabulary, an object beside a recording."""
+MOST_RECORD_BYTES = 256 * MIB
+"""Bytes of one JSON value of a sink's record."""
+MOST_TABLE_BYTES = 1024 * MIB
+"""Bytes of a table beside recordings, which is read as a whole; also decoded."""
+MOST_TABLE_ROWS = 50_000_000
+"""Rows of a table beside recordings."""
+MOST_HEADER_BYTES = MIB
+"""Bytes of a header of a tar file, which holds a long name or the like."""
+MOST_TENSORS_BYTES = 64 * MIB
+"""Bytes of the header of a safetensors file. The format allows 100 MB; those of real models are below 1 MB."""
+MOST_COLUMNS = 1000
+"""Columns of a table, hence keys of the objects of a manifest."""
+MOST_NAME_CHARACTERS = 1000
+"""Characters of the name of a column."""
+MOST_LAYERS = 1000
+"""Layers of a part of a model. Published models of speech have at most 80."""
+MOST_CLASSES = 1_000_000
+"""Classes of a head."""
+MOST_MEMBERS = 10_000
+"""Members of an archive that holds one model."""
+FREE_BYTES, MOST_RATIO = 64 * MIB, 200
+"""Data that decode to at most `FREE_BYTES` may have any ratio; others at most `MOST_RATIO`. Text has 3 to 30."""
+SHOWN_CHARACTERS = 120
+"""Characters of a name or value of a foreign file that a message repeats."""
+
+GZIP = b"\x1f\x8b"
+"""First bytes of a gzip file."""
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
+"""Errors of a compressed file that is damaged or truncated."""
+_CHUNK_BYTES = 1 << 20
+
+
+class TooLargeError(ValueError):
+    """Data from outside beyond a bound: what was found, and the bound."""
+
+
+def check(found: float, most: int, noun: str) -> None:
+    """Raise TooLargeError if there are more than `most`, such as `noun` "bytes"."""
+    if found > most:
+        raise TooLargeError(f"has {found:,} {noun}; expected at most {most:,}")
+
+
+def check_columns(names: Collection[str]) -> None:
+    """Raise TooLargeError if there are too many columns, or one has too long a name."""
+    check(len(names), MOST_COLUMNS, "columns")
+    for name in names:
+        if len(name) > MOST_NAME_CHARACTERS:
+            raise TooLargeError(f"has a column {shortened(name)}; expected a name of at most {MOST_NAME_CHARACTERS:,}")
+
+
+def shortened(value: object, most: int = SHOWN_CHARACTERS) -> str:
+    """Return the representation of a name or value from outside, with at most `most` characters of it.
+
+    A long value is shown by its beginning and its length. Only the beginning of text is copied.
+    """
+    if isinstance(value, str | bytes):
+        shown, length = repr(value[:most]), len(value)
+        return shown if length <= most else f"{shown}... ({length:,} {'bytes' if value[:0] == b'' else 'characters'})"
+    if isinstance(value, int) and value.bit_length() > 8 * most:
+        return f"an integer of {value.bit_length():,} bits"
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[:most]}... ({len(shown):,} characters)"
+
+
+def plain(text: str, most: int = SHOWN_CHARACTERS) -> str:
+    """Return text from outside, such as a library's message, in one line of at most `most` characters."""
+    line = " ".join(text[: 8 * most].split())
+    return line if len(line) <= most and len(text) <= 8 * most else f"{line[:most]}..."
+
+
+def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse one JSON value. An integer of more digits than Python converts is the text of its digits.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply; TooLargeError: it has more than `most` bytes.
+    """
+    check(len(data), most, "bytes")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("values are nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(plain(str(error))) from None
+    except UnicodeDecodeError:
+        raise
+    except ValueError:  # only for an integer beyond the limit of the interpreter
+        return json.loads(data, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    most = sys.get_int_max_str_digits()
+    return int(digits) if not most or len(digits.lstrip("-")) <= most else digits
+
+
+def lines(file: BinaryIO, most: int = MOST_LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends.
+
+    Raises:
+        TooLargeError: a line has more than `most` bytes. At most that much of it is read.
+    """
+    while line := file.readline(most + 1):
+        if len(line) > most:
+            raise TooLargeError(f"a line has more than {most:,} bytes")
+        yield line
+
+
+def read(file: BinaryIO, most: int) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        TooLargeError: it has more than `most` bytes. At most that much of it is read.
+    """
+    found = bytearray()
+    while len(found) <= most and (chunk := file.read(min(_CHUNK_BYTES, most + 1 - len(found)))):
+        found += chunk
+    if len(found) > most:
+        raise TooLargeError(f"has more than {most:,} bytes; expected at most as many")
+    return bytes(found)
+
+
+class _Decoded(io.RawIOBase):
+    """A decompressed file; reading fails at a number of bytes to which no ordinary file of its size decodes."""
+
+    def __init__(self, file: IO[bytes], num_bytes: int) -> None:
+        self._file, self._num_bytes = file, num_bytes
+        self._most = max(FREE_BYTES, MOST_RATIO * num_bytes)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        place += self._file.tell() if whence == io.SEEK_CUR else 0
+        if whence == io.SEEK_END or place > self._most:
+            raise self._error()
+        return self._file.seek(place)
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a buffer
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        if self._file.tell() > self._most:
+            raise self._error()
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def _error(self) -> TooLargeError:
+        return TooLargeError(
+            f"decodes to more than {self._most:,} bytes, from {self._num_bytes:,}; expected at most {MOST_RATIO} "
+            "times its size"
+        )
+
+
+def decompressed(file: Any, num_bytes: int) -> BinaryIO:  # noqa: ANN401 - a file of Python or pyarrow
+    """Return the content of a gzip file of `num_bytes`.
+
+    Reading raises TooLargeError beyond `MOST_RATIO`, EOFError at a truncated file, OSError or `zlib.error` at a damaged
+    one. Memory does not depend on the file.
+    """
+    content = _Decoded(cast("IO[bytes]", gzip.GzipFile(fileobj=file)), num_bytes)
+    return cast("BinaryIO", io.BufferedReader(content, _CHUNK_BYTES))
+
+
+def unzipped(data: bytes, most: int) -> bytes:
+    """Return the content of bytes in the format of zlib, as recorded listings have it.
+
+    Raises:
+        TooLargeError: there would be more than `most` bytes.
+        ValueError: the data is damaged.
+    """
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(data, most + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    if len(found) > most:
+        raise TooLargeError(f"decodes to more than {most:,} bytes, from {len(data):,}")
+    if not stream.eof:
+        raise ValueError("incomplete or truncated data")
+    return found
+
+
+class HeaderReader(io.RawIOBase):
+    """A tar file for `tarfile`, which reads an extended header at once, whatever size it claims.
+
+    Args:
+        file: the archive, decompressed.
+        most: most bytes of one read; content is read in smaller parts.
+    """
+
+    def __init__(self, file: BinaryIO, most: int = MOST_HEADER_BYTES) -> None:
+        self._file, self._most = file, most
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, num_bytes: int | None = -1, /) -> bytes:
+        """Read some bytes; raise TooLargeError for more than a header has."""
+        if num_bytes is None or not 0 <= num_bytes <= self._most:
+            raise TooLargeError(f"a header claims {num_bytes:,} bytes; expected at most {self._most:,}")
+        return self._file.read(num_bytes)
+
+    def seek(self, place: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the position."""
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
