@@ -73,7 +73,7 @@ def plan(
 ) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
 
-    Exits with 3 if a shard cannot be read, as a run does.
+    Exits with 3 if no shard can be read.
 
     Hours, durations, padding, memory and time of a run are estimated from a sample of rows; balance of workers, size
     of commits, memory and time of a training from its index.
@@ -109,7 +109,7 @@ def plan(
         print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
     elif estimate is not None:
         print_estimate(estimate)
-    raise typer.Exit(PARTIAL if found.corpus.unreadable else 0)
+    raise typer.Exit(PARTIAL if found.corpus.unreadable and not found.corpus.shards else 0)
 
 
 def run(
