@@ -280,6 +280,9 @@ def test_unusual_and_invalid_recordings_among_valid_rows(shared, without_ray, ma
         if name == "claxon__non_subset.flac":
             assert row["status"] == "ok"  # soundfile refuses it only because it seeks after every read
             continue
+        if name == "flac-test-files__05_-_wrong_total_number_of_samples.flac":
+            assert row["seconds"] == pytest.approx(4.562, abs=1e-3)  # soundfile stops at the count of its header
+            continue
         try:
             samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
         except Exception:
