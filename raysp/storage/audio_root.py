@@ -2,10 +2,12 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 
-from raysp.errors import AudioError
+from raysp.errors import AudioError, StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain, open_store
 from raysp.storage.versions import version_of, versions
@@ -141,4 +143,18 @@ class AudioRoot:
         return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; expected a file in {self.url}")
 
     def _not_found(self, path: str) -> AudioError:
-        return AudioError("not_found", f"path {path!r:.200}: no such file in {self.url}")
+        form = self._other_form(path)
+        more = f"; its name is there in the Unicode form {form}: write the path in that form" if form else ""
+        return AudioError("not_found", f"path {path!r:.200}: no such file in {self.url}{more}")
+
+    def _other_form(self, path: str) -> str:
+        """Return the Unicode normal form in which a missing file exists; empty if there is none."""
+        if path.isascii():
+            return ""
+        relative = self.inside(path)
+        for form in ("NFC", "NFD"):
+            other = unicodedata.normalize(form, relative)
+            with suppress(StoreError, ValueError):
+                if other != relative and self.store.stat(other) is not None:
+                    return form
+        return ""

@@ -1,6 +1,7 @@
 """Paths that strangers wrote: none leaves the folder that recordings may be read from."""
 
 import os
+import unicodedata
 import uuid
 
 import pytest
@@ -153,3 +154,13 @@ class TestTheGuards:
     def test_without_the_look_at_the_letters_a_scheme_is_a_folder_that_is_not_there(self, folder, monkeypatch):
         monkeypatch.setattr(AudioRoot, "inside", lambda self, path: path)
         assert error_type(AudioRoot(str(folder)), "http://127.0.0.1/a.wav") == "not_found"
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_in_another_unicode_form_is_told_from_a_missing_file(tmp_path, stored, asked):
+    (tmp_path / unicodedata.normalize(stored, "\u00e9t\u00e9.wav")).write_bytes(b"x")
+    with pytest.raises(AudioError, match=f"in the Unicode form {stored}"):
+        AudioRoot(str(tmp_path)).open(unicodedata.normalize(asked, "\u00e9t\u00e9.wav"))
+    with pytest.raises(AudioError) as found:
+        AudioRoot(str(tmp_path)).open("\u00e8.wav")
+    assert "Unicode" not in str(found.value)
