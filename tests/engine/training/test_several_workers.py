@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 import raysp
 from raysp.engine.training.finetuning import finetune
 from raysp.errors import PlanError, RunError
-from raysp.sink.training import metrics, steps
+from raysp.sink.training import metrics, record, steps
 from raysp.specs.recipe import Schedule
 from raysp.storage.store import LocalStore
 from tests.corpora import write_shard
 from tests.engine.clusters import NO_TOKENS, small_cluster
 from tests.engine.training.test_finetuning import DROPPING, broken_table
+from tests.engine.training.test_taking_over import take_over
 from tests.recipes import a_recipe, write_words
 from tests.training.objectives.originals import save_decoder
 
@@ -111,6 +112,21 @@ def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, t
     assert result.is_done
     assert killed
     assert_same(tmp_path / "out", by_two)
+
+
+def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, words, tiny, tmp_path):
+    """They hold no lease themselves, and go on while their driver is suspended."""
+    store, theirs = LocalStore(tmp_path / "out"), {}
+    paths = ("config.json", "model.safetensors", "vocab.json", record.RECIPE, f"{steps.STEPS}4.json")
+
+    def suspend(progress):
+        if progress.committed and not theirs:
+            take_over(store)
+            theirs.update({path: store.read(path) for path in paths})
+
+    with pytest.raises(RunError, match="another run took over"):
+        finetune(several(words, tiny, tmp_path / "out", 2), on_progress=suspend)
+    assert {path: store.read(path) for path in paths} == theirs
 
 
 def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, tiny, by_two, tmp_path):
