@@ -1,12 +1,20 @@
-"""Printing: two consoles, escaped untrusted text, facts and JSON."""
+"""Printing: standard streams that may fail, two consoles, escaped untrusted text, facts and JSON."""
 
+import contextlib
+import io
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
 from raysp.words import count, folded, printable
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MOST_LINES = 20
 """Lines of a list that is the main output of a command, such as differences."""
@@ -91,3 +99,75 @@ def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     # In ASCII: no control character reaches the terminal, and any locale can print it.
     print(json.dumps(value, default=str))
+
+
+class _Tolerant(io.FileIO):
+    """A stream that drops output that cannot be written, and keeps the first error."""
+
+    failure: str | None = None
+
+    def write(self, data: "Buffer") -> int:
+        """Write bytes. Returns the number of given bytes if they cannot be written, as on a full disk."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = self.failure or error.strerror or type(error).__name__
+            return memoryview(data).nbytes
+
+
+class Streams:
+    """The standard streams of a command.
+
+    Streams that a program has replaced, as tests and notebooks do, are left alone.
+    """
+
+    def __init__(self) -> None:
+        closed = [number for number in range(3) if not _is_open(number)]
+        for number in closed:
+            _open_nowhere(number)
+        self._out = _replaced("stdout", 1)
+        _replaced("stderr", 2)
+        if self._out and 1 in closed:
+            self._out.failure = "it is closed"
+
+    def failure(self) -> str | None:
+        """Reason why some of stdout could not be written; None if all of it was."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        return self._out.failure if self._out else None
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _open_nowhere(number: int) -> None:
+    """Open the null device as a closed stream: the next file that is opened would take its number, and its output."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    if opened != number:
+        os.dup2(opened, number)
+        os.close(opened)
+    os.set_inheritable(number, True)
+
+
+def _replaced(name: str, number: int) -> _Tolerant | None:
+    """Replace a stream of the interpreter by a tolerant one; None if a program has replaced it before."""
+    stream = getattr(sys, name)
+    if stream is not getattr(sys, f"__{name}__"):
+        return None
+    if stream is not None:
+        stream.flush()
+    raw = _Tolerant(number, "w", closefd=False)
+    # Characters that the encoding of a locale lacks are escaped, where Python would raise an error.
+    text = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=getattr(stream, "encoding", None) or "utf-8",
+        errors="backslashreplace",
+        line_buffering=number == 2 or raw.isatty(),
+    )
+    setattr(sys, name, text)
+    return raw

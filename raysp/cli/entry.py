@@ -11,7 +11,7 @@ import typer
 
 from raysp.cli.checkpoints import convert, inspect, models
 from raysp.cli.comparing import diff, merge
-from raysp.cli.console import say
+from raysp.cli.console import Streams, say
 from raysp.cli.evaluating import evaluate
 from raysp.cli.exporting import export
 from raysp.cli.jobs import jobs, stop, submit
@@ -64,7 +64,11 @@ for verb in VERBS:
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
-    """Run the command line. Errors are printed as one line on stderr, with a traceback only under `--debug`."""
+    """Run the command line. Errors are printed as one line on stderr, with a traceback only under `--debug`.
+
+    Output that cannot be written changes no exit code, but for JSON: it is the result that a program waits for.
+    """
+    streams = Streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -81,6 +85,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} (possibly a bug in raysp; rerun with --debug)", FAILED)
+    if code == 0 and "--json" in given and (reason := streams.failure()):
+        _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)
 
 

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first signal stops a run cleanly, the second one immediately."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -108,7 +109,8 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
             signal.alarm(0)
             arrived += number[0] in (signal.SIGINT, signal.SIGTERM)
             if arrived > 1:
-                os.write(2, said.encode(errors="replace"))
+                with contextlib.suppress(OSError):
+                    os.write(2, said.encode(errors="replace"))
                 os._exit(INTERRUPTED if number[0] == signal.SIGINT else TERMINATED)
         os.close(reader)
 

@@ -47,5 +47,12 @@ def _span(value: Mapping[str, object]) -> str:
     """Return a word, a character or a segment with its times: `ONE 0.12-0.48`."""
     if not {"start", "end"} <= value.keys():
         return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
-    name = next((str(value[key]) for key in ("word", "char", "label") if key in value), "")
-    return f"{name} {value['start']:.2f}-{value['end']:.2f}".strip()
+    name = next((_text(value[key]) for key in ("word", "char", "label") if key in value), "")
+    return f"{name} {_times(value['start'], value['end'])}".strip()
+
+
+def _times(start: object, end: object) -> str:
+    """Return the times of a span. A word without a token in the vocabulary has none: `-`."""
+    if start is None and end is None:
+        return _text(None)
+    return "-".join("?" if one is None else f"{one:.2f}" for one in (start, end))

@@ -1,0 +1,51 @@
+"""Output that cannot be written, and labels without times: what is shown never decides the exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysp.reading.cells import cell
+from tests.commands import write_recipe
+from tests.corpora import write_shard
+
+COMMAND = f"{sys.executable} -m raysp"
+
+
+@pytest.mark.parametrize(
+    ("span", "shown"),
+    [
+        ({"word": "7", "start": None, "end": None, "score": None}, "7 -"),
+        ({"word": None, "start": 0.5, "end": None}, "- 0.50-?"),
+        ({"label": "a", "start": None, "end": 1.0}, "a ?-1.00"),
+        ({"start": None, "end": None, "score": None}, "-"),
+    ],
+)
+def test_a_span_without_times_is_shown(span, shown):
+    assert cell([span]) == shown
+    assert cell([[span], [span]]) == f"{shown}; {shown}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [("2>/dev/full", 0), (">/dev/full", 0), ("2>&-", 0), (">&- 2>&- <&-", 0), ("--json >/dev/full", 1)],
+)
+def test_a_run_labels_its_rows_whatever_its_streams_are(tmp_path: Path, redirection: str, code: int):
+    (tmp_path / "in").mkdir()
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    recipe = write_recipe(tmp_path)
+    ran = subprocess.run(f"{COMMAND} run {recipe} {redirection}", shell=True, check=False, capture_output=True)
+    assert ran.returncode == code
+    assert [path.name for path in (tmp_path / "out").glob("*.parquet")] == ["a.parquet"]
+    assert b"Exception" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"), [("models >&-", 0), ("models --json >&-", 1), ("models >/dev/full", 0)]
+)
+def test_json_that_cannot_be_written_is_an_error(redirection: str, code: int):
+    ran = subprocess.run(f"{COMMAND} {redirection}", shell=True, check=False, capture_output=True, text=True)
+    assert ran.returncode == code
+    assert ("stdout: the JSON object" in ran.stderr) == bool(code)
