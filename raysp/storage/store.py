@@ -22,7 +22,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from raysp.errors import StoreError
-from raysp.storage.globs import has_wildcard, is_listed, is_passed_over, literal_prefix, split_glob
+from raysp.storage.globs import is_listed, is_passed_over, literal_prefix, split_glob
 from raysp.storage.locking import locked
 from raysp.storage.opened import Entry as Entry
 from raysp.storage.opened import LocalFile, Opened
@@ -373,12 +373,21 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folde
         raise NothingListedError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
     scheme, _, path = place.partition("://")
     root, pattern = split_glob(path)
+    if pattern and _is_folder(place, storage_options):
+        root, pattern = path, ""
     store = open_store(f"{scheme}://{root}", storage_options)
     pattern = pattern or folder_pattern
     entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
-    if not entries and not has_wildcard(path) and next(store.list(), None) is None:
+    if not entries and root == path and next(store.list(), None) is None:
         raise NothingListedError(f"{url!r}: no such file or folder; check the url")
     return Listing(store.url, entries)
+
+
+def _is_folder(url: str, storage_options: Mapping[str, object] | None) -> bool:
+    """Return whether files are under a url taken literally, whatever wildcards its name has."""
+    with suppress(StoreError):
+        return next(open_store(url, storage_options).list(), None) is not None
+    return False
 
 
 @contextmanager

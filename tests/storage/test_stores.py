@@ -263,3 +263,11 @@ class TestExpand:
             except StoreError:
                 found.append([])
         assert found[0] == found[1]
+
+
+def test_a_folder_whose_name_has_wildcards_is_that_folder():
+    root = f"memory://{uuid.uuid4().hex}"
+    open_store(f"{root}/au[d]io").create("x.parquet", b"x")
+    open_store(f"{root}/audio").create("y.parquet", b"y")
+    assert [entry.path for entry in expand(f"{root}/au[d]io").entries] == ["x.parquet"]
+    assert [entry.path for entry in expand(f"{root}/aud[i]o/*.parquet").entries] == ["audio/y.parquet"]
