@@ -1,5 +1,6 @@
 # Everything a fresh machine needs is Python 3.11, make and git; the rest is installed into .venv by these targets.
 PYTHON ?= python3.11
+NEWEST_PYTHON ?= $(shell .ci/newest-python)
 WORKERS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,15 @@ SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 # Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast check format bench soak gpu docs tour audit clean
+# Quick tests of what the versions of libraries differ in. TORCH_TESTS are left out where torch is not installed.
+VERSION_TESTS := tests/audio tests/corpus tests/storage tests/text
+TORCH_TESTS := tests/sink tests/cli tests/ops tests/reading tests/training tests/engine/datasets
+NOT_THERE := transformers,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
+TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
+PIP := -m pip --disable-pip-version-check install --quiet --only-binary :all:
+CPU_TORCH := $(shell sed -n 's/^torch==.*/&+cpu/p' constraints.txt)
+
+.PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs tour audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -24,6 +33,19 @@ test-drivers: $(VENV)/.installed-dev
 
 test-fast: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest --fast $(SPREAD) $(PYTEST_ARGS)
+
+test-oldest: .venv-oldest/.installed
+	$(ONE_THREAD) .venv-oldest/bin/python $(TESTED) --without $(NOT_THERE) $(VERSION_TESTS) $(TORCH_TESTS)
+	rm -rf build/demo-oldest
+	.venv-oldest/bin/raysp run pipelines/label_digits.py --set sink.url=build/demo-oldest
+
+test-newest: .venv-newest/.installed
+	@if .venv-newest/bin/python -c "import torch" 2>/dev/null; then \
+	    set -x; $(ONE_THREAD) .venv-newest/bin/python $(TESTED) --without $(NOT_THERE) $(VERSION_TESTS) $(TORCH_TESTS); \
+	else \
+	    echo "No CPU build of torch for $$(.venv-newest/bin/python -V): the tests that need it are passed over"; \
+	    $(ONE_THREAD) .venv-newest/bin/python $(TESTED) --without torch,$(NOT_THERE) $(VERSION_TESTS); \
+	fi
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -61,7 +83,7 @@ audit: $(VENV)/.installed-audit
 	    "audit failed: correct the versions named above, or if there are none, PyPI's vulnerability service did not answer" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(DEMO_SINK)
+	rm -rf $(VENV) .venv-oldest .venv-newest $(DEMO_SINK)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -82,4 +104,22 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 $(VENV)/.installed-audit: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	touch $@
+
+.venv-oldest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py
+	@echo "Installing the oldest versions that pyproject.toml admits into .venv-oldest."
+	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
+	@mkdir -p build && $(PYTHON) tests/versions/bounds.py oldest > build/oldest.txt
+	.venv-oldest/bin/python $(PIP) $(CPU_TORCH) -r build/oldest.txt
+	.venv-oldest/bin/python $(PIP) --no-deps silero-vad -e .
+	touch $@
+
+# Only a CPU build of torch is installed, by its name: any other brings gigabytes for GPUs.
+.venv-newest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py
+	@echo "Installing the newest versions that pyproject.toml admits into .venv-newest."
+	rm -rf .venv-newest && $(NEWEST_PYTHON) -m venv .venv-newest
+	@mkdir -p build && $(PYTHON) tests/versions/bounds.py newest > build/newest.txt
+	.venv-newest/bin/python $(PIP) -r build/newest.txt
+	.venv-newest/bin/python $(PIP) $(CPU_TORCH) 2>/dev/null || true
+	.venv-newest/bin/python $(PIP) --no-deps silero-vad -e .
 	touch $@

@@ -1,0 +1,45 @@
+"""Pass over tests that need packages which are not installed: `-p tests.versions.without --without torch,jax`.
+
+A package that is named and installed is refused, so nothing else is passed over.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without", default="", metavar="NAMES", help="pass over tests that need these missing packages")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    present = [name for name in _missing(config) if find_spec(name)]
+    if present:
+        raise pytest.UsageError(f"--without names installed packages: {', '.join(present)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Pass over a file that imports one of the packages."""
+    report = yield
+    if report.failed:
+        for name in _missing(collector.config):
+            if f"No module named '{name}" in str(report.longrepr):
+                report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {name}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Pass over a test in which the import of one of the packages failed."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if report.failed and name in _missing(item.config):
+        report.outcome, report.longrepr = "skipped", (str(item.path), 1, f"Skipped: needs {name}")
+    return report
+
+
+def _missing(config: pytest.Config) -> list[str]:
+    return [name for name in config.getoption("--without").split(",") if name]
