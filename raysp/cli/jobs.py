@@ -15,6 +15,10 @@ from raysp.words import count, duration, megabytes, printable
 if TYPE_CHECKING:
     from raysp.engine.submitting.head import Head
     from raysp.engine.submitting.jobs import Job
+    from raysp.engine.submitting.package import Package
+
+MOST_NAMES = 50
+"""Names of shipped files that are printed."""
 
 HeadAddress = Annotated[
     str | None,
@@ -73,11 +77,18 @@ def submit(
     if not as_json:
         package = request.package
         size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
-        say(f"submitted to {head.address} with {size} from {package.folder}")
+        say(f"submitted to {head.address} with {size} from {package.folder}: {_names(package)}")
     if detach:
         _print_detached(head, job_id, ca, as_json)
     else:
         _follow(head, job_id, ca, as_json)
+
+
+def _names(package: "Package") -> str:
+    """Return the names of the first files of a package, and the number of the others."""
+    names = [file.name for file in package.files]
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def jobs(

@@ -6,18 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
+from raysp.engine.submitting.credentials import looks_secret
+from raysp.engine.submitting.ignored import IGNORE_FILE, Ignored
 from raysp.errors import SpecError
 from raysp.sink import layout
-from raysp.words import count, megabytes
+from raysp.words import count, megabytes, printable
 
-IGNORE_FILE = ".raysignore"
-"""File with patterns, as in .gitignore, of files that are not shipped."""
-_IGNORE_FILES = (".gitignore", IGNORE_FILE)
 MAX_FILES = 10_000
 LARGEST = 5
-"""Number of files named in the message on a package that is too large."""
+"""Number of files named in the message on a package that is too large, or has files that look like keys."""
 _OLDEST = (1980, 1, 1, 0, 0, 0)
 """Time of all files of a package, so that equal files make equal packages. Zip files know no earlier time."""
 
@@ -29,6 +26,8 @@ class PackageFile:
     name: str
     path: Path
     num_bytes: int
+    is_named: bool = False
+    """Whether .raysignore takes it in by name."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def collect(folder: Path, max_bytes: int, more: Sequence[Path] = ()) -> Package:
     """Return the package of a folder.
 
     Left out are files and folders whose names begin with a dot (such as .git, .venv and .env), `__pycache__`, sinks,
-    and what the files .gitignore and .raysignore of a folder list; the latter can take in again what the former leaves
-    out (`!name`).
+    what git ignores, and what the file .raysignore of a folder lists; it can take in again what git ignores (`!name`).
 
     Args:
         folder: path of the folder, without links.
@@ -91,11 +89,12 @@ def collect(folder: Path, max_bytes: int, more: Sequence[Path] = ()) -> Package:
         more: further files, which are placed into the folder.
 
     Raises:
-        SpecError: the package is too large, or a folder cannot be read.
+        SpecError: the package is too large, a folder cannot be read, a name is not UTF-8, or a file looks like a key
+            and is not named in .raysignore.
     """
     files = [PackageFile(path.name, path, path.stat().st_size) for path in more]
     num_bytes = sum(file.num_bytes for file in files)
-    for file in _walk(folder, folder, (), frozenset()):
+    for file in _walk(folder, folder, Ignored(), frozenset()):
         files.append(file)
         num_bytes += file.num_bytes
         if len(files) > MAX_FILES:
@@ -103,6 +102,7 @@ def collect(folder: Path, max_bytes: int, more: Sequence[Path] = ()) -> Package:
     if num_bytes > max_bytes:
         found = f"{megabytes(num_bytes)} in {count(len(files), 'file')}"
         raise _too_large(folder, files, found, f"the limit is {megabytes(max_bytes)} (--max-package-mb)")
+    _refuse_secrets(folder, files)
     return Package(folder, tuple(sorted(files, key=lambda file: file.name)))
 
 
@@ -116,40 +116,53 @@ def _too_large(folder: Path, files: Sequence[PackageFile], found: str, limit: st
     )
 
 
-def _walk(
-    top: Path, folder: Path, ignored: tuple[tuple[Path, GitIgnoreSpec], ...], above: frozenset[str]
-) -> Iterator[PackageFile]:
+def _refuse_secrets(folder: Path, files: Sequence[PackageFile]) -> None:
+    """Raise if a file looks like a key and is not named: everybody who may use the cluster can read the package."""
+    found = [file.name for file in files if not file.is_named and looks_secret(file.path, file.num_bytes)]
+    if found:
+        more = f" and {len(found) - LARGEST:,} more" if len(found) > LARGEST else ""
+        raise SpecError(
+            f"{folder}: would be shipped, and look like keys or credentials: {', '.join(found[:LARGEST])}{more}. List "
+            f"them in {folder / IGNORE_FILE}, or, if the job needs one, name it there with an exclamation mark "
+            f"(!{found[0]})"
+        )
+
+
+def _walk(top: Path, folder: Path, ignored: Ignored, above: frozenset[str]) -> Iterator[PackageFile]:
     """Yield the files to ship of a folder; links are followed, except into a folder above."""
     real = os.path.realpath(folder)
     if real in above or (folder != top and (folder / layout.HOME).is_dir()):
         return
-    ignored = (*ignored, (folder, _patterns(folder)))
+    ignored = ignored.below(folder, is_new=folder == top or folder.is_symlink() or (folder / ".git").exists())
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise SpecError(f"{folder}: cannot be read for the package of the job ({error.strerror})") from error
     for entry in entries:
         path = folder / entry.name
-        if entry.name.startswith(".") or entry.name == "__pycache__" or _is_ignored(path, entry.is_dir(), ignored):
+        is_folder = path.is_dir()
+        if entry.name.startswith(".") or entry.name == "__pycache__" or ignored(path, is_folder=is_folder):
             continue
-        if entry.is_dir():
+        if is_folder:
             yield from _walk(top, path, ignored, above | {real})
-        elif entry.is_file():
-            yield PackageFile(path.relative_to(top).as_posix(), path, entry.stat().st_size)
+        elif path.is_file():  # neither a link that leads nowhere nor a socket
+            name = _utf8(path.relative_to(top), folder)
+            yield PackageFile(name, path, entry.stat().st_size, ignored.is_named(path))
 
 
-def _patterns(folder: Path) -> GitIgnoreSpec:
-    lines: list[str] = []
-    for name in _IGNORE_FILES:
-        if (file := folder / name).is_file():
-            lines += file.read_text(errors="replace").splitlines()
-    return GitIgnoreSpec.from_lines(lines)
+def _utf8(path: Path, folder: Path) -> str:
+    """Return a path as text.
 
-
-def _is_ignored(path: Path, is_folder: bool, ignored: tuple[tuple[Path, GitIgnoreSpec], ...]) -> bool:
-    """Return whether a path is left out; the patterns of the innermost folder that mentions it decide."""
-    for folder, patterns in reversed(ignored):
-        found = patterns.check_file(f"{path.relative_to(folder).as_posix()}{'/' if is_folder else ''}").include
-        if found is not None:
-            return found
-    return False
+    Raises:
+        SpecError: a zip file cannot hold its name.
+    """
+    name = path.as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pattern = f"*{path.suffix}" if path.suffix.isascii() and path.suffix else "*"
+        raise SpecError(
+            f"{printable(str(folder))}: the name {os.fsencode(path.name)!r} is not UTF-8, so that the package cannot "
+            f"hold it; rename the file, or list it in {IGNORE_FILE} by a pattern such as {pattern}"
+        ) from None
+    return name

@@ -12,7 +12,8 @@ from pathlib import Path
 from raysp.engine.submitting import jobs
 from raysp.engine.submitting.arrival import SUBMITTED_BY
 from raysp.engine.submitting.head import Head
-from raysp.engine.submitting.package import IGNORE_FILE, Package, collect
+from raysp.engine.submitting.ignored import IGNORE_FILE
+from raysp.engine.submitting.package import Package, collect
 from raysp.engine.submitting.sealing import SEALED, SETUP_HOOK, seal
 from raysp.errors import PlanError, SpecError
 from raysp.planning.places import REMEDY, data_places
