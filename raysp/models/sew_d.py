@@ -24,7 +24,7 @@ from raysp.models.encoder.heads import States
 from raysp.models.encoder.relative_attention import bucket_starts
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import run_layer
-from raysp.models.encoder.waveform import FeatureEncoder
+from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
@@ -363,7 +363,9 @@ class SEWDPreTrainedModel(SpeechModel):
     @property
     def min_samples(self) -> int:
         """Samples of the shortest input, which yields one squeezed frame."""
-        return super().min_samples + (self.config.squeeze_factor - 1) * self.frame_stride
+        # super() in a property is beyond torch.compile
+        shortest = receptive_samples(*self.config.convolutions)
+        return shortest + (self.config.squeeze_factor - 1) * self.frame_stride
 
     @property
     def hidden_stride(self) -> int:

@@ -189,8 +189,12 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         valid_BT = self._valid(input_values, attention_mask)
         if mask_time_indices is None and self.training:
             mask_time_indices = self.draw_mask(input_values, attention_mask)
-        encoded = self.unispeech.encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        encoded = self.unispeech.encoded(
+            input_values,
+            attention_mask,
+            mask_time_indices=mask_time_indices,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         counted_BT = valid_BT if self.padding == "exact" and attention_mask is not None else None

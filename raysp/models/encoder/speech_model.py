@@ -18,6 +18,7 @@ from raysp.models.encoder.configuration import EncoderConfig
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
 from raysp.models.encoder.transformer import Encoder, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
+from raysp.models.kernels.hooks import has_hooks
 from raysp.models.kernels.weight_norm import WeightNorm, WeightNormConv1d
 
 Encoded = BaseModelOutput | Wav2Vec2BaseModelOutput
@@ -111,6 +112,42 @@ class SpeechModel(Model):
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
         raise NotImplementedError
+
+    def encoded(
+        self,
+        inputs: Tensor,
+        mask_BS: Tensor | None,
+        *,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        states: States | None = None,
+    ) -> Encoded:
+        """Return `encode` for a head; a model with hooks is called, so that they run."""
+        if torch.compiler.is_compiling() or not has_hooks(self):
+            return self.encode(
+                inputs,
+                mask_BS,
+                mask_time_indices=mask_time_indices,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                states=states,
+            )
+        is_asked = asked(output_hidden_states, self.config.output_hidden_states)
+        masked = {} if mask_time_indices is None else {"mask_time_indices": mask_time_indices}
+        output: Encoded = self(
+            inputs,
+            attention_mask=mask_BS,
+            output_attentions=output_attentions,
+            output_hidden_states=is_asked or states is not None,
+            return_dict=True,
+            **masked,
+        )
+        if states is not None:
+            for hidden_BTH in output.hidden_states or ():
+                states.append(hidden_BTH)
+            output.hidden_states = output.hidden_states if is_asked else None
+        return output
 
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutional front end from training; encoders of log-mel features have none."""

@@ -24,6 +24,7 @@ from raysp.errors import CheckpointError
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
+from raysp.models.kernels.hooks import has_hooks
 from raysp.models.kernels.strided import strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
@@ -58,10 +59,23 @@ class ConvLayer(nn.Module):
 
     layer_norm: nn.GroupNorm | nn.LayerNorm
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool, act: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
+        self.act = act
         self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
         self._flat_weight: Folded[Tensor] = Folded()
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Return the layer's output (B, C, T) by calls of its modules, so that hooks on them run."""
+        x_BCT = self.conv(x_BCT)
+        norm = getattr(self, "layer_norm", None)
+        if isinstance(norm, nn.LayerNorm):
+            x_BCT = norm(x_BCT.transpose(1, 2)).transpose(1, 2)
+        elif norm is not None:
+            x_BCT = norm(x_BCT)
+        return self.act(x_BCT)
 
     @property
     def flat_weight(self) -> Tensor:
@@ -113,7 +127,9 @@ class FeatureEncoder(nn.Module):
         self.receptive = receptive_samples(kernels, strides)
         self.stride = math.prod(strides)
         self.conv_layers = nn.ModuleList(
-            ConvLayer(1 if index == 0 else channels[index - 1], width, kernels[index], strides[index], bias=bias)
+            ConvLayer(
+                1 if index == 0 else channels[index - 1], width, kernels[index], strides[index], bias=bias, act=self.act
+            )
             for index, width in enumerate(channels)
         )
         for layer in self.layers[:1] if norm == "group" else self.layers:
@@ -139,6 +155,8 @@ class FeatureEncoder(nn.Module):
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
+        if not torch.compiler.is_compiling() and self._has_hooks():
+            return self._called(waves_BS, num_samples_B)
         if torch.compiler.is_compiling():  # plain convolutions for any shape
             return self._frames(waves_BS, self._first_layer(waves_BS, num_samples_B), self._products(convolved))
         has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
@@ -150,6 +168,25 @@ class FeatureEncoder(nn.Module):
         by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
         with torch.no_grad():  # a frozen front end in training
             return by(waves_BS, num_samples_B)
+
+    def _has_hooks(self) -> bool:
+        return any(has_hooks(layer) or any(map(has_hooks, layer.children())) for layer in self.conv_layers)
+
+    def _called(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
+        """Return the features by calls of the layers; rows go alone where a norm over time must not see padding."""
+        if self.norm == "group" and num_samples_B is not None:
+            num_frames = conv_output_frames(waves_BS.shape[1], self.kernels, self.strides)
+            rows = []
+            for wave_S, num_samples in zip(waves_BS, num_samples_B.tolist(), strict=True):
+                wave_1S = wave_S[None, : max(int(num_samples), self.receptive)]
+                row_1TC = self._called(wave_1S, None)
+                rows.append(F.pad(row_1TC, (0, 0, 0, num_frames - row_1TC.shape[1])))
+            return torch.cat(rows)
+        x_BCT = waves_BS.to(self.layers[0].conv.weight.dtype)[:, None]
+        recomputes = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for layer in self.conv_layers:
+            x_BCT = checkpoint(layer, x_BCT, use_reentrant=False) if recomputes else layer(x_BCT)
+        return x_BCT.transpose(1, 2)
 
     @property
     def layers(self) -> list[ConvLayer]:

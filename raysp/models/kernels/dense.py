@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.kernels.activations import activation
+from raysp.models.kernels.hooks import has_hooks
 
 FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 """Activations by their names in configurations and in oneDNN."""
@@ -41,7 +42,7 @@ def linear(
 
 def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
     """Apply a dense layer and an activation; calls modules other than plain `nn.Linear` and those with hooks."""
-    if type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks:
+    if type(module) is nn.Linear and not has_hooks(module):
         return linear(x, module.weight, module.bias, act)
     return activation(act)(module(x))
 
