@@ -18,6 +18,7 @@ OR_RELABEL = "use another sink, or replace the labels that differ with --relabel
 """Advice where a sink holds labels of other input or of another pipeline."""
 RESTORE = f"Restore the original file, {OR_RELABEL}"
 """Advice where input changed after it was planned."""
+_URL_PASSWORD = re.compile(r"(//[^/@:\s]*):(?!\d*/)[^@\s]*@")
 
 
 def count(number: float, noun: str) -> str:
@@ -43,6 +44,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def without_password(text: str) -> str:
+    """Replace the password of each url in a text, such as an address, by asterisks."""
+    return _URL_PASSWORD.sub(r"\1:***@", text)
 
 
 def printable(text: str) -> str:

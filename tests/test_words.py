@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysp.words import count
+from raysp.words import count, without_password
 
 PACKAGE = Path(__file__).parents[1] / "raysp"
 UNDECIDED = re.compile(r"[a-z]\((s|es)\)")
@@ -39,3 +39,17 @@ def test_no_message_leaves_the_number_to_the_reader():
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
     assert [f"{path}:{line}" for path, line, text in texts if UNDECIDED.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://user:pa55@head:8265", "http://user:***@head:8265"),
+        ("--address https://:pa/55@head: gone", "--address https://:***@head: gone"),
+        ("ray://user:1234@head:10001 and http://a:b@c", "ray://user:***@head:10001 and http://a:***@c"),
+        ("http://head:8265/a@b", "http://head:8265/a@b"),
+        ("127.0.0.1:6379", "127.0.0.1:6379"),
+    ],
+)
+def test_passwords_of_urls_are_not_shown(text, shown):
+    assert without_password(text) == shown

@@ -77,7 +77,7 @@ def submit(
     if not as_json:
         package = request.package
         size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
-        say(f"submitted to {head.address} with {size} from {package.folder}: {_names(package)}")
+        say(f"submitted to {head.shown} with {size} from {package.folder}: {_names(package)}")
     if detach:
         _print_detached(head, job_id, ca, as_json)
     else:
@@ -120,7 +120,7 @@ def jobs(
         for job in found:
             _print_job(job)
         if not found:
-            print_fact("jobs", f"none of raysp at {head.address}")
+            print_fact("jobs", f"none of raysp at {head.shown}")
 
 
 def stop(
@@ -170,7 +170,7 @@ def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
 
 def _print_detached(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
     if as_json:
-        print_json({"id": job_id, "address": head.address})
+        print_json({"id": job_id, "address": head.shown})
         return
     print_fact("job", job_id)
     print_command("follow", _command("jobs", job_id, head, ca, "--follow"))
@@ -179,7 +179,7 @@ def _print_detached(head: "Head", job_id: str, ca: str | None, as_json: bool) ->
 
 def _command(verb: str, job_id: str, head: "Head", ca: str | None, *more: str) -> str:
     trusted = ["--ca", ca] if ca else []
-    return shlex.join(["raysp", verb, job_id, *more, "--address", head.address, *trusted])
+    return shlex.join(["raysp", verb, job_id, *more, "--address", head.shown, *trusted])
 
 
 def _print_job(job: "Job") -> None:

@@ -50,7 +50,7 @@ class TestSubmit:
         pattern = rf"{job_id}  failed, exit code 3, began [-\d]+ [:\d]+ UTC, \d+:\d\d, sink s3://bucket/labels"
         assert re.fullmatch(pattern, ran.out.splitlines()[-1])
         assert ran.err.splitlines() == [
-            f"raysp: submitted to {head.url} with 1 file, 0.0 MB from {file.parent}",
+            f"raysp: submitted to {head.url} with 1 file, 0.0 MB from {file.parent}: {file.name}",
             f"raysp: following {job_id}; Ctrl-C ends following, not the job",
             "raysp: looking at s3://bucket/in ...",
             "raysp: 50% · 1/2 rows",
@@ -246,3 +246,14 @@ class TestInsideAJob:
 
 def test_the_checkpoint_of_these_tests_is_elsewhere(file):
     assert not CHECKPOINT.is_relative_to(file.parent)
+
+
+def test_a_password_in_the_address_is_in_no_message_and_no_command(raysp_command, file, head):
+    with_password = head.url.replace("://", "://user:pa55word@")
+    for verb in (["submit", file, "--detach"], ["jobs"], ["jobs", "none"], ["stop", "none"]):
+        ran = raysp_command(*verb, "--address", with_password)
+        assert "pa55word" not in ran.out + ran.err
+        assert ("user:***@" in ran.out + ran.err) == (verb != ["jobs"])
+    gone = raysp_command("jobs", "--address", "http://user:pa55word@127.0.0.1:9")
+    assert gone.code == 2
+    assert "--address http://user:***@127.0.0.1:9: nothing answers there" in gone.err

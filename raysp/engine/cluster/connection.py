@@ -18,6 +18,7 @@ from typing import IO, Any
 from raysp.engine.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.errors import PlanError, RunError
 from raysp.planning.resources import Resources
+from raysp.words import without_password
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def connected(address: str | None) -> Iterator[Resources]:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise PlanError(
-                f"--address {address}: {error}. Check that the cluster is up and that "
+                f"--address {without_password(f'{address}: {error}')}. Check that the cluster is up and that "
                 "the address is its head's. A cluster with token authentication also needs RAY_AUTH_MODE=token and "
                 "~/.ray/auth_token on this machine"
             ) from error
@@ -391,9 +392,9 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PlanError(
-            f"--address {address}: no cluster answers there ({reason}). Check that the cluster is up and that the "
-            "address is its head's, as `ray start --head` prints it; without --address or RAY_ADDRESS a run starts a "
-            "local Ray"
+            f"--address {without_password(address)}: no cluster answers there ({reason}). Check that the cluster is up "
+            "and that the address is its head's, as `ray start --head` prints it; without --address or RAY_ADDRESS a "
+            "run starts a local Ray"
         ) from error
 
 
@@ -411,4 +412,5 @@ def _check_same_version(address: str) -> None:
 
     found = ray.get(ray.remote(version).options(num_cpus=0).remote())
     if found != __version__:
-        raise PlanError(f"--address {address}: found {found} there, {__version__} here; install the same version")
+        where = without_password(address)
+        raise PlanError(f"--address {where}: found {found} there, {__version__} here; install the same version")

@@ -16,8 +16,9 @@ from ray.job_submission import JobSubmissionClient
 from raysp.engine.submitting.jobs import Job, job_of
 from raysp.engine.submitting.sealing import own_token
 from raysp.errors import PlanError
+from raysp.words import without_password
 
-OLDEST_RAY = "2.60"
+OLDEST_RAY = "2.56"
 """Oldest release of Ray that raysp runs on."""
 TIMEOUT_SECONDS = (10.0, 120.0)
 """Timeouts of a connection and of each part of an answer."""
@@ -58,13 +59,13 @@ class _Client(JobSubmissionClient):
             return super()._do_request(method, endpoint, **options)
         except requests.exceptions.SSLError as error:
             raise PlanError(
-                f"--address {self._address}: TLS failed ({_reason(error)}). For a certificate of a private authority "
-                "give its certificate with --ca FILE"
+                f"--address {without_password(self._address)}: TLS failed ({_reason(error)}). For a certificate of a "
+                "private authority give its certificate with --ca FILE"
             ) from error
         except (requests.ConnectionError, requests.Timeout) as error:
             raise UnreachableError(
-                f"--address {self._address}: nothing answers there ({_reason(error)}). Is the cluster up, and is this "
-                "the address of its dashboard (http://HEAD:8265)? From outside, forward the port: "
+                f"--address {without_password(self._address)}: nothing answers there ({_reason(error)}). Is the cluster "
+                "up, and is this the address of its dashboard (http://HEAD:8265)? From outside, forward the port: "
                 "kubectl port-forward service/HEAD 8265"
             ) from error
 
@@ -85,6 +86,8 @@ class Head:
 
     def __init__(self, address: str | None, ca: str | None = None) -> None:
         self.address = dashboard_address(address)
+        self.shown = without_password(self.address)
+        """The address as it is printed."""
         self.token = _token_to_send()
         """Token that requests are sent with; None if none is set here."""
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
@@ -126,7 +129,7 @@ class Head:
                     raise
                 found = None
         if found is None:
-            raise PlanError(f"{self.address} has no job of raysp named {job_id!r}; `raysp jobs` lists them")
+            raise PlanError(f"{self.shown} has no job of raysp named {job_id!r}; `raysp jobs` lists them")
         return found
 
     def request_stop(self, job_id: str) -> None:
@@ -146,7 +149,7 @@ class Head:
         found = str(self._client._server_ray_version)
         with contextlib.suppress(InvalidVersion):
             if Version(found) < Version(OLDEST_RAY):
-                raise PlanError(f"--address {self.address}: found Ray {found} there, expected {OLDEST_RAY} or later")
+                raise PlanError(f"--address {self.shown}: found Ray {found} there, expected {OLDEST_RAY} or later")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -154,19 +157,19 @@ class Head:
         try:
             yield
         except AuthenticationError as error:
-            raise PlanError(f"--address {self.address}: {_token_advice(str(error))}") from error
+            raise PlanError(f"--address {self.shown}: {_token_advice(str(error))}") from error
         except requests.HTTPError as error:
-            raise UnreachableError(f"--address {self.address}: {error}") from error
+            raise UnreachableError(f"--address {self.shown}: {without_password(str(error))}") from error
         except (requests.exceptions.JSONDecodeError, KeyError, json.JSONDecodeError) as error:
             raise PlanError(
-                f"--address {self.address}: the answer is not of a Ray dashboard; expected its address, such as "
+                f"--address {self.shown}: the answer is not of a Ray dashboard; expected its address, such as "
                 "http://HEAD:8265"
             ) from error
         except FileNotFoundError as error:
             raise PlanError(f"--ca: {error}") from error
         except (RuntimeError, ValueError) as error:
             kind = UnreachableError if isinstance(error, _AnswerError) and error.status >= 500 else PlanError
-            raise kind(f"--address {self.address}: {error}") from error
+            raise kind(f"--address {self.shown}: {without_password(str(error))}") from error
 
 
 def dashboard_address(address: str | None) -> str:
@@ -182,7 +185,9 @@ def dashboard_address(address: str | None) -> str:
     if not separator:
         return f"http://{given.rstrip('/')}"
     if scheme not in ("http", "https") or not rest:
-        raise PlanError(f"--address {given}: expected the address of the cluster's dashboard, such as http://HEAD:8265")
+        raise PlanError(
+            f"--address {without_password(given)}: expected the address of the cluster's dashboard, such as http://HEAD:8265"
+        )
     return given.rstrip("/")
 
 
@@ -233,7 +238,7 @@ def _reason(error: BaseException) -> str:
         if not isinstance(inner, BaseException):
             break
         error = inner
-    return str(error).rpartition(": ")[2]
+    return without_password(str(error).rpartition(": ")[2])
 
 
 @contextlib.contextmanager
