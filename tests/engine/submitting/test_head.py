@@ -64,7 +64,7 @@ class TestAddresses:
 
     def test_an_old_ray_is_refused(self, head: FakeHead):
         head.ray_version = "2.9.3"
-        with pytest.raises(PlanError, match=r"found Ray 2\.9\.3 there, expected 2\.60 or later"):
+        with pytest.raises(PlanError, match=r"found Ray 2\.9\.3 there, expected 2\.56 or later"):
             Head(head.url)
 
 
