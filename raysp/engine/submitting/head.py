@@ -63,9 +63,10 @@ class _Client(JobSubmissionClient):
                 "private authority give its certificate with --ca FILE"
             ) from error
         except (requests.ConnectionError, requests.Timeout) as error:
+            where = without_password(self._address)
             raise UnreachableError(
-                f"--address {without_password(self._address)}: nothing answers there ({_reason(error)}). Is the cluster "
-                "up, and is this the address of its dashboard (http://HEAD:8265)? From outside, forward the port: "
+                f"--address {where}: nothing answers there ({_reason(error)}). Is the cluster up, and is this the "
+                "address of its dashboard (http://HEAD:8265)? From outside, forward the port: "
                 "kubectl port-forward service/HEAD 8265"
             ) from error
 
