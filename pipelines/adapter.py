@@ -2,6 +2,8 @@
 
     raysp finetune pipelines/adapter.py --set source.url=CORPUS --set objective.adapter=tur --set sink.url=OUT
 
+`language="tr"` has the case rules of Turkish: for other languages add `--set objective.text.language=null`.
+
 What comes out is a whole checkpoint with `adapter.tur.safetensors`, which raysp and transformers also load into MMS.
 """
 
@@ -15,7 +17,7 @@ recipe = raysp.Finetune(
     ],
     objective=raysp.CTC(
         "facebook/mms-1b-all",
-        text=raysp.Text("lower", keep="letters"),
+        text=raysp.Text("lower", keep="letters", language="tr"),
         vocabulary="build",
         adapter="tur",
     ),

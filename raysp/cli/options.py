@@ -70,7 +70,13 @@ By = Annotated[
 Over = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
 ]
-Normalise = Annotated[str, typer.Option(metavar="NAME", help="none, lower, letters, whisper-english or whisper-basic.")]
+Normalise = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="none, lower, letters, whisper-english or whisper-basic; letters-tr: by the case rules of Turkish.",
+    ),
+]
 Worst = Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[

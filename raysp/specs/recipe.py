@@ -127,7 +127,8 @@ class Evaluation:
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
             "loss"; for speakers also "eer", the equal error rate; for pre-training "loss".
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
-        normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's.
+        normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
+            language of the objective's `Text` if that has one, as "letters-tr".
         by: columns whose values have metrics of their own; "seconds": bands of duration.
         max_seconds: longer rows are left out.
     """
@@ -311,6 +312,8 @@ def training_parts(
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
+    if "objective.text" in parts:
+        parts["objective.text"] = cast("Text", recipe.objective.text).fields()  # type: ignore[union-attr]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
     for name in FEW_WEIGHTS:

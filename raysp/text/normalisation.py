@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Case = Literal["keep", "lower", "upper"]
+Language = Literal["tr", "az"]
+"""Languages with case rules of their own: İ and i, I and ı are pairs (SpecialCasing.txt of Unicode)."""
 
 APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
 _SPACE = re.compile(r"\s+")
+_SECOND_DOT = re.compile("i\u0307+")
+"""An i with its dot as a mark, which languages other than these make of İ."""
 
 
 @dataclass(frozen=True)
@@ -21,24 +25,32 @@ class TextRules:
         case: "lower", "upper", or as it is.
         keep: "all" characters; or "letters": letters, their marks, digits, and apostrophes within words, every other
             character becomes a space; or the characters that stay, besides spaces, in a string.
+        language: language whose case rules hold; None: those that most languages share.
     """
 
     case: Case = "keep"
     keep: str = "all"
+    language: Language | None = None
 
     def __call__(self, text: str) -> str:
         """Return a text by the rules; an empty one if no character stays."""
         text = unicodedata.normalize("NFC", text)
-        if self.case == "lower":
-            text = unicodedata.normalize("NFC", text.lower())
-        elif self.case == "upper":
-            text = unicodedata.normalize("NFC", text.upper())
+        if self.case != "keep":
+            text = text if self.language is None else _dotted(text, self.case)
+            text = unicodedata.normalize("NFC", text.lower() if self.case == "lower" else text.upper())
         if self.keep == "letters":
             text = _letters(text)
         elif self.keep != "all":
             allowed = {*self.keep}
             text = "".join(character if character in allowed else " " for character in text)
         return _SPACE.sub(" ", text).strip()
+
+
+def _dotted(text: str, case: Case) -> str:
+    """Return a text with every dotted and dotless i in a case, by the rules of Turkish."""
+    if case == "upper":
+        return _SECOND_DOT.sub("i", text).replace("i", "İ")
+    return _SECOND_DOT.sub("i", text.replace("İ", "i").replace("I", "ı"))
 
 
 def _letters(text: str) -> str:

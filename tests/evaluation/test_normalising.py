@@ -73,3 +73,29 @@ def test_rates_with_the_real_package_are_those_of_jiwer_with_it():
         assert ours == theirs
         assert compare_texts(references, hypotheses, normalise=name).scores.metrics["wer"].value == pytest.approx(ours)
     assert normalisation("whisper-english")(references[0]) == "mister park paid $25 did not he"
+
+
+@pytest.mark.parametrize("name", ["lower-tr", "letters-tr", "letters-az"])
+def test_a_name_may_end_with_the_language_of_its_case_rules(name):
+    rules = normalisation(name)
+    assert rules.name == name
+    assert rules("İZMİR IĞDIR") == rules("izmir ığdır") == "izmir ığdır"
+
+
+def test_a_normalisation_of_a_package_has_the_case_rules_of_a_language(monkeypatch):
+    package = ModuleType("whisper_normalizer.basic")
+    package.BasicTextNormalizer = lambda: str.lower  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "whisper_normalizer", ModuleType("whisper_normalizer"))
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", package)
+    monkeypatch.setattr(normalising.metadata, "version", lambda name: "1")
+    rules = normalisation("whisper-basic-tr")
+    assert rules("IĞDIR") == "ığdır"
+    assert rules.description == "BasicTextNormalizer of whisper-normalizer 1; case of tr"
+
+
+def test_a_language_is_added_once_and_only_where_case_is_changed():
+    names = [normalising.in_language(name, "tr") for name in ("letters", "letters-az", "none")]
+    assert names == ["letters-tr", "letters-az", "none"]
+    assert normalising.in_language("letters", None) == "letters"
+    with pytest.raises(SpecError, match="found the normalisation 'none-tr'"):
+        normalisation("none-tr")

@@ -95,6 +95,13 @@ def test_an_objective_without_lora_and_adapter_has_the_fingerprint_of_earlier_ve
     assert parts_of(override(RECIPE, "objective.adapter", "tur"))["objective.adapter"] == "tur"
 
 
+def test_texts_without_a_language_have_the_fingerprint_of_earlier_versions():
+    assert parts_of(RECIPE)["objective.text"] == {"type": "Text", "case": "lower", "keep": "letters"}
+    turkish = override(RECIPE, "objective.text.language", "tr")
+    assert parts_of(turkish)["objective.text"]["language"] == "tr"
+    assert hashed(turkish) != hashed(RECIPE)
+
+
 @pytest.mark.parametrize(("path", "value"), [*OTHER, ("objective.checkpoint", "a copy"), ("source.url", "copies/*")])
 def test_other_fields_do_not(path, value):
     assert hashed(override(RECIPE, path, value)) == hashed(RECIPE)

@@ -1,5 +1,7 @@
 """Rules for texts, and vocabularies of their characters."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,36 @@ from raysp.text.vocabulary import build, count_characters, outside
 )
 def test_texts_by_rules(rules, text, expected):
     assert rules(text) == expected
+
+
+@pytest.mark.parametrize("language", ["tr", "az"])
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ("istanbul ısparta", "İSTANBUL ISPARTA"),
+        ("diyarbakır", "DİYARBAKIR"),
+        ("millî îman", "MİLLÎ ÎMAN"),
+        ("ğüşöç", "ĞÜŞÖÇ"),
+    ],
+)
+def test_dotted_and_dotless_i_are_pairs_by_the_rules_of_turkish(language, lower, upper):
+    for text in (lower, upper, unicodedata.normalize("NFD", upper), unicodedata.normalize("NFD", lower)):
+        assert TextRules("lower", language=language)(text) == lower
+        assert TextRules("upper", language=language)(text) == upper
+    assert TextRules("keep", language=language)(upper) == upper
+
+
+def test_an_i_with_a_second_dot_is_an_i_by_the_rules_of_turkish():
+    lowered_elsewhere = "İzmir".lower()
+    assert lowered_elsewhere == "i\u0307zmir"
+    assert TextRules("lower", language="tr")(lowered_elsewhere) == "izmir"
+    assert TextRules("upper", language="tr")(lowered_elsewhere) == "İZMİR"
+
+
+@given(st.text("iıIİ\u0307\u0323\u0308a "), st.sampled_from(["lower", "upper"]))
+def test_a_text_by_the_rules_of_turkish_stays_as_it_is(text, case):
+    rules = TextRules(case, language="tr")
+    assert rules(rules(text)) == rules(text)
 
 
 @given(st.text(), st.sampled_from(["keep", "lower", "upper"]), st.sampled_from(["all", "letters", "abc "]))

@@ -54,7 +54,9 @@ class Question:
         """
         task, reference = _task(source, text, label, speaker)
         by = tuple(name for name in by if name != SECONDS)
-        rules = TextRules(normalise.case, normalise.keep) if isinstance(normalise, Text) else normalise
+        rules = (
+            TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
+        )
         return cls(
             wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
             by=by,

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raysp.checkpoints import locating
 from raysp.errors import PlanError
+from raysp.evaluation.normalising import in_language
 from raysp.ops.ordering import Sizes
 from raysp.planning.checkpoints import digest_of, folder_of, summary_of
 from raysp.planning.hub_data import source_of_commit
@@ -20,7 +21,15 @@ from raysp.planning.training.objectives import check_objective, check_targets, d
 from raysp.planning.training.workers import Workers, settle_workers
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
-from raysp.specs.objectives import checkpoints_of, target_column, with_checkpoints
+from raysp.specs.objectives import (
+    Classify,
+    ClassifyFrames,
+    Objective,
+    Speakers,
+    checkpoints_of,
+    target_column,
+    with_checkpoints,
+)
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.recipe import Batching, Finetune
 from raysp.specs.values import JsonValue
@@ -123,6 +132,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
             recipe.evaluation,
             source=source_of_commit(recipe.evaluation.source),
             column=recipe.evaluation.column or target_column(recipe.objective),
+            normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
         )
         recipe = replace(recipe, evaluation=evaluation)
     objective = with_checkpoints(recipe.objective, locating.pinned)
@@ -161,6 +171,11 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         sounds=sounds,
         decoder=folders.get("decoder"),
     )
+
+
+def _language(objective: Objective) -> Literal["tr", "az"] | None:
+    """Return the language of the case rules of an objective's texts."""
+    return None if isinstance(objective, Classify | ClassifyFrames | Speakers) else objective.text.language
 
 
 def _folders(recipe: Finetune) -> dict[str, Path]:

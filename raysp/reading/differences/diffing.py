@@ -69,7 +69,9 @@ def diff(
             common.
         StoreError: a label shard cannot be read.
     """
-    rules = normalisation(TextRules(normalise.case, normalise.keep) if isinstance(normalise, Text) else normalise)
+    rules = normalisation(
+        TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
+    )
     limits = asked_limits(fail_above, fail_below, METRICS)
     first, second = open_both(a, b, storage_options, trust=trust)
     shards = match(first, second)

@@ -11,7 +11,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import CTC
-from raysp.specs.values import JsonValue, to_json
+from raysp.specs.values import JsonValue
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.batches import MicroBatch, Objective
@@ -56,7 +56,7 @@ class CTCTask(texts.ComparedTexts):
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, and the vocabulary if it is given."""
-        return {"text": to_json(self.spec.text), "vocabulary": {**self.known.get_vocab()} if self.known else None}
+        return {"text": self.spec.text.fields(), "vocabulary": {**self.known.get_vocab()} if self.known else None}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:

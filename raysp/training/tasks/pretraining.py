@@ -19,7 +19,7 @@ from raysp.planning.training.objectives import KEEP
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Pretrain
 from raysp.specs.recipe import Evaluation
-from raysp.specs.values import JsonValue, to_json
+from raysp.specs.values import JsonValue
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import NO_TEXT, CharacterTargets, Target
 from raysp.training.batches import MicroBatch, Objective
@@ -101,7 +101,7 @@ class PretrainingTask:
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, and the vocabulary if it is given; rows without a text are kept."""
-        return {"text": to_json(self.spec.text), "vocabulary": self._vocabulary, "without_text": "kept"}
+        return {"text": self.spec.text.fields(), "vocabulary": self._vocabulary, "without_text": "kept"}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:

@@ -15,7 +15,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Seq2Seq
-from raysp.specs.values import JsonValue, to_json
+from raysp.specs.values import JsonValue
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, TOO_MANY, Target
 from raysp.training.batches import MicroBatch, Objective
@@ -93,7 +93,7 @@ class Seq2SeqTask(texts.ComparedTexts):
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, tokens, and positions."""
         prompt: list[JsonValue] = [*self.spec.prompt_tokens]
-        return {"text": to_json(self.spec.text), "tokens": self.digest, "prompt": prompt, "most": self.num_positions}
+        return {"text": self.spec.text.fields(), "tokens": self.digest, "prompt": prompt, "most": self.num_positions}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:

@@ -26,7 +26,7 @@ PIECES = ("parakeet_ctc", "parakeet_encoder")
 
 def rules_of(text: Text) -> TextRules:
     """Return the rules for texts that a spec describes."""
-    return TextRules(case=text.case, keep=text.keep)
+    return TextRules(text.case, text.keep, text.language)
 
 
 def digest_of(value: object) -> str:

@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 import raysp
 from raysp.engine.training.finetuning import finetune, plan_recipe
 from raysp.errors import ChangedError, PlanError, RunError, StoreError
+from raysp.evaluation.scores import Columns
 from raysp.sink.training import evaluations, steps
 from raysp.specs.recipe import Evaluation, Schedule
 from raysp.storage.store import LocalStore
 from raysp.training import evaluating
 from raysp.training.evaluated import comparable
 from raysp.training.evaluating import Evaluator
+from raysp.training.tasks.task import Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
@@ -301,3 +303,17 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     assert found[0].comparison == alone.comparison
     assert {one.value for one in found.values()} == {alone.value}
     assert {one.loss for one in found.values()} == {alone.loss}  # to the last bit
+
+
+def test_an_evaluation_compares_by_the_case_rules_of_the_texts(words, tiny, tmp_path):
+    recipe = evaluated(words, tiny, tmp_path / "out")
+    turkish = raysp.Text("lower", keep="letters", language="tr")
+    recipe = dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, text=turkish))
+    plan, prepared = plan_recipe(recipe)
+    assert prepared is not None
+    evaluation = plan.recipe.evaluation
+    assert evaluation is not None
+    assert evaluation.normalise == "letters-tr"
+    columns = Columns(seconds=[1.0], by={}, over=None)
+    found = prepared.task.compare(["İSPARTA IĞDIR"], [Prediction("isparta ığdır", 0.0)], columns, evaluation, None)
+    assert found.scores.metrics["cer"].value == 0
