@@ -79,8 +79,12 @@ class Access:
 
 
 DIRECT = Access()
-WITHOUT_EFFECT = ("low_cpu_mem_usage", "use_fast")
-"""Keywords of `from_pretrained` without effect: weights are always read once, tokenizers have one implementation."""
+WITHOUT_EFFECT = (
+    *("low_cpu_mem_usage", "use_fast", "_fast_init", "weights_only", "offload_folder", "offload_state_dict"),
+    *("max_memory", "resume_download"),
+)
+"""Keywords of `from_pretrained` without effect: weights are always read once and
+on one device, pickles are plain weights, tokenizers have one implementation."""
 KEYWORDS = ("revision", *(field.name for field in fields(Access)), *WITHOUT_EFFECT, "trust_remote_code")
 
 
@@ -199,10 +203,20 @@ def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) 
 
 
 def model_folder(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False, access: Access = DIRECT
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    variant: str | None = None,
+    access: Access = DIRECT,
 ) -> Path:
     """Return the folder with a model's weights; pickles of a hub id are downloaded only if it has no safetensors."""
-    folder = local_folder(name, MODEL_FILES, revision=revision, access=access)
+    files = MODEL_FILES
+    if variant is not None:
+        index = f"model.safetensors.index.{variant}.json"
+        weights = (f"model.{variant}.safetensors", index, f"model.{variant}-*-of-*.safetensors")
+        files = (*CONFIG_FILES, *GENERATION_FILES, *weights)
+    folder = local_folder(name, files, revision=revision, access=access)
     if allow_pickle and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
         return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision, access=access)
     return folder

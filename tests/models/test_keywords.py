@@ -1,141 +1,134 @@
-"""Keywords that scripts pass to `from_pretrained`: each has its meaning, or a sentence that says what to do."""
-
-import json
-import logging
-import shutil
+"""Keywords of transformers that scripts pass to `from_pretrained` and `save_pretrained`, and its Trainer."""
 
 import pytest
 import torch
+import transformers
 
 from raysp.errors import CheckpointError
 from raysp.models import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForCTC,
-    AutoProcessor,
-    AutoTokenizer,
-    BertConfig,
-    BertLMHeadModel,
-    GenerationConfig,
+    SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
-    UniSpeechConfig,
-    UniSpeechForCTC,
+    Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Processor,
+    Wav2Vec2ForCTC,
 )
-from tests.hub_server import lay_out
-from tests.models.decoder_oracles import BERT
-from tests.models.oracles import make_oracle, save_checkpoint
+from tests.models.oracles import TINY, make_oracle
 
-READERS = [
-    UniSpeechForCTC,
-    UniSpeechConfig,
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Processor,
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForCTC,
-    AutoProcessor,
-    AutoTokenizer,
-]
-EVERYDAY = {
-    "trust_remote_code": False,
-    "token": "hf_x",
-    "cache_dir": None,
-    "local_files_only": True,
-    "force_download": False,
-    "low_cpu_mem_usage": True,
-    "use_fast": True,
-}
+BERT = {"model_type": "bert", "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 24, "max_position_embeddings": 64, "is_decoder": True, "add_cross_attention": True}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_checkpoint(tmp_path_factory.mktemp("keywords") / "whole" / "part")
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Wav2Vec2ForCTC(Wav2Vec2Config(**TINY)).eval()
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_everyday_keywords_are_taken_and_a_subfolder_is_read(reader, folder):
-    reader.from_pretrained(folder, **EVERYDAY)
-    reader.from_pretrained(folder.parent, subfolder="part", **EVERYDAY)
+def encoder_decoder():
+    torch.manual_seed(0)
+    config = SpeechEncoderDecoderConfig(encoder=Wav2Vec2Config(**TINY).to_dict(), decoder=BERT)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    return SpeechEncoderDecoderModel(config)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_code_of_a_checkpoint_is_refused_with_a_sentence(reader, folder):
-    with pytest.raises(ValueError, match="trust_remote_code=True given, but raysp never runs code that comes with"):
-        reader.from_pretrained(folder, trust_remote_code=True)
+def assert_same(one, other):
+    expected = other.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_a_hub_id_is_read_from_a_cache_of_ones_own_and_its_subfolder(reader, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(folder, lay_out(tmp_path / "cache", folder.parent) / "part")
-    reader.from_pretrained("owner/name", subfolder="part", cache_dir=tmp_path / "cache", local_files_only=True)
-    with pytest.raises(CheckpointError, match=r"not in the cache .*elsewhere, and local_files_only=True disables"):
-        reader.from_pretrained("owner/name", cache_dir=tmp_path / "elsewhere", local_files_only=True)
+@pytest.mark.parametrize("size", ["20KB", "0.02 MB", 20_000, "19 KiB"])
+def test_files_of_weights_have_the_largest_size_that_is_given(model, tmp_path, size):
+    model.save_pretrained(tmp_path, max_shard_size=size, safe_serialization=True)
+    files = list(tmp_path.glob("model-*.safetensors"))
+    assert len(files) > 1
+    assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path), model)
+    assert_same(transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path), model)
 
 
-def test_what_is_asked_of_the_hub_reaches_its_library(folder, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    asked = {}
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **given: asked.update(given) or str(folder))
-    UniSpeechConfig.from_pretrained("owner/name", token="hf_x", force_download=True, revision="v1")
-    assert (asked["token"], asked["force_download"], asked["revision"]) == ("hf_x", True, "v1")
+@pytest.mark.parametrize("size", ["20 K", "KB", "-1KB", "0", "5 GB of it"])
+def test_a_size_that_is_none_is_refused(model, tmp_path, size):
+    with pytest.raises(ValueError, match=r"max_shard_size is .*, expected a number of bytes, or a size such as '5GB'"):
+        model.save_pretrained(tmp_path, max_shard_size=size)
 
 
-def test_safetensors_can_be_required_and_pickles_only_where_they_are_allowed(folder, tmp_path):
-    UniSpeechForCTC.from_pretrained(folder, use_safetensors=True)
-    with pytest.raises(ValueError, match=r"use_safetensors=False given, .* only with allow_pickle=True"):
-        UniSpeechForCTC.from_pretrained(folder, use_safetensors=False)
-    oracle = make_oracle()
-    oracle.config.save_pretrained(tmp_path)
-    torch.save(oracle.state_dict(), tmp_path / "pytorch_model.bin")
-    UniSpeechForCTC.from_pretrained(tmp_path, use_safetensors=False, allow_pickle=True)
-    with pytest.raises(CheckpointError):
-        UniSpeechForCTC.from_pretrained(tmp_path, use_safetensors=True, allow_pickle=True)
+@pytest.mark.parametrize("size", ["5GB", "20KB"])
+@pytest.mark.parametrize("writer", ["raysp", "transformers"])
+def test_a_variant_is_written_and_read_as_in_transformers(model, tmp_path, size, writer):
+    other = Wav2Vec2ForCTC(model.config).eval()
+    other.save_pretrained(tmp_path)
+    theirs = make_oracle("Wav2Vec2ForCTC")
+    written = model if writer == "raysp" else theirs
+    written.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+    assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="fp16"), written)
+    assert_same(transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="fp16"), written)
+    if writer == "raysp":
+        assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path), other)
+    with pytest.raises(CheckpointError, match=r"no weights of variant 'bf16', expected model.bf16.safetensors"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="bf16")
+    with pytest.raises(ValueError, match=r"variant is '../x'"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="../x")
 
 
-def test_keywords_for_the_hub_go_to_both_parts_and_into_no_configuration(folder, tmp_path):
-    BertLMHeadModel(BertConfig(**BERT)).save_pretrained(tmp_path)
-    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(folder, tmp_path, token="hf_x", use_fast=True)
-    assert "hf_x" not in json.dumps(model.config.to_dict())
+def test_weights_may_be_given_in_place_of_those_of_files(model, tmp_path):
+    given = model.state_dict()
+    found = Wav2Vec2ForCTC.from_pretrained(None, config=model.config, state_dict=given)
+    assert_same(found, model)
+    with torch.no_grad():
+        found.lm_head.weight.zero_()
+    assert model.lm_head.weight.any()
+    Wav2Vec2ForCTC(model.config).save_pretrained(tmp_path)
+    assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path, state_dict=given), model)
+    with pytest.raises(ValueError, match="name is None, expected a folder or a hub id, or both"):
+        Wav2Vec2ForCTC.from_pretrained(None, config=model.config)
 
 
-def test_parameters_and_bytes_are_counted_as_theirs():
-    ours, theirs = UniSpeechForCTC(UniSpeechConfig(**make_oracle().config.to_dict())), make_oracle()
-    for model in (ours, theirs):
-        model.freeze_feature_encoder()
-    assert ours.num_parameters() == theirs.num_parameters()
-    assert ours.num_parameters(only_trainable=True) == theirs.num_parameters(only_trainable=True)
-    assert ours.get_memory_footprint() == theirs.get_memory_footprint()
-    decoder = BertLMHeadModel(BertConfig(**BERT))
-    tables = sum(m.weight.numel() for m in decoder.modules() if isinstance(m, torch.nn.Embedding))
-    assert decoder.num_parameters() - decoder.num_parameters(exclude_embeddings=True) == tables
+def test_only_the_main_process_writes_and_pickles_are_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "other", is_main_process=False)
+    encoder_decoder().save_pretrained(tmp_path / "other", is_main_process=False)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match="safe_serialization=False given"):
+        model.save_pretrained(tmp_path, safe_serialization=False)
 
 
-def test_an_unknown_keyword_is_answered_by_the_one_that_it_looks_like(folder):
-    with pytest.raises(
-        TypeError, match=r"'num_lables' \(did you mean 'num_labels'\?\): no argument of from_pretrained"
-    ):
-        UniSpeechForCTC.from_pretrained(folder, num_lables=3)
-    with pytest.raises(TypeError, match=r"'revison' \(did you mean 'revision'\?\)"):
-        AutoModelForCTC.from_pretrained(folder, revison="main")
-    with pytest.raises(TypeError, match=r"'do_normalise' \(did you mean 'do_normalize'\?\): no setting of"):
-        Wav2Vec2FeatureExtractor.from_pretrained(folder, do_normalise=True)
-    with pytest.raises(TypeError, match=r"'subfoldr' \(did you mean 'subfolder'\?\): no argument of Wav2Vec2Processor"):
-        Wav2Vec2Processor.from_pretrained(folder, subfoldr="part")
-    with pytest.raises(ValueError, match=r"num_beam=4 \(did you mean 'num_beams'\?\), expected options among"):
-        GenerationConfig.from_dict({"num_beam": 4})
+def test_a_tokenizer_has_ids_of_its_tokens_and_encodes():
+    tokenizer = Wav2Vec2CTCTokenizer({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5})
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.encode("A A")) == (1, 2, [5, 4, 5])
+    without = Wav2Vec2CTCTokenizer({"<pad>": 0, "<unk>": 1, "|": 2, "A": 3}, bos_token=None, eos_token=None)
+    assert without.bos_token_id is without.eos_token_id is None
 
 
-def test_a_field_with_a_letter_too_few_is_kept_with_a_warning(caplog):
-    caplog.set_level(logging.WARNING, logger="raysp.models")
-    assert UniSpeechConfig(num_hiden_layers=3).num_hiden_layers == 3
-    assert "no field 'num_hiden_layers' (did you mean 'num_hidden_layers'?)" in caplog.text
-    caplog.clear()
-    UniSpeechConfig(**make_oracle().config.to_dict(), my_own_field=1)
-    assert not caplog.text
+class Rows(torch.utils.data.Dataset):
+    """Two rows of noise."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"input_values": torch.randn(2000), "labels": torch.tensor([5, 6])}
+
+
+class Saving(transformers.Trainer):
+    """The Trainer of the guide."""
+
+    def _save(self, output_dir=None, state_dict=None):
+        self.model.save_pretrained(output_dir or self.args.output_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["CTC", "encoder with decoder"])
+def test_the_trainer_of_transformers_trains_a_model_and_saves_it_as_the_guide_says(model, tmp_path, kind):
+    trained = model.train() if kind == "CTC" else encoder_decoder()
+    options = transformers.TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to=[])
+    trainer = Saving(model=trained, args=options, train_dataset=Rows())
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    assert_same(type(trained).from_pretrained(tmp_path / "final"), trained)
+
+
+def test_weights_that_a_trainer_saved_without_a_configuration_are_refused_with_advice(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "training_args.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"writes the weights of this model and no config.json: call model.save_"):
+        Wav2Vec2ForCTC.from_pretrained(tmp_path)

@@ -22,7 +22,7 @@ from raysp.models import (
     load_model,
 )
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.modeling import one_device
+from raysp.models.base.placing import one_device
 from raysp.models.files.weights import read_header
 from tests.models.oracles import TINY, save_checkpoint
 

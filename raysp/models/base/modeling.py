@@ -14,18 +14,19 @@ from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.placing import DeviceMap, as_dtype, one_device
 from raysp.models.files.comparison import compare, short
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
-from raysp.models.files.unweighted import is_without_weights, without_weights
-from raysp.models.files.weights import read_tensors, write_tensors
+from raysp.models.files.sizes import num_bytes
+from raysp.models.files.unweighted import without_weights
+from raysp.models.files.weights import canonical_name, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
 Padding = Literal["exact", "reference"]
 Count = TypeVar("Count", int, Tensor)
 Output = TypeVar("Output", bound=ModelOutput)
-DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
 Value = TypeVar("Value")
 SHARD_BYTES = 5 * 10**9
 ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
@@ -33,7 +34,8 @@ ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 
 ARGUMENTS = (
     *("config", "dtype", "device", "device_map", "padding", "strict", "ignore_mismatched_sizes", "allow_pickle"),
-    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", *KEYWORDS),
+    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", "variant", "state_dict"),
+    *KEYWORDS,
 )
 """Arguments of `from_pretrained` besides fields of configurations."""
 
@@ -62,6 +64,8 @@ class Model(nn.Module):
     """Results of the head, besides the hidden states."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Suffixes of weights used in training only, which published checkpoints may lack or add."""
+    accepts_loss_kwargs: ClassVar[bool] = False
+    """Read by the Trainer of transformers: `forward` takes no `num_items_in_batch`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - as the base's
         """Wrap the constructor so that weights are initialised after the outermost one has returned."""
@@ -197,7 +201,7 @@ class Model(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path | None,
         *,
         output_loading_info: Literal[True],
         **options: Any,  # noqa: ANN401
@@ -207,7 +211,7 @@ class Model(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path | None,
         *,
         config: Config | None = None,
         dtype: torch.dtype | str | None = None,
@@ -227,7 +231,7 @@ class Model(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path | None,
         *,
         config: Config | None = None,
         dtype: torch.dtype | str | None = None,
@@ -246,7 +250,8 @@ class Model(nn.Module):
         """Load a checkpoint, in eval mode. Within `without_weights` its weights are not read.
 
         Args:
-            name: A folder with config.json and safetensors, or a hub id such as "facebook/wav2vec2-base-960h".
+            name: A folder with config.json and safetensors, or a hub id such as "facebook/wav2vec2-base-960h"; None:
+                `config` and `state_dict` are given.
             config: Replaces config.json.
             dtype: Data type of the weights, such as torch.bfloat16 or "float32"; None or "auto": as stored.
             device: Device of the weights; None is the CPU.
@@ -263,9 +268,11 @@ class Model(nn.Module):
             revision: Branch, tag or commit of a hub id.
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
             output_loading_info: Return the model with a `LoadingInfo`.
-            overrides: Values that replace those of the configuration; or `token`, `cache_dir`, `local_files_only`,
-                `force_download` and `subfolder` as in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and
-                `trust_remote_code=False` are the defaults; code of a checkpoint is never run.
+            overrides: Values that replace those of the configuration. Or `state_dict`, weights by name in place of
+                those of the checkpoint; `variant="fp16"`, the weights of `model.fp16.safetensors`; `token`,
+                `cache_dir`, `local_files_only`, `force_download` and `subfolder` as in transformers.
+                `use_safetensors=True`, `low_cpu_mem_usage` and `trust_remote_code=False` are the defaults; code of a
+                checkpoint is never run.
 
         Raises:
             CheckpointError: Files, names or shapes do not fit.
@@ -281,13 +288,23 @@ class Model(nn.Module):
             )
         check_attn_implementation(attn_implementation)
         allow_pickle = allow_pickle and not use_safetensors
-        folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, access=access)
+        variant: str | None = overrides.pop("variant", None)
+        given: Mapping[str, Tensor] | None = overrides.pop("state_dict", None)
+        if name is None and (config is None or given is None):
+            raise ValueError("name is None, expected a folder or a hub id, or both of config and state_dict")
+        folder = Path("state_dict")  # in messages
+        if name is not None:
+            folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, variant=variant, access=access)
         is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
         with without_weights():
             model = cls(config) if target_lang is None else cls._with_language(config, target_lang)
-        model._origin = (name, revision, access)
-        tensors, left_over = model._fit_names(read_tensors(folder, allow_pickle=allow_pickle))
+        model._origin = None if name is None else (name, revision, access)
+        if given is None:
+            stored = read_tensors(folder, allow_pickle=allow_pickle, variant=variant)
+        else:
+            stored = {canonical_name(one): value.detach().clone() for one, value in given.items()}
+        tensors, left_over = model._fit_names(stored)
         changed = set() if is_written or strict else model._changed_names(folder)
         info = model._load(folder, tensors, left_over, strict, ignore_mismatched_sizes, changed)
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
@@ -474,7 +491,15 @@ class Model(nn.Module):
         return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
 
     def save_pretrained(
-        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, shard_bytes: int = SHARD_BYTES
+        self,
+        folder: str | Path,
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        shard_bytes: int = SHARD_BYTES,
+        max_shard_size: int | str | None = None,
+        variant: str | None = None,
+        is_main_process: bool = True,
+        safe_serialization: bool = True,
     ) -> None:
         """Write config.json and safetensors, which transformers can load.
 
@@ -482,11 +507,22 @@ class Model(nn.Module):
             folder: Where to write.
             state_dict: Weights in place of the model's own.
             shard_bytes: Largest size of a file of weights.
+            max_shard_size: The same as in transformers, such as "5GB".
+            variant: Name in the names of the files of weights: "fp16" for `model.fp16.safetensors`.
+            is_main_process: False: nothing is written.
+            safe_serialization: True, since pickles are not written.
         """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False given, but weights are written as safetensors only: omit it")
+        if not is_main_process:
+            return
+        if max_shard_size is not None:
+            shard_bytes = num_bytes(max_shard_size)
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
-        write_tensors(Path(folder), self.stored_weights() if state_dict is None else state_dict, shard_bytes)
+        weights = self.stored_weights() if state_dict is None else state_dict
+        write_tensors(Path(folder), weights, shard_bytes, variant=variant)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""
@@ -529,37 +565,6 @@ def _refuse_empty_weights(model: Model) -> None:
             f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and no values, "
             "expected sizes of at least 1: correct config.json"
         )
-
-
-def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
-    """Return a floating-point dtype, given itself or its name; None for None or "auto"."""
-    if value is None or value == "auto":
-        return None
-    found = getattr(torch, value, None) if isinstance(value, str) else value
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise CheckpointError(f"dtype is {value!r}, expected 'auto', 'float32', 'bfloat16' or 'float16'")
-    return found
-
-
-def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torch.device:
-    """Return the device named by either argument; "auto" is the GPU if there is one."""
-    if device_map is not None and device is not None:
-        raise ValueError(f"both device {device!r} and device_map {device_map!r} given, expected one of them")
-    if isinstance(device_map, Mapping):
-        if set(device_map) != {""}:
-            raise ValueError(
-                f"device_map is {dict(device_map)!r}, expected one device for the whole model: {{'': ...}}"
-            )
-        device_map = device_map[""]
-    wanted = device if device_map is None else device_map
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted is None and is_without_weights():
-        wanted = "meta"
-    try:
-        return torch.device("cuda", wanted) if isinstance(wanted, int) else torch.device(wanted or "cpu")
-    except RuntimeError as error:
-        raise ValueError(f"device is {wanted!r}, expected 'auto', 'cpu' or 'cuda:0'") from error
 
 
 def check_attn_implementation(name: str | None) -> None:

@@ -4,7 +4,7 @@ sampling.py and beams.py hold the two ways of decoding, generation_config.py the
 scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from raysp.models.base.modeling import SHARD_BYTES, Model
+from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
@@ -67,12 +67,13 @@ class GeneratingModel(Model):
         self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
-    def save_pretrained(
-        self, folder: str | Path, *, state_dict: Mapping[str, Tensor] | None = None, shard_bytes: int = SHARD_BYTES
-    ) -> None:
-        """Write config.json, safetensors, and generation_config.json if its options were read or set."""
-        super().save_pretrained(folder, state_dict=state_dict, shard_bytes=shard_bytes)
-        if self._generation_config is not None:
+    def save_pretrained(self, folder: str | Path, *, is_main_process: bool = True, **options: Any) -> None:  # noqa: ANN401
+        """Write config.json, safetensors, and generation_config.json if its options were read or set.
+
+        Options as for `Model.save_pretrained`.
+        """
+        super().save_pretrained(folder, is_main_process=is_main_process, **options)
+        if is_main_process and self._generation_config is not None:
             self._generation_config.save_pretrained(folder)
 
     def _options(self, given: GenerationConfig | None, keywords: dict[str, Any]) -> GenerationConfig:

@@ -1,5 +1,6 @@
 """Names of the files of a checkpoint; importable without torch."""
 
+import re
 from pathlib import Path
 
 from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES
@@ -11,6 +12,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+VARIANT = re.compile(r"[A-Za-z0-9_]+")
 LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
 
 
@@ -20,8 +22,31 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
     return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
 
 
-def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
+def with_variant(name: str, variant: str | None) -> str:
+    """Return the name of a file of another set of weights: "model.fp16.safetensors" for "fp16"."""
+    if variant is None:
+        return name
+    if not VARIANT.fullmatch(variant):
+        raise ValueError(f"variant is {variant!r}, expected a name such as 'fp16'")
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{variant}.{ending}"
+
+
+def weight_files(folder: Path, *, allow_pickle: bool = False, variant: str | None = None) -> list[Path]:
+    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists.
+
+    `variant` names another set of weights than the main one; it is never a pickle.
+    """
+    if variant is not None:
+        single, index = folder / with_variant(SINGLE_FILE, variant), folder / with_variant(INDEX_FILE, variant)
+        if single.is_file():
+            return [single]
+        if index.is_file():
+            return _indexed_files(index)
+        raise CheckpointError(
+            f"{folder}: no weights of variant {variant!r}, expected {single.name} or {index.name}: omit variant, or "
+            "complete the checkpoint"
+        )
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():

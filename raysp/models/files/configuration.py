@@ -128,6 +128,11 @@ class Config(Shareable):
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
         path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
+        if not path.is_file() and path.with_name("training_args.bin").is_file():
+            raise CheckpointError(
+                f"{path}: not found: the Trainer of transformers writes the weights of this model and no config.json: "
+                "call model.save_pretrained(folder) after the training, or in a callback"
+            )
         values = cls.own_values(read_json(path))
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:

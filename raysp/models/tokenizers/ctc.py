@@ -158,6 +158,16 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         return self._id_of("pad_token", self.pad_token)
 
     @property
+    def bos_token_id(self) -> int | None:
+        """Id of the token before texts, which the model never writes; None without one."""
+        return None if self.bos_token is None else self._id(self.bos_token)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Id of the token after texts, which the model never writes; None without one."""
+        return None if self.eos_token is None else self._id(self.eos_token)
+
+    @property
     def unk_token_id(self) -> int:
         """Id of the token for unknown characters."""
         return self._id_of("unk_token", self.unk_token)
@@ -256,6 +266,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         if index is None:
             raise ValueError(f"{token!r} is not in the vocabulary, which has no unknown token either")
         return index
+
+    def encode(self, text: str, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
+        """Return the ids of one text; options as for a call."""
+        return self(text, **options)["input_ids"]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """Return the id of a token, or of each in a list."""
