@@ -267,7 +267,14 @@ def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRe
     parts = {**prepared.parts, **of_rows}
     recipe = to_json(prepared.plan.recipe)
     record = training_record.begin(
-        store, run, recipe=recipe, fingerprint=prepared.fingerprint, parts=parts, epoch=store.epoch
+        store,
+        run,
+        recipe=recipe,
+        fingerprint=prepared.fingerprint,
+        parts=parts,
+        epoch=store.epoch,
+        shards=[shard.name for shard in prepared.corpus.shards],
+        unreadable=prepared.unreadable,
     )
     return run, record
 

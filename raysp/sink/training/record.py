@@ -8,6 +8,7 @@ from typing import Self
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
 from raysp.sink.run_record import RunEntry, differences
+from raysp.sink.training import shard_names
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 
@@ -17,8 +18,11 @@ EXPORT = ".raysp/export.json"
 """Record of the checkpoint at the root of the sink."""
 CORPUS = "corpus"
 """Name, among the parts, of the digests of rows and targets."""
+VOCABULARY = "vocabulary_digest"
+"""Name, among the parts, of the digest of the vocabulary or classes, which are those of the texts."""
 RECORDINGS = "recordings"
 """Name, among the parts, of the digest of the content of recordings."""
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,15 @@ class TrainingRecord:
             found = found.get(name) if isinstance(found, dict) else None
         return found
 
-    def check_same(self, store: Store, fingerprint: str, parts: Mapping[str, JsonValue]) -> None:
-        """Raise if a training has another recipe, or other rows.
+    def check_same(
+        self,
+        store: Store,
+        fingerprint: str,
+        parts: Mapping[str, JsonValue],
+        shards: Collection[str] = (),
+        unreadable: Mapping[str, str] = _NONE,
+    ) -> None:
+        """Raise if a training has another recipe, or other rows. Arguments are those of `begin`.
 
         Raises:
             ChangedError: `differences` lists every key with its recorded and its current value.
@@ -83,11 +94,20 @@ class TrainingRecord:
         if self.fingerprint == fingerprint and self.parts == parts:
             return
         changed = differences(self.parts, parts)
+        if of_shards := shard_names.described_change(store, shards, unreadable):
+            others = differences(_without_rows(self.parts), _without_rows(parts))
+            more = f" Also changed: {'; '.join(others)}; undo that." if others else ""
+            raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
         raise ChangedError(
             f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
             "sink, or begin anew with --restart",
             changed,
         )
+
+
+def _without_rows(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the parts that other shards do not change."""
+    return {name: value for name, value in parts.items() if name not in (CORPUS, RECORDINGS, VOCABULARY)}
 
 
 def is_training(store: Store) -> bool:
@@ -96,7 +116,15 @@ def is_training(store: Store) -> bool:
 
 
 def begin(
-    store: Store, run: RunEntry, *, recipe: JsonValue, fingerprint: str, parts: Mapping[str, JsonValue], epoch: int = 0
+    store: Store,
+    run: RunEntry,
+    *,
+    recipe: JsonValue,
+    fingerprint: str,
+    parts: Mapping[str, JsonValue],
+    epoch: int = 0,
+    shards: Collection[str] = (),
+    unreadable: Mapping[str, str] = _NONE,
 ) -> TrainingRecord:
     """Create the record with the first run, or check a later run against it; and add the run's entry.
 
@@ -107,6 +135,8 @@ def begin(
         fingerprint: that of the recipe.
         parts: everything that can change the weights, by dotted name.
         epoch: epoch of the lease that the run holds.
+        shards: names of the shards that are trained on; none: they are not recorded.
+        unreadable: shards that cannot be read, with the reasons.
 
     Raises:
         ChangedError: the recorded training has another recipe, or other rows.
@@ -115,9 +145,11 @@ def begin(
     """
     new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
     if (record := TrainingRecord.load(store)) is None:
+        if shards:
+            shard_names.save(store, shards)
         store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
         record = TrainingRecord.load(store) or new
-    record.check_same(store, fingerprint, parts)
+    record.check_same(store, fingerprint, parts, shards, unreadable)
     store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
     return record
 

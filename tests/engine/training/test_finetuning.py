@@ -182,10 +182,62 @@ def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_p
     with pytest.raises(ChangedError, match=r"with another recipe or corpus: `seed` was 0, now 1; undo the change"):
         finetune(dataclasses.replace(recipe, seed=1))
     write_words(tmp_path / "in", 12, 9)
-    with pytest.raises(ChangedError, match="`corpus` was"):
+    with pytest.raises(ChangedError, match=r"1 shard is new: 1\.parquet"):
         finetune(recipe)
     assert finetune(recipe, restart=True).rows == 21
+    write_words(tmp_path / "in", 12, 8)
+    with pytest.raises(ChangedError, match=r"another recipe or corpus: .*`corpus` was"):
+        finetune(recipe)
+    write_words(tmp_path / "in", 12, 9)
     assert finetune(dataclasses.replace(recipe, pool=raysp.Pool(1, cpus=1), name="another")).is_done
+
+
+@pytest.mark.parametrize("vocabulary", ["build", "keep"])
+def test_a_shard_that_is_away_is_named_and_the_training_goes_on_once_it_is_back(words, tiny, tmp_path, vocabulary):
+    url = write_words(tmp_path / "in", 12, 9, 8)
+    recipe = a_recipe(url, tiny, tmp_path / "out", objective={"vocabulary": vocabulary})
+    finetune(recipe, should_stop=steps_until(2))
+    away = tmp_path / "in" / "1.parquet"
+    away.rename(tmp_path / "away")
+    with pytest.raises(ChangedError) as found:
+        finetune(recipe)
+    message = str(found.value)
+    assert "1 shard of the 3 with which it began is missing: 1.parquet. The training continues over" in message
+    assert "bring the missing ones back, and run the same command again" in message
+    assert "anew" not in message
+    assert "Also changed" not in message
+    with pytest.raises(ChangedError, match=r"is missing: 1\.parquet\..* Also changed: `seed` was 0, now 1; undo that"):
+        finetune(dataclasses.replace(recipe, seed=1))
+    away.write_bytes(b"damaged")
+    with pytest.raises(ChangedError, match=r"is missing: 1\.parquet \(cannot be read: .*1\.parquet"):
+        finetune(recipe)
+    (tmp_path / "away").rename(away)
+    assert finetune(recipe).is_done
+
+
+def test_a_new_shard_is_named_and_the_training_goes_on_without_it(tiny, tmp_path):
+    recipe = a_recipe(write_words(tmp_path / "in", 12, 9), tiny, tmp_path / "out")
+    finetune(recipe, should_stop=steps_until(2))
+    write_words(tmp_path / "in", 12, 9, 8)
+    with pytest.raises(
+        ChangedError, match=r"1 shard is new: 2\.parquet\. .*: leave the new ones out, and run the same"
+    ):
+        finetune(recipe)
+    (tmp_path / "in" / "0.parquet").rename(tmp_path / "in" / "3.parquet")
+    with pytest.raises(ChangedError, match=r"bring the missing ones back and leave the new ones out"):
+        finetune(recipe)
+    (tmp_path / "in" / "3.parquet").rename(tmp_path / "in" / "0.parquet")
+    (tmp_path / "in" / "2.parquet").unlink()
+    assert finetune(recipe).is_done
+
+
+def test_the_shards_of_a_training_that_an_earlier_version_began_are_another_corpus(tiny, tmp_path):
+    recipe = a_recipe(write_words(tmp_path / "in", 12, 9), tiny, tmp_path / "out")
+    finetune(recipe, should_stop=steps_until(2))
+    (tmp_path / "out" / ".raysp" / "shards.json").unlink()
+    (tmp_path / "in" / "1.parquet").unlink()
+    with pytest.raises(ChangedError, match="`corpus` was"):
+        finetune(recipe)
 
 
 def test_a_corrected_text_is_another_corpus(tiny, tmp_path):
