@@ -1,6 +1,7 @@
 """Time spans of characters, and of the words that they form."""
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -30,6 +31,31 @@ def words_of(chars: Iterable[Span]) -> Iterator[Span]:
             word = []
     if word:
         yield _joined(word)
+
+
+def timed_words(text: str, chars: Iterable[Span]) -> list[Span]:
+    """Return the words of a text with the times of its characters, which are in order and lack the spaces.
+
+    Where characters and text differ, as after a cleaning of the text, they are matched by their places. A word that no
+    character begins in has no times; without characters there are no words.
+    """
+    written = [one for one in chars if one.text.strip()]
+    words = text.split()
+    ends = list(accumulate(len(one.text.strip()) for one in written))
+    if not written or not words:
+        return []
+    scale = sum(map(len, words)) / ends[-1]
+    places = [(end - len(one.text.strip())) * scale for one, end in zip(written, ends, strict=True)]
+    found: list[Span] = []
+    used, length = 0, 0
+    for word in words:
+        length += len(word)
+        first = used
+        while used < len(written) and places[used] < length:
+            used += 1
+        of_word = written[first:used]
+        found.append(_joined(of_word)._replace(text=word) if of_word else Span(word, *(float("nan"),) * 3))
+    return found
 
 
 def _joined(chars: list[Span]) -> Span:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from raysp.columns import SECONDS
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import OK, SECONDS, STATUS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.reading.exporting.destination import PARTS, Destination, ShardFiles, ShardMark
@@ -29,10 +32,12 @@ from raysp.text.formats.fields import ctm, rttm
 from raysp.text.formats.json_lines import json_line
 from raysp.text.formats.subtitles import srt, vtt
 from raysp.text.formats.textgrid import textgrid
-from raysp.text.times import Span
+from raysp.text.times import Span, timed_words
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+TIMED = ("words", "chars")
+"""Endings of the columns whose times cut a text."""
 ASK_WORDS = (
     "Ask for them with Transcript(words=True), or name the prefix of other columns with --column, such as aligned for "
     "those of Align()"
@@ -129,24 +134,49 @@ def _folder(stem: str, suffix: str) -> str:
 
 
 def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
-    """Return the export to subtitles.
+    """Return the export to subtitles, cut by the times of words or characters.
 
     Raises:
-        PlanError: there are neither words nor texts.
+        PlanError: there are neither words nor texts, or no times and a row with a text is too long for one cue.
     """
-    prefix, max_chars, max_seconds = str(options["column"]), int(str(options["max_chars"])), options["max_seconds"]
-    words, text = f"{prefix}_words", f"{prefix}_text"
-    found = find_spans(labelling.schema, words) or (text if text in labelling.schema.names else None)
-    if found is None:
-        raise missing(labelling, to, (words, text), ASK_WORDS)
+    prefix, max_chars = str(options["column"]), int(str(options["max_chars"]))
+    max_seconds = float(str(options["max_seconds"]))
+    names = labelling.schema.names
+    text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
+    if not words and text not in names:
+        raise missing(labelling, to, (f"{prefix}_words", text), ASK_WORDS)
+    if not words and not chars:
+        _refuse_long_rows(labelling, to, text, max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
+    found = [words] if words else [text, chars] if chars else [text]
 
     def subtitle(row: Row) -> str:
-        if found == words:
-            return write(cues_of(spans_of(row, words), max_chars=max_chars, max_seconds=float(str(max_seconds))))
-        return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
+        if not words and not chars:
+            return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
+        spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
+        return write(cues_of(spans, max_chars=max_chars, max_seconds=max_seconds))
 
-    return RowFiles(labelling, f".{to}", [found], subtitle, is_by_channel(labelling.schema, found))
+    return RowFiles(labelling, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
+
+
+def _refuse_long_rows(labelling: Labelling, to: str, text: str, max_seconds: float) -> None:
+    """Raise PlanError for a row with a text that is longer than a cue may be: it cannot be cut without times."""
+    columns = ["id", "row", SECONDS, STATUS, text]
+    for shard in (labelling.shards[name] for name in labelling.shards if name in labelling.done):
+        for table in labelling.tables(shard, columns):
+            longer = table.filter(pc.greater(table.column(SECONDS), pa.scalar(max_seconds)))
+            for row in to_rows(longer.filter(pc.equal(longer.column(STATUS), pa.scalar(OK)))):
+                if _is_written(row[text]):
+                    raise PlanError(
+                        f"{labelling.url}: the row {id_of(row, shard)} is {seconds_of(row):.1f} s long, longer than a "
+                        f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. Label with "
+                        f"Transcript(words=True) or Align() for {to}, or raise --max-seconds for one cue a row"
+                    )
+
+
+def _is_written(text: object) -> bool:
+    """Return whether a text, or that of one channel, has characters to show."""
+    return any(map(_is_written, text)) if isinstance(text, list) else bool(str(text or "").strip())
 
 
 def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:

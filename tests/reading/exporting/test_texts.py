@@ -55,6 +55,41 @@ def test_without_words_a_text_is_shown_for_the_whole_recording(made, tmp_path):
     assert (cue.start, cue.end, cue.text) == (0, 328, "one two")
 
 
+@pytest.mark.parametrize("to", ["srt", "vtt"])
+def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tmp_path, to):
+    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
+    message = r"the row long/0 is 5\.\d s long, longer .* max_seconds=4, and other_text has no times .*words=True"
+    with pytest.raises(PlanError, match=message):
+        raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=4)
+    assert not (tmp_path / "dest").exists()
+    found = raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=30)
+    assert found.rows == 3
+
+
+def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
+    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array([None], pa.string()))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=1)
+    assert set(exported(tmp_path / "dest").values()) == {b""}
+
+
+def test_characters_cut_subtitles_as_words_do(long, tmp_path):
+    def cut(sink, name):
+        raysp.export(str(sink), to="srt", dest=str(tmp_path / name), max_seconds=2)
+        return exported(tmp_path / name)
+
+    copied = shutil.copytree(long / "out", tmp_path / "out")
+    for path in copied.rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+        table = file.read().drop_columns(["pred_words"])
+        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as new:
+            new.write_table(table)
+            new.add_key_value_metadata(kept)
+    by_chars = cut(copied, "chars")
+    assert by_chars == cut(long / "out", "words")
+    assert all(data.count(b"-->") > 1 for data in by_chars.values())
+
+
 def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
     export("ctm", one_file=True)
     assert sorted(exported(tmp_path / "dest")) == ["labels.ctm"]
