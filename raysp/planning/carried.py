@@ -1,13 +1,14 @@
 """Types of the columns that label shards carry over: one type a column for all shards of a sink."""
 
 import base64
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp.corpus.shards import refuse_ray_types
 from raysp.corpus.views import schema_without_views
-from raysp.corpus.widening import common_type, common_type_in_json
+from raysp.corpus.widening import WITHOUT_TYPE, common_type, common_type_in_json
 from raysp.errors import PlanError
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
@@ -15,6 +16,8 @@ from raysp.specs.pipeline import Pipeline
 
 IN_JSON = frozenset({"manifest", "tar", "shar", "folder"})
 """Kinds of sources whose values are JSON or text, with types that follow the values of each shard."""
+WITHOUT_VALUES = {b"raysp": b"without values"}
+"""Metadata of a recorded column without values in all shards: strings once label shards hold it, of any type before."""
 
 
 class CarriedTypes:
@@ -38,7 +41,9 @@ class CarriedTypes:
         self._widened: dict[str, tuple[pa.DataType, pa.DataType, str]] = {}
         for name, column in self._carried.items():
             if name in recorded.names:
-                self._types[column], self._first[column] = recorded.field(name).type, ""
+                field = recorded.field(name)
+                is_open = field.metadata == WITHOUT_VALUES and not binding
+                self._types[column], self._first[column] = pa.null() if is_open else field.type, ""
 
     def add(self, url: str, kind: str, schema: pa.Schema) -> None:
         """Add the types of a shard with rows.
@@ -72,16 +77,26 @@ class CarriedTypes:
                 "since readers read all label shards with one type a column. Write one of the shards again with the "
                 "type of the other, or exclude one from source.url"
             )
+        again = (
+            "" if pa.types.is_null(before) else "Write the shard again with that type, or label it into another sink"
+        )
         return (
             f"{url}: column {column!r} is {found}; the label shards of {self._sink} hold {before}, and readers read "
-            "all of them with one type a column. Write the shard again with that type, or label it into another sink"
+            f"all of them with one type a column. {again or 'Label the source into another sink'}"
         )
 
     @property
     def schema(self) -> pa.Schema:
         """Types of the columns of label shards; columns that no shard with rows has are missing."""
         known = {name: self._types[column] for name, column in self._carried.items() if column in self._types}
-        return pa.schema([*known.items()])
+        return pa.schema([self._field(name, kind) for name, kind in known.items()])
+
+    def _field(self, name: str, kind: pa.DataType) -> "pa.Field[Any]":
+        """Return a column of label shards: strings if no shard has values, unless label shards hold the type null."""
+        holds_nulls = self._binding and name in self._recorded.names and self._recorded.field(name).type == kind
+        if not pa.types.is_null(kind) or holds_nulls:
+            return pa.field(name, kind)
+        return pa.field(name, WITHOUT_TYPE, metadata=WITHOUT_VALUES)
 
     @property
     def notes(self) -> tuple[str, ...]:

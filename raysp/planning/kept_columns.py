@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from raysp.corpus.shards import Piece, Shard, one_line
 from raysp.corpus.sources import read_table
-from raysp.corpus.widening import cast_column
+from raysp.corpus.widening import WITHOUT_TYPE, cast_column
 from raysp.errors import ShardError
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Pipeline
@@ -19,7 +19,8 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
         pipeline: the pipeline.
         shard: the shard.
         piece: the piece of it.
-        carried: types of the columns in the sink; the others keep the type that they have in the shard.
+        carried: types of the columns in the sink; the others keep the type that they have in the shard, or are strings
+            where the shard has no values.
 
     Raises:
         ShardError: the shard is damaged or changed, or a value does not fit the type of its column.
@@ -34,18 +35,19 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
         ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
     kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
     columns_by_name = {"id": ids, **kept}
-    for field in carried if carried is not None else ():
-        if field.name in columns_by_name:
-            columns_by_name[field.name] = _cast(shard, columns_by_name[field.name], field)
+    known = {field.name: field.type for field in carried or ()}
+    for name, column in columns_by_name.items():
+        kind = known.get(name, WITHOUT_TYPE if pa.types.is_null(column.type) else column.type)
+        columns_by_name[name] = _cast(shard, column, name, kind)
     return pa.table(columns_by_name)
 
 
-def _cast(shard: Shard, column: "pa.ChunkedArray[Any]", field: "pa.Field[Any]") -> "pa.ChunkedArray[Any]":
+def _cast(shard: Shard, column: "pa.ChunkedArray[Any]", name: str, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
     try:
-        return cast_column(column, field.type)
+        return cast_column(column, kind)
     except pa.ArrowException as error:
         raise ShardError(
-            f"{shard.url}: column {field.name!r} is {column.type}, and the label shards of the sink hold {field.type}: "
+            f"{shard.url}: column {name!r} is {column.type}, and the label shards of the sink hold {kind}: "
             f"{one_line(error)}. Write the shard again with that type"
         ) from error
 

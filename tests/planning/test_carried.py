@@ -12,6 +12,7 @@ import pytest
 
 import raysp
 from raysp.errors import PlanError
+from raysp.planning.carried import encode
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 
@@ -118,6 +119,48 @@ class TestLaterShards:
         label_here(pipeline_of(tmp_path))
         assert read_all(tmp_path).column("id").to_pylist() == [1, 2, 3, 4]
 
+    @pytest.mark.parametrize("column", ["id", "speaker"])
+    def test_a_column_without_values_is_stored_as_strings_so_that_later_ones_fit(self, tmp_path, column):
+        pipeline = pipeline_of(tmp_path, [column] if column != "id" else [])
+        shard(tmp_path, "a", pa.nulls(2), column=column)
+        label_here(pipeline)
+        shard(tmp_path, "b", pa.nulls(1), column=column)
+        shard(tmp_path, "c", pa.array(["x"]), column=column)
+        label_here(pipeline)
+        assert read_all(tmp_path).column(column).to_pylist() == [None, None, None, "x"]
+        assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+        shard(tmp_path, "d", pa.array([1]), column=column)
+        with pytest.raises(PlanError, match=r"d\.parquet: column .* is int64; the label shards of .*out hold string.*"):
+            raysp.plan(pipeline)
+
+    def test_a_shard_without_rows_and_types_binds_the_sink_to_none(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(0))
+        label_here(pipeline_of(tmp_path))
+        shard(tmp_path, "b", pa.array(["x"]))
+        label_here(pipeline_of(tmp_path))
+        assert read_all(tmp_path).column("id").to_pylist() == ["x"]
+
+    def test_a_planned_column_without_values_takes_any_type_until_a_label_shard_holds_it(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(2))
+        pipeline = pipeline_of(tmp_path)
+        label_here(pipeline)
+        (tmp_path / "out" / "a.parquet").unlink()
+        shard(tmp_path, "b", pa.array([1]))
+        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.int64()
+
+    def test_a_sink_that_holds_nulls_without_a_type_names_the_remedy(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(2))
+        pipeline = pipeline_of(tmp_path)
+        label_here(pipeline)
+        record = tmp_path / "out" / ".raysp" / "run.json"
+        record.write_text(
+            json.dumps({**json.loads(record.read_text()), "columns": encode(pa.schema([("id", pa.null())]))})
+        )
+        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.null()
+        shard(tmp_path, "b", pa.array(["x"]))
+        with pytest.raises(PlanError, match=r"hold null, .* a column\. Label the source into another sink"):
+            raysp.plan(pipeline)
+
     @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "sink of an earlier version"])
     def test_a_wider_type_is_refused_with_the_sink(self, tmp_path, forgets):
         shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
@@ -157,6 +200,8 @@ class TestLaterShards:
 
 def tars(folder: Path, values: list[list[object]]) -> None:
     for number, rows in enumerate(values):
+        if (folder / "in" / f"{number}.tar").exists():
+            continue
         with tarfile.open(folder / "in" / f"{number}.tar", "w") as tar:
             for row, value in enumerate(rows):
                 for name, data in ((f"{row}.wav", wav()), (f"{row}.json", json.dumps({"n": value}).encode())):
@@ -192,3 +237,15 @@ def test_values_of_json_that_differ_over_shards_are_stored_as_within_one(
     label_here(pipeline)
     assert read_all(tmp_path).column("n").to_pylist() == expected
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+
+
+@pytest.mark.parametrize("write", [tars, manifests])
+def test_later_values_of_json_of_any_type_fit_a_column_without_values(tmp_path, write):
+    (tmp_path / "in").mkdir()
+    values: list[list[object]] = [[None, None]]
+    for later in ([1], ["x"], []):
+        write(tmp_path, values)
+        source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
+        label_here(a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])))
+        values.append(later)
+    assert read_all(tmp_path).column("n").to_pylist() == [None, None, "1", "x"]
