@@ -37,7 +37,8 @@ def apply(
     `error_message`, and those of the outputs. A row's label depends neither on the blocks of the dataset nor on the
     batches of the model, and rows keep their order if the context of the dataset preserves the order of blocks.
     Recordings are decoded by tasks of one CPU. The pool of the `Label` step holds the model, the pools of `Map` steps
-    call their functions. Nothing of the calling process is changed.
+    call their functions. Nothing of the calling process is changed. The result has its columns without rows too; those
+    of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
 
     Args:
         steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
@@ -63,6 +64,7 @@ def apply(
     columns = Columns(id, audio, keep, row, audio_root, storage_options)
     job = table_job(steps, columns, lambda _: resources)
     known = dataset.schema(fetch_if_missing=False)
+    types = {} if known is None else dict(zip(known.names, known.types, strict=True))
     if known is not None and isinstance(known.base_schema, pa.Schema):
         job.check(job.with_audio(known.base_schema.empty_table()).schema)
     pool, settings = job.pipeline.label.pool, job.settings
@@ -76,7 +78,7 @@ def apply(
     slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
     for stage, own in enumerate(job.pipeline.own_pools, 1):
         slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
-    return slices.map_batches(
+    labelled = slices.map_batches(
         SliceLabeller,
         fn_constructor_args=[job, digest_of(settings.checkpoint.path, settings.checkpoint.backend)],
         batch_size=1,
@@ -86,3 +88,8 @@ def apply(
         memory=pool.memory,
         compute=ray.data.ActorPoolStrategy(min_size=pool.low, max_size=pool.high),
     )
+    # Ray Data calls no function for blocks without rows, so columns come from a block of its own.
+    empty = job.label_schema(
+        {name: kind for name, kind in types.items() if isinstance(kind, pa.DataType)}
+    ).empty_table()
+    return labelled.union(ray.data.from_arrow(empty))

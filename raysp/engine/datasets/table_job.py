@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from raysp import assembly
 from raysp.corpus.shards import AUDIO, check_columns
 from raysp.errors import PlanError, ShardError, SpecError
 from raysp.planning.checkpoints import pinned
@@ -13,6 +14,7 @@ from raysp.planning.plans import Settings
 from raysp.planning.resources import Resources, local_resources
 from raysp.planning.settling import settle
 from raysp.planning.surveying import check_types, source_columns
+from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
 from raysp.specs.steps import Label, Map, Pool, Step
 from raysp.storage.options import GivenOptions, options_of
@@ -86,6 +88,18 @@ class TableJob:
         check_types(PLACE, schema, self.pipeline)
         if self.row is not None and not pa.types.is_integer(found := schema.field(self.row).type):
             raise PlanError(f"{PLACE}: column {self.row!r} is {found}, expected integers: row= names the row numbers")
+
+    def label_schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
+        """Return the columns of label rows.
+
+        Args:
+            types: types of the columns of the rows; the columns that it lacks are of type null.
+        """
+        source, outputs = self.pipeline.source, assembly.output_schema(self.pipeline, self.settings.checkpoint)
+        id_type = pa.string() if source.id is None else types.get(source.id, pa.null())
+        kept = [(name, types.get(name, pa.null())) for name in self.pipeline.kept]
+        own = [outputs.field(name) for name in self.pipeline.columns]
+        return pa.schema([("id", id_type), *kept, *RESULT_SCHEMA, *own])
 
     def label_rows(self, rows: pa.Table, labelled: pa.Table) -> pa.Table:
         """Return label rows, from the source rows and the result of the model for them, both in order."""

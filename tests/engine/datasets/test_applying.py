@@ -1,6 +1,8 @@
 """`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +15,9 @@ from tests.corpora import CHECKPOINT
 from tests.engine.cluster.test_process_state import differing, plain, snapshot
 from tests.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
 from tests.engine.datasets.conftest import COLUMNS
+
+if TYPE_CHECKING:
+    import ray.data
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -128,3 +133,59 @@ def test_a_pool_that_leaves_no_cpu_for_decoding_is_named_in_the_log(dataset, cap
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=3))
     raysp.apply([raysp.Decode(), label], dataset())
     assert "4 CPUs, 3 found; the dataset waits until the cluster has them" in caplog.text
+
+
+def without_rows(rows: pa.Table) -> "dict[str, Callable[[], ray.data.Dataset]]":
+    """Return functions that make datasets without rows, in every way in which a program may come to one."""
+    import ray.data
+    from ray.data.expressions import col
+
+    given = ray.data.from_arrow
+    return {
+        "no rows": lambda: given(rows.slice(0, 0)),
+        "blocks without rows": lambda: given([rows.slice(0, 0)] * 3),
+        "an expression": lambda: given(rows).filter(expr=col("place") < 0),
+        "a limit": lambda: given(rows).limit(0),
+        "no items": lambda: ray.data.from_items([]),
+        "a function": lambda: given(rows).map_batches(lambda table: table.slice(0, 0), batch_format="pyarrow"),
+        "no items of rows": lambda: given(rows).flat_map(lambda row: []),
+    }
+
+
+UNTYPED = ("no rows", "blocks without rows", "no items", "a function", "no items of rows")
+"""Datasets whose columns Ray Data does not know without reading them."""
+
+
+@pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning")  # of Ray, without blocks
+@pytest.mark.parametrize("kind", ["an expression", "a limit", *UNTYPED])
+def test_a_dataset_without_rows_has_the_columns_and_types_of_one_with_rows(steps, rows, labelled_types, kind):
+    labelled = raysp.apply(steps, without_rows(rows)[kind](), **COLUMNS)
+    assert labelled.count() == 0
+    found = labelled.materialize().schema()
+    expected = labelled_types
+    if kind in UNTYPED:
+        expected = {**expected, **dict.fromkeys(("id", *COLUMNS["keep"]), pa.null())}
+    assert dict(zip(found.names, found.types, strict=True)) == expected
+    assert found.names == [*labelled_types]
+
+
+@pytest.fixture(scope="session")
+def labelled_types(steps, rows, local_ray):
+    """The types of label rows that a model made, by column."""
+    with raysp.Labeller(steps, **COLUMNS) as labeller:
+        schema = labeller(rows.slice(0, 2)).schema
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def test_blocks_without_rows_between_others_change_neither_rows_nor_types(steps, rows, labelled_types):
+    import ray.data
+
+    some = rows.slice(0, 4)
+    given = ray.data.from_arrow([rows.slice(0, 0), some.slice(0, 1), rows.slice(0, 0), some.slice(1)])
+    given.context.execution_options.preserve_order = True
+    labelled = raysp.apply(steps, given, **COLUMNS).materialize()
+    found = labelled.schema()
+    assert dict(zip(found.names, found.types, strict=True)) == labelled_types
+    assert table_of(labelled).column("id").to_pylist() == some.column("id").to_pylist()
+    with_null_ids = raysp.apply(steps, ray.data.from_arrow(rows.slice(0, 0)), id=None, row="place").schema()
+    assert dict(zip(with_null_ids.names, with_null_ids.types, strict=True))["id"] == pa.string()
