@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysp.engine.cluster.connection import local_ray
+from raysp.engine.cluster.session import default_folder
 from raysp.errors import RayspError
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.resources import Resources, count_gpus
@@ -84,8 +85,9 @@ def _shared_memory() -> Finding:
 def _ray() -> Finding:
     started = time.monotonic()
     try:
-        with local_ray(Resources(cpus=1)):
+        with local_ray(Resources(cpus=1), advice=""):
             pass
     except RayspError as error:
-        return Finding("local Ray", str(error), ok=False, advice="see the logs in /tmp/ray/session_latest/logs")
+        advice = f"see the logs in {default_folder()}/session_latest/logs, if Ray began to write them"
+        return Finding("local Ray", str(error), ok=False, advice=advice)
     return Finding("local Ray", f"started and stopped in {time.monotonic() - started:.1f} s", ok=True)

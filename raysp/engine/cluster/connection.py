@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import IO, Any
 
 from raysp.engine.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
+from raysp.engine.cluster.session import session_folder, session_token
 from raysp.errors import PlanError, RunError
 from raysp.planning.resources import Resources
 from raysp.words import without_password
@@ -110,8 +111,12 @@ def connected(address: str | None) -> Iterator[Resources]:
 
 
 @contextlib.contextmanager
-def local_ray(resources: Resources) -> Iterator[None]:
+def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> Iterator[None]:
     """Start a local Ray and stop it at the end; does nothing if one is connected.
+
+    Args:
+        resources: CPUs that it has.
+        advice: end of the message of an error.
 
     Raises:
         RunError: it does not start.
@@ -124,18 +129,20 @@ def local_ray(resources: Resources) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         changes = _restored_on_exit(stack, _SETTINGS)
+        options = stack.enter_context(session_folder())
+        stack.enter_context(session_token())
         stack.enter_context(_on_loopback())
         stack.callback(ray.shutdown)
         stack.enter_context(_longer_start())
         try:
-            _start(resources)
+            _start(resources, options)
         except Exception as error:
-            raise RunError(f"the local Ray did not start: {error}. Try `raysp doctor`") from error
+            raise RunError(f"the local Ray did not start: {error}{advice}") from error
         changes.record()
         yield
 
 
-def _start(resources: Resources) -> None:
+def _start(resources: Resources, options: Mapping[str, str]) -> None:
     """Start a local Ray, retrying once: after a start that was too slow, its files are in the disk cache."""
     import ray
 
@@ -150,6 +157,7 @@ def _start(resources: Resources) -> None:
                     logging_level=logging.ERROR,
                     object_store_memory=_object_store_bytes(),
                     namespace="raysp",
+                    **options,  # type: ignore[arg-type]
                 )
         except Exception as error:
             if attempt == STARTS:
