@@ -21,10 +21,11 @@ from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
 from raysp.sink.training import exports, steps
 from raysp.sink.training import record as training_record
+from raysp.sink.training.extending import has_other_length, with_length
 from raysp.sink.training.fencing import FencedStore
 from raysp.sink.training.index_record import INDEX, CorpusIndex
 from raysp.sink.training.record import TrainingRecord
-from raysp.sink.training.steps import Position
+from raysp.sink.training.steps import CommittedStep, Position
 from raysp.specs.recipe import Finetune
 from raysp.specs.values import to_json
 from raysp.storage.store import Store, open_store
@@ -149,13 +150,15 @@ def finetune(
             _remove(store)
         decoder = process_decoder()
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
-        entry, record = _begin(prepared, store)
+        committed = steps.latest(store, checks=by_ray)
+        entry, record = _begin(prepared, store, committed)
+        if record.fingerprint != prepared.fingerprint:
+            prepared = replace(prepared, fingerprint=record.fingerprint)
         run = RunOfSink(entry.run_id, store.epoch)
         if on_plan:
             on_plan(prepared)
         stack.enter_context(process_settings(plan.workers.threads))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
-        committed = steps.latest(store, checks=by_ray)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
@@ -259,13 +262,16 @@ def try_out(
         return replace(result, texts=_texts(prepared, session, reading))
 
 
-def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRecord]:
-    """Record the run, and return it with the record of the training."""
+def _begin(prepared: Prepared, store: FencedStore, committed: CommittedStep | None) -> tuple[RunEntry, TrainingRecord]:
+    """Record the run, and return it with the record of the training, whose fingerprint is that of all commits."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
     parts = {**prepared.parts, **of_rows}
     recipe = to_json(prepared.plan.recipe)
+    known = TrainingRecord.load(store)
+    if known is not None and has_other_length(known, parts):
+        with_length(store, known, prepared.plan.recipe, committed, parts=parts, fields=recipe)
     record = training_record.begin(
         store,
         run,

@@ -81,7 +81,6 @@ class TrainingRecord:
     def check_same(
         self,
         store: Store,
-        fingerprint: str,
         parts: Mapping[str, JsonValue],
         shards: Collection[str] = (),
         unreadable: Mapping[str, str] = _NONE,
@@ -91,7 +90,7 @@ class TrainingRecord:
         Raises:
             ChangedError: `differences` lists every key with its recorded and its current value.
         """
-        if self.fingerprint == fingerprint and self.parts == parts:
+        if self.parts == parts:  # after a change of its length the fingerprint is still the first one
             return
         changed = differences(self.parts, parts)
         if of_shards := shard_names.described_change(store, shards, unreadable):
@@ -149,7 +148,7 @@ def begin(
             shard_names.save(store, shards)
         store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
         record = TrainingRecord.load(store) or new
-    record.check_same(store, fingerprint, parts, shards, unreadable)
+    record.check_same(store, parts, shards, unreadable)
     store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
     return record
 

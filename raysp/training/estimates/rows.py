@@ -17,6 +17,7 @@ from raysp.errors import RayspError
 from raysp.ops.balance import imbalance, longest_seconds
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import steps
+from raysp.sink.training.extending import has_other_length
 from raysp.sink.training.record import TrainingRecord
 from raysp.specs.objectives import Objective, Speakers
 from raysp.specs.recipe import training_parts
@@ -80,7 +81,9 @@ class RowFacts:
             decoder: decoding functions; None: those of this process.
         """
         record = TrainingRecord.load(store)
-        has_begun = record is not None and record.fingerprint == prepared.fingerprint
+        has_begun = record is not None and (
+            record.fingerprint == prepared.fingerprint or has_other_length(record, prepared.parts)
+        )
         return cls(
             left=_left(prepared, store if has_begun else None),
             has_begun=has_begun,
