@@ -22,7 +22,7 @@ from raysp import bounds
 from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
 from raysp.errors import ShardError
-from raysp.words import RESTORE
+from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000
 BYTES_A_SECOND = 32_000
@@ -284,19 +284,23 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
         first: number of the first line.
 
     Raises:
-        ShardError: a line is not a JSON object, or the rows have too many columns.
+        ShardError: lines are not JSON objects, with the first of them and the number of the others; or the rows have
+            too many columns.
     """
     rows: list[dict[str, object]] = []
     names: set[str] = set()
+    wrong: dict[int, str] = {}
     for number, line in enumerate(raw.split(b"\n"), first):
         if not line.strip():
             continue
         try:
             row = bounds.parse_json(line)
         except ValueError as error:
-            raise ShardError(f"{url}: line {number} of this slice is not JSON ({error}): correct it") from None
+            wrong[number] = f"is not JSON ({error})"
+            continue
         if not isinstance(row, dict):
-            raise ShardError(f"{url}: line {number} of this slice is {line[:40]!r}; expected a JSON object")
+            wrong[number] = f"is {line[:40]!r}; expected a JSON object"
+            continue
         if not row.keys() <= names:
             names |= row.keys()
             _check_columns(url, names)
@@ -304,7 +308,17 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
             if isinstance(value, list | dict):
                 row[name] = json.dumps(value, ensure_ascii=False)
         rows.append(row)
+    if wrong:
+        raise ShardError(_wrong_lines(url, wrong))
     return rows
+
+
+def _wrong_lines(url: str, wrong: Mapping[int, str]) -> str:
+    """Return the message for lines that are not JSON objects, by their number in the slice."""
+    first, *others = wrong
+    numbers = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
+    more = f", and {count(len(others), 'more line')} ({numbers})" if others else ""
+    return f"{url}: line {first} of this slice {wrong[first]}{more}: correct {'them' if others else 'it'}"
 
 
 def _check_columns(url: str, names: set[str]) -> None:
