@@ -46,6 +46,8 @@ class Found:
     labels: str = ""
     """Url of the label shard beside it; empty: there is none."""
     labels_version: str = ""
+    unreadable: str = ""
+    """Reason why its file cannot be cut into shards; empty if it can."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         recorded: shards of earlier plans by name. Their slices of manifests and folders never change.
         relabel: slice a manifest again if it changed so that its recorded slices no longer end with a line.
 
+    A manifest that is damaged, such as a truncated `.gz`, is one unreadable shard, unless there is no other file or
+    slices of it are recorded.
+
     Raises:
         PlanError: there is no shard, two label shards have the same name, readers would pass over a name, or a shard is
             not labelled in `source.labels`.
@@ -105,6 +110,8 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         for one, cut in _cut(kind, origin, root, recorded or {}, source.storage_options, relabel=relabel):
             found.append(one)
             unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
+    if found and all(one.unreadable for one in found):
+        raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
     for name, times in Counter(one.name for one in found).items():
         if times > 1:
             urls = [one.url for one in found if one.name == name]
@@ -240,7 +247,13 @@ def _cut(
     try:
         cuts = kind.cut(origin, known, storage_options, relabel=relabel)
     except (ShardError, StoreError, OSError, EOFError) as error:
-        raise PlanError(f"source: {origin.url}: {error}") from error
+        if known or kind.is_folder or not isinstance(error, ShardError):
+            raise PlanError(f"source: {origin.url}: {error}") from error
+        [entry] = origin.entries
+        one = Cut(entry.num_bytes, entry.version)
+        name = f"{stem}-{0:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
+        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, unreadable=str(error)), one
+        return
     for number, one in enumerate(cuts):
         name = f"{stem}-{number:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
         yield Found(name, origin.url, one.num_bytes, one.version, kind.name, one.part), one

@@ -98,11 +98,14 @@ def _surveyed(
         PlanError: a recorded shard has changed that is not in `may_change`.
     """
     unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
-    new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None]
+    new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None and not one.unreadable]
     with closing(survey_all(new, new_shards.reading, processes)) as surveys:
         for one, shard in zip(found, unchanged, strict=True):
             if shard is not None:
                 yield one, shard
+                continue
+            if one.unreadable:
+                yield one, f"{one.url}: {one.unreadable}"
                 continue
             known = None if one.name in may_change else recorded.get(one.name)
             if known is not None and sources.kind_named(one.kind).is_sliced:

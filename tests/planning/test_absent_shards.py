@@ -1,5 +1,6 @@
 """Shards that cannot be read stay in the record of a sink until they are planned, and every verb counts them."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp.errors import PlanError
 from raysp.planning.opening import make_plan
 from raysp.planning.resources import local_resources
 from raysp.sink.sinks import Sink
@@ -136,11 +138,45 @@ class TestManifests:
         status = raysp.status(str(tmp_path / "out"))
         assert (status.shards, status.is_complete, status.rows) == (3, True, 5)
 
+    def test_one_that_is_truncated_is_an_unreadable_shard_until_it_is_copied_again(self, tmp_path, monkeypatch):
+        run_without_ray(monkeypatch)
+        line = json.dumps({"audio_filepath": "a.wav"}) + "\n"
+        self.write(tmp_path, monkeypatch, [line.strip()])
+        whole = gzip.compress(b"".join(line.replace("a.wav", f"./{n}/../a.wav").encode() for n in range(3)))
+        other = tmp_path / "n.jsonl.gz"
+        other.write_bytes(whole[: len(whole) // 2])
+        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
+        ran = raysp.run(pipeline, progress=False)
+        assert (ran.exit_code, [*ran.shards_failed]) == (3, ["n-00000.parquet"])
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.shards_committed) == (2, 1)
+        assert "n.jsonl.gz: " in status.unreadable["n-00000.parquet"]
+        assert "Copy the manifest again" in status.unreadable["n-00000.parquet"]
+        other.write_bytes(whole)
+        raysp.run(pipeline, progress=False)
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.shards_committed, status.unreadable, status.rows) == (3, 3, {}, 4)
+
+    def test_one_that_is_truncated_after_its_slices_were_recorded_is_refused(self, tmp_path, monkeypatch):
+        self.write(tmp_path, monkeypatch, [json.dumps({"audio_filepath": "a.wav"})])
+        other = tmp_path / "n.jsonl.gz"
+        other.write_bytes(gzip.compress(json.dumps({"audio_filepath": "a.wav"}).encode()))
+        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
+        label_here(pipeline)
+        other.write_bytes(other.read_bytes()[:-12])
+        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
+            raysp.plan(pipeline)
+
+    def test_one_that_is_truncated_and_alone_is_refused(self, tmp_path):
+        (tmp_path / "n.jsonl.gz").write_bytes(gzip.compress(b"{}" * 99)[:-12])
+        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
+            raysp.plan(a_pipeline(str(tmp_path / "n.jsonl.gz"), tmp_path / "out"))
+
     def test_a_line_without_a_recording_is_an_error_row(self, tmp_path, monkeypatch):
         good = json.dumps({"audio_filepath": "a.wav"})
         label_here(self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']))
         status = raysp.status(str(tmp_path / "out"))
-        assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 2})
+        assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 1, "not_found": 1})
 
 
 def test_the_command_line_names_the_shard_and_a_plan_without_a_readable_one_exits_with_3(tmp_path, raysp_command):
@@ -156,3 +192,17 @@ def test_the_command_line_names_the_shard_and_a_plan_without_a_readable_one_exit
     shown = raysp_command("status", str(tmp_path / "out"))
     assert "bad.parquet" in shown.out
     assert "1 of 2 shards" in shown.out
+
+
+def test_the_json_of_a_run_names_the_shard_and_exits_with_3(tmp_path, raysp_command, monkeypatch):
+    run_without_ray(monkeypatch)
+    write_shard(tmp_path / "in" / "good.parquet", 2)
+    (tmp_path / "in" / "bad.parquet").write_bytes(JUNK)
+    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
+    for _ in range(2):  # the second run finds nothing to do, and the shard still unreadable
+        ran = raysp_command("run", str(file), "--json")
+        found = json.loads(ran.out)
+        assert (ran.code, [*found["shards_failed"]]) == (3, ["bad.parquet"])
+        assert "bad.parquet" in found["shards_failed"]["bad.parquet"]
+    shown = json.loads(raysp_command("status", str(tmp_path / "out"), "--json").out)
+    assert (shown["shards"], shown["shards_committed"], [*shown["failed"]]) == (2, 1, ["bad.parquet"])

@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -15,6 +16,7 @@ from raysp.errors import PlanError
 from raysp.planning.carried import encode
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.here import run_without_ray
 
 
 def shard(folder: Path, name: str, ids: "pa.Array", *, column: str = "id", suffix: str = "parquet") -> None:
@@ -249,3 +251,54 @@ def test_later_values_of_json_of_any_type_fit_a_column_without_values(tmp_path, 
         label_here(a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])))
         values.append(later)
     assert read_all(tmp_path).column("n").to_pylist() == [None, None, "1", "x"]
+
+
+def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
+    """Write shards, and label shards for them with a column `mark` that may differ in type."""
+    for name, marks in zip("ab", ids, strict=True):
+        shard(folder, name, pa.array([f"{name}{row}" for row in range(len(marks))]))
+    label_here(a_pipeline(str(folder / "in"), folder / "labels"))
+    for name, marks in zip("ab", ids, strict=True):
+        path = folder / "labels" / f"{name}.parquet"
+        metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
+        own = {key: value for key, value in metadata.items() if not key.startswith(b"ARROW")}
+        pq.write_table(table.append_column("mark", marks).replace_schema_metadata(own), path)
+    source = raysp.Shards(str(folder / "in"), labels=str(folder / "labels"))
+    return a_pipeline(source, raysp.Parquet(str(folder / "out"), keep=["mark"]))
+
+
+class TestLabelsBeside:
+    """Columns of label shards that stand beside the shards: a sink of raysp has one type a column."""
+
+    def test_a_narrower_type_is_stored_as_that_of_the_first(self, tmp_path):
+        label_here(label_shards_beside(tmp_path, pa.array([2**40]), pa.array([1, 2], pa.int32())))
+        assert read_all(tmp_path).column("mark").to_pylist() == [2**40, 1, 2]
+
+    @pytest.mark.parametrize("second", [pa.array(["x"]), pa.array([2**40])], ids=["string", "wider"])
+    def test_a_shard_whose_values_do_not_fit_fails_by_name_and_the_others_are_committed(
+        self, tmp_path, monkeypatch, second
+    ):
+        run_without_ray(monkeypatch)
+        ran = raysp.run(label_shards_beside(tmp_path, pa.array([1, 2], pa.int32()), second), progress=False)
+        assert (ran.exit_code, [*ran.shards_failed]) == (3, ["b.parquet"])
+        assert (
+            f"column 'mark' is {second.type}, and the label shards of the sink hold int32"
+            in ran.shards_failed["b.parquet"]
+        )
+        assert read_all(tmp_path).column("mark").to_pylist() == [1, 2]
+
+
+def test_values_of_the_metadata_of_a_folder_that_differ_over_its_slices_have_one_type(tmp_path, monkeypatch):
+    monkeypatch.setattr("raysp.corpus.folders.FILES_A_SHARD", 2)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    values = [1, 2, "x", None]
+    for number in range(len(values)):
+        (folder / f"{number}.wav").write_bytes(wav())
+    lines = [json.dumps({"file_name": f"{number}.wav", "n": value}) for number, value in enumerate(values)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    pipeline = a_pipeline(raysp.Shards(str(folder)), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
+    label_here(pipeline)
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+    assert read_all(tmp_path).column("n").to_pylist() == ["1", "2", "x", None]
+    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
