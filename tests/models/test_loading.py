@@ -146,7 +146,7 @@ def test_code_that_comes_with_a_checkpoint_has_no_effect(checkpoint):
         ("config.json", {"hidden_size": "big"}, "hidden_size is 'big', expected int"),
         ("config.json", {"hidden_size": 10**30}, "no model can be built from it"),
         ("config.json", {"intermediate_size": 0}, r"config\.json: UniSpeech\w+: .* would have the shape \(0, \d+\)"),
-        ("config.json", {"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000, but the checkpoint has"),
+        ("config.json", {"num_hidden_layers": 999}, "num_hidden_layers is 999, but the checkpoint has"),
         (
             "config.json",
             {"num_hidden_layers": 3},
