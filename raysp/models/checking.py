@@ -11,7 +11,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.heads import layer_weights_of
-from raysp.models.encoder.languages import check_language
+from raysp.models.encoder.languages import check_tokenizer_language
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
@@ -289,7 +289,7 @@ def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of an
                 "tokenizer_config.json has no target_lang: set it to the language of this head"
             )
         if tokenizer.is_multilingual and tokenizer.target_lang is not None:
-            check_language(folder, tokenizer.target_lang, "tokenizer_config.json has target_lang")
+            check_tokenizer_language(folder, tokenizer.vocab, tokenizer.target_lang)
     size = config.vocab_size
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)

@@ -11,7 +11,7 @@ from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, fixed_
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.checking import MAX_SAMPLE_RATE, labels_of, main_dtype
-from raysp.models.encoder.languages import check_language
+from raysp.models.encoder.languages import check_tokenizer_language
 from raysp.models.files.weights import read_headers
 from raysp.models.summary import CheckpointSummary
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
@@ -137,7 +137,7 @@ def _vocab_size(folder: Path, kind: Kind) -> int | None:
     if kind.head is Capability.CTC:
         tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
         if tokenizer.is_multilingual and tokenizer.target_lang is not None:
-            check_language(folder, tokenizer.target_lang, "tokenizer_config.json has target_lang")
+            check_tokenizer_language(folder, tokenizer.vocab, tokenizer.target_lang)
         ids, blank = tokenizer.get_vocab().values(), tokenizer.pad_token_id
         if blank != kind.config.pad_token_id:
             raise CheckpointError(

@@ -5,6 +5,7 @@
 """
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -19,10 +20,24 @@ RELATIVE, ABSOLUTE = 1e-2, 1e-3
 """Tolerances between weights that were saved in different data types."""
 
 
-def check_language(folder: Path, language: str, source: str) -> None:
+def check_tokenizer_language(folder: Path, languages: Collection[str], language: str) -> None:
+    """Check that the weights of a checkpoint are those of the language of its tokenizer; see `check_language`."""
+    is_known = check_language(folder, language, "tokenizer_config.json has target_lang")
+    if not is_known and len(languages) > 1:
+        pickle = folder / f"adapter.{language}.bin"
+        found = f"{pickle.name} is a pickle, which is not read" if pickle.is_file() else "there is no such file"
+        logger.warning(
+            "%s: tokenizer_config.json has target_lang %r, one of %d languages of vocab.json, and nothing confirms "
+            "that the weights are of this language: they are compared with adapter.%s.safetensors, and %s",
+            *(folder, language, len(languages), language, found),
+        )
+
+
+def check_language(folder: Path, language: str, source: str) -> bool:
     """Check that the adapter layers and the head of a checkpoint are those of a language.
 
-    They are compared with the file of this language; without one, with those of other languages.
+    They are compared with the file of this language; without one, with those of other languages. Return whether the
+    file of this language confirms it.
 
     Args:
         folder: the checkpoint.
@@ -35,16 +50,10 @@ def check_language(folder: Path, language: str, source: str) -> None:
     files = {path.name.split(".")[1]: path for path in sorted(folder.glob("adapter.*.safetensors"))}
     own = files.pop(language, None)
     if own is not None and _holds(folder, own):
-        return
+        return True
     other = next((name for name, path in files.items() if _holds(folder, path)), None)
     if own is None and other is None:
-        if files:
-            logger.warning(
-                "%s: %s %r, and there is no file adapter.%s.safetensors to compare the weights with: make sure that "
-                "they are of this language",
-                *(folder, source, language, language),
-            )
-        return
+        return False
     differs = "" if own is None else f" differ from {own.name}"
     equals = "" if other is None else f"{' and' if differs else ''} equal those of {files[other].name}"
     remedies = [] if other is None else [f"set it to {other!r}"]

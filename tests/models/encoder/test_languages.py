@@ -118,9 +118,24 @@ def test_adapters_are_compared_with_weights_in_several_files(checkpoint):
         check_checkpoint(checkpoint)
 
 
-def test_a_language_that_nothing_confirms_is_logged(checkpoint, caplog):
+@pytest.mark.parametrize("left", ["none", "a pickle", "another language"])
+def test_a_language_that_nothing_confirms_is_logged(checkpoint, caplog, left):
     model_of(3).save_pretrained(checkpoint)
     (checkpoint / "adapter.eng.safetensors").unlink()
+    if left != "another language":
+        (checkpoint / "adapter.fra.safetensors").unlink()
+    if left == "a pickle":
+        (checkpoint / "adapter.eng.bin").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         load_checkpoint(checkpoint)
-    assert "has target_lang 'eng', and there is no file adapter.eng.safetensors to compare the weights" in caplog.text
+    assert "nothing confirms that the weights are of this language" in caplog.text
+    assert ("adapter.eng.bin is a pickle" in caplog.text) == (left == "a pickle")
+
+
+def test_a_checkpoint_of_one_language_needs_no_file_that_confirms_it(checkpoint, caplog):
+    for file in checkpoint.glob("adapter.*"):
+        file.unlink()
+    (checkpoint / "vocab.json").write_text(json.dumps({"eng": VOCABULARY}))
+    with caplog.at_level(logging.WARNING):
+        load_checkpoint(checkpoint)
+    assert not caplog.text
