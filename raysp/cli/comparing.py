@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.comparisons import print_diff
-from raysp.cli.console import FEW_LINES, err, print_fact, print_json, print_some, say
+from raysp.cli.console import FEW_LINES, err, print_fact, print_json, print_some, say, showing
 from raysp.cli.options import (
     AsJson,
     By,
@@ -25,6 +25,7 @@ from raysp.errors import SpecError
 from raysp.words import count
 
 if TYPE_CHECKING:
+    from raysp.reading.merging.result import Merge
     from raysp.specs.pipeline import Parquet
 
 
@@ -125,11 +126,15 @@ def merge(
     found = raysp.merge(
         *(_sink(one, storage_options) for one in sinks), to=_sink(to, storage_options), by=by, trust=trust
     )
+    with showing(found.exit_code):
+        _print_merged(found, as_json)
+
+
+def _print_merged(found: "Merge", as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(found))
-        raise typer.Exit(found.exit_code)
+        return
     for url, rows in found.chosen.items() if found.rows else ():
         print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
     print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them before")
     print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)
-    raise typer.Exit(found.exit_code)

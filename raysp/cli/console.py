@@ -5,12 +5,15 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
+from raysp.errors import RayspError
 from raysp.words import count, folded, printable
 
 if TYPE_CHECKING:
@@ -24,6 +27,11 @@ FEW_LINES = 5
 
 NAME_WIDTH = 12
 """Width in characters of the names of facts in a summary."""
+
+DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
+"""Whether errors are shown with their tracebacks."""
+
+MAYBE_A_BUG = "possibly a bug in raysp; rerun with --debug"
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -97,8 +105,27 @@ def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
+    from raysp.text.formats.json_lines import plain
+
     # In ASCII: no control character reaches the terminal, and any locale can print it.
-    print(json.dumps(value, default=str))
+    print(json.dumps(plain(value), allow_nan=False))
+
+
+@contextlib.contextmanager
+def showing(code: int) -> Iterator[None]:
+    """Show the result of finished work, and exit with its code: no failure of printing changes it.
+
+    Raises:
+        typer.Exit: always, with the code; under `--debug` the error of printing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if DEBUG.get():
+            raise
+        known = str(error) if isinstance(error, RayspError) else f"{type(error).__name__}: {error} ({MAYBE_A_BUG})"
+        say(" ".join(f"the work is done, but its result cannot be shown: {known}".split()))
+    raise typer.Exit(code)
 
 
 class _Tolerant(io.FileIO):

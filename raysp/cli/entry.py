@@ -11,7 +11,7 @@ import typer
 
 from raysp.cli.checkpoints import convert, inspect, models
 from raysp.cli.comparing import diff, merge
-from raysp.cli.console import Streams, say
+from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
 from raysp.cli.evaluating import evaluate
 from raysp.cli.exporting import export
 from raysp.cli.jobs import jobs, stop, submit
@@ -73,6 +73,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
+    DEBUG.set(debug)
     try:
         code = _run_app(given)
     except RayspError as error:
@@ -84,7 +85,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(f"{type(error).__name__}: {error} (possibly a bug in raysp; rerun with --debug)", FAILED)
+        _fail(f"{type(error).__name__}: {error} ({MAYBE_A_BUG})", FAILED)
     if code == 0 and "--json" in given and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)

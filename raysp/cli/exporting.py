@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import print_fact, print_json, say
+from raysp.cli.console import print_fact, print_json, say, showing
 from raysp.cli.options import AsJson, Debug, Settings, StorageOptions, Trust, named_sink, parse_storage_options
 from raysp.words import count
 
@@ -75,11 +75,11 @@ def export(
         restart=restart,
         on_shard=None if as_json else _Progress(),
     )
-    if as_json:
-        print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-    else:
-        _print(found)
-    raise typer.Exit(found.exit_code)
+    with showing(found.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+        else:
+            _print(found)
 
 
 class _Progress:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import print_command, print_fact, print_json, say
+from raysp.cli.console import print_command, print_fact, print_json, say, showing
 from raysp.cli.estimates import SAMPLE_ROWS, estimate_json, print_estimate
 from raysp.cli.options import (
     Address,
@@ -168,30 +168,30 @@ def run(
             on_progress=shown.progress,
             progress=False,
         )
-    if as_json:
-        print_json(dataclasses.asdict(result))
-    else:
-        print_result(loaded, result, next_commands(loaded, pipeline, settings), shards)
-    raise typer.Exit(result.exit_code)
+    with showing(result.exit_code):
+        if as_json:
+            print_json(dataclasses.asdict(result))
+        else:
+            print_result(loaded, result, next_commands(loaded, pipeline, settings), shards)
 
 
 def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool, next_command: str) -> None:
     from raysp.engine.running import try_out
 
     result, table = try_out(pipeline, num_rows, address=address)
-    if as_json:
-        print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
-    else:
-        is_table = print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
-        print_failures(result.shards_failed)
-        if not result.nothing_labelled:
-            print_unlabelled(result, with_examples=is_table)
-        print_passed_over(result)
-        if result.nothing_labelled:
-            print_nothing_labelled(result)
+    with showing(result.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
         else:
-            print_command("next", next_command)
-    raise typer.Exit(result.exit_code)
+            is_table = print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
+            print_failures(result.shards_failed)
+            if not result.nothing_labelled:
+                print_unlabelled(result, with_examples=is_table)
+            print_passed_over(result)
+            if result.nothing_labelled:
+                print_nothing_labelled(result)
+            else:
+                print_command("next", next_command)
 
 
 def retry(
@@ -230,17 +230,17 @@ def retry(
             on_progress=shown.progress,
             progress=False,
         )
-    if as_json:
-        print_json(dataclasses.asdict(result))
-    else:
-        print_failures(result.shards_failed)
-        errors = sum(result.errors.values())
-        print_fact(
-            "error rows",
-            f"{result.rows:,} labelled again, {errors:,} failed again; "
-            f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced",
-        )
-        print_examples(result)
-        print_command("next", command_line("status", sink, of_file, storage_options))
-        print_nothing_labelled(result)
-    raise typer.Exit(result.exit_code)
+    with showing(result.exit_code):
+        if as_json:
+            print_json(dataclasses.asdict(result))
+        else:
+            print_failures(result.shards_failed)
+            errors = sum(result.errors.values())
+            print_fact(
+                "error rows",
+                f"{result.rows:,} labelled again, {errors:,} failed again; "
+                f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced",
+            )
+            print_examples(result)
+            print_command("next", command_line("status", sink, of_file, storage_options))
+            print_nothing_labelled(result)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say
+from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say, showing
 from raysp.cli.estimates import print_training_estimate
 from raysp.cli.options import Address, AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
@@ -83,11 +83,11 @@ def finetune(
         indexed = partial(_show_indexed, display)
         result = run(on_indexed=indexed, on_plan=planned, on_progress=went_on, should_stop=stop)
     again = command_line("finetune", recipe, settings, address=address)
-    if as_json:
-        print_json(dataclasses.asdict(result))
-    else:
-        _print_result(result, again, is_try_out=steps is not None)
-    raise typer.Exit(stop.exit_code if stop() and not result.is_done else result.exit_code)
+    with showing(stop.exit_code if stop() and not result.is_done else result.exit_code):
+        if as_json:
+            print_json(dataclasses.asdict(result))
+        else:
+            _print_result(result, again, is_try_out=steps is not None)
 
 
 def print_training_plan(

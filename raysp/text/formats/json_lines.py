@@ -17,13 +17,14 @@ def json_line(values: Mapping[str, object]) -> str:
     Numbers that are not finite are null, bytes are Base64, lone surrogates are U+FFFD, and values without a form in
     JSON, such as dates, are texts.
     """
-    line = json.dumps(_plain(values), ensure_ascii=False, allow_nan=False)
+    line = json.dumps(plain(values), ensure_ascii=False, allow_nan=False)
     for character, escape in _LINE_ENDS.items():
         line = line.replace(character, escape)
     return f"{line}\n"
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return a value of the types that JSON has, as `json_line` writes it."""
     if isinstance(value, str):
         return valid(value)
     if value is None or isinstance(value, bool | int):
@@ -31,9 +32,9 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {valid(str(key)): _plain(one) for key, one in value.items()}
+        return {valid(str(key)): plain(one) for key, one in value.items()}
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
     if isinstance(value, Sequence):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return valid(str(value))
