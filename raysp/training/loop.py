@@ -3,16 +3,19 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from raysp.errors import RunError
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.optimizing import FlatGradients, set_rate
 from raysp.training.randomness import seed_micro_batch
 
 Gathered = TypeVar("Gathered")
+GREW = 10.0
+"""Factor over the lowest loss, or over 1 if that is greater, from which a loss says that the training diverged."""
 
 
 class Workers(Protocol):
@@ -59,6 +62,61 @@ class Update:
     """Whether a worker asked to stop after this step."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Means of the objective's terms."""
+
+
+class NotFinite(NamedTuple):
+    """A step whose loss or gradient is not finite."""
+
+    message: str
+    """Its place, with loss and norm."""
+    rows: Sequence[int]
+    """Rows whose loss, or else gradient, is not finite alone."""
+    num_rows: int
+    """Rows of the step, of all workers."""
+    grew: bool
+    """Whether weights are not finite, or the loss had grown without bound before."""
+    history: str
+    """The losses before it, as text."""
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether the weights are at fault: they say so, or no row of several has a finite loss and gradient."""
+        return self.grew or 1 < self.num_rows <= len(self.rows)
+
+
+class NotFiniteError(RunError):
+    """A loss or norm that is not finite; `rows` are those of this worker at fault, if they are known."""
+
+    def __init__(self, found: NotFinite) -> None:
+        super().__init__(found.message)
+        self.found = found
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows at fault."""
+        return tuple(self.found.rows)
+
+
+def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
+    """Return whether the last loss is far above the lowest, or not finite.
+
+    Args:
+        losses: steps in order, each with its loss.
+    """
+    if not losses:
+        return False
+    last, lowest = losses[-1][1], min(loss for _, loss in losses)
+    return not math.isfinite(last) or last > GREW * max(abs(lowest), 1.0)
+
+
+def described_losses(losses: Sequence[tuple[int, float]]) -> str:
+    """Return how the loss went, as text; arguments are those of `has_grown`."""
+    if not losses:
+        return "No step was done before it: the weights with which the training begins may be at fault"
+    (step, lowest), (last_step, last) = min(losses, key=lambda one: one[1]), losses[-1]
+    if last <= lowest:
+        return f"The loss was finite until step {last_step:,}, with {last:.4g}, and had not grown"
+    return f"The loss grew since step {step:,}, from {lowest:.4g} to {last:.4g} at step {last_step:,}"
 
 
 _LOSS, _COUNT, _ROWS, _STOPS, _TERMS = range(5)
@@ -151,6 +209,12 @@ class Training:
             sums[place] += losses.terms[name].detach()
         finite = torch.isfinite(losses.rows_B).tolist()
         self.failed_rows += [row for row, is_finite in zip(batch.rows, finite, strict=True) if not is_finite]
+
+    @property
+    def has_finite_weights(self) -> bool:
+        """Whether all weights that are trained are finite."""
+        groups = self.optimizer.param_groups
+        return all(bool(torch.isfinite(one).all()) for group in groups for one in group["params"])
 
     def _without_finite_gradient(self, epoch: int, step: int, micro_batches: Sequence[MicroBatch]) -> list[int]:
         """Run each row alone, and return the rows whose gradients are not finite; the gradients are lost."""

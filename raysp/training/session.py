@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from raysp.errors import ChangedError, RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.sink.training import steps
-from raysp.sink.training.metrics import StepMetrics
+from raysp.sink.training.metrics import StepMetrics, load_last
 from raysp.sink.training.steps import CommittedStep, Position
 from raysp.storage.store import Store
 from raysp.training import state
@@ -22,7 +23,7 @@ from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import ROWS, Evaluated
 from raysp.training.keeping import Keeper
-from raysp.training.loop import Training, Update
+from raysp.training.loop import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
 from raysp.training.optimizing import Group
 from raysp.training.schedules import Shape, factor
 from raysp.words import count
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
 """Files of a committed step; the last one if there is a moving average."""
+MOST_LOSSES = 1000
+"""Steps whose losses show since when a training diverges."""
 
 
 class TrainingRow(NamedTuple):
@@ -128,14 +131,6 @@ class Report:
             share=self.progress,
             terms=update.terms,
         )
-
-
-class NotFiniteError(RunError):
-    """A loss or norm that is not finite; `rows` are those of this worker at fault, if they are known."""
-
-    def __init__(self, message: str, rows: Sequence[int]) -> None:
-        super().__init__(message)
-        self.rows = tuple(rows)
 
 
 @dataclass(frozen=True)
@@ -252,6 +247,9 @@ class Session:
         """Whether the weights are those of `position`, not amid a step."""
         self._resumed: int | None = None
         """Updates at the commit from which the training goes on."""
+        self._store: Store | None = None
+        self._losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
+        """Last steps of this run, with their losses."""
         self._threads = ThreadPoolExecutor(1, "raysp-reading")
 
     @property
@@ -280,6 +278,7 @@ class Session:
         step = steps.latest(store, checks=True)
         if step is None:
             return
+        self._store = store
         if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
             what = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
@@ -384,12 +383,12 @@ class Session:
         self._is_whole = False
         update = training.step(before.epoch, before.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
-            self._is_whole = True  # no weight was changed
-            raise NotFiniteError(
-                f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
-                f"{update.norm:g}; no weight was changed",
-                training.failed_rows,
-            )
+            found = self._not_finite(update)
+            own_rows = sum(len(batch.rows) for batch in batches)
+            # No weight was changed. Those of a training that diverged replace no commit.
+            self._is_whole = not (found.is_diverged or 1 < own_rows <= len(found.rows))
+            raise NotFiniteError(found)
+        self._losses.append((before.done + 1, update.loss))
         if self.average is not None:
             self.average.update()
         after = Position(before.done + 1, before.epoch, before.step + 1)
@@ -403,6 +402,26 @@ class Session:
             self._keep(self.keeper, report)
         self._before = time.monotonic()
         return report
+
+    def _not_finite(self, update: Update) -> NotFinite:
+        """Return what is known of a step whose loss or norm is not finite."""
+        before, training = self.position, self.training
+        losses = [*self._earlier_losses(), *self._losses]
+        return NotFinite(
+            f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
+            f"{update.norm:g}; no weight was changed",
+            training.failed_rows,
+            update.num_rows,
+            has_grown(losses) or not training.has_finite_weights,
+            described_losses(losses),
+        )
+
+    def _earlier_losses(self) -> list[tuple[int, float]]:
+        """Return steps with their losses before the commit from which the training goes on."""
+        if self._store is None or self._resumed is None:
+            return []
+        found = load_last(self._store, MOST_LOSSES, until=self._resumed)
+        return [(step.done, step.loss) for step in found]
 
     def _keep(self, keeper: Keeper, report: Report) -> None:
         """Record a step, and commit it if it is time."""

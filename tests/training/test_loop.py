@@ -9,7 +9,7 @@ import torch
 
 from raysp.training import state
 from raysp.training.batches import MicroBatch
-from raysp.training.loop import Training
+from raysp.training.loop import NotFinite, Training, described_losses, has_grown
 from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.optimizing import adamw, group_parameters
 from tests.soaked import some
@@ -144,3 +144,40 @@ def test_the_update_is_that_of_the_mean_over_all_rows(extractor, steps, digits):
     assert (update.num_rows, whole.num_rows) == (12, 12)
     assert update.loss == pytest.approx(whole.loss, rel=1e-5)
     assert update.norm == pytest.approx(whole.norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], False),
+        ([(1, 300.0)], False),
+        ([(1, 3.0), (2, 2.0), (3, 2.5)], False),
+        ([(1, 0.01), (2, 0.2), (3, 9.0)], False),
+        ([(1, 3.0), (2, 2.0), (3, 21.0)], True),
+        ([(1, 3.0), (2, math.inf)], True),
+        ([(1, -0.5), (2, 0.1)], False),
+    ],
+)
+def test_a_loss_far_above_the_lowest_has_grown(losses, expected):
+    assert has_grown(losses) is expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_rows", "grew", "expected"),
+    [
+        ([4], 8, False, False),
+        ([4], 1, False, False),
+        ([1, 2], 2, False, True),
+        ([], 8, True, True),
+        ([], 8, False, False),
+    ],
+)
+def test_all_rows_of_several_are_the_fault_of_the_weights(rows, num_rows, grew, expected):
+    assert NotFinite("", rows, num_rows, grew, "").is_diverged is expected
+
+
+def test_the_history_says_since_when_the_loss_grew():
+    found = described_losses([(7, 3.0), (8, 2.31), (9, 40.0), (10, 1.2e9)])
+    assert found == "The loss grew since step 8, from 2.31 to 1.2e+09 at step 10"
+    assert described_losses([(1, 3.0), (2, 2.0)]) == "The loss was finite until step 2, with 2, and had not grown"
+    assert "the weights with which the training begins" in described_losses([])

@@ -18,10 +18,10 @@ from raysp.storage.store import LocalStore
 from raysp.training.averaging import MovingAverage, mean_of_last
 from raysp.training.batches import MicroBatch
 from raysp.training.keeping import Keeper
-from raysp.training.loop import Training
+from raysp.training.loop import NotFiniteError, Training
 from raysp.training.objectives.ctc import CTCObjective
 from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.session import MODEL, Course, NotFiniteError, Session, TrainingRow
+from raysp.training.session import MODEL, Course, Session, TrainingRow
 from tests.soaked import some
 from tests.training.conftest import small_model
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raysp.errors import RayspError, RunError
+from raysp.training.loop import NotFinite
 from raysp.training.reading import FailedRow
 from raysp.training.session import Report
 
@@ -27,8 +28,8 @@ class News(NamedTuple):
     """Rows that could not be decoded, since the last call; some again after a worker was lost."""
     failure: RayspError | None
     """An error that no repetition helps."""
-    not_finite: tuple[str, tuple[int, ...]] | None
-    """Message of a loss that is not finite, with the rows at fault of all workers."""
+    not_finite: NotFinite | None
+    """A loss that is not finite, with the rows at fault of all workers."""
 
 
 class Board:
@@ -40,8 +41,9 @@ class Board:
         self.committed: int | None = None
         self.starts = 0
         self.is_stopping = False
-        self.not_finite: dict[int, tuple[int, ...]] = {}
-        self.message: str | None = None
+        self.not_finite: dict[int, NotFinite] = {}
+        self.num_workers: int | None = None
+        """Number of workers that have recorded such rows, once all have."""
         self.errors: dict[int, Counter[str]] = {}
         self.examples: dict[str, str] = {}
         self.failed: list[FailedRow] = []
@@ -76,11 +78,11 @@ class Board:
         if worker == 0:
             self.committed = committed
 
-    def fail_rows(self, worker: int, num_workers: int, message: str, rows: Sequence[int]) -> None:
+    def fail_rows(self, worker: int, num_workers: int, found: NotFinite) -> None:
         """Record a worker's rows whose loss is not finite, in a step in which all workers call this."""
-        self.not_finite[worker] = tuple(rows)
+        self.not_finite[worker] = found
         if len(self.not_finite) == num_workers:
-            self.message = message
+            self.num_workers = num_workers
 
     def count(
         self, worker: int, errors: Mapping[str, int], examples: Mapping[str, str], failed: Sequence[FailedRow]
@@ -93,9 +95,10 @@ class Board:
     def take(self) -> News:
         """Return what happened since the last call."""
         (reports, failed), (self.reports, self.failed) = (self.reports, self.failed), ([], [])
-        rows = tuple(row for worker in sorted(self.not_finite) for row in self.not_finite[worker])
+        of_workers = [self.not_finite[worker] for worker in sorted(self.not_finite)]
+        rows = tuple(row for one in of_workers for row in one.rows)
         errors = sum(self.errors.values(), Counter())
-        not_finite = (self.message, rows) if self.message else None
+        not_finite = of_workers[0]._replace(rows=rows) if self.num_workers else None
         return News(reports, self.committed, errors, self.examples, failed, self.failure, not_finite)
 
     def stop(self) -> None:

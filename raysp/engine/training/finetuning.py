@@ -33,11 +33,12 @@ from raysp.training.batches import MicroBatch
 from raysp.training.evaluated import comparable
 from raysp.training.exporting import export
 from raysp.training.keeping import RunOfSink
+from raysp.training.loop import NotFinite, NotFiniteError
 from raysp.training.model_card import card, figures
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.process_settings import process_settings
 from raysp.training.reading import Failures, Reading
-from raysp.training.session import NotFiniteError, Report, Session
+from raysp.training.session import Report, Session
 from raysp.training.worker import course_of, new_session
 from raysp.words import brief, brief_html
 
@@ -324,7 +325,9 @@ def _not_stored(error: StoreError) -> str:
 
 
 def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
-    """Return the message of a loss that is not finite, with the rows at fault."""
+    """Return the message of a loss that is not finite, with the rows at fault, unless the training diverged."""
+    if error.found.is_diverged:
+        return _diverged(error.found)
     places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
     more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
     rows = (
@@ -335,6 +338,19 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     return (
         f"{error}{rows}. Lower schedule.learning_rate, or leave these rows out; the training continues from its last "
         "committed step"
+    )
+
+
+def _diverged(found: NotFinite) -> str:
+    share = (
+        f"no row of the {found.num_rows:,} of the step has a finite loss and gradient"
+        if len(found.rows) >= found.num_rows > 0
+        else "the loss had grown without bound, or weights are not finite"
+    )
+    return (
+        f"{found.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
+        f"{found.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
+        "sink, or begin anew with --restart; the committed steps remain, and these weights are not committed"
     )
 
 

@@ -33,11 +33,11 @@ from raysp.sink.training import steps
 from raysp.sink.training.fencing import FencedStore
 from raysp.storage.store import open_store
 from raysp.training.keeping import RunOfSink
-from raysp.training.loop import Gathered
+from raysp.training.loop import Gathered, NotFiniteError
 from raysp.training.preparing import Prepared
 from raysp.training.process_settings import process_settings
 from raysp.training.reading import Failures
-from raysp.training.session import NotFiniteError, Report
+from raysp.training.session import Report
 from raysp.training.worker import new_session
 from raysp.words import count
 
@@ -118,7 +118,7 @@ def train(
                     board.stop.remote()
                     fit.wait(END_SECONDS)
             if news.not_finite:
-                raise NotFiniteError(*news.not_finite)
+                raise NotFiniteError(news.not_finite)
             if news.failure:
                 raise news.failure
             if fit.error is None:
@@ -287,7 +287,7 @@ def _work(config: Mapping[str, Any]) -> None:
                     board.add.remote(report, session.committed)
             ray.get(board.commit.remote(number, session.committed))
     except NotFiniteError as error:  # of all workers at the same step
-        ray.get(board.fail_rows.remote(number, num_workers, str(error), error.rows))
+        ray.get(board.fail_rows.remote(number, num_workers, error.found))
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too

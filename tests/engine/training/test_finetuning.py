@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -315,6 +316,36 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, t
         finetune(recipe)
     monkeypatch.undo()
     assert finetune(recipe).is_done
+
+
+@pytest.mark.parametrize("rate", [1e12, 1e30])
+def test_a_training_that_diverged_says_so_and_names_no_row(words, tiny, tmp_path, rate):
+    schedule = Schedule(steps=40, learning_rate=rate, warmup=0.0, clip=None, shape="constant")
+    with pytest.raises(RunError) as found:
+        finetune(a_recipe(words, tiny, tmp_path / "out", schedule=schedule))
+    message = str(found.value)
+    assert "The training diverged: " in message
+    assert "the weights are at fault and not the rows. " in message
+    assert re.search(r"The loss (grew since step \d+, from|was finite until step \d+, with) \d", message)
+    assert ".parquet" not in message
+    assert "Lower schedule.learning_rate" in message
+
+
+def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, tiny, tmp_path, monkeypatch):
+    original, done = CTCObjective.__call__, []
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        done.append(batch)
+        factor = torch.nan if len(done) > 9 else 1.0  # from the fourth step of three micro-batches on
+        return dataclasses.replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
+
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"diverged: no row of the \d+ of the step has a finite loss and gradient, so"):
+        finetune(again(words, tiny, tmp_path / "out"))
+    assert [one.path for one in LocalStore(tmp_path / "out").list(".raysp/steps/") if one.path.endswith(".json")] == [
+        ".raysp/steps/2.json"
+    ]
 
 
 def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path, seen):
