@@ -196,7 +196,7 @@ def measuring(
     ops = [late_op(step, functions) for step in late]
     return _decoding(
         recipe.source,
-        recipe.steps,
+        [_decode(recipe) if isinstance(step, Decode) else step for step in recipe.steps],
         late,
         shard,
         windowing=_whole_rows(recipe, checkpoint),
@@ -235,7 +235,9 @@ def _whole_rows(work: Work, checkpoint: "CheckpointSummary") -> Windowing:
 
 
 def _decode(work: Work | Pipeline) -> Decode:
-    return next(step for step in work.steps if isinstance(step, Decode))
+    """Return the step that decodes, with the limit of a training."""
+    step = next(step for step in work.steps if isinstance(step, Decode))
+    return replace(step, max_seconds=work.longest_seconds) if isinstance(work, Finetune) else step
 
 
 def late_steps(

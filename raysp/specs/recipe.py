@@ -25,9 +25,13 @@ from raysp.specs.objectives import (
 from raysp.specs.objectives import Text as Text
 from raysp.specs.order import check_added, check_reads
 from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
-from raysp.specs.steps import EACH, Decode, Label, Pool, Step, refuse_clash
+from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
 
+LONGEST_ROW = 120.0
+"""Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
+
+The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
 TRAINING_VERSION = 1
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
 
@@ -172,7 +176,8 @@ class Finetune:
     Attributes:
         source: the corpus; its `text` is the column of reference texts, of objectives with texts; pre-training needs
             none.
-        steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns.
+        steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns. If none of them
+            has `max_seconds`, and the objective cuts no rows, rows above 120 s are left out.
         objective: what the model is trained for.
         schedule: length and learning rates.
         sink: destination of the checkpoint.
@@ -275,6 +280,18 @@ class Finetune:
     def decode(self) -> Decode:
         """The step that decodes."""
         return next(step for step in self.steps if isinstance(step, Decode))
+
+    @property
+    def limits_rows(self) -> bool:
+        """Whether the recipe limits the duration of rows: by a step, or by the crops of its objective."""
+        by_decode = self.decode.max_seconds != Decode().max_seconds
+        by_keep = any(isinstance(step, Keep) and step.max_seconds is not None for step in self.steps)
+        return by_decode or by_keep or getattr(self.objective, "crop_seconds", None) is not None
+
+    @property
+    def longest_seconds(self) -> float:
+        """Duration above which a row is left out as `too_long`."""
+        return self.decode.max_seconds if self.limits_rows else LONGEST_ROW
 
 
 _NO_SOUNDS: Mapping[int, str] = {}

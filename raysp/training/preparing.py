@@ -17,7 +17,7 @@ from raysp.planning.machine import num_cpus
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
 from raysp.sink.training.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
-from raysp.specs.recipe import TRAINING_VERSION, training_fingerprint, training_parts
+from raysp.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
 from raysp.training.indexes import Indexed, Indexer, index_all
@@ -30,6 +30,9 @@ from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
+
+TOO_LONG = "too_long"
+"""Reason: the recording is longer than the limit."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Prepared:
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan and of the rows for users, as text by name."""
         corpus, index = self.corpus, self.index
-        left_out = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
+        left_out = _described(self.plan.recipe, corpus.left_out)
         num_kept = index.num_rows
         facts = {
             "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
@@ -210,6 +213,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
         "source": {name: source[name] for name in ("audio", "text", "audio_root")},
         "steps": [cast("JsonValue", step.label_fields()) for step in recipe.steps],
         "code": plan.code.parts(),
+        **({} if recipe.limits_rows else {"longest_seconds": recipe.longest_seconds}),
         **task.index_parts,
         "frames": [
             checkpoint.sample_rate,
@@ -232,9 +236,15 @@ def _misfit(plan: TrainingPlan, indexed: Sequence[tuple[Shard, ShardIndex]]) -> 
     return ""
 
 
+def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:
+    """Return numbers of rows that are left out by reason, as text, and the limit that a recipe does not have."""
+    notes = {} if recipe.limits_rows else {TOO_LONG: f" (above {LONGEST_ROW:g} s; Decode(max_seconds=...) changes it)"}
+    return ", ".join(f"{number:,} {reason}{notes.get(reason, '')}" for reason, number in sorted(left_out.items()))
+
+
 def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex, misfit: str) -> None:
     num_kept = int(np.count_nonzero(corpus.seconds))
-    why = ", ".join(f"{number:,} {reason}" for reason, number in sorted(corpus.left_out.items()))
+    why = _described(plan.recipe, corpus.left_out)
     if not num_kept:
         more = f"; {misfit}" if misfit else ""
         raise PlanError(

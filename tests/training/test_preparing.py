@@ -10,6 +10,7 @@ import raysp
 from raysp.errors import CheckpointError, PlanError
 from raysp.planning.training import workers
 from raysp.planning.training.plans import plan_training
+from raysp.specs.objectives import Speakers
 from raysp.specs.recipe import Batching, Text
 from raysp.storage.store import LocalStore
 from raysp.training import indexes
@@ -190,3 +191,59 @@ def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
     found = prepared(a_recipe(url, tiny, tmp_path / "out"))
     assert found.index.num_rows == 12
     assert [*found.unreadable] == ["zz.parquet"]
+
+
+@pytest.fixture(scope="module")
+def with_a_long_row(tmp_path_factory) -> str:
+    """A shard with rows of 0.5 s, 120 s and 121 s."""
+    folder = tmp_path_factory.mktemp("long")
+    recordings = [{"bytes": wav(round(16_000 * seconds)), "path": None} for seconds in (0.5, 120, 121)]
+    table = pa.table({"id": ["a", "b", "c"], "audio": pa.array(recordings, AUDIO), "text": ["six", "six", "six"]})
+    write_shard(folder / "a.parquet", table=table)
+    return f"{folder}/*.parquet"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["by headers", "decoded for a step"])
+def test_rows_above_the_default_limit_are_left_out_and_counted(with_a_long_row, tiny, tmp_path, late):
+    mapped = [raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"])] if late else []
+    recipe = a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode(), *mapped])
+    found = prepared(recipe)
+    assert found.index.seconds.tolist() == [0.5, 120, 0]
+    assert found.corpus.left_out == {"too_long": 1}
+    assert found.facts["longest row"] == "120 s, by default"
+    assert "left out: 1 too_long (above 120 s; Decode(max_seconds=...) changes it)" in found.facts["rows"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [raysp.Decode(150)],
+        [raysp.Decode(), raysp.Keep(max_seconds=150)],
+        [raysp.Decode(), raysp.Keep(min_seconds=0.1), raysp.Keep(max_seconds=400)],
+    ],
+)
+def test_a_limit_of_the_recipe_takes_the_place_of_the_default_one(with_a_long_row, tiny, tmp_path, steps):
+    store = LocalStore(tmp_path / "index")
+    limited = prepared(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode()]), store)
+    found = prepared(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=steps), store)
+    assert found.index.seconds.tolist() == [0.5, 120, 121]
+    assert not found.corpus.left_out
+    assert "longest row" not in found.facts
+    assert limited.index.digest != found.index.digest
+
+
+def test_an_objective_that_cuts_rows_has_no_default_limit(with_a_long_row, tiny, tmp_path):
+    recipe = a_recipe(with_a_long_row, tiny, tmp_path / "out")
+    assert not recipe.limits_rows
+    assert recipe.longest_seconds == 120
+    speakers = a_recipe(with_a_long_row, tiny, tmp_path / "out", objective=Speakers(str(tiny), column="id"))
+    assert speakers.limits_rows
+    assert speakers.longest_seconds == raysp.Decode().max_seconds
+
+
+def test_a_corpus_of_long_rows_alone_is_refused_with_the_limit(tiny, tmp_path):
+    recordings = pa.array([{"bytes": wav(16_000 * 121), "path": None}], AUDIO)
+    table = pa.table({"id": ["a"], "audio": recordings, "text": ["six"]})
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    with pytest.raises(PlanError, match=r"no row is left .* 1 too_long \(above 120 s; Decode\(max_seconds=\.\.\.\)"):
+        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))

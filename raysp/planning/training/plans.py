@@ -99,6 +99,7 @@ class TrainingPlan:
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}",
+            **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
             **self._evaluation_fact,
             "sink": recipe.sink.url,
         }
