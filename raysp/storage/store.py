@@ -32,6 +32,8 @@ HOME = ".raysp/"
 TMP = f"{HOME}tmp"
 REPLACING = f"{HOME}replacing"
 """Lock file that is held while a file of an expected version is replaced."""
+KEYED = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+"""Schemes of object stores, whose keys may have empty parts: `audio//x.parquet` is not `audio/x.parquet`."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 LINK_ATTEMPTS = 100  # a concurrent `delete` can remove the empty folder between mkdir and link
 
@@ -316,11 +318,27 @@ def normalise(url: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Split a url or path into folder and file name."""
+    """Split a url or path into folder and file name.
+
+    Raises:
+        StoreError: The folder of a key ends with an empty part, which a store's root cannot have.
+    """
     folder, _, name = url.rpartition("/")
+    _refuse_empty_part(folder, url)
     if not folder:
         return "/" if url.startswith("/") else ".", name
     return (f"{folder}/" if folder.endswith(":/") else folder), name
+
+
+def _refuse_empty_part(folder: str, url: str) -> None:
+    if folder.endswith("/") and not folder.endswith("://") and folder.partition("://")[0].lower() in KEYED:
+        raise StoreError(_EMPTY_PART.format(url))
+
+
+_EMPTY_PART = (
+    "{}: the key has an empty part ('//'), which names of files and label shards cannot hold; copy the object "
+    "to a key with single slashes, or give a folder or pattern without it"
+)
 
 
 def join_url(folder: str, path: str) -> str:
@@ -373,6 +391,7 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folde
         raise NothingListedError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
     scheme, _, path = place.partition("://")
     root, pattern = split_glob(path)
+    _refuse_empty_part(f"{scheme}://{root}", url)
     if pattern and _is_folder(place, storage_options):
         root, pattern = path, ""
     store = open_store(f"{scheme}://{root}", storage_options)
@@ -533,13 +552,15 @@ def _listing(root: Path, pattern: str) -> Listing:
 
 
 def check_names(listing: Listing) -> None:
-    """Raise if the name of a listed file is not valid UTF-8.
+    """Raise if the name of a listed file is not valid UTF-8, or is a key with an empty part.
 
     Raises:
         StoreError: with the name of the first such file.
     """
     for entry in listing.entries:
         _utf8(entry.path, listing.root)
+        if "" in entry.path.split("/"):
+            raise StoreError(_EMPTY_PART.format(listing.url(entry)))
 
 
 def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:

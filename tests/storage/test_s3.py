@@ -15,7 +15,7 @@ from raysp.storage import s3_client
 from raysp.storage.ranged import MAX_WINDOW_BYTES
 from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import S3Error, read_options
-from raysp.storage.store import UnusableError, expand, open_store
+from raysp.storage.store import UnusableError, check_names, expand, open_store, split_url
 from tests.corpora import rows_table
 from tests.faulty_proxy import FaultyProxy
 from tests.soaked import some
@@ -458,3 +458,30 @@ class TestRequests:
         s3.upload(tmp_path, bucket, "in/")
         assert len(expand(f"s3://{bucket}/in/*.parquet", proxy.options).entries) == 5
         assert len(proxy.requests) == 2  # is there a file of that very name; the listing
+
+
+class TestKeysWithEmptyParts:
+    """`audio//x.parquet` and `audio/x.parquet` are two keys; neither is read in place of the other."""
+
+    @pytest.fixture
+    def keys(self, s3, bucket):
+        store = S3Store(f"s3://{bucket}", s3.options)
+        for key in ("audio/x.parquet", "audio//x.parquet", "single/x.parquet"):
+            store.create(key, key.encode())
+        return f"s3://{bucket}"
+
+    def test_a_folder_with_such_a_key_is_refused_by_name(self, s3, keys):
+        with pytest.raises(StoreError, match=r"audio//x\.parquet: the key has an empty part"):
+            check_names(expand(f"{keys}/audio", s3.options))
+        check_names(expand(f"{keys}/single", s3.options))
+
+    @pytest.mark.parametrize("url", ["audio//x.parquet", "audio//*.parquet", "/x.parquet", "/*.parquet"])
+    def test_such_a_url_is_refused_and_not_read_from_another_key(self, s3, keys, url):
+        with pytest.raises(StoreError, match="the key has an empty part"):
+            expand(f"{keys}/{url}", s3.options)
+
+    def test_a_key_is_not_split_into_a_folder_that_a_store_cannot_have(self):
+        with pytest.raises(StoreError, match="the key has an empty part"):
+            split_url("gs://bucket/audio//x.parquet")
+        assert split_url("s3://bucket//lead/x.parquet") == ("s3://bucket//lead", "x.parquet")
+        assert split_url("https://host/a//x.parquet") == ("https://host/a/", "x.parquet")
