@@ -33,6 +33,8 @@ READ_BATCH_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _MAX_FOOTER_BYTES = 512 * 1024 * 1024
 _MAGIC = b"PAR1"
+_ENCRYPTED = b"PARE"
+"""The magic bytes of a file with an encrypted footer."""
 _ARROW_SCHEMA = b"ARROW:schema"
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -92,6 +94,8 @@ def _no_parquet(url: str, head: bytes, end: bytes) -> str:
     """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
     if head.startswith(_LFS_POINTER):
         return f"{url}: is a Git LFS pointer, not the file itself. Fetch it: git lfs pull"
+    if _ENCRYPTED in (head[:4], end):
+        return f"{url}: is an encrypted Parquet file (its footer is encrypted). Write it decrypted, and label that"
     if head.startswith(_MAGIC) or url.endswith(".parquet"):
         return f"{url}: ends in {end!r}; expected {_MAGIC!r}, the end of a Parquet file. Copy the shard again"
     return (

@@ -302,7 +302,9 @@ def scheme_of(url: str) -> str:
         return scheme
     import fsspec
 
-    if chained or scheme == "s3a" or scheme not in fsspec.available_protocols():
+    if scheme in ("s3a", "s3n") and not chained:
+        raise StoreError(f"{url!r}: {scheme}:// is a name that only Hadoop uses; write s3://{SCHEME.sub('', url)}")
+    if chained or scheme not in fsspec.available_protocols():
         raise StoreError(
             f"{url!r}: found the scheme {scheme!r}; expected a local path, s3://, gs://, az:// or another of fsspec's"
         )

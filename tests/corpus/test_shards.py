@@ -343,3 +343,10 @@ def test_a_try_out_takes_the_first_rows_and_no_more(groups, num_rows):
         assert shard.name == original.name
         rows = [row for piece in shard.pieces for row in range(piece.first, piece.end)]
         assert rows == list(range(shard.num_rows))
+
+
+def test_an_encrypted_shard_is_refused_as_encrypted(tmp_path):
+    shard = tmp_path / "a.parquet"
+    shard.write_bytes(b"PARE" + bytes(40) + (20).to_bytes(4, "little") + b"PARE")
+    with pytest.raises(ShardError, match=r"a\.parquet: is an encrypted Parquet file .*\. Write it decrypted"):
+        read_footer(str(shard))

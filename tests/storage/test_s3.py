@@ -457,7 +457,7 @@ class TestRequests:
             (tmp_path / f"{number}.parquet").write_bytes(b"x")
         s3.upload(tmp_path, bucket, "in/")
         assert len(expand(f"s3://{bucket}/in/*.parquet", proxy.options).entries) == 5
-        assert len(proxy.requests) == 2  # is there a file of that very name; the listing
+        assert len(proxy.requests) == 3  # is there a file of that very name, or a folder; the listing
 
 
 class TestKeysWithEmptyParts:

@@ -350,12 +350,18 @@ class TestOpenStore:
         assert open_store("out").url == f"{tmp_path}/out"
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize("url", ["nowhere://b", "s3a://bucket/labels", "zip::file:///a", "s3::b"])
+    @pytest.mark.parametrize("url", ["nowhere://b", "zip::file:///a", "s3::b"])
     @pytest.mark.parametrize("call", [open_store, expand])
     def test_schemes_that_are_not_known_are_refused_by_name(self, call, url):
         scheme = url.split(":")[0]
         with pytest.raises(StoreError, match=f"found the scheme '{scheme}'; expected a local path, s3://, gs://"):
             call(url)
+
+    @pytest.mark.parametrize("scheme", ["s3a", "s3n", "S3A"])
+    @pytest.mark.parametrize("call", [open_store, expand])
+    def test_a_scheme_of_hadoop_is_refused_with_the_url_to_write(self, call, scheme):
+        with pytest.raises(StoreError, match=r"only Hadoop uses; write s3://bucket/labels"):
+            call(f"{scheme}://bucket/labels")
 
     @pytest.mark.parametrize(
         ("url", "kind", "root"),
