@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from inspect import getdoc
+from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -75,6 +76,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     DEBUG.set(debug)
     try:
+        _check_working_directory()
         code = _run_app(given)
     except RayspError as error:
         if debug:
@@ -89,6 +91,16 @@ def main(arguments: Iterable[str] | None = None) -> None:
     if code == 0 and "--json" in given and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise SpecError(
+            f"the working directory is gone or cannot be read ({error.strerror}); change to a folder that is there, "
+            "with cd, and run the command again"
+        ) from None
 
 
 def _run_app(given: list[str]) -> int:

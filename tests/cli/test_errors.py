@@ -27,6 +27,19 @@ class TestErrors:
         assert "Traceback (most recent call last)" in debug.stderr
         assert debug.returncode != 0
 
+    @pytest.mark.parametrize("verb", ["models", "status out", "plan p.py", "run p.py --rows 1", "doctor", ""])
+    def test_a_working_directory_that_is_gone_is_refused_with_what_to_do(
+        self, raysp_command, tmp_path, monkeypatch, verb
+    ):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        ran = raysp_command(*verb.split())
+        assert ran.code == 2
+        assert "the working directory is gone" in ran.err
+        assert "possibly a bug" not in ran.err
+
     def test_an_unexpected_error_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
         monkeypatch.setattr("raysp.specs.recipe.load_work", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)

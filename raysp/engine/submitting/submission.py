@@ -13,6 +13,7 @@ from raysp.engine.submitting import jobs
 from raysp.engine.submitting.arrival import SUBMITTED_BY
 from raysp.engine.submitting.head import Head
 from raysp.engine.submitting.ignored import IGNORE_FILE
+from raysp.engine.submitting.jobs import Job
 from raysp.engine.submitting.package import Package, collect
 from raysp.engine.submitting.sealing import SEALED, SETUP_HOOK, seal
 from raysp.errors import PlanError, SpecError
@@ -147,6 +148,7 @@ def submit(head: Head, request: Request) -> str:
         package = Path(folder) / "package.zip"
         request.package.write(package)
         head.submit(job_id, request.command, {**runtime_env, "working_dir": str(package)}, request.metadata)
+    _withdraw_second(head, request, job_id)
     return job_id
 
 
@@ -161,14 +163,35 @@ def _token(head: Head, request: Request) -> str:
 
 
 def _refuse_second(head: Head, request: Request) -> None:
+    for job in _rivals(head, request):
+        raise _taken(job)
+
+
+def _withdraw_second(head: Head, request: Request, job_id: str) -> None:
+    """Stop a job if another one over the sink, submitted at the same moment, began before it.
+
+    Each of two submissions may have listed the jobs before the other one was there. The head's clock, and the ids for
+    equal times, put both in one order, so that the first one stays.
+    """
+    active = sorted(_rivals(head, request), key=lambda job: (job.started or float("inf"), job.id))
+    if active and active[0].id != job_id and job_id in {job.id for job in active}:
+        head.request_stop(job_id)
+        raise _taken(active[0])
+
+
+def _rivals(head: Head, request: Request) -> list[Job]:
+    """Return the active jobs that write to the sink of a request and share shards with it, with that of the request."""
     sink = request.metadata[jobs.SINK]
-    for job in head.jobs():
-        if job.sink == sink and not job.is_over and Share.parse(job.shards).overlaps(request.share):
-            share = f" (--shards {job.shards})" if job.has_share else ""
-            raise PlanError(
-                f"sink.url: the job {job.id} writes to {sink}{share} already ({job.status}); follow it with "
-                f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
-            )
+    found = (job for job in head.jobs() if job.sink == sink and not job.is_over)
+    return [job for job in found if Share.parse(job.shards).overlaps(request.share)]
+
+
+def _taken(job: Job) -> PlanError:
+    share = f" (--shards {job.shards})" if job.has_share else ""
+    return PlanError(
+        f"sink.url: the job {job.id} writes to {job.sink}{share} already ({job.status}); follow it with "
+        f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
+    )
 
 
 def _wheel(with_raysp: str | None) -> tuple[Path | None, str]:

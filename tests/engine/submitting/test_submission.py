@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -239,6 +240,27 @@ class TestSubmitting:
         head.end("raysp-first", "STOPPED")
         submit(Head(head.url), prepared(project))
         assert len(head.jobs) == 2
+
+    @pytest.mark.parametrize(("seconds", "is_withdrawn"), [(-60, True), (60, False)])
+    def test_of_two_jobs_submitted_at_the_same_moment_the_later_one_is_withdrawn(
+        self, project, head: FakeHead, monkeypatch, seconds, is_withdrawn
+    ):
+        """The other job is in the listing only after the submission."""
+        send = Head.submit
+
+        def submit_both(self: Head, *asked: object) -> None:
+            head.add("raysp-other", start_time=int((time.time() + seconds) * 1000))
+            send(self, *asked)
+
+        monkeypatch.setattr(Head, "submit", submit_both)
+        if is_withdrawn:
+            with pytest.raises(PlanError, match="the job raysp-other writes to s3://bucket/labels already"):
+                submit(Head(head.url), prepared(project))
+        else:
+            submit(Head(head.url), prepared(project))
+        stopped = [name for name, job in head.jobs.items() if job.get("asked_to_stop")]
+        assert len(stopped) == is_withdrawn
+        assert "raysp-other" not in stopped
 
     def test_jobs_over_other_shares_of_the_shards_run_beside_each_other(self, project, head: FakeHead):
         submit(Head(head.url), prepared(project, share=Share(1, 2)))
