@@ -50,7 +50,9 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file())
     assert (ran.code, ran.complaints) == (0, [])
     names = [line.split()[0] for line in ran.out.splitlines()]
-    expected = "source checkpoint objective step workers sink rows characters epoch fingerprint commit memory time"
+    expected = (
+        "source checkpoint objective step workers longest sink rows characters epoch fingerprint commit memory time"
+    )
     assert names == expected.split()
     assert re.search(r"; the slowest of 2 takes 1\.\d\d of the mean, of 3 1\.\d\d\n", ran.out)
     assert ran.out.endswith("\ntime         unknown: give --rtfx N, --like SINK (of a training), or --calibrate\n")

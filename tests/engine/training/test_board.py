@@ -1,6 +1,7 @@
 """State that workers and the driver of a training share."""
 
 from raysp.engine.training.board import MOST_STARTS, Board
+from raysp.training.loop import NotFinite
 from raysp.training.reading import FailedRow
 
 FAILED = [FailedRow(row, "corrupt_audio", "it ends early") for row in range(3)]
@@ -24,3 +25,15 @@ def test_too_many_starts_without_a_commit_are_a_failure():
     assert all(board.begin(0, 6) for _ in range(MOST_STARTS - 1))
     assert not board.begin(0, 6)
     assert "ended 5 times without a commit between" in str(board.take().failure)
+
+
+def test_rows_whose_loss_is_not_finite_are_those_of_all_workers():
+    board = Board()
+    found = NotFinite("the loss is nan", [3], num_rows=2, grew=False, history="")
+    board.fail_rows(1, 2, found._replace(rows=[7]))
+    assert board.take().not_finite is None
+    board.fail_rows(0, 2, found)
+    joined = board.take().not_finite
+    assert joined is not None
+    assert joined.rows == (3, 7)
+    assert joined.is_diverged
