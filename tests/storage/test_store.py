@@ -449,11 +449,13 @@ class TestExpand:
         assert all(Path(listing.url(entry)).stat().st_size == entry.num_bytes == 1 for entry in listing.entries)
 
     @pytest.mark.parametrize(("pattern", "root"), [("", ""), ("/a/*", "a/"), ("/**/*.parquet", "")])
-    @pytest.mark.parametrize("name", ["_1.parquet", ".1.parquet"])
-    def test_a_shard_with_a_hidden_name_is_listed_so_that_planning_can_refuse_it(self, corpus, pattern, root, name):
+    @pytest.mark.parametrize(("name", "is_listed"), [("_1.parquet", True), (".1.parquet", False)])
+    def test_a_shard_with_an_underscore_is_listed_and_one_with_a_dot_is_not(
+        self, corpus, pattern, root, name, is_listed
+    ):
         (corpus / "a" / name).write_text("x")
         listing = expand(f"{corpus}{pattern}")
-        assert f"a/{name}".removeprefix(root) in [entry.path for entry in listing.entries]
+        assert (f"a/{name}".removeprefix(root) in [entry.path for entry in listing.entries]) is is_listed
 
     def test_entries_equal_those_of_stat(self, corpus):
         listing = expand(f"file://{corpus}/a/*.parquet")
