@@ -332,7 +332,9 @@ class Labelling:
         if PLACE in given.block.column_names:
             table = beside(table, staged_places(given.windows_at))
             labels = [
-                self._joined(given, index, label) if label is not None and not statuses[index].is_part else label
+                self._joined(given, index, label)
+                if label is not None and statuses[index].status == OK and not statuses[index].is_part
+                else label
                 for index, label in enumerate(labels)
             ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
