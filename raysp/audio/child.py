@@ -8,7 +8,6 @@ import builtins
 import io
 import json
 import os
-import resource
 import signal
 import struct
 import sys
@@ -195,6 +194,11 @@ def _end_with_parent() -> None:
 
 
 def _limit(memory_bytes: int) -> None:
+    """Limit the memory of this process. Without effect where the system has no /proc (macOS, Windows)."""
+    if not Path("/proc/self/statm").exists():
+        return
+    import resource
+
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -9,7 +9,6 @@ neither pauses nor a busy machine count.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -417,7 +416,9 @@ class _Child:
 def _pipe() -> tuple[int, int]:
     """Create a pipe (read end, write end) of `PIPE_BYTES`, where the system allows it."""
     ends = os.pipe()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError, ImportError):  # macOS has no size of pipes, Windows no fcntl
+        import fcntl
+
         fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return ends
 

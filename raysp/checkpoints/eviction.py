@@ -1,16 +1,17 @@
 """Eviction of checkpoint copies from the user's cache: least recently used first, never a copy in use.
 
 A process that uses a copy holds a shared lock on the file `<copy>.used` beside it until the process ends. Removing a
-copy requires the exclusive lock. Where the file system has no locks, no copy is removed.
+copy requires the exclusive lock. Where the file system or the system (Windows) has no locks, no copy is removed.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from raysp.storage.locking import flock
 
 KEPT_COPIES = 8
 KEPT_BYTES = 100_000_000_000
@@ -28,7 +29,7 @@ def mark_used(copy: Path) -> None:
         return
     with contextlib.suppress(OSError):  # read-only or without locks: then no copy can be removed either
         _held[str(copy)] = descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        flock(descriptor, shared=True, wait=True)
         os.utime(place)
 
 
@@ -63,7 +64,7 @@ def _remove(copy: Path) -> bool:
     """Remove a copy unless a process uses it. It is renamed first, so that no kill leaves a partial copy."""
     with copy.with_name(f"{copy.name}{_USED}").open("r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file.fileno())
         except OSError:
             return False
         gone = copy.with_name(f"{copy.name}.part-{uuid.uuid4().hex}")

@@ -1,7 +1,6 @@
 """Checkpoints on storage: their local copies, and hashes of their contents."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from raysp.checkpoints import eviction
 from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
 from raysp.errors import CheckpointError, StoreError
+from raysp.storage.locking import flock
 from raysp.storage.store import Entry, Store, explain, open_store, split_url
 
 DIGESTS = "digests.json"
@@ -125,7 +125,7 @@ def _locked(place: Path) -> Iterator[bool]:
     """
     with place.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            flock(file.fileno(), wait=True)
             alone = True
         except OSError:
             alone = False

@@ -11,7 +11,7 @@ from pathlib import Path
 from raysp.engine.cluster.connection import local_ray
 from raysp.engine.cluster.session import default_folder
 from raysp.errors import RayspError
-from raysp.planning.machine import memory_bytes, num_cpus
+from raysp.planning.machine import memory_bytes, num_cpus, physical_bytes
 from raysp.planning.resources import Resources, count_gpus
 from raysp.words import count
 
@@ -64,7 +64,7 @@ def _processors() -> Finding:
 
 
 def _memory() -> Finding:
-    num_bytes, physical = memory_bytes(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    num_bytes, physical = memory_bytes(), physical_bytes()
     ok = num_bytes >= MIN_MEMORY_BYTES
     advice = "" if ok else "Ray alone takes 1 GB and a worker 0.5 GB: use a larger machine"
     return Finding("memory", f"{num_bytes / 1e9:.1f} of {physical / 1e9:.1f} GB", ok, advice)

@@ -1,7 +1,6 @@
 """The op of a labelling actor, which runs a model over blocks of windows."""
 
 import logging
-import resource
 import sys
 import threading
 import time
@@ -141,9 +140,16 @@ class Figures:
 
 
 def highest_memory(device: str) -> int:
-    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU.
+
+    0 on Windows, where Python does not say.
+    """
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 

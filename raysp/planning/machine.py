@@ -13,23 +13,35 @@ PROCESS_BYTES = 400e6
 """Resident set of a process with torch and pyarrow, without a model."""
 READER_BYTES = 500e6
 """Upper bound of that of a task that reads, besides the largest recording."""
+UNKNOWN_BYTES = 8_000_000_000
+"""Assumed main memory of a machine whose system does not say how much it has (Windows)."""
 
 
 def num_cpus(root: Path = ROOT) -> int:
     """Return the number of CPUs that this process may use, rounded down, at least 1.
 
+    Where the system has no affinity mask (macOS, Windows), those of the machine are counted.
+
     Args:
         root: root of the file system, with `proc/self/cgroup` and `sys/fs/cgroup` below it.
     """
     quotas = [*_quotas(root)]
-    return max(1, int(min([len(os.sched_getaffinity(0)), *quotas])))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([usable, *quotas])))
+
+
+def physical_bytes() -> int:
+    """Return the bytes of main memory of the machine; `UNKNOWN_BYTES` where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return UNKNOWN_BYTES
 
 
 def memory_bytes(root: Path = ROOT) -> int:
     """Return the bytes of main memory that this process may use; `root` is that of `num_cpus`."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (_number(folder / name) for folder, name in _files(root, "memory", "memory.max", "memory.limit_in_bytes"))
-    return min([physical, *(int(limit) for limit in limits if limit)])
+    return min([physical_bytes(), *(int(limit) for limit in limits if limit)])
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -1,7 +1,6 @@
 """A file lock that is released when the process that holds it ends."""
 
 import errno
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +8,32 @@ from pathlib import Path
 
 from raysp.errors import StoreError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.02
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of file systems without locks: network mounts without a lock server, buckets mounted as folders."""
 
 
+def flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
+    """Lock an open file until it is closed.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is False.
+        OSError: the file system or the system has no such locks. Windows has none: `ENOLCK`.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "this system has no locks of this kind")
+    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+
+
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is not removed afterwards. Without effect where the file system has no locks.
+    """Hold the lock on a file, which is not removed afterwards. Without effect where there are no locks (`flock`).
 
     Raises:
         StoreError: another process has held the lock for `WAIT_SECONDS`, so it is paused.
@@ -33,7 +49,7 @@ def _acquire(descriptor: int, place: Path) -> None:
     latest = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(descriptor)
             return
         except BlockingIOError:
             if time.monotonic() > latest:

@@ -20,6 +20,7 @@ from raysp.checkpoints import eviction
 from raysp.checkpoints import fetching as checkpoints
 from raysp.checkpoints.fetching import digest_files, fetch
 from raysp.errors import CheckpointError, StoreError
+from raysp.storage import locking
 from raysp.storage.store import open_store
 from tests import s3_servers
 
@@ -140,7 +141,7 @@ class TestFetch:
         assert sorted(copied) == [*self.WANTED]
 
     def test_where_nothing_can_be_locked_all_get_the_whole(self, store, monkeypatch):
-        monkeypatch.setattr(checkpoints.fcntl, "flock", refuse_lock)
+        monkeypatch.setattr(locking.fcntl, "flock", refuse_lock)
         with ThreadPoolExecutor(8) as pool:
             folders = set(pool.map(lambda _: self.fetch(store), range(8)))
         [folder] = folders
@@ -217,7 +218,7 @@ class TestFetch:
 
     def test_where_nothing_can_be_locked_nothing_is_removed(self, store, monkeypatch):
         monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
-        monkeypatch.setattr(eviction.fcntl, "flock", refuse_lock)
+        monkeypatch.setattr(locking.fcntl, "flock", refuse_lock)
         folders = []
         for number in range(3):
             eviction.forget_used()
