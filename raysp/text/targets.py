@@ -1,15 +1,15 @@
 """Targets of training: the ids of reference texts, and why rows without usable ones are left out."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from raysp.text.normalisation import TextRules
-from raysp.text.vocabulary import DELIMITER
+from raysp.text.vocabulary import RESERVED, count_characters
 
 NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long"
-"""Reasons: no character of the text stays; a character has no token; there are more labels than frames."""
+"""Reasons: no character of the text stays; a character has no token of its own; there are more labels than frames."""
 
 
 class Target(NamedTuple):
@@ -27,21 +27,21 @@ class CharacterTargets:
     Args:
         rules: rules for the texts.
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
-            known yet, so the ids are those of Unicode.
+            known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
     """
 
     def __init__(self, rules: TextRules, encode: Callable[[str], Sequence[int]] | None = None) -> None:
         self.rules = rules
         self.encode = encode or _code_points
         self.counts: Counter[str] = Counter()
-        """Occurrences of each character in the texts so far; a space as `DELIMITER`."""
+        """Occurrences of each character in the texts so far, as `count_characters` returns them."""
 
     def __call__(self, value: object) -> Target:
         """Return the target of a text, and count its characters; None is an empty text."""
         text = self.rules("" if value is None else str(value))
         if not text:
             return Target((), NO_TEXT)
-        self.counts.update(text.replace(" ", DELIMITER))
+        self.counts.update(count_characters([text]))
         ids = self.encode(text)
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
 
@@ -51,7 +51,12 @@ class CharacterTargets:
 
 
 def _code_points(text: str) -> list[int]:
-    return [ord(character) for character in text]
+    return [-1] if contains_any(RESERVED, text) else [ord(character) for character in text]
+
+
+def contains_any(tokens: Iterable[str], text: str) -> bool:
+    """Return whether a text contains a token, which would be read as something else than its characters."""
+    return any(token in text for token in tokens)
 
 
 def frames_needed(ids: Sequence[float]) -> int:

@@ -5,13 +5,19 @@ from collections.abc import Iterable, Mapping
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 """Token of the blank and of padding, token of unknown characters, and the token that stands for a space."""
+RESERVED = (PAD, UNKNOWN, DELIMITER)
+"""Tokens of a built vocabulary that texts cannot contain: a `|` in a text would be read as the end of a word."""
+BAR = "| in a text"
+"""How a `DELIMITER` that a text itself contains is counted."""
 
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
-    """Return how often each character occurs; a space as `DELIMITER`."""
+    """Return how often each character occurs; a space as `DELIMITER`, and a `DELIMITER` as `BAR`."""
     found: Counter[str] = Counter()
     for text in texts:
-        found.update(text.replace(" ", DELIMITER))
+        found.update(text.replace(DELIMITER, "").replace(" ", DELIMITER))
+        if bars := text.count(DELIMITER):
+            found[BAR] += bars
     return found
 
 
@@ -22,7 +28,7 @@ def build(counts: Mapping[str, int], *, least: int = 1) -> dict[str, int]:
         counts: occurrences of each character, as `count_characters` returns them.
         least: occurrences under which a character is left out.
     """
-    kept = sorted(character for character, count in counts.items() if count >= least and character != DELIMITER)
+    kept = sorted(one for one, count in counts.items() if count >= least and one not in (DELIMITER, BAR))
     return {token: number for number, token in enumerate([PAD, UNKNOWN, DELIMITER, *kept])}
 
 

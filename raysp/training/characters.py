@@ -7,9 +7,10 @@ from pathlib import Path
 from raysp.errors import PlanError, StoreError
 from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.models.tokenizers.pieces import ParakeetTokenizer
+from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
 from raysp.storage.store import open_store, split_url
-from raysp.text.vocabulary import DELIMITER, PAD, UNKNOWN
+from raysp.text.targets import contains_any
+from raysp.text.vocabulary import BAR, DELIMITER, PAD, UNKNOWN
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""
@@ -70,17 +71,31 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
 
 
 def letters_of(tokenizer: HeadTokenizer) -> dict[str, int]:
-    """Return the characters that a tokenizer can write, with the id of a token; a space as `DELIMITER`."""
-    if not tokenizer.begins_words:
-        return tokenizer.get_vocab()
-    return {DELIMITER: 0, **{letter: number for token, number in tokenizer.get_vocab().items() for letter in token}}
+    """Return the characters that a tokenizer can write, with the id of a token, as `count_characters` names them."""
+    reserved = reserved_of(tokenizer)
+    known = {token: number for token, number in tokenizer.get_vocab().items() if token not in reserved}
+    if tokenizer.begins_words:
+        known = {letter: number for token, number in known.items() for letter in token}
+    if DELIMITER in known:
+        known[BAR] = known.pop(DELIMITER)
+    between = 0 if tokenizer.begins_words else tokenizer.get_vocab().get(tokenizer.word_delimiter_token or "")
+    return known if between is None else {**known, DELIMITER: between}
+
+
+def reserved_of(tokenizer: HeadTokenizer) -> frozenset[str]:
+    """Return the tokens that a text cannot contain, since the tokenizer reads them as a blank or the end of a word."""
+    pieces = {SPACE} if tokenizer.begins_words else set()
+    return frozenset(token for token in (*tokenizer.all_special_tokens, *pieces) if token.strip())
 
 
 def encode_of(tokenizer: HeadTokenizer) -> Callable[[str], list[int]]:
-    """Return a function from a text to the ids of its tokens, -1 for characters without one."""
+    """Return a function from a text to the ids of its tokens, -1 for characters without one of their own."""
     vocabulary = {token: number for token, number in tokenizer.get_vocab().items() if token != tokenizer.unk_token}
+    reserved = reserved_of(tokenizer)
 
     def encode(text: str) -> list[int]:
+        if contains_any(reserved, text):
+            return [-1]
         return [vocabulary.get(token, -1) for token in tokenizer.tokenize(text)]
 
     return encode

@@ -2,10 +2,11 @@
 
 import pytest
 
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, CharacterTargets, frames_needed
-from raysp.text.vocabulary import build, count_characters
-from raysp.training.characters import encode_of, read_vocabulary, tokenizer_for
+from raysp.text.vocabulary import BAR, build, count_characters, outside
+from raysp.training.characters import encode_of, letters_of, read_vocabulary, tokenizer_for
 
 
 def targets_of(*texts: str, **rules: str) -> CharacterTargets:
@@ -35,6 +36,42 @@ def test_without_a_vocabulary_every_character_is_a_label():
     targets = CharacterTargets(TextRules())
     assert [*targets("a ü")[0]] == [ord("a"), ord(" "), ord("ü")]
     assert targets.counts == {"a": 1, "|": 1, "ü": 1}
+
+
+@pytest.mark.parametrize("text", ["a|b", "a | b", "|", "ab|", "<pad>", "a<pad>b", "a <unk>"])
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_text_with_a_token_that_has_a_meaning_of_its_own_is_left_out(text, is_built):
+    known = targets_of("ab <pad><unk>|")
+    targets = CharacterTargets(TextRules()) if is_built else known
+    assert targets(text) == ((), OUTSIDE)
+    assert targets("ab").reason == ""
+    assert targets(text.replace("|", " ").replace("<", "").replace(">", "") + " a").reason == ""
+
+
+def test_a_bar_in_a_text_becomes_a_space_where_only_letters_are_kept():
+    targets = targets_of("ab", keep="letters")
+    assert targets("a|b") == targets("a b")
+    assert targets("a|b").reason == ""
+    assert BAR not in targets.counts
+
+
+def test_a_bar_in_a_text_is_counted_apart_from_spaces_and_is_outside_the_vocabulary():
+    targets = CharacterTargets(TextRules())
+    targets("a b|c|")
+    assert targets.counts == {"a": 1, "b": 1, "c": 1, "|": 1, BAR: 2}
+    assert {*build(targets.counts)} == {"<pad>", "<unk>", "|", "a", "b", "c"}
+    assert outside(targets.counts, letters_of(tokenizer_for(build(targets.counts)))) == {BAR: 2}
+
+
+def test_a_tokenizer_with_another_delimiter_reads_a_bar_as_a_character():
+    vocabulary = {"_": 0, "<unk>": 1, " ": 2, "|": 3, "a": 4}
+    tokenizer = Wav2Vec2CTCTokenizer(
+        vocabulary, bos_token=None, eos_token=None, pad_token="_", word_delimiter_token=" "
+    )
+    targets = CharacterTargets(TextRules(), encode_of(tokenizer))
+    assert [*targets("a|a a").ids] == [4, 3, 4, 2, 4]
+    assert targets("a_a") == ((), OUTSIDE)  # the blank of this vocabulary
+    assert outside(targets.counts, letters_of(tokenizer)) == {"_": 1}
 
 
 @pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])

@@ -17,7 +17,7 @@ from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.objectives import Seq2Seq
 from raysp.specs.values import JsonValue
 from raysp.text.normalisation import TextRules
-from raysp.text.targets import NO_TEXT, TOO_MANY, Target
+from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.objectives.decoder_tokens import DecoderTokens, SpecialIds, special_ids
 from raysp.training.objectives.models import begun, naming_masks
@@ -40,6 +40,8 @@ class TokenTargets:
         self.rules = rules
         self.tokens = tokens
         self.most = most
+        self.reserved = [token for token in tokens.tokenizer.all_special_tokens if token.strip()]
+        """Tokens that a text cannot contain: one that ends texts would cut it."""
         self.counts: Counter[str] = Counter()
         """Occurrences of each token in the texts so far."""
 
@@ -48,6 +50,8 @@ class TokenTargets:
         text = self.rules("" if value is None else str(value))
         if not text:
             return Target((), NO_TEXT)
+        if contains_any(self.reserved, text):
+            return Target((), OUTSIDE)
         ids = self.tokens(text)
         self.counts.update(self.tokens.tokenizer.convert_ids_to_tokens(ids))
         return Target(ids) if len(ids) <= self.most else Target((), TOO_MANY)

@@ -9,10 +9,13 @@ import torch
 from raysp.errors import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel, TextTokenizer
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.text.normalisation import TextRules
+from raysp.text.targets import OUTSIDE
 from raysp.training.batches import MicroBatch
 from raysp.training.objectives.decoder_tokens import DecoderTokens, SpecialIds, special_ids
 from raysp.training.objectives.seq2seq import Seq2SeqObjective, load_encoder_decoder, token_losses
 from raysp.training.objectives.starting import freeze, parameters_of
+from raysp.training.tasks.seq2seq import TokenTargets
 from tests.models.oracles import make_oracle, transformers
 from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
 from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder
@@ -52,6 +55,17 @@ def test_targets_are_the_tokens_of_a_text_without_the_start_and_with_the_end(par
     assert ids[0] != tokens.special.start
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "the cat"
     assert tokenizer.decode(tokens(""), skip_special_tokens=True) == ""
+
+
+def test_a_text_with_a_special_token_of_the_decoder_is_left_out(parts):
+    kind, _, _, tokenizer = parts
+    config = {"bert": {}, "gpt2": {}, "bart": {"decoder_start_token_id": 2}}[kind]
+    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, type("Config", (), config)()))
+    targets = TokenTargets(TextRules(), tokens, most=64)
+    assert tokenizer.all_special_tokens
+    for token in tokenizer.all_special_tokens:
+        assert targets(f"the {token} cat") == ((), OUTSIDE)
+    assert targets("the cat").reason == ""
 
 
 def test_prompt_tokens_begin_every_text(parts, tmp_path):
