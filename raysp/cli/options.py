@@ -74,7 +74,7 @@ Normalise = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="none, lower, letters, letters-tr (Turkish), whisper-english or whisper-basic.",
+        help="none, lower, letters, letters-tr, whisper-english or whisper-basic.",
     ),
 ]
 Worst = Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")]
