@@ -19,16 +19,15 @@ GIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class _Patterns:
-    """Patterns of the ignore files of one folder."""
+    """Patterns of an ignore file, which is read once; none if the folder has no such file."""
 
     folder: Path
-    names: tuple[str, ...]
+    name: str
 
     @cached_property
     def spec(self) -> GitIgnoreSpec:
-        return GitIgnoreSpec.from_lines(
-            [line for name in self.names if (file := self.folder / name).is_file() for line in _lines(file)]
-        )
+        file = self.folder / self.name
+        return GitIgnoreSpec.from_lines(_lines(file) if file.is_file() else [])
 
     def includes(self, path: Path, *, is_folder: bool) -> bool | None:
         """Return whether a path is ignored; False if it is taken in again, None if no pattern mentions it."""
@@ -55,10 +54,11 @@ class Ignored:
             is_new: whether git is asked: it is the first folder, a link, or a working tree of its own.
         """
         asked = replace(self, by_git=_ignored_by_git(folder)) if is_new else self
-        if asked.by_git is not None:
-            return replace(asked, patterns=(*asked.patterns, _Patterns(folder, (IGNORE_FILE,))))
-        above = [_Patterns(one, (GIT_IGNORE_FILE,)) for one in _tree_above(folder)] if is_new else []
-        return replace(asked, patterns=(*asked.patterns, *above, _Patterns(folder, (GIT_IGNORE_FILE, IGNORE_FILE))))
+        of_git: list[Path] = []
+        if asked.by_git is None:
+            of_git = [*(_tree_above(folder) if is_new else ()), folder]
+        found = [*(_Patterns(one, GIT_IGNORE_FILE) for one in of_git), _Patterns(folder, IGNORE_FILE)]
+        return replace(asked, patterns=(*asked.patterns, *found))
 
     def __call__(self, path: Path, *, is_folder: bool) -> bool:
         """Return whether a path is left out."""
@@ -69,8 +69,8 @@ class Ignored:
 
     def is_named(self, path: Path) -> bool:
         """Return whether a .raysignore takes a file in by `!name`."""
-        own = [_Patterns(one.folder, (IGNORE_FILE,)) for one in self.patterns if IGNORE_FILE in one.names]
-        return any(one.includes(path, is_folder=False) is False for one in own if path.is_relative_to(one.folder))
+        own = (one for one in self.patterns if one.name == IGNORE_FILE and path.is_relative_to(one.folder))
+        return any(one.includes(path, is_folder=False) is False for one in own)
 
 
 def _lines(file: Path) -> list[str]:
