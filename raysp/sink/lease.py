@@ -104,6 +104,11 @@ class Lease:
         between = [_read(self._store, one) for one in range(epoch + 1, self.epoch)]
         return all(one is not None and not one.share.overlaps(self._holder.share) for one in between)
 
+    def is_latest(self) -> bool:
+        """Return whether no other run over some of the same shards holds a higher epoch; the store is always read."""
+        self._look()
+        return not self._lost
+
     def others(self) -> list[Holder]:
         """Return the active holders of other shares."""
         return [one for one in holders(self._store) if one.owner != self.owner and not one.is_over]
@@ -191,8 +196,12 @@ def acquire(
     while True:
         top = _wait_until_free(store, beat_seconds, clock, sleep, holder.share)
         if store.create(layout.lease_path(top + 1), _encode(holder)):
-            _forget(store, top)
-            return Lease(store, top + 1, holder, beat_seconds, clock)
+            lease = Lease(store, top + 1, holder, beat_seconds, clock)
+            if lease.is_latest():
+                _forget(store, top)
+                return lease
+            # Others held this epoch and later ones since the look, and forgot this one: it is theirs.
+            store.delete(layout.lease_path(top + 1))
 
 
 def check_epoch(store: Store, epoch: int) -> None:

@@ -144,6 +144,25 @@ def test_of_many_who_take_over_one_gets_it(store, clock):
 
 
 @sinks.S3_IN_SOAK
+@pytest.mark.usefixtures("atomic_store")
+def test_who_is_late_does_not_take_an_epoch_that_others_held_and_forgot(store, clock, monkeypatch):
+    acquire(store, clock, "dead")
+    create, others = store.create, iter(["alice", "bob", "carol"])
+
+    def create_late(path, data):
+        monkeypatch.undo()
+        for name in others:
+            acquire(store, Clock(), name)
+        assert path == layout.lease_path(2)
+        assert path not in epochs(store)
+        return create(path, data)
+
+    monkeypatch.setattr(store, "create", create_late)
+    assert acquire(store, clock, "late").epoch == 5
+    assert epochs(store) == [layout.lease_path(4), layout.lease_path(5)]
+
+
+@sinks.S3_IN_SOAK
 def test_an_owner_that_was_away_stops_when_it_sees_a_higher_epoch(store, clock):
     first = acquire(store, clock, "alice")
     clock.now += 100

@@ -242,7 +242,7 @@ BUGS = {
     trusting_markers_after_a_relabelling: 47,
     removing_left_out_rows_of_others: 311,
     cleaning_up_beside_label_shards_of_another_pipeline: 13,
-    cleaning_up_what_a_late_commit_will_name: 155,
+    cleaning_up_what_a_late_commit_will_name: 5435,
     removing_the_stage_before_the_commit: 0,
     resuming_with_blocks_of_another_pipeline: 109,
     resuming_with_blocks_of_another_cut: 16,
