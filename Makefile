@@ -18,7 +18,7 @@ TORCH_TESTS := tests/sink tests/cli tests/ops tests/reading tests/training tests
 NOT_THERE := transformers,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
 TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
 PIP := -m pip --disable-pip-version-check install --quiet --only-binary :all:
-CPU_TORCH := $(shell sed -n 's/^torch==.*/&+cpu/p' constraints.txt)
+TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs tour audit clean
 
@@ -40,7 +40,7 @@ test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/raysp run pipelines/label_digits.py --set sink.url=build/demo-oldest
 
 test-newest: .venv-newest/.installed
-	@if .venv-newest/bin/python -c "import torch" 2>/dev/null; then \
+	@if .venv-newest/bin/python -m pip --quiet show torch 2>/dev/null; then \
 	    set -x; $(ONE_THREAD) .venv-newest/bin/python $(TESTED) --without $(NOT_THERE) $(VERSION_TESTS) $(TORCH_TESTS); \
 	else \
 	    echo "No CPU build of torch for $$(.venv-newest/bin/python -V): the tests that need it are passed over"; \
@@ -110,16 +110,16 @@ $(VENV)/.installed-audit: $(VENV)/.installed
 	@echo "Installing the oldest versions that pyproject.toml admits into .venv-oldest."
 	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
 	@mkdir -p build && $(PYTHON) tests/versions/bounds.py oldest > build/oldest.txt
-	.venv-oldest/bin/python $(PIP) $(CPU_TORCH) -r build/oldest.txt
+	.venv-oldest/bin/python $(PIP) $(TORCH) -r build/oldest.txt
 	.venv-oldest/bin/python $(PIP) --no-deps silero-vad -e .
 	touch $@
 
-# Only a CPU build of torch is installed, by its name: any other brings gigabytes for GPUs.
-.venv-newest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py
+# A Python of which only a GPU build of torch exists is tested without torch: that build brings gigabytes.
+.venv-newest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py .ci/cpu-torch
 	@echo "Installing the newest versions that pyproject.toml admits into .venv-newest."
 	rm -rf .venv-newest && $(NEWEST_PYTHON) -m venv .venv-newest
 	@mkdir -p build && $(PYTHON) tests/versions/bounds.py newest > build/newest.txt
 	.venv-newest/bin/python $(PIP) -r build/newest.txt
-	.venv-newest/bin/python $(PIP) $(CPU_TORCH) 2>/dev/null || true
+	.ci/cpu-torch .venv-newest/bin/python $(TORCH)
 	.venv-newest/bin/python $(PIP) --no-deps silero-vad -e .
 	touch $@

@@ -1,6 +1,6 @@
 """Requirements of the environments with the oldest and the newest versions: `python tests/versions/bounds.py oldest`.
 
-Torch is left out: only its CPU build is ever installed (`make test-oldest`), since others bring gigabytes for GPUs.
+Torch is left out: the Makefile installs the release of constraints.txt, in the newest environment only a CPU build.
 """
 
 import re
