@@ -193,9 +193,14 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
+def has_memory_limit() -> bool:
+    """Return whether the memory of a process can be limited here: Linux only, which has /proc."""
+    return Path("/proc/self/statm").exists()
+
+
 def _limit(memory_bytes: int) -> None:
-    """Limit the memory of this process. Without effect where the system has no /proc (macOS, Windows)."""
-    if not Path("/proc/self/statm").exists():
+    """Limit the memory of this process. Without effect without `has_memory_limit`; the parent process warns."""
+    if not has_memory_limit():
         return
     import resource
 

@@ -9,7 +9,9 @@ neither pauses nor a busy machine count.
 """
 
 import contextlib
+import functools
 import json
+import logging
 import os
 import select
 import subprocess
@@ -36,6 +38,8 @@ from raysp.audio.decoder_failures import (
 from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
 from raysp.errors import AudioError, ProgramError, RunError
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 60.0
 """Base timeout of an answer (a header, a chunk of samples), after which the decoder counts as hung."""
@@ -247,6 +251,17 @@ class Decoder:
                 return
 
 
+@functools.cache
+def _warn_without_limit() -> None:
+    """Warn once per process where the memory of the child cannot be limited."""
+    if not child.has_memory_limit():
+        logger.warning(
+            "the memory of the decoder is not limited on %s: a recording that decodes to gigabytes can fill this "
+            "machine's; label data from strangers on Linux",
+            sys.platform,
+        )
+
+
 class _Child:
     """The child process, and the parent's ends of its pipes.
 
@@ -260,6 +275,7 @@ class _Child:
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
         self.on_wait = on_wait
+        _warn_without_limit()
         requests, self._requests = _pipe()
         self._answers, answers = _pipe()
         ranges, self._ranges = _pipe()

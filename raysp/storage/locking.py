@@ -1,6 +1,8 @@
 """A file lock that is released when the process that holds it ends."""
 
 import errno
+import functools
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -33,7 +37,9 @@ def flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
 
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is not removed afterwards. Without effect where there are no locks (`flock`).
+    """Hold the lock on a file, which is not removed afterwards.
+
+    Where there are no locks (`flock`), as on Windows, it has no effect, and a warning says so once per folder.
 
     Raises:
         StoreError: another process has held the lock for `WAIT_SECONDS`, so it is paused.
@@ -61,4 +67,15 @@ def _acquire(descriptor: int, place: Path) -> None:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+            _warn(place.parent, str(error.strerror))
             return
+
+
+@functools.cache
+def _warn(folder: Path, reason: str) -> None:
+    logger.warning(
+        "%s: files cannot be locked here (%s): of two runs that replace the same file at the same moment, neither "
+        "notices the other; start one run at a time",
+        folder,
+        reason,
+    )

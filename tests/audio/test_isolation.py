@@ -387,3 +387,14 @@ def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault,
         calls[call]()
     assert "Traceback (most recent call last)" in str(caught.value)
     assert "raysp/audio/child.py" in str(caught.value)
+
+
+def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
+    monkeypatch.setattr(isolation.child, "has_memory_limit", lambda: False)  # macOS
+    isolation._warn_without_limit.cache_clear()
+    for _ in range(2):
+        with isolation.Decoder() as decoder, pytest.raises(AudioError):
+            decoder.read_header(b"no audio")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("the memory of the decoder is not limited on linux")
+    isolation._warn_without_limit.cache_clear()

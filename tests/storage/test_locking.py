@@ -65,3 +65,13 @@ def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, monkey
             scratch.write_bytes(data)
             assert store.publish(scratch, "a", replace=True, expected=expected) is is_published
     assert store.read("a") == b"two"
+
+
+def test_a_system_without_locks_is_named_once_per_folder(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(locking, "fcntl", None)  # Windows
+    for _ in range(2):
+        with locked(tmp_path / "x" / "lock"):
+            pass
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"{tmp_path / 'x'}: files cannot be locked here")
+    assert warning.endswith("start one run at a time")
