@@ -46,7 +46,7 @@ class HubServer:
 
     def answer(self, path: str, *, recursive: bool = False) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body of a path."""
-        parts = unquote(path).strip("/").split("/")
+        parts = [unquote(part) for part in path.strip("/").split("/")]  # a revision may hold slashes
         is_api = parts[0] == "api"
         if is_api or parts[0] == "datasets":
             kind, *parts = parts[1:] if is_api else parts

@@ -1,0 +1,90 @@
+"""Layouts of classifiers of recordings and frames, and of speaker models."""
+
+from typing import Any
+
+from tests.published.ctc import BOTH, LARGE, TYPED
+from tests.published.encoders import UNMASKED
+from tests.published.layout import FRONT, PAGE, PICKLE, Layout
+
+LANGUAGES = ["ara", "cmn", "eng", "spa", "fra", "mlg", "swe", "por", "vie", "ful"]
+EMOTION_HEAD = "the head of emotions is named with the next change of the loader"
+
+
+def classes(names: list[str]) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def superb(names: list[str], builds: str = "Wav2Vec2ForSequenceClassification", **values: Any) -> Layout:
+    """Return a layout of superb/*: a learned sum of all layers."""
+    return Layout(
+        builds,
+        values.pop("files", (*FRONT, PICKLE)),
+        fields={"use_weighted_layer_sum": True, **classes(names), **values.pop("fields", {})},
+        **{"front": UNMASKED, "outputs": ("Classes", "Embedding"), **values},
+    )
+
+
+KEYWORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "_silence_", "_unknown_"]
+EMOTIONS = ["neu", "hap", "ang", "sad"]
+
+CLASSIFIERS: dict[str, Layout] = {
+    "facebook/mms-lid-126": Layout(
+        "Wav2Vec2ForSequenceClassification",
+        (*FRONT, "langs.txt", *BOTH),
+        outputs=("Classes", "Embedding"),
+        fields={**LARGE, **classes(LANGUAGES)},
+        front=TYPED,
+        facts=PAGE,
+    ),
+    "facebook/mms-lid-4017": Layout(
+        "Wav2Vec2ForSequenceClassification",
+        (*FRONT, "langs.txt", *BOTH),
+        outputs=("Classes", "Embedding"),
+        fields={**LARGE, **classes([*LANGUAGES, "azb", "rwr"])},
+        front=TYPED,
+        facts=PAGE,
+    ),
+    "superb/wav2vec2-base-superb-ks": superb(KEYWORDS),
+    "superb/wav2vec2-base-superb-er": superb(EMOTIONS, facts=PAGE),
+    "superb/wav2vec2-base-superb-er@refs/pr/2": superb(EMOTIONS, facts=PAGE, files=(*FRONT, *BOTH)),
+    "superb/wav2vec2-base-superb-sid": superb([f"id1{index:04}" for index in range(1, 30)]),
+    "superb/hubert-large-superb-er": superb(EMOTIONS, "HubertForSequenceClassification", fields=LARGE, front=TYPED),
+    "anton-l/wav2vec2-base-superb-sv": superb([], "Wav2Vec2ForXVector", outputs=("Embedding",)),
+    "anton-l/wav2vec2-base-superb-sd": superb(
+        ["LABEL_0", "LABEL_1"], "Wav2Vec2ForAudioFrameClassification", outputs=("Segments", "Embedding")
+    ),
+    "microsoft/wavlm-base-plus-sv": superb(
+        [], "WavLMForXVector", outputs=("Embedding",), backend="transformers", facts=PAGE
+    ),
+    "microsoft/wavlm-base-plus-sd": superb(
+        ["LABEL_0", "LABEL_1"],
+        "WavLMForAudioFrameClassification",
+        outputs=("Segments", "Embedding"),
+        backend="transformers",
+    ),
+    "microsoft/unispeech-sat-base-plus-sv": superb(
+        [], "UniSpeechSatForXVector", outputs=("Embedding",), backend="transformers"
+    ),
+    "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim": Layout(
+        "SpeechRegression",
+        (*FRONT, "LICENSE", *BOTH, "vocab.json"),
+        outputs=("Classes", "Embedding"),
+        fields={**LARGE, **classes(["arousal", "dominance", "valence"]), "num_labels": 3},
+        written={
+            "architectures": ["Wav2Vec2ForSpeechClassification"], "finetuning_task": "wav2vec2_reg",
+            "pooling_mode": "mean", "problem_type": "regression",
+        },
+        front=UNMASKED,
+        later=EMOTION_HEAD,
+        facts=PAGE,
+    ),
+    "ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition": Layout(
+        "RenamedHead",
+        (*FRONT, *BOTH, "training_args.bin"),
+        fields={**LARGE, **classes(["angry", "calm", "disgust", "fearful", "happy", "neutral", "sad", "surprised"])},
+        written={"architectures": ["Wav2Vec2ForSequenceClassification"], "pooling_mode": "mean"},
+        front=TYPED,
+        refused=r"missing projector\.weight.*unexpected classifier\.dense",
+        facts=PAGE,
+    ),
+}  # fmt: skip

@@ -1,0 +1,43 @@
+"""Layouts that raysp refuses: their reason and the way out are in the message."""
+
+from tests.published.layout import FRONT, PAGE, Layout
+
+NOTHING = "Nothing"
+NO_MODEL = r"model_type is '{}', expected one of"
+
+REFUSED: dict[str, Layout] = {
+    "Qwen/Qwen2-Audio-7B-Instruct": Layout(
+        NOTHING,
+        (*FRONT, "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+        written={"model_type": "qwen2_audio", "architectures": ["Qwen2AudioForConditionalGeneration"]},
+        refused=NO_MODEL.format("qwen2_audio"),
+    ),
+    "ibm-granite/granite-speech-3.3-8b": Layout(
+        NOTHING,
+        (*FRONT, "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        written={"model_type": "granite_speech", "architectures": ["GraniteSpeechForConditionalGeneration"]},
+        refused=NO_MODEL.format("granite_speech"),
+    ),
+    "mistralai/Voxtral-Mini-3B-2507": Layout(
+        NOTHING,
+        (*FRONT, "model.safetensors", "tekken.json", "consolidated.safetensors"),
+        written={"model_type": "voxtral", "architectures": ["VoxtralForConditionalGeneration"]},
+        refused=NO_MODEL.format("voxtral"),
+    ),
+    "Systran/faster-whisper-small": Layout(
+        NOTHING,
+        ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
+        contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
+        refused=r"model_type is None, expected one of",
+        facts=PAGE,
+    ),
+    "lj1995/VoiceConversionWebUI": Layout(
+        NOTHING, ("README.md", ".gitattributes", "hubert_base.pt", "rmvpe.pt"), refused=r"config\.json"
+    ),
+    "nvidia/parakeet-rnnt-1.1b": Layout(
+        NOTHING, ("README.md", ".gitattributes", "parakeet-rnnt-1.1b.nemo"), refused=r"config\.json"
+    ),
+    "nvidia/canary-1b-v2": Layout(
+        NOTHING, ("README.md", ".gitattributes", "canary-1b-v2.nemo"), refused=r"config\.json"
+    ),
+}

@@ -1,0 +1,9 @@
+"""The table of published layouts, by hub id, some with a revision."""
+
+from tests.published.classifiers import CLASSIFIERS
+from tests.published.ctc import CTC
+from tests.published.encoders import ENCODERS
+from tests.published.layout import Layout
+from tests.published.refused import REFUSED
+
+TABLE: dict[str, Layout] = {**CTC, **ENCODERS, **CLASSIFIERS, **REFUSED}

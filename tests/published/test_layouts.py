@@ -1,0 +1,106 @@
+"""Published checkpoints, by name: `raysp inspect` opens each, and a row has the label of transformers."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import raysp
+from raysp.engine.datasets import labeller
+from tests.corpora import AUDIO, wav
+from tests.published import theirs
+from tests.published.layout import Layout
+from tests.published.table import TABLE
+
+PICKLES = "raysp convert reads pickles with the next change of checkpoints"
+ALWAYS = {"Speech", "Signals"}
+"""Outputs that need nothing of a checkpoint."""
+
+
+def layouts(*, opens: bool, pickle: bool | None = None, marked: bool = True) -> list[object]:
+    """Return the names of layouts of a kind; outcomes that fail today have to fail, if `marked`."""
+    chosen = []
+    for name, layout in TABLE.items():
+        if bool(layout.refused) == opens or pickle not in (None, layout.is_pickle):
+            continue
+        marks = [pytest.mark.xfail(strict=True, reason=layout.later)] if marked and layout.later else []
+        chosen.append(pytest.param(name, marks=marks, id=name))
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """One decoding process for all rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        process = labeller.Decoder()
+        patch.setattr(labeller, "Decoder", lambda: process)
+        yield process
+        process.close()
+
+
+def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
+    """Label one row by the outputs of a layout."""
+    specs = {"Transcript": raysp.Transcript(words=True), "Embedding": raysp.Embedding(), "Classes": raysp.Classes()}
+    outputs = [specs[one] for one in layout.outputs if one in specs]
+    options = {} if layout.backend is None else {"backend": layout.backend}
+    rows = pa.table({"id": ["a"], "audio": pa.array([{"bytes": wave, "path": None}], AUDIO)})
+    label = raysp.Labeller([raysp.Decode(), raysp.Label(name, outputs=outputs, **options)])
+    return label(rows).to_pylist()[0]
+
+
+@pytest.mark.parametrize("name", layouts(opens=False))
+def test_a_published_checkpoint_is_refused_with_the_reason(name, hub, raysp_command):
+    done = raysp_command("inspect", hub(name))
+    assert done.code == 2
+    assert re.search(TABLE[name].refused, done.err)
+
+
+@pytest.mark.parametrize("name", layouts(opens=True, pickle=True, marked=False))
+@pytest.mark.xfail(strict=True, reason=PICKLES)
+def test_a_pickle_is_refused_with_the_command_that_converts_it(name, hub, raysp_command):
+    done = raysp_command("inspect", hub(name))
+    assert done.code == 2
+    assert "raysp convert" in done.err
+
+
+@pytest.mark.parametrize("name", layouts(opens=True, pickle=True))
+@pytest.mark.xfail(strict=True, reason=PICKLES)
+def test_a_converted_pickle_has_the_label_of_transformers(name, laid_out, raysp_command, decoder, tmp_path):
+    layout, folder = TABLE[name], laid_out(name)
+    done = raysp_command("convert", folder, tmp_path / "converted")
+    assert done.code == 0, done.err
+    check_row(labelled(str(tmp_path / "converted"), layout, wav(16_000)), layout, folder)
+
+
+@pytest.mark.parametrize("name", layouts(opens=True, pickle=False))
+def test_a_published_checkpoint_opens_by_its_name(name, hub, raysp_command):
+    layout = TABLE[name]
+    backend = [] if layout.backend is None else ["--backend", layout.backend]
+    done = raysp_command("inspect", hub(name), "--json", *backend)
+    assert done.code == 0, done.err
+    assert {*json.loads(done.out)["outputs"]} - ALWAYS == {*layout.outputs}
+
+
+@pytest.mark.parametrize("name", layouts(opens=True, pickle=False))
+def test_a_row_has_the_label_of_transformers(name, hub, laid_out, decoder):
+    layout = TABLE[name]
+    check_row(labelled(hub(name), layout, wav(16_000)), layout, laid_out(name))
+
+
+def check_row(row: dict[str, object], layout: Layout, folder: Path) -> None:
+    """Compare a row with the results of transformers on a folder."""
+    assert row["status"] == "ok", row["error_message"]
+    wave = raysp.audio.decode(wav(16_000), sample_rate=theirs.RATE) / np.float32(32768)
+    expected = theirs.results(layout, folder, wave)
+    if "Transcript" in layout.outputs:
+        assert row["pred_text"] == expected["pred_text"] != ""
+        assert row["pred_score"] == pytest.approx(expected["pred_score"], abs=1e-4)
+    if "Embedding" in layout.outputs:
+        assert torch.allclose(torch.tensor(row["embedding"]), expected["embedding"], atol=1e-4)
+    if "Classes" in layout.outputs:
+        assert row["pred_label"] == expected["pred_label"]
+        assert row["pred_label_scores"] == pytest.approx(expected["pred_label_scores"], abs=1e-4)
