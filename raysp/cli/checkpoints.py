@@ -108,6 +108,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "rate": f"{rate:,} samples a second, a frame every {1000 * summary.frame_seconds:g} ms, "
         f"at least {1000 * summary.min_samples / rate:g} ms"
         + (f", at most {summary.max_samples / rate:g} s" if summary.max_samples else ""),
+        "not used": summary.unused_words or None,
         "batches": None if summary.takes_padding else "recordings of one length, since padding changes its results",
         "outputs": outputs_for(summary),
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
-from raysp.models.base.modeling import Value
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dropout import dropped

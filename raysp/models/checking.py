@@ -1,6 +1,7 @@
 """Checks and description of a checkpoint folder without reading its weights."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from raysp.models.features.processors import (
     read_tokenizer,
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
-from raysp.models.files.comparison import compare
+from raysp.models.files.comparison import Fit
 from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import TensorHeader, read_headers
+from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
 from raysp.models.parakeet import HOP_SAMPLES, ParakeetEncoderConfig
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
@@ -103,7 +104,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     headers = read_headers(folder)
     models = [_built_without_weights(cls, folder, len(headers)) for cls in classes]
     model = models[0]
-    _check_weights(folder, models, headers)
+    fits = _fits(folder, models, headers)
+    taken = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
     gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
     has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
@@ -113,7 +115,7 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         path=folder,
         model_type=config.model_type,
         architecture=" and ".join(cls.__name__ for cls in classes),
-        num_parameters=sum(header.num_elements for header in headers.values()),
+        num_parameters=sum(header.num_elements for header in taken.values()),
         sample_rate=sample_rate,
         vocab_size=vocab_size,
         min_samples=max(one.min_samples for one in models),
@@ -121,8 +123,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         hidden_size=encoder.hidden_size,
         num_layers=_num_layers(config),
         gives=gives,
-        dtype=main_dtype(headers),
-        weight_bytes=sum(header.num_bytes for header in headers.values()),
+        dtype=main_dtype(taken),
+        weight_bytes=sum(header.num_bytes for header in taken.values()),
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
         activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
@@ -132,6 +134,7 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         problem_type=config.problem_type,
         num_hidden_states=encoder.num_hidden_layers + 1,
         has_layer_weights=any(layer_weights_of(one) is not None for one in models),
+        unused=_unused_parts(model, fits[0]),
     )
 
 
@@ -189,22 +192,27 @@ def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -
     return widest
 
 
-def _check_weights(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> None:
-    """Check that the checkpoint holds exactly the weights of its model, or of its heads."""
+def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:
+    """Return how a checkpoint fills its model, or its heads, after a check that it has exactly their weights."""
     first, *others = models
     if others and any(one.base_model is one for one in models):
         names = " and ".join(type(one).__name__ for one in models)
         raise CheckpointError(f"{folder / 'config.json'}: architectures are {names}, expected heads over one encoder")
-    expected = {name: tuple(value.shape) for name, value in first.stored_weights().items()}
     for other in others:
-        own = {name: tuple(v.shape) for name, v in other.stored_weights().items() if name not in expected}
-        heads = [name for name in expected if not name.startswith(first.base_model_prefix + ".")]
+        heads = [name for name in first.stored_weights() if not name.startswith(first.base_model_prefix + ".")]
         refuse_shared_names(heads, [*other.stored_weights()])
-        expected.update(own)
-    found = {name: header.shape for name, header in first.current_names(headers).items()}
-    difference = compare(found, expected)
-    optional = [name for name in difference.names if all(one._may_differ(name, strict=True) for one in models)]
-    difference.without(optional).check(folder)
+    fits = [one.fit(headers, folder, are_equal=partial(hold_equal, folder), strict=True) for one in models]
+    taken = {name for fit in fits for name in fit.values}  # what one head takes, the others do not expect
+    for fit in fits:
+        fit.refused.without(taken & {*fit.refused.unexpected}).check(folder)
+    return fits
+
+
+def _unused_parts(model: Model, fit: Fit[TensorHeader]) -> tuple[str, ...]:
+    """Return the parts of a checkpoint that no label is made of: other heads than the model's, or heads of training."""
+    own = [] if model.gives else [name for name in fit.values if model.is_of_head(name)]
+    unexpected = [name for name in fit.difference.unexpected if not model.is_training_only(name)]
+    return tuple(sorted({name.partition(".")[0] for name in (*own, *fit.unused, *unexpected)}))
 
 
 def labels_of(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model

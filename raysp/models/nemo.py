@@ -15,9 +15,9 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.checking import check_checkpoint
 from raysp.models.features.parakeet import ParakeetFeatureExtractor, ParakeetProcessor
-from raysp.models.files.comparison import compare
 from raysp.models.files.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
 from raysp.models.files.unweighted import without_weights
+from raysp.models.files.weights import are_equal
 from raysp.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
 from raysp.models.summary import CheckpointSummary
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
@@ -132,8 +132,7 @@ def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: Pa
             model = ParakeetForCTC(ParakeetCTCConfig(vocab_size=size, pad_token_id=size - 1, encoder_config=encoder))
     except (CheckpointError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"{archive}: {CONFIG}: {str(error).partition(chr(10))[0]}") from error
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    compare({name: tuple(value.shape) for name, value in tensors.items()}, expected).check(archive)
+    model.fit(tensors, archive, are_equal=are_equal, strict=True).refused.check(archive)
     return model.eval()
 
 

@@ -5,6 +5,7 @@ checkpoint (`auto_map`) is never run. A new architecture is one module and one l
 """
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,11 @@ DECODERS = {  # model_type -> module, for text decoders of a speech-encoder-deco
     "gpt2": "gpt2",
     "mbart": "mbart",
 }
+
+PRETRAINING = "ForPreTraining"
+"""Ending of the names of classes with heads of pre-training; of those that raysp does not have, the encoder opens."""
+ENCODERS = {"HubertModelWithFinalProj": "HubertModel"}
+"""Other classes of published checkpoints whose encoder opens, with the class of the encoder."""
 
 COMPOSITE = "speech-encoder-decoder"
 NO_ENCODERS = {COMPOSITE, "parakeet_ctc", "parakeet_encoder"}
@@ -88,8 +94,17 @@ def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
     return (*cls.gives, Capability.HIDDEN_STATES)
 
 
+def _encoders(known: Collection[str]) -> dict[str, str]:
+    """Return the names of classes that open as an encoder, with the name of the encoder's class."""
+    bases = [name for name in known if name.endswith("Model")]
+    named = {name: base for name, base in ENCODERS.items() if base in known}
+    return {**{base.removesuffix("Model") + PRETRAINING: base for base in bases}, **named}
+
+
 def model_classes(folder: str | Path) -> list[type[Model]]:
     """Return the class that config.json names, or several classes that share an encoder.
+
+    For a class with heads of pre-training that raysp does not have it is that of the encoder.
 
     Raises:
         CheckpointError: The model type or an architecture is unknown.
@@ -103,6 +118,7 @@ def model_classes(folder: str | Path) -> list[type[Model]]:
             "use a checkpoint of a supported model"
         )
     known = architectures_of(model_type)
+    known = {**{name: known[base] for name, base in _encoders(known).items()}, **known}
     names = config.get("architectures") or [None]
     found = [name for name in names if isinstance(name, str) and name in known] if isinstance(names, list) else []
     if found != names or len({*found}) < len(found):

@@ -17,13 +17,14 @@ from raysp.checkpoints.hub import KEYWORDS
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.modeling import Count, Model, Value
+from raysp.models.base.modeling import Count, Model
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
 from raysp.models.encoder.heads import check_labels
+from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
 from raysp.models.registry import decoder_types, encoder_types
 
@@ -233,18 +234,10 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         """Return the decoder's tied weights."""
         return {f"decoder.{name}": f"decoder.{source}" for name, source in self.decoder.tied_weights().items()}
 
-    def untie(self, name: str) -> None:
-        """Replace a tied weight of the decoder by a parameter of its own."""
-        self.decoder.untie(name.removeprefix("decoder."))
-
-    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return entries by current names; tied weights of the decoder are dropped."""
+    def _fit_names(self, values: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
         of_decoder = {n.removeprefix("decoder."): value for n, value in values.items() if n.startswith("decoder.")}
         named = {f"decoder.{name}": value for name, value in self.decoder.current_names(of_decoder).items()}
-        return {name: value for name, value in values.items() if not name.startswith("decoder.")} | named
-
-    def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        return self.current_names(tensors), []
+        return {name: value for name, value in values.items() if not name.startswith("decoder.")} | named, []
 
     def _may_differ(self, name: str, strict: bool) -> bool:
         """Return whether a weight is used in training only; all others must be in the checkpoint."""

@@ -59,6 +59,8 @@ class CheckpointSummary:
     """Whether a head reads a learned sum of the hidden states."""
     backend: str = OWN
     """What runs it: a backend by its name, or the name of the distribution of a model of another package."""
+    unused: tuple[str, ...] = ()
+    """Parts of the stored weights that labels do not read, such as the heads of pre-training."""
     takes_padding: bool = True
     """Whether a row of a padded batch has the results that it has alone; otherwise a pass has rows of one length."""
     padded_samples: int = 0
@@ -70,6 +72,11 @@ class CheckpointSummary:
     def writes_text(self) -> bool:
         """Whether text is written by a decoder (`generate`) rather than read from frames."""
         return Capability.TEXT_DECODER in self.gives
+
+    @property
+    def unused_words(self) -> str:
+        """Line for users on `unused`; empty without any."""
+        return f"{', '.join(self.unused)}: other heads of the checkpoint" if self.unused else ""
 
     @property
     def is_multi_label(self) -> bool:

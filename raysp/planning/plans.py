@@ -147,6 +147,7 @@ class Plan:
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz"
             + (f", by {settings.library}" if settings.library else ""),
+            **({"not used": unused} if (unused := checkpoint.unused_words) else {}),
             **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",

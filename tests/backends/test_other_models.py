@@ -137,13 +137,22 @@ def test_without_exact_labels_may_depend_on_the_batch_and_the_plan_says_so(tmp_p
     ("name", "fields", "words"),
     [
         ("Wav2Vec2ConformerForCTC", {"add_adapter": True}, "add_adapter changes the number of frames"),
-        ("Wav2Vec2ConformerForPreTraining", {}, "expected one of Wav2Vec2ConformerForCTC, Wav2Vec2ConformerForSequ"),
         ("Wav2Vec2ConformerForCTC", {"pad_token_id": 3}, "both are the CTC blank"),
     ],
 )
 def test_models_that_cannot_label_are_refused(tmp_path, name, fields, words):
     with pytest.raises(CheckpointError, match=words):
         summary_of(tiny_waveform_model(tmp_path, name, **fields), "transformers")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Wav2Vec2ConformerForPreTraining", "UniSpeechSatForPreTraining"])
+def test_classes_of_pre_training_open_as_their_encoder(tmp_path, name):
+    folder = tiny_waveform_model(tmp_path, name)
+    summary = summary_of(folder, "transformers")
+    assert summary.architecture == name.replace("ForPreTraining", "Model")
+    assert {"project_hid", "project_q", "quantizer"} <= {*summary.unused}
+    check_rows_alone(folder, raysp.Embedding())
 
 
 def test_inspect_shows_what_runs_a_checkpoint(whisper, tmp_path, raysp_command):

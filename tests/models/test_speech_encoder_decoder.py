@@ -485,6 +485,12 @@ def test_a_checkpoint_must_be_whole(bart, tmp_path):
     SpeechEncoderDecoderModel.from_pretrained(tmp_path)
     tensors[tied] += 1.0
     safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    for read in (SpeechEncoderDecoderModel.from_pretrained, check_checkpoint):
+        with pytest.raises(CheckpointError, match=r"lm_head\.weight and decoder\.\S+weight hold different values"):
+            read(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["decoder"]["tie_word_embeddings"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config))
     model = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
     assert torch.equal(model.state_dict()[tied], tensors[tied])
 

@@ -1,5 +1,6 @@
 """Description of a checkpoint of transformers, without its weights."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,6 +11,7 @@ import transformers
 from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, fixed_samples, kind_of, read
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
+from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.checking import MAX_SAMPLE_RATE, labels_of, main_dtype
 from raysp.models.encoder.languages import check_tokenizer_language
 from raysp.models.files.weights import read_headers
@@ -70,10 +72,16 @@ def describe(folder: Path) -> CheckpointSummary:
         problem_type=config.problem_type,
         num_hidden_states=layers + 1 if frames.known else 0,
         backend="transformers",
+        unused=_unused_parts(kind, headers),
         takes_padding=fixed is not None,
         padded_samples=fixed or 0,
         max_samples=fixed,
     )
+
+
+def _unused_parts(kind: Kind, headers: Iterable[str]) -> tuple[str, ...]:
+    """Return the parts of a checkpoint of an encoder that are of other heads."""
+    return () if kind.head else tuple(sorted({name.partition(".")[0] for name in headers} & HEAD_PARTS))
 
 
 def _sample_rate(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a class of transformers

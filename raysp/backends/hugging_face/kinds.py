@@ -13,6 +13,7 @@ from raysp.backends.hugging_face import installed
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.files.configuration import read_json
+from raysp.models.registry import PRETRAINING
 
 Read = TypeVar("Read")
 
@@ -66,6 +67,8 @@ def kind_of(folder: Path) -> Kind:
     if values.get("quantization_config"):
         raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")
     name, *others = values.get("architectures") or [None]
+    if str(name).endswith(PRETRAINING):
+        name = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, name)
     heads = [head for head, names in HEADS.items() if names.get(model_type) == name]
     is_encoder = modeling_auto.MODEL_MAPPING_NAMES.get(model_type) == name and "conv_kernel" in values
     if others or not (heads or is_encoder):

@@ -17,6 +17,7 @@ from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, featur
 from raysp.backends.hugging_face.writing import Encoded, TextWriter
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
+from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.labelling import ModelPass
 from raysp.models.summary import CheckpointSummary
@@ -134,7 +135,9 @@ def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 
     }
     model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found := sorted(one for one in map(str, info.get(name) or ()) if not one.endswith(IN_TRAINING)):
+        named = (one for one in map(str, info.get(name) or ()) if not one.endswith(IN_TRAINING))
+        others = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
+        if found := sorted(one for one in named if one.partition(".")[0] not in others):
             more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
             raise CheckpointError(
                 f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(found[:NAMES_SHOWN])}"

@@ -15,20 +15,28 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, one_device
-from raysp.models.files.comparison import compare, short
+from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
 from raysp.models.files.sizes import num_bytes
 from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import canonical_name, read_tensors, write_tensors
+from raysp.models.files.weights import are_equal, canonical_name, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
 Padding = Literal["exact", "reference"]
 Count = TypeVar("Count", int, Tensor)
 Output = TypeVar("Output", bound=ModelOutput)
-Value = TypeVar("Value")
 SHARD_BYTES = 5 * 10**9
+HEAD_PARTS = frozenset(
+    {
+        *("lm_head", "ctc_head", "classifier", "projector", "layer_weights", "tdnn", "objective"),
+        *("quantizer", "project_q", "project_hid", "ctc_proj", "final_proj", "label_embs_concat"),
+        *("speaker_proj", "label_embeddings_concat", "layer_norm_for_extract"),
+    }
+)
+"""First parts of the names of weights of heads, in checkpoints whose encoder has no prefix; the last ones are of
+pre-training."""
 ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 
 
@@ -304,9 +312,12 @@ class Model(nn.Module):
             stored = read_tensors(folder, allow_pickle=allow_pickle, variant=variant)
         else:
             stored = {canonical_name(one): value.detach().clone() for one, value in given.items()}
-        tensors, left_over = model._fit_names(stored)
         changed = set() if is_written or strict else model._changed_names(folder)
-        info = model._load(folder, tensors, left_over, strict, ignore_mismatched_sizes, changed)
+        fit = model.fit(
+            stored, folder, are_equal=are_equal, strict=strict, ignore_sizes=ignore_mismatched_sizes, changed=changed
+        )
+        fit.refused.check(folder)
+        info = model._load(folder, fit, strict)
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
         model.padding = padding
@@ -344,19 +355,54 @@ class Model(nn.Module):
         name, revision, access = self._origin
         return local_folder(name, files, revision=revision, access=access)
 
-    def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Return tensors by this model's names, and the names of an unused head.
+    def fit(
+        self,
+        stored: Mapping[str, Value],
+        where: str | Path,
+        *,
+        are_equal: Callable[[Value, Value], bool],
+        strict: bool,
+        ignore_sizes: bool = False,
+        changed: Set[str] = frozenset(),
+    ) -> Fit[Value]:
+        """Return how the weights of a checkpoint fill this model: for a check by headers, and for loading.
+
+        Args:
+            stored: Weights by their canonical names in the checkpoint.
+            where: Name of the checkpoint for messages.
+            are_equal: Returns whether two weights have the same values; asked of tied ones stored under both names.
+            strict: As for `from_pretrained`.
+            ignore_sizes: As `ignore_mismatched_sizes` there.
+            changed: Weights that overrides of the configuration add or remove.
+
+        Raises:
+            CheckpointError: Two tied weights have different values.
+        """
+        named, unused = self._fit_names(stored)
+        named = without_tied(named, self.tied_weights(), are_equal, where)
+        expected = shapes_of(self.stored_weights())
+        difference = compare(shapes_of(named), expected)
+        replaced = {name for name, _, _ in difference.mismatched if ignore_sizes or self._comes_later(name)}
+        optional = [name for name in difference.names if name in changed or self._may_differ(name, strict)]
+        values = {name: named[name] for name in expected if name in named and name not in replaced}
+        return Fit(values, difference, difference.without(optional, shapes=replaced), tuple(unused))
+
+    def _fit_names(self, values: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
+        """Return weights by this model's names, and the names of those of other heads.
 
         A base model drops the prefix and the head of a checkpoint; a model with a head adds a missing prefix.
         """
         prefix = self.base_model_prefix + "."
-        stored_with_prefix = any(name.startswith(prefix) for name in tensors)
-        if self.base_model is self and stored_with_prefix:
-            of_base = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            return of_base, [name for name in tensors if not name.startswith(prefix)]
-        if self.base_model is not self and not stored_with_prefix:
-            return {prefix + name: value for name, value in tensors.items()}, []
-        return dict(tensors), []
+        stored_with_prefix = any(name.startswith(prefix) for name in values)
+        if stored_with_prefix:
+            if self.base_model is not self:
+                return dict(values), []
+            of_base = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+            return of_base, [name for name in values if not name.startswith(prefix)]
+        of_heads = [name for name in values if name.partition(".")[0] in HEAD_PARTS]
+        if self.base_model is self:
+            return {name: value for name, value in values.items() if name not in of_heads}, of_heads
+        return {name if name in of_heads else prefix + name: value for name, value in values.items()}, []
 
     def tied_weights(self) -> dict[str, str]:
         """Return {name: name of the weight that it equals}; files hold the latter only."""
@@ -368,60 +414,25 @@ class Model(nn.Module):
             module, _, attribute = name.rpartition(".")
             setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
-    def untie(self, name: str) -> None:
-        """Replace a tied weight by a parameter of its own, for a checkpoint where the values differ."""
-        raise NotImplementedError
-
     def stored_weights(self) -> dict[str, Tensor]:
         """Return the weights that a checkpoint holds: all except tied ones."""
         tied = self.tied_weights()
         return {name: value for name, value in self.state_dict().items() if name not in tied}
 
-    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the entries of a checkpoint by this model's names, without those it never uses."""
-        return dict(values)
-
-    def _without_tied(self, folder: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Drop tied weights, or untie those with other values in the checkpoint."""
-        tensors = dict(tensors)
-        for name, source in self.tied_weights().items():
-            if name not in tensors:
-                continue
-            if source in tensors and not _are_equal(tensors[name], tensors[source]):
-                logger.warning("%s: %s and %s differ, so they are not tied", folder, name, source)
-                self.untie(name)
-            else:
-                tensors.setdefault(source, tensors.pop(name))
-        return tensors
-
-    def _load(
-        self,
-        folder: Path,
-        tensors: dict[str, Tensor],
-        left_over: list[str],
-        strict: bool,
-        ignore_sizes: bool,
-        changed: Set[str],
-    ) -> LoadingInfo:
-        """Raise for weights that must fit and do not, report the others, and take over the tensors."""
-        tensors = self._without_tied(folder, tensors)
-        expected = self.stored_weights()
-        difference = compare(_shapes(tensors), _shapes(expected))
-        later = {name for name in difference.names if self._comes_later(name)}
-        replaced = {name for name, _, _ in difference.mismatched if ignore_sizes or name in later}
-        optional = [name for name in difference.names if name in changed or self._may_differ(name, strict)]
-        difference.without(optional, shapes=replaced).check(folder)
-        reported = difference.without(shapes=later)
+    def _load(self, folder: Path, fit: Fit[Tensor], strict: bool) -> LoadingInfo:
+        """Take over the tensors of a checkpoint, and report those that differ."""
+        later = {name for name in fit.difference.names if self._comes_later(name)}
+        reported = fit.difference.without(shapes=later)
         info: LoadingInfo = {
             "missing_keys": {*reported.missing} - later,
-            "unexpected_keys": {*left_over, *reported.unexpected},
+            "unexpected_keys": {*fit.unused, *reported.unexpected},
             "mismatched_keys": {*reported.mismatched},
             "error_msgs": [],
         }
         initialised = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
         self.new_weights = frozenset(name for name in initialised if not self.is_training_only(name))
-        self._report(folder, info)
-        self._assign({name: tensors[name] for name in expected if name in tensors and name not in replaced})
+        self._report(folder, info, strict)
+        self._assign(dict(fit.values))
         return info
 
     def _assign(self, tensors: dict[str, Tensor]) -> None:
@@ -439,16 +450,22 @@ class Model(nn.Module):
         """Return whether a weight may be missing or unexpected."""
         if self.is_training_only(name) or self._comes_later(name):
             return True
-        is_head = self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
-        return is_head and not strict
+        return self.is_of_head(name) and not (strict and self.gives)  # of a head of pre-training no label is made
 
-    def _report(self, folder: Path, info: LoadingInfo) -> None:
+    def is_of_head(self, name: str) -> bool:
+        """Return whether a weight belongs to a head over the base model."""
+        return self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
+
+    def _report(self, folder: Path, info: LoadingInfo, strict: bool) -> None:
         if self.new_weights:
             new = short(sorted(self.new_weights))
             logger.warning("%s: randomly initialised, train them before use: %s", folder, new)
         unused = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
         if unused:
-            logger.info("%s: not used by %s: %s", folder, type(self).__name__, short(unused))
+            parts = sorted({name.partition(".")[0] for name in unused})
+            is_known = strict or len(self.config.architectures or ()) > 1  # checked and reported before
+            level = logging.INFO if is_known else logging.WARNING
+            logger.log(level, "%s: not used by %s: %s", folder, type(self).__name__, short(parts))
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
         """Recompute layers in the backward pass of training: less memory, more time.
@@ -527,15 +544,6 @@ class Model(nn.Module):
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""
         return upload_saved(self, repo_id, **options)
-
-
-def _are_equal(one: Tensor, other: Tensor) -> bool:
-    """Return whether two weights are equal; those without values are if their shapes are."""
-    return one.shape == other.shape if one.is_meta else torch.equal(one, other)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def _initialising(construct: Callable[..., None]) -> Callable[..., None]:

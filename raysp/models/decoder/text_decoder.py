@@ -25,6 +25,7 @@ from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
+from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,6 @@ class TextDecoder(GeneratingModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._untied: set[str] = set()
         self.gradient_checkpointing = False
 
     @property
@@ -323,8 +323,12 @@ class TextDecoder(GeneratingModel):
 
     # Weights
 
-    def _fit_names(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        return self.current_names(tensors), []
+    def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the weights of a checkpoint that this model uses, by its names."""
+        return dict(values)
+
+    def _fit_names(self, values: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
+        return self.current_names(values), []
 
     def _may_differ(self, name: str, strict: bool) -> bool:
         """Return whether a weight may be missing: cross attention and head, unless `strict`."""
@@ -332,14 +336,7 @@ class TextDecoder(GeneratingModel):
 
     def tied_weights(self) -> dict[str, str]:
         """Return {name: name of the weight that it equals}."""
-        pairs = self.tied_pairs if self.config.tie_word_embeddings else {}
-        return {name: source for name, source in pairs.items() if name not in self._untied}
-
-    def untie(self, name: str) -> None:
-        """Replace a tied weight by a parameter of its own."""
-        self._untied.add(name)
-        module, _, attribute = name.rpartition(".")
-        setattr(self.get_submodule(module), attribute, nn.Parameter(torch.empty_like(self.get_parameter(name))))
+        return self.tied_pairs if self.config.tie_word_embeddings else {}
 
     def resize_token_embeddings(
         self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None

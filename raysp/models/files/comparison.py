@@ -1,13 +1,28 @@
-"""Comparison of a checkpoint's weights with those of a model, by name and shape alone."""
+"""Comparison of a checkpoint's weights with those of a model: names that are missing, unexpected, tied or not used.
+
+The check of a folder, which has headers alone, and the loader, which has tensors, decide by `Model.fit`, which is made
+of these functions.
+"""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from raysp.errors import CheckpointError
 
 Shape = tuple[int, ...]
+
+
+class Stored(Protocol):
+    """A weight of a checkpoint: its header, or its tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Sizes of its axes."""
+
+
+Value = TypeVar("Value", bound=Stored)
 SHOWN_NAMES = 8
 REMEDY = "use the config.json that was saved with these weights"
 
@@ -60,6 +75,56 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Differ
             if name in found and tuple(found[name]) != tuple(shape)
         ),
     )
+
+
+@dataclass(frozen=True)
+class Fit(Generic[Value]):
+    """How the weights of a checkpoint fill a model."""
+
+    values: Mapping[str, Value]
+    """Weights that the model takes, by its names."""
+    difference: Difference
+    """Names and shapes that differ, without those of tied weights and of `unused`."""
+    refused: Difference
+    """Names and shapes of `difference` that must not differ."""
+    unused: tuple[str, ...] = ()
+    """Names of weights of the checkpoint that belong to no part of the model, such as those of another head."""
+
+
+def shapes_of(values: Mapping[str, Stored]) -> dict[str, Shape]:
+    """Return the shapes of weights by name."""
+    return {name: tuple(value.shape) for name, value in values.items()}
+
+
+def without_tied(
+    values: Mapping[str, Value],
+    tied: Mapping[str, str],
+    are_equal: Callable[[Value, Value], bool],
+    where: str | os.PathLike[str],
+) -> dict[str, Value]:
+    """Return weights without tied ones, which a checkpoint holds under one of two names, or under both.
+
+    Args:
+        values: Weights of a checkpoint, by the names of the model.
+        tied: {name: name of the weight that it equals}.
+        are_equal: Returns whether two weights have the same values.
+        where: Name of the checkpoint for messages.
+
+    Raises:
+        CheckpointError: Two tied weights have different values.
+    """
+    kept = dict(values)
+    for name, source in tied.items():
+        if name not in kept:
+            continue
+        value = kept.pop(name)
+        if not are_equal(value, kept.setdefault(source, value)):
+            raise CheckpointError(
+                f"{where}: {name} and {source} hold different values, expected equal ones, since tie_word_embeddings "
+                "of the decoder makes them one weight: set it to false in config.json to use both, or remove the wrong "
+                "one"
+            )
+    return kept
 
 
 def short(names: Iterable[str]) -> str:

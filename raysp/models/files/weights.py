@@ -4,6 +4,7 @@
 weights, which refuses everything else.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -39,6 +40,8 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 METADATA = {"format": "pt"}
 """Metadata of files, without which transformers refuses them."""
+COMPARED_BYTES = 64 * 2**20
+"""Bytes of a tensor that are compared at once."""
 
 # Names under which older PyTorch and transformers saved the halves of a weight-normalised convolution.
 RENAMED_ENDINGS = {
@@ -165,6 +168,39 @@ def read_some(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
     for path in weight_files(folder):
         found.update(read_safetensors(path, names))
     return found
+
+
+def hold_equal(folder: Path, one: TensorHeader, other: TensorHeader) -> bool:
+    """Return whether two tensors of a checkpoint have the same values; they are read in parts."""
+    if one.shape != other.shape:
+        return False
+    files = weight_files(folder)
+    rows = one.shape[0] if one.shape else 0
+    step = max(1, COMPARED_BYTES * rows // max(1, one.num_bytes, other.num_bytes))
+    with contextlib.ExitStack() as opened:
+        parts = [_parts_of(opened, files, header.name, rows, step) for header in (one, other)]
+        return all(are_equal(*pair) for pair in zip(*parts, strict=True))
+
+
+def _parts_of(opened: contextlib.ExitStack, files: Iterable[Path], name: str, rows: int, step: int) -> Iterator[Tensor]:
+    """Yield a tensor in parts of at most `step` rows; all of it if it has no axis."""
+    for path in files:
+        file = opened.enter_context(safetensors.safe_open(path, framework="pt"))
+        if name not in file.keys():  # noqa: SIM118 - not a dict
+            continue
+        if not rows:
+            yield file.get_tensor(name)
+        for first in range(0, rows, step):
+            yield file.get_slice(name)[first : first + step]
+        return
+
+
+def are_equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two weights have the same values, in any types; those without values if their shapes are equal."""
+    if one.shape != other.shape or one.is_meta or other.is_meta:
+        return one.shape == other.shape
+    common = torch.promote_types(one.dtype, other.dtype)
+    return torch.equal(one.to(common), other.to(common))
 
 
 def read_safetensors(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:

@@ -57,6 +57,11 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
         )
 
 
+def unused_words(objective: Objective, checkpoint: "CheckpointSummary") -> str:
+    """Return a line for users on parts of the checkpoint that a training does not read; empty without any."""
+    return "" if isinstance(objective, Pretrain) else checkpoint.unused_words
+
+
 def described(objective: Objective) -> str:
     """Return an objective as text for users."""
     lora, adapter = getattr(objective, "lora", None), getattr(objective, "adapter", None)

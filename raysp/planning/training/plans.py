@@ -17,7 +17,7 @@ from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
 from raysp.planning.resources import Resources
 from raysp.planning.surveying import CheckSchema, survey
-from raysp.planning.training.objectives import check_objective, check_targets, described
+from raysp.planning.training.objectives import check_objective, check_targets, described, unused_words
 from raysp.planning.training.workers import Workers, settle_workers
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
@@ -95,6 +95,7 @@ class TrainingPlan:
             f"{count(self.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            **({"not used": unused} if (unused := unused_words(objective, checkpoint)) else {}),
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
