@@ -20,12 +20,8 @@ class OwnModels:
         Raises:
             CheckpointError: as `check_checkpoint`.
         """
-        model_type = read_config(folder).get("model_type")
-        if isinstance(model_type, str) and model_type not in MODULES:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: model_type is {model_type!r}, expected one of "
-                f"{', '.join(sorted(MODULES))}: {_advice(model_type)}"
-            )
+        if model_type := unread(folder):
+            raise CheckpointError(f"{unread_error(folder, model_type)}: {_advice(model_type)}")
         return check_checkpoint(folder)
 
     def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LoadedCheckpoint:
@@ -36,6 +32,21 @@ class OwnModels:
         """
         padding: Literal["exact", "reference"] = "exact" if exact else "reference"
         return load_checkpoint(folder, dtype=dtype, device=device, padding=padding)
+
+
+def unread(folder: Path) -> str:
+    """Return the model type of a folder if raysp does not read it; otherwise an empty text.
+
+    Raises:
+        CheckpointError: config.json cannot be read.
+    """
+    model_type = read_config(folder).get("model_type")
+    return model_type if isinstance(model_type, str) and model_type not in MODULES else ""
+
+
+def unread_error(folder: Path, model_type: str) -> str:
+    """Return the error for a model type that raysp does not read."""
+    return f"{folder / 'config.json'}: model_type is {model_type!r}, expected one of {', '.join(sorted(MODULES))}"
 
 
 def _advice(model_type: str) -> str:

@@ -19,7 +19,9 @@ NAMES_SHOWN = 40
 
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What runs it: torch, jax or transformers.")] = "torch",
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What runs it: torch, jax or transformers; by default as a run.")
+    ] = None,
     storage_options: CheckpointOptions = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -28,26 +30,31 @@ def inspect(
 
     Examples:
       raysp inspect pipelines/demo/unispeech-digits-ctc
-      raysp inspect openai/whisper-small --backend transformers
+      raysp inspect openai/whisper-small
       raysp inspect s3://models/ctc --storage-option profile=models
     """
     from raysp.backends.finding import NAMED, choose, files_of
     from raysp.checkpoints.locating import locate
+    from raysp.planning.choosing import choose_backend
     from raysp.specs.outputs.table import outputs_for
     from raysp.storage.store import scheme_of
 
     options = parse_storage_options(storage_options)
     if options and not scheme_of(checkpoint):
         raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {checkpoint!r}")
-    if backend not in NAMED:
+    if backend is not None and backend not in NAMED:
         raise SpecError(f"--backend: found {backend!r}, expected one of {', '.join(NAMED)}")
-    folder = locate(checkpoint, options, files_of(backend))
-    summary = choose(folder, backend).open().describe(folder)
+    why = ""
+    if backend is None:
+        _, summary, why = choose_backend(lambda backend: locate(checkpoint, options, files_of(backend)))
+    else:
+        folder = locate(checkpoint, options, files_of(backend))
+        summary = choose(folder, backend).open().describe(folder)
     if as_json:
         outputs = outputs_for(summary)
         print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
         return
-    print_facts(checkpoint, _facts_of_checkpoint(summary))
+    print_facts(checkpoint, {**_facts_of_checkpoint(summary), "chosen since": why or None})
 
 
 def convert(

@@ -138,6 +138,20 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     )
 
 
+def reads_kind(folder: Path) -> bool:
+    """Return whether raysp has the model that a checkpoint names, whatever its weights and other files are."""
+    headers = read_headers(folder)
+    try:
+        configs = [(cls, cls.config_class.from_pretrained(folder)) for cls in model_classes(folder)]
+        if any(_num_layers(config) > len(headers) for _, config in configs):
+            return True
+        for cls, _ in configs:
+            _built_without_weights(cls, folder, len(headers))
+    except CheckpointError:
+        return False
+    return True
+
+
 def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> None:
     """Check options of `generate` against a checkpoint with a text decoder, for a prompt of so many tokens.
 
@@ -251,7 +265,7 @@ def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of 
     """Return the size of the vocabulary, after checking the tokenizer against it."""
     decoder = getattr(config, "decoder", None)
     if decoder is None:
-        _check_tokenizer(folder, config)
+        check_tokens(folder, config)
         return int(config.vocab_size)
     tokenizer = read_tokenizer(folder)
     highest = max(tokenizer.get_vocab().values(), default=-1)
@@ -280,8 +294,12 @@ def _sample_rate(folder: Path) -> int:
     return rate
 
 
-def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head
-    """Check that the classes of the head are the tokens, and that the blank is the padding token."""
+def check_tokens(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head, of any library
+    """Check that the classes of the head are the tokens, and that the blank is the padding token.
+
+    Raises:
+        CheckpointError: They differ, or there is no tokenizer.
+    """
     tokens_file = "tokenizer.json" if names_pieces(folder) else "vocab.json"
     if not (folder / tokens_file).is_file():
         raise CheckpointError(
@@ -291,6 +309,8 @@ def _check_tokenizer(folder: Path, config: Any) -> None:  # noqa: ANN401 - of an
     own = {*tokenizer.get_vocab().values()}
     if isinstance(tokenizer, Wav2Vec2CTCTokenizer):
         own = {*tokenizer.decoder}
+        if not tokenizer.vocab:
+            raise CheckpointError(f"{folder}: vocab.json holds no tokens, expected those of the head: copy it again")
         if not tokenizer.encoder:
             raise CheckpointError(
                 f"{folder}: vocab.json holds the languages {', '.join(sorted(tokenizer.vocab))} and "

@@ -34,7 +34,7 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
         CheckpointError, StoreError: as `locate`.
     """
     label = pipeline.label
-    return folder_of(label.checkpoint, pipeline.source, label.backend)
+    return folder_of(label.checkpoint, pipeline.source, label.backend or OWN)
 
 
 def folder_of(url: str, source: Shards, backend: str = OWN) -> Path:

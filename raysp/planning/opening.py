@@ -7,6 +7,7 @@ from raysp.corpus.shards import Shard, only_first_rows
 from raysp.errors import PlanError
 from raysp.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.planning.checkpoints import checkpoint_folder, pinned
+from raysp.planning.choosing import with_backend
 from raysp.planning.fingerprints import hash_pipeline
 from raysp.planning.hub_data import of_commit
 from raysp.planning.listing import Found, list_corpus, refuse_listed_sink
@@ -116,6 +117,7 @@ def _make_plan(
     if record is None and on_surveyed:
         checkpoint_folder(pipeline)  # raises if there is none
         on_surveyed(corpus)
+    pipeline, why_not_own = with_backend(pipeline, record, relabel=relabel)
     settings = settle(pipeline, resources, record.resolved if record else None)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
@@ -154,6 +156,7 @@ def _make_plan(
         code,
         stage_id,
         stops.number if stops.is_open else 0,
+        why_not_own=why_not_own,
     )
 
 

@@ -121,6 +121,8 @@ class Plan:
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
     share: Share = ALL
     """Share of the shards that the run labels."""
+    why_not_own: str = ""
+    """Why another library was chosen for the checkpoint; empty: it was not, or the pipeline or the sink names it."""
 
     def __repr__(self) -> str:
         """Return the facts of the plan, one per line."""
@@ -268,7 +270,8 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
-        found = [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        found = [f"{self.settings.library} runs the checkpoint: {self.why_not_own}"] if self.why_not_own else []
+        found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         found += self.corpus.widened
         if unnamed := self.corpus.unnamed:
             found.append(f"{count(unnamed, 'recording')} without a row in the metadata: their other columns are null")

@@ -29,7 +29,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
 
     Args:
-        pipeline: the pipeline; its explicit settings are used.
+        pipeline: the pipeline, with the backend that was chosen; its explicit settings are used.
         resources: resources that are up now.
         before: values resolved by the sink's first plan, used on any resources; None at the first plan.
 
@@ -45,7 +45,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
     label = pipeline.label
-    summary = summary_of(checkpoint_folder(pipeline), label.backend)
+    summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
     outputs = located_outputs(pipeline)
     for output in outputs:
         output.check(summary)

@@ -11,6 +11,7 @@ from typing import cast
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
+from raysp.planning.choosing import as_recorded
 from raysp.planning.hub_data import of_commit
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunRecord
@@ -85,7 +86,7 @@ def read_recorded(
     unused = () if pipeline or trust else untrusted_parts(record)
     if unused:
         return Recorded(opened, record, None, unused)
-    made = of_commit(pipeline, record) if pipeline else _pipeline(opened, record)
+    made = as_recorded(of_commit(pipeline, record), record) if pipeline else _pipeline(opened, record)
     made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options or {})))
     return Recorded(opened, record, made, roots=None if trust else _roots(made, record))
 

@@ -392,7 +392,7 @@ def label_parts(
                 del fields[unimportant]
             fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
-            if step.backend == "torch":
+            if step.backend in (None, "torch"):
                 del fields["backend"]  # as in sinks made before there was a choice
             if package:
                 fields["package"] = package

@@ -375,10 +375,12 @@ class Label(Step):
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
         device: "auto": a GPU if the actor has one, else the CPU.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
-        backend: what runs the checkpoint. "torch": the models of raysp, or for another model type an installed package
-            that offers it. "transformers": Hugging Face transformers (`raysp[transformers]`), for architectures that
-            raysp does not read, such as Whisper. "jax": the Flax classes of raysp (`raysp[jax]`), for texts of CTC
-            models and of text decoders, on whatever JAX runs on, such as a TPU.
+        backend: what runs the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
+            that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
+            raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
+            transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper. "jax":
+            the Flax classes of raysp (`raysp[jax]`), for texts of CTC models and of text decoders, on whatever JAX runs
+            on, such as a TPU.
         pool: the actors that hold the model.
     """
 
@@ -392,7 +394,7 @@ class Label(Step):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     exact: bool = True
-    backend: Literal["torch", "jax", "transformers"] = "torch"
+    backend: Literal["torch", "jax", "transformers"] | None = None
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:

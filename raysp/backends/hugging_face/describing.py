@@ -12,11 +12,9 @@ from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, fixed_
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
-from raysp.models.checking import MAX_SAMPLE_RATE, labels_of, main_dtype
-from raysp.models.encoder.languages import check_tokenizer_language
+from raysp.models.checking import MAX_SAMPLE_RATE, check_tokens, labels_of, main_dtype
 from raysp.models.files.weights import read_headers
 from raysp.models.summary import CheckpointSummary
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
 WHISPER = "whisper"
 WRITERS = (WHISPER, "moonshine", "speech_to_text")
@@ -143,17 +141,9 @@ def _vocab_size(folder: Path, kind: Kind) -> int | None:
         return None
     size = int(kind.config.vocab_size)
     if kind.head is Capability.CTC:
-        tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder)
-        if tokenizer.is_multilingual and tokenizer.target_lang is not None:
-            check_tokenizer_language(folder, tokenizer.vocab, tokenizer.target_lang)
-        ids, blank = tokenizer.get_vocab().values(), tokenizer.pad_token_id
-        if blank != kind.config.pad_token_id:
-            raise CheckpointError(
-                f"{folder}: the tokenizer's pad_token is id {blank}, config.json has pad_token_id "
-                f"{kind.config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
-            )
-    else:
-        ids = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT)).get_vocab().values()
+        check_tokens(folder, kind.config)
+        return size
+    ids = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT)).get_vocab().values()
     if max(ids, default=-1) >= size:
         raise CheckpointError(
             f"{folder}: the tokenizer's highest token id is {max(ids)}, the model has {size} tokens (config.json, "

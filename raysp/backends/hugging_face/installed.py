@@ -1,11 +1,27 @@
 """The installed transformers: its version and its model types."""
 
 from importlib import metadata, util
+from pathlib import Path
 
 from raysp.errors import CheckpointError
+from raysp.models.files.configuration import read_json
 
 COMMAND = "pip install 'raysp[transformers]'"
 LEAST_VERSION = 5
+OF_SPEECH = frozenset(
+    {
+        "audio-spectrogram-transformer",
+        "data2vec-audio",
+        "moonshine",
+        "sew",
+        "speech_to_text",
+        "unispeech-sat",
+        "wav2vec2-conformer",
+        "wavlm",
+        "whisper",
+    }
+)
+"""Model types that this backend runs and raysp does not read, for messages where transformers is not installed."""
 
 
 def version() -> str:
@@ -31,6 +47,11 @@ def require() -> None:
         raise CheckpointError(
             f"backend='transformers': transformers {found} is installed, expected {LEAST_VERSION} or later; {COMMAND}"
         )
+
+
+def would_read(folder: Path) -> bool:
+    """Return whether transformers, which is not installed, reads the model type of a folder."""
+    return read_json(folder / "config.json").get("model_type") in OF_SPEECH
 
 
 def reads(model_type: str) -> bool:

@@ -78,24 +78,30 @@ def kind_of(folder: Path) -> Kind:
             f"{', '.join(known) or 'the speech models of transformers'}"
         )
     config = read(folder, lambda: transformers.AutoConfig.from_pretrained(folder, **DIRECT))
-    return Kind(config, getattr(transformers, str(name)), heads[0] if heads else None)
+    return Kind(config, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None)
 
 
 def read(folder: Path, reader: Callable[[], Read]) -> Read:
     """Return what a function of transformers reads from a folder.
 
     Raises:
-        CheckpointError: it raises any error; with its first line.
+        CheckpointError: it raises any error; with its first line and that of its cause.
     """
     try:
         return reader()
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises errors of many classes
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{folder}: transformers {installed.version()} cannot read it ({type(error).__name__}: {reason})"
-        ) from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = _first_line(error) if cause is error else f"{_first_line(error)}; caused by {_first_line(cause)}"
+        raise CheckpointError(f"{folder}: transformers {installed.version()} cannot read it ({reason})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Return class and first line of an error."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def extractor_of(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers

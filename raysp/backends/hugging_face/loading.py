@@ -132,10 +132,11 @@ def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 
         "use_safetensors": True,
         "attn_implementation": attention,
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # they are refused below, by name; the error of transformers names none
     }
     model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        named = (one for one in map(str, info.get(name) or ()) if not one.endswith(IN_TRAINING))
+        named = (one for one in map(_shown, info.get(name) or ()) if not one.endswith(IN_TRAINING))
         others = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
         if found := sorted(one for one in named if one.partition(".")[0] not in others):
             more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
@@ -144,3 +145,8 @@ def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 
                 f"{more}; use the config.json that was saved with these weights"
             )
     return model
+
+
+def _shown(key: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
+    """Return the name of a weight, with its shapes in file and model if these differ."""
+    return key if isinstance(key, str) else f"{key[0]} {[*key[1]]} instead of {[*key[2]]}"

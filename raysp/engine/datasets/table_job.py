@@ -9,6 +9,7 @@ from raysp import assembly
 from raysp.corpus.shards import AUDIO, check_columns
 from raysp.errors import PlanError, ShardError, SpecError
 from raysp.planning.checkpoints import pinned
+from raysp.planning.choosing import with_backend
 from raysp.planning.places import with_absolute_paths
 from raysp.planning.plans import Settings
 from raysp.planning.resources import Resources, local_resources
@@ -148,7 +149,7 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="
         )
-    pipeline = pinned(with_absolute_paths(pipeline))
+    pipeline, _ = with_backend(pinned(with_absolute_paths(pipeline)))
     functions = {name: load_function(name) for step in pipeline.steps for name in step.functions}
     return TableJob(pipeline, settle(pipeline, resources(pipeline)), columns.row, functions)
 
