@@ -46,6 +46,7 @@ from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
 from .hubert import HubertConfig as HubertConfig
 from .hubert import HubertForCTC as HubertForCTC
 from .hubert import HubertForSequenceClassification as HubertForSequenceClassification
+from .hubert import HubertForSpeechClassification as HubertForSpeechClassification
 from .hubert import HubertModel as HubertModel
 from .loading import LoadedCheckpoint as LoadedCheckpoint
 from .loading import load_checkpoint as load_checkpoint
@@ -77,6 +78,7 @@ from .wav2vec2 import Wav2Vec2Config as Wav2Vec2Config
 from .wav2vec2 import Wav2Vec2ForAudioFrameClassification as Wav2Vec2ForAudioFrameClassification
 from .wav2vec2 import Wav2Vec2ForCTC as Wav2Vec2ForCTC
 from .wav2vec2 import Wav2Vec2ForSequenceClassification as Wav2Vec2ForSequenceClassification
+from .wav2vec2 import Wav2Vec2ForSpeechClassification as Wav2Vec2ForSpeechClassification
 from .wav2vec2 import Wav2Vec2ForXVector as Wav2Vec2ForXVector
 from .wav2vec2 import Wav2Vec2Model as Wav2Vec2Model
 from .wav2vec2_bert import Wav2Vec2BertConfig as Wav2Vec2BertConfig

@@ -63,7 +63,7 @@ class _AutoModel(_Auto):
     @classmethod
     def from_config(cls, config: Config) -> Model:
         """Return a randomly initialised model."""
-        return cls._class_of(type(config).model_type)(config)
+        return cls._class_of(type(config).model_type, config.architectures)(config)
 
     @classmethod
     def from_pretrained(
@@ -80,20 +80,24 @@ class _AutoModel(_Auto):
         access, config = Access.taken({**options}), options.get("config")
         folder = pinned(folder, revision=revision, access=access)
         if config is None:
-            model_type = _model_type(local_folder(folder, CONFIG_FILES, access=access))
+            described = local_folder(folder, CONFIG_FILES, access=access)
+            model_type, architectures = _model_type(described), read_config(described).get("architectures")
         else:
-            model_type = type(config).model_type
-        return cls._class_of(model_type).from_pretrained(folder, *args, **{"strict": False, **options})
+            model_type, architectures = type(config).model_type, config.architectures
+        found = cls._class_of(model_type, architectures)
+        return found.from_pretrained(folder, *args, **{"strict": False, **options})
 
     @classmethod
-    def _class_of(cls, model_type: str) -> type[Model]:
+    def _class_of(cls, model_type: str, architectures: object = None) -> type[Model]:
+        """Return the class that `architectures` of config.json names, if it is one of this task, else the first."""
         if model_type not in cls.model_types:
             raise CheckpointError(
                 f"model_type is {model_type!r}, {cls.__name__} expects one of {', '.join(sorted(cls.model_types))}"
             )
         prefix = config_class(model_type).__name__.removesuffix("Config")
         module = module_of(model_type)
-        for ending in cls.endings:
+        named = architectures if isinstance(architectures, list) else []
+        for ending in sorted(cls.endings, key=lambda ending: prefix + ending not in named):
             found = getattr(module, OTHER_NAMES.get(prefix + ending, prefix + ending), None)
             if found is not None:
                 return found  # type: ignore[no-any-return]
@@ -117,7 +121,7 @@ class AutoModelForCTC(_AutoModel):
 class AutoModelForAudioClassification(_AutoModel):
     """Speech model that classifies recordings."""
 
-    endings = ("ForSequenceClassification",)
+    endings = ("ForSequenceClassification", "ForSpeechClassification")
 
 
 class AutoModelForAudioFrameClassification(_AutoModel):

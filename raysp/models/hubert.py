@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
+from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
@@ -111,3 +112,7 @@ class HubertForCTC(ForCTC, HubertPreTrainedModel):
 
 class HubertForSequenceClassification(ForSequenceClassification, HubertPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
+
+
+class HubertForSpeechClassification(ForSpeechClassification, HubertPreTrainedModel):
+    """The encoder with classes or numbers of its pooled frames, such as emotions; not in transformers."""

@@ -17,7 +17,7 @@ from raysp.checkpoints.hub import KEYWORDS
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.modeling import Count, Model
+from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -187,9 +187,9 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         if model.enc_to_dec_proj is not None:
             model.enc_to_dec_proj.to(decoder.device, decoder.dtype)
         new = {f"{name}.{weight}" for name in ("encoder", "decoder") for weight in getattr(model, name).new_weights}
-        model.new_weights = frozenset(
-            {*new, *(name for name in model.state_dict() if name.startswith("enc_to_dec_proj."))}
-        )
+        projection = {name for name in model.state_dict() if name.startswith("enc_to_dec_proj.")}
+        warn_of_random(f"{encoder_pretrained_model_name_or_path} with a decoder", projection)
+        model.new_weights = frozenset({*new, *projection})
         return model.eval()
 
     # Lengths and widths

@@ -27,6 +27,7 @@ from raysp.models.encoder.encoder_heads import (
 )
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.quantization import sample_negative_indices
+from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
@@ -234,6 +235,10 @@ class Wav2Vec2ForCTC(ForCTC, Wav2Vec2PreTrainedModel):
 
 class Wav2Vec2ForSequenceClassification(ForSequenceClassification, Wav2Vec2PreTrainedModel):
     """The encoder with classes over the mean of its frames."""
+
+
+class Wav2Vec2ForSpeechClassification(ForSpeechClassification, Wav2Vec2PreTrainedModel):
+    """The encoder with classes or numbers of its pooled frames, such as emotions; not in transformers."""
 
 
 class Wav2Vec2ForAudioFrameClassification(ForAudioFrameClassification, Wav2Vec2PreTrainedModel):

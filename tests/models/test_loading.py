@@ -555,11 +555,13 @@ HEADS = {
     "Wav2Vec2Model": (),
     "Wav2Vec2ForCTC": (Capability.CTC,),
     "Wav2Vec2ForSequenceClassification": (Capability.CLASSES,),
+    "Wav2Vec2ForSpeechClassification": (Capability.CLASSES,),
     "Wav2Vec2ForAudioFrameClassification": (Capability.FRAME_CLASSES,),
     "Wav2Vec2ForXVector": (Capability.XVECTOR,),
     "HubertModel": (),
     "HubertForCTC": (Capability.CTC,),
     "HubertForSequenceClassification": (Capability.CLASSES,),
+    "HubertForSpeechClassification": (Capability.CLASSES,),
 }
 
 

@@ -7,7 +7,6 @@ from tests.published.encoders import UNMASKED
 from tests.published.layout import FRONT, PAGE, PICKLE, Layout
 
 LANGUAGES = ["ara", "cmn", "eng", "spa", "fra", "mlg", "swe", "por", "vie", "ful"]
-EMOTION_HEAD = "the head of emotions is named with the next change of the loader"
 
 
 def classes(names: list[str]) -> dict[str, Any]:
@@ -75,7 +74,6 @@ CLASSIFIERS: dict[str, Layout] = {
             "pooling_mode": "mean", "problem_type": "regression",
         },
         front=UNMASKED,
-        later=EMOTION_HEAD,
         facts=PAGE,
     ),
     "ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition": Layout(

@@ -6,7 +6,6 @@ from tests.published.ctc import BASE_960H, BOTH, LARGE, SAFE, SPECIAL, TYPED, UP
 from tests.published.ctc import FRONT as UNTYPED
 from tests.published.layout import CONFIG, FLAX, FRONT, PAGE, PICKLE, TENSORFLOW, TOKENS, Layout
 
-PRE_TRAINING = "pre-training classes open as encoders with the next change of the loader"
 UNMASKED = {**TYPED, "return_attention_mask": False}
 
 
@@ -19,7 +18,7 @@ def encoder(builds: str, files: tuple[str, ...], *, large: bool = False, **value
 
 def pre_trained(files: tuple[str, ...], *, builds: str = "Wav2Vec2ForPreTraining", **values: Any) -> Layout:
     """Return a layout of an encoder with its quantizer and projections."""
-    return encoder(builds, files, **{"later": PRE_TRAINING, "facts": PAGE, **values})
+    return encoder(builds, files, **{"facts": PAGE, **values})
 
 
 ENCODERS: dict[str, Layout] = {

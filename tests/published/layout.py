@@ -51,6 +51,11 @@ class Layout:
     """Where files and values are from: seen on a page of the hub, or remembered."""
 
     @property
+    def is_regression(self) -> bool:
+        """Whether its head gives numbers."""
+        return self.written.get("problem_type") == "regression"
+
+    @property
     def is_pickle(self) -> bool:
         """Whether the only weights for PyTorch are pickles."""
         return PICKLE in self.files and not any(name.endswith(".safetensors") for name in self.files)

@@ -44,7 +44,8 @@ def decoder():
 
 def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
     """Label one row by the outputs of a layout."""
-    specs = {"Transcript": raysp.Transcript(words=True), "Embedding": raysp.Embedding(), "Classes": raysp.Classes()}
+    classes = raysp.Classes(top_k="all" if layout.is_regression else 1)
+    specs = {"Transcript": raysp.Transcript(words=True), "Embedding": raysp.Embedding(), "Classes": classes}
     outputs = [specs[one] for one in layout.outputs if one in specs]
     options = {} if layout.backend is None else {"backend": layout.backend}
     rows = pa.table({"id": ["a"], "audio": pa.array([{"bytes": wave, "path": None}], AUDIO)})

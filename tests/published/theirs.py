@@ -30,7 +30,10 @@ def results(layout: Layout, folder: Path, wave: np.ndarray) -> dict[str, Any]:
             logits = model(**inputs).logits[0]
             columns["pred_text"] = tokenizer.decode(logits.argmax(-1))
             columns["pred_score"] = _mean_score(logits, model.config.pad_token_id)
-        if "Classes" in layout.outputs:
+        if "Classes" in layout.outputs and layout.is_regression:
+            columns["pred_label"] = [*model.config.id2label.values()]
+            columns["pred_label_scores"] = model(**inputs).logits[0].tolist()
+        elif "Classes" in layout.outputs:
             scores = model(**inputs).logits[0].softmax(-1)
             columns["pred_label"] = model.config.id2label[int(scores.argmax())]
             columns["pred_label_scores"] = float(scores.max())

@@ -3,7 +3,7 @@
 import functools
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 
@@ -457,9 +457,7 @@ class Model(nn.Module):
         return self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
 
     def _report(self, folder: Path, info: LoadingInfo, strict: bool) -> None:
-        if self.new_weights:
-            new = short(sorted(self.new_weights))
-            logger.warning("%s: randomly initialised, train them before use: %s", folder, new)
+        warn_of_random(folder, self.new_weights)
         unused = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
         if unused:
             parts = sorted({name.partition(".")[0] for name in unused})
@@ -573,6 +571,12 @@ def _refuse_empty_weights(model: Model) -> None:
             f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and no values, "
             "expected sizes of at least 1: correct config.json"
         )
+
+
+def warn_of_random(where: object, names: Iterable[str]) -> None:
+    """Log the names of randomly initialised weights, if there are any."""
+    if new := sorted(names):
+        logger.warning("%s: randomly initialised, train them before use: %s", where, short(new))
 
 
 def check_attn_implementation(name: str | None) -> None:

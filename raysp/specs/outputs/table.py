@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.summary import CheckpointSummary
 
-OUTPUTS: tuple[Output, ...] = (Transcript(), Align("text"), Embedding(), Classes(), Segments(), Speech(), Signals())
-"""The outputs of raysp, with their defaults."""
+OUTPUTS: tuple[Output, ...] = (
+    *(Transcript(), Align("text"), Embedding(), Classes(), Classes(top_k="all"), Segments(), Speech(), Signals()),
+)
+"""The outputs of raysp, with their defaults; and numbers of a regression, which have no first one."""
 
 
 def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
+from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.unweighted import without_weights
 from raysp.training.randomness import seeded
@@ -83,7 +84,7 @@ def expecting_new_weights() -> Iterator[None]:
 
 def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
     """Make a head one for these classes: it stays if they are its own, in this order, and is initialised otherwise."""
-    part, config = "objective" if isinstance(model, ForXVector) else "classifier", model.config
+    part, config = _last_layer(model), model.config
     if config.id2label == dict(enumerate(names)):
         return
     config.id2label = dict(enumerate(names))
@@ -97,7 +98,15 @@ def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
             assert isinstance(before, nn.Linear)
             new = nn.Linear(before.in_features, len(names))
         model._init_module(new)
-    setattr(model, part, new.to(model.device, model.dtype))
+    parent, _, name = part.rpartition(".")
+    setattr(model.get_submodule(parent), name, new.to(model.device, model.dtype))
+
+
+def _last_layer(model: Model) -> str:
+    """Return the name of the layer of a head whose outputs are classes."""
+    if isinstance(model, ForXVector):
+        return "objective"
+    return "classifier.out_proj" if isinstance(model, ForSpeechClassification) else "classifier"
 
 
 def parameters_of(model: Model, part: Part) -> list[nn.Parameter]:

@@ -1,0 +1,113 @@
+"""The head of emotions and numbers that published checkpoints call `Wav2Vec2ForSpeechClassification`.
+
+Of transformers no class has it: a well-known tutorial for wav2vec 2.0 defines it, and models of emotions use it, also
+with numbers for arousal, dominance and valence (Wagner et al. 2023, arXiv:2203.07378). Frames are pooled, and pass a
+dense layer, tanh and a layer over the outputs.
+
+Legend: B batch, T frames, H hidden, N classes or numbers.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
+from raysp.models.base.outputs import SequenceClassifierOutput
+from raysp.models.encoder.configuration import EncoderConfig
+from raysp.models.encoder.heads import classification_loss, masked_mean
+from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.kernels.dropout import dropped
+
+POOLING_MODES = ("mean", "sum", "max")
+"""Values of `pooling_mode` in config.json."""
+REGRESSION_TASK = "wav2vec2_reg"
+"""Value of `finetuning_task` in config.json of a head of numbers."""
+
+
+class SpeechClassificationHead(nn.Module):
+    """A dense layer, tanh and a layer over classes or numbers, with dropout before each layer."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.config = config
+
+    def forward(self, pooled_BH: Tensor) -> Tensor:
+        """Return logits or numbers (B, N)."""
+        inner_BH = torch.tanh(self.dense(dropped(pooled_BH, self.config.final_dropout, self.training)))
+        logits_BN: Tensor = self.out_proj(dropped(inner_BH, self.config.final_dropout, self.training))
+        return logits_BN
+
+
+class ForSpeechClassification(SpeechModel):
+    """The encoder with classes or numbers of its pooled frames.
+
+    `pooling_mode` of the configuration is "mean", "sum" or "max", and "mean" if it has none.
+    """
+
+    gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        if getattr(config, "add_adapter", False):
+            raise CheckpointError(f"{type(self).__name__} does not support add_adapter: set it to False in config.json")
+        if self.pooling_mode not in POOLING_MODES:
+            raise CheckpointError(
+                f"pooling_mode is {self.pooling_mode!r}, expected one of {', '.join(POOLING_MODES)}: correct it in "
+                "config.json"
+            )
+        if config.problem_type is None and getattr(config, "finetuning_task", None) == REGRESSION_TASK:
+            config.problem_type = "regression"
+        setattr(self, self.base_model_prefix, self.build_base())
+        self.classifier = SpeechClassificationHead(config)
+
+    @property
+    def pooling_mode(self) -> object:
+        """How frames become one vector."""
+        return getattr(self.config, "pooling_mode", "mean")
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Return logits_BN, and a loss by `config.problem_type` if labels are given.
+
+        With a mask and "exact" padding only the frames of a row are pooled; the original pools padding too. `labels`:
+        see `heads.classification_loss`. For the other arguments see the base model's `forward`.
+        """
+        encoded = self.base_model.encoded(
+            input_values,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        frames_BTH, valid_BT = encoded.last_hidden_state, None
+        if attention_mask is not None and self.padding == "exact":
+            valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
+        logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
+        output = SequenceClassifierOutput(
+            loss=None if labels is None else classification_loss(logits_BN, labels, self.config.problem_type),
+            logits=logits_BN,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.returned(output, return_dict)
+
+    def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
+        """Return one vector (B, H) for each row, zero for one without frames."""
+        if self.pooling_mode == "mean":
+            return masked_mean(frames_BTH, valid_BT)
+        if valid_BT is None:
+            valid_BT = frames_BTH.new_ones(frames_BTH.shape[:2], dtype=torch.bool)
+        if self.pooling_mode == "sum":
+            return frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
+        highest_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], -torch.inf).amax(1)
+        return highest_BH.masked_fill(~valid_BT.any(1, keepdim=True), 0.0)

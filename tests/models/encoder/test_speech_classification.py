@@ -1,0 +1,215 @@
+"""The head of `Wav2Vec2ForSpeechClassification`, as published: equal to a plain PyTorch model over theirs."""
+
+import json
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.torch
+import torch
+
+import raysp
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModelForAudioClassification,
+    AutoProcessor,
+    HubertForSpeechClassification,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForSpeechClassification,
+    check_checkpoint,
+    load_checkpoint,
+)
+from raysp.training.objectives.classes import load_classifier
+from tests.corpora import AUDIO, wav
+from tests.models.oracles import make_oracle
+from tests.models.parity import assert_close
+
+NUMBERS = ["arousal", "dominance", "valence"]
+CLASSES = {"Wav2Vec2": Wav2Vec2ForSpeechClassification, "Hubert": HubertForSpeechClassification}
+LENGTHS = torch.tensor([3000, 2000])
+
+
+class Reference(torch.nn.Module):
+    """The published model in plain PyTorch: an encoder of theirs, and pooled frames through two layers."""
+
+    def __init__(self, family, mode, num_labels=3, **flags):
+        super().__init__()
+        self.encoder = make_oracle(f"{family}Model", **flags)
+        self.classifier = torch.nn.Module()
+        self.classifier.dense = torch.nn.Linear(32, 32)
+        self.classifier.out_proj = torch.nn.Linear(32, num_labels)
+        self.prefix, self.mode, self.config = family.lower(), mode, self.encoder.config
+
+    def forward(self, waves):
+        hidden = self.encoder(waves).last_hidden_state
+        pooled = {"mean": hidden.mean(1), "sum": hidden.sum(1), "max": hidden.max(1).values}[self.mode]
+        return self.classifier.out_proj(torch.tanh(self.classifier.dense(pooled)))
+
+    def save(self, folder, family, names=NUMBERS, **changes):
+        """Write the files of the published layout."""
+        labels = {str(number): name for number, name in enumerate(names)}
+        values = {
+            **json.loads(self.config.to_json_string(use_diff=False)), "id2label": labels,
+            "label2id": {name: int(number) for number, name in labels.items()},
+            "architectures": [f"{family}ForSpeechClassification"], "finetuning_task": "wav2vec2_reg",
+            "pooling_mode": self.mode, "problem_type": "regression", **changes,
+        }  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({key: one for key, one in values.items() if one is not ...}))
+        (folder / "vocab.json").write_text("{}")
+        front = {
+            "do_normalize": True, "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
+            "padding_side": "right", "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": 16000,
+        }  # fmt: skip
+        (folder / "preprocessor_config.json").write_text(json.dumps(front))
+        tensors = {}
+        for name, value in self.state_dict().items():
+            name = name.replace("encoder.", f"{self.prefix}.", 1) if name.startswith("encoder.") else name
+            for new, old in {"original0": "weight_g", "original1": "weight_v"}.items():
+                name = name.replace(f"parametrizations.weight.{new}", old)
+            tensors[name] = value.clone()
+        safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+
+def waves():
+    return torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+
+
+def normalised(samples):
+    return (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+
+
+@pytest.mark.parametrize("family", CLASSES)
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_numbers_equal_those_of_a_plain_model_and_of_each_row_alone(tmp_path, family, mode):
+    reference = Reference(family, mode)
+    reference.save(tmp_path, family)
+    loaded = load_checkpoint(tmp_path)
+    assert type(loaded.model) is CLASSES[family]
+    assert not loaded.model.new_weights
+    with torch.inference_mode():
+        assert_close(loaded.model(waves()).logits, reference(waves()))
+        padded = waves() * (torch.arange(3000) < LENGTHS[:, None])
+        run = loaded.run(padded, LENGTHS, hidden_states=False)
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = reference(normalised(padded[row, :length])[None])[0]
+            assert_close(next(iter(run.heads.values())).logits[row], alone)
+
+
+def test_with_reference_padding_the_frames_of_padding_count_as_in_the_original(tmp_path):
+    reference = Reference("Wav2Vec2", "mean")
+    model = Wav2Vec2ForSpeechClassification.from_pretrained(
+        reference.save(tmp_path, "Wav2Vec2"), strict=True, padding="reference"
+    )
+    mask = (torch.arange(3000) < LENGTHS[:, None]).long()
+    with torch.inference_mode():
+        hidden = reference.encoder(waves(), attention_mask=mask).last_hidden_state
+        expected = reference.classifier.out_proj(torch.tanh(reference.classifier.dense(hidden.mean(1))))
+        assert_close(model(waves(), attention_mask=mask).logits, expected)
+
+
+def test_classes_of_a_pipeline_are_its_numbers(tmp_path, raysp_command):
+    reference = Reference("Wav2Vec2", "mean")
+    reference.save(tmp_path, "Wav2Vec2")
+    summary = check_checkpoint(tmp_path)
+    assert (summary.is_regression, summary.labels, summary.vocab_size) == (True, tuple(NUMBERS), None)
+    rows = pa.table({"id": ["a"], "audio": pa.array([{"bytes": wav(9000), "path": None}], AUDIO)})
+    label = raysp.Label(str(tmp_path), outputs=[raysp.Classes(top_k="all"), raysp.Embedding()])
+    row = raysp.Labeller([raysp.Decode(), label])(rows).to_pylist()[0]
+    samples = torch.from_numpy(raysp.audio.decode(wav(9000), sample_rate=16_000).astype(np.float32) / 32768)
+    with torch.inference_mode():
+        expected = reference(normalised(samples)[None])[0]
+    assert row["pred_label"] == NUMBERS
+    assert_close(torch.tensor(row["pred_label_scores"]), expected)
+    shown = raysp_command("inspect", tmp_path, "--json")
+    assert json.loads(shown.out)["outputs"] == ["Classes", "Embedding"]
+    with pytest.raises(CheckpointError, match="regression with 3 numbers, which have no order; give top_k='all'"):
+        raysp.Classes().check(summary)
+
+
+@pytest.mark.parametrize("missing", [..., None])
+def test_a_head_of_numbers_is_known_by_its_task_without_a_problem_type(tmp_path, missing):
+    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2", problem_type=missing)
+    assert check_checkpoint(tmp_path).is_regression
+
+
+def test_a_head_of_emotions_gives_classes(tmp_path):
+    names = ["anger", "joy", "sadness", "fear", "disgust"]
+    reference = Reference("Hubert", "mean", num_labels=5)
+    reference.save(tmp_path, "Hubert", names, finetuning_task="wav2vec2_clf", problem_type=...)
+    summary = check_checkpoint(tmp_path)
+    assert (summary.is_regression, summary.is_multi_label, summary.labels) == (False, False, tuple(names))
+
+
+def test_a_checkpoint_without_a_pooling_mode_has_the_mean(tmp_path):
+    reference = Reference("Wav2Vec2", "mean")
+    reference.save(tmp_path, "Wav2Vec2", pooling_mode=...)
+    with torch.inference_mode():
+        assert_close(load_checkpoint(tmp_path).model(waves()).logits, reference(waves()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooling_mode": "median"}, "pooling_mode is 'median', expected one of mean, sum, max"),
+        ({"pooling_mode": ["mean"]}, r"pooling_mode is \['mean'\], expected one of"),
+        ({"add_adapter": True}, "does not support add_adapter"),
+        ({"architectures": ["Wav2Vec2ForSequenceClassification"]}, r"missing projector.*unexpected classifier\.dense"),
+        ({"architectures": ["HubertForSpeechClassification"]}, "expected a list with one of"),
+    ],
+)
+def test_a_layout_that_is_not_certain_is_refused_with_the_names(tmp_path, changes, message):
+    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2", **changes)
+    with pytest.raises(CheckpointError, match=message):
+        check_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("old", "new"), [("out_proj", "output"), ("classifier.", "age.")])
+def test_heads_with_other_names_are_refused_with_the_names(tmp_path, old, new):
+    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2")
+    path = tmp_path / "model.safetensors"
+    tensors = {  # the encoder has an `out_proj` of its own
+        name.replace(old, new) if name.startswith("classifier.") else name: value
+        for name, value in safetensors.torch.load_file(path).items()
+    }
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"missing classifier\.\S+.*unexpected .*{new}"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_auto_class_takes_the_head_that_the_checkpoint_has(tmp_path, caplog):
+    reference = Reference("Wav2Vec2", "mean")
+    reference.save(tmp_path / "numbers", "Wav2Vec2")
+    with caplog.at_level(logging.WARNING):
+        model = AutoModelForAudioClassification.from_pretrained(tmp_path / "numbers")
+    assert type(model) is Wav2Vec2ForSpeechClassification
+    assert not caplog.records
+    assert AutoProcessor.from_pretrained(tmp_path / "numbers").sampling_rate == 16_000
+    reference.encoder.save_pretrained(tmp_path / "encoder")
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "encoder")
+    assert type(model) is Wav2Vec2ForSequenceClassification
+    assert "randomly initialised, train them before use: classifier.bias, classifier.weight, projector" in caplog.text
+
+
+def test_it_saves_what_it_loaded(tmp_path):
+    model = Wav2Vec2ForSpeechClassification.from_pretrained(Reference("Wav2Vec2", "max").save(tmp_path, "Wav2Vec2"))
+    model.save_pretrained(tmp_path / "saved")
+    again = Wav2Vec2ForSpeechClassification.from_pretrained(tmp_path / "saved", strict=True)
+    assert again.pooling_mode == "max"
+    with torch.inference_mode():
+        assert torch.equal(again(waves()).logits, model(waves()).logits)
+
+
+def test_a_training_keeps_the_head_and_has_new_outputs_for_other_classes(tmp_path):
+    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2")
+    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    same = load_classifier(tmp_path, NUMBERS, problem="regression")
+    assert torch.equal(same.classifier.out_proj.weight, stored["classifier.out_proj.weight"])
+    other = load_classifier(tmp_path, ["calm", "loud"])
+    assert other.classifier.out_proj.weight.shape == (2, 32)
+    assert torch.equal(other.classifier.dense.weight, stored["classifier.dense.weight"])
+    loss = other(waves(), labels=torch.tensor([0, 1])).loss
+    loss.backward()
+    assert other.classifier.dense.weight.grad.abs().sum() > 0
