@@ -167,6 +167,12 @@ class FolderKind(SourceKind):
         """Return the folder itself."""
         return shard.url
 
+    def rows_id(self, shard: Shard) -> str:
+        """Return a hash of the paths and of the metadata."""
+        found = _unpack(shard.part)
+        rows: list[object] = [shard.labels_version, *(path for path, _, _ in found.files)]
+        return hashlib.sha256(repr([*rows, *_described_metadata(found)]).encode()).hexdigest()[:16]
+
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, with its part of the listing alone.
 
@@ -195,10 +201,13 @@ def count_strays(part: str) -> tuple[int, int]:
 def version(part: str) -> str:
     """Hash a listing with the versions of its files and their metadata."""
     found = _unpack(part)
-    listing: list[object] = [*found.files]
-    if found.schema is not None:
-        listing += [[(one.name, str(one.type)) for one in found.schema], found.checks]
+    listing: list[object] = [*found.files, *_described_metadata(found)]
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def _described_metadata(part: _Part) -> list[object]:
+    """Return columns and values of the metadata; empty without metadata files."""
+    return [] if part.schema is None else [[(one.name, str(one.type)) for one in part.schema], part.checks]
 
 
 def num_bytes(part: str) -> int:

@@ -3,6 +3,7 @@
 A kind is one class in a file of its own and one line of `sources.KINDS`.
 """
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -156,6 +157,15 @@ class SourceKind(Protocol):
     def audio_root(self, shard: Shard) -> str | None:
         """Return the folder that confines the paths of a shard's recordings; None if paths are not allowed."""
         return None
+
+    def rows_id(self, shard: Shard) -> str:
+        """Return what identifies the rows of a shard; of a kind that holds no recordings, not their content."""
+        part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
+        return f"{shard.input_id}{part}"
+
+    def files_of(self, shard: Shard) -> list[str]:
+        """Return the urls of the files that hold the recordings of a shard; none if rows only name files."""
+        return [shard.url] if self.holds_audio else []
 
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, small enough to be sent with it.

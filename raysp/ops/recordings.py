@@ -1,15 +1,13 @@
 """The recordings of a piece: bytes in the table, or files given by its paths."""
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
-from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ from raysp.errors import AudioError
 from raysp.ops.refusals import RefusableFile, Refusals
 from raysp.ops.rows import CHANGED
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
+from raysp.storage.contents import digest_of, sampled
 from raysp.storage.store import RefusedError
 
 WHOLE_BYTES = 1024 * 1024
@@ -27,8 +26,6 @@ AHEAD_BYTES = 32 * 1024 * 1024
 AT_ONCE = 8
 """Files opened concurrently."""
 MOST_AHEAD = 64
-
-DIGEST_BYTES = 16
 
 Found = memoryview | SupportsRead | AudioError
 
@@ -123,11 +120,16 @@ class Recordings:
             return Excerpt(audio, channel=channel)
         return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index], channel)
 
-    def name(self, index: int) -> str | None:
-        """Return the file name in the path of a recording; None without a path."""
+    def path(self, index: int) -> str | None:
+        """Return the path of a recording; None without one."""
         value: Any = self.column[index]
         path = value["path"].as_py() if self.with_path and value.is_valid and "path" in value else None
-        return str(path).rpartition("/")[2] or None if path else None
+        return str(path) if path else None
+
+    def name(self, index: int) -> str | None:
+        """Return the file name in the path of a recording; None without a path."""
+        path = self.path(index)
+        return path.rpartition("/")[2] or None if path else None
 
     def seconds(self, index: int) -> float | None:
         """Return the duration from the manifest; None if it has none."""
@@ -166,31 +168,66 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
     return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
 
 
-def content_digests(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterator[bytes]:
-    """Yield a digest of each recording: of an embedded one's bytes, or of a file's size, beginning and end.
+class Content(NamedTuple):
+    """Content of a recording as far as it is compared between runs (`raysp.storage.contents`)."""
 
-    Modification times do not count. Recordings that cannot be read have the digest of no bytes, as have files outside
-    this machine's disks: reading them would cost requests.
+    digest: bytes
+    """Digest of its bytes, of samples of a file, or of what its store knows of it; of no bytes if it cannot be read."""
+    path: str | None = None
+    """Path below the root; None for embedded bytes."""
+    version: str | None = None
+    """Version of that file; None if it is missing or refused."""
+
+
+NO_CONTENT = Content(digest_of())
+
+
+def contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> list[Content]:
+    """Return the contents of recordings. Files on this machine's disks are read in part, others are not opened.
 
     Args:
         rows: rows with the column of recordings.
         audio: its name.
         root: folder of paths; None: paths are not allowed.
+
+    Raises:
+        StoreError: the storage fails.
     """
-    recordings = Recordings(rows, audio, root if root is not None and root.real else None)
+    if root is None or root.real:
+        return [*_read_contents(rows, audio, root)]
+    embedded = [*_read_contents(rows, audio, None)]
+    paths = [
+        _inside(root, path) if one == NO_CONTENT else None
+        for one, path in zip(embedded, _paths(rows.column(audio)), strict=True)
+    ]
+    known = root.contents({path for path in paths if path})
+    return [
+        one if path is None else Content(digest_of(known.get(path, "").encode()), path, known.get(path))
+        for one, path in zip(embedded, paths, strict=True)
+    ]
+
+
+def _read_contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterator[Content]:
+    recordings = Recordings(rows, audio, root)
     for index in range(rows.num_rows):
-        digest = blake2b(digest_size=DIGEST_BYTES)
-        with contextlib.suppress(AudioError):
+        try:
             found = recordings.get(index)
-            for part in (found,) if isinstance(found, memoryview) else _ends(found):
-                digest.update(part)
-        yield digest.digest()
+            parts = (found,) if isinstance(found, memoryview) else sampled(found)
+            yield Content(digest_of(*parts), *recordings.identity(index))
+        except AudioError:
+            path = None if root is None else _inside(root, recordings.path(index))
+            yield Content(NO_CONTENT.digest, path)
 
 
-def _ends(file: SupportsRead) -> Iterator[bytes]:
-    """Yield the size of a file, and its first and last bytes."""
-    num_bytes = file.seek(0, os.SEEK_END)
-    yield num_bytes.to_bytes(8, "little")
-    for place in (0, max(0, num_bytes - HEAD_BYTES)):
-        file.seek(place, os.SEEK_SET)
-        yield file.read(HEAD_BYTES)
+def _paths(column: "pa.ChunkedArray[Any]") -> list[str | None]:
+    kind = column.type
+    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+        return [None] * len(column)
+    found: list[str | None] = pc.struct_field(column, "path").to_pylist()
+    return found
+
+
+def _inside(root: AudioRoot, path: str | None) -> str | None:
+    with contextlib.suppress(AudioError):
+        return root.inside(path) if path else None
+    return None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 
 from raysp.errors import AudioError, StoreError
+from raysp.storage.contents import content_of
 from raysp.storage.opened import Opened
 from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain, open_store
 from raysp.storage.versions import version_of, versions
@@ -98,6 +99,10 @@ class AudioRoot:
             StoreError: the storage fails.
         """
         return versions(self.store, paths)
+
+    def contents(self, paths: Collection[str]) -> dict[str, str]:
+        """Return what the store knows of the current contents of recordings, as `versions`."""
+        return versions(self.store, paths, content_of)
 
     def is_refused(self) -> bool:
         """Return whether even listing the folder is refused."""

@@ -32,6 +32,8 @@ UNLISTED = ("http", "https")
 _OF_COMMIT = re.compile(r"hf://(?:datasets/|spaces/)?[^/@]+/[^/@]+@[0-9a-f]{40}(?:/|$)")
 """A folder of the Hugging Face hub at a commit, whose files never change."""
 VERSIONS = ("etag", "ETag", "generation", "mtime", "last_modified", "created", "checksum", "md5")
+CHECKSUMS = ("md5Hash", "crc32c", "blob_id")
+"""Checksums of Google Cloud Storage and of the Hugging Face hub, which stay when a file is written again."""
 MODIFIED = ("mtime", "updated", "last_modified", "LastModified", "created")
 SHOWN_CHARACTERS = 200
 
@@ -255,7 +257,8 @@ def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
     version = next((facts[name] for name in VERSIONS if facts.get(name)), "")
     if isinstance(version, datetime):  # some clients return seconds in listings, and a date for a single file
         version = version.timestamp()
-    return Entry(path, facts["size"], str(version).strip('"'), _modified(facts))
+    checksum = next((str(facts[name]) for name in CHECKSUMS if facts.get(name)), "")
+    return Entry(path, facts["size"], str(version).strip('"'), _modified(facts), checksum)
 
 
 def _modified(facts: Mapping[str, Any]) -> float | None:

@@ -16,6 +16,8 @@ class Entry:
     """Version of the content: modification time in nanoseconds locally, the etag on object stores."""
     modified: float | None = field(default=None, compare=False)
     """Modification time in seconds since the epoch by the store's clock; None if unknown."""
+    checksum: str = field(default="", compare=False)
+    """Checksum of the content alone, where the store has one beside the version; empty otherwise."""
 
 
 class ReadableFile(Protocol):

@@ -1,6 +1,6 @@
 """Current versions of many files, by a listing where that is faster than one request per file."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, takewhile
 
@@ -18,8 +18,13 @@ def version_of(entry: Entry) -> str:
     return f"{entry.num_bytes}:{entry.version}"
 
 
-def versions(store: Store, paths: Collection[str]) -> dict[str, str]:
+def versions(store: Store, paths: Collection[str], of: Callable[[Entry], str] = version_of) -> dict[str, str]:
     """Return the current versions of files by path. Missing and refused ones are omitted.
+
+    Args:
+        store: their store.
+        paths: their paths.
+        of: function that returns the version of an entry.
 
     Raises:
         StoreError: the storage fails.
@@ -28,12 +33,12 @@ def versions(store: Store, paths: Collection[str]) -> dict[str, str]:
     asked: list[str] = []
     for _, group in groupby(sorted(set(paths)), lambda path: path.rpartition("/")[0]):
         wanted = list(group)
-        listed, rest = _list(store, wanted) if _is_worth_listing(store, wanted) else ({}, wanted)
+        listed, rest = _list(store, wanted, of) if _is_worth_listing(store, wanted) else ({}, wanted)
         found |= listed
         asked += rest
     slices = [asked[first::AT_ONCE] for first in range(min(AT_ONCE, len(asked)))]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for some in pool.map(lambda one: dict(_ask(store, one)), slices):
+        for some in pool.map(lambda one: dict(_ask(store, one, of)), slices):
             found |= some
     return found
 
@@ -42,7 +47,7 @@ def _is_worth_listing(store: Store, wanted: Sequence[str]) -> bool:
     return scheme_of(store.url) == "s3" and len(wanted) >= WORTH_LISTING
 
 
-def _list(store: Store, wanted: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
+def _list(store: Store, wanted: Sequence[str], of: Callable[[Entry], str]) -> tuple[Mapping[str, str], Sequence[str]]:
     """List one folder, up to a limit of entries.
 
     Returns the versions found, and the paths behind the end of the listing.
@@ -51,7 +56,7 @@ def _list(store: Store, wanted: Sequence[str]) -> tuple[Mapping[str, str], Seque
     most = ENTRIES_A_FILE * len(wanted)
     for number, entry in enumerate(store.list(_beginning(wanted[0], wanted[-1])), 1):
         if entry.path in names:
-            found[entry.path] = version_of(entry)
+            found[entry.path] = of(entry)
         if entry.path >= wanted[-1]:
             break
         if number >= most:
@@ -64,11 +69,11 @@ def _beginning(first: str, last: str) -> str:
     return "".join(one for one, _ in same)
 
 
-def _ask(store: Store, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _ask(store: Store, paths: Sequence[str], of: Callable[[Entry], str]) -> Iterator[tuple[str, str]]:
     for path in paths:
         try:
             entry = store.stat(path)
         except RefusedError:
             continue
         if entry is not None:
-            yield path, version_of(entry)
+            yield path, of(entry)

@@ -12,7 +12,7 @@ from raysp import assembly
 from raysp.corpus.shards import Piece
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import SECONDS, Columns, Key
-from raysp.ops.recordings import content_digests
+from raysp.ops.recordings import contents
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.recipe import Evaluation
@@ -185,7 +185,8 @@ class Evaluator:
         checkpoint, shard = self.plan.checkpoint, self.shards[read.shard]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
         table = read.table.take(kept)
-        digests = [*content_digests(table, self.evaluation.source.audio, op.root)]
+        is_local = op.root is None or bool(op.root.real)
+        found = contents(table, self.evaluation.source.audio, op.root if is_local else None)
         for block, _ in op(table, 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
@@ -199,7 +200,9 @@ class Evaluator:
                 reference = self.task.reference(read.values[index])
                 assert reference is not None
                 groups = tuple(column[index] for column in read.columns)
-                digest = digests[row_status.row] + sha256(reference.encode(errors="surrogatepass")).digest()
+                version = b"" if is_local else (row_status.version or "").encode()  # known, as the file was read
+                content = found[row_status.row].digest + version
+                digest = content + sha256(reference.encode(errors="surrogatepass")).digest()
                 yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave, digest)
 
 

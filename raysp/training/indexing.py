@@ -1,7 +1,7 @@
 """Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,17 +9,22 @@ import pyarrow as pa
 from raysp import assembly
 from raysp.columns import SECONDS
 from raysp.corpus import sources
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.kinds import Options
+from raysp.corpus.shards import Piece, Shard, place_of
 from raysp.errors import ShardError
 from raysp.models.summary import CheckpointSummary
-from raysp.ops.recordings import content_digests
+from raysp.ops.recordings import Content, contents
 from raysp.ops.rows import OK, RowStatus
+from raysp.sink.training.contents import table_of_contents, with_paths
 from raysp.sink.training.index_record import TRAINED, ShardIndex
 from raysp.specs.pipeline import Work
 from raysp.specs.recipe import Evaluation, Finetune
 from raysp.specs.steps import Functions
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.contents import END_BYTES, content_of, digest_of, sampled
+from raysp.storage.store import LocalStore
 from raysp.training.tasks.task import Targets
-from raysp.words import count
+from raysp.words import RESTORE, count
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder, Decoding
@@ -58,31 +63,76 @@ def index_shard(
     reasons: list[str] = []
     trained_on, recordings = hashlib.sha256(), hashlib.sha256()
     op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
+    found: list[Content] = []
+    if _is_known(recipe):
+        recordings.update(_content_of_files(recipe, shard))
+        found = _named_contents(recipe, shard, op.root)
     for table, statuses in _measured(recipe, shard, op):
-        digests = _digests(recipe, shard, table, op)
-        for row_status, value, digest in zip(statuses, values_of(recipe, table), digests, strict=True):
+        if recipe.source.audio in table.column_names:
+            found += contents(table, recipe.source.audio, op.root)
+        of_rows = found[len(seconds) : len(seconds) + table.num_rows]
+        for row_status, value, content in zip(statuses, values_of(recipe, table), of_rows, strict=True):
             labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
             num_labels.append(labels)
             reasons.append(reason)
             if reason == TRAINED:
                 trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
-                recordings.update(digest)
+                recordings.update(content.digest)
     hashes = trained_on.hexdigest()[:16], recordings.hexdigest()[:16]
-    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes)
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes, table_of_contents(found))
 
 
-def _digests(recipe: Finetune, shard: Shard, table: pa.Table, op: "Decoding") -> Iterator[bytes]:
-    """Yield a digest of each recording; of the shard's version if recordings are not read, since labels are known."""
-    if recipe.source.audio in table.column_names:
-        yield from content_digests(table, recipe.source.audio, op.root)
-    else:
-        yield from [shard.input_id.encode()] * table.num_rows
+def index_sounds(work: Work, shard: Shard) -> ShardIndex:
+    """Return the contents of the recordings of a shard of sounds as an index, in which nothing else is known.
+
+    Raises:
+        ShardError, StoreError: as `index_shard`.
+    """
+    source, found = work.source, list[Content]()
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    for piece in shard.pieces:
+        for table in read_batches(work, shard, piece):
+            found += contents(table, source.audio, root)
+    digest = hashlib.sha256(b"".join(one.digest for one in found)).hexdigest()[:16]
+    nothing = [0] * len(found)
+    return ShardIndex.of(nothing, nothing, [TRAINED] * len(found), {}, "", digest, table_of_contents(found))
+
+
+def _is_known(recipe: Finetune) -> bool:
+    """Return whether durations are those of label shards, so that no recording is read."""
+    return recipe.source.labels is not None and not recipe.late_steps
+
+
+def _content_of_files(recipe: Finetune, shard: Shard) -> bytes:
+    """Return digests of the files that hold the recordings of a shard, for recordings that are not read."""
+    files = sources.kind_of(shard).files_of(shard)
+    return b"".join(_content_of_file(url, recipe.source.storage_options) for url in files)
+
+
+def _named_contents(recipe: Finetune, shard: Shard, root: AudioRoot | None) -> list[Content]:
+    """Return the contents of the files that rows of a shard name."""
+    source, found = recipe.source, list[Content]()
+    for piece in shard.pieces:
+        paths: Sequence[str | None] = [None] * piece.num_rows
+        if root is not None:
+            paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
+        found += contents(pa.table({source.audio: with_paths(paths)}), source.audio, root)
+    return found
+
+
+def _content_of_file(url: str, storage_options: Options) -> bytes:
+    store, name = place_of(url, storage_options)
+    opened = store.open_version(name, END_BYTES)
+    if opened is None:
+        raise ShardError(f"{url}: this file of a shard is missing. {RESTORE}")
+    parts = sampled(opened.file) if isinstance(store, LocalStore) else [content_of(opened.entry).encode()]
+    return digest_of(*parts)
 
 
 def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
     """Yield the rows of a shard with their outcomes, by the seconds of the label shard beside it, else by headers."""
-    is_known = recipe.source.labels is not None and not recipe.late_steps
+    is_known = _is_known(recipe)
     first = 0
     for piece in shard.pieces:
         for table in read_batches(recipe, shard, piece, with_audio=not is_known):

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError
+from raysp.errors import PlanError, ShardError
 from raysp.ops import balance
 from raysp.ops.ordering import Epoch, Index, Window
 from raysp.planning.machine import num_cpus
 from raysp.planning.training.plans import TrainingPlan
 from raysp.sink.training import index_record
 from raysp.sink.training.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
+from raysp.sink.training.known_indexes import KnownIndexes
+from raysp.specs.augmentation import OfSounds
 from raysp.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
 from raysp.training.indexes import Indexed, Indexer, index_all
+from raysp.training.indexing import index_sounds
 from raysp.training.reading import PieceReader
 from raysp.training.tasks.class_targets import OTHER_FRAMES
 from raysp.training.tasks.table import task_of
@@ -143,6 +146,7 @@ def prepare(
 
     Raises:
         PlanError: no row is left, or fewer than workers; the vocabulary does not fit.
+        ChangedError: recordings were replaced since the training of the sink began.
     """
     recipe = plan.recipe
     task = task_of(plan)
@@ -159,7 +163,7 @@ def prepare(
         vocabulary_digest=task.digest,
         dtype=plan.dtype,
         code=plan.code,
-        sound_digests=_sound_digests(plan),
+        sound_digests=_sound_digests(plan, store, saves=saves),
     )
     unreadable = {**plan.corpus.unreadable, **unreadable}
     return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable, misfit)
@@ -176,31 +180,48 @@ def _indexed(
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index, or why it cannot be read; arguments as for `prepare`."""
     shards, key = plan.corpus.shards, _key(plan, task)
-    absent = index_record.missing(store, shards, key) if store else [*shards]
-    names = {shard.name for shard in absent}
     indexer = Indexer(plan.recipe, plan.checkpoint, task, task.min_samples(plan), plan.code)
-    present = [shard for shard in shards if shard.name not in names]
-    loaded = iter([*index_record.load_all(store, present, key)] if store else [])
+    known = KnownIndexes(store, key, plan.recipe.source, saves=saves)
+    present = known.of(shards)
+    absent = [shard for shard in shards if shard.name not in present]
     indexed: list[tuple[Shard, Indexed]] = []
     with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
         for number, shard in enumerate(shards):
-            if shard.name not in names:
-                indexed.append(next(loaded))
+            if shard.name in present:
+                indexed.append((shard, present[shard.name]))
                 continue
             on_indexed(number, len(shards))
             found = next(made)
-            if store is not None and saves and isinstance(found, ShardIndex):
-                index_record.save(store, shard, key, found)
-            indexed.append((shard, found))
+            indexed.append((shard, known.add(shard, found) if isinstance(found, ShardIndex) else found))
     return indexed
 
 
-def _sound_digests(plan: TrainingPlan) -> dict[int, str]:
-    """Return hashes of the content of the sounds of augmentations, by their places."""
+def _sound_digests(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[int, str]:
+    """Return hashes of the content of the sounds of augmentations, by their places.
+
+    Raises:
+        PlanError: they cannot be read.
+        ChangedError: they were replaced since the training began.
+    """
     return {
-        place: hashlib.sha256(" ".join(shard.input_id for shard in corpus.shards).encode()).hexdigest()[:16]
-        for place, corpus in plan.sounds.items()
+        place: _content_of_sounds(f"augment.{place}.source", plan, place, store, saves=saves) for place in plan.sounds
     }
+
+
+def _content_of_sounds(name: str, plan: TrainingPlan, place: int, store: Store | None, *, saves: bool) -> str:
+    work, shards = cast("OfSounds", plan.recipe.augment[place]), plan.sounds[place].shards
+    source = work.source
+    key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
+    known = KnownIndexes(store, key, source, saves=saves, name=name)
+    present = known.of(shards)
+    digest = hashlib.sha256()
+    for shard in shards:
+        try:
+            one = present.get(shard.name) or known.add(shard, index_sounds(work, shard))
+        except ShardError as error:
+            raise PlanError(f"{name}: {error}") from error
+        digest.update(one.recordings_digest.encode())
+    return digest.hexdigest()[:16]
 
 
 def _key(plan: TrainingPlan, task: Task) -> str:

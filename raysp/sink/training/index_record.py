@@ -10,27 +10,29 @@ import json
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
+from raysp.sink.training.contents import CONTENTS, table_of_contents
 from raysp.storage.store import Store
 
 INDEX = ".raysp/index/"
 AT_ONCE = 32
 """Files that are read at once; an object store takes some 20 ms for each."""
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Version of the files, part of their names."""
 TRAINED = ""
 """Reason of rows that are trained on."""
 
 _TYPES: Mapping[str, pa.DataType] = {"seconds": pa.float32(), "num_labels": pa.uint16(), "reason": pa.uint8()}
-_SCHEMA = pa.schema(_TYPES)
+_SCHEMA = pa.schema([*_TYPES.items(), *CONTENTS])
 _REASONS, _CHARACTERS, _TARGETS = b"raysp.reasons", b"raysp.characters", b"raysp.targets"
 _RECORDINGS = b"raysp.recordings"
 _NO_CHARACTERS: Mapping[str, int] = {}
@@ -48,6 +50,7 @@ class ShardIndex:
         counts: occurrences of each character or class in the texts of rows that are trained on.
         targets_digest: hash of the targets of rows that are trained on.
         recordings_digest: hash of the content of their recordings.
+        contents: contents of the recordings of all rows, with the columns `CONTENTS`; None: they are not held.
     """
 
     seconds: npt.NDArray[np.float32] = field(repr=False)
@@ -57,6 +60,7 @@ class ShardIndex:
     counts: Mapping[str, int] = field(default_factory=dict)
     targets_digest: str = ""
     recordings_digest: str = ""
+    contents: pa.Table | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -67,6 +71,7 @@ class ShardIndex:
         counts: Mapping[str, int] = _NO_CHARACTERS,
         targets_digest: str = "",
         recordings_digest: str = "",
+        contents: pa.Table | None = None,
     ) -> "ShardIndex":
         """Return the index of rows, each with the reason for which it is left out, or `TRAINED`."""
         names = (TRAINED, *sorted({*reasons} - {TRAINED}))
@@ -79,7 +84,12 @@ class ShardIndex:
             dict(counts),
             targets_digest,
             recordings_digest,
+            contents,
         )
+
+    def with_contents(self, contents: pa.Table | None) -> "ShardIndex":
+        """Return the same index with other contents, or without any."""
+        return replace(self, contents=contents)
 
 
 def path_of(shard: Shard, key: str) -> str:
@@ -89,13 +99,13 @@ def path_of(shard: Shard, key: str) -> str:
         shard: the shard.
         key: hash of everything besides the shard's content that decides what is in it.
     """
-    part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
-    return f"{INDEX}{key}/{shard.input_id}{part}.arrow"
+    return f"{INDEX}{key}/{sources.kind_of(shard).rows_id(shard)}.arrow"
 
 
-def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
-    """Write the index of a shard; an existing one stays, as it is the same."""
-    arrays = [pa.array(getattr(index, field.name), field.type) for field in _SCHEMA]
+def save(store: Store, shard: Shard, key: str, index: ShardIndex, *, replaces: bool = False) -> None:
+    """Write the index of a shard; an existing one stays, as it is the same, unless this one replaces it."""
+    contents = table_of_contents([None] * len(index.seconds)) if index.contents is None else index.contents
+    arrays = [*(pa.array(getattr(index, name), kind) for name, kind in _TYPES.items()), *contents.columns]
     metadata = {
         _REASONS: json.dumps(index.reasons),
         _CHARACTERS: json.dumps(index.counts),
@@ -106,7 +116,10 @@ def save(store: Store, shard: Shard, key: str, index: ShardIndex) -> None:
     file = io.BytesIO()
     with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(pa.table(arrays, schema=schema))
-    store.create(path_of(shard, key), file.getvalue())
+    if replaces:
+        store.replace(path_of(shard, key), file.getvalue())
+    else:
+        store.create(path_of(shard, key), file.getvalue())
 
 
 def load(store: Store, shard: Shard, key: str) -> ShardIndex:
@@ -122,7 +135,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
         metadata = table.schema.metadata or {}
         reasons, counts = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
         digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
-        seconds, num_labels, reason = (column.to_numpy() for column in table.columns)
+        seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise StoreError(
             f"{store.url}/{path}: this index cannot be read ({error}); remove it, and run again"
@@ -130,7 +143,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     if table.num_rows != shard.num_rows:
         found = f"{table.num_rows} rows, expected {shard.num_rows}"
         raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
-    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, *digests)
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, *digests, table.select(CONTENTS.names))
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:

@@ -1,0 +1,311 @@
+"""Recordings of a training that are replaced, touched or missing: noticed by their content, whatever names them."""
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp.errors import ChangedError
+from raysp.ops.recordings import contents
+from raysp.planning.training.plans import plan_training
+from raysp.sink.training.record import RECIPE
+from raysp.specs.pipeline import Shards
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.contents import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
+from raysp.storage.store import LocalStore
+from raysp.training.preparing import Prepared, prepare
+from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.recipes import a_recipe
+
+ROWS = 6
+
+
+def write_clips(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for row in range(ROWS):
+        (folder / f"{row}.wav").write_bytes(wav(8000, seed=row))
+
+
+def a_manifest(folder: Path) -> str:
+    write_clips(folder / "clips")
+    lines = [{"audio_filepath": f"clips/{row}.wav", "duration": 0.5, "text": "six"} for row in range(ROWS)]
+    (folder / "m.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    return "m.jsonl"
+
+
+def a_table(folder: Path) -> str:
+    write_clips(folder / "clips")
+    audio = pa.array([{"bytes": None, "path": f"clips/{row}.wav"} for row in range(ROWS)], AUDIO)
+    table = pa.table({"id": [*map(str, range(ROWS))], "audio": audio, "text": ["six"] * ROWS})
+    write_shard(folder / "t.parquet", table=table)
+    return "*.parquet"
+
+
+def a_folder(folder: Path) -> str:
+    write_clips(folder / "clips")
+    names = [f"{row}.wav" for row in range(ROWS)]
+    (folder / "clips" / "metadata.csv").write_text("file_name,text\n" + "".join(f"{name},six\n" for name in names))
+    return "clips"
+
+
+NAMED = {"manifest": a_manifest, "table": a_table, "folder": a_folder}
+
+
+@dataclass
+class Corpus:
+    """A corpus whose rows name files, on disk or on an object store, and a training over it."""
+
+    source: Shards
+    checkpoint: Path
+    out: Path
+    put: Callable[[str, bytes], object]
+    """Replaces a file."""
+    labels: raysp.Parquet
+
+    def prepared(self, **fields: object) -> Prepared:
+        return prepare(plan_training(a_recipe("", self.checkpoint, self.out, source=self.source, **fields)), self.store)
+
+    @property
+    def store(self) -> LocalStore:
+        return LocalStore(self.out)
+
+    def begin(self) -> str:
+        """Index the corpus, let the sink have a record, and return the digest of the recordings."""
+        digest = self.prepared().corpus.recordings_digest
+        self.store.create(RECIPE, b"{}")
+        return digest
+
+
+def unchanged(path: str, data: bytes) -> None:
+    pytest.fail("no file is replaced here")
+
+
+@pytest.fixture(params=[(kind, place) for kind in NAMED for place in ("disk", "s3")], ids="-".join)
+def corpus(request, tmp_path, tiny) -> Corpus:
+    kind, place = request.param
+    folder, out, options = tmp_path / "in", tmp_path / "out", {}
+    url, name = str(folder), NAMED[kind](folder)
+    labels = str(tmp_path / "labels")
+    put: Callable[[str, bytes], object] = lambda path, data: (folder / path).write_bytes(data)  # noqa: E731
+    if place == "s3":
+        s3 = request.getfixturevalue("s3")
+        bucket, other = s3.bucket(), s3.bucket()
+        s3.upload(folder, bucket)
+        url, labels, options = f"s3://{bucket}", f"s3://{other}/labels", s3.options
+        put = lambda path, data: s3.client.put_object(Bucket=bucket, Key=path, Body=data)  # noqa: E731
+    root = url if kind == "table" else None
+    source = Shards(f"{url}/{name}", text="text", audio_root=root, storage_options=options)
+    return Corpus(source, tiny, out, put, raysp.Parquet(labels, storage_options=options))
+
+
+def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepted(corpus):
+    before = corpus.begin()
+    corpus.put("clips/3.wav", wav(8000, seed=3))
+    assert corpus.prepared().corpus.recordings_digest == before
+    corpus.put("clips/4.wav", wav(8000, seed=104))
+    for _ in range(2):  # a run that is refused leaves nothing behind
+        with pytest.raises(
+            ChangedError,
+            match=r"out: 1 recording of source has another content than when this training began: "
+            r"\S+\.parquet:4 \('(clips/)?4\.wav'\); put the earlier files back, use another sink, or begin anew with "
+            "--restart",
+        ):
+            corpus.prepared()
+    corpus.put("clips/4.wav", wav(8000, seed=4))
+    assert corpus.prepared().corpus.recordings_digest == before
+
+
+def test_without_a_recorded_training_replaced_recordings_are_indexed_again(corpus):
+    before = corpus.prepared().corpus.recordings_digest
+    corpus.put("clips/4.wav", wav(8000, seed=104))
+    after = corpus.begin()
+    assert after != before
+    assert corpus.prepared().corpus.recordings_digest == after
+
+
+def test_replaced_noise_is_named_and_touched_noise_is_accepted(corpus, words):
+    source, corpus.source = corpus.source, Shards(words, text="text")
+    noise = {"augment": [raysp.Gain(), raysp.Noise(source)]}
+    before = corpus.prepared(**noise).fingerprint
+    corpus.put("clips/3.wav", wav(8000, seed=3))
+    assert corpus.prepared(**noise).fingerprint == before
+    corpus.put("clips/3.wav", wav(8000, seed=103))
+    assert corpus.prepared(**noise).fingerprint != before
+    corpus.store.create(RECIPE, b"{}")
+    corpus.put("clips/3.wav", wav(8000, seed=3))
+    with pytest.raises(ChangedError, match=r"1 recording of augment\.1\.source has another content .*3\.wav"):
+        corpus.prepared(**noise)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_files_that_are_the_same_are_not_read_again(kind, tmp_path, tiny, monkeypatch):
+    folder = tmp_path / "in"
+    name = NAMED[kind](folder)
+    source = Shards(f"{folder}/{name}", text="text", audio_root=str(folder) if kind == "table" else None)
+    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+    corpus.begin()
+    opened: list[str] = []
+    original = AudioRoot.open
+    monkeypatch.setattr(AudioRoot, "open", lambda self, path, *a: opened.append(path) or original(self, path, *a))
+    corpus.prepared()
+    assert opened == []
+    os.utime(folder / "clips" / "2.wav", (0, 0))
+    corpus.prepared()
+    assert [Path(path).name for path in opened] == ["2.wav"]
+    corpus.prepared()
+    assert len(opened) == 1
+
+
+def test_a_missing_recording_is_not_compared_and_is_indexed_once_it_is_there(tmp_path, tiny):
+    folder = tmp_path / "in"
+    source = Shards(f"{folder}/{a_manifest(folder)}", text="text")
+    path = folder / "m.jsonl"
+    path.write_text(path.read_text().replace('"duration": 0.5, ', ""))
+    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+    (folder / "clips" / "5.wav").rename(tmp_path / "5.wav")
+    assert corpus.prepared().corpus.left_out == {"not_found": 1}
+    (tmp_path / "5.wav").rename(folder / "clips" / "5.wav")
+    assert corpus.prepared().corpus.left_out == {}
+    corpus.begin()
+    (folder / "clips" / "5.wav").unlink()
+    assert corpus.prepared().index.num_rows == ROWS
+
+
+def tar_of(path: Path, seeds: range) -> None:
+    with tarfile.open(path, "w") as tar:
+        for row, seed in enumerate(seeds):
+            for suffix, data in (("wav", wav(8000, seed=seed)), ("txt", b"six")):
+                member = tarfile.TarInfo(f"{row}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def arrow_of(path: Path, seeds: range) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table_of(seeds).schema) as writer:
+        writer.write_table(table_of(seeds))
+
+
+def table_of(seeds: range) -> pa.Table:
+    audio = pa.array([{"bytes": wav(8000, seed=seed), "path": None} for seed in seeds], AUDIO)
+    return pa.table({"id": [*map(str, range(len(seeds)))], "audio": audio, "text": ["six"] * len(seeds)})
+
+
+EMBEDDED = {
+    "a.tar": tar_of,
+    "a.arrow": arrow_of,
+    "a.parquet": lambda path, seeds: write_shard(path, table=table_of(seeds)),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_recordings_are_compared_by_their_bytes(name, tmp_path, tiny, words):
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    found: list[tuple[str, str]] = []
+    for first in (0, 0, 100):
+        EMBEDDED[name](path, range(first, first + ROWS))
+        corpus = Corpus(
+            Shards(str(path), text="text"), tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels"))
+        )
+        digest = corpus.prepared().corpus.recordings_digest
+        corpus.source = Shards(words, text="text")
+        found.append((digest, corpus.prepared(augment=[raysp.Room(Shards(str(path)))]).fingerprint))
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] != found[2][1]
+
+
+def relabelled(corpus: Corpus) -> Corpus:
+    """Label a corpus again, and return it with its labels."""
+    source = replace(corpus.source, text=None, labels=None)
+    label_here(a_pipeline(source, corpus.labels), relabel=corpus.source.labels is not None)
+    return replace(corpus, source=replace(source, labels=corpus.labels.url, text="pred_text"))
+
+
+@pytest.mark.slow
+def test_recordings_that_are_not_read_since_they_are_labelled_are_compared_too(corpus):
+    corpus = relabelled(corpus)
+    before = corpus.begin()
+    is_folder = corpus.source.urls[0].endswith("clips")  # its labels are those of the files as they were
+    corpus.put("clips/3.wav", wav(8000, seed=3))
+    assert (relabelled(corpus) if is_folder else corpus).prepared().corpus.recordings_digest == before
+    corpus.put("clips/4.wav", wav(8000, seed=104))
+    if is_folder:
+        assert relabelled(corpus).prepared().corpus.recordings_digest != before
+    else:
+        with pytest.raises(ChangedError, match=r"parquet:4 \('clips/4\.wav'\); put the earlier files back"):
+            corpus.prepared()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_shards_of_labelled_recordings_are_compared_by_their_content(name, tmp_path, tiny):
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    found: list[str] = []
+    for first in (0, 0, 100):
+        EMBEDDED[name](path, range(first, first + ROWS))
+        corpus = Corpus(Shards(str(path)), tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+        corpus.source = replace(corpus.source, labels=corpus.labels.url if found else None)
+        found.append(relabelled(corpus).prepared().corpus.recordings_digest)
+    assert found[0] == found[1] != found[2]
+
+
+BYTES = 10 * STRIDE_BYTES + 1000
+
+
+@pytest.mark.parametrize("num_bytes", [STRIDE_BYTES, STRIDE_BYTES + 1])
+@pytest.mark.parametrize("first", range(0, BYTES - STRIDE_BYTES, STRIDE_BYTES // 3))
+def test_a_change_of_a_stride_of_a_large_file_is_noticed_wherever_it_is(tmp_path, first, num_bytes):
+    path, data = tmp_path / "a.wav", bytearray(BYTES)
+    found = []
+    for content in (data, data[:first] + b"x" * num_bytes + data[first + num_bytes :]):
+        path.write_bytes(content)
+        found.append(digest_of_file(tmp_path))
+    assert found[0] != found[1]
+
+
+def test_the_parts_of_a_large_file_that_are_compared_are_those_documented(tmp_path):
+    path, data = tmp_path / "a.wav", bytes(BYTES)
+    sample = END_BYTES + STRIDE_BYTES - SAMPLE_BYTES
+    digests = {}
+    for place in (
+        -1,
+        0,
+        END_BYTES - 1,
+        END_BYTES,
+        sample - 1,
+        sample,
+        sample + SAMPLE_BYTES,
+        BYTES - END_BYTES,
+        BYTES - 1,
+    ):
+        path.write_bytes(data if place < 0 else data[:place] + b"x" + data[place + 1 :])
+        digests[place] = digest_of_file(tmp_path)
+    same = [place for place, digest in digests.items() if digest == digests[-1]]
+    assert same == [-1, END_BYTES, sample - 1, sample + SAMPLE_BYTES]
+
+
+def digest_of_file(folder: Path) -> bytes:
+    table = pa.table({"audio": pa.array([{"bytes": None, "path": "a.wav"}], AUDIO)})
+    [found] = contents(table, "audio", AudioRoot(str(folder)))
+    return found.digest
+
+
+def test_a_copied_corpus_is_the_same(tmp_path, tiny):
+    """Modification times are other ones."""
+    folder = tmp_path / "in"
+    source = Shards(f"{folder}/{a_manifest(folder)}", text="text")
+    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+    before = corpus.begin()
+    shutil.move(folder, tmp_path / "moved")
+    shutil.copytree(tmp_path / "moved", folder, copy_function=shutil.copyfile)
+    assert corpus.prepared().corpus.recordings_digest == before
