@@ -58,6 +58,7 @@ from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label
 from .specs.steps import Map as Map
 from .specs.steps import Pool as Pool
+from .specs.values import Column as Column
 from .specs.values import Env as Env
 
 __all__: list[str]

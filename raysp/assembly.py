@@ -71,6 +71,7 @@ def decoding(
         decoder=decoder,
         functions=functions,
         outputs=pipeline.label.reads,
+        language=pipeline.label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings),
     )
 
@@ -113,11 +114,13 @@ def _decoding(
     decoder: "Decoder | None",
     functions: Functions,
     outputs: Sequence[str] = (),
+    language: str | None = None,
     cut_at_pauses: "CutAtPauses | None" = None,
 ) -> "Decoding":
     """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
 
-    `outputs` are the source columns that outputs read, and `cut_at_pauses` cuts recordings at pauses.
+    `outputs` are the source columns that outputs read, `language` the one of them with the languages of rows, and
+    `cut_at_pauses` cuts recordings at pauses.
     """
     import raysp.audio as in_process
     from raysp.ops.decoding import Decoding
@@ -138,7 +141,7 @@ def _decoding(
         block_seconds=block_seconds,
         before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
-        carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs),
+        carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs, language),
         late=apply_late,
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),

@@ -12,13 +12,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from raysp import bounds
-from raysp.errors import CheckpointError
+from raysp.checkpoints.languages import adapter_name, announced
+from raysp.errors import CheckpointError, StoreError
 
 Name = TypeVar("Name", str, Path, "str | Path")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w.-][\w./-]*)?")  # or a legacy name without owner
-LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 CONFIG_FILES = ("config.json",)
@@ -222,21 +221,53 @@ def model_folder(
     return folder
 
 
-def local_checkpoint(name: str | Path, files: Sequence[str] = CHECKPOINT_FILES) -> Path:
+def local_checkpoint(
+    name: str | Path, files: Sequence[str] = CHECKPOINT_FILES, languages: Sequence[str] | None = None
+) -> Path:
     """Return the folder with all files of a checkpoint that labelling and training need.
 
-    Of a checkpoint of many languages, the weights of the language of its tokenizer are fetched too: `model.safetensors`
-    is compared with them.
+    Of a checkpoint of many languages, the adapters of `languages` are fetched too; None: of the announced one.
     """
-    folder = local_folder(name, files)
-    language = _language(folder) if is_hub_id(name) else None
-    return folder if language is None else local_folder(name, (*files, f"adapter.{language}.safetensors"))
+    if not is_hub_id(name):
+        return Path(name)
+    if languages is None:
+        folder = local_folder(name, files)
+        if (language := announced(folder)) is None:
+            return folder
+        languages = [language]
+    return local_folder(name, (*files, *map(adapter_name, languages)))
 
 
-def _language(folder: Path) -> str | None:
-    """Return the language of a checkpoint's tokenizer; None without one. Errors are raised where it is loaded."""
+def with_file(folder: Path, file: str) -> Path | None:
+    """Return the path of a file of a checkpoint; one of a snapshot of the hub is fetched unless cached.
+
+    Returns:
+        The path; None if the checkpoint does not have the file.
+
+    Raises:
+        StoreError: the hub cannot be reached, or downloads are disabled.
+    """
+    path, snapshot = folder / file, snapshot_of(folder)
+    if path.is_file() or snapshot is None:
+        return path if path.is_file() else None
+    from huggingface_hub import constants
+
     try:
-        language = bounds.parse_json((folder / "tokenizer_config.json").read_bytes()).get("target_lang")
-    except (OSError, ValueError, AttributeError):
+        _snapshot(snapshot, [file], None, Access(cache_dir=folder.parents[2]))
+    except CheckpointError as error:
+        raise StoreError(str(error)) from error
+    if not path.is_file() and constants.HF_HUB_OFFLINE:
+        raise StoreError(
+            f"{snapshot}: {file} is not in the cache {folder.parents[2]}, and HF_HUB_OFFLINE disables downloads: "
+            "download it once without HF_HUB_OFFLINE, or give a folder with this file"
+        )
+    return path if path.is_file() else None
+
+
+def snapshot_of(folder: Path) -> str | None:
+    """Return the hub id with the commit of a folder in a cache of the hub; None for another folder."""
+    parts = folder.parts[-3:]
+    if len(parts) < 3 or parts[1] != "snapshots" or not COMMIT.fullmatch(parts[2]):
         return None
-    return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None
+    kind, *names = parts[0].split("--")
+    return f"{'/'.join(names)}@{parts[2]}" if kind == "models" and 1 <= len(names) <= 2 else None

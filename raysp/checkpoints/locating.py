@@ -13,10 +13,12 @@ def locate(
     checkpoint: str,
     storage_options: Mapping[str, object] | None = None,
     files: Sequence[str] = hub.CHECKPOINT_FILES,
+    languages: Sequence[str] | None = None,
 ) -> Path:
     """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
 
-    `files` are names and patterns of the files that are fetched from the hub.
+    `files` are names and patterns of the files that are fetched from the hub, with the adapters of `languages` (see
+    `hub.local_checkpoint`).
 
     Raises:
         CheckpointError: the folder does not exist or holds no checkpoint.
@@ -27,7 +29,7 @@ def locate(
     if (folder := Path(normalise(checkpoint))).is_dir():
         return folder
     if _names_hub(checkpoint):
-        return hub.local_checkpoint(checkpoint, files)
+        return hub.local_checkpoint(checkpoint, files, languages)
     found = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
         f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "

@@ -1,18 +1,20 @@
 """Checks and description of a checkpoint folder without reading its weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from raysp.checkpoints.hub import local_checkpoint
+from raysp.checkpoints.languages import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.heads import layer_weights_of
-from raysp.models.encoder.languages import check_tokenizer_language
+from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
@@ -25,13 +27,15 @@ from raysp.models.features.processors import (
     read_tokenizer,
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
-from raysp.models.files.comparison import Fit
+from raysp.models.files.comparison import Fit, short
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
 from raysp.models.parakeet import HOP_SAMPLES, ParakeetEncoderConfig
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
+from raysp.models.summary import OWN
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
 from raysp.models.tokenizers.text import names_pieces
+from raysp.models.tokenizers.written import CTCTokenizer
 
 EXTRACTORS: dict[
     str, type[Wav2Vec2FeatureExtractor | SeamlessM4TFeatureExtractor | ParakeetFeatureExtractor]
@@ -109,7 +113,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     config: Any = model.config
     gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
     has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
-    vocab_size = _checked_vocab_size(folder, config) if has_text else None
+    adapter = announced_adapter(folder) if Capability.CTC in gives else None
+    vocab_size = _checked_vocab_size(folder, config, adapter) if has_text else None
     encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
     return CheckpointSummary(
         path=folder,
@@ -135,6 +140,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         num_hidden_states=encoder.num_hidden_layers + 1,
         has_layer_weights=any(layer_weights_of(one) is not None for one in models),
         unused=_unused_parts(model, fits[0]),
+        language=announced(folder) if Capability.CTC in gives else None,
+        adapter=None if adapter is None else adapter.name,
     )
 
 
@@ -150,6 +157,56 @@ def reads_kind(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def announced_adapter(folder: Path) -> Path | None:
+    """Return the adapter of the tokenizer's language, if its values and not those of the weights are used.
+
+    Raises:
+        CheckpointError: the weights are those of another language.
+    """
+    languages, language = languages_of(folder), announced(folder)
+    return None if language not in languages else tokenizer_adapter(folder, languages, language)
+
+
+def check_languages(checkpoint: CheckpointSummary) -> None:
+    """Check that a checkpoint can be used with languages other than the announced one.
+
+    Raises:
+        CheckpointError: it has one vocabulary or no adapter layers, or another backend runs it.
+    """
+    folder = checkpoint.path
+    if checkpoint.backend != OWN:
+        raise CheckpointError(
+            f"{folder}: the languages of a CTC checkpoint are those of backend='torch', and this one runs by "
+            f"{checkpoint.backend!r}: leave backend out, or write the weights of one language into the checkpoint"
+        )
+    config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
+    if not languages_of(folder) or getattr(config, "adapter_attn_dim", None) is None:
+        found = "one vocabulary" if not languages_of(folder) else "no adapter layers (config.json, adapter_attn_dim)"
+        raise CheckpointError(
+            f"{folder}: language is for checkpoints with a text decoder, or with adapters of languages such as "
+            f"facebook/mms-1b-all; {checkpoint.architecture} has {found}: leave language out"
+        )
+
+
+def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSummary:
+    """Check a language of a checkpoint without reading weights, and return the description with its vocabulary.
+
+    Raises:
+        PlanError: the checkpoint does not have the language.
+        CheckpointError: as `check_languages`; or the file of the language is missing, or does not fit.
+        StoreError: the adapter cannot be fetched.
+    """
+    check_languages(checkpoint)
+    folder = checkpoint.path
+    check_known(folder, language, languages_of(folder))
+    config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
+    path = adapter_of(folder, language, is_own=language == checkpoint.language)
+    size = checkpoint.vocab_size if path is None else check_adapter(config, path)
+    tokenizer = language_tokenizer(folder, language)
+    _check_tokens(folder, tokenizer, int(size or 0), config, f"vocab.json, {language!r}")
+    return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
 
 
 def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> None:
@@ -261,12 +318,16 @@ def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
     return int(config.encoder.num_hidden_layers + of_decoder)
 
 
-def _checked_vocab_size(folder: Path, config: Any) -> int:  # noqa: ANN401 - of any model that gives text
-    """Return the size of the vocabulary, after checking the tokenizer against it."""
+def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:  # noqa: ANN401 - of any such model
+    """Return the size of the vocabulary, after checking the tokenizer against it.
+
+    `adapter` is the file whose head takes the place of the model's.
+    """
     decoder = getattr(config, "decoder", None)
     if decoder is None:
-        check_tokens(folder, config)
-        return int(config.vocab_size)
+        size = int(config.vocab_size) if adapter is None else check_adapter(config, adapter)
+        check_tokens(folder, config, size)
+        return size
     tokenizer = read_tokenizer(folder)
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= decoder.vocab_size:
@@ -294,8 +355,8 @@ def _sample_rate(folder: Path) -> int:
     return rate
 
 
-def check_tokens(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any model with a CTC head, of any library
-    """Check that the classes of the head are the tokens, and that the blank is the padding token.
+def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 - of any model with a CTC head
+    """Check that the classes of a head of a size are the tokens, and that the blank is the padding token.
 
     Raises:
         CheckpointError: They differ, or there is no tokenizer.
@@ -306,19 +367,20 @@ def check_tokens(folder: Path, config: Any) -> None:  # noqa: ANN401 - of any mo
             f"{folder}: {tokens_file} not found, expected the tokens of the head: complete the checkpoint"
         )
     tokenizer = read_ctc_tokenizer(folder)
-    own = {*tokenizer.get_vocab().values()}
     if isinstance(tokenizer, Wav2Vec2CTCTokenizer):
-        own = {*tokenizer.decoder}
         if not tokenizer.vocab:
             raise CheckpointError(f"{folder}: vocab.json holds no tokens, expected those of the head: copy it again")
         if not tokenizer.encoder:
             raise CheckpointError(
-                f"{folder}: vocab.json holds the languages {', '.join(sorted(tokenizer.vocab))} and "
+                f"{folder}: vocab.json holds the languages {short(sorted(tokenizer.vocab))} and "
                 "tokenizer_config.json has no target_lang: set it to the language of this head"
             )
-        if tokenizer.is_multilingual and tokenizer.target_lang is not None:
-            check_tokenizer_language(folder, tokenizer.vocab, tokenizer.target_lang)
-    size = config.vocab_size
+    _check_tokens(folder, tokenizer, size, config, tokens_file)
+
+
+def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any, tokens_file: str) -> None:  # noqa: ANN401
+    """Check that the classes of a head of a size are tokens of a tokenizer, and that the blank is its padding."""
+    own = {*(tokenizer.decoder if isinstance(tokenizer, Wav2Vec2CTCTokenizer) else tokenizer.get_vocab().values())}
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
     missing = set(range(size)) - set(tokenizer.get_vocab().values())

@@ -67,6 +67,19 @@ class LabellingModel(Protocol):
         ...
 
 
+class SpeakingModel(LabellingModel, Protocol):
+    """A loaded checkpoint with adapters of languages."""
+
+    def use_language(self, language: str) -> None:
+        """Exchange adapter layers and CTC head for those of a language; not while the model runs.
+
+        Raises:
+            CheckpointError: the checkpoint lacks the file of the language, or it does not match the model.
+            StoreError: the file cannot be fetched.
+        """
+        ...
+
+
 class Written(NamedTuple):
     """A text that a decoder wrote for a window."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
+from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
+from raysp.models.encoder.switching import LanguageSwitch
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
 from raysp.models.labelling import ModelPass
 from raysp.models.registry import model_classes
@@ -61,6 +64,20 @@ class LoadedCheckpoint:
         if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
         return self.tokenizer
+
+    @cached_property
+    def _switch(self) -> LanguageSwitch:
+        model = next(one for one in (self.model, *self.more_heads) if isinstance(one, ForCTC))
+        return LanguageSwitch(model, self.summary.path, self.summary.language)
+
+    def use_language(self, language: str) -> None:
+        """Exchange adapter layers and CTC head for those of a language; not while the model runs.
+
+        Raises:
+            CheckpointError: the checkpoint lacks the file of the language, or it does not match the model.
+            StoreError: the file cannot be fetched.
+        """
+        self._switch.use(language)
 
     def run(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
         """Run the encoder once, and all heads over it, as `LabellingModel` says."""
@@ -129,10 +146,13 @@ def load_checkpoint(
     model, *more_heads = load_models(folder, dtype=dtype, device=device, padding=padding)
     summary = check_checkpoint(folder)
     has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*summary.gives}
-    return LoadedCheckpoint(
+    loaded = LoadedCheckpoint(
         summary,
         model,
         load_feature_extractor(folder),
         read_tokenizer(folder) if has_text else None,
         tuple(more_heads),
     )
+    if summary.adapter is not None and summary.language is not None:
+        loaded.use_language(summary.language)
+    return loaded

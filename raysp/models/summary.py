@@ -65,6 +65,10 @@ class CheckpointSummary:
     """Whether a row of a padded batch has the results that it has alone; otherwise a pass has rows of one length."""
     padded_samples: int = 0
     """Length that the model pads shorter inputs to, and which they cost."""
+    language: str | None = None
+    """Of a checkpoint with adapters of languages: the one that it is used with."""
+    adapter: str | None = None
+    """Name of the file whose adapter layers and head are used in place of those among the weights."""
     max_samples: int | None = None
     """Samples of the longest input, such as the 30 s of Whisper; None: any."""
 

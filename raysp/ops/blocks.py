@@ -17,13 +17,16 @@ BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
 
 
-def cut_blocks(seconds: Sequence[float], *, block_seconds: float, bytes_per_second: float) -> list[list[int]]:
+def cut_blocks(
+    seconds: Sequence[float], *, block_seconds: float, bytes_per_second: float, kinds: Sequence[str] | None = None
+) -> list[list[int]]:
     """Group recordings into blocks of similar length, the longest first.
 
     Args:
         seconds: estimated duration of each recording; 0 if unknown.
         block_seconds: largest duration of a block, unless a single recording is longer.
         bytes_per_second: bytes of samples per second of audio, to keep a block under `BLOCK_BYTES`.
+        kinds: recordings of different kinds never share a batch, so those of a kind are together; None: one kind.
 
     Returns:
         Indexes into `seconds`, each in one block; at least one block, which may be empty.
@@ -32,7 +35,7 @@ def cut_blocks(seconds: Sequence[float], *, block_seconds: float, bytes_per_seco
     total = sum(seconds)
     # Blocks of equal size, instead of full ones and a remainder, keep the actors of a pool busy to the end.
     target = total / max(1, -(-total // most))
-    order = sorted(range(len(seconds)), key=lambda i: (-seconds[i], i))
+    order = sorted(range(len(seconds)), key=lambda i: (kinds[i] if kinds else "", -seconds[i], i))
     blocks: list[list[int]] = [[]]
     held = 0.0
     for index in order:

@@ -259,18 +259,21 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        long, blocks = self._cut(piece.claimed, piece.channels)
+        long, blocks = self._cut(piece.claimed, piece.channels, self.carrying.languages_of(piece.columns))
         for index in long:
             yield from ((0, window) for window in self._row(piece, index))
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, block))
 
-    def _cut(self, claimed: Sequence[float], channels: Sequence[int]) -> tuple[list[int], list[list[int]]]:
+    def _cut(
+        self, claimed: Sequence[float], channels: Sequence[int], languages: Sequence[str] | None = None
+    ) -> tuple[list[int], list[list[int]]]:
         """Return the rows whose channels have several windows in order, and the blocks of the others."""
         is_long = [seconds > self.windowing.window_seconds for seconds in claimed]
         short = [i for i, long in enumerate(is_long) if not long]
         seconds = [min(claimed[i], self.max_seconds) * channels[i] for i in short]
-        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=SAMPLE_BYTES * self.sample_rate)
+        rate, kinds = SAMPLE_BYTES * self.sample_rate, [languages[i] for i in short] if languages else None
+        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=rate, kinds=kinds)
         return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
 
     def lengths(

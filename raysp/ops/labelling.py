@@ -29,6 +29,7 @@ from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.joining import JoinOp, joined
+from raysp.ops.languages.batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import Batching, batching, steady_products
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
@@ -268,6 +269,7 @@ class Labelling:
         self.outputs = tuple(outputs(self.loaded))
         self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
+        self.languages = Languages(self.outputs)
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
@@ -293,38 +295,47 @@ class Labelling:
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
+        columns = {name: carried_values(block, name) for name in self.reads}
         pending: list[int] = []
         for index, row_status in enumerate(statuses):
             is_short = len(waves[index]) < self.loaded.summary.min_samples
+            if self.languages.refuses(row_status, columns, index):
+                continue
             if row_status.status == OK and is_short:
                 least = self.loaded.summary.min_samples
                 row_status.skip("too_short", f"{len(waves[index])} samples; the model needs at least {least}")
                 labels[index] = self._empty()
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
-        columns = {name: carried_values(block, name) for name in self.reads}
         return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
 
     def run(self, given: BlockInHand) -> Figures:
         """Run the model over a block, and return its figures. For one block at a time."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
+        samples = padded = 0
+        for pending in self.languages.groups(given.pending, given.statuses, given.columns):
+            samples += sum(len(given.waves[i]) for i in pending)
+            padded += self._run_group(pending, given)
+        return Figures(
+            len(given.pending),
+            samples / self.sample_rate,
+            padded / self.sample_rate,
+            time.perf_counter() - started,
+            highest_memory(self.device),
+        )
+
+    def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
+        """Run the model over windows of a block that may share a batch; return the padded samples."""
         most = 0 if self.alone else self.max_samples
-        lengths = [len(given.waves[i]) for i in given.pending]
-        costs = [self._cost(given.waves[i]) for i in given.pending]
+        costs = [self._cost(given.waves[i]) for i in pending]
         passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
-        batches = [[given.pending[i] for i in batch] for batch in passes]
+        batches = [[pending[i] for i in batch] for batch in passes]
         padded = [self._cost(given.waves[batch[0]]) * len(batch) for batch in batches]
         one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
         with steady_products(dtype=self.dtype, device=self.device):
             self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
-        return Figures(
-            len(given.pending),
-            sum(lengths) / self.sample_rate,
-            sum(padded) / self.sample_rate,
-            time.perf_counter() - started,
-            highest_memory(self.device),
-        )
+        return sum(padded)
 
     def table(self, given: BlockInHand) -> pa.Table:
         """Return the windows of a block that ran, in the same order.

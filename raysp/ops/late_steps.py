@@ -31,6 +31,12 @@ class Carrying:
     sample_rate: int = 0
     outputs: Sequence[str] = ()
     """Source columns that outputs read."""
+    language: str | None = None
+    """The one of them with the language of each row, which a damaged row has too: its samples may be labelled."""
+
+    def languages_of(self, rows: pa.Table) -> list[str] | None:
+        """Return the language of each row of a piece; None: rows have none of their own."""
+        return None if self.language is None else [str(one) for one in rows.column(self.language).to_pylist()]
 
     def __call__(
         self,
@@ -53,12 +59,15 @@ class Carrying:
             return block
         is_end = _is_end(statuses)
         of_windows = pa.array([one.row - first if one.status == OK else None for one in statuses], pa.int64())
+        of_all = pa.array([one.row - first for one in statuses], pa.int64())
         of_ends = pa.array(
             [one.row - first if end else None for one, end in zip(statuses, is_end, strict=True)], pa.int64()
         )
         for name, column in zip(source.column_names, source.columns, strict=True):
             if name in self.outputs:
-                block = block.append_column(f"{CARRIED}{name}", column.take(of_windows))
+                block = block.append_column(
+                    f"{CARRIED}{name}", column.take(of_all if name == self.language else of_windows)
+                )
             elif self.columns is None or name in self.columns:
                 block = block.append_column(f"{CARRIED}{name}", column.take(of_ends))
         if self.samples:

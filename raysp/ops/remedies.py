@@ -18,6 +18,7 @@ REMEDIES: Mapping[str, str] = {
     "out_of_memory": f"split the recordings into shorter ones, or {_CONVERT}",
     "worker_crashed": "check the workers' logs for the cause, and raise pool.memory if they ran out of memory",
     "step_failed": "correct the function of the pipeline that raised the error",
+    "unknown_language": "correct the column of the languages, or leave these rows out with Keep(where=...)",
     "model_output": "set dtype='float32' on the Label step, and check the checkpoint with `raysp inspect`",
     "no_speech": "check Decode(channel=...): another channel may hold the speech",
     "too_short": "check source.audio: the recordings are shorter than a frame of the model",

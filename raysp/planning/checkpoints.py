@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +14,17 @@ from raysp.backends.finding import choose, files_of, label_files
 from raysp.checkpoints import language_models, locating
 from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import digest_files
+from raysp.checkpoints.hub import snapshot_of
+from raysp.checkpoints.languages import languages_of, used_adapters
 from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 from raysp.errors import CheckpointError
 from raysp.models import summary
 from raysp.models.summary import OWN, CheckpointSummary
+from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.steps import Label
+from raysp.specs.values import Column
 from raysp.storage.store import scheme_of
 
 
@@ -34,16 +38,24 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
         CheckpointError, StoreError: as `locate`.
     """
     label = pipeline.label
-    return folder_of(label.checkpoint, pipeline.source, label.backend or OWN)
+    return folder_of(label.checkpoint, pipeline.source, label.backend or OWN, label.language)
 
 
-def folder_of(url: str, source: Shards, backend: str = OWN) -> Path:
+def folder_of(url: str, source: Shards, backend: str = OWN, language: str | Column | None = None) -> Path:
     """Return the local folder of a checkpoint that a backend runs over a corpus; see `checkpoint_folder`.
+
+    Of a checkpoint of the hub with adapters, that of the language is there; those of a column are fetched when the
+    first row has the language.
 
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
-    return locating.locate(url, _options_of(url, source), files_of(backend))
+    return locating.locate(url, _options_of(url, source), files_of(backend), _named(language))
+
+
+def _named(language: str | Column | None) -> Sequence[str] | None:
+    """Return the languages that are known before the rows are read; None: the one that the checkpoint announces."""
+    return None if language is None else [] if isinstance(language, Column) else [language]
 
 
 def _options_of(url: str, source: Shards) -> Mapping[str, object]:
@@ -59,9 +71,24 @@ def file_digests(pipeline: Pipeline) -> dict[str, str]:
     """
     urls = {url for output in pipeline.label.outputs for url in output.files.values()}
     digests = {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
-    for url in sorted({url for output in pipeline.label.outputs for url in output.checkpoints.values()}):
-        digests[url] = digest_of(folder_of(url, pipeline.source))
+    for url, languages in _of_outputs(pipeline).items():
+        digests[url] = _digest_of_languages(url, pipeline.source, languages)
     return {**digests, SPEECH_MODEL: speech_digest()} if pipeline.label.finds_speech else digests
+
+
+def _of_outputs(pipeline: Pipeline) -> dict[str, list[str | Column | None]]:
+    """Return the languages that further checkpoints of outputs are used with, by url."""
+    found: dict[str, list[str | Column | None]] = {}
+    for output in pipeline.label.outputs:
+        for url in output.checkpoints.values():
+            found.setdefault(url, []).append(getattr(output, "language", None))
+    return dict(sorted(found.items()))
+
+
+def _digest_of_languages(url: str, source: Shards, languages: Sequence[str | Column | None]) -> str:
+    """Return the digest of a further checkpoint that outputs use with some languages."""
+    found = {digest_of(folder_of(url, source, OWN, one), OWN, one) for one in languages}
+    return "+".join(sorted(found))
 
 
 def check_speech(planned: Mapping[str, str]) -> None:
@@ -92,7 +119,9 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
         StoreError: it cannot be read.
     """
     check_speech(planned or {})
-    located = []
+    language, located = pipeline.label.language, []
+    if language is not None and not languages_of(checkpoint_folder(pipeline)):
+        language = None  # that of a text decoder
     for output in pipeline.label.outputs:
         paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
         for name, url in output.files.items():
@@ -102,10 +131,13 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
                     f"{found}; do not change it during a run, and make the same file available to all workers"
                 )
         for name, url in output.checkpoints.items():
-            paths[name] = folder_of(url, pipeline.source)
+            paths[name] = folder_of(url, pipeline.source, OWN, getattr(output, "language", None))
             if planned and url in planned:
-                check_digest(url, paths[name], planned[url])
+                found = _digest_of_languages(url, pipeline.source, _of_outputs(pipeline)[url])
+                _refuse_changed(url, found, planned[url])
         local: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+        if language is not None and isinstance(output, Align) and output.checkpoint is None:
+            local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
     return tuple(located)
 
@@ -194,19 +226,34 @@ def _name_of_summary(folder: Path, library: str) -> str | None:
     return f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
 
 
-def check_digest(url: str, folder: Path, planned: str, backend: str = OWN) -> None:
+def check_digest(
+    url: str, folder: Path, planned: str, backend: str = OWN, language: str | Column | None = None
+) -> None:
     """Raise if a checkpoint on this machine differs from the planned one.
 
     Raises:
         CheckpointError: the digests differ; the message has both.
     """
-    if (found := digest_of(folder, backend)) != planned:
+    _refuse_changed(url, digest_of(folder, backend, language), planned)
+
+
+def _refuse_changed(url: str, found: str, planned: str) -> None:
+    if found != planned:
         raise CheckpointError(
             f"checkpoint {url!r}: its digest was {planned} when the run was planned, on this worker it is {found}; do "
             "not change a checkpoint during a run, and make the same files available to all workers"
         )
 
 
-def digest_of(folder: Path, backend: str = OWN) -> str:
-    """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description."""
-    return digest_files(folder, label_files(folder, backend))
+def digest_of(folder: Path, backend: str = OWN, language: str | Column | None = None) -> str:
+    """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description.
+
+    Of the adapters of languages it has that of the language, or of the announced one. Where the rows name languages, it
+    has all that are in the folder; a snapshot of the hub, in which they may be missing, is known by its commit.
+    """
+    files = label_files(folder, backend)
+    if not isinstance(language, Column):
+        return digest_files(folder, [*files, *used_adapters(folder, _named(language))])
+    if (snapshot := snapshot_of(folder)) is not None:
+        return hashlib.sha256(f"{digest_files(folder, files)} {snapshot}".encode()).hexdigest()[:16]
+    return digest_files(folder, [*files, *used_adapters(folder, languages_of(folder))])

@@ -28,7 +28,7 @@ def hash_pipeline(
         recorded: parts of the sink's record; None: no record, or not binding.
     """
     checkpoint = settings.checkpoint
-    digest = digest_of(checkpoint.path, checkpoint.backend)
+    digest = digest_of(checkpoint.path, checkpoint.backend, pipeline.label.language)
     parts = label_parts(
         pipeline,
         checkpoint_digest=digest,

@@ -46,6 +46,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
             )
     label = pipeline.label
     summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
+    _refuse_two_languages(label, summary)
     outputs = located_outputs(pipeline)
     for output in outputs:
         output.check(summary)
@@ -92,6 +93,16 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
     )
+
+
+def _refuse_two_languages(label: Label, summary: "CheckpointSummary") -> None:
+    """Raise if outputs of a pass of a CTC model are to have several languages; a text decoder writes any."""
+    if len(label.languages) > 1 and not summary.writes_text:
+        found = ", ".join(map(repr, label.languages))
+        raise PlanError(
+            f"{label.checkpoint}: outputs have the languages {found}, and they share one forward pass of the model, "
+            "which has the adapter of one: run a pipeline for each language"
+        )
 
 
 def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:

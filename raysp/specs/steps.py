@@ -12,7 +12,8 @@ from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
+from raysp.specs.outputs.transcript import Transcript
+from raysp.specs.values import Column, JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -416,6 +417,12 @@ class Label(Step):
                 f"{getattr(without[0], 'name', '')!r}) needs all frames of a recording; leave it out, or use "
                 "windows='even'"
             )
+        if len(columns := self._language_columns) > 1:
+            found = ", ".join(map(repr, columns))
+            raise ValueError(
+                f"outputs read the languages of rows from the columns {found}; a step has one such column, since a "
+                "batch has rows of one language"
+            )
         refuse_clash([(f"{type(o).__name__}(name={getattr(o, 'name', '')!r})", o.columns) for o in self.outputs])
 
     def _check_order(self, place: int, of: str) -> None:
@@ -426,6 +433,27 @@ class Label(Step):
                 f"outputs.{place} Align(of={of!r}) aligns the text of a Transcript before it in outputs; found "
                 f"{', '.join(map(repr, names)) or 'none'} there. Put Transcript({of!r}) before it"
             )
+
+    @property
+    def language(self) -> str | Column | None:
+        """Language that the checkpoint is used with, or the column with that of each row; None: as it does."""
+        return next(iter(self.languages), None)
+
+    @property
+    def language_column(self) -> str | None:
+        """Column of the source with the language of each row; None: rows have none of their own."""
+        return next(iter(self._language_columns), None)
+
+    @property
+    def _language_columns(self) -> list[str]:
+        languages = [getattr(one, "language", None) for one in self.outputs]
+        return sorted({one.name for one in languages if isinstance(one, Column)})
+
+    @property
+    def languages(self) -> tuple[str | Column, ...]:
+        """Languages that outputs name for the step's checkpoint, each once."""
+        outputs = [one for one in self.outputs if isinstance(one, Transcript | Align) and not one.checkpoints]
+        return tuple(dict.fromkeys(one.language for one in outputs if one.language is not None))
 
     @property
     def speech(self) -> Speech:

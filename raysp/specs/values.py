@@ -137,6 +137,18 @@ class Env:
         return found
 
 
+@spec
+class Column:
+    """A column of the source, whose value of each row takes the place of one value for all rows."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        """Check that there is a name."""
+        if not self.name:
+            raise ValueError("name is empty; give the name of a column of the source")
+
+
 # `key` alone is an access key id, which S3 clients send in clear text; only the secret key must not be stored.
 # A secret key of AWS may contain a slash; a number followed by a slash is a port.
 _URL_PASSWORD = re.compile(r"//[^/@:]*:(?!\d*/)[^@\s]*@")
@@ -312,6 +324,7 @@ def _replace(value: object, parts: list[str], new: object, path: str) -> object:
 
 
 __all__ = [
+    "Column",
     "Env",
     "JsonValue",
     "Listed",

@@ -9,10 +9,12 @@ from typing import Any
 import transformers
 
 from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, fixed_samples, kind_of, read
+from raysp.checkpoints.languages import announced
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
-from raysp.models.checking import MAX_SAMPLE_RATE, check_tokens, labels_of, main_dtype
+from raysp.models.checking import MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
+from raysp.models.encoder.languages import check_adapter
 from raysp.models.files.weights import read_headers
 from raysp.models.summary import CheckpointSummary
 
@@ -45,6 +47,7 @@ def describe(folder: Path) -> CheckpointSummary:
     frames = _frames(kind.config, rate, fixed)
     _check(folder, kind, frames, fixed)
     config = kind.config
+    adapter = announced_adapter(folder) if kind.head is Capability.CTC else None
     hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
     heads = () if kind.head is None else (kind.head,)
     return CheckpointSummary(
@@ -53,7 +56,7 @@ def describe(folder: Path) -> CheckpointSummary:
         architecture=kind.model_class.__name__,
         num_parameters=sum(header.num_elements for header in headers.values()),
         sample_rate=rate,
-        vocab_size=_vocab_size(folder, kind),
+        vocab_size=_vocab_size(folder, kind, adapter),
         min_samples=_min_samples(kind, frames, rate),
         frame_stride=frames.stride,
         hidden_size=hidden,
@@ -73,6 +76,8 @@ def describe(folder: Path) -> CheckpointSummary:
         unused=_unused_parts(kind, headers),
         takes_padding=fixed is not None,
         padded_samples=fixed or 0,
+        language=announced(folder) if kind.head is Capability.CTC else None,
+        adapter=None if adapter is None else adapter.name,
         max_samples=fixed,
     )
 
@@ -135,13 +140,13 @@ def _min_samples(kind: Kind, frames: Frames, rate: int) -> int:
     return frames.receptive_samples + more * frames.stride
 
 
-def _vocab_size(folder: Path, kind: Kind) -> int | None:
+def _vocab_size(folder: Path, kind: Kind, adapter: Path | None) -> int | None:
     """Return the size of the vocabulary after a check of the tokenizer; None for a model without text."""
     if kind.head not in (Capability.CTC, Capability.TEXT_DECODER):
         return None
-    size = int(kind.config.vocab_size)
+    size = int(kind.config.vocab_size) if adapter is None else check_adapter(kind.config, adapter)
     if kind.head is Capability.CTC:
-        check_tokens(folder, kind.config)
+        check_tokens(folder, kind.config, size)
         return size
     ids = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT)).get_vocab().values()
     if max(ids, default=-1) >= size:

@@ -19,6 +19,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
+from raysp.models.files.weights import read_safetensors
 from raysp.models.labelling import ModelPass
 from raysp.models.summary import CheckpointSummary
 
@@ -35,7 +36,10 @@ class HuggingFaceModel:
         self.kind = kind_of(folder)
         self.extractor = extractor_of(folder)
         self.is_exact = exact
-        self.model = _load_weights(folder, self.kind, dtype).to(device).eval()
+        self.model = _load_weights(folder, self.kind, dtype)
+        if self.summary.adapter is not None:
+            _use_adapter(self.model, folder / self.summary.adapter)
+        self.model = self.model.to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self._of_thread = threading.local()
         self.encoder: Any = _encoder_of(self.kind, self.model)
@@ -103,6 +107,26 @@ class HuggingFaceModel:
                     f"{self.summary.path}: {self.summary.architecture} has {frames} frames of {samples} samples, and "
                     f"{expected} by its conv_kernel and conv_stride; raysp cannot label with it"
                 )
+
+
+def _use_adapter(model: Any, path: Path) -> None:  # noqa: ANN401 - of transformers
+    """Make the weights of a language those of a model, as `load_adapter` of Wav2Vec2ForCTC does for all classes.
+
+    Raises:
+        CheckpointError: the model has no such weights, or of other shapes.
+    """
+    tensors = read_safetensors(path)
+    places = {
+        name: value
+        for name, value in model.named_parameters()
+        if ".adapter_layer." in name or name.startswith("lm_head.")
+    }
+    fit = [name in places and tensors[name].shape[1:] == places[name].shape[1:] for name in tensors]
+    if tensors.keys() != places.keys() or not all(fit):
+        raise CheckpointError(f"{path}: weights do not match the model's adapters: use one made for this checkpoint")
+    for name, value in tensors.items():
+        places[name].data = value.to(places[name].dtype, copy=True)
+    model.lm_head.out_features = model.config.vocab_size = len(tensors["lm_head.weight"])
 
 
 def _encoder_of(kind: Kind, model: Any) -> Any:  # noqa: ANN401 - of transformers

@@ -80,7 +80,10 @@ def apply(
         slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
     labelled = slices.map_batches(
         SliceLabeller,
-        fn_constructor_args=[job, digest_of(settings.checkpoint.path, settings.checkpoint.backend)],
+        fn_constructor_args=[
+            job,
+            digest_of(settings.checkpoint.path, settings.checkpoint.backend, job.pipeline.label.language),
+        ],
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=settings.cpus_per_actor.number,

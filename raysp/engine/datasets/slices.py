@@ -117,7 +117,8 @@ class SliceLabeller:
         threads = job.settings.cpus_per_actor.number
         torch.set_num_threads(threads)
         backend = job.settings.checkpoint.backend
-        check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), digest, backend)
+        label = job.pipeline.label
+        check_digest(label.checkpoint, checkpoint_folder(job.pipeline), digest, backend, label.language)
         self.labelling = TableLabelling(job, process_decoder(), threads=threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -42,7 +42,8 @@ def load_labelling(job: Job) -> "LabellingOp":
     torch.set_num_threads(threads)
     planned = job.metadata["checkpoint_digest"]
     backend = job.settings.checkpoint.backend
-    check_digest(job.pipeline.label.checkpoint, checkpoint_folder(job.pipeline), planned, backend)
+    label = job.pipeline.label
+    check_digest(label.checkpoint, checkpoint_folder(job.pipeline), planned, backend, label.language)
     return assembly.labelling(job.pipeline, job.settings, threads=threads)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.checkpoints.hub import LANGUAGE
+from raysp.checkpoints.languages import LANGUAGE
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.files.comparison import short
@@ -81,7 +81,20 @@ def load_adapter(model: Model, lang: str, folder: Path, *, allow_pickle: bool = 
         CheckpointError: The file is missing, or its names or shapes do not match the model.
     """
     check_has_adapters(model, lang)
-    path = _adapter_path(folder, lang, allow_pickle)
+    tensors = read_adapter(model, _adapter_path(folder, lang, allow_pickle))
+    _resize_head(model, tensors)
+    places = adapter_weights(model)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            places[name].copy_(tensor)
+
+
+def read_adapter(model: Model, path: Path) -> dict[str, Tensor]:
+    """Read a language's weights.
+
+    Raises:
+        CheckpointError: Their names or shapes do not match the model.
+    """
     tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     expected = adapter_weights(model)
     unexpected, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
@@ -97,11 +110,20 @@ def load_adapter(model: Model, lang: str, folder: Path, *, allow_pickle: bool = 
                 f"{path}: {name} is {tuple(tensor.shape)!r}, expected {tuple(shape)!r}: "
                 "use an adapter made for this checkpoint"
             )
-    _resize_head(model, tensors)
-    places = adapter_weights(model)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            places[name].copy_(tensor)
+    _check_head(tensors)
+    return tensors
+
+
+def exchange_adapter(model: Model, tensors: dict[str, Tensor]) -> None:
+    """Make a language's weights, of the model's device and data type, those of its adapter layers and its head.
+
+    Nothing is copied: the model has these tensors then.
+    """
+    for name, parameter in adapter_weights(model).items():
+        parameter.data = tensors[name]
+    head: nn.Linear = model.get_submodule("lm_head")  # type: ignore[assignment]
+    any_config: Any = model.config
+    any_config.vocab_size = head.out_features = len(head.weight)
 
 
 def save_adapter(model: Model, lang: str, folder: Path) -> None:
@@ -134,13 +156,14 @@ def _resize_head(model: Model, tensors: dict[str, Tensor]) -> None:
     if not isinstance(head, nn.Linear):
         return
     vocab_size = len(tensors["lm_head.weight"])
-    if len(tensors["lm_head.bias"]) != vocab_size:
-        raise CheckpointError(
-            f"lm_head.bias of the adapter has {len(tensors['lm_head.bias'])} values, expected {vocab_size}"
-        )
     if vocab_size != head.out_features:
         like = head.weight
         model.lm_head = nn.Linear(head.in_features, vocab_size, device=like.device, dtype=like.dtype)
         model.lm_head.requires_grad_(like.requires_grad)
     any_config: Any = config
     any_config.vocab_size = vocab_size
+
+
+def _check_head(tensors: dict[str, Tensor]) -> None:
+    if "lm_head.weight" in tensors and len(tensors["lm_head.bias"]) != (size := len(tensors["lm_head.weight"])):
+        raise CheckpointError(f"lm_head.bias of the adapter has {len(tensors['lm_head.bias'])} values, expected {size}")

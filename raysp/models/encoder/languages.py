@@ -6,38 +6,67 @@
 
 import logging
 from collections.abc import Collection
+from enum import Enum, auto
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from raysp.checkpoints.hub import with_file
+from raysp.checkpoints.languages import adapter_files, adapter_name
 from raysp.errors import CheckpointError
+from raysp.models.files.comparison import short
+from raysp.models.files.configuration import Config
 from raysp.models.files.weights import read_header, read_safetensors, read_some
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
 logger = logging.getLogger(__name__)
 
+HEAD = "lm_head.weight"
 RELATIVE, ABSOLUTE = 1e-2, 1e-3
 """Tolerances between weights that were saved in different data types."""
 
 
-def check_tokenizer_language(folder: Path, languages: Collection[str], language: str) -> None:
-    """Check that the weights of a checkpoint are those of the language of its tokenizer; see `check_language`."""
-    is_known = check_language(folder, language, "tokenizer_config.json has target_lang")
-    if not is_known and len(languages) > 1:
+class Found(Enum):
+    """What the files of a checkpoint say about the language of its weights."""
+
+    CONFIRMED = auto()
+    """The file of the language has the same values."""
+    REPLACED = auto()
+    """The file of the language has other values, which are those of no other language: they are used."""
+    UNCONFIRMED = auto()
+    """The language has no file, and the weights are those of no other one."""
+
+
+def tokenizer_adapter(folder: Path, languages: Collection[str], language: str) -> Path | None:
+    """Return the adapter that takes the place of the weights of a checkpoint in the language of its tokenizer.
+
+    Returns:
+        The file; None if the weights have its values, or if there is none.
+
+    Raises:
+        CheckpointError: the weights are those of another language; see `compare_language`.
+    """
+    path = folder / adapter_name(language)
+    found = compare_language(folder, language, "tokenizer_config.json has target_lang")
+    if found is Found.REPLACED:
+        logger.info("%s: adapter layers and head are those of %s, which differ from the weights", folder, path.name)
+        return path
+    if found is Found.UNCONFIRMED and len(languages) > 1:
         pickle = folder / f"adapter.{language}.bin"
-        found = f"{pickle.name} is a pickle, which is not read" if pickle.is_file() else "there is no such file"
+        why = f"{pickle.name} is a pickle, which is not read" if pickle.is_file() else "there is no such file"
         logger.warning(
             "%s: tokenizer_config.json has target_lang %r, one of %d languages of vocab.json, and nothing confirms "
-            "that the weights are of this language: they are compared with adapter.%s.safetensors, and %s",
-            *(folder, language, len(languages), language, found),
+            "that the weights are of this language: they are compared with %s, and %s",
+            *(folder, language, len(languages), path.name, why),
         )
+    return None
 
 
-def check_language(folder: Path, language: str, source: str) -> bool:
-    """Check that the adapter layers and the head of a checkpoint are those of a language.
+def compare_language(folder: Path, language: str, source: str) -> Found:
+    """Compare the adapter layers and the head of a checkpoint with the files of languages.
 
-    They are compared with the file of this language; without one, with those of other languages. Return whether the
-    file of this language confirms it.
+    The file of the language is used where it has other values, as by `from_pretrained(..., target_lang=...)`.
 
     Args:
         folder: the checkpoint.
@@ -45,29 +74,72 @@ def check_language(folder: Path, language: str, source: str) -> bool:
         source: where it is set, for messages: such as "tokenizer_config.json has target_lang".
 
     Raises:
-        CheckpointError: they are those of another language, or differ from the file of this one.
+        CheckpointError: they are those of another language.
     """
-    files = {path.name.split(".")[1]: path for path in sorted(folder.glob("adapter.*.safetensors"))}
+    files = adapter_files(folder)
     own = files.pop(language, None)
     if own is not None and _holds(folder, own):
-        return True
+        return Found.CONFIRMED
     other = next((name for name, path in files.items() if _holds(folder, path)), None)
-    if own is None and other is None:
-        return False
-    differs = "" if own is None else f" differ from {own.name}"
-    equals = "" if other is None else f"{' and' if differs else ''} equal those of {files[other].name}"
-    remedies = [] if other is None else [f"set it to {other!r}"]
-    if own is not None:
-        remedies.append(
-            f"write the weights of {language!r} into the checkpoint (AutoModelForCTC.from_pretrained(folder, "
-            f"target_lang={language!r}).save_pretrained(folder))"
-        )
-    else:
-        remedies.append(f"add adapter.{language}.safetensors and write its weights into the checkpoint")
-    raise CheckpointError(
-        f"{folder}: {source} {language!r}, but adapter layers and head of the weights{differs}{equals}: "
-        f"{', or '.join(remedies)}"
+    if other is None:
+        return Found.UNCONFIRMED if own is None else Found.REPLACED
+    differs = "" if own is None else f" differ from {own.name} and"
+    remedy = (
+        f"add {adapter_name(language)} and write its weights into the checkpoint"
+        if own is None
+        else f"write the weights of {language!r} into the checkpoint (AutoModelForCTC.from_pretrained(folder, "
+        f"target_lang={language!r}).save_pretrained(folder))"
     )
+    raise CheckpointError(
+        f"{folder}: {source} {language!r}, but adapter layers and head of the weights{differs} equal those of "
+        f"{files[other].name}: set it to {other!r}, or {remedy}"
+    )
+
+
+def adapter_of(folder: Path, language: str, *, is_own: bool) -> Path | None:
+    """Return the file of a language, fetched first if the checkpoint is of the hub.
+
+    Args:
+        folder: the checkpoint.
+        language: the language.
+        is_own: whether it is the announced one, whose weights the checkpoint holds if there is no file.
+
+    Raises:
+        CheckpointError: there is no such file.
+        StoreError: it cannot be fetched.
+    """
+    path = with_file(folder, adapter_name(language))
+    if path is None and not is_own:
+        found = f"; it has the files of {short(adapter_files(folder))}"
+        raise CheckpointError(
+            f"{folder}: {adapter_name(language)} not found, expected the adapter layers and the head of this language"
+            f"{found}: complete the checkpoint"
+        )
+    return path
+
+
+def check_adapter(config: Config, path: Path) -> int:
+    """Return the number of tokens of the head in the file of a language; no weights are read.
+
+    Raises:
+        CheckpointError: the model has no adapter layers, or the file has no head.
+    """
+    if getattr(config, "adapter_attn_dim", None) is None:
+        raise CheckpointError(
+            f"{path.parent}: {path.name} is for a model with adapter layers, and config.json has no adapter_attn_dim: "
+            "use the config.json that was saved with this model"
+        )
+    head = next((header.shape for header in read_header(path) if header.name == HEAD), ())
+    if len(head) != 2:
+        raise CheckpointError(
+            f"{path}: {HEAD} has the shape {head!r}, expected (tokens, width): copy the file again from its source"
+        )
+    return int(head[0])
+
+
+def language_tokenizer(folder: Path, language: str) -> Wav2Vec2CTCTokenizer:
+    """Return the tokenizer of a checkpoint with the vocabulary of a language."""
+    return Wav2Vec2CTCTokenizer.from_pretrained(folder, target_lang=language)
 
 
 def _holds(folder: Path, adapter: Path) -> bool:

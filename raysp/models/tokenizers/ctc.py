@@ -13,6 +13,7 @@ import numpy.typing as npt
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of, truncates
+from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers.padding import PaddingTokenizer
 from raysp.models.tokenizers.written import Letters, Written
@@ -100,10 +101,14 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     def _use_vocabulary(self, target_lang: str | None) -> None:
         if target_lang is not None:
             if not self.is_multilingual or target_lang not in self.vocab:
-                known = ", ".join(sorted(self.vocab)) if self.is_multilingual else "none (the vocabulary is not nested)"
+                known = short(sorted(self.vocab)) if self.is_multilingual else "none (the vocabulary is not nested)"
                 raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {known}")
             self.target_lang = target_lang
-            self._added = {i: token for i, token in self._added.items() if i not in self.vocab[target_lang].values()}
+            self._added = {
+                index: token
+                for index, token in self._added.items()
+                if index not in self.vocab[target_lang].values() and not self._is_of_a_language(token, index)
+            }
         self.encoder: dict[str, int] = self.vocab if target_lang is None else self.vocab[target_lang]
         if self.is_multilingual and target_lang is None:
             self.encoder = {}  # nothing can be encoded before a language is chosen
@@ -121,6 +126,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)
         self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
+
+    def _is_of_a_language(self, token: AddedToken, index: int) -> bool:
+        """Return whether a token was added since the vocabulary of a language has it."""
+        return any(vocabulary.get(token.content) == index for vocabulary in self.vocab.values())
 
     def _distinct_ids(self) -> range:
         """Return the longest range of ids from 0 with distinct tokens."""

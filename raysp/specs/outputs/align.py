@@ -3,12 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import Output, OutputName, ctc_tokenizer, spans_of
-from raysp.specs.values import JsonValue, Url, spec
+from raysp.specs.outputs.output import (
+    Output,
+    OutputName,
+    by_row,
+    check_languages_column,
+    ctc_tokenizer,
+    spans_of,
+    speak,
+    spoken,
+)
+from raysp.specs.values import Column, JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
     from raysp.ops.aligning import Aligning, FramesOf
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.languages.by_row import ByLanguage
+
+Named = Annotated[str, Field(min_length=1)]
 
 
 @spec
@@ -44,6 +56,8 @@ class Align(Output):
         wildcard: allow other speech before, between and behind the words, for texts that are a part of what is said.
         checkpoint: a CTC checkpoint whose frames are used, where the step's has no CTC head or another one is better:
             named as that of the step, of the same sample rate, and held by the same actors.
+        language: language of a CTC checkpoint with adapters, or the column of the source with that of each row; see
+            `Transcript`. None: that of the step's other outputs, or of the other checkpoint's tokenizer.
     """
 
     text: Annotated[str, Field(min_length=1)] | None = None
@@ -54,6 +68,7 @@ class Align(Output):
     chars: bool = False
     wildcard: bool = False
     checkpoint: Url | None = None
+    language: Named | Column | None = None
 
     def __post_init__(self) -> None:
         """Check that there is one text.
@@ -73,9 +88,9 @@ class Align(Output):
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: `of` and `checkpoint` only if they are set."""
+        """Return what can change a label: `of`, `checkpoint` and `language` only if they are set."""
         fields = super().label_fields(digests)
-        unset = {name for name in ("of", "checkpoint") if getattr(self, name) is None}
+        unset = {name for name in ("of", "checkpoint", "language") if getattr(self, name) is None}
         return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
 
     @property
@@ -91,8 +106,9 @@ class Align(Output):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The column of the texts, unless the step writes them."""
-        return () if self.text is None else (self.text,)
+        """The column of the texts, unless the step writes them, and that of the languages of rows."""
+        languages = (self.language.name,) if isinstance(self.language, Column) else ()
+        return languages if self.text is None else (self.text, *languages)
 
     @property
     def needs(self) -> "tuple[Capability, ...]":
@@ -111,7 +127,7 @@ class Align(Output):
         from raysp.models.base.capabilities import Capability
 
         if (other := self._other()) is None:
-            _check_letters(checkpoint)
+            self._check_letters(checkpoint)
             return
         if Capability.CTC not in other.gives:
             raise CheckpointError(
@@ -122,7 +138,25 @@ class Align(Output):
                 f"{other.path}: the checkpoint of Align takes {other.sample_rate} Hz, and that of the step "
                 f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
             )
-        _check_letters(other)
+        self._check_letters(other)
+
+    def _check_letters(self, checkpoint: "CheckpointSummary") -> None:
+        """Check the language, and that the CTC head is not one over pieces of words.
+
+        Raises:
+            CheckpointError: it is, or the checkpoint has not this language.
+        """
+        from raysp.errors import CheckpointError
+        from raysp.models.base.capabilities import Capability
+
+        if Capability.CTC not in checkpoint.gives:
+            return
+        _, tokenizer = spoken(checkpoint, self.language)
+        if tokenizer is not None and tokenizer.begins_words:
+            raise CheckpointError(
+                f"{checkpoint.path}: Align spells texts by letters, and this vocabulary has pieces of words: set "
+                "checkpoint=... to a CTC checkpoint of letters"
+            )
 
     def _other(self) -> "CheckpointSummary | None":
         """Return the description of the other checkpoint, a local folder by now; None: the step's is used."""
@@ -138,6 +172,7 @@ class Align(Output):
         """
         from raysp.specs.column_types import holds_strings
 
+        check_languages_column(self.language, schema)
         if self.text is None:
             return
         if not holds_strings(found := schema.field(self.text).type):
@@ -157,36 +192,57 @@ class Align(Output):
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns; it loads the other checkpoint, if there is one."""
-        if self.checkpoint is None:
+        if self.checkpoint is None and self.language is None:
             return self._aligning(loaded.summary, ctc_tokenizer(loaded))
+        if self.checkpoint is None:
+            speak(loaded, self.language)
+            return self._spoken_op(loaded.summary, loaded=loaded)
         from raysp.models.loading import LoadedCheckpoint, load_checkpoint
         from raysp.ops.aligning import FramesOf
 
         padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
         other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
-        frames = FramesOf(other, loaded.summary.frame_stride)
-        return self._aligning(other.summary, other.text_tokenizer, frames)
+        speak(other, self.language)
+        return self._spoken_op(other.summary, FramesOf(other, loaded.summary.frame_stride), other)
+
+    def _spoken_op(
+        self,
+        checkpoint: "CheckpointSummary",
+        frames: "FramesOf | None" = None,
+        loaded: "LabellingModel | None" = None,
+    ) -> "Aligning | ByLanguage":
+        """Return the op of the language, or of the language of each row, which a loaded model switches between."""
+
+        def of(language: str | None) -> "Aligning":
+            summary, tokenizer = spoken(checkpoint, language)
+            return self._aligning(summary, cast("CTCTokenizer", tokenizer), frames)
+
+        if not isinstance(self.language, Column):
+            return of(self.language)
+        schema = self.schema(checkpoint)
+        empty = tuple(None for _ in schema)
+        return by_row(self.language, self.name, (schema, self._staged()), checkpoint, of, empty, loaded)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
-        from raysp.models.features.processors import read_ctc_tokenizer
+        return self._spoken_op(self._other() or checkpoint)
 
-        used = self._other() or checkpoint
-        return self._aligning(used, read_ctc_tokenizer(used.path))
-
-    def _aligning(
-        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", frames: "FramesOf | None" = None
-    ) -> "Aligning":
+    def _staged(self) -> "pa.Schema":
         import pyarrow as pa
-
-        from raysp.ops.aligning import Aligning, own_frames
 
         staged: dict[str, pa.DataType] = {"frames": pa.list_(pa.float32())}
         if self.checkpoint is not None:
             staged |= {"first": pa.int64(), "start": pa.float64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()])
+
+    def _aligning(
+        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", frames: "FramesOf | None" = None
+    ) -> "Aligning":
+        from raysp.ops.aligning import Aligning, own_frames
+
         return Aligning(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
+            self._staged(),
             tokenizer,
             column=self.text or f"{self.of}_text",
             is_result=self.text is None,
@@ -194,17 +250,4 @@ class Align(Output):
             frame_seconds=checkpoint.frame_seconds,
             wildcard=self.wildcard,
             frames=frames or own_frames,
-        )
-
-
-def _check_letters(checkpoint: "CheckpointSummary") -> None:
-    """Raise CheckpointError for a CTC head over pieces of words."""
-    from raysp.errors import CheckpointError
-    from raysp.models.base.capabilities import Capability
-    from raysp.models.features.processors import read_ctc_tokenizer
-
-    if Capability.CTC in checkpoint.gives and read_ctc_tokenizer(checkpoint.path).begins_words:
-        raise CheckpointError(
-            f"{checkpoint.path}: Align spells texts by letters, and this vocabulary has pieces of words: set "
-            "checkpoint=... to a CTC checkpoint of letters"
         )

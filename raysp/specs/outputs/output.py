@@ -1,23 +1,24 @@
 """What all outputs of a `Label` step share."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import AfterValidator
 
-from raysp.specs.values import JsonValue, Listed, to_json
+from raysp.specs.values import Column, JsonValue, Listed, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.labelling import LabellingModel
+    from raysp.models.labelling import LabellingModel, SpeakingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.languages.by_row import ByLanguage, LanguageOp
 
 
 Scalar = bool | int | float | str
@@ -136,3 +137,78 @@ def ctc_tokenizer(loaded: "LabellingModel") -> "CTCTokenizer":
     from raysp.models.loading import LoadedCheckpoint
 
     return loaded.text_tokenizer if isinstance(loaded, LoadedCheckpoint) else read_ctc_tokenizer(loaded.summary.path)
+
+
+def spoken(
+    checkpoint: "CheckpointSummary", language: str | Column | None
+) -> "tuple[CheckpointSummary, CTCTokenizer | None]":
+    """Return the description of a CTC checkpoint in a language, and its tokenizer; None for a language by row.
+
+    Raises:
+        PlanError: the checkpoint does not have the language.
+        CheckpointError: it cannot be used with languages, or its files do not fit.
+        StoreError: the file of the language cannot be fetched.
+    """
+    from raysp.models.features.processors import read_ctc_tokenizer
+
+    if language is None:
+        return checkpoint, read_ctc_tokenizer(checkpoint.path)
+    from raysp.models.checking import check_language, check_languages
+    from raysp.models.encoder.languages import language_tokenizer
+
+    if isinstance(language, Column):
+        check_languages(checkpoint)
+        return checkpoint, None
+    return check_language(checkpoint, language), language_tokenizer(checkpoint.path, language)
+
+
+def speak(loaded: "LabellingModel", language: str | Column | None) -> None:
+    """Make a model use a language; one by row is chosen with each batch."""
+    if isinstance(language, str):
+        cast("SpeakingModel", loaded).use_language(language)
+
+
+def by_row(
+    language: Column,
+    name: str,
+    schemas: "tuple[pa.Schema, pa.Schema]",
+    checkpoint: "CheckpointSummary",
+    make: "Callable[[str], LanguageOp]",
+    empty: tuple[object, ...],
+    loaded: "LabellingModel | None",
+) -> "ByLanguage":
+    """Return the op of an output whose language is that of each row.
+
+    Args:
+        language: column of the languages.
+        name: prefix of the columns of the output.
+        schemas: columns of the output, and staged ones.
+        checkpoint: description of the checkpoint.
+        make: returns the op of a language.
+        empty: values of a recording shorter than one frame.
+        loaded: the model, which switches between languages; None: none runs here.
+    """
+    from raysp.checkpoints.languages import languages_of
+    from raysp.ops.languages.by_row import ByLanguage
+
+    return ByLanguage(
+        *schemas,
+        name=name,
+        column=language.name,
+        languages=languages_of(checkpoint.path),
+        make=make,
+        empty=empty,
+        switch=None if loaded is None else cast("SpeakingModel", loaded).use_language,
+    )
+
+
+def check_languages_column(language: str | Column | None, schema: "pa.Schema") -> None:
+    """Check that the column of the languages of rows holds strings.
+
+    Raises:
+        ValueError: it does not.
+    """
+    from raysp.specs.column_types import holds_strings
+
+    if isinstance(language, Column) and not holds_strings(found := schema.field(language.name).type):
+        raise ValueError(f"column {language.name!r} holds {found}, expected strings: the languages of the rows")

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import GenerateValue, Output, OutputName, ctc_tokenizer, spans_of
-from raysp.specs.values import JsonValue, Url, spec
+from raysp.specs.outputs.output import (
+    GenerateValue,
+    Output,
+    OutputName,
+    by_row,
+    check_languages_column,
+    ctc_tokenizer,
+    spans_of,
+    speak,
+    spoken,
+)
+from raysp.specs.values import Column, JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.languages.by_row import ByLanguage
     from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.writing import Prompt, Writing
@@ -37,9 +48,12 @@ class Transcript(Output):
         name: prefix of the columns' names.
         generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with
             `do_sample` the samples depend only on `seed` and on the place of the row.
-        language: for checkpoints with a text decoder: language in which texts are written, by its token in the
-            vocabulary, such as "de" for `de_DE` or `<|de|>`; None: as the checkpoint does. Texts begin with the token.
-        task: the same for a task, such as "translate"; its token follows that of the language.
+        language: None: as the checkpoint does. For checkpoints with a text decoder: language in which texts are
+            written, by its token in the vocabulary, such as "de" for `de_DE` or `<|de|>`; texts begin with the token.
+            For CTC checkpoints with adapters of languages, such as MMS: language whose adapter, head and vocabulary are
+            used, such as "deu"; or `raysp.Column("lang")`, the column of the source with the language of each row. All
+            outputs of a step have one language, since they share the forward pass.
+        task: for checkpoints with a text decoder: a task, such as "translate"; its token follows that of the language.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
@@ -56,7 +70,7 @@ class Transcript(Output):
     words: bool = False
     chars: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
-    language: Named | None = None
+    language: Named | Column | None = None
     task: Named | None = None
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
     nbest: Annotated[int, Field(ge=1)] = 1
@@ -83,6 +97,11 @@ class Transcript(Output):
     @property
     def _is_prompted(self) -> bool:
         return self.language is not None or self.task is not None
+
+    @property
+    def _of_decoder(self) -> str | None:
+        """Language of a text decoder, which is one for all rows."""
+        return None if isinstance(self.language, Column) else self.language
 
     def _sets(self, name: str) -> bool:
         return getattr(self, name) not in (1, None, {})
@@ -116,6 +135,19 @@ class Transcript(Output):
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The column of the languages, if they are those of the rows."""
+        return (self.language.name,) if isinstance(self.language, Column) else ()
+
+    def check_reads(self, schema: "pa.Schema") -> None:
+        """Check that the column holds strings.
+
+        Raises:
+            ValueError: it does not.
+        """
+        check_languages_column(self.language, schema)
+
+    @property
     def text_column(self) -> str:
         """Column with the transcript."""
         return f"{self.name}_text"
@@ -147,6 +179,7 @@ class Transcript(Output):
             CheckpointError: the checkpoint does not support a setting.
         """
         from raysp.errors import CheckpointError
+        from raysp.models.base.capabilities import Capability
 
         if checkpoint.writes_text and (self.words or self.chars):
             raise CheckpointError(
@@ -160,13 +193,14 @@ class Transcript(Output):
                 f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
                 f"{checkpoint.architecture} has none"
             )
-        if self._is_prompted and not checkpoint.writes_text:
+        if self.task is not None and not checkpoint.writes_text:
             raise CheckpointError(
-                f"{checkpoint.path}: language and task are for checkpoints with a text decoder; "
-                f"{checkpoint.architecture} has none"
+                f"{checkpoint.path}: task is for checkpoints with a text decoder; {checkpoint.architecture} has none"
             )
         if checkpoint.writes_text:
             self._check_writing(checkpoint)
+        elif Capability.CTC in checkpoint.gives:
+            spoken(checkpoint, self.language)
 
     def _check_writing(self, checkpoint: "CheckpointSummary") -> None:
         """Check `generate`, language and task against a checkpoint with a text decoder."""
@@ -175,6 +209,12 @@ class Transcript(Output):
         from raysp.models.summary import OWN
         from raysp.ops.writing import ONE_TEXT
 
+        if isinstance(self.language, Column):
+            raise CheckpointError(
+                f"{checkpoint.path}: a language by row is for CTC checkpoints with adapters; {checkpoint.architecture} "
+                "writes text by a decoder: run a pipeline for each language, with "
+                f"Keep(where=[({self.language.name!r}, '==', ...)]) and Transcript(language=...)"
+            )
         for option, value in ONE_TEXT.items():
             if self.generate.get(option, value) != value:
                 raise CheckpointError(
@@ -182,7 +222,7 @@ class Transcript(Output):
                 )
         if checkpoint.backend != OWN:
             backend = cast("WritingBackend", choice_of(checkpoint).open())
-            backend.check_writing(checkpoint, self.generate, language=self.language, task=self.task)
+            backend.check_writing(checkpoint, self.generate, language=self._of_decoder, task=self.task)
             return
         from raysp.models.checking import check_generation
         from raysp.ops.writing import SEED, Prompt
@@ -204,7 +244,7 @@ class Transcript(Output):
 
         try:
             tokenizer = cast("TextTokenizer", read_tokenizer(checkpoint.path))
-            return Prompt.of(tokenizer, start_token(checkpoint.path), language=self.language, task=self.task)
+            return Prompt.of(tokenizer, start_token(checkpoint.path), language=self._of_decoder, task=self.task)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
 
@@ -218,10 +258,14 @@ class Transcript(Output):
                 f"by a decoder: use generate={{'num_beams': {self.beams}}}"
             )
         if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
-            from raysp.models.features.processors import read_ctc_tokenizer
             from raysp.ops.searching import check_settings
 
-            tokenizer = read_ctc_tokenizer(checkpoint.path)
+            checkpoint, tokenizer = spoken(checkpoint, self.language)
+            if tokenizer is None:
+                raise CheckpointError(
+                    f"{checkpoint.path}: lm and hot_words are of one language, and {self.language!r} is that of each "
+                    "row: leave them out, or run a pipeline for each language; beams alone work"
+                )
             if tokenizer.begins_words:
                 raise CheckpointError(
                     f"{checkpoint.path}: lm and hot_words need a vocabulary of characters, and this one has pieces of "
@@ -233,7 +277,25 @@ class Transcript(Output):
         """Return the op that computes the columns."""
         if loaded.summary.writes_text:
             return self._writing(loaded)
-        return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device))
+        if self.language is None:
+            return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device))
+        speak(loaded, self.language)
+        return self._spoken_op(loaded.summary, str(loaded.device), loaded)
+
+    def _spoken_op(
+        self, checkpoint: "CheckpointSummary", device: str = "cpu", loaded: "LabellingModel | None" = None
+    ) -> "Transcribing | Searching | ByLanguage":
+        """Return the op of the language, or of the language of each row, which a loaded model switches between."""
+
+        def of(language: str | None) -> "Transcribing | Searching":
+            summary, tokenizer = spoken(checkpoint, language)
+            return self._transcribing(summary, cast("CTCTokenizer", tokenizer), device)
+
+        if not isinstance(self.language, Column):
+            return of(self.language)
+        schema = self.schema(checkpoint)
+        empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
+        return by_row(self.language, self.name, (schema, self._staged()), checkpoint, of, empty, loaded)
 
     def _writing(self, loaded: "LabellingModel") -> "Writing":
         from raysp.models.loading import LoadedCheckpoint
@@ -241,7 +303,7 @@ class Transcript(Output):
 
         schema, parts = self.schema(loaded.summary), self._parts()
         if not isinstance(loaded, LoadedCheckpoint):
-            write = cast("WritingModel", loaded).writer(self.generate, language=self.language, task=self.task)
+            write = cast("WritingModel", loaded).writer(self.generate, language=self._of_decoder, task=self.task)
             return Writing(schema, parts, write=write)
         prompt = self._prompt(loaded.summary) if self._is_prompted else None
         return Writing(schema, parts, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
@@ -258,21 +320,22 @@ class Transcript(Output):
             from raysp.ops.writing import Writing
 
             return Writing(self.schema(checkpoint), self._parts())
-        from raysp.models.features.processors import read_ctc_tokenizer
+        return self._spoken_op(checkpoint)
 
-        return self._transcribing(checkpoint, read_ctc_tokenizer(checkpoint.path))
+    def _staged(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()])
 
     def _transcribing(
         self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", device: str = "cpu"
     ) -> "Transcribing | Searching":
-        import pyarrow as pa
-
         from raysp.ops.transcribing import Transcribing
 
-        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
         greedy = Transcribing(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()]),
+            self._staged(),
             tokenizer,
             frame_seconds=checkpoint.frame_seconds,
             words=self.words,

@@ -14,7 +14,7 @@ from raysp.models.encoder.adapters import (
     init_adapter_layers,
 )
 from raysp.models.encoder.encoder_heads import ForCTC
-from raysp.models.encoder.languages import check_language
+from raysp.models.encoder.languages import Found, compare_language
 from raysp.models.files.unweighted import without_weights
 from raysp.training.characters import tokenizer_of
 
@@ -43,7 +43,8 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
         local_folder(checkpoint, files)
     if not tokenizer.is_multilingual or tokenizer.target_lang == language:
         if (folder / files[0]).is_file():
-            check_language(folder, language, "objective.adapter is")
+            is_replaced = compare_language(folder, language, "objective.adapter is") is Found.REPLACED
+            return {**options, "target_lang": language} if is_replaced else options
         return options  # the weights are those of the language
     if not (folder / files[0]).is_file():
         raise CheckpointError(

@@ -6,8 +6,10 @@ import logging
 import pytest
 import safetensors.torch
 import torch
+import transformers
 
 import raysp
+from raysp.backends.hugging_face.backend import HuggingFaceModels
 from raysp.backends.hugging_face.describing import describe
 from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -80,14 +82,37 @@ def test_weights_of_another_language_are_refused_by_its_file_alone(checkpoint):
 
 
 @pytest.mark.parametrize("part", ["lm_head.bias", "lm_head.weight", "adapter_layer.linear_2.weight"])
-def test_weights_of_which_a_part_differs_are_refused(checkpoint, part):
+def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(checkpoint, part):
     path = checkpoint / "adapter.eng.safetensors"
     weights = safetensors.torch.load_file(path)
     name = next(name for name in weights if name.endswith(part))
     weights[name][-1] += 1
     safetensors.torch.save_file(weights, path)
-    with pytest.raises(CheckpointError, match=r"'eng', but .* differ from adapter.eng.safetensors: write the weights"):
-        check_checkpoint(checkpoint)
+    assert check_checkpoint(checkpoint).adapter == "adapter.eng.safetensors"
+    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang="eng")
+    waves = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    for loaded in (
+        load_checkpoint(checkpoint),
+        HuggingFaceModels().load(checkpoint, dtype="float32", device="cpu", exact=True),
+    ):
+        assert torch.equal(loaded.model.get_parameter(name), weights[name])
+        with torch.inference_mode():
+            torch.testing.assert_close(loaded.model(waves).logits, theirs(waves).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_that_wins_may_have_a_head_of_another_size(checkpoint):
+    model_of(2, vocab_size=9).save_adapter(checkpoint, "eng")
+    (checkpoint / "adapter.fra.safetensors").unlink()
+    (checkpoint / "vocab.json").write_text(
+        json.dumps({"eng": {letter: number for letter, number in VOCABULARY.items() if number < 9}})
+    )
+    assert check_checkpoint(checkpoint).vocab_size == load_checkpoint(checkpoint).model.lm_head.out_features == 9
+    assert describe(checkpoint).vocab_size == 9
+
+
+def test_weights_that_are_their_language_need_no_adapter(checkpoint):
+    found = check_checkpoint(checkpoint)
+    assert (found.language, found.adapter) == ("eng", None)
 
 
 def test_a_language_of_another_size_is_refused_by_its_name(checkpoint):

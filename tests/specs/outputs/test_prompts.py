@@ -114,7 +114,9 @@ def test_a_plain_word_is_no_language_but_its_token_is(writer):
 
 
 def test_ctc_checkpoints_and_options_that_say_the_same_are_refused():
-    with pytest.raises(CheckpointError, match="language and task are for checkpoints with a text decoder"):
+    with pytest.raises(
+        CheckpointError, match="language is for checkpoints with a text decoder, or with adapters of languages such as"
+    ):
         raysp.Transcript(language="de").check(check_checkpoint(CHECKPOINT))
     with pytest.raises(SpecError, match="forced_bos_token_id, which language and task choose"):
         raysp.Transcript(language="de", generate={"forced_bos_token_id": 4})

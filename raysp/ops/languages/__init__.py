@@ -1,0 +1,1 @@
+"""Labels of rows of several languages by one checkpoint."""

@@ -1,0 +1,194 @@
+"""Labels in a language, and in the language of each row, of a checkpoint with the layout of MMS."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+import transformers
+
+import raysp
+from raysp.columns import ERROR, OK
+from raysp.errors import CheckpointError, PlanError, SpecError
+from raysp.models.encoder import switching
+from raysp.ops.blocks import cut_blocks
+from tests.models.encoder.many_languages import lay_out
+
+TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
+LANG = raysp.Column("lang")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return lay_out(tmp_path_factory.mktemp("mms"), TWENTY)
+
+
+def recording(seed: int, num_samples: int) -> bytes:
+    wave = 0.1 * np.random.default_rng(seed).standard_normal(num_samples)
+    with io.BytesIO() as file:
+        soundfile.write(file, wave, 16000, format="WAV")
+        return file.getvalue()
+
+
+def rows_of(languages, *, seconds=None, **columns) -> pa.Table:
+    given = seconds or [0.3 + 0.07 * (place % 11) for place in range(len(languages))]
+    audio = [{"bytes": recording(place, round(16000 * one)), "path": None} for place, one in enumerate(given)]
+    ids = [str(place) for place in range(len(languages))]
+    lang = pa.array(languages, pa.string())
+    return pa.table({"id": ids, "audio": audio, "lang": lang, **{k: pa.array(v) for k, v in columns.items()}})
+
+
+def labelled(checkpoint, rows, *outputs, **fields):
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs, **fields)]
+    return raysp.Labeller(steps)(rows).to_pylist()
+
+
+def without_place(row):
+    return {name: value for name, value in row.items() if name not in ("row", "id")}
+
+
+def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint):
+    languages = [TWENTY[7 * place % 20] for place in range(60)]
+    rows = rows_of(languages, text=["a"] * 60)
+
+    def outputs(language):
+        return (
+            raysp.Transcript(language=language, words=True, chars=True),
+            raysp.Transcript("searched", language=language, beams=4, nbest=2, words=True),
+            raysp.Align("text", chars=True),
+            raysp.Embedding(),
+        )
+
+    mixed = labelled(checkpoint, rows, *outputs(LANG))
+    assert {row["status"] for row in mixed} == {OK}
+    assert len({row["pred_text"] for row in mixed}) == 60
+    for language in TWENTY:
+        places = [place for place, one in enumerate(languages) if one == language]
+        for place in places:
+            [alone] = labelled(checkpoint, rows.slice(place, 1), *outputs(language))
+            assert without_place(alone) == without_place(mixed[place])
+
+
+def test_texts_are_those_of_the_original_with_the_adapter_of_the_language(checkpoint):
+    rows = rows_of(["eun", "aom"])
+    for language, row in zip(["eun", "aom"], labelled(checkpoint, rows, raysp.Transcript(language=LANG)), strict=True):
+        model = transformers.Wav2Vec2ForCTC.from_pretrained(checkpoint)
+        processor = transformers.Wav2Vec2Processor.from_pretrained(checkpoint)
+        processor.tokenizer.set_target_lang(language)
+        model.load_adapter(language)
+        place = ["eun", "aom"].index(language)
+        wave, rate = soundfile.read(io.BytesIO(rows.column("audio")[place].as_py()["bytes"]), dtype="float32")
+        with torch.inference_mode():
+            logits = model(**processor(wave, sampling_rate=rate, return_tensors="pt")).logits
+        assert processor.batch_decode(logits.argmax(-1)) == [row["pred_text"]]
+        assert row["pred_text"]
+
+
+def test_a_row_of_several_windows_is_joined_in_its_language(checkpoint):
+    rows = rows_of(["ton", "aom", "ton"], seconds=[5.0, 4.0, 1.0], text=["t", "a", "t"])
+    windows = {"window_seconds": 2, "overlap_seconds": 0.5}
+
+    def outputs(language):
+        search = raysp.Transcript("searched", language=language, beams=4)
+        return raysp.Transcript(language=language, words=True), search, raysp.Align("text", words=True)
+
+    mixed = labelled(checkpoint, rows, *outputs(LANG), **windows)
+    for place, language in enumerate(["ton", "aom", "ton"]):
+        [alone] = labelled(checkpoint, rows.slice(place, 1), *outputs(language), **windows)
+        assert without_place(alone) == without_place(mixed[place])
+
+
+def test_a_row_without_a_known_language_is_an_error_row_with_the_way_out(checkpoint):
+    found = labelled(checkpoint, rows_of(["aom", None, "xyz", "ao", ""]), raysp.Transcript(language=LANG))
+    assert [row["status"] for row in found] == [OK, ERROR, ERROR, ERROR, ERROR]
+    assert [row["error_type"] for row in found[1:]] == ["unknown_language"] * 4
+    assert [row["pred_text"] for row in found[1:]] == [None] * 4
+    assert "column 'lang': the language is null; give one of the 20 of the checkpoint" in found[1]["error_message"]
+    assert "the checkpoint has no language 'xyz'; give one of its 20" in found[2]["error_message"]
+    assert "'ao'; give one of its 20, similar to 'aom', 'aon'" in found[3]["error_message"]
+
+
+def test_a_language_whose_adapter_is_missing_or_does_not_fit_costs_its_rows_alone(checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+    (folder / "adapter.aun.safetensors").unlink()
+    (folder / "adapter.eom.safetensors").write_bytes(b"no weights")
+    found = labelled(folder, rows_of(["aom", "aun", "eom", "ton"]), raysp.Transcript(language=LANG))
+    assert [row["status"] for row in found] == [OK, ERROR, ERROR, OK]
+    assert "adapter.aun.safetensors not found" in found[1]["error_message"]
+    assert "adapter.eom.safetensors" in found[2]["error_message"]
+
+
+def test_adapters_beyond_those_kept_are_read_again(checkpoint, monkeypatch):
+    monkeypatch.setattr(switching, "MOST_KEPT", 2)
+    rows = rows_of([TWENTY[place % 5] for place in range(15)])
+    few = labelled(checkpoint, rows, raysp.Transcript(language=LANG))
+    monkeypatch.undo()
+    assert few == labelled(checkpoint, rows, raysp.Transcript(language=LANG))
+
+
+def test_an_unknown_language_is_refused_with_similar_ones_and_their_number(checkpoint):
+    with pytest.raises(PlanError, match=r"no language 'gou'; give one of its 20, similar to 'gun', 'gum', 'gon'"):
+        labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language="gou"))
+    with pytest.raises(PlanError, match=r"has no language '\.\./aom'"):
+        labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language="../aom"))
+
+
+def test_outputs_of_one_pass_have_one_language(checkpoint):
+    both = (raysp.Transcript(language="aom"), raysp.Align("text", language="aon"))
+    with pytest.raises(PlanError, match="outputs have the languages 'aom', 'aon', and they share one forward pass"):
+        labelled(checkpoint, rows_of(["aom"], text=["a"]), *both)
+    with pytest.raises(SpecError, match="languages of rows from the columns 'lang', 'other'; a step has one such"):
+        raysp.Label("x", outputs=[raysp.Transcript(language=LANG), raysp.Align("t", language=raysp.Column("other"))])
+
+
+def test_an_alignment_by_another_checkpoint_has_a_language_of_its_own(checkpoint, tmp_path):
+    rows = rows_of(["aom", "ton", "aom"], text=["a", "t", "a"])
+    of_other = raysp.Align("text", checkpoint=str(checkpoint), language=LANG)
+    mixed = labelled(checkpoint, rows, raysp.Transcript(language="eun"), of_other)
+    for place, language in enumerate(["aom", "ton", "aom"]):
+        one = raysp.Align("text", checkpoint=str(checkpoint), language=language)
+        [alone] = labelled(checkpoint, rows.slice(place, 1), raysp.Transcript(language="eun"), one)
+        assert without_place(alone) == without_place(mixed[place])
+
+
+def test_a_language_by_row_takes_no_words_of_one_language(checkpoint):
+    with pytest.raises(CheckpointError, match=r"lm and hot_words are of one language, and Column\('lang'\) is that of"):
+        labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language=LANG, beams=4, hot_words={"a": 1.0}))
+
+
+@pytest.mark.parametrize("language", ["aom", LANG])
+def test_another_backend_takes_no_language(checkpoint, language):
+    with pytest.raises(CheckpointError, match="languages of a CTC checkpoint are those of backend='torch'"):
+        labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language=language), backend="transformers")
+
+
+def test_the_samples_before_a_damage_are_labelled_in_the_language_of_the_row(checkpoint):
+    with io.BytesIO() as file:
+        soundfile.write(file, 0.1 * np.random.default_rng(5).standard_normal(48000), 16000, format="FLAC")
+        whole = file.getvalue()
+    damaged = whole[: len(whole) * 2 // 3]
+    rows = pa.table({"id": ["0", "1"], "audio": [{"bytes": damaged, "path": None}] * 2, "lang": ["ton", None]})
+
+    def label(language, table):
+        output = raysp.Transcript(language=language, words=True)
+        steps = [
+            raysp.Decode(keep_prefix=True),
+            raysp.Label(str(checkpoint), outputs=[output], window_seconds=1, overlap_seconds=0.2),
+        ]
+        return raysp.Labeller(steps)(table).to_pylist()
+
+    mixed, alone = label(LANG, rows), label("ton", rows)
+    assert mixed[0] == alone[0]
+    assert mixed[0]["status"] == ERROR
+    assert mixed[0]["pred_text"]
+    assert mixed[1]["error_type"] == mixed[0]["error_type"]
+    assert mixed[1]["pred_text"] is None
+
+
+def test_blocks_hold_recordings_of_one_kind_after_the_other():
+    blocks = cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, kinds=["b", "a", "b", "a", "a"])
+    assert blocks == [[3], [4, 1], [0, 2]]
