@@ -20,6 +20,7 @@ NAMES = [
     "Classes",
     "Classify",
     "ClassifyFrames",
+    "Column",
     "Decode",
     "Embedding",
     "Env",
