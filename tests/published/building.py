@@ -1,6 +1,7 @@
 """Lays a checkpoint out as it is published, with small random weights made by the classes of transformers."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def lay_out(layout: Layout, folder: Path) -> Path:
             safetensors.torch.save_file(_weights(layout, model), path, metadata={"format": "pt"})
         elif name == PICKLE:
             torch.save(_weights(layout, model), path)
-        else:
+        elif name.startswith("adapter."):
+            _write_adapter(layout, model, path)
+        elif not path.exists():
             path.write_text(_text(layout, name, model), encoding="utf-8")
     return folder
 
@@ -54,6 +57,21 @@ def _model(layout: Layout) -> torch.nn.Module:
             if tensor.is_floating_point():  # scales and variances stay positive
                 tensor += 0.1 * (torch.rand_like(tensor) if bool((tensor == 1).all()) else torch.randn_like(tensor))
     return model.eval()
+
+
+def _write_adapter(layout: Layout, model: Any, path: Path) -> None:
+    """Write adapters and head of a language: those of the model for its own, random ones for another."""
+    language = path.name.split(".")[1]
+    width, weights = len(layout.vocab[language]), {}
+    own = language == layout.tokenizer["target_lang"]
+    generator = torch.Generator().manual_seed(zlib.crc32(language.encode()))
+    for name, tensor in model._get_adapters().items():
+        shape = (width, *tensor.shape[1:]) if name.startswith("lm_head.") else tensor.shape
+        weights[name] = tensor.detach().clone() if own else 0.3 * torch.randn(shape, generator=generator)
+    if path.suffix == ".bin":
+        torch.save(weights, path)
+    else:
+        safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
 
 
 def class_named(name: str) -> Any:

@@ -1,9 +1,11 @@
 """The table of published layouts, by hub id, some with a revision."""
 
+from tests.published.aligners import ALIGNERS
 from tests.published.classifiers import CLASSIFIERS
 from tests.published.ctc import CTC
 from tests.published.encoders import ENCODERS
+from tests.published.further import FURTHER
 from tests.published.layout import Layout
 from tests.published.refused import REFUSED
 
-TABLE: dict[str, Layout] = {**CTC, **ENCODERS, **CLASSIFIERS, **REFUSED}
+TABLE: dict[str, Layout] = {**CTC, **ALIGNERS, **FURTHER, **ENCODERS, **CLASSIFIERS, **REFUSED}

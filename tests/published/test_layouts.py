@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import raysp
+from raysp.audio import decode
 from raysp.engine.datasets import labeller
 from tests.corpora import AUDIO, wav
 from tests.published import theirs
@@ -95,7 +96,7 @@ def test_a_row_has_the_label_of_transformers(name, hub, laid_out, decoder):
 def check_row(row: dict[str, object], layout: Layout, folder: Path) -> None:
     """Compare a row with the results of transformers on a folder."""
     assert row["status"] == "ok", row["error_message"]
-    wave = raysp.audio.decode(wav(16_000), sample_rate=theirs.RATE) / np.float32(32768)
+    wave = decode(wav(16_000), sample_rate=theirs.RATE) / np.float32(32768)
     expected = theirs.results(layout, folder, wave)
     if "Transcript" in layout.outputs:
         assert row["pred_text"] == expected["pred_text"] != ""

@@ -26,7 +26,8 @@ def results(layout: Layout, folder: Path, wave: np.ndarray) -> dict[str, Any]:
         if "Embedding" in layout.outputs:
             columns["embedding"] = model.base_model(**inputs).last_hidden_state[0].mean(0)
         if "Transcript" in layout.outputs:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            options = {"do_phonemize": False} if "phonemizer_lang" in layout.tokenizer else {}  # it encodes by espeak
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
             logits = model(**inputs).logits[0]
             columns["pred_text"] = tokenizer.decode(logits.argmax(-1))
             columns["pred_score"] = _mean_score(logits, model.config.pad_token_id)

@@ -1,0 +1,125 @@
+"""Layouts of recognisers with phonemes, with adapters of languages, by transformers alone, and of the tutorials."""
+
+from typing import Any
+
+from tests.published.aligners import LATIN, event
+from tests.published.ctc import BASE_960H, BOTH, LARGE, OUTPUTS, SAFE, SPECIAL, TUTORIAL_SPECIAL, TYPED, UPPER, letters
+from tests.published.encoders import UNMASKED
+from tests.published.layout import PAGE, PICKLE, TOKENS, Layout
+
+PHONEMES_LATER = "phoneme tokenizers are read with the next change of tokenizers"
+PHONEMES = letters("") | {
+    token: index + 4
+    for index, token in enumerate(
+        ["n", "s", "t", "ə", "l", "a", "i", "k", "d", "m", "ɛ", "aɪ", "tʃ", "oː", "eɪ", "ts."]
+    )
+}
+ESPEAK = {
+    **SPECIAL, "do_lower_case": False, "word_delimiter_token": None, "phone_delimiter_token": " ",
+    "phonemizer_lang": "en-us", "phonemizer_backend": "espeak", "do_phonemize": True, "return_attention_mask": True,
+    "do_normalize": True, "tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer",
+}  # fmt: skip
+
+
+def phonemes(builds: str, files: tuple[str, ...], **values: Any) -> Layout:
+    """Return a layout of a recogniser of phonemes."""
+    return Layout(
+        builds,
+        (*TOKENS, *files),
+        outputs=OUTPUTS,
+        fields={**LARGE, "vocab_size": len(PHONEMES), "pad_token_id": 0},
+        written={"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"},
+        vocab=PHONEMES,
+        special=SPECIAL,
+        front=TYPED,
+        later=PHONEMES_LATER,
+        **{"tokenizer": ESPEAK, **values},
+    )
+
+
+def adapted(languages: dict[str, str], **values: Any) -> Layout:
+    """Return a layout of MMS: one encoder, and adapters with a head and a vocabulary for each language."""
+    vocab = {name: letters(tokens, ("<pad>", "<s>", "</s>", "<unk>", "|")) for name, tokens in languages.items()}
+    return Layout(
+        "Wav2Vec2ForCTC",
+        (*TOKENS, *BOTH, *(f"adapter.{name}.{kind}" for name in languages for kind in ("bin", "safetensors"))),
+        outputs=OUTPUTS,
+        fields={**LARGE, "vocab_size": len(vocab["eng"]), "pad_token_id": 0, "adapter_attn_dim": 8},
+        vocab=vocab,
+        special=SPECIAL,
+        front=TYPED,
+        tokenizer={
+            **SPECIAL, "do_lower_case": False, "word_delimiter_token": "|", "replace_word_delimiter_char": " ",
+            "target_lang": "eng", "tokenizer_class": "Wav2Vec2CTCTokenizer", "clean_up_tokenization_spaces": True,
+        },
+        facts=PAGE,
+        **values,
+    )  # fmt: skip
+
+
+LANGUAGES = {"eng": "-'" + LATIN, "deu": LATIN + "äöüß", "tur": LATIN + "çğıöşü", "uzb-script_cyrillic": "абвгдежзий"}
+BY_TRANSFORMERS = {
+    "written": {"tokenizer_class": "Wav2Vec2CTCTokenizer"},
+    "vocab": UPPER,
+    "tokenizer": BASE_960H,
+    "special": SPECIAL,
+    "backend": "transformers",
+}
+HEAD = {"vocab_size": 32, "pad_token_id": 0}
+
+FURTHER: dict[str, Layout] = {
+    "facebook/wav2vec2-lv-60-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,), facts=PAGE),
+    "facebook/wav2vec2-lv-60-espeak-cv-ft@refs/pr/2": phonemes("Wav2Vec2ForCTC", BOTH, facts=PAGE),
+    "facebook/wav2vec2-xlsr-53-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,)),
+    "microsoft/unispeech-1350-en-353-fr-ft-1h": phonemes(
+        "UniSpeechForCTC", (PICKLE,), tokenizer={**ESPEAK, "phone_delimiter_token": " ", "word_delimiter_token": "|"}
+    ),
+    "facebook/mms-1b-all": adapted(LANGUAGES),
+    "facebook/mms-1b-fl102": adapted({name: LANGUAGES[name] for name in ("eng", "deu", "tur")}),
+    "facebook/mms-1b-l1107": adapted({name: LANGUAGES[name] for name in ("eng", "uzb-script_cyrillic")}),
+    "asapp/sew-d-tiny-100k-ft-ls100h": Layout(
+        "SEWDForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, fields=HEAD, vocab=UPPER, special=SPECIAL, front=UNMASKED,
+        tokenizer={**BASE_960H, "tokenizer_class": "Wav2Vec2CTCTokenizer"},
+    ),
+    "asapp/sew-tiny-100k-ft-ls100h": Layout(
+        "SEWForCTC", (*TOKENS, PICKLE), outputs=OUTPUTS, fields=HEAD, front=UNMASKED, **BY_TRANSFORMERS
+    ),
+    "facebook/data2vec-audio-base-960h": Layout(
+        "Data2VecAudioForCTC", (*TOKENS, PICKLE), outputs=OUTPUTS, fields=HEAD, front=UNMASKED, **BY_TRANSFORMERS
+    ),
+    "facebook/wav2vec2-conformer-rope-large-960h-ft": Layout(
+        "Wav2Vec2ConformerForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, front=TYPED,
+        fields={**LARGE, **HEAD, "position_embeddings_type": "rotary"}, **BY_TRANSFORMERS,
+    ),
+    "patrickvonplaten/wavlm-libri-clean-100h-base-plus": Layout(
+        "WavLMForCTC", (*TOKENS, PICKLE, "training_args.bin"), outputs=OUTPUTS, fields=HEAD, front=UNMASKED,
+        **BY_TRANSFORMERS,
+    ),
+    "patrickvonplaten/wav2vec2-large-xls-r-300m-turkish-colab": event(LATIN + "çğıöşü", "training_args.bin"),
+    "ylacombe/w2v-bert-2.0-mongolian-colab-CV16.0": Layout(
+        "Wav2Vec2BertForCTC",
+        (*event("", weights=SAFE).files, "training_args.bin", "runs/events.out.tfevents"),
+        outputs=OUTPUTS,
+        fields={"vocab_size": 42, "pad_token_id": 37, "add_adapter": True},
+        vocab={token: index for index, token in enumerate(["|", *"абвгдежзийклмнопрстуфхцчшъыьэюяёөү"])}
+        | {"—": 35, "[UNK]": 36, "[PAD]": 37, "«": 38, "»": 39},
+        added={"<s>": 40, "</s>": 41},
+        special=TUTORIAL_SPECIAL,
+        front={
+            "feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": 80, "num_mel_bins": 80,
+            "padding_side": "right", "padding_value": 1, "return_attention_mask": True, "sampling_rate": 16000,
+            "stride": 2, "processor_class": "Wav2Vec2BertProcessor",
+        },
+        tokenizer={
+            **TUTORIAL_SPECIAL, "do_lower_case": False, "word_delimiter_token": "|", "replace_word_delimiter_char": " ",
+            "target_lang": None, "tokenizer_class": "Wav2Vec2CTCTokenizer", "clean_up_tokenization_spaces": True,
+            "added_tokens_decoder": {
+                str(index): {"content": token, "lstrip": True, "normalized": False, "rstrip": True, "special": False}
+                for index, token in ((36, "[UNK]"), (37, "[PAD]"))
+            } | {
+                str(index): {"content": token, "lstrip": False, "normalized": False, "rstrip": False, "special": True}
+                for index, token in ((40, "<s>"), (41, "</s>"))
+            },
+        },
+    ),
+}  # fmt: skip
