@@ -34,18 +34,29 @@ OLD_NAMES = {
 def lay_out(layout: Layout, folder: Path) -> Path:
     """Write the files of a layout."""
     torch.manual_seed(0)
-    model = _model(layout)
+    from tests.published import written
+
+    model = None
+    if (write := getattr(written, layout.builds, None)) is None:
+        model = _model(layout)
+    else:
+        write(folder, layout)
     for name in layout.files:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            continue
         if name == SAFETENSORS:
             safetensors.torch.save_file(_weights(layout, model), path, metadata={"format": "pt"})
         elif name == PICKLE:
-            torch.save(_weights(layout, model), path)
+            torch.save(_weights(layout, model) if model else safetensors.torch.load_file(folder / SAFETENSORS), path)
         elif name.startswith("adapter."):
             _write_adapter(layout, model, path)
-        elif not path.exists():
+        else:
             path.write_text(_text(layout, name, model), encoding="utf-8")
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in layout.files:
+            path.unlink()
     return folder
 
 

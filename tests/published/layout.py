@@ -41,8 +41,10 @@ class Layout:
     contents: Mapping[str, str] = field(default_factory=dict)
     """Content of further files; a file without one is a placeholder."""
     dtype: str = "float32"
-    backend: str | None = None
-    """Backend that a `Label` step has to name."""
+    backend: str = "torch"
+    """What runs it where the `Label` step names nothing."""
+    label: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of a `Label` step, for what is smaller than published."""
     refused: str = ""
     """Pattern of the error message; empty: it opens, if need be after `raysp convert`."""
     later: str = ""

@@ -7,5 +7,6 @@ from tests.published.encoders import ENCODERS
 from tests.published.further import FURTHER
 from tests.published.layout import Layout
 from tests.published.refused import REFUSED
+from tests.published.sequences import SEQUENCES
 
-TABLE: dict[str, Layout] = {**CTC, **ALIGNERS, **FURTHER, **ENCODERS, **CLASSIFIERS, **REFUSED}
+TABLE: dict[str, Layout] = {**CTC, **ALIGNERS, **FURTHER, **ENCODERS, **CLASSIFIERS, **SEQUENCES, **REFUSED}

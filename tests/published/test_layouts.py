@@ -46,11 +46,10 @@ def decoder():
 def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
     """Label one row by the outputs of a layout."""
     classes = raysp.Classes(top_k="all" if layout.is_regression else 1)
-    specs = {"Transcript": raysp.Transcript(words=True), "Embedding": raysp.Embedding(), "Classes": classes}
+    specs = {"Transcript": raysp.Transcript(), "Embedding": raysp.Embedding(), "Classes": classes}
     outputs = [specs[one] for one in layout.outputs if one in specs]
-    options = {} if layout.backend is None else {"backend": layout.backend}
     rows = pa.table({"id": ["a"], "audio": pa.array([{"bytes": wave, "path": None}], AUDIO)})
-    label = raysp.Labeller([raysp.Decode(), raysp.Label(name, outputs=outputs, **options)])
+    label = raysp.Labeller([raysp.Decode(), raysp.Label(name, outputs=outputs, **layout.label)])
     return label(rows).to_pylist()[0]
 
 
@@ -81,10 +80,11 @@ def test_a_converted_pickle_has_the_label_of_transformers(name, laid_out, raysp_
 @pytest.mark.parametrize("name", layouts(opens=True, pickle=False))
 def test_a_published_checkpoint_opens_by_its_name(name, hub, raysp_command):
     layout = TABLE[name]
-    backend = [] if layout.backend is None else ["--backend", layout.backend]
-    done = raysp_command("inspect", hub(name), "--json", *backend)
+    done = raysp_command("inspect", hub(name), "--json")
     assert done.code == 0, done.err
-    assert {*json.loads(done.out)["outputs"]} - ALWAYS == {*layout.outputs}
+    found = json.loads(done.out)
+    assert {*found["outputs"]} - ALWAYS == {*layout.outputs}
+    assert found["backend"] == layout.backend
 
 
 @pytest.mark.parametrize("name", layouts(opens=True, pickle=False))
@@ -99,8 +99,10 @@ def check_row(row: dict[str, object], layout: Layout, folder: Path) -> None:
     wave = decode(wav(16_000), sample_rate=theirs.RATE) / np.float32(32768)
     expected = theirs.results(layout, folder, wave)
     if "Transcript" in layout.outputs:
-        assert row["pred_text"] == expected["pred_text"] != ""
-        assert row["pred_score"] == pytest.approx(expected["pred_score"], abs=1e-4)
+        assert row["pred_text"] == expected["pred_text"]
+        assert expected["pred_text"] or layout.builds == "moonshine", "a label that shows nothing"
+        if "pred_score" in expected:
+            assert row["pred_score"] == pytest.approx(expected["pred_score"], abs=1e-4)
     if "Embedding" in layout.outputs:
         assert torch.allclose(torch.tensor(row["embedding"]), expected["embedding"], atol=1e-4)
     if "Classes" in layout.outputs:

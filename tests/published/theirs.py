@@ -13,6 +13,14 @@ from tests.published.building import class_named
 from tests.published.layout import Layout
 
 RATE = 16_000
+CLASSES = {
+    "whisper": "WhisperForConditionalGeneration",
+    "moonshine": "MoonshineForConditionalGeneration",
+    "spectrograms": "ASTForAudioClassification",
+    "parakeet": "ParakeetForCTC",
+    "translation": "SpeechEncoderDecoderModel",
+}
+"""Classes of checkpoints that `written.py` writes."""
 
 
 def results(layout: Layout, folder: Path, wave: np.ndarray) -> dict[str, Any]:
@@ -21,29 +29,47 @@ def results(layout: Layout, folder: Path, wave: np.ndarray) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
         inputs = extractor(wave, sampling_rate=RATE, return_tensors="pt")
-        model = class_named(layout.builds).from_pretrained(folder, dtype=torch.float32).eval()
+        cls = class_named(CLASSES.get(layout.builds, layout.builds))
+        model = cls.from_pretrained(folder, dtype=torch.float32).eval()
         columns: dict[str, Any] = {}
         if "Embedding" in layout.outputs:
-            columns["embedding"] = model.base_model(**inputs).last_hidden_state[0].mean(0)
+            hidden = _encoder(layout, model)(**inputs).last_hidden_state[0]
+            is_padded = layout.builds == "whisper"
+            columns["embedding"] = hidden[: len(wave) // 320 if is_padded else None].mean(0)
         if "Transcript" in layout.outputs:
-            options = {"do_phonemize": False} if "phonemizer_lang" in layout.tokenizer else {}  # it encodes by espeak
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            logits = model(**inputs).logits[0]
-            columns["pred_text"] = tokenizer.decode(logits.argmax(-1))
-            columns["pred_score"] = _mean_score(logits, model.config.pad_token_id)
-        if "Classes" in layout.outputs and layout.is_regression:
-            columns["pred_label"] = [*model.config.id2label.values()]
-            columns["pred_label_scores"] = model(**inputs).logits[0].tolist()
-        elif "Classes" in layout.outputs:
-            scores = model(**inputs).logits[0].softmax(-1)
-            columns["pred_label"] = model.config.id2label[int(scores.argmax())]
-            columns["pred_label_scores"] = float(scores.max())
+            columns |= _text(layout, folder, model, inputs)
+        if "Classes" in layout.outputs:
+            columns |= _classes(layout, model, model(**inputs).logits[0])
         return columns
 
 
-def _mean_score(logits: torch.Tensor, blank: int) -> float:
+def _encoder(layout: Layout, model: Any) -> Any:
+    if model.config.is_encoder_decoder:
+        return model.get_encoder()
+    return model.encoder if layout.builds == "parakeet" else model.base_model
+
+
+def _text(layout: Layout, folder: Path, model: Any, inputs: Any) -> dict[str, Any]:
+    options = {"do_phonemize": False} if "phonemizer_lang" in layout.tokenizer else {}  # it encodes by espeak
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    if model.config.is_encoder_decoder:
+        ids = model.generate(**inputs, do_sample=False)
+        return {"pred_text": tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()}
+    logits = model(**inputs).logits[0]
+    return {"pred_text": tokenizer.decode(logits.argmax(-1)), "pred_score": _score(logits, model.config.pad_token_id)}
+
+
+def _score(logits: torch.Tensor, blank: int) -> float:
     """Return the mean over tokens of the log-probability at each token's best frame."""
     best = logits.log_softmax(-1).max(-1)
     frames = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     runs = [(token, [score for _, score in run]) for token, run in itertools.groupby(frames, key=lambda one: one[0])]
     return float(np.mean([max(scores) for token, scores in runs if token != blank]))
+
+
+def _classes(layout: Layout, model: Any, logits: torch.Tensor) -> dict[str, Any]:
+    names = [model.config.id2label[index] for index in range(len(logits))]
+    if layout.is_regression:
+        return {"pred_label": names, "pred_label_scores": logits.tolist()}
+    scores = logits.softmax(-1)
+    return {"pred_label": names[int(scores.argmax())], "pred_label_scores": float(scores.max())}
