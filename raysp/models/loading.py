@@ -84,7 +84,8 @@ class LoadedCheckpoint:
         model, weighs_layers = self.model, any(layer_weights_of(head) is not None for head in self.more_heads)
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
         with encoded_by(model) as encoded:
-            first = model.speech_encoder if self.summary.writes_text else model
+            # Heads of pre-training, and text decoders, have no output of frames that a label is made of.
+            first = model if model.gives and not self.summary.writes_text else model.speech_encoder
             output = first(**features, output_hidden_states=hidden_states or weighs_layers)
         heads: dict[Capability, ModelOutput] = {}
         if not self.summary.writes_text:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import raysp.models
+from tests.models.encoder.test_pretraining_classes import save_as_published
 from tests.models.flax.sisters import (
     ENCODERS,
     assert_close,
@@ -47,6 +48,18 @@ def test_rows_of_a_padded_batch_equal_those_of_the_sister_in_pytorch(kind, tmp_p
             for row, count in enumerate(counts.tolist() if name != "extract_features" else ()):
                 places = (row, slice(None), slice(count), slice(count)) if mine.ndim == 4 else (row, slice(count))
                 assert_close(mine[places], value[places])
+
+
+def test_a_checkpoint_of_pre_training_opens_as_its_encoder_with_a_warning(tmp_path, caplog):
+    theirs = save_as_published(tmp_path, "Wav2Vec2ForPreTraining")
+    model = raysp.models.FlaxAutoModel.from_pretrained(tmp_path)
+    assert "not used by Wav2Vec2Model: project_hid, project_q, quantizer" in caplog.text
+    assert not model.new_weights
+    stored = theirs.state_dict()["wav2vec2.encoder.layers.1.attention.k_proj.weight"]
+    assert_close(model.params["encoder"]["layers"]["1"]["attention"]["k_proj"]["kernel"], stored.T)
+    with_head = raysp.models.FlaxAutoModelForCTC.from_pretrained(tmp_path)
+    assert with_head.new_weights == {"lm_head.weight", "lm_head.bias"}
+    assert "randomly initialised, train them before use: lm_head.bias, lm_head.weight" in caplog.text
 
 
 def test_weights_written_by_the_flax_class_are_those_of_pytorch(kind, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import raysp.models
 from raysp.models import SpeechEncoderDecoderModel
@@ -30,6 +31,22 @@ def bert(tmp_path_factory):
     sister = speech_encoder_decoder("wav2vec2", "bert")
     sister.save_pretrained(folder)
     return sister, raysp.models.FlaxAutoModelForSpeechSeq2Seq.from_pretrained(folder)
+
+
+HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.model.decoder.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("names", [(HEAD,), (EMBEDDINGS,), (HEAD, EMBEDDINGS)], ids=["head", "embeddings", "both"])
+def test_a_tied_head_opens_under_either_name_or_both(tmp_path, names):
+    sister = speech_encoder_decoder("wav2vec2", "bart")
+    sister.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    value = tensors.pop(EMBEDDINGS)
+    save_file({**tensors, **{name: value.clone() for name in names}}, tmp_path / "model.safetensors", {"format": "pt"})
+    model = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path, strict=True)
+    assert not model.new_weights
+    embeddings = model.params["decoder"]["model"]["decoder"]["embed_tokens"]["embedding"]
+    assert_close(embeddings, sister.state_dict()[EMBEDDINGS])
 
 
 def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
