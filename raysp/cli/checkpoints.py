@@ -144,6 +144,7 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
     from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
     from raysp.models.summary import OWN
+    from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 
     if summary.vocab_size is None:
         return None
@@ -153,7 +154,10 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer):
         return f"{count(summary.vocab_size, 'token')} of a {tokenizer.tokenizer_class}"
     tokens = [token for _, token in sorted(tokenizer.decoder.items())]
-    return f"{count(summary.vocab_size, 'token')}: {_some_of(tokens, ' ')}"
+    kind = ""
+    if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
+        kind = f", phonemes of {tokenizer.phonemizer_lang}"
+    return f"{count(summary.vocab_size, 'token')}{kind}: {_some_of(tokens, ' ')}"
 
 
 def _some_of(names: Sequence[str], separator: str) -> str:

@@ -66,6 +66,7 @@ from .speech_encoder_decoder import SpeechEncoderDecoderConfig as SpeechEncoderD
 from .speech_encoder_decoder import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
 from .summary import CheckpointSummary as CheckpointSummary
 from .tokenizers.ctc import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+from .tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer as Wav2Vec2PhonemeCTCTokenizer
 from .tokenizers.pieces import ParakeetTokenizer as ParakeetTokenizer
 from .tokenizers.text import TextTokenizer as TextTokenizer
 from .unispeech import UniSpeechConfig as UniSpeechConfig

@@ -20,7 +20,7 @@ from raysp.ops.late_steps import carried_values
 from raysp.ops.speech.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
-from raysp.text.spelling import Spelling, Spelt
+from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
 
 Spans = list[dict[str, object]]
 Ints = npt.NDArray[np.int64]
@@ -133,7 +133,7 @@ class Aligning:
         self.staged = staged
         self.column = column
         self.blank = tokenizer.pad_token_id
-        self.spelling = spelling_of(tokenizer, vocab_size)
+        self.spelling = spelling_of(tokenizer, vocab_size, is_result=is_result)
         self.frame_seconds = frame_seconds
         self.wildcard = wildcard
 
@@ -299,9 +299,14 @@ def _staged(log_probs: Tensor, kept: Sequence[int]) -> npt.NDArray[np.float32]:
     return torch.cat([log_probs[:, kept], log_probs.amax(-1, keepdim=True)], -1).flatten().cpu().numpy()
 
 
-def spelling_of(tokenizer: CTCTokenizer, vocab_size: int) -> Spelling:
-    """Return the spelling of texts in the tokens of a head."""
+def spelling_of(tokenizer: CTCTokenizer, vocab_size: int, *, is_result: bool = False) -> Spelling | PhonemeSpelling:
+    """Return the spelling of texts in the tokens of a head; `is_result`: they are what the head itself writes."""
     special = {*tokenizer.all_special_tokens}
     known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}
-    delimiter = known.get(tokenizer.word_delimiter_token or "")
-    return Spelling({token: index for token, index in known.items() if token not in special}, delimiter)
+    text = tokenizer.word_delimiter_token
+    delimiter = known.get(text or "")
+    vocabulary = {token: index for token, index in known.items() if token not in special}
+    if tokenizer.joint:
+        vocabulary.pop(text or "", None)
+        return PhonemeSpelling(vocabulary, delimiter, delimiter_text=text, refuses_letters=not is_result)
+    return Spelling(vocabulary, delimiter)

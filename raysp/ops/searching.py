@@ -66,7 +66,7 @@ class Searching:
         self.blank = greedy.blank
         self.nbest = nbest
         self.beams = beams
-        ids = {tuple(_ids(greedy.tokenizer, text)): weight for text, weight in (hot_words or {}).items()}
+        ids = {tuple(greedy.tokenizer.ids_of_written(text)): weight for text, weight in (hot_words or {}).items()}
         extras = Extras(open_model(Path(lm)) if lm is not None else None, Weights(lm_weight, word_bonus), ids)
         tokens = token_texts(greedy.tokenizer, vocab_size)
         self.decoder = BeamDecoder(tokens, beams=beams, extras=extras, device=device)
@@ -175,12 +175,8 @@ def token_texts(tokenizer: CTCTokenizer, vocab_size: int) -> TokenTexts:
         delimiter if delimiter is not None and delimiter < vocab_size else None,
         tokenizer.pad_token_id,
         token or "|",
+        are_phonemes=bool(tokenizer.joint),
     )
-
-
-def _ids(tokenizer: CTCTokenizer, text: str) -> list[int]:
-    found: list[int] = tokenizer(text)["input_ids"]
-    return found
 
 
 def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]) -> None:
@@ -191,10 +187,9 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
     """
     tokens = token_texts(tokenizer, vocab_size)
     if (text := unwritable(hot_words, tokens)) is not None:
-        letters = "".join(sorted(one for one in tokens.texts if len(one) == 1))
         raise CheckpointError(
-            f"hot_words: the checkpoint cannot write {text!r}; its letters are {letters!r}: give hot words as they "
-            "appear in its texts"
+            f"hot_words: the checkpoint cannot write {text!r}; {tokens.described}: give hot words as they appear in "
+            "its texts"
         )
     if lm is not None and (why := misfit(open_model(Path(lm)).vocabulary(), tokens)):
         raise CheckpointError(f"language model {lm!r} {why}")

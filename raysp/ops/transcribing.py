@@ -56,6 +56,7 @@ class Transcribing:
     ) -> None:
         self.tokenizer = tokenizer
         self.blank = tokenizer.pad_token_id
+        self.begins_words = _begins_words(tokenizer)
         self.schema = schema
         self.staged = staged
         self.frame_seconds = frame_seconds
@@ -113,14 +114,14 @@ class Transcribing:
         if self.words or self.chars:
             chars = list(self._chars(tokens))
             if self.words:
-                columns.append([_structs("word", words_of(row)) for row in chars])
+                columns.append([_structs("word", words_of(row, self.tokenizer.joint)) for row in chars])
             if self.chars:
                 columns.append([_structs("char", (one for one in row if one.text)) for row in chars])
         return columns
 
     def _chars(self, tokens: CTCTokens) -> Iterator[list[Span]]:
         """Yield each row's characters, or its word pieces, in order; separators of words have an empty text."""
-        written, begins_words = self.tokenizer.written_characters, self.tokenizer.begins_words
+        written, begins_words = self.tokenizer.written_characters, self.begins_words
         starts = (tokens.first_frames * self.frame_seconds).tolist()
         ends = ((tokens.last_frames + 1) * self.frame_seconds).tolist()
         scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # float32 depends on the place in a batch
@@ -131,6 +132,13 @@ class Transcribing:
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
             yield _separated(spans, ids[row], begins_words) if begins_words else spans
+
+
+def _begins_words(tokenizer: CTCTokenizer) -> frozenset[int]:
+    """Return the ids of tokens that begin a word where no token stands between words: all phonemes do."""
+    if tokenizer.joint and tokenizer.word_delimiter_token not in tokenizer.encoder:
+        return frozenset(tokenizer.encoder.values())
+    return tokenizer.begins_words
 
 
 def _separated(spans: Iterable[Span], ids: Iterable[int], begins_words: Container[int]) -> list[Span]:

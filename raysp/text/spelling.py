@@ -3,12 +3,16 @@
 A word is a run of characters between white space. Its characters become tokens as they are, in the case that the
 vocabulary has, in Unicode's compatibility form (NFKC or NFKD), or without accents, whichever is known first. Characters
 without a token, such as most punctuation, are left out of the alignment.
+
+Phonemes are written with spaces between them, and each is one token.
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from raysp.bounds import shortened
 from raysp.text.alignment import Target
 from raysp.text.normalisation import APOSTROPHES
 
@@ -44,8 +48,8 @@ class Spelt:
 
     @property
     def num_skipped(self) -> int:
-        """Number of characters without a token."""
-        return sum(len(letters.text) for word in self.words for letters in word.letters if not letters.ids)
+        """Number of characters, or phonemes, without a token."""
+        return sum(not letters.ids for word in self.words for letters in word.letters)
 
     def target(self, *, wildcard: bool = False) -> Target:
         """Return the tokens to align; with `wildcard`, other speech may be before, between and behind the words."""
@@ -121,6 +125,59 @@ class Spelling:
                 if text and all(one in self.vocabulary for one in text):
                     return tuple(self.vocabulary[one] for one in text)
         return ()
+
+
+class PhonemeSpelling:
+    """Callable that spells texts of phonemes, which have spaces between them.
+
+    Words are what stands between tokens of words, or else each phoneme.
+
+    Args:
+        vocabulary: ids of phonemes, without special tokens.
+        delimiter: id of the token between words; None: there is none.
+        delimiter_text: this token.
+        refuses_letters: whether a text without any phoneme of the vocabulary is an error.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        delimiter: int | None,
+        *,
+        delimiter_text: str | None,
+        refuses_letters: bool,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.delimiter = delimiter
+        self.delimiter_text = delimiter_text
+        self.refuses_letters = refuses_letters
+
+    def __call__(self, text: str) -> Spelt:
+        """Return a text in tokens.
+
+        Raises:
+            ValueError: none of its phonemes is known.
+        """
+        phonemes = text.split()
+        is_of_words = self.delimiter is not None and self.delimiter_text in phonemes
+        words = self._between_delimiters(phonemes) if is_of_words else [[one] for one in phonemes]
+        letters = (tuple(Letters(one, self._ids(one)) for one in word) for word in words)
+        spelt = tuple(Word(" ".join(word), found) for word, found in zip(words, letters, strict=True))
+        if self.refuses_letters and spelt and not any(word.ids for word in spelt):
+            shown = " ".join(list(self.vocabulary)[:4])
+            raise ValueError(
+                f"the text {shortened(text)} has none of the checkpoint's phonemes; expected phonemes separated by "
+                f"spaces, such as {shown!r}: raysp does not turn text into phonemes"
+            )
+        return Spelt(spelt, self.delimiter if is_of_words else None)
+
+    def _between_delimiters(self, phonemes: Sequence[str]) -> list[list[str]]:
+        runs = groupby(phonemes, key=lambda one: one == self.delimiter_text)
+        return [list(run) for is_delimiter, run in runs if not is_delimiter]
+
+    def _ids(self, phoneme: str) -> tuple[int, ...]:
+        forms = (phoneme, *(unicodedata.normalize(form, phoneme) for form in ("NFC", "NFD")))
+        return next(((self.vocabulary[one],) for one in forms if one in self.vocabulary), ())
 
 
 def _cases(text: str) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ class Span(NamedTuple):
     score: float
 
 
-def words_of(chars: Iterable[Span]) -> Iterator[Span]:
-    """Yield the words of a sequence of characters.
+def words_of(chars: Iterable[Span], joint: str = "") -> Iterator[Span]:
+    """Yield the words of a sequence of characters, with `joint` between the characters of each.
 
     A word spans from the start of its first character to the end of its last one. Its score is their mean score.
     """
@@ -27,10 +27,10 @@ def words_of(chars: Iterable[Span]) -> Iterator[Span]:
         if char.text:
             word.append(char)
         elif word:
-            yield _joined(word)
+            yield _joined(word, joint)
             word = []
     if word:
-        yield _joined(word)
+        yield _joined(word, joint)
 
 
 def timed_words(text: str, chars: Iterable[Span]) -> list[Span]:
@@ -58,9 +58,9 @@ def timed_words(text: str, chars: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _joined(chars: list[Span]) -> Span:
+def _joined(chars: list[Span], joint: str = "") -> Span:
     return Span(
-        "".join(char.text for char in chars),
+        joint.join(char.text for char in chars),
         chars[0].start,
         chars[-1].end,
         sum(char.score for char in chars) / len(chars),

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from raysp.errors import PlanError, StoreError
+from raysp.errors import CheckpointError, PlanError, StoreError
 from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
 from raysp.storage.store import open_store, split_url
 from raysp.text.targets import contains_any
@@ -22,10 +23,15 @@ def tokenizer_of(folder: Path, language: str | None = None) -> HeadTokenizer:
     """Return the tokenizer of a checkpoint, for a language if it has several.
 
     Raises:
-        CheckpointError: it has several, and not this one.
+        CheckpointError: it has several, and not this one; or it expects texts to be turned into phonemes.
     """
     tokenizer = read_ctc_tokenizer(folder)
     assert isinstance(tokenizer, HeadTokenizer)
+    if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer) and tokenizer.do_phonemize:
+        raise CheckpointError(
+            f"{folder}: do_phonemize is true in tokenizer_config.json, {tokenizer.expected}; set it to false there if "
+            f"the texts are such phonemes, or use vocabulary='build' for texts in letters"
+        )
     if language is not None and isinstance(tokenizer, Wav2Vec2CTCTokenizer) and tokenizer.is_multilingual:
         tokenizer.set_target_lang(language)
     return tokenizer
@@ -74,11 +80,15 @@ def letters_of(tokenizer: HeadTokenizer) -> dict[str, int]:
     """Return the characters that a tokenizer can write, with the id of a token, as `count_characters` names them."""
     reserved = reserved_of(tokenizer)
     known = {token: number for token, number in tokenizer.get_vocab().items() if token not in reserved}
-    if tokenizer.begins_words:
+    if tokenizer.begins_words or tokenizer.joint:
         known = {letter: number for token, number in known.items() for letter in token}
     if DELIMITER in known:
         known[BAR] = known.pop(DELIMITER)
-    between = 0 if tokenizer.begins_words else tokenizer.get_vocab().get(tokenizer.word_delimiter_token or "")
+    between = (
+        0
+        if tokenizer.begins_words or tokenizer.joint
+        else tokenizer.get_vocab().get(tokenizer.word_delimiter_token or "")
+    )
     return known if between is None else {**known, DELIMITER: between}
 
 

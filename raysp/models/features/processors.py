@@ -186,12 +186,15 @@ def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrid
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
+    from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
     from raysp.models.tokenizers.pieces import ParakeetTokenizer
-    from raysp.models.tokenizers.text import TextTokenizer, names_pieces, names_text_tokenizer
+    from raysp.models.tokenizers.text import TextTokenizer, names_phonemes, names_pieces, names_text_tokenizer
 
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
     if names_pieces(folder):
         return ParakeetTokenizer.from_pretrained(folder, **overrides)
+    if names_phonemes(folder):
+        return Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder, **overrides)
     if names_text_tokenizer(folder):
         return TextTokenizer.from_pretrained(folder, **overrides)
     return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
@@ -203,11 +206,14 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     Raises:
         CheckpointError: It is that of a text decoder.
     """
+    from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
     from raysp.models.tokenizers.pieces import ParakeetTokenizer
-    from raysp.models.tokenizers.text import names_pieces
+    from raysp.models.tokenizers.text import names_phonemes, names_pieces
 
     if names_pieces(Path(folder)):
         return ParakeetTokenizer.from_pretrained(folder)
+    if names_phonemes(Path(folder)):
+        return Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder)
     return Wav2Vec2CTCTokenizer.from_pretrained(folder)
 
 

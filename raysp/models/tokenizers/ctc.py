@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     """A tokenizer with a vocabulary {token: id}, or one per language {language: {token: id}}."""
 
     model_input_names = ("input_ids", "attention_mask")
+    named_tokens: ClassVar[tuple[str, ...]] = NAMED_TOKENS
+    option_types: ClassVar[Mapping[str, type]] = OPTIONS
+    joint: str = ""
+    """Text between the tokens of a word."""
     begins_words: frozenset[int] = frozenset()
     """Ids of the tokens that begin a word: none, since a token stands between words."""
 
@@ -119,9 +123,8 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         self._added_ids = {token.content: index for index, token in self._added.items()}
         for token in self.all_special_tokens:
             self._add(AddedToken(token, special=True), replace=False)
-        for token in self.encoder:
-            if len(token) > 1:  # several characters are one token and must not be split
-                self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
+        for token in self._kept_whole():
+            self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
         self._pieces = self._text_pieces()
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)
@@ -130,6 +133,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
     def _is_of_a_language(self, token: AddedToken, index: int) -> bool:
         """Return whether a token was added since the vocabulary of a language has it."""
         return any(vocabulary.get(token.content) == index for vocabulary in self.vocab.values())
+
+    def _kept_whole(self) -> Iterable[str]:
+        """Return the tokens of several characters, which must not be split."""
+        return [token for token in self.encoder if len(token) > 1]
 
     def _distinct_ids(self) -> range:
         """Return the longest range of ids from 0 with distinct tokens."""
@@ -275,6 +282,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         if index is None:
             raise ValueError(f"{token!r} is not in the vocabulary, which has no unknown token either")
         return index
+
+    def ids_of_written(self, text: str) -> list[int]:
+        """Return the ids of a text as the head writes it."""
+        return self._ids(text, is_split_into_words=False)
 
     def encode(self, text: str, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
         """Return the ids of one text; options as for a call."""
@@ -424,10 +435,12 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             raise CheckpointError(
                 f"{where}: tokenizer_class is {kind!r}, expected {cls.__name__!r}: texts would differ"
             )
+        promoted = config.get("model_specific_special_tokens")  # as releases 5 of transformers wrote delimiters
+        config = {**(promoted if isinstance(promoted, dict) else {}), **config}
         tokens = {**_optional_json(folder / "special_tokens_map.json"), **config}
-        given = [name for name in NAMED_TOKENS if name in tokens]
+        given = [name for name in cls.named_tokens if name in tokens]
         options: dict[str, Any] = {name: _content(folder, name, tokens[name]) for name in given}
-        for name, option_kind in OPTIONS.items():
+        for name, option_kind in cls.option_types.items():
             if config.get(name) is not None:
                 options[name] = _of_kind(folder, name, config[name], option_kind)
         extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or []
@@ -443,11 +456,9 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         config = {
             **named,
             "added_tokens_decoder": {str(index): vars(token) for index, token in sorted(self._added.items())},
+            **self._settings(),
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
-            "do_lower_case": self.do_lower_case,
             "model_max_length": NO_LIMIT,
-            "replace_word_delimiter_char": self.replace_word_delimiter_char,
-            "target_lang": self.target_lang,
             "tokenizer_class": type(self).__name__,
             "word_delimiter_token": self.word_delimiter_token,
         }
@@ -459,6 +470,14 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
         if beyond:
             write_json(folder / "added_tokens.json", beyond)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings in tokenizer_config.json that other tokenizers do not have."""
+        return {
+            "do_lower_case": self.do_lower_case,
+            "replace_word_delimiter_char": self.replace_word_delimiter_char,
+            "target_lang": self.target_lang,
+        }
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class ParakeetTokenizer(TextTokenizer):
 
     word_delimiter_token: str | None = None
     """Token between words: there is none."""
+    joint: str = ""
+    """Text between the tokens of a word."""
 
     @property
     def pad_token_id(self) -> int:
@@ -72,6 +74,11 @@ class ParakeetTokenizer(TextTokenizer):
         ends = np.cumsum(counts).tolist()
         rows = [ids[start:end].tolist() for start, end in pairwise([0, *ends])]
         return [text.strip() for text in self.backend.decode_batch(rows, skip_special_tokens=False)]
+
+    def ids_of_written(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        found: list[int] = self(text)["input_ids"]
+        return found
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return the letters of each collapsed id; "" for a token that is only the begin of a word."""

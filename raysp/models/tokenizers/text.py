@@ -118,6 +118,7 @@ KINDS = {  # tokenizer_class, without "Fast" -> what it is
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
 }
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
 CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "bert": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
@@ -396,6 +397,13 @@ def names_pieces(folder: Path) -> bool:
     if name.startswith(("Wav2Vec2", "Parakeet")):
         return name.startswith("Parakeet")
     return _class_of_model(folder) == "ParakeetTokenizer"
+
+
+def names_phonemes(folder: Path) -> bool:
+    """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
+    files = (_optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    named = (one.get("tokenizer_class") for one in files)
+    return next((name for name in named if name is not None), None) == PHONEMES
 
 
 def _class_of_model(folder: Path) -> str | None:

@@ -7,8 +7,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from raysp.models.base.batches import BatchFeature
-
 
 class CTCTokenizer(Protocol):
     """Conversion of the ids of a CTC head, without repeats and blanks, to texts."""
@@ -33,8 +31,13 @@ class CTCTokenizer(Protocol):
         """Tokens with their ids, without added ones."""
         ...
 
-    def __call__(self, text: str) -> BatchFeature:
-        """Return the `input_ids` of a text."""
+    @property
+    def joint(self) -> str:
+        """Text between the tokens of a word: a space between phonemes."""
+        ...
+
+    def ids_of_written(self, text: str) -> list[int]:
+        """Return the ids of a text as the head writes it."""
         ...
 
     def decode_collapsed(self, ids: Iterable[int]) -> str:

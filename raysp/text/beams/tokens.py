@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LEAST_WRITABLE = 0.1
 """Least share of a model's words that the tokens of a checkpoint must be able to write."""
+SHOWN_TEXT = 60
+"""Characters of phonemes that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,21 @@ class TokenTexts:
         delimiter: token between words; None: the vocabulary has none.
         blank: token of the blank.
         delimiter_text: how models of characters write the delimiter.
+        are_phonemes: whether tokens are phonemes, with spaces between them; for language models they are characters.
     """
 
     texts: Sequence[str]
     delimiter: int | None
     blank: int
     delimiter_text: str
+    are_phonemes: bool = False
+
+    @property
+    def described(self) -> str:
+        """Its letters or phonemes, for messages."""
+        if self.are_phonemes:
+            return f"its phonemes, separated by spaces, are {' '.join(filter(None, self.texts))[:SHOWN_TEXT]!r}"
+        return f"its letters are {''.join(sorted(one for one in self.texts if len(one) == 1))!r}"
 
     @property
     def is_delimiter(self) -> list[bool]:
@@ -39,8 +50,10 @@ def is_of_characters(words: Sequence[str], tokens: TokenTexts) -> bool:
     """Return whether a language model of these words is one of characters.
 
     It is one if all of its words have one character, and the token between words is among them, unless the vocabulary
-    has no such token.
+    has no such token. Phonemes are characters, whatever their length.
     """
+    if tokens.are_phonemes:
+        return True
     if any(len(word) > 1 and word != tokens.delimiter_text for word in words):
         return False
     return tokens.delimiter is None or tokens.delimiter_text in words
@@ -65,5 +78,8 @@ def misfit(words: Sequence[str], tokens: TokenTexts) -> str:
 
 def unwritable(phrases: Mapping[str, object], tokens: TokenTexts) -> str | None:
     """Return the first hot word with a character that no token writes; None if there is none."""
+    if tokens.are_phonemes:
+        known = {*tokens.characters} - {""}
+        return next((one for one in phrases if not known.issuperset(one.split())), None)
     known = {letter for text in tokens.texts for letter in text}
     return next((one for one in phrases if not known.issuperset("".join(one.split()))), None)

@@ -1,0 +1,203 @@
+"""The tokenizer of CTC models that write phonemes: symbols of one or more characters with spaces between them.
+
+Texts are not turned into phonemes, which takes a pronunciation dictionary or espeak; phonemes are taken as they are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.models.base.batches import BatchFeature
+from raysp.models.tokenizers.ctc import AddedToken, CTCDecoded, Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
+
+SPACE = " "
+"""Text between phonemes, whatever `phone_delimiter_token` is, as in transformers."""
+
+
+class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
+    """A tokenizer of phonemes.
+
+    Attributes:
+        phone_delimiter_token: Token between phonemes, where texts are turned into phonemes elsewhere.
+        word_delimiter_token: Token between words, which texts do not show; None: the vocabulary has none.
+        do_phonemize: Whether the checkpoint expects texts to be turned into phonemes before they are encoded.
+        phonemizer_lang: Language of the phonemes, for espeak.
+        phonemizer_backend: Program that turns texts into phonemes.
+    """
+
+    named_tokens = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token", "phone_delimiter_token")
+    option_types = {  # noqa: RUF012 - as in the class above
+        "do_phonemize": bool,
+        "phonemizer_lang": str,
+        "phonemizer_backend": str,
+        "clean_up_tokenization_spaces": bool,
+    }
+    joint = SPACE
+
+    def __init__(
+        self,
+        vocab: Mapping[str, Any] | str | Path,
+        bos_token: str | None = "<s>",
+        eos_token: str | None = "</s>",
+        unk_token: str | None = "<unk>",
+        pad_token: str | None = "<pad>",
+        phone_delimiter_token: str | None = " ",
+        word_delimiter_token: str | None = None,
+        do_phonemize: bool = True,
+        phonemizer_lang: str = "en-us",
+        phonemizer_backend: str = "espeak",
+        added_tokens: Mapping[int, AddedToken] | None = None,
+        extra_special_tokens: Sequence[str] = (),
+        clean_up_tokenization_spaces: bool = False,
+    ) -> None:
+        """Make a tokenizer from a vocabulary or the path of its JSON file."""
+        self.phone_delimiter_token = phone_delimiter_token
+        self.do_phonemize = do_phonemize
+        self.phonemizer_lang = phonemizer_lang
+        self.phonemizer_backend = phonemizer_backend
+        super().__init__(
+            vocab,
+            bos_token,
+            eos_token,
+            unk_token,
+            pad_token,
+            word_delimiter_token,
+            added_tokens=added_tokens,
+            extra_special_tokens=extra_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+        )
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Special tokens; delimiters are none."""
+        named = (self.bos_token, self.eos_token, self.unk_token, self.pad_token)
+        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
+
+    def _kept_whole(self) -> Iterable[str]:
+        """Return no tokens: phonemes are separated by spaces, so none is looked for within others."""
+        return ()
+
+    # Phonemes to ids
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        *,
+        do_phonemize: bool | None = None,
+        phonemizer_lang: str | None = None,  # of no effect: it is the language of `do_phonemize`
+        **options: Any,  # noqa: ANN401 - as in the class above
+    ) -> BatchFeature:
+        """Return `input_ids` and `attention_mask` of phonemes separated by spaces, or of each in a list.
+
+        Args:
+            text: Phonemes.
+            do_phonemize: Whether `text` is in letters; None: as the checkpoint says.
+            phonemizer_lang: Language of a text in letters.
+            options: As for `Wav2Vec2CTCTokenizer`.
+
+        Raises:
+            ValueError: `text` is in letters.
+        """
+        if self.do_phonemize if do_phonemize is None else do_phonemize:
+            raise ValueError(f"do_phonemize is true, {self.expected}; pass do_phonemize=False with phonemes")
+        return super().__call__(text, **options)
+
+    @property
+    def expected(self) -> str:
+        """Why texts cannot be encoded, and what can, in the middle of a sentence."""
+        special = {*self.all_special_tokens, self.word_delimiter_token}
+        shown = [token for _, token in sorted(self.decoder.items()) if token not in special][:4]
+        return (
+            f"and raysp does not turn text into phonemes ({self.phonemizer_backend}): expected phonemes separated by "
+            f"spaces, such as {SPACE.join(shown)!r}"
+        )
+
+    def _characters(self, text: str) -> list[str]:
+        return [phoneme for phoneme in text.strip().split(SPACE) if phoneme.strip()]
+
+    def ids_of_written(self, text: str) -> list[int]:
+        """Return the ids of phonemes separated by spaces."""
+        return [self._id(phoneme) for phoneme in text.split()]
+
+    # Ids to phonemes
+
+    def _writes(self, index: int) -> str:
+        token = self._token(index)
+        return "" if token in (self.pad_token, self.word_delimiter_token) else token
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of collapsed ids, without repeats and blanks."""
+        return SPACE.join(filter(None, map(self._written.__getitem__, ids))).strip()
+
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of collapsed ids (N,); `counts` (B,) holds the ids per row."""
+        ends = np.cumsum(counts).tolist()
+        return [self.decode_collapsed(ids[start:end].tolist()) for start, end in pairwise([0, *ends])]
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        output_char_offsets: bool = False,
+        output_word_offsets: bool = False,
+        group_tokens: bool = True,
+        spaces_between_special_tokens: bool = False,  # of no effect: there is a space between all tokens
+        filter_word_delimiter_token: bool = True,
+    ) -> str | CTCDecoded:
+        """Return the text of frame-wise ids: repeats are merged, then blanks and delimiters of words dropped.
+
+        The chars of `output_char_offsets` are phonemes; words are those between delimiters, or else each phoneme.
+        `skip_special_tokens` drops special tokens, blanks included, before repeats are merged.
+        """
+        clean = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        skipped = {*self.all_special_ids} if skip_special_tokens else set()
+        tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids if index not in skipped]))
+        runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
+        all_offsets = self._char_offsets(runs)
+        hidden = self.word_delimiter_token if filter_word_delimiter_token else None
+        offsets = [one for one in all_offsets if one["char"] != hidden]
+        text = SPACE.join(str(one["char"]) for one in offsets).strip()
+        text = without_extra_spaces(text) if clean else text
+        if not (output_char_offsets or output_word_offsets):
+            return text
+        words = self._word_offsets(all_offsets) if output_word_offsets else None
+        return CTCDecoded(text, offsets if output_char_offsets else None, words)
+
+    def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
+        offsets: Offsets = []
+        frame = 0
+        for token, count in runs:
+            if token != self.pad_token:
+                offsets.append({"char": token, "start_offset": frame, "end_offset": frame + count})
+            frame += count
+        return offsets
+
+    def _word_offsets(self, chars: Offsets) -> Offsets:
+        if self.word_delimiter_token is None:
+            return [{"word" if name == "char" else name: value for name, value in char.items()} for char in chars]
+        words: Offsets = []
+        for is_delimiter, run in groupby(chars, key=lambda char: char["char"] == self.word_delimiter_token):
+            if not is_delimiter:
+                parts = list(run)
+                word = SPACE.join(str(part["char"]) for part in parts)
+                start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
+                words.append({"word": word, "start_offset": start, "end_offset": end})
+        return words
+
+    # Files
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "do_phonemize": self.do_phonemize,
+            "phone_delimiter_token": self.phone_delimiter_token,
+            "phonemizer_backend": self.phonemizer_backend,
+            "phonemizer_lang": self.phonemizer_lang,
+        }

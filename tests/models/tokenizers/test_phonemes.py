@@ -1,0 +1,131 @@
+"""The tokenizer of phonemes against that of transformers, which needs no phonemizer to decode."""
+
+import json
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysp.models import AutoProcessor, AutoTokenizer, Wav2Vec2CTCTokenizer, Wav2Vec2PhonemeCTCTokenizer
+from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes, write_tokenizer
+
+FOLDERS = {"phonemes": {}, "words": {"words": True}, "other delimiter": {"phone_delimiter_token": "|"}}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def both(request, tmp_path_factory):
+    folder = write_tokenizer(tmp_path_factory.mktemp("tokens") / "tokens", **FOLDERS[request.param])
+    return Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder), theirs_of(folder)
+
+
+def theirs_of(folder):
+    return transformers.Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 8, 9, 18, 18, 40]), min_size=1, max_size=40))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"skip_special_tokens": True},
+        {"group_tokens": False},
+        {"filter_word_delimiter_token": False},
+        {"clean_up_tokenization_spaces": True, "skip_special_tokens": True},
+    ],
+)
+def test_decoding_equals_theirs(both, ids, options):
+    ours, theirs = both
+    if not options.get("skip_special_tokens") or {*ids} - {0, 1, 2, 3}:  # theirs raises on nothing
+        assert ours.decode(ids, **options) == theirs.decode(ids, **options)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=st.lists(st.sampled_from([0, 0, 4, 4, 5, 8, 9, 18]), min_size=1, max_size=30))
+@pytest.mark.parametrize("options", [{}, {"filter_word_delimiter_token": False}])
+def test_offsets_of_phonemes_equal_theirs(both, ids, options):
+    ours, theirs = (one.decode(ids, output_char_offsets=True, **options) for one in both)
+    assert (ours.text, ours.char_offsets) == (theirs.text, [dict(one) for one in theirs.char_offsets])
+
+
+def test_offsets_of_words_are_those_between_delimiters_or_of_each_phoneme(tmp_path):
+    with_words, without = (
+        Wav2Vec2PhonemeCTCTokenizer.from_pretrained(write_tokenizer(tmp_path / str(words), words=words))
+        for words in (True, False)
+    )
+    found = with_words.batch_decode([[4, 4, 0, 8, 18, 18, 0, 5, 18]], output_word_offsets=True)
+    assert found.text == ["n tʃ s"]
+    assert found.word_offsets[0] == [
+        {"word": "n tʃ", "start_offset": 0, "end_offset": 4},
+        {"word": "s", "start_offset": 7, "end_offset": 8},
+    ]
+    assert without.decode([4, 4, 8], output_word_offsets=True).word_offsets == [
+        {"word": "n", "start_offset": 0, "end_offset": 2},
+        {"word": "tʃ", "start_offset": 2, "end_offset": 3},
+    ]
+
+
+def test_given_phonemes_are_encoded_as_theirs(both):
+    for text in ("n tʃ  ɔː", " n | s<s>t x", "ntʃ", "", "<pad> s", "n\ns"):
+        found, expected = (one(text, do_phonemize=False)["input_ids"] for one in both)
+        assert found == expected, text
+    texts = ["n s", "tʃ"]
+    assert both[0](texts, do_phonemize=False, padding=True) == dict(both[1](texts, do_phonemize=False, padding=True))
+
+
+def test_text_in_letters_is_refused_with_what_is_expected(tmp_path):
+    tokenizer = Wav2Vec2PhonemeCTCTokenizer.from_pretrained(write_tokenizer(tmp_path))
+    message = (
+        r"do_phonemize is true, and raysp does not turn text into phonemes \(espeak\): expected phonemes separated by "
+        r"spaces, such as 'n s t ə'; pass do_phonemize=False with phonemes"
+    )
+    with pytest.raises(ValueError, match=message):
+        tokenizer("hello")
+    assert tokenizer("n s", do_phonemize=False)["input_ids"] == [4, 5]
+
+
+def test_the_classes_and_vocabulary_equal_theirs(both):
+    ours, theirs = both
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours.all_special_tokens == theirs.all_special_tokens
+    assert (len(ours), ours.vocab_size, ours.pad_token_id) == (len(theirs), theirs.vocab_size, theirs.pad_token_id)
+
+
+@pytest.mark.parametrize("options", FOLDERS.values())
+def test_a_saved_tokenizer_is_read_by_both(tmp_path, options):
+    first = AutoTokenizer.from_pretrained(write_tokenizer(tmp_path / "a", phonemizer_lang="it", **options))
+    first.save_pretrained(tmp_path / "b")
+    theirs = theirs_of(tmp_path / "b")
+    theirs.save_pretrained(tmp_path / "c")
+    last = AutoTokenizer.from_pretrained(tmp_path / "c")
+    ids = [4, 4, 0, 8, len(PHONEMES), 5]
+    for one in (AutoTokenizer.from_pretrained(tmp_path / "b"), theirs, last):
+        assert type(one).__name__ == "Wav2Vec2PhonemeCTCTokenizer"
+        assert (one.phonemizer_lang, one.do_phonemize) == ("it", True)
+        assert (one.phone_delimiter_token, one.word_delimiter_token) == (
+            first.phone_delimiter_token,
+            first.word_delimiter_token,
+        )
+        assert one.get_vocab() == first.get_vocab()
+        assert one.decode(ids) == first.decode(ids)
+
+
+def test_the_class_may_stand_in_config_json_or_beside_promoted_delimiters(tmp_path):
+    write_tokenizer(tmp_path, words=True)
+    values = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del values["tokenizer_class"], values["word_delimiter_token"]
+    values["model_specific_special_tokens"] = {"word_delimiter_token": "|"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is Wav2Vec2CTCTokenizer
+    (tmp_path / "config.json").write_text(json.dumps({"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}))
+    found = AutoTokenizer.from_pretrained(tmp_path)
+    assert type(found) is Wav2Vec2PhonemeCTCTokenizer
+    assert found.word_delimiter_token == "|"
+
+
+def test_a_processor_has_the_tokenizer_and_round_trips(tmp_path):
+    processor = AutoProcessor.from_pretrained(save_phonemes(tmp_path / "a"))
+    assert type(processor.tokenizer) is Wav2Vec2PhonemeCTCTokenizer
+    processor.save_pretrained(tmp_path / "b")
+    assert AutoProcessor.from_pretrained(tmp_path / "b").batch_decode([[4, 4, 8]]) == ["n tʃ"]

@@ -1,0 +1,154 @@
+"""Outputs of checkpoints that write phonemes: transcripts with times and beams, given phonemes, trainings."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+import transformers
+from typer.testing import CliRunner
+
+import raysp
+from raysp.cli.entry import app
+from raysp.errors import CheckpointError
+from raysp.models.loading import load_checkpoint
+from raysp.training.characters import encode_of, tokenizer_of
+from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
+from tests.ops.test_transcribing import ctc_forward
+from tests.text.beams.arpa_files import write_arpa
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return save_phonemes(tmp_path_factory.mktemp("plain") / "phonemes")
+
+
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory):
+    return save_phonemes(tmp_path_factory.mktemp("words") / "phonemes", words=True)
+
+
+def frames_of(folder, text: str, other: float):
+    """Return likely frames of phonemes, two of each and a blank behind them."""
+    tokens = [*PHONEMES, "|"]
+    ids = [index for one in text.split() for index in [tokens.index(one)] * 2 + [0]]
+    size = len(json.loads((folder / "vocab.json").read_text()))
+    logits = torch.full((1, len(ids), size), other)
+    logits[0, torch.arange(len(ids)), torch.tensor(ids)] = 4.0
+    return ctc_forward(logits, torch.tensor([len(ids)]), [None])
+
+
+def columns_of(output, folder, text: str, columns=None, other: float = -9.0) -> dict:
+    op = output.op(load_checkpoint(folder))
+    forward = frames_of(folder, text, other)
+    object.__setattr__(forward, "columns", columns or {})
+    return dict(zip(op.schema.names, (column[0] for column in op(forward)), strict=False))
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "transformers"])
+@pytest.mark.parametrize("words", [False, True])
+def test_texts_of_a_run_equal_those_of_transformers(tmp_path, plain, of_words, backend, words):
+    if backend == "jax":
+        pytest.importorskip("jax")
+    folder = of_words if words else plain
+    sounds = [wav(number, seed=number) for number in (16000, 12345, 30000)]
+    audio = pa.array([{"bytes": one, "path": None} for one in sounds], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b", "c"], "audio": audio}))
+    label = raysp.Label(str(folder), outputs=[raysp.Transcript(words=True)], backend=backend)
+    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]))
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    for row, sound in zip(rows, sounds, strict=True):
+        wave = soundfile.read(io.BytesIO(sound), dtype="float32")[0]
+        with torch.no_grad():
+            logits = model(**extractor(wave, sampling_rate=16000, return_tensors="pt")).logits
+        [expected] = tokenizer.batch_decode(logits.argmax(-1))
+        assert row["pred_text"] == expected
+        assert len(expected.split()) > 3
+        assert " ".join(word["word"] for word in row["pred_words"]) == expected
+
+
+def test_words_are_between_delimiters_or_else_each_phoneme(plain, of_words):
+    output = raysp.Transcript(words=True, chars=True)
+    found = columns_of(output, of_words, "l ɛ | tʃ ə s")
+    assert found["pred_text"] == "l ɛ tʃ ə s"
+    assert [one["word"] for one in found["pred_words"]] == ["l ɛ", "tʃ ə s"]
+    assert [one["char"] for one in found["pred_chars"]] == ["l", "ɛ", "tʃ", "ə", "s"]
+    assert found["pred_words"][1]["start"] == found["pred_chars"][2]["start"]
+    found = columns_of(output, plain, "l ɛ tʃ")
+    assert [one["word"] for one in found["pred_words"]] == ["l", "ɛ", "tʃ"]
+
+
+def test_beams_have_the_text_and_different_ones(plain, of_words):
+    for folder in (plain, of_words):
+        found = columns_of(raysp.Transcript(beams=8, nbest=4, words=True), folder, "l ɛ tʃ")
+        assert found["pred_text"] == "l ɛ tʃ" == found["pred_nbest"][0]["text"]
+        assert len({one["text"] for one in found["pred_nbest"]}) == 4
+
+
+def test_a_language_model_and_hot_words_of_phonemes_are_used(tmp_path, plain):
+    lm = write_arpa(tmp_path / "phonemes.arpa", [["dʒ", "ɛ", "l"], ["dʒ", "ɛ"]], 2)
+    close = raysp.Transcript(beams=8, lm=str(lm), lm_weight=20.0)
+    summary = load_checkpoint(plain).summary
+    close.check(summary)
+    assert columns_of(close, plain, "l ɛ tʃ", other=1.0)["pred_text"] != "l ɛ tʃ"
+    raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}).check(summary)
+    found = columns_of(raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}), plain, "tʃ ɛ l", other=1.0)
+    assert found["pred_text"] == "tʃ dʒ ɛ l"
+    with pytest.raises(CheckpointError, match=r"cannot write 'hello'; its phonemes, separated by spaces, are '.*n s t"):
+        raysp.Transcript(beams=8, hot_words={"hello": 1.0}).check(summary)
+
+
+@pytest.mark.parametrize("text", ["l ɛ | tʃ ə s", "l ɛ tʃ ə s"])
+def test_given_phonemes_are_aligned_to_where_they_are_heard(of_words, text):
+    heard = columns_of(raysp.Transcript(words=True, chars=True), of_words, text)
+    output = raysp.Align("said", chars=True)
+    output.check(load_checkpoint(of_words).summary)
+    found = columns_of(output, of_words, text, {"said": [text]})
+    assert found["aligned_score"] == pytest.approx(0, abs=1e-5)
+    assert found["aligned_skipped"] == 0
+    assert [(one["char"], one["start"], one["end"]) for one in found["aligned_chars"]] == [
+        (one["char"], one["start"], one["end"]) for one in heard["pred_chars"]
+    ]
+    words = ["l ɛ", "tʃ ə s"] if "|" in text else text.split()
+    assert [one["word"] for one in found["aligned_words"]] == words
+
+
+def test_unknown_phonemes_are_counted_and_text_in_letters_is_an_error_that_says_what_is_expected(plain):
+    output = raysp.Align("said")
+    found = columns_of(output, plain, "l ɛ tʃ", {"said": ["l xx ɛ ʔ tʃ"]})
+    assert found["aligned_skipped"] == 2
+    assert [one["start"] is None for one in found["aligned_words"]] == [False, True, False, True, False]
+    with pytest.raises(ValueError, match="'hello there' has none of the checkpoint's phonemes; expected phonemes sep"):
+        columns_of(output, plain, "l ɛ tʃ", {"said": ["hello there"]})
+
+
+def test_the_text_of_the_step_itself_is_aligned(tmp_path, plain):
+    audio = pa.array([{"bytes": wav(16000, seed=1), "path": None}, {"bytes": wav(400, seed=1), "path": None}], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio}))
+    outputs = [raysp.Transcript(words=True), raysp.Align(of="pred")]
+    label = raysp.Label(str(plain), outputs=outputs)
+    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]))
+    row = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()[0]
+    assert [one["word"] for one in row["aligned_words"]] == [one["word"] for one in row["pred_words"]]
+
+
+def test_trainings_take_phonemes_where_the_checkpoint_expects_them_and_say_so_elsewhere(tmp_path, plain):
+    with pytest.raises(CheckpointError, match=r"do_phonemize is true in tokenizer_config.json, and raysp does not"):
+        tokenizer_of(plain)
+    folder = save_phonemes(tmp_path / "own", do_phonemize=False)
+    encode = encode_of(tokenizer_of(folder))
+    assert encode("n tʃ ɔː") == [4, 8, 9]
+    assert encode("n xx") == [4, -1]
+
+
+def test_inspect_shows_the_phonemes(plain):
+    found = CliRunner().invoke(app, ["inspect", str(plain)])
+    assert found.exit_code == 0
+    assert "18 tokens, phonemes of en-us: <pad> <s>" in " ".join(found.output.split())
