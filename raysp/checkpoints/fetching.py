@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raysp.checkpoints import eviction
@@ -88,6 +88,43 @@ def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str
     return folder / name
 
 
+def fetch_folder(
+    url: str, storage_options: Mapping[str, object] | None, kind: str, endings: tuple[str, ...]
+) -> Path | None:
+    """Download files of a folder, once per machine and version, and return the path of the copy; None without files.
+
+    Args:
+        url: the folder.
+        storage_options: options of its storage.
+        kind: folder of the cache, in which copies are kept as those of checkpoints are.
+        endings: ends of the names of the files.
+
+    Raises:
+        StoreError: it cannot be read, or there is no space for it.
+    """
+    store = open_store(url, storage_options)
+
+    def wanted(store: Store) -> list[Entry]:
+        return [entry for entry in store.list() if "/" not in entry.path and entry.path.endswith(endings)]
+
+    entries = wanted(store)
+    if not entries:
+        return None
+    facts = json.dumps([store.url, *([entry.path, entry.num_bytes, entry.version] for entry in entries)])
+    folder = cache_folder() / kind / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        eviction.mark_used(folder)
+        if not folder.is_dir():
+            _download(store, entries, folder, wanted)
+        eviction.remove_unused(folder.parent)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise explain(error, "keep files in", folder.parent) from error
+    return folder
+
+
 def place_folder(part: Path, folder: Path) -> None:
     """Rename a complete folder, unless another process was faster."""
     try:
@@ -138,12 +175,14 @@ def _remove_parts(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
+def _download(
+    store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]] | None = None
+) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
         for entry in entries:
             _copy(store, entry, part / entry.path)
-        if _wanted(store) != list(entries):
+        if (wanted or _wanted)(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
         place_folder(part, folder)
     finally:

@@ -1,26 +1,47 @@
-"""Language models of beam search: their files, and packed copies in the user's cache that processes share."""
+"""Language models of beam search: their files, and packed copies in the user's cache that processes share.
+
+A checkpoint may come with one in its folder `language_model`, as pyctcdecode saves it: a model in an ARPA or binary
+file, `unigrams.txt` with the words that count as known, and `attrs.json` with the weights.
+"""
 
 import contextlib
 import functools
+import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from raysp.checkpoints import eviction
+from raysp import bounds
+from raysp.checkpoints import eviction, hub
 from raysp.checkpoints.cache import cache_folder
-from raysp.checkpoints.fetching import digest_content, fetch_file, place_folder
+from raysp.checkpoints.fetching import digest_content, digest_files, fetch_file, fetch_folder, place_folder
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
 from raysp.text.beams import arpa
 from raysp.text.beams.arpa import Ngrams
+from raysp.text.beams.kenlm import Header, KenlmModel, is_binary, read_header
+
+if TYPE_CHECKING:
+    from raysp.text.beams.language_model import Weights
 
 FORMAT = 1
 """Version of packed models, increased when their files change."""
 KIND = "language_models"
+FOLDER, ATTRS, UNIGRAMS = "language_model", "attrs.json", "unigrams.txt"
+"""Folder of a checkpoint with its language model, and names of files in it."""
+MODEL_ENDINGS = (".arpa", ".arpa.gz", ".bin", ".binary")
+OWN_ENDINGS = (*MODEL_ENDINGS, ATTRS, UNIGRAMS)
+NUMBERS = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0}
+"""Numbers of attrs.json, with pyctcdecode's defaults."""
+MOST_WEIGHT = 1e6
+LM_WEIGHT, WORD_BONUS = 0.5, 1.0
+"""Weights of a model that comes with none."""
 
 
 def locate(url: str, storage_options: Mapping[str, object] | None = None) -> Path:
-    """Return the path of an ARPA file, fetched once from object storage.
+    """Return the path of a language model, fetched once from object storage.
 
     Raises:
         CheckpointError: there is no such file.
@@ -34,13 +55,131 @@ def locate(url: str, storage_options: Mapping[str, object] | None = None) -> Pat
     except CheckpointError:
         pass
     raise CheckpointError(
-        f"language model {url!r}: no such file; expected an ARPA file (.arpa or .arpa.gz), on a local disk or on "
-        "object storage"
+        f"language model {url!r}: no such file; expected an ARPA file (.arpa or .arpa.gz) or a binary file of KenLM, "
+        "on a local disk or on object storage"
     )
 
 
+def locate_own(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path | None:
+    """Return the folder of the language model that comes with a checkpoint, fetched once; None if there is none.
+
+    Raises:
+        CheckpointError: the hub cannot be reached.
+        StoreError: it cannot be read.
+    """
+    if scheme_of(checkpoint):
+        return fetch_folder(f"{checkpoint.rstrip('/')}/{FOLDER}", storage_options, KIND, OWN_ENDINGS)
+    if (local := Path(normalise(checkpoint))).is_dir():
+        folder = local / FOLDER
+    elif hub.is_hub_id(checkpoint):
+        folder = hub.local_folder(checkpoint, (*hub.CONFIG_FILES, f"{FOLDER}/*")) / FOLDER
+    else:
+        return None
+    return folder if folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """The language model that comes with a checkpoint."""
+
+    file: Path
+    alpha: float
+    """Factor of its natural log-probabilities."""
+    beta: float
+    """Added for each word."""
+    unk_score_offset: float
+    """Added to the decimal logarithm of the probability of each unknown word."""
+    score_boundary: bool
+    """Whether texts begin with `<s>` and end with `</s>`."""
+    unigrams: Path | None
+
+    def words(self) -> list[str] | None:
+        """Return the words that count as known; None: all of the model.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        if self.unigrams is None:
+            return None
+        try:
+            with self.unigrams.open("rb") as file:
+                lines = bounds.read(file, bounds.MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError, bounds.TooLargeError) as error:
+            raise CheckpointError(f"{self.unigrams}: {error}; expected a word a line in UTF-8: copy it again") from None
+        return [line.strip() for line in lines if line.strip()] or None
+
+
+def read_own(folder: Path) -> OwnModel:
+    """Return the language model of a folder.
+
+    Raises:
+        CheckpointError: the folder does not hold one.
+    """
+    models = sorted(file for file in folder.iterdir() if file.name.endswith(MODEL_ENDINGS))
+    if len(models) != 1:
+        found = ", ".join(file.name for file in models) or "none"
+        raise CheckpointError(
+            f"{folder}: found {found}, expected one language model ({', '.join(MODEL_ENDINGS)}): copy the folder again"
+        )
+    attrs, unigrams = folder / ATTRS, folder / UNIGRAMS
+    values = _attrs(attrs) if attrs.is_file() else {}
+    return OwnModel(
+        models[0],
+        **{name: _number(attrs, name, values.get(name, default)) for name, default in NUMBERS.items()},
+        score_boundary=_flag(attrs, values.get("score_boundary", True)),
+        unigrams=unigrams if unigrams.is_file() else None,
+    )
+
+
+def _attrs(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            found = bounds.parse_json(bounds.read(file, bounds.MOST_JSON_BYTES))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}; expected a JSON object: copy it again") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: found {bounds.shortened(found)}, expected a JSON object: copy it again")
+    return found
+
+
+def _number(path: Path, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_WEIGHT:
+        raise CheckpointError(f"{path}: {name} is {bounds.shortened(value)}, expected a number: copy it again")
+    return float(value)
+
+
+def _flag(path: Path, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{path}: score_boundary is {bounds.shortened(value)}, expected true or false")
+    return value
+
+
+def describe_own(folder: Path) -> dict[str, Any]:
+    """Return facts of the language model of a folder, of its model those of the header alone.
+
+    Raises:
+        CheckpointError: the folder does not hold one, or its model is damaged.
+    """
+    own = read_own(folder)
+    is_kenlm = is_binary(own.file)
+    header = read_header(own.file) if is_kenlm else Header("ARPA", arpa.counts_of(own.file))
+    return {
+        "file": own.file.name,
+        "kind": f"KenLM, {header.kind}" if is_kenlm else header.kind,
+        "order": len(header.counts),
+        "ngrams": sum(header.counts),
+        "words": header.counts[0],
+        "bytes": own.file.stat().st_size,
+        **{name: getattr(own, name) for name in (*NUMBERS, "score_boundary")},
+    }
+
+
 def digest(path: Path) -> str:
-    """Return the digest of a file, whatever its name."""
+    """Return the digest of a file, whatever its name, or of a folder of a language model."""
+    if path.is_dir():
+        own = read_own(path)
+        others = [file for file in (path / ATTRS, path / UNIGRAMS) if file.is_file()]
+        return digest_files(path, [own.file, *others])
     return digest_content(path)
 
 
@@ -61,10 +200,36 @@ def _opened(path: Path, content: str) -> Ngrams:
     return arpa.parse(path)
 
 
-def open_model(path: Path) -> Ngrams:
-    """Return the model of an ARPA file.
+def open_model(path: Path) -> Ngrams | KenlmModel:
+    """Return the model of an ARPA file, or of a binary file of KenLM.
 
     Raises:
-        CheckpointError: the file is not a whole ARPA file; with the number of the first wrong line.
+        CheckpointError: the file is not a whole one of them; of an ARPA file, with the number of the first wrong line.
     """
-    return _opened(path, digest(path))
+    content = digest_content(path)
+    return _opened_binary(path, content) if is_binary(path) else _opened(path, content)
+
+
+@functools.lru_cache(4)
+def _opened_binary(path: Path, content: str) -> KenlmModel:
+    """Return a model; `content` is the digest of the file, which may be replaced."""
+    return KenlmModel(path)
+
+
+def weighed(lm: str, lm_weight: float | None, word_bonus: float | None) -> "tuple[OwnModel | None, Path, Weights]":
+    """Return the language model of a checkpoint, if `lm` is its folder, the file of the model, and its weights.
+
+    Weights that are None are those of the checkpoint, or else the usual ones.
+    """
+    from raysp.text.beams.language_model import Weights  # imports torch
+
+    own = read_own(Path(lm)) if Path(lm).is_dir() else None
+    weight = LM_WEIGHT if own is None else own.alpha
+    bonus = WORD_BONUS if own is None else own.beta
+    weights = Weights(
+        weight if lm_weight is None else lm_weight,
+        bonus if word_bonus is None else word_bonus,
+        0.0 if own is None else own.unk_score_offset * math.log(10),
+        own is None or own.score_boundary,
+    )
+    return own, Path(lm) if own is None else own.file, weights

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +52,8 @@ def inspect(
         summary = choose(folder, backend).open().describe(folder)
     if as_json:
         outputs = outputs_for(summary)
-        print_json({**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text})
+        facts = {**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text}
+        print_json({**facts, "language_model": _facts_of_language_model(summary)})
         return
     print_facts(checkpoint, {**_facts_of_checkpoint(summary), "chosen since": why or None})
 
@@ -121,6 +122,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),
+        "language model": _language_model(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
         "does not fit": _generation_error(summary),
@@ -158,6 +160,30 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
     if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
         kind = f", phonemes of {tokenizer.phonemizer_lang}"
     return f"{count(summary.vocab_size, 'token')}{kind}: {_some_of(tokens, ' ')}"
+
+
+def _facts_of_language_model(summary: "CheckpointSummary") -> dict[str, Any] | str | None:
+    """Return facts of the language model that comes with a checkpoint, or what is wrong with it; None without one."""
+    from raysp.checkpoints.language_models import FOLDER, describe_own
+    from raysp.models.auto import WITH_LM, processor_class
+
+    folder = summary.path / FOLDER
+    try:
+        if folder.is_dir():
+            return describe_own(folder)
+        return "it is not there; lm='own' fetches it from the hub" if processor_class(summary.path) == WITH_LM else None
+    except (CheckpointError, OSError) as error:
+        return str(error)
+
+
+def _language_model(summary: "CheckpointSummary") -> str | None:
+    found = _facts_of_language_model(summary)
+    if not isinstance(found, dict):
+        return found
+    return (
+        f"{found['order']}-grams of {count(found['words'], 'word')} ({found['kind']}, {megabytes(found['bytes'])}), "
+        f"alpha {found['alpha']:g}, beta {found['beta']:g}: Transcript(beams=8, lm='own')"
+    )
 
 
 def _some_of(names: Sequence[str], separator: str) -> str:

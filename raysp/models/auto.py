@@ -21,6 +21,8 @@ OTHER_NAMES = {  # classes whose names do not begin with that of their configura
     "ParakeetCTCModel": "ParakeetForCTC",  # as in transformers
     "ParakeetEncoderModel": "ParakeetEncoder",
 }
+WITH_LM = "Wav2Vec2ProcessorWithLM"
+"""Processor with a language model, which pipelines use (`Transcript(lm="own")`); here decoding is greedy."""
 
 
 class _Auto:
@@ -179,17 +181,20 @@ class AutoProcessor(_Auto):
         """Read the processor of a checkpoint folder or hub id."""
         access = Access.taken(options)
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
-        kind = _processor_class(folder)
+        kind = processor_class(folder)
+        if kind == WITH_LM:
+            kind = Wav2Vec2Processor.__name__
         if kind is not None:
             return _public(folder, kind, "Processor").from_pretrained(folder, **options)
-        if not (folder / "tokenizer_config.json").is_file():
+        if not any((folder / name).is_file() for name in ("tokenizer_config.json", "vocab.json")):
             return AutoFeatureExtractor.from_pretrained(folder, **options)
         if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
             return AutoTokenizer.from_pretrained(folder, **options)
         return Wav2Vec2Processor.from_pretrained(folder, **options)
 
 
-def _processor_class(folder: Path) -> str | None:
+def processor_class(folder: Path) -> str | None:
+    """Return the name of the processor in the files of a checkpoint; None without one."""
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         found = read_json(folder / name).get("processor_class") if (folder / name).is_file() else None
         if isinstance(found, str):

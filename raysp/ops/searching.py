@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysp.checkpoints.language_models import open_model
+from raysp.checkpoints.language_models import open_model, weighed
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -20,7 +19,6 @@ from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
 from raysp.text.beams.decoding import BeamDecoder, Extras
 from raysp.text.beams.frames import TopFrames, top_frames
-from raysp.text.beams.language_model import Weights
 from raysp.text.beams.search import Hypothesis
 from raysp.text.beams.tokens import TokenTexts, misfit, unwritable
 
@@ -38,9 +36,9 @@ class Searching:
         vocab_size: tokens of the model.
         beams: prefixes that are kept after each frame.
         nbest: texts of a recording; the column exists if it is above 1.
-        lm: local path of a language model; None: none.
-        lm_weight: factor of its natural log-probabilities.
-        word_bonus: added for each of its words.
+        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: none.
+        lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
+        word_bonus: added for each of its words; None: as `lm_weight`.
         hot_words: weights of words and phrases.
         device: device of the frames.
     """
@@ -55,8 +53,8 @@ class Searching:
         beams: int,
         nbest: int = 1,
         lm: str | None = None,
-        lm_weight: float = 0.5,
-        word_bonus: float = 1.0,
+        lm_weight: float | None = None,
+        word_bonus: float | None = None,
         hot_words: Mapping[str, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -67,7 +65,10 @@ class Searching:
         self.nbest = nbest
         self.beams = beams
         ids = {tuple(greedy.tokenizer.ids_of_written(text)): weight for text, weight in (hot_words or {}).items()}
-        extras = Extras(open_model(Path(lm)) if lm is not None else None, Weights(lm_weight, word_bonus), ids)
+        extras = Extras(hot_words=ids)
+        if lm is not None:
+            own, file, weights = weighed(lm, lm_weight, word_bonus)
+            extras = Extras(open_model(file), own.words() if own else None, weights, ids)
         tokens = token_texts(greedy.tokenizer, vocab_size)
         self.decoder = BeamDecoder(tokens, beams=beams, extras=extras, device=device)
 
@@ -183,7 +184,7 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
     """Check that a language model and hot words can be used with the tokens of a checkpoint.
 
     Raises:
-        CheckpointError: the file is no whole ARPA file, or the tokens cannot write its words or a hot word.
+        CheckpointError: the file is no whole language model, or the tokens cannot write its words or a hot word.
     """
     tokens = token_texts(tokenizer, vocab_size)
     if (text := unwritable(hot_words, tokens)) is not None:
@@ -191,5 +192,9 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
             f"hot_words: the checkpoint cannot write {text!r}; {tokens.described}: give hot words as they appear in "
             "its texts"
         )
-    if lm is not None and (why := misfit(open_model(Path(lm)).vocabulary(), tokens)):
-        raise CheckpointError(f"language model {lm!r} {why}")
+    if lm is None:
+        return
+    own, file, _ = weighed(lm, None, None)
+    model = open_model(file)
+    if why := misfit((own.words() if own else None) or model.vocabulary(), tokens):
+        raise CheckpointError(f"language model {str(file)!r} {why}")

@@ -17,11 +17,11 @@ from raysp.checkpoints.fetching import digest_files
 from raysp.checkpoints.hub import snapshot_of
 from raysp.checkpoints.languages import languages_of, used_adapters
 from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
-from raysp.errors import CheckpointError
+from raysp.errors import CheckpointError, PlanError
 from raysp.models import summary
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.specs.outputs.align import Align
-from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.steps import Label
 from raysp.specs.values import Column
@@ -73,6 +73,8 @@ def file_digests(pipeline: Pipeline) -> dict[str, str]:
     digests = {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
     for url, languages in _of_outputs(pipeline).items():
         digests[url] = _digest_of_languages(url, pipeline.source, languages)
+    if any(output.own_files for output in pipeline.label.outputs):
+        digests[OWN_MODEL] = language_models.digest(own_language_model(pipeline))
     return {**digests, SPEECH_MODEL: speech_digest()} if pipeline.label.finds_speech else digests
 
 
@@ -122,6 +124,7 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
     language, located = pipeline.label.language, []
     if language is not None and not languages_of(checkpoint_folder(pipeline)):
         language = None  # that of a text decoder
+    own = str(_own_language_model(pipeline, planned)) if any(one.own_files for one in pipeline.label.outputs) else ""
     for output in pipeline.label.outputs:
         paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
         for name, url in output.files.items():
@@ -135,11 +138,39 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
             if planned and url in planned:
                 found = _digest_of_languages(url, pipeline.source, _of_outputs(pipeline)[url])
                 _refuse_changed(url, found, planned[url])
-        local: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+        local: dict[str, Any] = {name: str(path) for name, path in paths.items()} | dict.fromkeys(output.own_files, own)
         if language is not None and isinstance(output, Align) and output.checkpoint is None:
             local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
     return tuple(located)
+
+
+def own_language_model(pipeline: Pipeline) -> Path:
+    """Return the local folder of the language model that comes with the pipeline's checkpoint.
+
+    Raises:
+        PlanError: the checkpoint comes with none.
+        CheckpointError, StoreError: it cannot be fetched.
+    """
+    label = pipeline.label
+    found = language_models.locate_own(label.checkpoint, _options_of(label.checkpoint, pipeline.source))
+    if found is None:
+        raise PlanError(
+            f"lm={OWN_MODEL!r}: {label.checkpoint} comes with no language model, a folder {language_models.FOLDER!r} "
+            "with a model in an ARPA or binary file; give the path of one, or leave lm out"
+        )
+    return found
+
+
+def _own_language_model(pipeline: Pipeline, planned: Mapping[str, str] | None) -> Path:
+    """Return the same, after comparing it with the one of the plan."""
+    folder = own_language_model(pipeline)
+    if planned and OWN_MODEL in planned and (found := language_models.digest(folder)) != planned[OWN_MODEL]:
+        raise CheckpointError(
+            f"{folder}: the digest of this language model was {planned[OWN_MODEL]} when the run was planned, on this "
+            f"worker it is {found}; do not change it during a run, and make the same files available to all workers"
+        )
+    return folder
 
 
 def _file_of(url: str, source: Shards) -> Path:

@@ -17,6 +17,7 @@ from raysp.sink.run_record import Resolved
 from raysp.sink.shares import ALL, Share
 from raysp.sink.todo import Todo
 from raysp.specs.code import UserCode
+from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 from raysp.words import brief, brief_html, count, duration, html_table
@@ -247,7 +248,7 @@ class Plan:
         return ", ".join(
             f"{field} of outputs.{i} {url} ({digests.get(url)})"
             for i, one in outputs
-            for field, url in {**one.files, **one.checkpoints}.items()
+            for field, url in {**one.files, **one.checkpoints, **dict.fromkeys(one.own_files, OWN_MODEL)}.items()
         )
 
     def _pieces(self) -> Iterator[tuple[int, float | None]]:

@@ -85,3 +85,20 @@ def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path):
     assert answers(server.url, tmp_path / "home", folder_of.format(pinned), HF_HUB_OFFLINE="1")[0] == found
     error, _ = answers(server.url, tmp_path / "home", folder_of.format("owner/none"))
     assert "check that this machine can reach the hub (HF_ENDPOINT, proxies), or download the files" in error
+
+
+@pytest.mark.slow
+def test_the_language_model_of_a_checkpoint_is_downloaded_only_if_it_is_asked_for(tmp_path):
+    repository = Path(shutil.copytree(CHECKPOINT, tmp_path / "repository"))
+    (repository / "language_model").mkdir()
+    (repository / "language_model" / "lm.binary").write_bytes(b"large")
+    of_models = "__import__('raysp.checkpoints.language_models', fromlist=['*'])"
+    with hub_server.serving() as server:
+        server.push("owner/name", repository)
+        folder, errors = answers(server.url, tmp_path / "home", "str(hub.local_checkpoint('owner/name'))")
+        assert errors == ""
+        assert not Path(folder, "language_model").exists()
+        assert not [asked for asked in server.asked if "lm.binary" in asked]
+        found, errors = answers(server.url, tmp_path / "home", f"str({of_models}.locate_own('owner/name'))")
+        assert (found, errors) == (f"{folder}/language_model", "")
+        assert Path(found, "lm.binary").read_bytes() == b"large"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from raysp.ops.languages.by_row import ByLanguage, LanguageOp
 
 
+OWN_MODEL = "own"
+"""Value of a field for the language model that comes with the checkpoint, and key of its digest."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -99,11 +101,17 @@ class Output:
         """Further checkpoints that the output uses, by field: folders, urls or ids of the hub."""
         return {}
 
+    @property
+    def own_files(self) -> tuple[str, ...]:
+        """Fields in place of which the language model that comes with the step's checkpoint is read."""
+        return ()
+
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return as JSON what can change a label, with the digests of `files` and `checkpoints`, by url."""
         fields = to_json(self)
         if isinstance(fields, dict):
             fields |= {field: digests.get(url, url) for field, url in {**self.files, **self.checkpoints}.items()}
+            fields |= {field: digests.get(OWN_MODEL, OWN_MODEL) for field in self.own_files}
         return fields
 
     def check(self, checkpoint: "CheckpointSummary") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from pydantic import Field
 
 from raysp.specs.outputs.output import (
+    OWN_MODEL,
     GenerateValue,
     Output,
     OutputName,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 
 MOST_BEAMS = 1024
+LM_WEIGHT, WORD_BONUS = 0.5, 1.0
+"""Weights of a language model that comes with none."""
 Named = Annotated[str, Field(min_length=1)]
 
 
@@ -58,10 +61,12 @@ class Transcript(Output):
         chars: add `<name>_chars`: the same for each character.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
         nbest: if above 1, add `<name>_nbest`: up to so many different texts with their scores, the best one first.
-        lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz). A url
-            is read with the source's storage options if both have the same scheme, as that of a checkpoint.
-        lm_weight: factor of the natural log-probabilities of `lm`.
-        word_bonus: added to the score for each word, or each character of a model of characters, if there is an `lm`.
+        lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of
+            a binary file of KenLM; "own": the one that comes with the checkpoint. A url is read with the source's
+            storage options if both have the same scheme, as that of a checkpoint.
+        lm_weight: factor of the natural log-probabilities of `lm`; None: 0.5, or the alpha of the checkpoint's own.
+        word_bonus: added to the score for each word, or each character of a model of characters, if there is an `lm`;
+            None: 1, or the beta of the checkpoint's own.
         hot_words: words or phrases, and what is added to the score each time that a text contains them.
     """
 
@@ -75,8 +80,8 @@ class Transcript(Output):
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
     nbest: Annotated[int, Field(ge=1)] = 1
     lm: Url | None = None
-    lm_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    word_bonus: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    lm_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    word_bonus: Annotated[float, Field(allow_inf_nan=False)] | None = None
     hot_words: Mapping[str, Annotated[float, Field(gt=0, le=100)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,12 +113,20 @@ class Transcript(Output):
 
     @property
     def files(self) -> Mapping[str, str]:
-        """The language model."""
-        return {} if self.lm is None else {"lm": self.lm}
+        """The language model, unless it is the checkpoint's own."""
+        return {} if self.lm is None or self.lm == OWN_MODEL else {"lm": self.lm}
+
+    @property
+    def own_files(self) -> tuple[str, ...]:
+        """The language model, if it is the checkpoint's own."""
+        return ("lm",) if self.lm == OWN_MODEL else ()
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return what can change a label: settings of beam search only if there is one."""
         fields = super().label_fields(digests)
+        if isinstance(fields, dict) and self.lm != OWN_MODEL:
+            usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}
+            fields = {key: usual.get(key) if value is None else value for key, value in fields.items()}
         unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
         unused |= {field for field in ("language", "task") if getattr(self, field) is None}
         if self.beams == 1:

@@ -7,10 +7,10 @@ words, plus the last word. The numbers of an order are sorted.
 import io
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from raysp import bounds
 from raysp.errors import CheckpointError
 from raysp.text.beams.hashing import prefix_hashes, text_hashes
+
+T = TypeVar("T")
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MARKERS = (BEGIN, END, UNKNOWN)
@@ -130,13 +132,26 @@ def parse(path: Path, name: str | None = None) -> Ngrams:
     Raises:
         CheckpointError: it is not a whole ARPA file; with the number of the first wrong line.
     """
+    return _read(path, name, lambda reader: reader.read())
+
+
+def counts_of(path: Path) -> tuple[int, ...]:
+    """Return the number of n-grams of each order, which the first lines of an ARPA file state.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    return _read(path, None, lambda reader: tuple(reader.counts()))
+
+
+def _read(path: Path, name: str | None, read: "Callable[[_Reader], T]") -> T:
     try:
         with path.open("rb") as raw:
             is_compressed = raw.read(2) == bounds.GZIP
             raw.seek(0)
             content = bounds.decompressed(raw, path.stat().st_size) if is_compressed else raw
             with io.TextIOWrapper(content, encoding="utf-8-sig") as file:
-                return _Reader(file, name or str(path)).read()
+                return read(_Reader(file, name or str(path)))
     except (*bounds.DAMAGED, OSError, bounds.TooLargeError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"language model {name or str(path)!r}: cannot be read ({error}); expected an ARPA file in UTF-8"
@@ -154,7 +169,7 @@ class _Reader:
         self.ids: dict[str, int] = {}
 
     def read(self) -> Ngrams:
-        counts = self._counts()
+        counts = self.counts()
         sections = [self._section(order, number, len(counts)) for order, number in enumerate(counts, 1)]
         if self._next_filled() != "\\end\\":
             raise self._wrong("expected \\end\\ after the n-grams")
@@ -168,7 +183,7 @@ class _Reader:
                 )
         return self._packed(sections)
 
-    def _counts(self) -> list[int]:
+    def counts(self) -> list[int]:
         """Read the header, and return the number of n-grams of each order."""
         if self._next_filled() != "\\data\\":
             raise self._wrong("expected \\data\\, the first line of an ARPA file")

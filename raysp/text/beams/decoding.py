@@ -17,7 +17,8 @@ from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.frames import TopFrames
 from raysp.text.beams.fusion import Fusion
 from raysp.text.beams.hot_words import HotWords
-from raysp.text.beams.language_model import CharacterModel, NgramScores, Weights, WordModel
+from raysp.text.beams.kenlm import KenlmModel
+from raysp.text.beams.language_model import CharacterModel, Lexicon, Weights, WordModel, scores_of
 from raysp.text.beams.search import BeamSearch, Hypothesis
 from raysp.text.beams.tokens import TokenTexts, is_of_characters
 from raysp.text.ctc import CTCTokens, collapse, row_means
@@ -27,7 +28,9 @@ from raysp.text.ctc import CTCTokens, collapse, row_means
 class Extras:
     """What weighs hypotheses besides the frames."""
 
-    lm: Ngrams | None = None
+    lm: Ngrams | KenlmModel | None = None
+    lm_words: Sequence[str] | None = None
+    """Words that count as known, if the model has them; None: all of the model."""
     lm_weights: Weights = field(default_factory=lambda: Weights(0.5, 1.0))
     hot_words: Mapping[tuple[int, ...], float] | None = None
     """Weights of sequences of tokens."""
@@ -136,12 +139,13 @@ def _aligned(
 def _fusions(tokens: TokenTexts, extras: Extras, device: torch.device | str) -> list[Fusion]:
     fusions: list[Fusion] = []
     if extras.lm is not None:
-        scores = NgramScores(extras.lm, device)
+        scores = scores_of(extras.lm, device)
         if is_of_characters(extras.lm.vocabulary(), tokens):
             ids = torch.from_numpy(extras.lm.ids(tokens.characters)).to(device)
             fusions.append(CharacterModel(scores, ids, extras.lm_weights))
         else:
-            fusions.append(WordModel(scores, tokens.texts, extras.lm_weights, device))
+            lexicon = Lexicon(extras.lm, extras.lm_words, device)
+            fusions.append(WordModel(scores, lexicon, tokens.texts, extras.lm_weights, device))
     if extras.hot_words:
         hot = HotWords(extras.hot_words, vocab_size=len(tokens.texts), delimiter=tokens.delimiter, device=device)
         fusions.append(hot)

@@ -5,6 +5,7 @@ Shapes: B batch, W beams, K tokens of a frame, F fields of a state.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.fusion import LARGEST_LOG, Chosen, Extensions
-from raysp.text.beams.hashing import MULTIPLIER, signed, text_hashes
+from raysp.text.beams.hashing import MULTIPLIER, prefix_hashes, signed, text_hashes
+from raysp.text.beams.kenlm import KenlmModel
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,47 @@ class Weights:
     """Factor of natural log-probabilities."""
     bonus: float
     """Added for each word, or for each token of a model of characters."""
+    unknown: float = 0.0
+    """Added to the natural log-probability of each unknown word."""
+    boundaries: bool = True
+    """Whether texts begin with `<s>` and end with `</s>`."""
 
     def factors(self, log_probs: Tensor) -> Tensor:
         """Return the factors of words with these log-probabilities."""
         return (self.log_prob * log_probs + self.bonus).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
 
 
+class Scores(Protocol):
+    """Log-probabilities of words after their contexts, for many contexts at once."""
+
+    begin: int
+    end: int
+    unknown: int
+    context_fields: int
+
+    def start(self) -> list[int]:
+        """Return the context of the first word of a text."""
+        ...
+
+    def unknown_log_prob(self) -> float:
+        """Return the natural log-probability of an unknown word without a context."""
+        ...
+
+    def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Return natural log-probabilities, and the contexts after the words.
+
+        Args:
+            contexts: (..., F) int64.
+            words: (...) int64 ids.
+
+        Returns:
+            (...) float64 and (..., F) int64.
+        """
+        ...
+
+
 class NgramScores:
-    """Log-probabilities of words after their contexts, for many contexts at once.
+    """Log-probabilities of words after their contexts, of a packed model.
 
     A context is the index of the last word among all words, of the last two words among the 2-grams, and so on to
     n - 1 words; -1 where there is no such n-gram.
@@ -45,23 +80,18 @@ class NgramScores:
         self.log_probs = [there(one) for one in model.log_probs]
         self.backoffs = [there(one) for one in model.backoffs]
         self.begin, self.end, self.unknown = model.begin, model.end, model.unknown
-        self.words, self.word_ids, self.prefixes = (there(one) for one in (model.words, model.word_ids, model.prefixes))
         self.context_fields = model.order - 1
 
     def start(self) -> list[int]:
         """Return the context of the first word: `<s>`."""
         return [self.begin, *(-1 for _ in self.keys)][: self.context_fields]
 
+    def unknown_log_prob(self) -> float:
+        """Return the natural log-probability of an unknown word without a context."""
+        return float(self.log_probs[0][self.unknown].double())
+
     def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Return natural log-probabilities, and the contexts after the words.
-
-        Args:
-            contexts: (..., F) int64.
-            words: (...) int64 ids.
-
-        Returns:
-            (...) float64 and (..., F) int64.
-        """
+        """Return natural log-probabilities, and the contexts after the words; shapes as in `Scores`."""
         log_probs = self.log_probs[0][words]
         after = [words]
         for place, (keys, own, backoffs) in enumerate(zip(self.keys, self.log_probs[1:], self.backoffs, strict=True)):
@@ -73,20 +103,90 @@ class NgramScores:
             after.append(torch.where(is_found, index, -1))
         return log_probs.double(), torch.stack(after[: self.context_fields], -1) if self.context_fields else contexts
 
+
+class KenlmScores:
+    """Log-probabilities of words after their contexts, as `NgramScores`.
+
+    A context is the last n - 1 words, the last one first; -1 where there is none.
+    """
+
+    def __init__(self, model: KenlmModel, device: torch.device | str) -> None:
+        self.model = model
+        self.begin, self.end, self.unknown = model.begin, model.end, model.unknown
+        self.context_fields = model.order - 1
+
+    def start(self) -> list[int]:
+        """Return the context of the first word: `<s>`."""
+        return [self.begin, *(-1 for _ in range(self.context_fields))][: self.context_fields]
+
+    def unknown_log_prob(self) -> float:
+        """Return the natural log-probability of an unknown word without a context."""
+        return self.model.log10((), self.unknown) * float(np.log(10))
+
+    def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Return natural log-probabilities, and the contexts after the words; shapes as for `NgramScores`."""
+        rows = contexts.reshape(-1, self.context_fields).tolist() if self.context_fields else [[]] * words.numel()
+        log10 = self.model.log10
+        found = [log10(tuple(row), word) for row, word in zip(rows, words.flatten().tolist(), strict=True)]
+        log_probs = torch.tensor(found, dtype=torch.float64, device=words.device).reshape(words.shape) * np.log(10)
+        after = torch.cat([words[..., None], contexts[..., :-1]], -1) if self.context_fields else contexts
+        return log_probs, after
+
+
+def scores_of(model: Ngrams | KenlmModel, device: torch.device | str) -> Scores:
+    """Return the scores of a model on a device."""
+    return NgramScores(model, device) if isinstance(model, Ngrams) else KenlmScores(model, device)
+
+
+def _start(scores: Scores, weights: Weights) -> list[int]:
+    """Return the context of the first word of a text."""
+    return scores.start() if weights.boundaries else [-1] * scores.context_fields
+
+
+def _end_factors(scores: Scores, contexts: Tensor, weights: Weights) -> Tensor:
+    """Return the factors of the end of the text, which has no bonus."""
+    if not weights.boundaries:
+        return torch.ones(contexts.shape[:-1], dtype=torch.float64, device=contexts.device)
+    ends = torch.full(contexts.shape[:-1], scores.end, device=contexts.device)
+    return Weights(weights.log_prob, 0.0).factors(scores(contexts, ends)[0])
+
+
+class Lexicon:
+    """The words of a model, found by the hashes of their letters.
+
+    Args:
+        model: the model.
+        known: words that count as known if the model has them; None: all of the model.
+        device: device of the hashes.
+    """
+
+    def __init__(
+        self, model: Ngrams | KenlmModel, known: Sequence[str] | None, device: torch.device | str = "cpu"
+    ) -> None:
+        def there(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        self.unknown = model.unknown
+        self.words, self.word_ids = there(model.words), there(model.word_ids)
+        is_known = np.ones(len(model.word_ids), np.bool_)
+        prefixes = model.prefixes
+        if known is not None:
+            ids = model.ids(known)
+            is_known[:] = False
+            is_known[ids] = True
+            prefixes = prefix_hashes([text for text, index in zip(known, ids, strict=True) if index != model.unknown])
+        is_known[model.unknown] = False
+        self.is_known, self.prefixes = there(is_known), there(prefixes)
+
     def ids(self, hashes: Tensor) -> Tensor:
         """Return the ids of words with these hashes, that of `<unk>` for unknown ones."""
         index = torch.searchsorted(self.words, hashes.contiguous()).clamp_max(len(self.words) - 1)
         return torch.where(self.words[index] == hashes, self.word_ids[index], self.unknown)
 
     def begins_word(self, hashes: Tensor) -> Tensor:
-        """Return whether a word begins with letters of these hashes."""
+        """Return whether a known word begins with letters of these hashes."""
         index = torch.searchsorted(self.prefixes, hashes.contiguous()).clamp_max(len(self.prefixes) - 1)
         return self.prefixes[index] == hashes
-
-    def end_factors(self, contexts: Tensor, weights: Weights) -> Tensor:
-        """Return the factors of the end of the text, which has no bonus."""
-        ends = torch.full(contexts.shape[:-1], self.end, device=contexts.device)
-        return Weights(weights.log_prob, 0.0).factors(self(contexts, ends)[0])
 
 
 class WordModel:
@@ -100,27 +200,32 @@ class WordModel:
 
     Args:
         scores: the model.
+        lexicon: its words.
         texts: text of each token of the vocabulary in a word; "" for delimiters and the blank.
         weights: weights of the model.
     """
 
-    def __init__(self, scores: NgramScores, texts: Sequence[str], weights: Weights, device: torch.device | str) -> None:
+    def __init__(
+        self, scores: Scores, lexicon: Lexicon, texts: Sequence[str], weights: Weights, device: torch.device | str
+    ) -> None:
         self.scores = scores
+        self.lexicon = lexicon
         self.weights = weights
-        self.unknown_lift = float(weights.factors(scores.log_probs[0][scores.unknown].double()).clamp_max(1.0))
+        unknown = torch.tensor(scores.unknown_log_prob() + weights.unknown, dtype=torch.float64)
+        self.unknown_lift = float(weights.factors(unknown).clamp_max(1.0))
         self.is_delimiter = torch.tensor([not text for text in texts], device=device)
         self.added = torch.from_numpy(text_hashes(texts)).to(device)
         self.multipliers = torch.tensor([signed(pow(MULTIPLIER, len(text), 1 << 64)) for text in texts], device=device)
 
     def start(self) -> list[int]:
         """Return the fields of the empty prefix."""
-        return [0, 1, *self.scores.start()]
+        return [0, 1, *_start(self.scores, self.weights)]
 
     def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
         """Return the weights of the last words for extensions by a delimiter, and the lifts of unknown ones."""
         grown = states[..., :1] * self.multipliers[tokens][:, None] + self.added[tokens][:, None]
         is_end = self.is_delimiter[tokens][:, None]
-        lifts = torch.where(is_end | self.scores.begins_word(grown), 1.0, self.unknown_lift)
+        lifts = torch.where(is_end | self.lexicon.begins_word(grown), 1.0, self.unknown_lift)
         if not has_delimiter:
             return Extensions(None, lifts, None)
         factors, contexts = self._last_words(states)
@@ -139,17 +244,20 @@ class WordModel:
         if carried is not None:
             after = carried.gather(1, chosen.sources[..., None].expand_as(contexts))
             contexts = torch.where(is_end[..., None], after, contexts)
-        return torch.cat([hashes[..., None], self.scores.begins_word(hashes).long()[..., None], contexts], -1)
+        return torch.cat([hashes[..., None], self.lexicon.begins_word(hashes).long()[..., None], contexts], -1)
 
     def end(self, states: Tensor) -> Tensor:
         """Return the factors of the last words and of the end of the text."""
         factors, contexts = self._last_words(states)
-        return factors * self.scores.end_factors(contexts, self.weights)
+        return factors * _end_factors(self.scores, contexts, self.weights)
 
     def _last_words(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the factors of the last words, and the contexts after them; without a word 1 and the same."""
         hashes, contexts = states[..., 0], states[..., 2:]
-        log_probs, after = self.scores(contexts, self.scores.ids(hashes))
+        ids = self.lexicon.ids(hashes)
+        log_probs, after = self.scores(contexts, ids)
+        if self.weights.unknown:
+            log_probs = torch.where(self.lexicon.is_known[ids], log_probs, log_probs + self.weights.unknown)
         is_none = hashes == 0
         factors = torch.where(is_none, 1.0, self.weights.factors(log_probs))
         return factors, torch.where(is_none[..., None], contexts, after)
@@ -164,14 +272,14 @@ class CharacterModel:
         weights: weights of the model.
     """
 
-    def __init__(self, scores: NgramScores, ids: Tensor, weights: Weights) -> None:
+    def __init__(self, scores: Scores, ids: Tensor, weights: Weights) -> None:
         self.scores = scores
         self.token_ids = ids
         self.weights = weights
 
     def start(self) -> list[int]:
         """Return the fields of the empty prefix."""
-        return self.scores.start()
+        return _start(self.scores, self.weights)
 
     def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
         """Return the weights of all extensions."""
@@ -193,4 +301,4 @@ class CharacterModel:
 
     def end(self, states: Tensor) -> Tensor:
         """Return the factors of the end of the text."""
-        return self.scores.end_factors(states, self.weights)
+        return _end_factors(self.scores, states, self.weights)

@@ -11,7 +11,7 @@ import torch
 from raysp.errors import CheckpointError
 from raysp.text.beams import arpa
 from raysp.text.beams.frames import top_frames
-from raysp.text.beams.language_model import CharacterModel, NgramScores, Weights, WordModel
+from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.exhaustive import ranked
@@ -166,7 +166,7 @@ def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, 
 
     for seed in range(3):
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
-        fusion = WordModel(scores, TOKENS, weights, "cpu")
+        fusion = WordModel(scores, Lexicon(model, None), TOKENS, weights, "cpu")
         search = BeamSearch(
             400, [fusion], delimiters=torch.tensor([False, True, False, False]), least_log_prob=-math.inf
         )
@@ -174,6 +174,30 @@ def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, 
         expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
         assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, boundaries):
+    texts = [["a"], ["ab", "b"], ["b", "a", "ab"], ["ab", "ab"]]
+    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 2)))
+    weights, known = Weights(0.7, 0.4, -3.0, boundaries), ["a", "b", "not in the model"]
+
+    def weight(ids):
+        words = words_of(ids)
+        context = torch.tensor(scores.start() if boundaries else [-1])
+        total = 0.4 * len(words)
+        for word in model.ids([*words, "</s>"]).tolist()[: None if boundaries else len(words)]:
+            log_prob, context = scores(context, torch.tensor(word))
+            total += 0.7 * float(log_prob)
+        return total + 0.7 * -3.0 * sum(word not in known for word in words)
+
+    logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
+    fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights, "cpu")
+    search = BeamSearch(400, [fusion], delimiters=torch.tensor([False, True, False, False]), least_log_prob=-math.inf)
+    [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
+    expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
+    assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
+    assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -198,8 +222,8 @@ def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):
     letters = string.ascii_lowercase[:8]
     draw = random.Random(0)
     words = ["".join(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(40)]
-    scores = NgramScores(arpa.parse(write_arpa(tmp_path / "lm.arpa", sentences(1, 100, words), 3)))
-    fusion = WordModel(scores, ["", "", *letters], Weights(0.5, 1.0), "cpu")
+    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", sentences(1, 100, words), 3)))
+    fusion = WordModel(scores, Lexicon(model, None), ["", "", *letters], Weights(0.5, 1.0), "cpu")
     delimiters = torch.tensor([False, True, *(False for _ in letters)])
     search = BeamSearch(8, [fusion], delimiters=delimiters)
     logits = 3 * torch.randn(5, 50, 10, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,208 @@
+"""N-gram models in KenLM's binary files, read by the package `kenlm`; importable without torch.
+
+A binary file begins with a header: a magic line with the version, numbers that show how the machine that wrote it
+stores them, the kind of the model and its counts. It ends with the words in the order of their ids, each followed by a
+zero byte. What is between them is left to the package, which maps it into memory, so that processes share it.
+"""
+
+import functools
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp import bounds
+from raysp.errors import CheckpointError
+from raysp.text.beams.arpa import BEGIN, END, MARKERS, MOST_ORDERS, UNKNOWN
+from raysp.text.beams.hashing import prefix_hashes, text_hashes
+
+MAGIC = b"mmap lm http://kheafield.com/code"
+"""First bytes of all versions of the format."""
+VERSION = b" format version 5\n"
+SANITY = struct.Struct("<56s3f3IQ")
+"""Magic line; 0, 1 and -1/2 as float32; 1 and the largest number as uint32, and padding; 1 as uint64."""
+EXPECTED = (0.0, 1.0, -0.5, 1, 0xFFFFFFFF, 0, 1)
+KIND = struct.Struct("<B3xfi?3xI")
+"""Order, multiplier of hash tables, kind of model, whether the words are there, and version of the kind."""
+KINDS = (
+    "probing",
+    "probing with rest costs",
+    "trie",
+    "quantised trie",
+    "array-compressed trie",
+    "quantised array-compressed trie",
+)
+LEAST_BYTES = (8, 8, 8, 1, 8, 1)
+"""Least bytes that a word takes in a file of each kind."""
+CHUNK_BYTES = 1 << 20
+MOST_KEPT = 200_000
+"""Scores, and contexts, that a worker keeps."""
+PACKAGE = "the package kenlm reads; pip install 'raysp[kenlm]' (it is built by a C++ compiler), or give the ARPA file"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Facts of a binary file."""
+
+    kind: str
+    counts: tuple[int, ...]
+    """Number of n-grams of each order."""
+
+
+def is_binary(path: Path) -> bool:
+    """Return whether a file begins as a binary file of KenLM, of any version."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_header(path: Path) -> Header:
+    """Return the facts of a binary file.
+
+    Raises:
+        CheckpointError: the file is none, incomplete, of another version or machine, or has no words.
+    """
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        sanity, kind = file.read(SANITY.size), file.read(KIND.size)
+        if not sanity.startswith(MAGIC + VERSION):
+            found = sanity.partition(b"\n")[0].removeprefix(MAGIC).strip().decode("utf-8", "replace")
+            raise _wrong(path, f"is {bounds.shortened(found)}; expected {VERSION.decode().strip()!r}")
+        if len(kind) < KIND.size or SANITY.unpack(sanity)[1:] != EXPECTED:
+            raise _wrong(path, "was written by a machine that stores numbers otherwise, or is damaged")
+        order, multiplier, number, has_words, _ = KIND.unpack(kind)
+        if not 0 <= number < len(KINDS) or not 1 <= order <= MOST_ORDERS or not multiplier >= 1:
+            raise _wrong(path, f"has kind {number}, order {order} and multiplier {multiplier:g}")
+        packed = file.read(8 * order)
+    if len(packed) < 8 * order:
+        raise _wrong(path, "ends within its header")
+    counts = struct.unpack(f"<{order}Q", packed)
+    if not counts[0] or sum(counts) * LEAST_BYTES[number] // 8 > num_bytes:
+        raise _wrong(path, f"claims {' '.join(map(str, counts))} n-grams in {num_bytes:,} bytes")
+    if not has_words:
+        raise _wrong(path, "has no words at its end")
+    return Header(KINDS[number], counts)
+
+
+def _wrong(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        f"language model {str(path)!r}: this binary file of KenLM {found}; build it again from its ARPA file "
+        "(build_binary), or give the ARPA file"
+    )
+
+
+def read_words(path: Path, header: Header) -> list[str]:
+    """Return the words of a binary file by id.
+
+    Raises:
+        CheckpointError: they are not there.
+    """
+    number, found = header.counts[0], b""
+    with path.open("rb") as file:
+        place = file.seek(0, 2)
+        while found.count(b"\0") <= number and place:
+            step = min(place, max(CHUNK_BYTES, len(found)))
+            place = file.seek(place - step)
+            found = file.read(step) + found
+    ends = found.split(b"\0")
+    words = ends[-number - 1 : -1]
+    # Before the first word, <unk>, there is what the package reads.
+    if len(words) < number or ends[-1] or not words[0].endswith(UNKNOWN.encode()):
+        raise _wrong(path, f"does not end with its {number:,} words")
+    try:
+        return [UNKNOWN, *(word.decode() for word in words[1:])]
+    except UnicodeDecodeError:
+        raise _wrong(path, "has words that are not UTF-8") from None
+
+
+class KenlmModel:
+    """A model in a binary file.
+
+    Attributes:
+        texts: words by id.
+        begin: id of `<s>`.
+        end: id of `</s>`.
+        unknown: id of `<unk>`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.header = read_header(path)
+        self.texts = read_words(path, self.header)
+        self._package, self._model = _opened(path)
+        ids = {text: index for index, text in enumerate(self.texts)}
+        if missing := [one for one in (BEGIN, END) if one not in ids]:
+            raise _wrong(path, f"has no {missing[0]} among its words")
+        self.begin, self.end, self.unknown = ids[BEGIN], ids[END], ids[UNKNOWN]
+        hashes = text_hashes(self.texts)
+        self.word_ids: npt.NDArray[np.int64] = np.argsort(hashes).astype(np.int64)
+        self.words = hashes[self.word_ids]
+        self.prefixes = prefix_hashes(self.vocabulary())
+        self._states: dict[tuple[int, ...], Any] = {}
+        self._scores: dict[tuple[int, ...], float] = {}
+
+    @property
+    def order(self) -> int:
+        """Words of the longest n-grams."""
+        return len(self.header.counts)
+
+    @property
+    def num_ngrams(self) -> int:
+        """Number of n-grams of all orders."""
+        return sum(self.header.counts)
+
+    def vocabulary(self) -> list[str]:
+        """Return the words without `<s>`, `</s>` and `<unk>`."""
+        return [text for text in self.texts if text not in MARKERS]
+
+    def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the id of each text, that of `<unk>` for unknown ones."""
+        hashes = text_hashes(texts)
+        places = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
+        return np.where(self.words[places] == hashes, self.word_ids[places], self.unknown)
+
+    def log10(self, context: tuple[int, ...], word: int) -> float:
+        """Return the decimal logarithm of the probability of a word after others, the last one first, -1 for none."""
+        key = (*context, word)
+        if (known := self._scores.get(key)) is not None:
+            return known
+        if len(self._scores) >= MOST_KEPT:
+            self._scores.clear()
+        score = float(self._model.BaseScore(self._state(context), self.texts[word], self._package.State()))
+        self._scores[key] = score
+        return score
+
+    def _state(self, context: tuple[int, ...]) -> Any:  # noqa: ANN401 - of the package
+        if (known := self._states.get(context)) is not None:
+            return known
+        state = self._package.State()
+        if context[:1] == (self.begin,):
+            self._model.BeginSentenceWrite(state)
+        elif not context or context[0] < 0:
+            self._model.NullContextWrite(state)
+        else:
+            self._model.BaseScore(self._state(context[1:]), self.texts[context[0]], state)
+        if len(self._states) >= MOST_KEPT:
+            self._states.clear()
+        self._states[context] = state
+        return state
+
+
+@functools.lru_cache(4)
+def _opened(path: Path) -> tuple[Any, Any]:
+    """Return the package, and its model of a file."""
+    try:
+        import kenlm
+    except ImportError:
+        kind = read_header(path).kind
+        raise CheckpointError(
+            f"language model {str(path)!r}: a binary file of KenLM ({kind}), which {PACKAGE}"
+        ) from None
+    config = kenlm.Config()
+    config.show_progress = False
+    try:
+        return kenlm, kenlm.Model(str(path), config)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _wrong(path, f"cannot be opened ({bounds.plain(str(error))})") from None

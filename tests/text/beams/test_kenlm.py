@@ -1,0 +1,147 @@
+"""Binary files of KenLM: scores of all kinds, texts of a search, and files that are refused.
+
+The files in `binaries` were built by build_binary from `words.arpa`.
+"""
+
+import random
+import struct
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysp
+from raysp.checkpoints import language_models
+from raysp.errors import CheckpointError
+from raysp.models.loading import load_checkpoint
+from raysp.text.beams import arpa, kenlm
+from raysp.text.beams.language_model import scores_of
+from tests.corpora import CHECKPOINT
+from tests.ops.test_transcribing import ctc_forward
+from tests.text.beams.kenlm_package import BINARIES, KINDS, kenlm_package  # noqa: F401 - a fixture
+
+WORDS = ["ONE", "TWO", "NINE", "ÉTÉ", "A", "THREE", "UNHEARD"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    language_models._opened.cache_clear()
+    language_models._opened_binary.cache_clear()
+
+
+def log_probs(model, sentences: list[list[str]], *, boundaries: bool) -> torch.Tensor:
+    """Return the log-probability of each word, and of the ends, of sentences of one length at once."""
+    scores = scores_of(model, "cpu")
+    context = torch.tensor([scores.start() if boundaries else [-1] * scores.context_fields] * len(sentences))
+    found = []
+    for words in [*zip(*sentences, strict=True), ["</s>"] * len(sentences)]:
+        log_prob, context = scores(context, torch.from_numpy(model.ids(words)))
+        found.append(log_prob)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_the_arpa_file(kenlm_package, kind, boundaries):  # noqa: F811
+    draw = random.Random(1)
+    sentences = [draw.choices(WORDS, k=9) for _ in range(200)]
+    model, expected = kenlm.KenlmModel(BINARIES / f"{kind}.binary"), arpa.parse(BINARIES / "words.arpa")
+    assert (model.order, model.num_ngrams) == (expected.order, expected.num_ngrams)
+    assert sorted(model.vocabulary()) == sorted(expected.vocabulary())
+    found = log_probs(model, sentences, boundaries=boundaries)
+    tolerance = 1e-5 if kind in ("probing", "trie", "array") else 1e-3  # a quantised model has 256 values
+    torch.testing.assert_close(
+        found, log_probs(expected, sentences, boundaries=boundaries), atol=tolerance, rtol=tolerance
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_finds_the_texts_of_the_arpa_file(kenlm_package, kind):  # noqa: F811
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    logits = 3 * torch.randn(4, 40, 20, generator=torch.Generator().manual_seed(3))
+    rows = []
+    for name in (f"{kind}.binary", "words.arpa"):
+        output = raysp.Transcript(beams=6, nbest=3, lm=str(BINARIES / name), lm_weight=1.5)
+        output.check(loaded.summary)
+        op = output.op(loaded)
+        rows.append(op(ctc_forward(logits, torch.full((4,), 40), [None] * 4))[:3])
+    assert rows[0][0] == rows[1][0]
+    best, expected = ([one["score"] for row in found[2] for one in row] for found in rows)
+    assert best == pytest.approx(expected, abs=1e-2 if kind in ("quantised", "both") else 1e-4)
+
+
+def test_scores_stay_those_of_the_model_when_no_more_are_kept(kenlm_package, monkeypatch):  # noqa: F811
+    draw = random.Random(1)
+    sentences = [draw.choices(WORDS, k=6) for _ in range(30)]
+    path = BINARIES / "trie.binary"
+    expected = log_probs(kenlm.KenlmModel(path), sentences, boundaries=True)
+    monkeypatch.setattr(kenlm, "MOST_KEPT", 7)
+    model = kenlm.KenlmModel(path)
+    assert torch.equal(log_probs(model, sentences, boundaries=True), expected)
+    assert max(len(model._states), len(model._scores)) <= 7
+
+
+def test_without_the_package_the_message_names_the_extra(monkeypatch):
+    kenlm._opened.cache_clear()
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    message = r"probing.binary': a binary file of KenLM \(probing\), which the package kenlm reads; pip install 'raysp"
+    with pytest.raises(CheckpointError, match=message):
+        language_models.open_model(BINARIES / "probing.binary")
+
+
+GOOD = (BINARIES / "trie.binary").read_bytes()
+KIND_AT, COUNTS_AT = kenlm.SANITY.size, kenlm.SANITY.size + kenlm.KIND.size
+
+
+def changed(place: int, data: bytes) -> bytes:
+    return GOOD[:place] + data + GOOD[place + len(data) :]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            GOOD.replace(b"version 5", b"version 4"),
+            "is 'format version 4'; expected 'format version 5'; build",
+        ),
+        (kenlm.MAGIC + b" incomplete\n" + bytes(200), "is 'incomplete'; expected 'format version 5'"),
+        (GOOD[:40], "is 'format'; expected"),
+        (GOOD[:60], "numbers otherwise, or is damaged"),
+        (GOOD[:COUNTS_AT], "ends within its header"),
+        (changed(56, struct.pack(">f", 1.0)), "numbers otherwise, or is damaged"),
+        (changed(KIND_AT, b"\x00"), "order 0 and"),
+        (changed(KIND_AT, b"\xff"), "order 255 and"),
+        (changed(KIND_AT + 8, struct.pack("<i", 9)), "has kind 9"),
+        (changed(KIND_AT + 8, struct.pack("<i", -1)), "has kind -1"),
+        (changed(KIND_AT + 4, struct.pack("<f", float("nan"))), "multiplier nan"),
+        (changed(KIND_AT + 12, b"\x00"), "has no words at its end"),
+        (changed(COUNTS_AT, struct.pack("<Q", 2**63)), r"claims 9223372036854775808 44 113 n-grams in 1,366 bytes"),
+        (changed(COUNTS_AT, struct.pack("<Q", 0)), "claims 0 44 113 n-grams"),
+        (changed(COUNTS_AT, struct.pack("<Q", 20)), "does not end with its 20 words"),
+        (GOOD[:-1], "does not end with its 9 words"),
+        (GOOD[:-40], "does not end with its 9 words"),
+        (GOOD.replace("ÉTÉ".encode(), b"\xff\xff\xff\xff\xff"), "words that are not UTF-8"),
+        (GOOD.replace(b"\0</s>\0", b"\0</x>\0"), "has no </s> among its words"),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused_with_what_was_found(kenlm_package, tmp_path, data, message):  # noqa: F811
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        language_models.open_model(path)
+    assert "damaged.bin" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, COUNTS_AT + 24), byte=st.integers(0, 255), end=st.integers(40, len(GOOD)))
+def test_any_damage_of_the_header_is_read_or_refused(tmp_path_factory, place, byte, end):
+    path = tmp_path_factory.mktemp("damaged") / "lm.bin"
+    path.write_bytes(changed(place, bytes([byte]))[:end])
+    try:
+        kenlm.read_words(path, kenlm.read_header(path))
+    except CheckpointError as error:
+        assert "lm.bin" in str(error)  # noqa: PT017 - either is right
