@@ -15,6 +15,7 @@ from benchmarks import (
     corpus,
     gpu,
     joints,
+    languages,
     models,
     outputs,
     parts,
@@ -270,3 +271,10 @@ def test_joints_of_windows_are_counted_for_each_way_to_cut() -> None:
     assert [row["cut"] for row in found] == ["between words", "quiet points", "every so often", "overlap, merged"]
     assert all(row["joints"] >= 2 for row in found)
     assert found[0]["words cut"] == 0
+
+
+@pytest.mark.slow
+def test_a_language_for_each_row_is_compared_with_one_for_all() -> None:
+    found = languages.measure(languages=2, rows=3, layers=1, hidden_size=64, repeats=1, seconds=(0.3, 0.4))
+    assert found["rows of each"] == 3
+    assert found["ratio"] > 0

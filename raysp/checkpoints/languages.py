@@ -36,9 +36,14 @@ def announced(folder: Path) -> str | None:
 
 def languages_of(folder: Path) -> tuple[str, ...]:
     """Return the languages that a checkpoint has a vocabulary for, sorted; empty if it has one vocabulary for all."""
-    vocabularies = _read(folder / "vocab.json")
-    is_nested = bool(vocabularies) and all(isinstance(value, Mapping) for value in vocabularies.values())
-    return tuple(sorted(map(str, vocabularies))) if is_nested else ()
+    return tuple(sorted(vocabularies_of(folder)))
+
+
+def vocabularies_of(folder: Path) -> dict[str, Mapping[str, object]]:
+    """Return the vocabularies of a checkpoint by language; empty if it has one for all."""
+    found = _read(folder / "vocab.json")
+    nested = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
+    return nested if len(nested) == len(found) else {}
 
 
 def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:

@@ -123,6 +123,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),
         "language model": _language_model(summary),
+        "language": _language(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
         "does not fit": _generation_error(summary),
@@ -140,6 +141,17 @@ def _generation_error(summary: "CheckpointSummary") -> str | None:
     except CheckpointError as error:
         return str(error)
     return None
+
+
+def _language(summary: "CheckpointSummary") -> str | None:
+    """Return the announced language, of how many, and the file with its weights; None without languages."""
+    from raysp.checkpoints.languages import languages_of
+
+    known = languages_of(summary.path)
+    if not known or summary.language is None:
+        return None
+    one = f"{summary.language} unless an output names another one of {count(len(known), 'language')}"
+    return f"{one}; by {summary.adapter}, which differs from the weights" if summary.adapter else one
 
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:

@@ -21,6 +21,7 @@ from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.sink.training import exports
 from raysp.storage.store import Store, explain
+from raysp.training.objectives.languages import add_languages
 from raysp.training.objectives.lora import merged_weights
 
 CHECKED_SAMPLES = 32_000
@@ -37,10 +38,12 @@ def export(
     fingerprint: str,
     state: str,
     epoch: int,
+    source: Path | None = None,
 ) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
 
-    LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too.
+    LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too,
+    beside those of other languages in the folder of the checkpoint that the training began with.
 
     Args:
         store: the sink.
@@ -51,6 +54,7 @@ def export(
         fingerprint: that of the recipe.
         state: digest of the committed steps that the weights are of.
         epoch: epoch of the lease that the run holds.
+        source: folder of the checkpoint that the training began with; None: its other languages are left out.
 
     Raises:
         RunError: the stored checkpoint does not give the logits of the model.
@@ -63,6 +67,8 @@ def export(
             if isinstance(model, ForCTC) and model.target_lang is not None:
                 model.save_adapter(folder, model.target_lang)
             _save_processor(folder, feature_extractor, tokenizer)
+            if isinstance(model, ForCTC) and model.target_lang is not None and source is not None:
+                add_languages(folder, source, model.target_lang)
             for file, text in texts.items():
                 (folder / file).write_text(text)
         except OSError as error:

@@ -86,7 +86,9 @@ class JaxModel:
         self.dtype = getattr(torch, dtype)
         self.feature_extractor = load_feature_extractor(summary.path)
         flax_class = getattr(raysp.models, f"Flax{summary.architecture}")
-        self.model: Any = flax_class.from_pretrained(summary.path, dtype=dtype, strict=True)
+        language = summary.language if summary.adapter else None  # by whose file the weights of it are replaced
+        options = {"dtype": dtype, "strict": True, "target_lang": language}
+        self.model: Any = flax_class.from_pretrained(summary.path, **options)
         self.model.params = jax.device_put(self.model.params)
 
     def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:

@@ -389,6 +389,7 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
             fingerprint=prepared.fingerprint,
             state=state,
             epoch=store.epoch,
+            source=prepared.plan.checkpoint.path,
         )
     except StoreError as error:
         raise RunError(_not_stored(error)) from error

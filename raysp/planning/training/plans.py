@@ -17,11 +17,12 @@ from raysp.planning.places import recipe_with_absolute_paths
 from raysp.planning.plans import Corpus
 from raysp.planning.resources import Resources
 from raysp.planning.surveying import CheckSchema, survey
-from raysp.planning.training.objectives import check_objective, check_targets, described, unused_words
+from raysp.planning.training.objectives import KEEP, check_objective, check_targets, described, unused_words
 from raysp.planning.training.workers import Workers, settle_workers
 from raysp.specs.augmentation import OfSounds
 from raysp.specs.code import UserCode
 from raysp.specs.objectives import (
+    CTC,
     Classify,
     ClassifyFrames,
     Objective,
@@ -163,7 +164,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     return TrainingPlan(
         recipe=recipe,
         checkpoint=checkpoint,
-        checkpoint_digest="+".join(map(digest_of, folders.values())),
+        checkpoint_digest="+".join(digest_of(one, language=_kept_adapter(objective)) for one in folders.values()),
         corpus=corpus,
         dtype=dtype,
         sizes=_sizes(recipe.batching),
@@ -182,7 +183,13 @@ def _language(objective: Objective) -> Literal["tr", "az"] | None:
 
 def _folders(recipe: Finetune) -> dict[str, Path]:
     """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
-    return {name: folder_of(url, recipe.source) for name, url in checkpoints_of(recipe.objective).items()}
+    places, language = checkpoints_of(recipe.objective), _kept_adapter(recipe.objective)
+    return {name: folder_of(url, recipe.source, language=language) for name, url in places.items()}
+
+
+def _kept_adapter(objective: Objective) -> str | None:
+    """Return the language whose adapter is trained further; None: the checkpoint is used as it is."""
+    return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
 
 
 def _surveyed(name: str, work: Work, check: CheckSchema | None = None) -> Corpus:

@@ -1,9 +1,11 @@
 """Training of a language's adapter layers and head (MMS, Pratap et al. 2023) over an encoder that stays as it is."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from raysp.checkpoints.hub import is_hub_id, local_folder
+from raysp.checkpoints.hub import is_hub_id, local_folder, snapshot_of
+from raysp.checkpoints.languages import adapter_files, vocabularies_of
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel
 from raysp.models.base.modeling import Model, overridden
@@ -15,6 +17,7 @@ from raysp.models.encoder.adapters import (
 )
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.languages import Found, compare_language
+from raysp.models.files.configuration import write_json
 from raysp.models.files.unweighted import without_weights
 from raysp.training.characters import tokenizer_of
 
@@ -84,3 +87,26 @@ def train_language(model: Model, language: str, *, is_new: bool) -> None:
     for weight in adapter_weights(model).values():
         weight.requires_grad_(True)
     model.target_lang = language
+
+
+def add_languages(folder: Path, source: Path, language: str) -> None:
+    """Add the other languages of the checkpoint that a training began with: the encoder of their adapters is the same.
+
+    Those are left out whose blank is another token than that of the trained language, since config.json has one. Of a
+    checkpoint of the hub none are added: which of its files are here depends on what was fetched.
+
+    Args:
+        folder: the exported checkpoint.
+        source: folder of the checkpoint that the training began with.
+        language: the trained language.
+    """
+    known, own = vocabularies_of(source), vocabularies_of(folder)
+    if snapshot_of(source) is not None or language not in own:
+        return
+    pad = str(tokenizer_of(folder).pad_token)
+    blank = own[language].get(pad)
+    for other, path in adapter_files(source).items():
+        if other != language and other in known and known[other].get(pad) == blank:
+            own[other] = known[other]
+            shutil.copyfile(path, folder / path.name)
+    write_json(folder / "vocab.json", dict(sorted(own.items())))

@@ -41,9 +41,13 @@ def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: HeadTokenizer) -> M
     folder, language = plan.checkpoint.path, objective.adapter
     if language is not None:
         options |= {**adapter_options(objective.checkpoint, folder, language, is_new=is_new), "strict": False}
+    elif not is_new and plan.checkpoint.adapter is not None:
+        options["target_lang"] = plan.checkpoint.language  # whose file has other values than the weights
     torch.manual_seed(plan.recipe.seed)  # of a new head
     with expecting_new_weights(), naming_masks():
         model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
+    if isinstance(model, ForCTC):
+        model.target_lang = None  # an adapter is saved only where it is trained
     if language is not None:
         train_language(model, language, is_new=is_new)
     if objective.random_weights:

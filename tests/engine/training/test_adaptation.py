@@ -212,11 +212,11 @@ def test_only_adapter_layers_and_head_are_trained_and_committed(turkish):
 
 @pytest.mark.slow
 def test_the_checkpoint_of_a_language_loads_in_both_libraries(turkish):
-    _, sink = turkish
+    checkpoint, sink = turkish
     assert check_checkpoint(sink).architecture == "Wav2Vec2ForCTC"
     assert_same_logits(sink)
     vocabulary = json.loads((sink / "vocab.json").read_text())
-    assert [*vocabulary] == ["tur"]
+    assert [*vocabulary] == [*(["eng"] if (checkpoint / "adapter.eng.safetensors").exists() else []), "tur"]
     processor = transformers.AutoProcessor.from_pretrained(sink)
     assert processor.tokenizer.target_lang == "tur"
     assert processor.tokenizer("one")["input_ids"] == load_checkpoint(sink).tokenizer("one")["input_ids"]
@@ -251,6 +251,29 @@ def test_a_pipeline_labels_with_the_checkpoint_of_a_language(turkish, tmp_path):
     texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
     assert len(texts) == 4
     assert {*"".join(texts)} <= {*" efghinorstuvwxz"}
+
+
+@pytest.mark.slow
+def test_a_training_adds_its_language_to_those_of_the_folder_that_it_began_with(words, many_languages, tmp_path):
+    schedule = Schedule(steps=2)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune(trained(words, first, of_language(many_languages), schedule=schedule)).is_done
+    assert finetune(trained(words, second, of_language(first, "aze"), schedule=schedule)).is_done
+    assert {one.name for one in second.glob("adapter.*")} == {
+        f"adapter.{one}.safetensors" for one in ("eng", "tur", "aze")
+    }
+    for one, folder in (("eng", many_languages), ("tur", first)):
+        name = f"adapter.{one}.safetensors"
+        assert (second / name).read_bytes() == (folder / name).read_bytes()
+        [found], [expected] = (_texts(place, one) for place in (second, folder))
+        assert found == expected
+    assert _texts(second, "aze") == _texts(second, None)
+
+
+def _texts(checkpoint: Path, language: str | None) -> list[str]:
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=language)])]
+    labels = raysp.Labeller(steps, keep=())(words_table(1))
+    return labels.column("pred_text").to_pylist()
 
 
 @pytest.mark.slow
@@ -294,7 +317,7 @@ def test_the_file_of_a_language_is_fetched_from_the_hub(words, many_languages, t
     recipe = trained(words, tmp_path / "out", of_language("owner/name", "fra", vocabulary="keep"))
     prepared = plan_recipe(recipe)[1]
     assert prepared.task.objective(prepared.plan).model.target_lang == "fra"
-    assert {*asked} == {"adapter.eng.safetensors", "adapter.fra.safetensors"}  # the tokenizer's, and the recipe's
+    assert {*asked} == {"adapter.fra.safetensors"}  # not that of the tokenizer's language
 
 
 def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_refused(

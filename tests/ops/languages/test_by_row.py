@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -16,6 +17,7 @@ from raysp.columns import ERROR, OK
 from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models.encoder import switching
 from raysp.ops.blocks import cut_blocks
+from raysp.specs.values import from_json, to_json
 from tests.models.encoder.many_languages import lay_out
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
@@ -192,3 +194,17 @@ def test_the_samples_before_a_damage_are_labelled_in_the_language_of_the_row(che
 def test_blocks_hold_recordings_of_one_kind_after_the_other():
     blocks = cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, kinds=["b", "a", "b", "a", "a"])
     assert blocks == [[3], [4, 1], [0, 2]]
+
+
+def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
+    languages = [TWENTY[7 * place % 20] for place in range(40)]
+    (tmp_path / "in").mkdir()
+    pq.write_table(rows_of(languages), tmp_path / "in" / "a.parquet", row_group_size=13)
+    label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=LANG)])
+    source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "out"))
+    pipeline = raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
+    assert from_json(to_json(pipeline)) == pipeline
+    raysp.run(pipeline)
+    texts = pq.read_table(tmp_path / "out" / "a.parquet").column("pred_text").to_pylist()
+    alone = labelled(checkpoint, rows_of(languages), raysp.Transcript(language=LANG))
+    assert texts == [row["pred_text"] for row in alone]
