@@ -7,8 +7,7 @@ from tests.published.ctc import BASE_960H, BOTH, LARGE, OUTPUTS, SAFE, SPECIAL, 
 from tests.published.encoders import UNMASKED
 from tests.published.layout import PAGE, PICKLE, TOKENS, Layout
 
-PHONEMES_LATER = "phoneme tokenizers are read with the next change of tokenizers"
-PHONEMES = letters("") | {
+PHONEMES = letters("", ("<pad>", "<s>", "</s>", "<unk>")) | {
     token: index + 4
     for index, token in enumerate(
         ["n", "s", "t", "ə", "l", "a", "i", "k", "d", "m", "ɛ", "aɪ", "tʃ", "oː", "eɪ", "ts."]
@@ -32,7 +31,6 @@ def phonemes(builds: str, files: tuple[str, ...], **values: Any) -> Layout:
         vocab=PHONEMES,
         special=SPECIAL,
         front=TYPED,
-        later=PHONEMES_LATER,
         **{"tokenizer": ESPEAK, **values},
     )
 
