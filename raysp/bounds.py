@@ -38,6 +38,12 @@ MOST_CLASSES = 1_000_000
 """Classes of a head."""
 MOST_MEMBERS = 10_000
 """Members of an archive that holds one model."""
+MOST_PICKLE_BYTES, MOST_PICKLE_STEPS = 64 * MIB, 2_000_000
+"""Bytes and instructions of a pickle of weights, without their values. Those of real models are below 1 MB."""
+MOST_WEIGHTS, MOST_DIMENSIONS = 100_000, 32
+"""Tensors of a file of weights, and dimensions of one."""
+MOST_GROWTH = 4
+"""Bytes of the tensors of a file, in sizes of the file: tensors may share bytes."""
 FREE_BYTES, MOST_RATIO = 64 * MIB, 200
 """Data that decode to at most `FREE_BYTES` may have any ratio; others at most `MOST_RATIO`. Text has 3 to 30."""
 SHOWN_CHARACTERS = 120

@@ -50,10 +50,14 @@ class HubServer:
         is_api = parts[0] == "api"
         if is_api or parts[0] == "datasets":
             kind, *parts = parts[1:] if is_api else parts
+            if not parts:
+                return 404, {}, b""
             parts = [f"datasets/{parts[0]}" if kind == "datasets" else parts[0], *parts[1:]]
         name = "/".join(parts[:2])
         if name not in self.repos:
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if is_api and parts[2:3] == ["refs"]:
+            return 200, {}, json.dumps(self._listed(name)).encode()
         revision = parts[3] if len(parts) > 3 else "main"
         commit = self.refs[name].get(revision, revision)
         folder = self.repos[name].get(commit)
@@ -73,6 +77,15 @@ class HubServer:
         files = [{"rfilename": str(one.relative_to(folder))} for one in sorted(folder.rglob("*")) if one.is_file()]
         of_id = name.removeprefix("datasets/")
         return 200, {}, json.dumps({"id": of_id, "sha": commit, "siblings": files, "tags": []}).encode()
+
+    def _listed(self, name: str) -> dict[str, list[dict[str, str]]]:
+        """Return the branches and pull requests of a repository."""
+        found: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
+        for ref, commit in self.refs[name].items():
+            kind = "pullRequests" if ref.startswith("refs/pr/") else "branches"
+            path = ref if kind == "pullRequests" else f"refs/heads/{ref}"
+            found[kind].append({"name": ref, "ref": path, "targetCommit": commit})
+        return found
 
 
 def _entry(place: Path, folder: Path) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Checkpoints on storage: their local copies, and hashes of their contents."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from raysp.checkpoints import eviction
 from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
+from raysp.checkpoints.foreign_weights import PICKLED, explanation
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.locking import flock
 from raysp.storage.store import Entry, Store, explain, open_store, split_url
@@ -21,19 +23,25 @@ WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
 """Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
 
 
-def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path:
+def fetch(url: str, storage_options: Mapping[str, object] | None = None, *, with_pickles: bool = False) -> Path:
     """Download a checkpoint folder, once per machine, and return its path in the user's cache.
 
     The name of the copy contains a hash of each file's path, size and version, so that a changed checkpoint gets a copy
     of its own. The copy appears atomically, even if a process is killed during the download. It is kept until this
     process ends. Of unused copies only the most recent ones are kept.
 
+    Args:
+        url: the folder.
+        storage_options: options of its storage.
+        with_pickles: fetch pickled weights too, which nothing but a conversion reads.
+
     Raises:
         CheckpointError: the folder holds no checkpoint.
         StoreError: the checkpoint cannot be read, or there is no space for it.
     """
     store = open_store(url, storage_options)
-    entries = _wanted(store)
+    wanted = functools.partial(_wanted, with_pickles=with_pickles)
+    entries = wanted(store)
     facts = json.dumps([store.url, *([e.path, e.num_bytes, e.version] for e in entries)])
     name = f"{store.url.rpartition('/')[2]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     folder = cache_folder() / "checkpoints" / name
@@ -45,7 +53,7 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None) -> Path
                 if alone:
                     _remove_parts(folder)
                 if not folder.is_dir():
-                    _download(store, entries, folder)
+                    _download(store, entries, folder, wanted)
             eviction.remove_unused(folder.parent)
     except OSError as error:
         if isinstance(error, StoreError):
@@ -136,7 +144,7 @@ def place_folder(part: Path, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _wanted(store: Store) -> list[Entry]:
+def _wanted(store: Store, *, with_pickles: bool = False) -> list[Entry]:
     there = [entry for entry in store.list() if "/" not in entry.path]
     if "config.json" not in {entry.path for entry in there}:
         found = ", ".join(entry.path for entry in there[:5]) or "nothing"
@@ -144,12 +152,11 @@ def _wanted(store: Store) -> list[Entry]:
             f"checkpoint {store.url!r}: no config.json there, found {found}; expected a Hugging Face model folder "
             "(config.json, model.safetensors)"
         )
+    if with_pickles:
+        return [entry for entry in there if entry.path.endswith(WANTED) or PICKLED.fullmatch(entry.path)]
     if not any(entry.path.endswith(".safetensors") for entry in there):
-        found = ", ".join(entry.path for entry in there[:5])
-        raise CheckpointError(
-            f"checkpoint {store.url!r}: no weights there, found {found}; expected model.safetensors: complete the "
-            "checkpoint, or convert a pickle if you trust it"
-        )
+        found = explanation(store.url, (entry.path for entry in there))
+        raise CheckpointError(f"checkpoint {store.url!r}: {found}")
     return [entry for entry in there if entry.path.endswith(WANTED)]
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from raysp.checkpoints.foreign_weights import FOREIGN, explanation
 from raysp.checkpoints.languages import adapter_name, announced
+from raysp.checkpoints.repositories import describe
 from raysp.errors import CheckpointError, StoreError
 
 Name = TypeVar("Name", str, Path, "str | Path")
@@ -216,9 +218,57 @@ def model_folder(
         weights = (f"model.{variant}.safetensors", index, f"model.{variant}-*-of-*.safetensors")
         files = (*CONFIG_FILES, *GENERATION_FILES, *weights)
     folder = local_folder(name, files, revision=revision, access=access)
-    if allow_pickle and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
+    if variant is None and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
+        if not allow_pickle:
+            raise _without_weights(name, folder, revision, access)
         return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision, access=access)
     return folder
+
+
+def check_weights(name: str | Path, folder: Path) -> None:
+    """Raise unless a checkpoint has safetensors.
+
+    Args:
+        name: the checkpoint as it was given.
+        folder: its folder, or a hub id's files of `CHECKPOINT_FILES`.
+
+    Raises:
+        CheckpointError: it has none; with what there is instead, and a remedy.
+    """
+    if not folder.is_dir() or any(folder.glob("model*.safetensors")):
+        return
+    if is_hub_id(name):
+        raise _without_weights(name, folder, None, DIRECT)
+    files = [place.name for place in folder.iterdir()]
+    if any(FOREIGN.fullmatch(file) for file in files):
+        raise CheckpointError(f"{name}: {explanation(str(name), files)}")
+
+
+def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
+    """Raise if a checkpoint, whose config.json is not one of Hugging Face's, has weights in another format alone.
+
+    Raises:
+        CheckpointError: it has; with the format, and a remedy.
+    """
+    if not is_hub_id(name):
+        check_weights(name, Path(name, access.subfolder))
+        return
+    found = None if access.local_files_only else describe(*_parts(str(name), None), access.token)
+    if found is not None and not found.has_safetensors and any(FOREIGN.fullmatch(file) for file in found.files):
+        raise CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files, found.proposed)}")
+
+
+def _without_weights(name: str | Path, folder: Path, revision: str | None, access: Access) -> CheckpointError:
+    """Return the refusal of a hub id without safetensors."""
+    hub_id, revision = _parts(str(name), revision)
+    found = None if access.local_files_only else describe(hub_id, revision, access.token)
+    if found is None:
+        cached = ", ".join(sorted(place.name for place in folder.iterdir())) or "nothing"
+        return CheckpointError(
+            f"{str(name)!r}: no safetensors in the cache, which has {cached}; if the hub has pickled weights only, "
+            f"convert them with `raysp convert {name} FOLDER`, and use FOLDER"
+        )
+    return CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files, found.proposed)}")
 
 
 def local_checkpoint(
@@ -228,14 +278,12 @@ def local_checkpoint(
 
     Of a checkpoint of many languages, the adapters of `languages` are fetched too; None: of the announced one.
     """
-    if not is_hub_id(name):
-        return Path(name)
-    if languages is None:
-        folder = local_folder(name, files)
-        if (language := announced(folder)) is None:
-            return folder
-        languages = [language]
-    return local_folder(name, (*files, *map(adapter_name, languages)))
+    folder = local_folder(name, files if languages is None else (*files, *map(adapter_name, languages)))
+    if "model.safetensors" in files:
+        check_weights(name, folder)
+    if languages is not None or not is_hub_id(name) or (language := announced(folder)) is None:
+        return folder
+    return local_folder(name, (*files, adapter_name(language)))
 
 
 def with_file(folder: Path, file: str) -> Path | None:

@@ -27,6 +27,8 @@ def locate(
     if scheme_of(checkpoint):
         return fetch(checkpoint, storage_options)
     if (folder := Path(normalise(checkpoint))).is_dir():
+        if "model.safetensors" in files:
+            hub.check_weights(checkpoint, folder)
         return folder
     if _names_hub(checkpoint):
         return hub.local_checkpoint(checkpoint, files, languages)

@@ -1,20 +1,24 @@
 """The verbs for checkpoints: inspect, convert, models."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import out, print_facts, print_json
+from raysp.cli.console import out, print_facts, print_json, say
 from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
 from raysp.errors import CheckpointError, SpecError
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
+    from raysp.models.converting import Conversion
     from raysp.models.summary import CheckpointSummary
 
 NAMES_SHOWN = 40
+EVERY_SECONDS = 5.0
+"""Seconds between lines of progress."""
 
 
 def inspect(
@@ -59,18 +63,70 @@ def inspect(
 
 
 def convert(
-    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="A .nemo file of a FastConformer CTC model.")],
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new folder for the checkpoint.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A folder with pytorch_model.bin, its url, a hub id, or a .nemo file."
+        ),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder for the checkpoint.")],
+    storage_options: CheckpointOptions = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a .nemo archive to a checkpoint folder. Runs no code of the archive.
+    """Convert pickled weights, or a .nemo archive, to safetensors. Runs no code of them.
 
-    Example:
+    Pickles are read in a process with bounds on memory and time. FOLDER appears when all is written and verified.
+
+    Examples:
+      raysp convert facebook/hubert-base-ls960 models/hubert
+      raysp convert facebook/wav2vec2-base@main models/wav2vec2 --json
       raysp convert parakeet-ctc-0.6b.nemo models/parakeet-ctc
     """
-    from raysp.models.nemo import convert_nemo
+    from raysp.storage.store import scheme_of
 
-    print_facts(folder, _facts_of_checkpoint(convert_nemo(archive, folder)))
+    options = parse_storage_options(storage_options)
+    if options and not scheme_of(source):
+        raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {source!r}")
+    if scheme_of(folder):
+        raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: copy the result there when it is whole")
+    if source.endswith(".nemo"):
+        from raysp.models.nemo import convert_nemo
+
+        summary = convert_nemo(source, folder)
+        print_json(dataclasses.asdict(summary)) if as_json else print_facts(folder, _facts_of_checkpoint(summary))
+        return
+    from raysp.models.converting import convert_checkpoint
+
+    found = convert_checkpoint(source, folder, storage_options=options, on_progress=_Progress())
+    if as_json:
+        print_json(dataclasses.asdict(found))
+    else:
+        print_facts(folder, _facts_of_conversion(found))
+
+
+class _Progress:
+    """Lines on stderr about the bytes that are done, not more than one every `EVERY_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + EVERY_SECONDS
+
+    def __call__(self, done: int, of: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY_SECONDS
+            say(f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified")
+
+
+def _facts_of_conversion(found: "Conversion") -> dict[str, object]:
+    opens = {"opens": f"no: {found.unread}"} if found.summary is None else _facts_of_checkpoint(found.summary)
+    return {
+        "converted": f"{count(found.num_tensors, 'tensor')}, {megabytes(found.num_bytes)}, in "
+        f"{_some_of(found.written, ', ')}; each verified",
+        "stored once": _some_of([f"{name} (as {kept})" for name, kept in found.tied.items()], ", ") or None,
+        "copied": _some_of(found.copied, ", "),
+        "left out": _some_of(found.left_out, ", ") or None,
+        **opens,
+    }
 
 
 def models(as_json: AsJson = False, debug: Debug = False) -> None:

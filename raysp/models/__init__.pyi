@@ -16,6 +16,7 @@ from .bart import BartForCausalLM as BartForCausalLM
 from .bert import BertConfig as BertConfig
 from .bert import BertLMHeadModel as BertLMHeadModel
 from .checking import check_checkpoint as check_checkpoint
+from .converting import convert_checkpoint as convert_checkpoint
 from .decoder.cache import KeyValueCache as KeyValueCache
 from .decoder.generation_config import GenerationConfig as GenerationConfig
 from .encoder.several_heads import save_heads as save_heads

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import raysp.models
-from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned
+from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned, refuse_foreign
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.features.extracting import read_feature_extractor_config
@@ -83,7 +83,11 @@ class _AutoModel(_Auto):
         folder = pinned(folder, revision=revision, access=access)
         if config is None:
             described = local_folder(folder, CONFIG_FILES, access=access)
-            model_type, architectures = _model_type(described), read_config(described).get("architectures")
+            try:
+                model_type, architectures = _model_type(described), read_config(described).get("architectures")
+            except CheckpointError:
+                refuse_foreign(folder, access=access)
+                raise
         else:
             model_type, architectures = type(config).model_type, config.architectures
         found = cls._class_of(model_type, architectures)

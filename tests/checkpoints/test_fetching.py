@@ -241,7 +241,10 @@ class TestFetch:
         ("missing", "message"),
         [
             ("config.json", "no config.json there, found .*vocab.json; expected a Hugging Face model folder"),
-            ("model.safetensors", r"no weights there, found .*expected model.safetensors: .* convert a pickle"),
+            (
+                "model.safetensors",
+                r"has pickled weights only \(pytorch_model.bin\).*expected model.safetensors: .*`raysp convert",
+            ),
         ],
     )
     def test_a_folder_without_a_checkpoint_is_refused_with_its_files(self, store, missing, message):

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from raysp.checkpoints.foreign_weights import explanation
 from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES
 from raysp.errors import CheckpointError
-from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json
 
 SINGLE_FILE = "model.safetensors"
@@ -55,15 +55,8 @@ def weight_files(folder: Path, *, allow_pickle: bool = False, variant: str | Non
         return [folder / PICKLE_FILE]
     if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
         return _indexed_files(folder / PICKLE_INDEX_FILE)
-    pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
-    if pickles and not allow_pickle:
-        raise CheckpointError(
-            f"{folder}: weights are a pickle ({short(pickles)}), which can run any code; expected {SINGLE_FILE}: "
-            "if you trust them, convert them (from_pretrained(..., allow_pickle=True), then save_pretrained)"
-        )
-    raise CheckpointError(
-        f"{folder}: no weights found, expected {SINGLE_FILE} or {INDEX_FILE}: complete the checkpoint"
-    )
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    raise CheckpointError(f"{folder}: {explanation(str(folder), there)}")
 
 
 def _indexed_files(index: Path) -> list[Path]:

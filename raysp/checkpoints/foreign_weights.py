@@ -1,0 +1,61 @@
+"""Weights in formats that raysp does not read: what there is instead of safetensors, and a remedy."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from raysp import bounds
+
+PICKLED = re.compile(r"(pytorch_model.*|adapter_model|adapter\..+)\.bin")
+_SHOWN = 5
+
+
+def explanation(name: str, files: Iterable[str], revision: str | None = None) -> str:
+    """Return what weights there are, what is expected, and what to do.
+
+    Args:
+        name: the checkpoint as the user gave it, for the command.
+        files: names of its files.
+        revision: a revision of the hub id that has safetensors.
+    """
+    there = sorted(file for file in files if "/" not in file)
+    if found := [file for file in there if PICKLED.fullmatch(file)]:
+        instead = f", or use the pull request that proposes safetensors, if you trust its author: {revision}"
+        return (
+            f"has pickled weights only ({_some(found)}), which can run any code; expected model.safetensors: convert "
+            f"them with `raysp convert {_quoted(name)} FOLDER`, which runs no code, and use FOLDER"
+            f"{instead if revision else ''}"
+        )
+    for pattern, remedy in _OTHERS:
+        if found := [file for file in there if re.fullmatch(pattern, file)]:
+            return f"has no weights that raysp reads, found {_some(found)}, expected model.safetensors: {remedy}"
+    return f"no weights there, found {_some(there) or 'nothing'}; expected model.safetensors: complete the checkpoint"
+
+
+_OTHERS = (
+    (r"model\.bin", "model.bin is a model of CTranslate2 (faster-whisper): use the checkpoint that it was made from"),
+    (
+        r"flax_model.*\.msgpack|tf_model.*\.h5",
+        "they are those of Flax or TensorFlow: load them with transformers 4 (from_pretrained(..., from_flax=True) or "
+        "from_tf=True), and save_pretrained",
+    ),
+    (r".+\.nemo", "it is an archive of NeMo: convert it with `raysp convert FILE.nemo FOLDER`"),
+    (
+        r".+\.(pt|pth|ckpt)",
+        "a .pt, .pth or .ckpt file is a training checkpoint of fairseq or another program, of its own layout: use the "
+        "folder in the layout of Hugging Face that its publisher has, or convert it with the script of transformers "
+        "for its model",
+    ),
+    (r".+\.(onnx|gguf|ggml|tflite|mlmodel)", "use the checkpoint that they were exported from"),
+)
+"""Patterns of names, and what to do with such files."""
+FOREIGN = re.compile("|".join([PICKLED.pattern, *(pattern for pattern, _ in _OTHERS)]))
+"""Pattern of the names of all weights in formats that raysp does not read."""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return bounds.plain(", ".join(names[:_SHOWN])) + more
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else "'" + name.replace("'", "'\"'\"'") + "'"

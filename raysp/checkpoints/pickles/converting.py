@@ -1,0 +1,108 @@
+"""Conversion of pickled weights by a process of their own, which is ended if it hangs."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from raysp import bounds
+from raysp.checkpoints.pickles import process
+from raysp.checkpoints.pickles.writing import Written
+from raysp.errors import CheckpointError, StoreError
+
+SILENT_SECONDS = 300
+"""Time without an event after which the process counts as hung. It reports each part of `CHUNK_BYTES`."""
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+
+
+def convert_files(
+    files: Sequence[tuple[Path, Path]], *, are_tied: bool, on_bytes: Callable[[int], None]
+) -> list[Written]:
+    """Write each file of `torch.save` as a new safetensors file; nothing that a file names is imported or called.
+
+    Args:
+        files: pairs of a file and the new one.
+        are_tied: see `write_weights`.
+        on_bytes: called with the number of bytes that were written since the last call.
+
+    Raises:
+        CheckpointError: a file holds anything but plain weights, or is damaged.
+        StoreError: a file cannot be read, or there is no space for the new one.
+    """
+    request = {"files": [(str(source), str(target)) for source, target in files], "are_tied": are_tied}
+    child = _started(json.dumps(request).encode())
+    written: list[Written] = []
+    try:
+        for event in _events(child):
+            if "bytes" in event:
+                on_bytes(event["bytes"])
+            elif "written" in event:
+                written.append(Written(event["written"], event["tied"]))
+            elif "refused" in event:
+                raise _refusal(files[len(written)][0], event["refused"])
+            else:
+                raise StoreError(
+                    f"{files[len(written)][0]}: cannot be converted ({event['failed']}); make the file readable, free "
+                    "space, or give another folder"
+                )
+    finally:
+        child.kill()
+        code = child.wait()
+        for pipe in filter(None, (child.stdin, child.stdout)):
+            pipe.close()
+    if len(written) < len(files):
+        raise _refusal(files[len(written)][0], f"reading it ended a process with {_ending(code)}")
+    return written
+
+
+def _started(request: bytes) -> "subprocess.Popen[bytes]":
+    package = str(Path(__file__).parents[3])
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", process.__name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**kept, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,  # signals of a terminal are for this process, which ends the other
+    )
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):  # it has ended, which its output shows
+        child.stdin.write(request + b"\n")
+        child.stdin.flush()
+    return child
+
+
+def _events(child: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
+    """Yield the events of the process until it closes its output."""
+    assert child.stdout is not None
+    pending = b""
+    while chunk := _read(child.stdout):
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield bounds.parse_json(line, bounds.MOST_RECORD_BYTES)
+
+
+def _read(pipe: IO[bytes]) -> bytes:
+    """Return some bytes of the output; of a process that hangs, a refusal."""
+    if not select.select([pipe], [], [], SILENT_SECONDS)[0]:
+        return json.dumps({"refused": f"reading it takes more than {SILENT_SECONDS} s"}).encode() + b"\n"
+    return os.read(pipe.fileno(), 1 << 20)
+
+
+def _refusal(source: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{source}: not plain weights: {reason}; nothing of it was run. Copy the file again if it was damaged on the "
+        "way; else do not use it"
+    )
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

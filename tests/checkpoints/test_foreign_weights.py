@@ -1,0 +1,133 @@
+"""Checkpoints without safetensors: what is said of them, by hub id and by folder, wherever they are opened."""
+
+import shutil
+
+import pytest
+import torch
+
+from raysp.checkpoints.locating import locate
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    check_checkpoint,
+    convert_checkpoint,
+)
+from raysp.models.files.weights import read_tensors
+from tests.checkpoints.pickles.test_conversion import SMALL, assert_equal
+from tests.hub_server import serving
+
+NAME = "owner/encoder"
+PROPOSAL = "f" * 40
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "safe"
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL, architectures=["Wav2Vec2Model"])).init_weights().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def pickled(checkpoint, tmp_path):
+    state = Wav2Vec2Model.from_pretrained(checkpoint).state_dict()
+    folder = shutil.copytree(checkpoint, tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, pickled):
+    with serving() as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        served.push(NAME, pickled)
+        yield served
+
+
+OPENINGS = {
+    "a step": locate,
+    "a description": check_checkpoint,
+    "a model": AutoModel.from_pretrained,
+}
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
+    message = rf"has pickled weights only \(pytorch_model.bin\).*`raysp convert {NAME} FOLDER`.* and use FOLDER$"
+    with pytest.raises(CheckpointError, match=message):
+        OPENINGS[opening](NAME)
+    assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_a_pull_request_with_safetensors_is_named(hub, checkpoint, pickled, opening):
+    hub.push(NAME, pickled, "a" * 40, "refs/pr/1")
+    hub.push(NAME, checkpoint, PROPOSAL, "refs/pr/2")
+    with pytest.raises(CheckpointError, match=rf"raysp convert {NAME} FOLDER.*author: {NAME}@refs/pr/2$"):
+        OPENINGS[opening](NAME)
+    assert check_checkpoint(f"{NAME}@refs/pr/2").architecture == "Wav2Vec2Model"
+
+
+def test_a_hub_id_is_converted(hub, checkpoint, tmp_path):
+    convert_checkpoint(NAME, tmp_path / "out")
+    assert_equal(read_tensors(tmp_path / "out"), read_tensors(checkpoint))
+
+
+def test_a_revision_is_converted(hub, pickled, tmp_path):
+    folder = shutil.copytree(pickled, tmp_path / "branch")
+    torch.save({"other": torch.ones(1)}, folder / "pytorch_model.bin")
+    hub.push(NAME, folder, PROPOSAL, "branch")
+    with pytest.raises(CheckpointError, match=rf"raysp convert {NAME}@branch FOLDER"):
+        locate(f"{NAME}@branch")
+    convert_checkpoint(f"{NAME}@branch", tmp_path / "out")
+    assert [*read_tensors(tmp_path / "out")] == ["other"]
+
+
+def test_a_hub_id_is_converted_from_the_cache(hub, tmp_path, monkeypatch):
+    convert_checkpoint(NAME, tmp_path / "out")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    convert_checkpoint(NAME, tmp_path / "again")
+    assert hub.asked == []
+    with pytest.raises(CheckpointError, match=rf"no safetensors in the cache.*raysp convert {NAME} FOLDER"):
+        check_checkpoint(NAME)
+
+
+OTHERS = {
+    "CTranslate2": (
+        ["model.bin", "vocabulary.json"],
+        "found model.bin, .*CTranslate2 .*that it was made from",
+    ),
+    "Flax": (["flax_model.msgpack"], "found flax_model.msgpack.*of Flax or TensorFlow.* transformers 4"),
+    "TensorFlow": (["tf_model.h5"], "found tf_model.h5.*of Flax or TensorFlow"),
+    "fairseq": (["hubert_base_ls960.pt", "dict.ltr.txt"], r"found hubert_base_ls960.pt.*of fairseq or another program"),
+    "NeMo": (["parakeet.nemo"], "found parakeet.nemo.*raysp convert FILE.nemo FOLDER"),
+    "ONNX": (["model.onnx"], "found model.onnx.*the checkpoint that they were exported from"),
+    "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights only .pytorch_model.bin."),
+    "pickles of a variant": (["pytorch_model.fp16.bin"], "pickled weights only .pytorch_model.fp16.bin."),
+}
+
+
+@pytest.mark.parametrize("place", ["folder", "hub", "url"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tmp_path, kind, place):
+    files, message = OTHERS[kind]
+    (checkpoint / "model.safetensors").unlink()
+    for name in files:
+        (checkpoint / name).touch()
+    if kind == "CTranslate2":
+        (checkpoint / "config.json").write_text('{"alignment_heads": [[1, 2]], "suppress_ids": []}')
+    hub.push("owner/other", checkpoint, PROPOSAL)
+    name = {"folder": str(checkpoint), "hub": "owner/other", "url": f"file://{checkpoint}"}[place]
+    openings = [locate] if place == "url" else OPENINGS.values()
+    for opened in openings:
+        with pytest.raises(CheckpointError, match=message):
+            opened(name)
