@@ -9,10 +9,11 @@ import json
 import posixpath
 import threading
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.parquet import read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
+from raysp.storage.forms import canonical, matched
 from raysp.storage.store import Store, join_url, open_store
 from raysp.words import RESTORE
 
@@ -52,13 +54,34 @@ class Metadata:
     checks: Mapping[str, int]
     """Hash of the values of each recording, by its path relative to the folder."""
 
+    def as_listed(self, paths: Iterable[str]) -> "Metadata":
+        """Return the metadata with the names of recordings that are there in another Unicode normal form only."""
+        found = matched(self.checks, paths)
+        return replace(self, checks={found.get(path, path): check for path, check in self.checks.items()})
 
-class _Read(NamedTuple):
+
+@dataclass(frozen=True)
+class _Read:
     """A parsed metadata file: text columns for CSV, JSON texts for JSON lines, typed columns for Parquet."""
 
     table: pa.Table
     paths: list[str]
     """Paths of the recordings, relative to the folder of the corpus."""
+
+    @cached_property
+    def by_form(self) -> Mapping[str, str]:
+        """Paths by their form NFC, of those that are not ASCII; two of one form are left out."""
+        counts = Counter(canonical(path) for path in self.paths if not path.isascii())
+        return {canonical(path): path for path in self.paths if counts.get(canonical(path)) == 1}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Set of the paths."""
+        return frozenset(self.paths)
+
+    def name_of(self, path: str) -> str:
+        """Return a path as the file has it, if it has it in another Unicode normal form only."""
+        return path if path.isascii() or path in self.names else self.by_form.get(canonical(path), path)
 
 
 def is_metadata(path: str) -> bool:
@@ -111,14 +134,16 @@ def read_columns(
         StoreError: the storage fails.
     """
     paths = [path for path, _ in recordings]
-    wanted = pa.array(paths, pa.string())
     tables = [schema.empty_table()]
     places = pa.array([None] * len(recordings), pa.int64())
     first = 0
     for file in naming(files, paths):
         try:
             one = _read(root, file, options)
-            index = pc.index_in(wanted, value_set=pa.array(one.paths, pa.string())).cast(pa.int64())
+            names = [path if planned is None else one.name_of(path) for path, planned in recordings]
+            index = pc.index_in(pa.array(names, pa.string()), value_set=pa.array(one.paths, pa.string())).cast(
+                pa.int64()
+            )
             rows = index.drop_null()
             tables.append(_typed(one.table.take(rows), schema, _kind(file)))
         except (pa.ArrowException, ValueError) as error:

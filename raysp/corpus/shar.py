@@ -7,8 +7,10 @@ for each cut, under the cut's id; other fields, such as features, are not read.
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, zip_longest
 from typing import Any
 
@@ -22,6 +24,7 @@ from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, one_line, place_of
 from raysp.corpus.tars import open_archive, pack, read_layout, read_samples, unpack
 from raysp.errors import ShardError, StoreError
+from raysp.storage.forms import canonical
 from raysp.storage.store import Entry
 from raysp.words import count
 
@@ -60,7 +63,16 @@ class Cuts:
 
     def of(self, _: ArchiveFile, sample: Sample) -> dict[str, object]:
         """Return the values of a sample."""
-        return self.values[sample.key]
+        return self.values[self.name_of(sample.key)]
+
+    def name_of(self, key: str) -> str:
+        """Return the cut of a key of the tar file, which may have it in another Unicode normal form."""
+        return key if key in self.values else self._by_form.get(canonical(key), key)
+
+    @cached_property
+    def _by_form(self) -> Mapping[str, str]:
+        counts = Counter(map(canonical, self.values))
+        return {canonical(name): name for name in self.values if counts[canonical(name)] == 1}
 
 
 @dataclass(frozen=True)
@@ -202,7 +214,7 @@ def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Ite
 def _checked(samples: Iterable[Sample], cuts: Cuts, url: str) -> Iterator[Sample]:
     """Yield samples, and raise ShardError unless they are those of the cuts, in order."""
     for number, (sample, cut) in enumerate(zip_longest(samples, cuts.values), 1):
-        if sample is None or sample.key != cut:
+        if sample is None or cuts.name_of(sample.key) != cut:
             found = "its end" if sample is None else shortened(sample.key)
             expected = "its end" if cut is None else shortened(cut)
             raise ShardError(

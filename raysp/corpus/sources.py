@@ -96,7 +96,8 @@ def audio_root(shard: Shard, given: str | None) -> str | None:
 def open_audio_root(shard: Shard, given: str | None, storage_options: Options = None) -> AudioRoot | None:
     """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
     root = audio_root(shard, given)
-    return None if root is None else AudioRoot(root, storage_options)
+    # Names of a folder are those of its listing, with which metadata was matched.
+    return None if root is None else AudioRoot(root, storage_options, by_form=not kind_of(shard).is_folder)
 
 
 def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options = None) -> list[str | None]:

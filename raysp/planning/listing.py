@@ -171,7 +171,8 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
     if is_folder:
         shards = sources.chosen(listing.root, shards, storage_options)
         if recordings and (files := _metadata_of(listing, shards, storage_options)):
-            shards, given = [], _read_metadata(listing.root, files, storage_options)
+            shards = []
+            given = _read_metadata(listing.root, files, storage_options).as_listed(one.path for one in listing.entries)
             recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
     kept = shards or recordings
     taken = {entry.path for entry in kept} | {*(given.files if given else ())}

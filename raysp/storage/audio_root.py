@@ -2,12 +2,12 @@
 
 import os
 import stat
-import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 
 from raysp.errors import AudioError, StoreError
+from raysp.storage import forms
 from raysp.storage.contents import content_of
 from raysp.storage.opened import Opened
 from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain, open_store
@@ -60,15 +60,19 @@ class AudioRoot:
     Args:
         url: url of the folder.
         storage_options: options of its storage.
+        by_form: whether a name is also looked for in other Unicode normal forms.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
+    def __init__(self, url: str, storage_options: Mapping[str, object] | None = None, *, by_form: bool = True) -> None:
+        self.by_form = by_form
         self.store = open_store(url, storage_options)
         self.url = self.store.url.rstrip("/")
         self.real = os.path.realpath(self.url) if isinstance(self.store, LocalStore) else ""
 
     def open(self, path: str, head_bytes: int = HEAD_BYTES) -> OpenRecording:
         """Open a recording, with one request where the storage supports it.
+
+        A name that is there in another Unicode normal form only is opened by that name, if there is one such file.
 
         Args:
             path: relative to the root, or absolute inside it.
@@ -82,12 +86,22 @@ class AudioRoot:
         if self.url.startswith(("http://", "https://")):
             raise self._not_allowed(path, "a web server may redirect anywhere, also to private addresses")
         relative = self.inside(path)
-        opened = (
-            self._open_local(path, relative, head_bytes) if self.real else self.store.open_version(relative, head_bytes)
-        )
-        if opened is None:
-            raise self._not_found(path)
-        return OpenRecording(relative, opened)
+        if (opened := self._opened(path, relative, head_bytes)) is not None:
+            return OpenRecording(relative, opened)
+        others = forms.existing(relative, self._exists) if self.by_form else []
+        if len(others) == 1 and (opened := self._opened(path, others[0], head_bytes)) is not None:
+            return OpenRecording(others[0], opened)
+        raise self._not_found(path, others)
+
+    def _opened(self, path: str, relative: str, head_bytes: int) -> Opened | None:
+        if self.real:
+            return self._open_local(path, relative, head_bytes)
+        return self.store.open_version(relative, head_bytes)
+
+    def _exists(self, relative: str) -> bool:
+        with suppress(StoreError, ValueError):
+            return self.store.stat(relative) is not None
+        return False
 
     def versions(self, paths: Collection[str]) -> dict[str, str]:
         """Return the current versions of recordings by path. Missing and refused ones are omitted.
@@ -102,7 +116,12 @@ class AudioRoot:
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return what the store knows of the current contents of recordings, as `versions`."""
-        return versions(self.store, paths, content_of)
+        found = versions(self.store, paths, content_of)
+        for path in (path for path in paths if self.by_form and path not in found and not path.isascii()):
+            others = forms.existing(path, self._exists)
+            if len(others) == 1 and (entry := self.store.stat(others[0])) is not None:
+                found[path] = content_of(entry)
+        return found
 
     def is_refused(self) -> bool:
         """Return whether even listing the folder is refused."""
@@ -133,7 +152,7 @@ class AudioRoot:
             real = os.path.realpath(os.path.join(self.real, relative), strict=True)  # noqa: PTH118
             kind = os.stat(real).st_mode  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
-            raise self._not_found(path) from None
+            return None
         except PermissionError as error:  # a parent folder is not accessible
             raise explain(error, "read", os.path.join(self.real, relative)) from error  # noqa: PTH118
         except (OSError, ValueError) as error:  # a loop of links, a name too long
@@ -147,19 +166,12 @@ class AudioRoot:
     def _not_allowed(self, path: str, why: str) -> AudioError:
         return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; expected a file in {self.url}")
 
-    def _not_found(self, path: str) -> AudioError:
-        form = self._other_form(path)
-        more = f"; its name is there in the Unicode form {form}: write the path in that form" if form else ""
-        return AudioError("not_found", f"path {path!r:.200}: no such file in {self.url}{more}")
-
-    def _other_form(self, path: str) -> str:
-        """Return the Unicode normal form in which a missing file exists; empty if there is none."""
-        if path.isascii():
-            return ""
-        relative = self.inside(path)
-        for form in ("NFC", "NFD"):
-            other = unicodedata.normalize(form, relative)
-            with suppress(StoreError, ValueError):
-                if other != relative and self.store.stat(other) is not None:
-                    return form
-        return ""
+    def _not_found(self, path: str, others: Sequence[str] = ()) -> AudioError:
+        more = ""
+        if others:
+            names = ", ".join(map(ascii, others))
+            more = f"; {len(others)} files have its name in other Unicode forms, {names}: write the path as one of them"
+        elif path.startswith(("[", "{")):
+            more = "; it looks like a JSON list or object: write one path, and a row for each recording"
+        shown = ascii(path) if others else repr(path)
+        return AudioError("not_found", f"path {shown:.200}: no such file in {self.url}{more}")

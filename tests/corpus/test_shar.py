@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -211,3 +212,16 @@ def test_a_shard_whose_cuts_changed_is_refused(tmp_path):
     path.write_bytes(zipped([{**ONE, "x": 1}, TWO]))
     with pytest.raises(ShardError, match="changed since it was planned"):
         sources.read_table(shard, Piece(0, 2), ["id"])
+
+
+@pytest.mark.parametrize(("in_cuts", "in_tar"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_cuts_in_another_unicode_form_than_their_recordings_are_matched(tmp_path, in_cuts, in_tar):
+    names = ["\u00e9t\u00e9", "na\u00efve"]
+    in_tar, in_cuts = ([unicodedata.normalize(form, name) for name in names] for form in (in_tar, in_cuts))
+    tmp_path.joinpath("cuts.000000.jsonl").write_text("".join(f"{json.dumps({'id': one})}\n" for one in in_cuts))
+    write_tar(tmp_path / "recording.000000.tar", [(f"{name}.wav", wav(1600, seed=n)) for n, name in enumerate(in_tar)])
+    shard = shard_of(tmp_path / "cuts.000000.jsonl")
+    rows = sources.read_table(shard, Piece(0, 2), ["id", "audio"]).to_pylist()
+    assert [(row["id"], row["audio"]["bytes"]) for row in rows] == [
+        (name, wav(1600, seed=n)) for n, name in enumerate(in_cuts)
+    ]

@@ -156,11 +156,56 @@ class TestTheGuards:
         assert error_type(AudioRoot(str(folder)), "http://127.0.0.1/a.wav") == "not_found"
 
 
-@pytest.mark.parametrize(("stored", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_a_name_in_another_unicode_form_is_told_from_a_missing_file(tmp_path, stored, asked):
-    (tmp_path / unicodedata.normalize(stored, "\u00e9t\u00e9.wav")).write_bytes(b"x")
-    with pytest.raises(AudioError, match=f"in the Unicode form {stored}"):
-        AudioRoot(str(tmp_path)).open(unicodedata.normalize(asked, "\u00e9t\u00e9.wav"))
-    with pytest.raises(AudioError) as found:
-        AudioRoot(str(tmp_path)).open("\u00e8.wav")
-    assert "Unicode" not in str(found.value)
+FORMS = [("NFD", "NFC"), ("NFC", "NFD")]
+
+
+@pytest.fixture(params=["disk", "s3"])
+def stored(request, tmp_path):
+    """A function that stores a file, and the root of all of them."""
+    if request.param == "disk":
+
+        def store(path: str) -> None:
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_bytes(b"x")
+
+        return store, AudioRoot(str(tmp_path))
+    s3 = request.getfixturevalue("s3")
+    bucket = s3.bucket()
+    root = AudioRoot(f"s3://{bucket}", s3.options)
+    return lambda path: s3.client.put_object(Bucket=bucket, Key=path, Body=b"x"), root
+
+
+@pytest.mark.parametrize(("there", "asked"), FORMS)
+def test_a_name_that_is_there_in_another_unicode_form_only_is_opened_by_that_name(stored, there, asked):
+    store, root = stored
+    path = unicodedata.normalize(there, "\u00e9t\u00e9.wav")
+    store(path)
+    found = root.open(unicodedata.normalize(asked, path))
+    assert (found.path, found.head) == (path, b"x")
+    assert root.contents([unicodedata.normalize(asked, path)]) == {
+        unicodedata.normalize(asked, path): root.contents([path])[path]
+    }
+    with pytest.raises(AudioError, match="no such file"):
+        root.open("\u00e8.wav")
+
+
+def test_folders_and_files_may_have_different_unicode_forms(stored):
+    store, root = stored
+    path = "\u00e9/e\u0301.wav"
+    store(path)
+    for asked in ("NFC", "NFD"):
+        assert root.open(unicodedata.normalize(asked, path)).path == path
+
+
+def test_a_name_that_several_files_have_in_other_unicode_forms_is_an_error_with_their_names(stored):
+    store, root = stored
+    store("\u00e9\u00e9.wav")
+    store("e\u0301e\u0301.wav")
+    assert root.open("\u00e9\u00e9.wav").path == "\u00e9\u00e9.wav"
+    assert root.open("e\u0301e\u0301.wav").path == "e\u0301e\u0301.wav"
+    with pytest.raises(
+        AudioError,
+        match=r"path 'e\\u0301\\xe9\.wav': no such file in .*; 2 files have its name in other Unicode forms, "
+        r"'\\xe9\\xe9\.wav', 'e\\u0301e\\u0301\.wav': write the path as one of them",
+    ):
+        root.open("e\u0301\u00e9.wav")

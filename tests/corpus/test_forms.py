@@ -1,0 +1,80 @@
+"""Recordings whose names are in one Unicode normal form, and lines that name them in another: one row for each."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.corpus import sources
+from raysp.planning.opening import plan
+from tests.corpora import a_pipeline, wav
+
+NAMES = ["\u00e9t\u00e9.wav", "na\u00efve.wav"]
+FORMS = [("NFD", "NFC"), ("NFC", "NFD")]
+
+
+def normal(form: str, name: str) -> str:
+    return unicodedata.normalize(form, name)
+
+
+def write_metadata(folder: Path, kind: str, names: list[str]) -> None:
+    if kind == "csv":
+        rows = "".join(f"{name},text of {place}\n" for place, name in enumerate(names))
+        (folder / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    else:
+        rows = [{"file_name": name, "text": f"text of {place}"} for place, name in enumerate(names)]
+        (folder / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.fixture(params=["disk", "s3"])
+def source(request, tmp_path):
+    """A function that returns the source of a folder."""
+    if request.param == "disk":
+        return lambda folder: raysp.Shards(str(folder))
+    s3 = request.getfixturevalue("s3")
+
+    def uploaded(folder: Path) -> raysp.Shards:
+        bucket = s3.bucket()
+        s3.upload(folder, bucket, "in/")
+        return raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
+
+    return uploaded
+
+
+def rows_of(source: raysp.Shards, sink: Path) -> list[dict[str, object]]:
+    [shard] = plan(a_pipeline(source, sink)).corpus.shards
+    tables = [
+        sources.read_table(shard, piece, ["id", "audio", "text"], source.storage_options) for piece in shard.pieces
+    ]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize(("there", "named"), FORMS)
+def test_metadata_in_another_unicode_form_is_that_of_the_recordings(source, tmp_path, kind, there, named):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [normal(there, name) for name in NAMES]
+    for name in names:
+        (folder / name).write_bytes(wav())
+    write_metadata(folder, kind, [normal(named, name) for name in names])
+    rows = rows_of(source(folder), tmp_path / "out")
+    assert [(row["id"], row["text"]) for row in rows] == sorted(
+        (name, f"text of {place}") for place, name in enumerate(names)
+    )
+
+
+def test_an_exact_name_goes_before_one_in_another_unicode_form(source, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    exact, other = normal("NFD", NAMES[0]), normal("NFC", NAMES[0])
+    (folder / exact).write_bytes(wav())
+    write_metadata(folder, "csv", [exact, other])
+    rows = rows_of(source(folder), tmp_path / "out")
+    assert {row["id"]: row["text"] for row in rows} == {exact: "text of 0", other: "text of 1"}
+    [shard] = plan(a_pipeline(raysp.Shards(str(folder)), tmp_path / "out")).corpus.shards
+    root = sources.open_audio_root(shard, None)
+    assert root is not None
+    assert not root.by_form  # the second line is a row without a recording, not the first one again
