@@ -35,6 +35,10 @@ _MAX_FOOTER_BYTES = 512 * 1024 * 1024
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 """The magic bytes of a file with an encrypted footer."""
+_SIGNATURE_BYTES = 28
+"""Nonce and tag behind the footer of a file with a plain footer and encrypted columns (Parquet Modular Encryption)."""
+SHOWN_COLUMNS = 5
+"""Columns that a message names."""
 _ARROW_SCHEMA = b"ARROW:schema"
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -87,6 +91,8 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
+    if footer_bytes - metadata.serialized_size == _SIGNATURE_BYTES:
+        raise ShardError(_with_encrypted_columns(url, file, metadata, schema))
     return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
 
 
@@ -102,6 +108,25 @@ def _no_parquet(url: str, head: bytes, end: bytes) -> str:
         f"{url}: begins with {head[:8]!r}; expected a Parquet file. Exclude it from source.url; other formats "
         "are recognised by their suffix: *.arrow, *.jsonl, ..."
     )
+
+
+def _with_encrypted_columns(url: str, file: pa.NativeFile, metadata: pq.FileMetaData, schema: pa.Schema) -> str:
+    """Return the message for a file whose footer is signed, since some of its columns are encrypted.
+
+    Metadata of an encrypted column must not be accessed: pyarrow ends the process. So each column is read.
+    """
+    names = [name for name in dict.fromkeys(schema.names) if not _can_be_read(file, metadata, name)]
+    shown = ", ".join(map(repr, names[:SHOWN_COLUMNS])) + (", ..." if len(names) > SHOWN_COLUMNS else "")
+    found = f"its columns {shown} are encrypted" if names else "its footer is signed"
+    return f"{url}: {found}; expected a Parquet file without encryption. Write it decrypted, and label that"
+
+
+def _can_be_read(file: pa.NativeFile, metadata: pq.FileMetaData, name: str) -> bool:
+    try:
+        next(pq.ParquetFile(file, metadata=metadata).iter_batches(1, columns=[name], use_threads=False), None)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
