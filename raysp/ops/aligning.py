@@ -20,6 +20,7 @@ from raysp.ops.late_steps import carried_values
 from raysp.ops.speech.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
+from raysp.text.normalisation import Language
 from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
 
 Spans = list[dict[str, object]]
@@ -108,6 +109,7 @@ class Aligning:
         vocab_size: tokens of the head.
         frame_seconds: time between frames.
         wildcard: whether other speech may be before, between and behind the words.
+        case_rules: language whose case rules hold; None: those that most languages share.
         frames: returns the frames of a batch.
     """
 
@@ -123,6 +125,7 @@ class Aligning:
         vocab_size: int,
         frame_seconds: float,
         wildcard: bool = False,
+        case_rules: Language | None = None,
         is_result: bool = False,
         frames: Callable[[Forward], CTCFrames] = own_frames,
     ) -> None:
@@ -133,7 +136,7 @@ class Aligning:
         self.staged = staged
         self.column = column
         self.blank = tokenizer.pad_token_id
-        self.spelling = spelling_of(tokenizer, vocab_size, is_result=is_result)
+        self.spelling = spelling_of(tokenizer, vocab_size, case_rules, is_result=is_result)
         self.frame_seconds = frame_seconds
         self.wildcard = wildcard
 
@@ -299,7 +302,9 @@ def _staged(log_probs: Tensor, kept: Sequence[int]) -> npt.NDArray[np.float32]:
     return torch.cat([log_probs[:, kept], log_probs.amax(-1, keepdim=True)], -1).flatten().cpu().numpy()
 
 
-def spelling_of(tokenizer: CTCTokenizer, vocab_size: int, *, is_result: bool = False) -> Spelling | PhonemeSpelling:
+def spelling_of(
+    tokenizer: CTCTokenizer, vocab_size: int, language: Language | None = None, *, is_result: bool = False
+) -> Spelling | PhonemeSpelling:
     """Return the spelling of texts in the tokens of a head; `is_result`: they are what the head itself writes."""
     special = {*tokenizer.all_special_tokens}
     known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}
@@ -309,4 +314,4 @@ def spelling_of(tokenizer: CTCTokenizer, vocab_size: int, *, is_result: bool = F
     if tokenizer.joint:
         vocabulary.pop(text or "", None)
         return PhonemeSpelling(vocabulary, delimiter, delimiter_text=text, refuses_letters=not is_result)
-    return Spelling(vocabulary, delimiter)
+    return Spelling(vocabulary, delimiter, language)

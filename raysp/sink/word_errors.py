@@ -1,6 +1,7 @@
 """Word errors of labels against the reference texts of their rows, ignoring letter case and punctuation."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -92,4 +93,5 @@ def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
 
 
 def _plain_words(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s']", " ", text.casefold()).split())
+    text = unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")  # the mark is no word character
+    return " ".join(re.sub(r"[^\w\s']", " ", text).split())

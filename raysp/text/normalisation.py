@@ -36,14 +36,19 @@ class TextRules:
         """Return a text by the rules; an empty one if no character stays."""
         text = unicodedata.normalize("NFC", text)
         if self.case != "keep":
-            text = text if self.language is None else _dotted(text, self.case)
-            text = unicodedata.normalize("NFC", text.lower() if self.case == "lower" else text.upper())
+            text = unicodedata.normalize("NFC", in_case(text, self.case, self.language))
         if self.keep == "letters":
             text = _letters(text)
         elif self.keep != "all":
             allowed = {*self.keep}
             text = "".join(character if character in allowed else " " for character in text)
         return _SPACE.sub(" ", text).strip()
+
+
+def in_case(text: str, case: Literal["lower", "upper"], language: Language | None = None) -> str:
+    """Return a text in a case, by the rules of a language; None: those that most languages share."""
+    text = text if language is None else _dotted(text, case)
+    return text.lower() if case == "lower" else text.upper()
 
 
 def _dotted(text: str, case: Case) -> str:

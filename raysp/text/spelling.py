@@ -2,7 +2,8 @@
 
 A word is a run of characters between white space. Its characters become tokens as they are, in the case that the
 vocabulary has, in Unicode's compatibility form (NFKC or NFKD), or without accents, whichever is known first. Characters
-without a token, such as most punctuation, are left out of the alignment.
+without a token, such as most punctuation, are left out of the alignment. In Turkish and Azerbaijani İ and i, I and ı
+are pairs; a vocabulary that lacks one of them is spelt by the case rules of other languages.
 
 Phonemes are written with spaces between them, and each is one token.
 """
@@ -14,7 +15,7 @@ from itertools import groupby
 
 from raysp.bounds import shortened
 from raysp.text.alignment import Target
-from raysp.text.normalisation import APOSTROPHES
+from raysp.text.normalisation import APOSTROPHES, Language, in_case
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,11 @@ class Spelling:
     Args:
         vocabulary: ids of tokens, without special ones.
         delimiter: id of the token between words; None: there is none.
+        language: language whose case rules hold; None: those that most languages share.
     """
 
-    def __init__(self, vocabulary: Mapping[str, int], delimiter: int | None) -> None:
+    def __init__(self, vocabulary: Mapping[str, int], delimiter: int | None, language: Language | None = None) -> None:
+        self.languages: tuple[Language | None, ...] = (language, None) if language else (None,)
         self.vocabulary = vocabulary
         self.delimiter = delimiter
         self.most_characters = max(map(len, vocabulary), default=1)
@@ -117,13 +120,15 @@ class Spelling:
         return self._known[text]
 
     def _of_several(self, text: str) -> tuple[int, ...]:
-        return next(((self.vocabulary[one],) for one in _cases(text) if one in self.vocabulary), ())
+        written = (one for language in self.languages for one in _cases(text, language))
+        return next(((self.vocabulary[one],) for one in written if one in self.vocabulary), ())
 
     def _of_character(self, character: str) -> tuple[int, ...]:
-        for form in _forms(character):
-            for text in _cases(form):
-                if text and all(one in self.vocabulary for one in text):
-                    return tuple(self.vocabulary[one] for one in text)
+        for language in self.languages:
+            for form in _forms(character):
+                for text in _cases(form, language):
+                    if text and all(one in self.vocabulary for one in text):
+                        return tuple(self.vocabulary[one] for one in text)
         return ()
 
 
@@ -180,8 +185,9 @@ class PhonemeSpelling:
         return next(((self.vocabulary[one],) for one in forms if one in self.vocabulary), ())
 
 
-def _cases(text: str) -> tuple[str, ...]:
-    return text, text.upper(), text.lower(), text.casefold()
+def _cases(text: str, language: Language | None) -> tuple[str, ...]:
+    cases = text, in_case(text, "upper", language), in_case(text, "lower", language)
+    return cases if language else (*cases, text.casefold())
 
 
 def _forms(character: str) -> Iterator[str]:

@@ -57,6 +57,11 @@ def test_case_and_punctuation_count_for_nothing():
     assert counted(["It's one, two!", "ÉTÉ"], ["it's ONE two", "été."]) == WordErrors(2, words=4)
 
 
+def test_a_dotted_capital_and_marks_of_letters_make_no_words_of_their_own():
+    texts = ["\u0130stanbul", "I\u0307stanbul", "Cafe\u0301"]
+    assert counted(texts, ["istanbul", "istanbul", "caf\u00e9"]) == WordErrors(3, words=3)
+
+
 def test_each_kind_of_error_is_counted_and_words_for_an_empty_reference_are_insertions():
     found = counted(["a b c", "a b", "", "a"], ["a x", "a b c", "one two", "a"])
     assert found == WordErrors(4, words=6, substitutions=1, deletions=1, insertions=3)

@@ -2,6 +2,7 @@
 
 import pytest
 
+import raysp
 from raysp.text.spelling import Spelling
 
 UPPER = {letter: number for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", 5)}
@@ -33,6 +34,31 @@ def tokens(text: str, vocabulary=UPPER, delimiter=DELIMITER) -> str:
 def test_characters_take_the_form_that_the_vocabulary_knows(text, expected):
     assert tokens(text) == expected
     assert tokens(text, LOWER) == expected.lower()
+
+
+TURKISH = "ABCÇDEFGĞHIİJKLMNOÖPRSŞTUÜVYZ"
+
+
+@pytest.mark.parametrize("language", ["tr", "az"])
+def test_dotted_and_dotless_i_are_pairs_in_turkish(language):
+    upper = {letter: number for number, letter in enumerate(TURKISH, 5)}
+    lower = {letter: number for number, letter in enumerate("abcçdefgğhıijklmnoöprsştuüvyz", 5)}
+
+    def spelt(text: str, vocabulary: dict[str, int], of: str | None) -> str:
+        letters = {number: letter for letter, number in vocabulary.items()} | {DELIMITER: "|"}
+        return "".join(letters[one] for one in Spelling(vocabulary, DELIMITER, of)(text).target().ids)
+
+    assert spelt("ısı iki IŞIK İki I\u0307ki", upper, language) == "ISI|İKİ|IŞIK|İKİ|İKİ"
+    assert spelt("ISI İKİ ışık iki I\u0307KI\u0307", lower, language) == "ısı|iki|ışık|iki|iki"
+    assert spelt("ISI iki", lower, None) == "isi|iki"
+    assert spelt("iki ısı", UPPER, language) == "IKI|ISI"  # a vocabulary without İ
+
+
+def test_an_alignment_without_case_rules_has_the_fields_of_earlier_versions():
+    assert "case_rules" not in raysp.Align("text").label_fields({})
+    assert raysp.Align("text", case_rules="tr").label_fields({})["case_rules"] == "tr"
+    with pytest.raises(ValueError, match="case_rules"):
+        raysp.Align("text", case_rules="de")
 
 
 def test_a_character_of_the_vocabulary_stays_as_it_is():

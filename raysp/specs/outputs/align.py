@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
@@ -54,6 +54,8 @@ class Align(Output):
             these are null for words without a known character.
         chars: add `<name>_chars`: the same for each character.
         wildcard: allow other speech before, between and behind the words, for texts that are a part of what is said.
+        case_rules: "tr" or "az": İ and i, I and ı are pairs where the text has another case than the vocabulary. None:
+            the case rules that most languages share, by which I and i are one.
         checkpoint: a CTC checkpoint whose frames are used, where the step's has no CTC head or another one is better:
             named as that of the step, of the same sample rate, and held by the same actors.
         language: language of a CTC checkpoint with adapters, or the column of the source with that of each row; see
@@ -67,6 +69,7 @@ class Align(Output):
     words: bool = True
     chars: bool = False
     wildcard: bool = False
+    case_rules: Literal["tr", "az"] | None = None
     checkpoint: Url | None = None
     language: Named | Column | None = None
 
@@ -88,9 +91,9 @@ class Align(Output):
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: `of`, `checkpoint` and `language` only if they are set."""
+        """Return what can change a label: `of`, `case_rules`, `checkpoint` and `language` only if they are set."""
         fields = super().label_fields(digests)
-        unset = {name for name in ("of", "checkpoint", "language") if getattr(self, name) is None}
+        unset = {name for name in ("of", "case_rules", "checkpoint", "language") if getattr(self, name) is None}
         return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
 
     @property
@@ -249,5 +252,6 @@ class Align(Output):
             vocab_size=checkpoint.vocab_size or 0,
             frame_seconds=checkpoint.frame_seconds,
             wildcard=self.wildcard,
+            case_rules=self.case_rules,
             frames=frames or own_frames,
         )
