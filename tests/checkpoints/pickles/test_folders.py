@@ -1,0 +1,119 @@
+"""The new folder of a conversion: it appears when all of it is written, and holds nothing from outside the old one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from raysp.checkpoints.pickles.folders import new_folder
+from raysp.errors import CheckpointError, StoreError
+from raysp.models import convert_checkpoint
+
+KILLED = """
+import os, signal, sys
+from raysp.models import convert_checkpoint
+convert_checkpoint(sys.argv[1], sys.argv[2], on_progress=lambda done, of: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "wav2vec2"}))
+    torch.save({"weight": torch.randn(20, 30)}, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_a_killed_conversion_leaves_no_checkpoint_and_the_next_removes_its_scratch_folder(pickled, tmp_path):
+    out = tmp_path / "new" / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED, pickled, out], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = os.listdir(out.parent)
+    assert left.startswith(".out.part-")
+    convert_checkpoint(pickled, out)
+    assert os.listdir(out.parent) == ["out"]
+
+
+def test_the_scratch_folder_of_a_conversion_that_goes_on_is_kept(tmp_path):
+    with new_folder(tmp_path / "out", 0) as first:
+        with new_folder(tmp_path / "out", 0):
+            assert first.is_dir()
+        (tmp_path / "out").rmdir()
+
+
+def test_an_empty_folder_is_filled_and_one_with_files_is_refused(pickled, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    convert_checkpoint(pickled, out)
+    written = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(CheckpointError, match="out: is not empty, expected a new folder: give another one"):
+        convert_checkpoint(pickled, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == written
+
+
+def test_a_folder_that_is_filled_meanwhile_is_not_replaced(pickled, tmp_path):
+    out = tmp_path / "out"
+
+    def fill(done, of):
+        out.mkdir(exist_ok=True)
+        (out / "mine.txt").touch()
+
+    with pytest.raises(CheckpointError, match="out: is not empty"):
+        convert_checkpoint(pickled, out, on_progress=fill)
+    assert os.listdir(out) == ["mine.txt"]
+
+
+def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):
+    message = "bytes free, and the checkpoint takes 1,000,000,000,000,000,000"
+    with pytest.raises(StoreError, match=message), new_folder(tmp_path / "new" / "out", 10**18):
+        pass
+    assert os.listdir(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "language_model/lm.arpa", "pytorch_model.bin", "language_model"])
+def test_a_link_out_of_the_folder_is_refused(pickled, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    torch.save({"weight": torch.ones(1)}, secret / "file")
+    place = pickled / name
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(secret if name == "language_model" else secret / "file")
+    with pytest.raises(CheckpointError, match=r"a link to '.*secret/file', outside the checkpoint"):
+        convert_checkpoint(pickled, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_link_within_the_folder_is_followed(pickled, tmp_path):
+    (pickled / "weights").mkdir()
+    (pickled / "pytorch_model.bin").rename(pickled / "weights" / "file")
+    (pickled / "pytorch_model.bin").symlink_to("weights/file")
+    convert_checkpoint(pickled, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").is_symlink()
+
+
+def test_pipes_in_place_of_files_are_passed_over(pickled, tmp_path):
+    os.mkfifo(pickled / "vocab.json")
+    assert "vocab.json" in convert_checkpoint(pickled, tmp_path / "out").left_out
+
+
+def test_progress_ends_at_its_total(pickled, tmp_path):
+    shown = []
+    convert_checkpoint(pickled, tmp_path / "out", on_progress=lambda done, of: shown.append((done, of)))
+    assert shown == sorted(shown)
+    assert shown[-1][0] <= shown[-1][1]
+
+
+def test_the_command_prints_one_object(pickled, tmp_path, raysp_command):
+    done = raysp_command("convert", pickled, tmp_path / "out", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["num_tensors"], found["written"]) == (0, 1, ["model.safetensors"])
+    assert found["summary"] is None
+    refused = raysp_command("convert", pickled, "s3://bucket/out")
+    assert refused.code == 2
+    assert "expected a local folder" in refused.err
