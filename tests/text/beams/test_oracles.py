@@ -10,7 +10,7 @@ import torch
 
 from raysp.text.beams import arpa
 from raysp.text.beams.frames import top_frames
-from raysp.text.beams.language_model import NgramScores, Weights, WordModel
+from raysp.text.beams.language_model import Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.test_language_model import scored
@@ -67,7 +67,7 @@ def test_texts_with_a_model_of_words_are_those_of_flashlight_with_kenlm(tmp_path
     model = arpa.parse(path)
     model.log_probs[0][model.unknown] = -60.0  # the other decoder writes words of its lexicon only
     scores = NgramScores(model)
-    fusion = WordModel(scores, ["", "", *LETTERS], Weights(lm_weight, bonus), "cpu")
+    fusion = WordModel(scores, Lexicon(model, None), ["", "", *LETTERS], Weights(lm_weight, bonus), "cpu")
     delimiters = torch.tensor([token == "|" for token in TOKENS])
     search = BeamSearch(200, [fusion], delimiters=delimiters, least_log_prob=-math.inf)
     found = search(top_frames(logits, blank=0, kept=11), num_frames)
