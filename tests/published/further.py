@@ -22,13 +22,14 @@ ESPEAK = {
 
 def phonemes(builds: str, files: tuple[str, ...], **values: Any) -> Layout:
     """Return a layout of a recogniser of phonemes."""
+    vocab = values.pop("vocab", PHONEMES)
     return Layout(
         builds,
         (*TOKENS, *files),
         outputs=OUTPUTS,
-        fields={**LARGE, "vocab_size": len(PHONEMES), "pad_token_id": 0},
+        fields={**LARGE, "vocab_size": len(vocab), "pad_token_id": 0},
         written={"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"},
-        vocab=PHONEMES,
+        vocab=vocab,
         special=SPECIAL,
         front=TYPED,
         **{"tokenizer": ESPEAK, **values},
@@ -70,7 +71,10 @@ FURTHER: dict[str, Layout] = {
     "facebook/wav2vec2-lv-60-espeak-cv-ft@refs/pr/2": phonemes("Wav2Vec2ForCTC", BOTH, facts=PAGE),
     "facebook/wav2vec2-xlsr-53-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,)),
     "microsoft/unispeech-1350-en-353-fr-ft-1h": phonemes(
-        "UniSpeechForCTC", (PICKLE,), tokenizer={**ESPEAK, "phone_delimiter_token": " ", "word_delimiter_token": "|"}
+        "UniSpeechForCTC",
+        (PICKLE,),
+        vocab={**PHONEMES, "|": len(PHONEMES)},
+        tokenizer={**ESPEAK, "word_delimiter_token": "|"},
     ),
     "facebook/mms-1b-all": adapted(LANGUAGES),
     "facebook/mms-1b-fl102": adapted({name: LANGUAGES[name] for name in ("eng", "deu", "tur")}),

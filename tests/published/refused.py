@@ -28,16 +28,22 @@ REFUSED: dict[str, Layout] = {
         NOTHING,
         ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
         contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
-        refused=r"model_type is None, expected one of",
+        refused=r"a model of CTranslate2 .*: use the checkpoint that it was made from",
         facts=PAGE,
     ),
     "lj1995/VoiceConversionWebUI": Layout(
-        NOTHING, ("README.md", ".gitattributes", "hubert_base.pt", "rmvpe.pt"), refused=r"config\.json"
+        NOTHING,
+        ("README.md", ".gitattributes", "hubert_base.pt", "rmvpe.pt"),
+        refused=r"found hubert_base\.pt.*convert it",
     ),
     "nvidia/parakeet-rnnt-1.1b": Layout(
-        NOTHING, ("README.md", ".gitattributes", "parakeet-rnnt-1.1b.nemo"), refused=r"config\.json"
+        NOTHING,
+        ("README.md", ".gitattributes", "parakeet-rnnt-1.1b.nemo"),
+        refused=r"an archive of NeMo: convert it with `raysp convert FILE\.nemo FOLDER`",
     ),
     "nvidia/canary-1b-v2": Layout(
-        NOTHING, ("README.md", ".gitattributes", "canary-1b-v2.nemo"), refused=r"config\.json"
+        NOTHING,
+        ("README.md", ".gitattributes", "canary-1b-v2.nemo"),
+        refused=r"an archive of NeMo: convert it with `raysp convert FILE\.nemo FOLDER`",
     ),
 }
