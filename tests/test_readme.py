@@ -10,18 +10,28 @@ import datasets
 import pytest
 
 from tests.commands import Ran
-from tests.corpora import CHECKPOINT, rows_table, wav, write_shard
+from tests.corpora import rows_table, wav, write_shard
+from tests.hub_server import lay_out
+from tests.published.building import lay_out as published_layout
+from tests.published.table import TABLE
 
 README = Path(__file__).parents[1] / "README.md"
 STARTS = README.read_text().partition("## Three usual starts")[2].partition("\n## ")[0]
+CHECKPOINTS = re.findall(r'Label\("([^"]+)"', STARTS)
 FOLDER, DATASET, BUCKET = re.findall(r"```python\n(.*?)```", STARTS, re.DOTALL)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
+    """A working directory, and a cache of the hub with the published layouts of the checkpoints."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "unispeech-ctc-en").symlink_to(CHECKPOINT)
+    cache = tmp_path / "hub"
+    for name in CHECKPOINTS:
+        published = tmp_path / "published" / name
+        published.mkdir(parents=True)
+        lay_out(cache, published_layout(TABLE[name], published), name=name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path
 
 
@@ -33,6 +43,10 @@ def tried(raysp_command, here: Path, start: str) -> str:
     assert ran.out.startswith("The first 2 rows (nothing was kept)")
     assert ran.out.splitlines()[-1].split(maxsplit=1) == ["next", "raysp run label_it.py"]
     return ran.out
+
+
+def test_the_starts_name_checkpoints_of_the_hub_that_open_as_published():
+    assert [name for name in CHECKPOINTS if TABLE[name].refused or TABLE[name].is_pickle] == []
 
 
 def test_a_folder_of_recordings(raysp_command, here):
@@ -52,7 +66,8 @@ def test_a_data_set_of_datasets(raysp_command, here):
 
 @pytest.mark.drivers
 def test_a_bucket(here, s3):
-    variables = {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
+    variables = {"HF_HUB_CACHE": str(here / "hub"), "HF_HUB_OFFLINE": "1"}
+    variables |= {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
     bucket = s3.bucket()
     s3.upload(write_shard(here / "audio" / "a.parquet", table=rows_table(2, audio=wav(8000))).parent, bucket, "audio/")
 
