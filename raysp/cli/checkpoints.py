@@ -2,12 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import out, print_facts, print_json, say
+from raysp.cli.console import out, print_facts, print_json, say, showing
 from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
 from raysp.errors import CheckpointError, SpecError
 from raysp.words import count, megabytes
@@ -54,12 +54,14 @@ def inspect(
     else:
         folder = locate(checkpoint, options, files_of(backend))
         summary = choose(folder, backend).open().describe(folder)
+    facts: dict[str, object]
     if as_json:
-        outputs = outputs_for(summary)
-        facts = {**dataclasses.asdict(summary), "outputs": outputs, "writes_text": summary.writes_text}
-        print_json({**facts, "language_model": _facts_of_language_model(summary)})
-        return
-    print_facts(checkpoint, {**_facts_of_checkpoint(summary), "chosen since": why or None})
+        facts = {**dataclasses.asdict(summary), "outputs": outputs_for(summary), "writes_text": summary.writes_text}
+        facts["language_model"] = _facts_of_language_model(summary)
+    else:
+        facts = {**_facts_of_checkpoint(summary), "chosen since": why or None}
+    with showing(0):
+        print_json(facts) if as_json else print_facts(checkpoint, facts)
 
 
 def convert(
@@ -94,15 +96,16 @@ def convert(
         from raysp.models.nemo import convert_nemo
 
         summary = convert_nemo(source, folder)
-        print_json(dataclasses.asdict(summary)) if as_json else print_facts(folder, _facts_of_checkpoint(summary))
-        return
+        with showing(0):
+            print_json(dataclasses.asdict(summary)) if as_json else print_facts(folder, _facts_of_checkpoint(summary))
     from raysp.models.converting import convert_checkpoint
 
     found = convert_checkpoint(source, folder, storage_options=options, on_progress=_Progress())
-    if as_json:
-        print_json(dataclasses.asdict(found))
-    else:
-        print_facts(folder, _facts_of_conversion(found))
+    with showing(0):
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            print_facts(folder, _facts_of_conversion(found))
 
 
 class _Progress:
@@ -140,15 +143,20 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
         }
         for model_type in sorted(MODULES)
     }
-    if as_json:
-        print_json({"models": found, "decoders": sorted(DECODERS)})
-        return
+    with showing(0):
+        if as_json:
+            print_json({"models": found, "decoders": sorted(DECODERS)})
+        else:
+            _print_models(found, sorted(DECODERS))
+
+
+def _print_models(found: Mapping[str, Mapping[str, Sequence[str]]], decoders: Sequence[str]) -> None:
     width = max(len(name) for architectures in found.values() for name in architectures)
     for model_type, architectures in found.items():
         out.print(f"[bold]{model_type}[/bold]")
         for name, outputs in architectures.items():
             out.print(f"  {name:{width}}  {', '.join(outputs)}")
-    out.print(f"Text decoders of speech-encoder-decoder: {', '.join(sorted(DECODERS))}.")
+    out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:

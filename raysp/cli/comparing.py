@@ -81,13 +81,13 @@ def diff(
         trust=trust,
     )
     place = found.write_html(html) if html else None
-    if as_json:
-        print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-    else:
-        print_diff(found, by or ())
-        if place:
-            print_fact("page", place)
-    raise typer.Exit(found.exit_code)
+    with showing(found.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+        else:
+            print_diff(found, by or ())
+            if place:
+                print_fact("page", place)
 
 
 def _sink(target: str, storage_options: list[str] | None) -> "Parquet":

@@ -33,8 +33,18 @@ DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 
 MAYBE_A_BUG = "possibly a bug in raysp; rerun with --debug"
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+    if console.width < 1:  # COLUMNS=0, as some terminals without a size have it: nothing would be printed
+        console.width = DEFAULT_WIDTH
+    return console
+
+
+DEFAULT_WIDTH = 80
+"""Width in characters where that of the terminal is not known."""
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def escape(text: str) -> str:
@@ -43,8 +53,14 @@ def escape(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print a message on stderr; on a terminal, lines break between words."""
-    print_folded(err, f"raysp: {message}", 2)
+    """Print a message on stderr; on a terminal, lines break between words. An error of the display is ignored."""
+    try:
+        print_folded(err, f"raysp: {message}", 2)
+    except Exception:
+        if DEBUG.get():
+            raise
+        with contextlib.suppress(Exception):
+            print(f"raysp: {message.encode('ascii', 'backslashreplace').decode()}", file=sys.stderr)
 
 
 def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
@@ -112,11 +128,14 @@ def print_json(value: object) -> None:
 
 
 @contextlib.contextmanager
-def showing(code: int) -> Iterator[None]:
-    """Show the result of finished work, and exit with its code: no failure of printing changes it.
+def printing(what: str = "this cannot be shown, and the work goes on") -> Iterator[None]:
+    """Print something while work goes on or after it: an error of printing is reported on stderr, and is no other.
+
+    Args:
+        what: the words before the error.
 
     Raises:
-        typer.Exit: always, with the code; under `--debug` the error of printing.
+        Exception: under `--debug`, the error of printing.
     """
     try:
         yield
@@ -124,7 +143,18 @@ def showing(code: int) -> Iterator[None]:
         if DEBUG.get():
             raise
         known = str(error) if isinstance(error, RayspError) else f"{type(error).__name__}: {error} ({MAYBE_A_BUG})"
-        say(" ".join(f"the work is done, but its result cannot be shown: {known}".split()))
+        say(" ".join(f"{what}: {known}".split()))
+
+
+@contextlib.contextmanager
+def showing(code: int) -> Iterator[None]:
+    """Show the result of finished work, and exit with its code: no failure of printing changes it.
+
+    Raises:
+        typer.Exit: always, with the code; under `--debug` the error of printing.
+    """
+    with printing("the work is done, but its result cannot be shown"):
+        yield
     raise typer.Exit(code)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raysp.cli.console import print_json, say
+from raysp.cli.console import print_json, say, showing
 from raysp.cli.evaluations import print_evaluation
 from raysp.cli.options import Address, AsJson, By, Debug, Limits, Normalise, Over, Settings, Worst, parse_limits
 from raysp.cli.progress import Shown
@@ -72,8 +72,8 @@ def evaluate(
             on_progress=shown.progress,
             progress=False,
         )
-    if as_json:
-        print_json({**dataclasses.asdict(result), "exit_code": result.exit_code})
-    else:
-        print_evaluation(result, by or ())
-    raise typer.Exit(result.exit_code)
+    with showing(result.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(result), "exit_code": result.exit_code})
+        else:
+            print_evaluation(result, by or ())

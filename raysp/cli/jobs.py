@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, escape, out, print_command, print_fact, print_folded, print_json, say
+from raysp.cli.console import (
+    err,
+    escape,
+    out,
+    print_command,
+    print_fact,
+    print_folded,
+    print_json,
+    printing,
+    say,
+    showing,
+)
 from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Settings, ShareOfShards
 from raysp.words import count, duration, megabytes, printable
 
@@ -75,11 +86,13 @@ def submit(
     head = Head(address, ca)
     job_id = submission.submit(head, request)
     if not as_json:
-        package = request.package
-        size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
-        say(f"submitted to {head.shown} with {size} from {package.folder}: {_names(package)}")
+        with printing():
+            package = request.package
+            size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
+            say(f"submitted to {head.shown} with {size} from {package.folder}: {_names(package)}")
     if detach:
-        _print_detached(head, job_id, ca, as_json)
+        with showing(0):
+            _print_detached(head, job_id, ca, as_json)
     else:
         _follow(head, job_id, ca, as_json)
 
@@ -114,13 +127,14 @@ def jobs(
     if follow and job_id is not None:
         _follow(head, job_id, ca, as_json)
     found = [head.job(job_id)] if job_id is not None else head.jobs()
-    if as_json:
-        print_json({"jobs": [_fields(job) for job in found]})
-    else:
-        for job in found:
-            _print_job(job)
-        if not found:
-            print_fact("jobs", f"none of raysp at {head.shown}")
+    with showing(0):
+        if as_json:
+            print_json({"jobs": [_fields(job) for job in found]})
+        else:
+            for job in found:
+                _print_job(job)
+            if not found:
+                print_fact("jobs", f"none of raysp at {head.shown}")
 
 
 def stop(
@@ -138,10 +152,11 @@ def stop(
     if not as_json:
         say(f"stopping {job_id}: the run ends in order, its labels are kept ...")
     job = stop_job(head, job_id)
-    if as_json:
-        print_json(_fields(job))
-    else:
-        _print_job(job)
+    with showing(0):
+        if as_json:
+            print_json(_fields(job))
+        else:
+            _print_job(job)
 
 
 def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
@@ -157,15 +172,15 @@ def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
     except KeyboardInterrupt:
         say(f"the job goes on. To follow it: {again}; to stop it: {stopping}")
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json(_fields(job))
-    else:
-        _print_job(job)
-    if job.lacks_raysp:
-        say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
-    elif job.status == "failed" and not job.driver_exit_code:
-        say(f"the job failed outside of the run: {job.message}")
-    raise typer.Exit(job.exit_code or 0)
+    with showing(job.exit_code or 0):
+        if as_json:
+            print_json(_fields(job))
+        else:
+            _print_job(job)
+        if job.lacks_raysp:
+            say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
+        elif job.status == "failed" and not job.driver_exit_code:
+            say(f"the job failed outside of the run: {job.message}")
 
 
 def _print_detached(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
@@ -215,6 +230,10 @@ class _Log:
 
     def show(self, line: str) -> None:
         """Show a line."""
+        with printing():
+            self._show(line)
+
+    def _show(self, line: str) -> None:
         progress = self.PROGRESS.fullmatch(line)
         if progress and self._live:
             self._live.update(escape(progress[1]))

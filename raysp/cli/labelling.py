@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import print_command, print_fact, print_json, say, showing
+from raysp.cli.console import print_command, print_fact, print_json, printing, say, showing
 from raysp.cli.estimates import SAMPLE_ROWS, estimate_json, print_estimate
 from raysp.cli.options import (
     Address,
@@ -101,15 +101,16 @@ def plan(
 
     found = raysp.plan(loaded)
     if not as_json:
-        print_plan(found)
+        with printing():
+            print_plan(found)
     estimate = None
     if sample != 0 and found.rows_todo:
         estimate = raysp.estimate(found, sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-    if as_json:
-        print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
-    elif estimate is not None:
-        print_estimate(estimate)
-    raise typer.Exit(PARTIAL if found.corpus.unreadable and not found.corpus.shards else 0)
+    with showing(PARTIAL if found.corpus.unreadable and not found.corpus.shards else 0):
+        if as_json:
+            print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
+        elif estimate is not None:
+            print_estimate(estimate)
 
 
 def run(
@@ -177,9 +178,11 @@ def run(
 
 def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool, next_command: str) -> None:
     from raysp.engine.running import try_out
+    from raysp.reading.samples import readable
 
     result, table = try_out(pipeline, num_rows, address=address)
     with showing(result.exit_code):
+        table = readable(table)
         if as_json:
             print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
         else:

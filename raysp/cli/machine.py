@@ -2,9 +2,7 @@
 
 import dataclasses
 
-import typer
-
-from raysp.cli.console import escape, out, print_json
+from raysp.cli.console import escape, out, print_json, showing
 from raysp.cli.options import FAILED, AsJson, Debug
 
 
@@ -13,12 +11,12 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
     from raysp.engine.doctor import examine
 
     findings = examine()
-    if as_json:
-        print_json({"findings": [dataclasses.asdict(one) for one in findings]})
-    else:
+    with showing(0 if all(one.ok for one in findings) else FAILED):
+        if as_json:
+            print_json({"findings": [dataclasses.asdict(one) for one in findings]})
+            return
         for one in findings:
             mark = "[green]ok  [/green]" if one.ok else "[red]fail[/red]"
             out.print(f"{mark} {escape(one.what)}: {escape(one.found)}")
             if one.advice:
                 out.print(f"     {escape(one.advice)}")
-    raise typer.Exit(0 if all(one.ok for one in findings) else FAILED)

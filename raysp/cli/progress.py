@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err
+from raysp.cli.console import err, printing
 from raysp.cli.plans import print_notes, print_pool_size, print_shortage, print_vanished
 from raysp.engine.display import Display
 from raysp.words import count
@@ -42,10 +42,11 @@ class Shown(Display):
     def _begin(self, found: "Plan") -> None:
         if self.is_quiet:
             return
-        print_vanished(found.corpus.vanished)
-        print_notes(found)
-        print_pool_size(found)
-        print_shortage(found)
+        with printing():
+            print_vanished(found.corpus.vanished)
+            print_notes(found)
+            print_pool_size(found)
+            print_shortage(found)
         if found.todo:
             self.start()
 

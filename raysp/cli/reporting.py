@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from raysp.cli.console import out, print_json, say
+from raysp.cli.console import out, print_json, say, showing
 from raysp.cli.options import AsJson, By, Debug, Settings, Sink, StorageOptions, Trust, named_sink
 from raysp.words import printable
 
@@ -39,7 +39,8 @@ def report(
     if not as_json:
         say(f"reading {url} ...")
     place = raysp.report(url, file, options, by=by, pipeline=pipeline, trust=trust)
-    if as_json:
-        print_json({"report": place})
-    else:
-        out.print(printable(place), markup=False)
+    with showing(0):
+        if as_json:
+            print_json({"report": place})
+        else:
+            out.print(printable(place), markup=False)

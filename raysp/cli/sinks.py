@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say
+from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say, showing
 from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
 from raysp.cli.statuses import facts_of
 from raysp.cli.watching import watch
 from raysp.words import count
 
 if TYPE_CHECKING:
+    from raysp.reading.cleaning import Cleaning
     from raysp.reading.status import Status
     from raysp.reading.training.status import TrainingStatus
     from raysp.reading.verify import Verification
@@ -41,14 +42,14 @@ def verify(
     if not as_json:
         say(f"reading {url} ...")
     found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
-    if as_json:
-        print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-    else:
-        print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
-        if found.unused:
-            say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
-        print_facts(found.sink, _facts_of_verification(found))
-    raise typer.Exit(found.exit_code)
+    with showing(found.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+        else:
+            print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
+            if found.unused:
+                say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
+            print_facts(found.sink, _facts_of_verification(found))
 
 
 def _facts_of_verification(found: "Verification") -> dict[str, object]:
@@ -82,9 +83,14 @@ def gc(
     import raysp
 
     found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
+    with showing(0):
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            _print_removed(found)
+
+
+def _print_removed(found: "Cleaning") -> None:
     lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
     print_some(out, lines, "file")
     done = "removed" if found.removed else "to remove"
@@ -126,14 +132,15 @@ def status(
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
         found = watch(states, is_quiet=as_json)
-    fields = dataclasses.asdict(found)
-    if as_json:
-        print_json({**fields, **_derived(found)})
-        return
-    if seconds is None:
-        print_facts(found.sink, facts_of(found))
-    if verbose:
-        print_facts("Details", flat(fields))
+    with showing(0):
+        fields = dataclasses.asdict(found)
+        if as_json:
+            print_json({**fields, **_derived(found)})
+            return
+        if seconds is None:
+            print_facts(found.sink, facts_of(found))
+        if verbose:
+            print_facts("Details", flat(fields))
 
 
 def _derived(found: "Status | TrainingStatus") -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, print_command, print_fact, print_json, print_some, say, showing
+from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
 from raysp.cli.estimates import print_training_estimate
 from raysp.cli.options import Address, AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
@@ -66,13 +66,15 @@ def finetune(
         def planned(prepared: "Prepared") -> None:
             display.stop()
             if not as_json:
-                print_prepared(prepared)
+                with printing():
+                    print_prepared(prepared)
             display.show(lambda _: "loading the model ...")
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
             if progress.evaluated and progress.evaluated[0] == progress.done:
-                display.say(evaluation_line(*progress.evaluated))
+                with printing():
+                    display.say(evaluation_line(*progress.evaluated))
             display.show(lambda width: training_line(progress, width))
 
         run = (
@@ -106,15 +108,16 @@ def print_training_plan(
     given = Given(rtfx, like, calibrate, price=price)
     with Display(err, is_quiet=as_json) as display:
         plan, prepared, estimate = estimate_recipe(recipe, given, on_indexed=partial(_show_indexed, display))
-    if as_json:
-        print_json({**_plan_json(plan, prepared), "estimate": dataclasses.asdict(estimate)})
-        return
-    if prepared is None:
-        for name, fact in plan.facts.items():
-            print_fact(name, fact)
-    else:
-        print_prepared(prepared)
-    print_training_estimate(estimate)
+    with showing(0):
+        if as_json:
+            print_json({**_plan_json(plan, prepared), "estimate": dataclasses.asdict(estimate)})
+            return
+        if prepared is None:
+            for name, fact in plan.facts.items():
+                print_fact(name, fact)
+        else:
+            print_prepared(prepared)
+        print_training_estimate(estimate)
 
 
 def _show_indexed(display: Display, done: int, num_shards: int) -> None:

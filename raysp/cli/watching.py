@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.text import Text
 
-from raysp.cli.console import fact_lines, out, print_facts, print_folded, say
+from raysp.cli.console import fact_lines, out, print_facts, print_folded, printing, say
 from raysp.cli.statuses import facts_of, one_line
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def watch(states: "Watch", *, is_quiet: bool) -> "Status | TrainingStatus":
         last = _in_place(states)
     else:
         last = _lines(states)
-        print_facts(last.sink, facts_of(last))
+        with printing():
+            print_facts(last.sink, facts_of(last))
     if states.is_lost:
         say(LOST)
     return last
@@ -57,7 +58,8 @@ def watch(states: "Watch", *, is_quiet: bool) -> "Status | TrainingStatus":
 def _in_place(states: "Watch") -> "Status | TrainingStatus":
     with Live(console=out, auto_refresh=False) as live:
         for found in states:
-            live.update(_text(found.sink, facts_of(found)), refresh=True)
+            with printing():
+                live.update(_text(found.sink, facts_of(found)), refresh=True)
     return found
 
 
@@ -69,7 +71,8 @@ def _text(title: str, facts: Mapping[str, object]) -> Text:
 def _lines(states: "Watch", now: Callable[[], str] = lambda: time.strftime("%H:%M:%S")) -> "Status | TrainingStatus":
     before = ""
     for found in states:
-        if (line := one_line(found)) != before:
-            print_folded(out, f"{now()} {line}", 2)
-        before = line
+        with printing():
+            if (line := one_line(found)) != before:
+                print_folded(out, f"{now()} {line}", 2)
+            before = line
     return found

@@ -1,9 +1,10 @@
 """Progress display of a run: one live line on a terminal or in a notebook, else a plain line every ten seconds."""
 
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +17,8 @@ from raysp.words import count, duration, folded, printable
 if TYPE_CHECKING:
     from raysp.planning.plans import Plan
 
+logger = logging.getLogger(__name__)
+
 OnProgress = Callable[[Progress], None]
 OnPlan = Callable[["Plan"], None]
 
@@ -27,7 +30,7 @@ LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "E
 
 
 class Display:
-    """Display of the progress of a run.
+    """Display of the progress of a run. An error of it is logged once; nothing more is shown, and the run goes on.
 
     Args:
         console: output console; None: stderr.
@@ -63,17 +66,32 @@ class Display:
     def say(self, message: str) -> None:
         """Print a permanent line."""
         if not self.is_quiet:
-            self.console.print(folded(f"raysp: {printable(message)}", self._width), markup=False)
+            with self.drawing():
+                self.console.print(folded(f"raysp: {printable(message)}", self._width), markup=False)
 
     def start(self) -> None:
         """Show the live line from now on."""
         if self._live:
-            self._live.start()
+            with self.drawing():
+                self._live.start()
 
     def stop(self) -> None:
         """Remove the live line, until the next `start`."""
         if self._live:
-            self._live.stop()
+            with self.drawing():
+                self._live.stop()
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Show something. After an error of the display, which is logged, nothing more is shown."""
+        try:
+            yield
+        except Exception as error:
+            live, self._live, self.is_quiet = self._live, None, True
+            with suppress(Exception):
+                if live:
+                    live.stop()
+            logger.warning("progress cannot be shown, and the work goes on: %s: %s", type(error).__name__, error)
 
     def progress(self, progress: Progress) -> None:
         """Show a state of the run."""
@@ -83,11 +101,12 @@ class Display:
         """Show a line, given as a function of its largest width in cells."""
         if self.is_quiet:
             return
-        if self._live:
-            self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
-        elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(line(None))
+        with self.drawing():
+            if self._live:
+                self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
+            elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
+                self._last_line = time.monotonic()
+                self.say(line(None))
 
 
 def progress_line(progress: Progress, width: int | None = None) -> str:
@@ -156,4 +175,5 @@ def shown(
 
         yield planned, went_on
     if last and last[0].blocks:
-        display.say(progress_line(last[0]))
+        with display.drawing():
+            display.say(progress_line(last[0]))

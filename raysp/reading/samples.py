@@ -1,6 +1,7 @@
 """First rows of finished label shards."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,10 +32,60 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
 
 
 def readable(table: pa.Table) -> pa.Table:
-    """Return the table with invalid UTF-8 replaced, which label shards carry over but Python cannot decode."""
+    """Return the table with invalid UTF-8 replaced, which label shards carry over but Python cannot decode.
+
+    Texts within lists, structs and dictionaries are replaced too; of such a column a dictionary becomes its values.
+    """
     for index, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            raw = table.column(index).cast(pa.large_binary()).to_pylist()
-            texts = [None if one is None else one.decode(errors="replace") for one in raw]
-            table = table.set_column(index, field, pa.chunked_array([pa.array(texts, field.type)]))
+        column = table.column(index)
+        if _is_valid(column):
+            continue
+        raw = column.cast(_as(pa.large_binary(), field.type))
+        values = [_decoded(one.as_py(), field.type) for one in raw]
+        kind = _as(None, field.type)
+        table = table.set_column(index, field.with_type(kind), pa.chunked_array([pa.array(values, kind)]))
     return table
+
+
+def _is_valid(column: "pa.ChunkedArray[Any]") -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _as(text: pa.DataType | None, kind: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack what types have
+    """Return a type in which dictionaries are their values, and texts another type, if one is given."""
+    if _is_text(kind):
+        return text or kind
+    if pa.types.is_dictionary(kind):
+        return _as(text, kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_as(text, field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_as(text, kind.key_type), _as(text, kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_as(text, kind.value_type), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_as(text, kind.value_type))
+    return pa.list_(_as(text, kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def _decoded(value: Any, kind: Any) -> object:  # noqa: ANN401 - a value of any column
+    """Return a value whose texts are bytes with texts in their place."""
+    if value is None:
+        return None
+    if _is_text(kind):
+        return value.decode(errors="replace")
+    if pa.types.is_dictionary(kind):
+        return _decoded(value, kind.value_type)
+    if pa.types.is_struct(kind):
+        return {field.name: _decoded(value[field.name], field.type) for field in kind}
+    if pa.types.is_map(kind):
+        return [(_decoded(key, kind.key_type), _decoded(item, kind.item_type)) for key, item in value]
+    return [_decoded(one, kind.value_type) for one in value] if isinstance(value, list) else value
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

@@ -70,7 +70,7 @@ def export(
             if isinstance(model, ForCTC) and model.target_lang is not None and source is not None:
                 add_languages(folder, source, model.target_lang)
             for file, text in texts.items():
-                (folder / file).write_text(text)
+                (folder / file).write_text(text, encoding="utf-8")
         except OSError as error:
             raise explain(error, "write", folder) from error
         _check(model, folder)

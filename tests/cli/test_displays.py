@@ -1,0 +1,183 @@
+"""Errors of a display: in no verb do they change an exit code, or what the work leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+import raysp
+from raysp.cli.entry import VERBS
+from raysp.engine.display import Display
+from raysp.engine.doctor import Finding
+from raysp.models.loading import load_checkpoint
+from raysp.reading.samples import readable
+from tests.cli.test_finetune import RECIPE
+from tests.commands import write_recipe
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.engine.submitting.fake_head import FakeHead
+from tests.here import run_without_ray
+
+COMMANDS = {
+    "plan": ["{folder}/recipe_for_the_cli.py"],
+    "run": ["{folder}/recipe_for_the_cli.py", "--set", "sink.url={tmp}/run"],
+    "finetune": ["{tmp}/training.py", "--steps", "1"],
+    "submit": ["{tmp}/remote/recipe_for_the_cli.py", "--address", "{head}", "--detach"],
+    "jobs": ["--address", "{head}"],
+    "stop": ["raysp-a-job", "--address", "{head}"],
+    "retry": ["{folder}/A"],
+    "verify": ["{folder}/A"],
+    "gc": ["{folder}/A"],
+    "status": ["{folder}/A", "--verbose"],
+    "report": ["{folder}/A", "--out", "{tmp}/report.html"],
+    "evaluate": [str(CHECKPOINT), "{folder}/in", "--text", "speaker_id", "--fail-above", "wer=0", "--rows", "2"],
+    "diff": ["{folder}/A", "{folder}/B"],
+    "merge": ["{folder}/A", "{folder}/B", "--by", "pred_score", "--to", "{tmp}/merged"],
+    "export": ["{folder}/A", "{tmp}/lines", "--to", "jsonl"],
+    "inspect": [str(CHECKPOINT)],
+    "convert": ["a.nemo", "{tmp}/converted"],
+    "models": [],
+    "doctor": [],
+}
+"""Arguments of each verb."""
+FAILING = {"evaluate", "doctor"}
+"""Verbs whose work ends with exit code 1: a limit that is exceeded, a finding."""
+MORE = {
+    "a try-out": ["run", "{folder}/recipe_for_the_cli.py", "--rows", "2"],
+    "a plan of a training": ["plan", "{tmp}/training.py"],
+    "a status that is repeated": ["status", "{folder}/A", "--watch", "1"],
+    "a job that is followed": ["submit", "{tmp}/remote/recipe_for_the_cli.py", "--address", "{head}"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two labellings of four spoken digits."""
+    place = tmp_path_factory.mktemp("displays")
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 4)
+    write_shard(place / "in" / "a.parquet", table=table)
+    for sink in "AB":
+        label_here(a_pipeline(raysp.Shards(f"{place}/in/*.parquet", text="text"), raysp.Parquet(f"{place}/{sink}")))
+    write_recipe(place)
+    return place
+
+
+@pytest.fixture
+def command(raysp_command, folder, tmp_path, tiny, words, monkeypatch):
+    run_without_ray(monkeypatch)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "remote").mkdir()
+    write_recipe(tmp_path / "remote", source="s3://bucket/in/*.parquet", sink="s3://bucket/labels")
+    (tmp_path / "training.py").write_text(
+        RECIPE.format(source=words, checkpoint=str(tiny), sink=str(tmp_path / "trained"), epochs=1)
+    )
+    summary = load_checkpoint(CHECKPOINT).summary
+    monkeypatch.setattr("raysp.models.nemo.convert_nemo", lambda *_: summary)
+    monkeypatch.setattr("raysp.engine.doctor.examine", lambda: [Finding("ray", "none", False, "install it")])
+    with FakeHead().serving() as head:
+        head.logs = [[lambda: [head.end(job, "SUCCEEDED", 0) for job in head.jobs]]]
+        head.add("raysp-a-job", metadata={"raysp_version": "0.1.0", "raysp_sink": "s3://bucket/others"})
+
+        def run(*arguments):
+            given = {"folder": folder, "tmp": tmp_path, "head": head.url}
+            return raysp_command(*(one.format(**given) for one in arguments))
+
+        yield run
+
+
+def test_every_verb_has_a_command():
+    assert set(COMMANDS) == {verb.__name__ for verb in VERBS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [*([verb, *rest] for verb, rest in COMMANDS.items()), *MORE.values()], ids=str)
+def test_an_error_of_the_display_changes_no_exit_code(command, monkeypatch, arguments):
+    def broken(*_, **__):
+        raise TypeError("no format")
+
+    monkeypatch.setattr(Console, "print", broken)
+    ran = command(*arguments)
+    assert ran.code == int(arguments[0] in FAILING), ran.err
+    assert "cannot be shown" in ran.err
+
+
+def test_an_error_of_the_progress_is_logged_once_and_ends_the_display(caplog):
+    console = Console(width=80, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with Display(console) as display:
+        display.start()
+        for _ in range(3):
+            display.show(lambda _: "{:.0f}".format("no number"))
+            display.say("a line")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("progress cannot be shown, and the work goes on: ValueError: ")
+    assert display.is_quiet
+
+
+def invalid(values: list[bytes | None]) -> pa.Array:
+    """Return strings with the given bytes."""
+    return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
+
+
+TEXTS = invalid([b"caf\xe9", b"a", None])
+ARRAYS = {
+    "string": (TEXTS, ["caf\ufffd", "a", None]),
+    "string_view": (TEXTS.cast(pa.binary()).cast(pa.binary_view()).view(pa.string_view()), ["caf\ufffd", "a", None]),
+    "list": (pa.ListArray.from_arrays([0, 1, 3, 3], TEXTS), [["caf\ufffd"], ["a", None], []]),
+    "struct": (pa.StructArray.from_arrays([TEXTS], ["x"]), [{"x": "caf\ufffd"}, {"x": "a"}, {"x": None}]),
+    "dictionary": (pa.DictionaryArray.from_arrays(pa.array([1, 0, None]), TEXTS), ["a", "caf\ufffd", None]),
+    "map": (
+        pa.MapArray.from_arrays([0, 1, 2, 2], pa.array(["k", "l"]), TEXTS.slice(0, 2)),
+        [[("k", "caf\ufffd")], [("l", "a")], []],
+    ),
+    "bytes": (pa.array([b"\xe9", b"a", None]), [b"\xe9", b"a", None]),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_invalid_text_of_any_column_is_readable(kind):
+    array, values = ARRAYS[kind]
+    table = readable(pa.table({"n": [1, 2, 3], "x": array}).slice(0, 3))
+    assert table.column("x").to_pylist() == values
+    assert table.column("n").to_pylist() == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_a_try_out_shows_rows_with_invalid_text(raysp_command, folder, tmp_path, monkeypatch, options):
+    run_without_ray(monkeypatch)
+    rows = pq.read_table(folder / "in" / "a.parquet").slice(0, 3)
+    rows = rows.set_column(rows.column_names.index("text"), "text", TEXTS)
+    write_shard(
+        tmp_path / "in" / "a.parquet", table=rows.append_column("tags", pa.ListArray.from_arrays([0, 1, 2, 3], TEXTS))
+    )
+    ran = raysp_command("run", write_recipe(tmp_path), "--rows", "3", *options, "--set", 'sink.keep=["text", "tags"]')
+    assert (ran.code, "cannot be shown" in ran.err) == (0, False)
+    if options:
+        table = json.loads(ran.out)["table"]
+        assert (table[0]["text"], table[0]["tags"]) == ("caf\ufffd", ["caf\ufffd"])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"COLUMNS": "0", "FORCE_COLOR": "1"},
+        {"COLUMNS": "1", "FORCE_COLOR": "1", "TERM": "dumb"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"PYTHONIOENCODING": "utf-16"},
+    ],
+    ids=str,
+)
+def test_odd_terminals_and_encodings_change_no_exit_code(tmp_path, variables):
+    place = tmp_path / "S\u00e1ti-\U0001f399"
+    place.mkdir()
+    (place / "checkpoint").symlink_to(CHECKPOINT)
+    command = [sys.executable, "-m", "raysp", "inspect", str(place / "checkpoint")]
+    ran = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, check=False)
+    assert (ran.returncode, b"Error" in ran.stderr) == (0, False)
+    assert b"UniSpeechForCTC" in ran.stdout.replace(b"\0", b"")
