@@ -139,7 +139,10 @@ def _adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
     if found:
         return found[0]
     others = sorted(path.name.split(".")[1] for path in folder.glob("adapter.*.safetensors"))
-    pickled = "; its .bin is a pickle, read only with allow_pickle=True" if _has_pickle(folder, lang) else ""
+    pickled = ""
+    if _has_pickle(folder, lang):
+        command = f"raysp convert {folder} FOLDER"
+        pickled = f"; its .bin is a pickle, read only with allow_pickle=True, and converted by `{command}`"
     raise CheckpointError(
         f"{folder}: {names[0]} not found{pickled}, expected one of the languages {short(others)}: "
         "pass one of them or complete the checkpoint"
