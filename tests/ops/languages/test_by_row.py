@@ -1,6 +1,7 @@
 """Labels in a language, and in the language of each row, of a checkpoint with the layout of MMS."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 import transformers
@@ -15,10 +17,11 @@ import transformers
 import raysp
 from raysp.columns import ERROR, OK
 from raysp.errors import CheckpointError, PlanError, SpecError
+from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 from raysp.models.encoder import switching
 from raysp.ops.blocks import cut_blocks
 from raysp.specs.values import from_json, to_json
-from tests.models.encoder.many_languages import lay_out
+from tests.models.encoder.many_languages import FLAGS, lay_out, model_of, vocabulary
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
 LANG = raysp.Column("lang")
@@ -208,3 +211,40 @@ def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
     texts = pq.read_table(tmp_path / "out" / "a.parquet").column("pred_text").to_pylist()
     alone = labelled(checkpoint, rows_of(languages), raysp.Transcript(language=LANG))
     assert texts == [row["pred_text"] for row in alone]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["transformers", "jax"])
+def test_all_backends_label_with_the_adapter_that_differs_from_the_weights(tmp_path, backend):
+    folder = lay_out(tmp_path / "checkpoint", ["eng", "deu"])
+    model_of(5, vocab_size=len(vocabulary(0))).save_adapter(folder, "eng")
+    rows = rows_of([None] * 3)
+    own, other = (labelled(folder, rows, raysp.Transcript(), backend=one) for one in (None, backend))
+    assert [row["pred_text"] for row in own] == [row["pred_text"] for row in other]
+    (folder / "adapter.eng.safetensors").unlink()
+    assert [row["pred_text"] for row in labelled(folder, rows, raysp.Transcript())] != [row["pred_text"] for row in own]
+
+
+@pytest.mark.slow
+def test_classes_beside_texts_are_those_of_the_encoder_with_the_adapter(tmp_path):
+    folder = lay_out(tmp_path / "checkpoint", ["eng", "deu"])
+    torch.manual_seed(9)
+    flags = {**FLAGS, "vocab_size": len(vocabulary(0)), "num_labels": 3, "classifier_proj_size": 8}
+    classes = Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**flags))
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    heads = {name: value for name, value in classes.state_dict().items() if not name.startswith("wav2vec2.")}
+    safetensors.torch.save_file({**weights, **heads}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_labels": 3, "classifier_proj_size": 8, "id2label": {str(one): f"c{one}" for one in range(3)}}
+    config["architectures"] = ["Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
+    rows = rows_of(["deu", "eng", "deu"])
+    mixed = labelled(folder, rows, raysp.Transcript(language=LANG), raysp.Classes(top_k="all"))
+    scores = []
+    for place, language in enumerate(["deu", "eng", "deu"]):
+        outputs = (raysp.Transcript(language=language), raysp.Classes(top_k="all"))
+        [alone] = labelled(folder, rows.slice(place, 1), *outputs)
+        assert without_place(alone) == without_place(mixed[place])
+        [other] = labelled(folder, rows.slice(place, 1), raysp.Transcript(language="eng"), raysp.Classes(top_k="all"))
+        scores.append(other["pred_label_scores"] == alone["pred_label_scores"])
+    assert scores == [False, True, False]
