@@ -8,9 +8,11 @@ what to do.
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 MIB = 1024 * 1024
@@ -26,12 +28,19 @@ MOST_TABLE_ROWS = 50_000_000
 """Rows of a table beside recordings."""
 MOST_HEADER_BYTES = MIB
 """Bytes of a header of a tar file, which holds a long name or the like."""
+MOST_TOKENIZER_BYTES = 64 * MIB
+"""Bytes of a file of a tokenizer: tokenizer.json, vocab.txt, merges.txt, a sentencepiece model. Published ones have at
+most 35 MB."""
+MOST_CARD_BYTES = 4 * MIB
+"""Bytes of a model card."""
+MOST_IGNORE_BYTES = MIB
+"""Bytes of a file that lists what a job does not take along."""
 MOST_TENSORS_BYTES = 64 * MIB
 """Bytes of the header of a safetensors file. The format allows 100 MB; those of real models are below 1 MB."""
 MOST_COLUMNS = 1000
 """Columns of a table, hence keys of the objects of a manifest."""
 MOST_NAME_CHARACTERS = 1000
-"""Characters of the name of a column."""
+"""Characters of the name of a column, of a word of a language model, of a piece of a tokenizer."""
 MOST_LAYERS = 1000
 """Layers of a part of a model. Published models of speech have at most 80."""
 MOST_CLASSES = 1_000_000
@@ -88,8 +97,9 @@ def shortened(value: object, most: int = SHOWN_CHARACTERS) -> str:
     return shown if len(shown) <= most else f"{shown[:most]}... ({len(shown):,} characters)"
 
 
-def plain(text: str, most: int = SHOWN_CHARACTERS) -> str:
-    """Return text from outside, such as a library's message, in one line of at most `most` characters."""
+def plain(words: object, most: int = SHOWN_CHARACTERS) -> str:
+    """Return text from outside, such as a library's error, in one line of at most `most` characters."""
+    text = str(words)
     line = " ".join(text[: 8 * most].split())
     return line if len(line) <= most and len(text) <= 8 * most else f"{line[:most]}..."
 
@@ -111,6 +121,11 @@ def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: 
         raise
     except ValueError:  # only for an integer beyond the limit of the interpreter
         return json.loads(data, parse_int=_integer)
+
+
+def parse_record(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse one JSON value of a sink's or an export's record; see `parse_json`."""
+    return parse_json(data, MOST_RECORD_BYTES)
 
 
 def _integer(digits: str) -> int | str:
@@ -142,6 +157,18 @@ def read(file: BinaryIO, most: int) -> bytes:
     if len(found) > most:
         raise TooLargeError(f"has more than {most:,} bytes; expected at most as many")
     return bytes(found)
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Read a whole file of this machine.
+
+    Raises:
+        TooLargeError: it has more than `most` bytes.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        check(os.fstat(file.fileno()).st_size, most, "bytes")
+        return read(file, most)
 
 
 class _Decoded(io.RawIOBase):

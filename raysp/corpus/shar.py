@@ -290,7 +290,7 @@ def _cut(place: str, line: bytes) -> tuple[str, dict[str, object]]:
         values = plain_values({name: value for name, value in _values(cut).items() if value is not None})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(
-            f"{place}: cut {shortened(identity)} is no cut of a recording ({bounds.plain(str(error))})"
+            f"{place}: cut {shortened(identity)} is no cut of a recording ({bounds.plain(error)})"
         ) from None
     return identity.removeprefix("./"), values
 

@@ -1,12 +1,12 @@
 """Columns of a corpus that labels are compared with, read before any row is labelled: a wrong one is refused first."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.corpus.shards import Shard, check_columns
 from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import PlanError, ShardError
@@ -138,7 +138,7 @@ def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wante
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
     """Return the names of the classes of a `ClassLabel` of the `datasets` library; None for other columns."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = bounds.parse_record((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return list(features[column]["names"]) if features[column]["_type"] == "ClassLabel" else None
     except (KeyError, TypeError, ValueError):
         return None

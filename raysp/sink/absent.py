@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.sink import layout
@@ -42,11 +43,11 @@ def load(store: Store) -> tuple[AbsentShard, ...]:
     if store.stat(layout.ABSENT) is None:
         return ()
     try:
-        return tuple(AbsentShard(**one) for one in json.loads(store.read(layout.ABSENT))["shards"])
+        return tuple(AbsentShard(**one) for one in bounds.parse_record(store.read(layout.ABSENT))["shards"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{store.url}/{layout.ABSENT}: not a record of shards ({error}); remove it and run again, which records "
-            "the shards that cannot be read"
+            f"{store.url}/{layout.ABSENT}: not a record of shards ({bounds.plain(error)}); remove it and run again, "
+            "which records the shards that cannot be read"
         ) from error
 
 

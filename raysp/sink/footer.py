@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, StoreError
 from raysp.sink.receipts import ShardReceipt
@@ -89,7 +90,7 @@ def read(store: Store, name: str) -> LabelFooter:
             found = _key_values(file)
         names = ("fingerprint", "input_id", "file_id", "rest_id", "counts")
         fields = {name: found[f"{PREFIX}{name}".encode()].decode() for name in names}
-        receipt = ShardReceipt(shard=name, existing=True, **json.loads(fields["counts"]))
+        receipt = ShardReceipt(shard=name, existing=True, **bounds.parse_record(fields["counts"]))
     except StoreError:
         raise
     except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
@@ -119,7 +120,7 @@ def runs(store: Store, shard: Shard) -> list[str | None]:
     """Return the id of the run that labelled each row of a label shard; None where it is not recorded."""
     found = entries(store, shard.name)
     by_row: list[str | None] = [found.get(RUN)] * shard.num_rows
-    for run, rows in json.loads(found.get(RETRIED, "{}")).items():
+    for run, rows in bounds.parse_record(found.get(RETRIED, "{}")).items():
         for row in rows:
             by_row[row] = run
     return by_row

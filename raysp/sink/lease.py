@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from raysp import bounds
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout
 from raysp.sink.processes import Process
@@ -341,7 +342,7 @@ def _read(store: Store, epoch: int) -> Holder | None:
     try:
         if store.stat(path) is None:
             return None
-        fields = json.loads(store.read(path))
+        fields = bounds.parse_record(store.read(path))
         share = Share.read(tuple(fields.pop("shards", (1, 1))))
         return Holder(**{**fields, "process": Process(**fields["process"]), "share": share})
     except StoreError:
@@ -349,7 +350,7 @@ def _read(store: Store, epoch: int) -> Holder | None:
             raise
         return None  # removed meanwhile, because a higher epoch covers it
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, error)
+        log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, bounds.plain(error))
         return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+from raysp import bounds
 from raysp.sink import layout
 from raysp.storage.store import Store
 
@@ -149,7 +150,7 @@ def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Ite
         if not line.startswith(beginnings):
             continue
         try:
-            fields = json.loads(line)
+            fields = bounds.parse_record(line)
             yield KINDS[fields.pop("kind")](**fields)
         except (ValueError, TypeError, KeyError) as error:
-            log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, error)
+            log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, bounds.plain(error))

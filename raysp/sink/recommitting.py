@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp import bounds
 from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.widening import cast_column
@@ -108,7 +109,7 @@ def _with_runs(metadata: Mapping[str, str], before: Mapping[str, str], rows: Seq
     """Return the entries of a label shard of which a run labels some rows again, with the runs of all its rows."""
     own = {name: value for name, value in metadata.items() if name != footer.RUN}
     first, now = before.get(footer.RUN), metadata.get(footer.RUN)
-    retried = {run: {*old} - {*rows} for run, old in json.loads(before.get(footer.RETRIED, "{}")).items()}
+    retried = {run: {*old} - {*rows} for run, old in bounds.parse_record(before.get(footer.RETRIED, "{}")).items()}
     if now is not None:
         retried[now] = {*rows, *retried.get(now, ())}
     listed = {run: sorted(numbers) for run, numbers in retried.items() if numbers}

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.columns import RECORDING_COLUMNS
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
@@ -98,10 +99,7 @@ class Hashes:
         """
         if not text:
             return cls.zeros(num_rows)
-        try:
-            raw = zlib.decompress(base64.b64decode(text, validate=True))
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
+        raw = bounds.unzipped(base64.b64decode(text, validate=True), num_rows * HASH_BYTES)
         return cls(np.frombuffer(raw, np.uint8).reshape(num_rows, HASH_BYTES).copy())
 
     def encode(self) -> str:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import cast
 
+from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.sink import layout
 from raysp.specs.values import JsonValue
@@ -111,7 +112,7 @@ def load(store: Store) -> RunRecord | None:
         return None
     where = f"{store.url}/{layout.RUN}"
     try:
-        found = json.loads(store.read(layout.RUN))
+        found = bounds.parse_record(store.read(layout.RUN))
         version = found["schema_version"]
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise PlanError(
@@ -120,7 +121,9 @@ def load(store: Store) -> RunRecord | None:
             )
         return RunRecord(**{**found, "runs": tuple(RunEntry(**entry) for entry in found["runs"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{where}: not a run record ({error}); restore it, or use another sink") from error
+        raise PlanError(
+            f"{where}: not a run record ({bounds.plain(error)}); restore it, or use another sink"
+        ) from error
 
 
 def begin(
@@ -202,10 +205,10 @@ def runs_with_files(store: Store) -> list[RunEntry]:
     runs = []
     for entry in store.list(layout.RUNS):
         try:
-            runs.append(RunEntry(**json.loads(store.read(entry.path))))
+            runs.append(RunEntry(**bounds.parse_record(store.read(entry.path))))
         except (ValueError, TypeError) as error:
             raise PlanError(
-                f"{store.url}/{entry.path}: not the record of a run ({error}); restore or remove it"
+                f"{store.url}/{entry.path}: not the record of a run ({bounds.plain(error)}); restore or remove it"
             ) from error
     return sorted(runs, key=lambda run: run.run_id)
 

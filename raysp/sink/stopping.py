@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.sink import layout
@@ -54,9 +55,11 @@ def load(store: Store) -> Stops:
 
 def _shards(store: Store, path: str) -> Iterable[str]:
     try:
-        return [str(name) for name in json.loads(store.read(path))["shards"]]
+        return [str(name) for name in bounds.parse_record(store.read(path))["shards"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{store.url}/{path}: not a record of a stopped run ({error}); restore it") from error
+        raise StoreError(
+            f"{store.url}/{path}: not a record of a stopped run ({bounds.plain(error)}); restore it"
+        ) from error
 
 
 def record(store: Store, shards: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
@@ -136,6 +137,11 @@ class S3Store:
         def work(s3: Any) -> tuple[bytes, int, str]:  # noqa: ANN401 - boto3 has no types
             answer = s3.get_object(**where)
             num_bytes = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+            if most is None and num_bytes > bounds.MOST_TABLE_BYTES:
+                raise StoreError(
+                    f"{self._place(path)}: has {num_bytes:,} bytes; expected at most {bounds.MOST_TABLE_BYTES:,} in a "
+                    "file that is read whole; remove or replace it"
+                )
             return _whole(answer, num_bytes if most is None else min(num_bytes, most)), num_bytes, answer["ETag"]
 
         return self._call(work, "read", path)

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.storage.globs import is_listed, is_passed_over, literal_prefix, split_glob
 from raysp.storage.locking import locked
@@ -70,7 +71,7 @@ class Store(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """Return a whole file."""
+        """Return a whole file, of at most `bounds.MOST_TABLE_BYTES`."""
         ...
 
     def open(self, path: str) -> pa.NativeFile:
@@ -149,7 +150,7 @@ class LocalStore:
         """Return a whole file."""
         place = self._locate(path)
         with _explained("read", place):
-            return place.read_bytes()
+            return bounds.read_file(place, bounds.MOST_TABLE_BYTES)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
@@ -460,6 +461,8 @@ def _explained(doing: str, place: str | Path) -> Iterator[None]:
         yield
     except StoreError:
         raise
+    except bounds.TooLargeError as error:
+        raise StoreError(f"{place}: {error} in a file that is read whole; remove or replace it") from error
     except OSError as error:
         raise explain(error, doing, place) from error
 

@@ -1,9 +1,9 @@
 """Tokenizers of CTC heads that are trained: that of the checkpoint, or one of a built or given vocabulary."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from raysp import bounds
 from raysp.errors import CheckpointError, PlanError, StoreError
 from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
@@ -63,7 +63,7 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
     """
     folder, name = split_url(url)
     try:
-        found = json.loads(open_store(folder, storage_options).read(name))
+        found = bounds.parse_json(open_store(folder, storage_options).read(name))
     except (StoreError, ValueError) as error:
         raise PlanError(f"objective.vocabulary: {url}: {error}; expected 'keep', 'build' or a vocab.json") from error
     if not isinstance(found, dict) or sorted(found.values(), key=str) != sorted(range(len(found)), key=str):

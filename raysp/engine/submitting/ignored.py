@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from raysp import bounds
 from raysp.errors import SpecError
 
 IGNORE_FILE = ".raysignore"
@@ -80,13 +81,15 @@ def _lines(file: Path) -> list[str]:
         SpecError: it cannot be read, or has another encoding.
     """
     try:
-        data = file.read_bytes()
+        data = bounds.read_file(file, bounds.MOST_IGNORE_BYTES)
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         return data.decode(encoding).splitlines()
     except OSError as error:
         raise SpecError(f"{file}: cannot be read ({error.strerror}); it decides which files are shipped") from error
     except UnicodeError as error:
         raise SpecError(f"{file}: {error}; expected UTF-8: save it in this encoding") from error
+    except bounds.TooLargeError as error:
+        raise SpecError(f"{file}: {error} in a list of patterns") from error
 
 
 def _ignored_by_git(folder: Path) -> frozenset[str] | None:

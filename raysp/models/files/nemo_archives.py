@@ -37,7 +37,7 @@ def read_archive(archive: Path, weights: Path) -> tuple[Mapping[str, Any], bytes
     except CheckpointError:
         raise
     except (tarfile.TarError, *bounds.DAMAGED, OSError, ValueError) as error:
-        reason = bounds.plain(str(error))
+        reason = bounds.plain(error)
         raise CheckpointError(f"{archive}: not a whole .nemo archive ({reason}): copy the file again") from error
     return config, tokenizer_model
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from raysp import bounds
 from raysp.errors import CheckpointError
 
 MODEL_FILE = "sentencepiece.bpe.model"  # its name in mBART's checkpoints, though it is a unigram model
@@ -96,10 +97,14 @@ def read_pieces(path: Path) -> Pieces:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: not found, nor tokenizer.json: complete the checkpoint")
-    pieces = pieces_of(path.read_bytes(), str(path), (UNIGRAM,))
+    try:
+        data = bounds.read_file(path, bounds.MOST_TOKENIZER_BYTES)
+    except (OSError, bounds.TooLargeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}): copy the file again") from error
+    pieces = pieces_of(data, str(path), (UNIGRAM,))
     if tuple(piece for piece, _ in pieces.scores[:3]) != FIRST_PIECES:
         raise CheckpointError(
-            f"{path}: the first pieces are {[piece for piece, _ in pieces.scores[:3]]!r}, expected "
+            f"{path}: the first pieces are {bounds.shortened([piece for piece, _ in pieces.scores[:3]])}, expected "
             f"{list(FIRST_PIECES)!r}: use the file that came with this checkpoint"
         )
     return pieces
@@ -117,16 +122,21 @@ def pieces_of(data: bytes, where: str, algorithms: Sequence[int]) -> Pieces:
             expected = " or ".join(f"{one} ({ALGORITHMS[one]})" for one in algorithms)
             raise ValueError(f"model_type is {pieces.algorithm!r}, expected {expected}")
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise CheckpointError(f"{where}: not a sentencepiece model ({error}): copy the file again") from error
+        raise CheckpointError(
+            f"{where}: not a sentencepiece model ({bounds.plain(error)}): copy the file again"
+        ) from error
     return pieces
 
 
 def _pieces(data: bytes) -> Pieces:
     """Read a ModelProto: field 1 is the pieces, 2 the training options, 3 the normalisation."""
-    scores, types, normalisation, algorithm = [], [], b"", UNIGRAM
+    scores: list[tuple[str, float]] = []
+    types, normalisation, algorithm = [], b"", UNIGRAM
     for number, message in _fields(data):
         if number == 1:
+            bounds.check(len(scores) + 1, bounds.MOST_CLASSES, "pieces")
             piece = dict(_fields(_bytes(message)))
+            bounds.check(len(_bytes(piece[1])), bounds.MOST_NAME_CHARACTERS, "bytes in a piece")
             [score] = struct.unpack("<f", _bytes(piece.get(2, b"\0\0\0\0")))
             scores.append((_bytes(piece[1]).decode(), score))
             types.append(_number(piece.get(3, 1)))

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of, truncates
@@ -417,17 +418,18 @@ def _class_of_model(folder: Path) -> str | None:
 
 def _read_backend(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_buffer(bounds.read_file(path, bounds.MOST_TOKENIZER_BYTES))
     except Exception as error:  # the library raises plain Exception for any fault
-        raise CheckpointError(f"{path}: not a tokenizer ({error}): copy the file again") from error
+        raise CheckpointError(f"{path}: not a tokenizer ({bounds.plain(error)}): copy the file again") from error
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        text = bounds.read_file(path, bounds.MOST_TOKENIZER_BYTES).decode()
+        return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found, nor {TOKENIZER_FILE}: complete the checkpoint") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}): copy the file again") from error
 
 

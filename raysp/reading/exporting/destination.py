@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
@@ -141,7 +142,7 @@ class Destination:
 
     def _recorded(self) -> Mapping[str, JsonValue]:
         try:
-            found = json.loads(self.store.read(RECORD))
+            found = bounds.parse_record(self.store.read(RECORD))
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -170,7 +171,7 @@ class Destination:
         if path not in self._marked:
             return None
         try:
-            found = ShardMark(**json.loads(self.store.read(path)))
+            found = ShardMark(**bounds.parse_record(self.store.read(path)))
         except (ValueError, TypeError):
             return None
         if (found.shard, found.identity) != (shard, identity):

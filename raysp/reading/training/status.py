@@ -1,11 +1,11 @@
 """Progress of a training, from its record, committed steps, metrics and evaluations; nothing is written."""
 
-import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raysp import bounds
 from raysp.evaluation.scores import Estimate
 from raysp.reading.activity import Running, activity
 from raysp.sink import lease, run_record
@@ -194,7 +194,7 @@ def _steps_exported(store: Store) -> int | None:
     if begun.modified and exported.modified and exported.modified < begun.modified:
         return None  # of the training before a restart
     try:
-        found = json.loads(store.read(FIGURES))
+        found = bounds.parse_record(store.read(FIGURES))
         return _number(found.get("weights_of_step", found["steps"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

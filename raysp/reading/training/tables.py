@@ -1,9 +1,9 @@
 """Contents of a training's report besides charts: facts of the recipe, tables and worst rows of an evaluation."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raysp import bounds
 from raysp.reading.pages.tables import ShownRow, Table, classes_table, groups_table, shown_row
 from raysp.reading.training.status import FIGURES, TrainingStatus
 from raysp.sink.training import evaluations
@@ -87,7 +87,7 @@ def _rows(store: Store) -> str:
     if store.stat(FIGURES) is None:
         return ""
     try:
-        found = json.loads(store.read(FIGURES))
+        found = bounds.parse_record(store.read(FIGURES))
         left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in found["left_out"].items())
         return f"{count(found['rows'], 'row')}, {duration(found['audio_seconds'])} of audio{left_out}"
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.sink.layout import ERRORS
 from raysp.sink.training import record
@@ -70,8 +71,10 @@ def load(store: Store) -> list[ErrorRow]:
     known = record.belongs(store, {*runs.values()})
     for path in sorted(path for path, run_id in runs.items() if run_id in known):
         try:
-            rows = [ErrorRow(**json.loads(line)) for line in store.read(path).decode().splitlines()]
+            rows = [ErrorRow(**bounds.parse_record(line)) for line in store.read(path).decode().splitlines()]
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{store.url}/{path}: not a list of error rows ({error}); remove this file") from error
+            raise StoreError(
+                f"{store.url}/{path}: not a list of error rows ({bounds.plain(error)}); remove this file"
+            ) from error
         found |= {(row.shard, row.row): row for row in rows}
     return [found[place] for place in sorted(found)]

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from raysp import bounds
 from raysp.sink.training.record import EXPORT
 from raysp.storage.store import Store
 
@@ -49,9 +50,11 @@ class Export:
         if store.stat(EXPORT) is None:
             return None
         try:
-            return cls(**json.loads(store.read(EXPORT)))
+            return cls(**bounds.parse_record(store.read(EXPORT)))
         except (ValueError, TypeError) as error:
-            logger.warning("%s/%s: not the record of an exported checkpoint (%s)", store.url, EXPORT, error)
+            logger.warning(
+                "%s/%s: not the record of an exported checkpoint (%s)", store.url, EXPORT, bounds.plain(error)
+            )
             return None
 
     def is_whole(self, store: Store) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
@@ -133,12 +134,12 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
         metadata = table.schema.metadata or {}
-        reasons, counts = json.loads(metadata[_REASONS]), json.loads(metadata[_CHARACTERS])
+        reasons, counts = bounds.parse_record(metadata[_REASONS]), bounds.parse_record(metadata[_CHARACTERS])
         digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
         seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise StoreError(
-            f"{store.url}/{path}: this index cannot be read ({error}); remove it, and run again"
+            f"{store.url}/{path}: this index cannot be read ({bounds.plain(error)}); remove it, and run again"
         ) from error
     if table.num_rows != shard.num_rows:
         found = f"{table.num_rows} rows, expected {shard.num_rows}"

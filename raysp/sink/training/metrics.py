@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.sink.commit import for_each
 from raysp.sink.training import record
@@ -149,7 +150,9 @@ def _read(store: Store, path: str) -> dict[int, StepMetrics]:
         StoreError: it cannot be parsed.
     """
     try:
-        fields = [json.loads(line) for line in store.read(path).decode().splitlines()]
+        fields = [bounds.parse_record(line) for line in store.read(path).decode().splitlines()]
         return {one["done"]: StepMetrics(**one) for one in fields}
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{store.url}/{path}: not the metrics of steps ({error}); remove this file") from error
+        raise StoreError(
+            f"{store.url}/{path}: not the metrics of steps ({bounds.plain(error)}); remove this file"
+        ) from error

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
 from raysp.sink.run_record import RunEntry, differences
@@ -67,9 +68,11 @@ class TrainingRecord:
     @classmethod
     def _read(cls, store: Store) -> Self:
         try:
-            return cls(**json.loads(store.read(RECIPE)))
+            return cls(**bounds.parse_record(store.read(RECIPE)))
         except (ValueError, TypeError) as error:
-            raise PlanError(f"{store.url}/{RECIPE}: not the record of a training ({error}); restore it") from error
+            raise PlanError(
+                f"{store.url}/{RECIPE}: not the record of a training ({bounds.plain(error)}); restore it"
+            ) from error
 
     def value(self, path: str) -> JsonValue:
         """Return a value of the recipe by its dotted path; None if there is none."""

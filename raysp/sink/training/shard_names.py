@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 
+from raysp import bounds
 from raysp.storage.store import Store
 from raysp.words import count
 
@@ -29,7 +30,7 @@ def described_change(store: Store, names: Collection[str], unreadable: Mapping[s
     """
     if store.stat(SHARDS) is None:
         return ""
-    begun = dict.fromkeys(map(str, json.loads(store.read(SHARDS))))
+    begun = dict.fromkeys(map(str, bounds.parse_record(store.read(SHARDS))))
     now = {*names}
     missing = [name for name in begun if name not in now]
     new = [name for name in names if name not in begun]

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from raysp import bounds
 from raysp.errors import RunError, StoreError
 from raysp.sink import fault_injection
 from raysp.sink.training import record
@@ -187,11 +188,11 @@ def load(store: Store, done: int) -> CommittedStep:
     path = _marker(done)
     data = store.read(path)
     try:
-        content = json.loads(data)
+        content = bounds.parse_record(data)
         position, files = Position(**content.pop("position")), content.pop("files")
         return CommittedStep(position, files={name: StateFile(**file) for name, file in files.items()}, **content)
     except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{store.url}: committed step {path} cannot be parsed ({error})") from error
+        raise RunError(f"{store.url}: committed step {path} cannot be parsed ({bounds.plain(error)})") from error
 
 
 def _parsed(store: Store, done: int) -> CommittedStep | None:

@@ -6,6 +6,7 @@ words, plus the last word. The numbers of an order are sorted.
 
 import io
 import json
+import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ UNKNOWN_LOG10 = -10.0
 """Logarithm of the probability of unknown words in a model without `<unk>`."""
 MOST_ORDERS = 16
 MOST_LINE_CHARACTERS = 1024 * 1024
+_NUMBER = re.compile(r"[0-9]{1,18}")
 PACKED = "model.json"
 """File of a packed model that is written last."""
 
@@ -190,7 +192,7 @@ class _Reader:
         counts: list[int] = []
         while (text := self._next()) is not None and text.startswith("ngram "):
             order, equals, number = text.removeprefix("ngram ").partition("=")
-            if not equals or order.strip() != str(len(counts) + 1) or not number.strip().isdigit():
+            if not equals or order.strip() != str(len(counts) + 1) or not _NUMBER.fullmatch(number.strip()):
                 raise self._wrong(f"expected 'ngram {len(counts) + 1}=' and a number")
             counts.append(int(number))
         if not 1 <= len(counts) <= MOST_ORDERS or not counts[0]:
@@ -223,6 +225,8 @@ class _Reader:
         if section.order == 1:
             if words[0] in self.ids:
                 raise self._wrong("expected each 1-gram once")
+            if len(words[0]) > bounds.MOST_NAME_CHARACTERS:
+                raise self._wrong(f"expected words of at most {bounds.MOST_NAME_CHARACTERS:,} characters")
             self.ids[words[0]] = len(self.ids)
             return
         try:

@@ -1,0 +1,154 @@
+"""Records of sinks, tokenizers, language models and cards from strangers: bombs cost little, and messages are short."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from raysp import bounds
+from raysp.checkpoints.cards import licence_of
+from raysp.errors import CheckpointError, RayspError, SpecError, StoreError
+from raysp.models.tokenizers import sentencepiece, text
+from raysp.sink import absent, run_record, stopping
+from raysp.sink.layout import ABSENT, RUN
+from raysp.sink.recordings import Hashes
+from raysp.sink.training import record
+from raysp.storage.store import LocalStore
+from raysp.text.beams import arpa
+
+DEEP = b"[" * 100_000
+NAMED = b'{"' + b"x" * 5_000_000 + b'": 1}'
+LOADS = {
+    RUN: run_record.load,
+    ABSENT: absent.load,
+    record.RECIPE: record.TrainingRecord.existing,
+}
+LIMIT_BYTES = 3 * 1024**3
+"""Address space of a process that reads a file of 20 GB, of which most is imports."""
+
+
+@pytest.mark.parametrize("content", [DEEP, NAMED, b"{", b"[]", b'"text"', b"7" * 10_000, b"\xff"])
+@pytest.mark.parametrize("path", LOADS)
+def test_a_record_that_is_none_is_an_error_with_a_short_message(tmp_path, path, content):
+    place = tmp_path / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    with pytest.raises(RayspError) as error:
+        LOADS[path](LocalStore(tmp_path))
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["out", "model"])
+def test_a_record_of_gigabytes_is_not_read(tmp_path, name):
+    store = LocalStore(tmp_path / name)
+    place = tmp_path / name / (RUN if name == "out" else record.RECIPE)
+    place.parent.mkdir(parents=True)
+    with place.open("wb") as file:
+        file.truncate(20 * 1024**3)  # a file with a hole takes no space
+    program = f"import raysp\nraysp.status({str(tmp_path / name)!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES)),
+    )
+    assert "has 21,474,836,480 bytes; expected at most 1,073,741,824 in a file that is read whole" in done.stderr
+    with pytest.raises(StoreError):
+        store.read(place.relative_to(tmp_path / name).as_posix())
+
+
+def test_hashes_of_recordings_decode_to_those_of_the_rows_alone():
+    import base64
+    import zlib
+
+    bomb = base64.b64encode(zlib.compress(b"\0" * 50_000_000)).decode()
+    with pytest.raises(ValueError, match="decodes to more than"):
+        Hashes.decode(bomb, 10)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.txt"])
+def test_a_file_of_a_tokenizer_has_a_bound(tmp_path, file):
+    with (tmp_path / file).open("wb") as made:
+        made.truncate(bounds.MOST_TOKENIZER_BYTES + 1)
+    read = text._read_backend if file == "tokenizer.json" else text._lines
+    with pytest.raises(CheckpointError, match="has 67,108,865 bytes; expected at most 67,108,864"):
+        read(tmp_path / file)
+
+
+def test_a_tokenizer_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(DEEP)
+    with pytest.raises(CheckpointError, match="not a tokenizer"):
+        text._read_backend(tmp_path / "tokenizer.json")
+
+
+def test_pieces_of_a_sentencepiece_model_are_bounded(tmp_path):
+    def field(number, data):
+        size, length = len(data), bytearray()
+        while size > 127:
+            length.append(size & 127 | 128)
+            size >>= 7
+        return bytes([number << 3 | 2]) + bytes([*length, size]) + data
+
+    path = tmp_path / "sentencepiece.bpe.model"
+    path.write_bytes(field(1, field(1, b"a" * 1_000_000)))
+    with pytest.raises(CheckpointError, match="has 1,000,000 bytes in a piece; expected at most 1,000"):
+        sentencepiece.read_pieces(path)
+    with path.open("wb") as file:
+        file.truncate(bounds.MOST_TOKENIZER_BYTES + 1)
+    with pytest.raises(CheckpointError, match="expected at most 67,108,864"):
+        sentencepiece.read_pieces(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("\\data\\\nngram 1=" + "9" * 5000, "expected 'ngram 1=' and a number"),
+        ("\\data\\\nngram 1=\u00b2\n", "expected 'ngram 1=' and a number"),
+        ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 " + "a" * 500_000, "expected words of at most 1,000 characters"),
+        ("\\data\\\nngram 1=999999999999\n\n\\1-grams:\n-1 a\n", "expected one of 999,999,999,999 1-grams"),
+        ("a" * 5_000_000, "expected lines of less than"),
+    ],
+)
+def test_a_language_model_that_claims_too_much_is_refused_with_its_line(tmp_path, lines, message):
+    (tmp_path / "model.arpa").write_text(lines)
+    with pytest.raises(CheckpointError) as error:
+        arpa.parse(tmp_path / "model.arpa")
+    assert message in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_compressed_language_model_that_is_a_bomb_is_refused(tmp_path):
+    from tests.storage.test_bounds import bomb
+
+    (tmp_path / "model.arpa.gz").write_bytes(bomb(b"\\data\\\n" + b"\n" * 100))
+    with pytest.raises(CheckpointError, match="language model"):
+        arpa.parse(tmp_path / "model.arpa.gz")
+
+
+def test_a_model_card_has_a_bound_and_its_aliases_are_not_written_in_full(tmp_path):
+    card = tmp_path / "README.md"
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    card.write_text(f"---\na0: &a0 [x]\n{levels}license: *a11\n---\n")
+    assert licence_of(tmp_path) is None
+    card.write_text("---\nlicense: mit\n---\n" + "x" * 5 * bounds.MIB)
+    assert licence_of(tmp_path) is None
+    card.write_text("---\nlicense: [mit, apache-2.0]\n---\n")
+    assert licence_of(tmp_path) == "['mit', 'apache-2.0']"
+
+
+def test_a_list_of_what_a_job_leaves_has_a_bound(tmp_path):
+    from raysp.engine.submitting.ignored import _lines
+
+    with (tmp_path / ".raysignore").open("wb") as file:
+        file.truncate(20 * 1024**3)
+    with pytest.raises(SpecError, match="has 21,474,836,480 bytes; expected at most 1,048,576 in a list of patterns"):
+        _lines(tmp_path / ".raysignore")
+
+
+def test_a_record_of_a_stopped_run_is_bounded(tmp_path):
+    store = LocalStore(tmp_path)
+    store.create("stopped.json", DEEP)
+    with pytest.raises(StoreError, match="nested too deeply"):
+        stopping._shards(store, "stopped.json")
