@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
+from raysp.checkpoints.uploading import upload
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
+from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, one_device
+from raysp.models.base.recognised import Recognised
 from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
@@ -28,6 +31,8 @@ Padding = Literal["exact", "reference"]
 Count = TypeVar("Count", int, Tensor)
 Output = TypeVar("Output", bound=ModelOutput)
 SHARD_BYTES = 5 * 10**9
+UPLOADING = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")
+"""Arguments of `push_to_hub`."""
 HEAD_PARTS = frozenset(
     {
         *("lm_head", "ctc_head", "classifier", "projector", "layer_weights", "tdnn", "objective"),
@@ -59,7 +64,7 @@ class LoadingInfo(TypedDict):
     """Always empty: errors are raised."""
 
 
-class Model(nn.Module):
+class Model(Recognised, Checkpointing):
     """A model of one architecture; constructed from a configuration, its weights are randomly initialised.
 
     `padding` sets the effect of padding. "exact": a row of a padded batch has the same output as alone, provided that
@@ -465,31 +470,6 @@ class Model(nn.Module):
             level = logging.INFO if is_known else logging.WARNING
             logger.log(level, "%s: not used by %s: %s", folder, type(self).__name__, short(parts))
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
-        """Recompute layers in the backward pass of training: less memory, more time.
-
-        Only the non-reentrant variant of torch is supported (`use_reentrant=False`).
-        """
-        if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
-            raise ValueError("use_reentrant is True, expected False: omit it")
-        self._set_gradient_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Store all activations again."""
-        self._set_gradient_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether any part recomputes activations."""
-        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
-
-    def _set_gradient_checkpointing(self, value: bool) -> None:
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "gradient_checkpointing")]
-        if not parts:
-            raise ValueError(f"{type(self).__name__} does not support gradient checkpointing")
-        for part in parts:
-            part.gradient_checkpointing = value
-
     def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
         """Raise NotImplementedError; transformers 5 has removed the method.
 
@@ -515,6 +495,8 @@ class Model(nn.Module):
         variant: str | None = None,
         is_main_process: bool = True,
         safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        **options: Any,  # noqa: ANN401 - of `push_to_hub`
     ) -> None:
         """Write config.json and safetensors, which transformers can load.
 
@@ -526,7 +508,16 @@ class Model(nn.Module):
             variant: Name in the names of the files of weights: "fp16" for `model.fp16.safetensors`.
             is_main_process: False: nothing is written.
             safe_serialization: True, since pickles are not written.
+            push_to_hub: Upload the folder's files too, into the repository `repo_id`, by default the folder's name.
+            options: Those of `push_to_hub`, such as `repo_id`, `token` and `private`; and `save_function`, which is not
+                called: `accelerator.save` writes pickles, and only on the main process.
         """
+        options.pop("save_function", None)
+        if unknown := [name for name in options if name not in (UPLOADING if push_to_hub else ())]:
+            raise TypeError(
+                f"{', '.join(map(repr, unknown))}: no argument of save_pretrained"
+                + ("" if push_to_hub else " without push_to_hub=True")
+            )
         if not safe_serialization:
             raise ValueError("safe_serialization=False given, but weights are written as safetensors only: omit it")
         if not is_main_process:
@@ -538,6 +529,12 @@ class Model(nn.Module):
         self.config.save_pretrained(folder)
         weights = self.stored_weights() if state_dict is None else state_dict
         write_tensors(Path(folder), weights, shard_bytes, variant=variant)
+        self._save_beside(folder)
+        if push_to_hub:
+            upload(folder, options.pop("repo_id", None) or Path(folder).resolve().name, **options)
+
+    def _save_beside(self, folder: str | Path) -> None:
+        """Write files beside configuration and weights."""
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""

@@ -59,7 +59,7 @@ class GeneratingModel(Model):
 
     @generation_config.setter
     def generation_config(self, value: GenerationConfig) -> None:
-        self._generation_config = value
+        self._generation_config = GenerationConfig.of(value)
 
     def _load(self, folder: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the base's
         """Load the weights, and generation_config.json unless it only repeats config.json."""
@@ -67,20 +67,16 @@ class GeneratingModel(Model):
         self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
-    def save_pretrained(self, folder: str | Path, *, is_main_process: bool = True, **options: Any) -> None:  # noqa: ANN401
-        """Write config.json, safetensors, and generation_config.json if its options were read or set.
-
-        Options as for `Model.save_pretrained`.
-        """
-        super().save_pretrained(folder, is_main_process=is_main_process, **options)
-        if is_main_process and self._generation_config is not None:
+    def _save_beside(self, folder: str | Path) -> None:
+        """Write generation_config.json if its options were read or set."""
+        if self._generation_config is not None:
             self._generation_config.save_pretrained(folder)
 
     def _options(self, given: GenerationConfig | None, keywords: dict[str, Any]) -> GenerationConfig:
         """Return the options of a call: its keywords, then its configuration, then the model's."""
         options = self._generation_config or GenerationConfig.from_model_config(self.config)
         if given is not None:
-            options = options.merged(given)
+            options = options.merged(GenerationConfig.of(given))
         return options.merged(GenerationConfig.from_dict(keywords))
 
 

@@ -1,5 +1,6 @@
 """Options of `generate`, read from generation_config.json, config.json or keywords."""
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -52,6 +53,7 @@ class GenerationConfig:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
     bad_words_ids: list[list[int]] | None = None
@@ -77,10 +79,24 @@ class GenerationConfig:
         known = [field.name for field in fields(cls)]
         unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
         if unknown:
-            named = ", ".join(f"{name}={values[name]!r}{suggestion(name, known)}" for name in unknown)
+            named = ", ".join(f"{name}={_short(values[name])}{suggestion(name, known)}" for name in unknown)
             raise ValueError(f"generation does not support {named}, expected options among {', '.join(sorted(known))}")
         hints = get_type_hints(cls)
         return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})
+
+    @classmethod
+    def of(cls, given: Any) -> Self:  # noqa: ANN401 - of raysp or of transformers
+        """Return options, made from those of the class of the same name in transformers if they are not of this one.
+
+        Raises:
+            TypeError: They are of neither.
+            ValueError: An option is unknown.
+        """
+        if isinstance(given, cls):
+            return given
+        if not callable(getattr(given, "to_diff_dict", None)):
+            raise TypeError(f"generation_config is {given!r}, expected a GenerationConfig")
+        return cls.from_dict(given.to_diff_dict())
 
     @classmethod
     def of_checkpoint(cls, folder: Path, config: Config) -> Self:
@@ -114,6 +130,10 @@ class GenerationConfig:
         """Return the options that are set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same by the name for options that differ from the defaults in transformers."""
+        return self.to_dict()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write generation_config.json."""
         write_json(Path(folder) / FILE, self.to_dict())
@@ -126,6 +146,11 @@ class GenerationConfig:
     def merged(self, other: "GenerationConfig") -> Self:
         """Return these options, replaced by those set in `other`."""
         return replace(self, **other.to_dict())
+
+
+def _short(value: object) -> str:
+    """Return a value in one short line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _of_its_type(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - an option and its annotation
@@ -161,6 +186,7 @@ class Settings:
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
     repetition_penalty: float
     no_repeat_ngram_size: int
     bad_words_ids: tuple[tuple[int, ...], ...]
@@ -212,6 +238,7 @@ class Settings:
             temperature=_default(config.temperature, 1.0),
             top_k=_default(config.top_k, 50),
             top_p=_default(config.top_p, 1.0),
+            min_p=_default(config.min_p, 0.0),
             repetition_penalty=_default(config.repetition_penalty, 1.0),
             no_repeat_ngram_size=_default(config.no_repeat_ngram_size, 0),
             bad_words_ids=tuple(tuple(word) for word in config.bad_words_ids or ()),
@@ -239,6 +266,7 @@ class Settings:
             "temperature": (self.temperature, self.temperature > 0, "above 0"),
             "top_k": (self.top_k, self.top_k >= 0, "at least 0"),
             "top_p": (self.top_p, 0 <= self.top_p <= 1, "from 0 to 1"),
+            "min_p": (self.min_p, 0 <= self.min_p <= 1, "from 0 to 1"),
             "repetition_penalty": (self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
             "max_length": (self.max_length, self.max_length > prompt_length, f"above the {prompt_length} given tokens"),
         }

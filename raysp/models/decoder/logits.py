@@ -189,6 +189,21 @@ class TopP(_Ban):
 
 
 @dataclass(frozen=True)
+class MinP(_Ban):
+    """Keep tokens of at least this share of the best one's probability (Nguyen et al. 2024), and `at_least`."""
+
+    share: float
+    at_least: int
+
+    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
+        """Ban the other tokens."""
+        probs_RV = scores_RV.softmax(-1)
+        banned_RV = probs_RV < self.share * probs_RV.amax(-1, keepdim=True)
+        best_RN = scores_RV.topk(min(self.at_least, scores_RV.shape[1])).indices
+        return scores_RV.masked_fill_(banned_RV.scatter(1, best_RN, False), NEVER)
+
+
+@dataclass(frozen=True)
 class Functions:
     """Functions given by a caller of `generate`."""
 
@@ -295,4 +310,6 @@ def _sampling_changes(settings: Settings) -> list[Change]:
         changes.append(TopK(max(settings.top_k, at_least)))
     if settings.top_p < 1.0:
         changes.append(TopP(settings.top_p, at_least))
+    if settings.min_p > 0.0:
+        changes.append(MinP(settings.min_p, at_least))
     return changes

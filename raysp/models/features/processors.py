@@ -4,6 +4,7 @@
 device of the waveforms. Calling the extractor behaves as in transformers, batch effects included.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -57,6 +58,11 @@ class FeatureExtractor(Protocol):
 
     def pad(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
         """Pad features to one length."""
+        ...
+
+    @property
+    def model_input_names(self) -> Sequence[str]:
+        """Names of the inputs of a model."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -251,6 +257,19 @@ class Wav2Vec2Processor(Shareable):
             return padded
         batch["labels"] = padded["input_ids"]
         return batch
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the inputs of a model and of its labels."""
+        return [*self.feature_extractor.model_input_names, "labels"]
+
+    def as_target_processor(self) -> Any:  # noqa: ANN401 - never returns
+        """Raise an error with the call that has taken its place in transformers 5 too.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("as_target_processor was replaced by a keyword: processor(text=texts), or text= beside audio")
 
     def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
         """Decode by the tokenizer."""

@@ -130,6 +130,18 @@ def top_p(share: float, at_least: int) -> Change:
     return change
 
 
+def min_p(share: float, at_least: int) -> Change:
+    """Keep tokens of at least this share of the best one's probability (Nguyen et al. 2024), and `at_least`."""
+
+    def change(tokens_RM: Array, length: Array, scores_RV: Array) -> Array:
+        probs_RV = jax.nn.softmax(scores_RV, -1)
+        least_R1 = lax.top_k(scores_RV, min(at_least, scores_RV.shape[1]))[0][:, -1:]
+        banned_RV = (probs_RV < share * probs_RV.max(-1, keepdims=True)) & (scores_RV < least_R1)
+        return jnp.where(banned_RV, NEVER, scores_RV)
+
+    return change
+
+
 def _of_caller(processor: Processor) -> Change:
     return lambda tokens_RM, length, scores_RV: processor(tokens_RM, scores_RV, length)
 
@@ -170,4 +182,6 @@ def _sampling_changes(settings: Settings) -> list[Change]:
         changes.append(top_k(max(settings.top_k, at_least)))
     if settings.top_p < 1.0:
         changes.append(top_p(settings.top_p, at_least))
+    if settings.min_p > 0.0:
+        changes.append(min_p(settings.min_p, at_least))
     return changes

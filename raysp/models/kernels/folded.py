@@ -65,6 +65,8 @@ class Folded(nn.Module, Generic[Value]):
         """
         if torch.compiler.is_compiling():
             return compute()
+        if any(weight.is_meta for weight in weights):  # convolutions of torch read undefined memory for them
+            raise RuntimeError("weights are on the device meta, expected on that of the input: do not offload them")
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             self.clear()  # an update of the weights follows gradients
             return compute()

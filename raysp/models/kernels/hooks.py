@@ -6,9 +6,14 @@ from torch.nn.modules import module as every_module
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether a call of the module runs hooks: its own, forward or backward, or those of all modules."""
+    """Return whether a call of the module runs more than its class's `forward`.
+
+    Hooks of the module, forward or backward, hooks of all modules, or a `forward` that takes the place of its own, as
+    accelerate sets it to fetch weights.
+    """
     return bool(
-        module._forward_hooks
+        "forward" in vars(module)
+        or module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import in_safe_precision
+from raysp.models.kernels.hooks import has_hooks
 
 
 class WeightNorm(nn.Module):
@@ -20,6 +21,10 @@ class WeightNorm(nn.Module):
         length_11K = weight_OCK[:1, :1] if is_meta else weight_OCK.norm(dim=(0, 1), keepdim=True)
         self.original0 = nn.Parameter(length_11K)
         self.original1 = nn.Parameter(weight_OCK)
+
+    def forward(self) -> Tensor:
+        """Return the weight; called where hooks fetch the factors."""
+        return self.folded()
 
     def folded(self) -> Tensor:
         """Return the weight; the norm is computed in float32, as it sums many small squares."""
@@ -58,6 +63,9 @@ class WeightNormConv1d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The folded weight; cached while neither factor changes or requires gradients."""
+        if has_hooks(self.norm):
+            weight_OCK: Tensor = self.norm()
+            return weight_OCK
         if self.training:
             return self.norm.folded()
         return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)

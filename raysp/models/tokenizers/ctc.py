@@ -125,6 +125,10 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             self._add(AddedToken(token, special=True), replace=False)
         for token in self._kept_whole():
             self._add(AddedToken(token, lstrip=True, rstrip=True), replace=True)
+        self._derive()
+
+    def _derive(self) -> None:
+        """Compute what encoding and decoding need of the tokens."""
         self._pieces = self._text_pieces()
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)
@@ -156,6 +160,15 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             index = len({*self.encoder, *self._added_ids})
         self._added[index] = token
         self._added_ids[token.content] = index
+
+    def add_tokens(self, new_tokens: str | Sequence[str], special_tokens: bool = False) -> int:
+        """Add tokens behind the others, and return how many are new."""
+        before = len(self)
+        for token in [new_tokens] if isinstance(new_tokens, str) else new_tokens:
+            if token not in self.encoder:
+                self._add(AddedToken(token, special=special_tokens), replace=False)
+        self._derive()
+        return len(self) - before
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -376,7 +389,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         text = without_extra_spaces(text) if clean else text
         if not with_offsets:
             return text
-        words = self._word_offsets(offsets) if output_word_offsets else None
+        words = self._get_word_offsets(offsets) if output_word_offsets else None
         return CTCDecoded(text, offsets if output_char_offsets else None, words)
 
     def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
@@ -406,9 +419,11 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             frame += count
         return offsets
 
-    def _word_offsets(self, chars: Offsets) -> Offsets:
+    def _get_word_offsets(self, chars: Offsets, word_delimiter_char: str | None = None) -> Offsets:
+        """Return the words of characters with offsets; pipelines of transformers call it by this name."""
+        delimiter = self.replace_word_delimiter_char if word_delimiter_char is None else word_delimiter_char
         words: Offsets = []
-        for is_space, run in groupby(chars, key=lambda char: char["char"] == self.replace_word_delimiter_char):
+        for is_space, run in groupby(chars, key=lambda char: char["char"] == delimiter):
             if not is_space:
                 parts = list(run)
                 word = "".join(str(part["char"]) for part in parts)
