@@ -18,7 +18,8 @@ OR_RELABEL = "use another sink, or replace the labels that differ with --relabel
 """Advice where a sink holds labels of other input or of another pipeline."""
 RESTORE = f"Restore the original file, {OR_RELABEL}"
 """Advice where input changed after it was planned."""
-_URL_PASSWORD = re.compile(r"(//[^/@:\s]*):(?!\d*/)[^@\s]*@")
+URL_PASSWORD = re.compile(r"(//[^/@:]*):(?!\d*/)[^@\s]*@")
+"""Name and password in a url, up to its host. The first group ends before the password."""
 
 
 def count(number: float, noun: str) -> str:
@@ -48,7 +49,7 @@ def duration(seconds: float) -> str:
 
 def without_password(text: str) -> str:
     """Replace the password of each url in a text, such as an address, by asterisks."""
-    return _URL_PASSWORD.sub(r"\1:***@", text)
+    return URL_PASSWORD.sub(r"\1:***@", text)
 
 
 def printable(text: str) -> str:

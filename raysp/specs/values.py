@@ -19,6 +19,7 @@ from pydantic import AfterValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from raysp.errors import SpecError
+from raysp.words import URL_PASSWORD
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -103,7 +104,7 @@ def _shown(value: object) -> str:
         return f"a mapping with {', '.join(map(repr, value)) or 'no keys'}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_shown(item) for item in value[:5])}{', ...' if len(value) > 5 else ''}]"
-    text = _URL_SIGNATURE.sub(r"\1***", _URL_PASSWORD.sub("//***@", repr(value)))
+    text = _URL_SIGNATURE.sub(r"\1***", URL_PASSWORD.sub("//***@", repr(value)))
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
@@ -151,7 +152,6 @@ class Column:
 
 # `key` alone is an access key id, which S3 clients send in clear text; only the secret key must not be stored.
 # A secret key of AWS may contain a slash; a number followed by a slash is a port.
-_URL_PASSWORD = re.compile(r"//[^/@:]*:(?!\d*/)[^@\s]*@")
 _URL_SIGNATURE = re.compile(
     r"([?&](?:X-Amz-Signature|X-Amz-Security-Token|X-Goog-Signature|sig|signature)=)[^&']+", re.I
 )
@@ -183,7 +183,7 @@ def _refuse_literal(value: object, where: str, key: str) -> None:
             f"{where} holds a literal secret; put it into an environment variable and "
             f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
         )
-    elif isinstance(value, str) and _URL_PASSWORD.search(value):
+    elif isinstance(value, str) and URL_PASSWORD.search(value):
         raise ValueError(f"{where} is a url with a password; put it into an environment variable and give raysp.Env")
 
 
@@ -193,7 +193,7 @@ def refuse_secret_url(url: str) -> str:
     Raises:
         ValueError: it contains one; the message does not repeat the url.
     """
-    if _URL_PASSWORD.search(url) or _URL_SIGNATURE.search(url):
+    if URL_PASSWORD.search(url) or _URL_SIGNATURE.search(url):
         raise ValueError("the url contains a password or a signature; give them in storage_options with raysp.Env")
     return url
 
