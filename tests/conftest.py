@@ -67,6 +67,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), unless nothing else is asked for."""
+    is_alone = all("tests/device" in str(argument) for argument in config.args)
+    return True if collection_path == Path(__file__).parent / "device" and not is_alone else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the first case of each test for `--fast`, and divide the tests among the processes of `-n`."""

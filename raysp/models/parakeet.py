@@ -36,7 +36,6 @@ from raysp.models.encoder.transformer import run_layer
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 HOP_SAMPLES = 160
@@ -250,7 +249,6 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         self.gradient_checkpointing = False
         self.subsampling = Subsampling(config)
         self.layers = nn.ModuleList(FastConformerLayer(config) for _ in range(config.num_hidden_layers))
-        self._waves: Folded[Tensor] = Folded()
 
     @property
     def above_layers(self) -> Sequence[nn.Module | None]:
@@ -381,10 +379,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
     def _waves_of(self, num_frames: int, like: Tensor) -> Tensor:
         """Return the sinusoids_WH of at least so many frames: one tensor for all short rows."""
-        hidden_size = self.encoder_config.hidden_size
-        if num_frames > KEPT_FRAMES:
-            return sinusoids(num_frames, hidden_size, like)
-        return self._waves((), lambda: sinusoids(KEPT_FRAMES, hidden_size, like))
+        return sinusoids(max(num_frames, KEPT_FRAMES), self.encoder_config.hidden_size, like)
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:
         config = self.encoder_config

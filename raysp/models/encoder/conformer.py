@@ -8,7 +8,8 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -43,19 +44,46 @@ class ConformerConfig(FeedForwardConfig, Protocol):
 
 def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:
     """Return sines and cosines_WH of the distances `i - j` from `T - 1` down to `1 - T` (Dai et al. 2019)."""
-    distance_W1 = torch.arange(num_frames - 1, -num_frames, -1).float()[:, None]
-    rates = torch.exp(torch.arange(0, hidden_size, 2).float() * -(math.log(10000.0) / hidden_size))
-    waves_WH = torch.empty(distance_W1.shape[0], hidden_size)
-    waves_WH[:, 0::2] = torch.sin(distance_W1 * rates)
-    waves_WH[:, 1::2] = torch.cos(distance_W1 * rates)
-    return waves_WH.to(like)
+    if torch.compiler.is_compiling():
+        return _sinusoids(num_frames, hidden_size).to(like)
+    most = _table_frames(num_frames)
+    table_WH = _table(_sinusoids, (most, hidden_size), like.dtype, like.device)
+    return table_WH[most - num_frames : most + num_frames - 1]
 
 
 def rotations(num_frames: int, head_size: int, base: int, like: Tensor) -> Tensor:
     """Return cosine and sine (2, T, 1, D) that rotate each frame by its place (Su et al. 2021, arXiv:2104.09864)."""
-    rates = 1.0 / (base ** (torch.arange(0, head_size, 2).float() / head_size))
-    angles_TD = (torch.arange(num_frames).float()[:, None] * rates).repeat(1, 2)
-    return torch.stack([angles_TD.cos(), angles_TD.sin()])[:, :, None].to(like)
+    if torch.compiler.is_compiling():
+        return _rotations(num_frames, head_size, base).to(like)
+    arguments = (_table_frames(num_frames), head_size, base)
+    return _table(_rotations, arguments, like.dtype, like.device)[:, :num_frames]
+
+
+def _table_frames(num_frames: int) -> int:
+    """Return the frames of the table that serves so many: few tables serve all batches, and copies to a GPU are few."""
+    return max(256, 1 << (num_frames - 1).bit_length())
+
+
+@lru_cache(maxsize=8)
+def _table(make: Callable[..., Tensor], arguments: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a table on a device, made on the CPU so that its values are the same everywhere."""
+    with torch.inference_mode(False), torch.no_grad():
+        return make(*arguments).to(device, dtype)
+
+
+def _sinusoids(num_frames: int, hidden_size: int) -> Tensor:
+    distance_W1 = torch.arange(num_frames - 1, -num_frames, -1, device="cpu").float()[:, None]
+    rates = torch.exp(torch.arange(0, hidden_size, 2, device="cpu").float() * -(math.log(10000.0) / hidden_size))
+    waves_WH = torch.empty(distance_W1.shape[0], hidden_size, device="cpu")
+    waves_WH[:, 0::2] = torch.sin(distance_W1 * rates)
+    waves_WH[:, 1::2] = torch.cos(distance_W1 * rates)
+    return waves_WH
+
+
+def _rotations(num_frames: int, head_size: int, base: int) -> Tensor:
+    rates = 1.0 / (base ** (torch.arange(0, head_size, 2, device="cpu").float() / head_size))
+    angles_TD = (torch.arange(num_frames, device="cpu").float()[:, None] * rates).repeat(1, 2)
+    return torch.stack([angles_TD.cos(), angles_TD.sin()])[:, :, None]
 
 
 def rotated(x_BTH: Tensor, turns_2T1D: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ frames (2Q - 1), N frames of all rows, or rows of a table in the order of readin
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
@@ -80,10 +81,8 @@ class Distances:
     def of(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
         """Look up the rows for a number of frames."""
         span = config.distance_span
-        buckets_W = log_buckets(num_squeezed, config.position_buckets, config.furthest_distance)
-        row_W = (buckets_W + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
-        first, last = int(row_W[-1]), int(row_W[0])
-        row_W = (row_W - first).to(table_RH.device)
+        buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
+        first, last, row_W = _rows_that_occur(buckets, span, table_RH.device)
         has_tiles = table_RH.device.type == "cpu" and not torch.is_grad_enabled()
         if last - first + 1 < (num_squeezed if has_tiles else len(row_W)):  # gathering has a cost of its own
             index_QQ, turned_QQ = by_distance(row_W), by_distance(row_W.flip(0))
@@ -110,6 +109,15 @@ class Distances:
         beyond = (table_AND.shape[1] + 1) // 2 - x_BAQD.shape[2]  # distances to either side that do not occur
         table_AWD = table_AND[:, beyond : table_AND.shape[1] - beyond]
         return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
+
+
+@lru_cache(maxsize=64)
+def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
+    """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
+    with torch.inference_mode(False):
+        row_W = (log_buckets(*buckets) + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
+        first, last = int(row_W[-1]), int(row_W[0])
+        return first, last, (row_W - first).to(device)
 
 
 class DisentangledSelfAttention(nn.Module):

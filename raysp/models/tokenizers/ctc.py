@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers.padding import PaddingTokenizer
@@ -371,7 +371,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )
-        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1)
+        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1)
         with_offsets = output_char_offsets or output_word_offsets
         if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
             plain = self._plain_text(ids)
@@ -401,7 +401,7 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
-        decoded = [self.decode(ids, **options) for ids in sequences]
+        decoded = [self.decode(ids, **options) for ids in on_host(sequences)]
         if not (options.get("output_char_offsets") or options.get("output_word_offsets")):
             return cast(list[str], decoded)
         rows = cast(list[CTCDecoded], decoded)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from raysp.models.base.batches import BatchFeature
+from raysp.models.base.batches import BatchFeature, on_host
 from raysp.models.tokenizers.ctc import AddedToken, CTCDecoded, Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
 
 SPACE = " "
@@ -157,7 +157,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         clean = (
             self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
         )
-        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         skipped = {*self.all_special_ids} if skip_special_tokens else set()
         tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids if index not in skipped]))
         runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import CheckpointError
+from raysp.models.base.batches import on_host
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"
@@ -43,7 +44,7 @@ class ParakeetTokenizer(TextTokenizer):
         group_tokens: bool = True,
     ) -> str:
         """Return the text of frame-wise ids: repeats are merged (`group_tokens`), then blanks dropped."""
-        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         if group_tokens:
             ids = [index for index, _ in itertools.groupby(ids)]
         kept = [index for index in ids if index != self.pad_token_id]

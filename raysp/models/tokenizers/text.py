@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
@@ -307,7 +307,7 @@ class TextTokenizer(PaddingTokenizer):
         clean_up_tokenization_spaces: bool | None = None,
     ) -> str:
         """Return the text of ids."""
-        ids = np.asarray(token_ids, dtype=np.int64).reshape(-1).tolist()
+        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         text = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
         clean = clean_up_tokenization_spaces
         clean = self.clean_up_tokenization_spaces if clean is None else clean
@@ -315,7 +315,7 @@ class TextTokenizer(PaddingTokenizer):
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as for decode
         """Decode each sequence; the options are those of `decode`."""
-        return [self.decode(ids, **options) for ids in sequences]
+        return [self.decode(ids, **options) for ids in on_host(sequences)]
 
     # Files
 

@@ -48,11 +48,16 @@ class BeamDecoder:
 
     def __init__(self, tokens: TokenTexts, *, beams: int, extras: Extras, device: torch.device | str) -> None:
         self.tokens = tokens
+        self.device = device
         is_delimiter = torch.tensor(tokens.is_delimiter, device=device)
         self.search = BeamSearch(beams, _fusions(tokens, extras, device), delimiters=is_delimiter)
 
     def __call__(self, frames: TopFrames, num_frames: Tensor, *, best: int) -> list[list[Hypothesis]]:
-        """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each."""
+        """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each.
+
+        Frames of another device than the decoder's are moved there.
+        """
+        frames = frames.to(self.device)
         found = self.search(frames, num_frames, best=best)
         nothing = Hypothesis(np.empty(0, np.int32), -np.inf)
         return [row or [nothing] for row in found]
@@ -62,6 +67,7 @@ class BeamDecoder:
 
         Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
         """
+        frames = frames.to(self.device)
         greedy = collapse(frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
         others = [
@@ -120,20 +126,22 @@ def _aligned(
     if not rows:
         return
     width = 1 + max(map(len, kept))
+    num_columns, device = int(frames.ids.max()) + 1, frames.ids.device
+    all_counts = num_frames.tolist()
     log_probs = frames.blanks.new_full((len(rows), frames.blanks.shape[1], width + 1), -torch.inf)
     targets = []
     for place, (row, ids) in enumerate(zip(rows, kept, strict=True)):
         # The blank is the first column, the tokens of the hypothesis follow, and the last column has all others.
-        columns = torch.full((int(frames.ids.max()) + 1,), width, device=frames.ids.device)
-        columns[torch.from_numpy(ids).long()] = torch.arange(1, len(ids) + 1, device=frames.ids.device)
+        columns = torch.full((num_columns,), width, device=device)
+        columns[torch.from_numpy(ids).long().to(device)] = torch.arange(1, len(ids) + 1, device=device)
         log_probs[place].scatter_(1, columns[frames.ids[row]], frames.log_probs[row])
         targets.append(Target((1 + np.searchsorted(ids, best[row].ids)).tolist()))
     log_probs[..., 0] = frames.blanks[list(rows)]
     highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])[list(rows)]
-    counts = [int(num_frames[row]) for row in rows]
+    counts = [all_counts[row] for row in rows]
     found = align(log_probs[..., :width], counts, targets, blank=0, best=highest)
-    for row, alignment in zip(rows, found, strict=True):
-        yield _Tokens.found(best[row].ids, alignment, int(num_frames[row]))
+    for row, count, alignment in zip(rows, counts, found, strict=True):
+        yield _Tokens.found(best[row].ids, alignment, count)
 
 
 def _fusions(tokens: TokenTexts, extras: Extras, device: torch.device | str) -> list[Fusion]:

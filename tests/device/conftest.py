@@ -1,0 +1,55 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raysp.ops import late_steps
+from raysp.ops.labelling import Labelling
+from tests.device import stand_in
+from tests.ops.test_labelling import block_of
+
+stand_in.install()
+
+OnBoth = Callable[..., tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+
+
+def labelling(checkpoint, outputs: Sequence[Any], device: str, *, texts: Sequence[str] = (), dtype="float32"):
+    """Return a function that labels waveforms on a device, in one batch of each length."""
+    reads = tuple({output.text for output in outputs if getattr(output, "text", None)})
+    op = Labelling(
+        str(checkpoint),
+        lambda loaded: [output.op(loaded) for output in outputs],
+        batch_seconds=8,
+        dtype=dtype,
+        device=device,
+        window_seconds=2.5,
+        overlap_seconds=0.5,
+        reads=reads,
+    )
+
+    def label(waves: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        block = block_of(waves)
+        for name in reads:
+            block = block.append_column(late_steps.CARRIED + name, pa.array(texts))
+        return op(block)[0].to_pylist()
+
+    return label
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 2e-3) -> None:
+    """Compare labels: numbers within a tolerance, all else exactly."""
+    if isinstance(expected, float) and isinstance(found, float):
+        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
+    elif isinstance(expected, list):
+        assert isinstance(found, list)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other, tolerance)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_same(found[key], expected[key], tolerance)
+    else:
+        assert found == expected

@@ -1,0 +1,335 @@
+"""A stand-in for a GPU: tensors on the device "standin" compute on the CPU, and behave as on CUDA in all else.
+
+`install()` registers it with torch as a device of its own (PrivateUse1) for the rest of the process. An operation over
+tensors of the device and of the CPU raises, as do a generator of the CPU and `numpy()`. `counted()` counts launches,
+waits of the host and copies, with the functions of raysp that caused them. Backward passes, threads and inference mode
+work.
+
+What it cannot show: that kernels exist for a dtype or a layout, numerics of kernels (TF32, sums in another order),
+races between streams, memory, and time. A copy between devices is always complete when the call returns.
+"""
+
+import contextlib
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+NAME = "standin"
+PACKAGE = "/raysp/"
+READ_BY_THE_HOST = frozenset(
+    f"aten.{name}"
+    for name in (
+        "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim",
+        "unique_consecutive", "bincount", "allclose", "_linalg_check_errors",
+    )
+)  # fmt: skip
+"""Operations whose results have a size or a value that the host waits for."""
+WITHOUT_KERNEL = frozenset(
+    f"aten.{name}"
+    for name in (
+        "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach_", "lift_fresh",
+        "_local_scalar_dense",
+    )
+)  # fmt: skip
+"""Operations that allocate, or copy one number, besides views."""
+WITH_INDICES = ("aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_")
+SOURCES = ("aten._to_copy", "aten.copy_")
+
+
+@dataclass
+class Counts:
+    """What happened within `counted()`; the keys of counters name the line of raysp that was the cause."""
+
+    launches: int = 0
+    """Operations that run a kernel: all but views and allocations."""
+    waits: Counter[str] = field(default_factory=Counter)
+    """Times that the host waited for a value of the device."""
+    copies_in: Counter[str] = field(default_factory=Counter)
+    """Copies from the host. From memory that is not pinned each is a wait for the copy."""
+    bytes_in: int = 0
+    copies_out: Counter[str] = field(default_factory=Counter)
+    bytes_out: int = 0
+
+
+_counting: list[Counts] = []
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Counts]:
+    """Count what all threads do on the device within the block."""
+    counts = Counts()
+    with _lock:
+        _counting.append(counts)
+    try:
+        yield counts
+    finally:
+        with _lock:
+            _counting[:] = [one for one in _counting if one is not counts]
+
+
+class OnDevice(torch.Tensor):
+    """A tensor on the device; `inner` holds its values on the CPU."""
+
+    inner: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> "OnDevice":
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=torch.device(NAME, 0),
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+    def __repr__(self, **_: object) -> str:
+        return f"{self.inner!r} on {NAME}"
+
+    def numpy(self, *, force: bool = False) -> Any:
+        if force:
+            return self.cpu().numpy()
+        raise TypeError(
+            f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory"
+        )
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        return self.numpy()
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+
+class Generator(torch.Generator):
+    """Generator of random numbers that may be one of the device: torch lets Python make those of CPUs alone."""
+
+    _of_the_device: ClassVar[set[int]] = set()
+
+    def __new__(cls, device: Any = "cpu") -> "Generator":
+        is_ours = torch.device(device).type == NAME
+        made = super().__new__(cls, "cpu" if is_ours else device)
+        (cls._of_the_device.add if is_ours else cls._of_the_device.discard)(made._cdata)
+        return made
+
+    def __init__(self, device: Any = "cpu") -> None:
+        pass
+
+    @classmethod
+    def is_of_the_device(cls, generator: torch.Generator) -> bool:
+        return generator._cdata in cls._of_the_device
+
+
+class Module:
+    """The module `torch.standin`."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def is_initialized() -> bool:
+        return True
+
+    @staticmethod
+    def _is_in_bad_fork() -> bool:
+        return False
+
+    @staticmethod
+    def device_count() -> int:
+        return 1
+
+    @staticmethod
+    def current_device() -> int:
+        return 0
+
+    @staticmethod
+    def get_amp_supported_dtype() -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+    @staticmethod
+    def manual_seed_all(seed: int) -> None:
+        """Do nothing: random numbers are those of the CPU."""
+
+    @staticmethod
+    def synchronize(_device: object = None) -> None:
+        _note("waits", "synchronize")
+
+
+_libraries: list[torch.library.Library] = []
+
+
+def install() -> None:
+    """Register the device in this process, for good. A second call does nothing."""
+    if _libraries:
+        return
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+    torch._C._set_only_lift_cpu_tensors(True)
+    every, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    every.fallback(lambda func, *args, **kwargs: _run(func, args, kwargs), "PrivateUse1")
+    past_python = (torch.ops.aten.copy_.default, torch.ops.aten.detach_.default)  # by `torch.tensor`
+    for func in (*past_python, *_factories()):
+        aten.impl(func, lambda *args, _func=func, **kwargs: _run(_func, args, kwargs), "PrivateUse1")
+    _libraries.extend((every, aten))
+    torch.Generator = Generator  # type: ignore[misc]
+
+
+def _factories() -> Iterator[Any]:
+    """Yield the operations that torch would make of an empty tensor, which it then resizes."""
+    for name in ("arange", "eye", "hann_window", "linspace", "logspace", "randperm"):
+        packet = getattr(torch.ops.aten, name)
+        for func in (getattr(packet, overload) for overload in packet.overloads()):
+            if not any(argument.is_out for argument in func._schema.arguments) and not _is_composite(func):
+                yield func
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    name = f"{func.namespace}.{func._overloadpacket.__name__}"
+    flat, spec = tree_flatten((args, kwargs))
+    ours = [x for x in flat if isinstance(x, OnDevice)]
+    if torch.is_inference_mode_enabled() and ours and _is_composite(func):
+        return func.decompose(*args, **kwargs)
+    if name in SOURCES:
+        return _copy(name, *args, **kwargs)
+    others = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, OnDevice)]
+    _refuse_what_a_gpu_refuses(name, args, kwargs, ours, others)
+    if name in READ_BY_THE_HOST or (name in WITH_INDICES and _has_masks(args)):
+        _note("waits", name)
+    args, kwargs = tree_unflatten([x.inner if isinstance(x, OnDevice) else x for x in flat], spec)
+    is_for_the_host = kwargs.get("device") is not None and not _is_ours(kwargs["device"])
+    if kwargs.get("device") is not None:
+        kwargs["device"] = "cpu"
+    result = func(*args, **kwargs)
+    for x in ours:
+        if x.inner.shape != x.shape:
+            raise NotImplementedError(f"the stand-in cannot resize tensors: {name} at {_where()}")
+    if name not in WITHOUT_KERNEL and not func.is_view:
+        _note("launches")
+    return result if is_for_the_host else _on_device(result, ours)
+
+
+def _is_composite(func: Any) -> bool:
+    """Return whether torch makes an operation of others; in inference mode it leaves that to the tensors."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def _is_ours(device: Any) -> bool:
+    return torch.device(device).type == NAME
+
+
+def _has_masks(args: Any) -> bool:
+    """Return whether an operation with indices has masks, whose number of true values the host must know.
+
+    Writing one value where a mask is true needs no number.
+    """
+    masks = any(isinstance(x, torch.Tensor) and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+    return masks and not (len(args) > 2 and args[2].numel() == 1)
+
+
+def _refuse_what_a_gpu_refuses(
+    name: str, args: Any, kwargs: dict[str, Any], ours: list[OnDevice], others: list[torch.Tensor]
+) -> None:
+    mixed = [x for x in others if x.dim() > 0] if ours else []
+    if mixed and not (name in WITH_INDICES and isinstance(args[0], OnDevice)):
+        shapes = [tuple(x.shape) for x in mixed]
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{NAME}:0 and cpu! ({name}; on the CPU: {shapes}; {_where()})"
+        )
+    for index in mixed:
+        _note_copy_in(index)
+    generator = kwargs.get("generator")
+    if ours and generator is not None and not Generator.is_of_the_device(generator):
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' ({name}, {_where()})")
+
+
+def _on_device(result: Any, ours: list[OnDevice]) -> Any:
+    """Put the tensors of a result on the device; those that were changed in place are the same objects as before."""
+    changed = {id(x.inner): x for x in ours}
+
+    def put(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor) or id(x) in changed:
+            return changed.get(id(x), x)
+        if torch.is_inference_mode_enabled() and not x.is_inference():  # a view of a tensor from outside of the mode
+            with torch.inference_mode(False):
+                return OnDevice(x)
+        return OnDevice(x)
+
+    return tree_map(put, result)
+
+
+def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Copy within the device, to it, or from it."""
+    destination = args[0] if name == "aten.copy_" else None
+    source = args[1] if name == "aten.copy_" else args[0]
+    target = kwargs.pop("device", None) if destination is None else destination.device
+    target = source.device if target is None else torch.device(target)
+    non_blocking = kwargs.pop("non_blocking", args[2] if len(args) > 2 else False)
+    inner = source.inner if isinstance(source, OnDevice) else source
+    if isinstance(source, OnDevice) and _is_ours(target):
+        _note("launches")
+    elif isinstance(source, OnDevice):
+        _note("copies_out", _words(inner))
+        _add("bytes_out", inner.nbytes)
+        if not non_blocking:
+            _note("waits", "copy to the host")
+    else:
+        _note_copy_in(inner)
+    if destination is not None:
+        (destination.inner if isinstance(destination, OnDevice) else destination).copy_(inner)
+        return destination
+    copied = torch.ops.aten._to_copy.default(inner, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
+    return _on_device(copied, []) if _is_ours(target) else copied
+
+
+def _note_copy_in(inner: torch.Tensor) -> None:
+    _note("copies_in", _words(inner))
+    _add("bytes_in", inner.nbytes)
+
+
+def _words(x: torch.Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} of {x.dim()} axes"
+
+
+def _note(what: str, why: str = "") -> None:
+    if not _counting:
+        return
+    if what == "launches":
+        _add(what, 1)
+        return
+    key = f"{why} at {_where()}"
+    with _lock:
+        for counts in _counting:
+            getattr(counts, what)[key] += 1
+
+
+def _add(what: str, number: int) -> None:
+    with _lock:
+        for counts in _counting:
+            setattr(counts, what, getattr(counts, what) + number)
+
+
+def _where() -> str:
+    """Return the innermost function of the package that is being called."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        _, found, file = frame.f_code.co_filename.rpartition(PACKAGE)
+        if found and "/tests/" not in frame.f_code.co_filename and "site-packages" not in frame.f_code.co_filename:
+            return f"{file} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "?"

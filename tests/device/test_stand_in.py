@@ -1,0 +1,98 @@
+"""The stand-in refuses what a GPU refuses, and counts what costs time there."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tests.device import stand_in
+from tests.device.stand_in import NAME, counted
+
+
+def on_device(*shape: int) -> torch.Tensor:
+    return torch.ones(shape).to(NAME)
+
+
+def test_results_are_those_of_the_cpu():
+    x, w = torch.randn(3, 4), torch.randn(4, 5)
+    found = (x.to(NAME) @ w.to(NAME)).relu()
+    assert found.device == torch.device(NAME, 0)
+    torch.testing.assert_close(found.cpu(), (x @ w).relu())
+
+
+def test_tensors_of_two_devices_cannot_be_mixed():
+    with pytest.raises(RuntimeError, match=r"same device.*add.*\(2, 3\)"):
+        on_device(2, 3) + torch.ones(2, 3)
+    assert (on_device(2, 3) + torch.tensor(1.0)).sum() == 12  # one number of the CPU is taken, as on a GPU
+
+
+@pytest.mark.parametrize("read", [np.asarray, lambda x: x.numpy(), lambda x: np.asarray(list(x))])
+def test_numpy_reads_no_tensor_of_the_device(read):
+    with pytest.raises(TypeError, match="can't convert"):
+        read(on_device(2))
+
+
+def test_a_generator_of_the_cpu_is_refused():
+    with pytest.raises(RuntimeError, match="generator"):
+        on_device(3).uniform_(generator=torch.Generator())
+    generator = torch.Generator(NAME).manual_seed(1)
+    assert on_device(3).uniform_(generator=generator).sum() > 0
+
+
+def test_sizes_are_known():
+    assert torch.arange(5, device=NAME).shape == (5,)
+    assert torch.hann_window(6, device=NAME).shape == (6,)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_views_and_changes_in_place_share_their_values(mode):
+    outside = on_device(2, 3)
+    with mode():
+        x = on_device(2, 3)
+        x[0].add_(1)
+        x.view(3, 2)[2] = 5
+        first, second = torch.split(outside, 1)
+        assert x.tolist() == [[2, 2, 2], [1, 5, 5]]
+        assert (first + second).sum().item() == 6
+
+
+def test_gradients_arrive_on_the_device():
+    layer = torch.nn.Linear(3, 2).to(NAME)
+    layer(on_device(4, 3)).square().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.device.type == NAME
+
+
+def test_other_threads_see_the_device_too():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.zeros(2, device=NAME).add_(1).tolist()))
+    thread.start()
+    thread.join()
+    assert found == [[1, 1]]
+
+
+def test_launches_waits_and_copies_are_counted():
+    x = on_device(2, 4)
+    with counted() as counts:
+        y = (x + 1).view(4, 2)[:2]
+        y.sum().item()
+        y.cpu()
+        torch.zeros(3, dtype=torch.int16).to(NAME)
+        x[x > 0]
+    assert counts.launches == 4, counts  # add, sum, >, and the choice by a mask; views are free
+    assert sum(counts.waits.values()) == 3
+    assert {key.partition(" at ")[0] for key in counts.waits} == {
+        "aten._local_scalar_dense",
+        "copy to the host",
+        "aten.index",
+    }
+    assert (sum(counts.copies_in.values()), counts.bytes_in) == (1, 6)
+    assert (sum(counts.copies_out.values()), counts.bytes_out) == (1, 16)
+
+
+def test_nothing_is_counted_outside():
+    with counted() as counts:
+        pass
+    on_device(1).item()
+    assert counts == stand_in.Counts()
