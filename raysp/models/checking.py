@@ -310,8 +310,13 @@ def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> 
         raise CheckpointError(f"{where}: no model can be built from it ({reason}): copy the file again") from error
 
 
+def _decoder_of(config: Any) -> Any:  # noqa: ANN401 - of any model
+    """Return the configuration of the text decoder, if there is one; other models ignore a field of this name."""
+    return config.decoder if config.model_type == COMPOSITE else None
+
+
 def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
-    decoder = getattr(config, "decoder", None)
+    decoder = _decoder_of(config)
     if decoder is None:
         return int(config.num_hidden_layers)
     of_decoder = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
@@ -323,7 +328,7 @@ def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:
 
     `adapter` is the file whose head takes the place of the model's.
     """
-    decoder = getattr(config, "decoder", None)
+    decoder = _decoder_of(config)
     if decoder is None:
         size = int(config.vocab_size) if adapter is None else check_adapter(config, adapter)
         check_tokens(folder, config, size)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raysp.errors import CheckpointError
-from raysp.models import load_model
+from raysp.models import check_checkpoint, load_model
 from tests.corpora import CHECKPOINT
 
 
@@ -33,6 +33,11 @@ class TestCheckpoints:
         for file in CHECKPOINT.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
         return folder
+
+    def test_a_field_of_an_encoder_named_decoder_means_nothing(self, copied):
+        config = json.loads((copied / "config.json").read_text())
+        (copied / "config.json").write_text(json.dumps({**config, "decoder": {"type": "beam"}}))
+        assert check_checkpoint(copied).model_type == config["model_type"]
 
     def test_a_pickle_that_is_refused_would_have_run_its_code(self, copied, tmp_path):
         (copied / "model.safetensors").unlink()
