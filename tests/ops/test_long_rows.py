@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import raysp
 from raysp.audio import read_header
 from raysp.audio.windows import Windowing
+from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
@@ -41,6 +42,7 @@ class Nearsighted(torch.nn.Module):
 
     min_samples, frame_stride, device, dtype = NEEDED, STRIDE, torch.device("cpu"), torch.float32
     outputs = ("Transcript",)
+    gives = (Capability.CTC,)
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Relabelling and retrying whole sinks, by the parts of a run and without Ray; `verify` is the judge."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -155,4 +156,6 @@ def test_a_pipeline_is_read_from_its_sink_after_the_sink_moved(corpus):
 
     label_here(pipeline(corpus, keep=["speaker_id"]))
     moved = (corpus / "out").rename(corpus / "moved")
-    assert recorded_pipeline(str(moved)) == pipeline(corpus, "moved", keep=["speaker_id"])
+    given = pipeline(corpus, "moved", keep=["speaker_id"])
+    steps = tuple(replace(step, backend="torch") if isinstance(step, raysp.Label) else step for step in given.steps)
+    assert recorded_pipeline(str(moved)) == replace(given, steps=steps)  # the record names the backend that was chosen

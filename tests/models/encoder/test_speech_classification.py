@@ -186,7 +186,7 @@ def test_the_auto_class_takes_the_head_that_the_checkpoint_has(tmp_path, caplog)
         model = AutoModelForAudioClassification.from_pretrained(tmp_path / "numbers")
     assert type(model) is Wav2Vec2ForSpeechClassification
     assert not caplog.records
-    assert AutoProcessor.from_pretrained(tmp_path / "numbers").sampling_rate == 16_000
+    assert AutoProcessor.from_pretrained(tmp_path / "numbers").feature_extractor.sampling_rate == 16_000
     reference.encoder.save_pretrained(tmp_path / "encoder")
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "encoder")
     assert type(model) is Wav2Vec2ForSequenceClassification
