@@ -212,7 +212,7 @@ class Transcript(Output):
             )
         if checkpoint.writes_text:
             self._check_writing(checkpoint)
-        elif Capability.CTC in checkpoint.gives:
+        elif Capability.CTC in checkpoint.gives and self.language is not None:  # a look at languages imports torch
             spoken(checkpoint, self.language)
 
     def _check_writing(self, checkpoint: "CheckpointSummary") -> None:
