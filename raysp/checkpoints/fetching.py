@@ -42,23 +42,14 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None, *, with
     store = open_store(url, storage_options)
     wanted = functools.partial(_wanted, with_pickles=with_pickles)
     entries = wanted(store)
-    facts = json.dumps([store.url, *([e.path, e.num_bytes, e.version] for e in entries)])
-    name = f"{store.url.rpartition('/')[2]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-    folder = cache_folder() / "checkpoints" / name
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        eviction.mark_used(folder)
-        if not folder.is_dir():
-            with _locked(folder.with_name(f"{name}.lock")) as alone:
+    folder = cache_folder() / "checkpoints" / f"{store.url.rpartition('/')[2]}-{_digest_entries(store, entries)}"
+    with _kept(folder, "a checkpoint") as is_missing:
+        if is_missing:
+            with _locked(folder.with_name(f"{folder.name}.lock")) as alone:
                 if alone:
                     _remove_parts(folder)
                 if not folder.is_dir():
                     _download(store, entries, folder, wanted)
-            eviction.remove_unused(folder.parent)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise explain(error, "keep a checkpoint in", folder.parent) from error
     return folder
 
 
@@ -79,20 +70,12 @@ def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str
     entry = store.stat(name)
     if entry is None:
         raise CheckpointError(f"{url!r}: no such file")
-    facts = json.dumps([store.url, entry.path, entry.num_bytes, entry.version])
-    folder = cache_folder() / kind / hashlib.sha256(facts.encode()).hexdigest()[:16]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        eviction.mark_used(folder)
-        if not folder.is_dir():
+    folder = cache_folder() / kind / _digest_entries(store, [entry])
+    with _kept(folder, "a file") as is_missing:
+        if is_missing:
             part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
             _copy(store, entry, part / name)
             place_folder(part, folder)
-        eviction.remove_unused(folder.parent)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise explain(error, "keep a file in", folder.parent) from error
     return folder / name
 
 
@@ -118,19 +101,37 @@ def fetch_folder(
     entries = wanted(store)
     if not entries:
         return None
+    folder = cache_folder() / kind / _digest_entries(store, entries)
+    with _kept(folder, "files") as is_missing:
+        if is_missing:
+            _download(store, entries, folder, wanted)
+    return folder
+
+
+def _digest_entries(store: Store, entries: Sequence[Entry]) -> str:
+    """Hash paths, sizes and versions of files to 16 hexadecimal digits."""
     facts = json.dumps([store.url, *([entry.path, entry.num_bytes, entry.version] for entry in entries)])
-    folder = cache_folder() / kind / hashlib.sha256(facts.encode()).hexdigest()[:16]
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _kept(folder: Path, what: str) -> Iterator[bool]:
+    """Keep a copy in the cache; yields whether it is missing. If so the block makes it, and unused ones are removed.
+
+    Raises:
+        StoreError: there is no space, or the cache cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         eviction.mark_used(folder)
-        if not folder.is_dir():
-            _download(store, entries, folder, wanted)
-        eviction.remove_unused(folder.parent)
+        is_missing = not folder.is_dir()
+        yield is_missing
+        if is_missing:
+            eviction.remove_unused(folder.parent)
     except OSError as error:
         if isinstance(error, StoreError):
             raise
-        raise explain(error, "keep files in", folder.parent) from error
-    return folder
+        raise explain(error, f"keep {what} in", folder.parent) from error
 
 
 def place_folder(part: Path, folder: Path) -> None:
@@ -182,14 +183,12 @@ def _remove_parts(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _download(
-    store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]] | None = None
-) -> None:
+def _download(store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]]) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
         for entry in entries:
             _copy(store, entry, part / entry.path)
-        if (wanted or _wanted)(store) != list(entries):
+        if wanted(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
         place_folder(part, folder)
     finally:
