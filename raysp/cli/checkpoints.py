@@ -1,13 +1,12 @@
 """The verbs for checkpoints: inspect, convert, models."""
 
 import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import out, print_facts, print_json, say, showing
+from raysp.cli.console import ProgressLines, out, print_facts, print_json, showing
 from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
 from raysp.errors import CheckpointError, SpecError
 from raysp.words import count, megabytes
@@ -92,32 +91,25 @@ def convert(
         raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {source!r}")
     if scheme_of(folder):
         raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: copy the result there when it is whole")
+    found: Any
+    facts_of: Callable[[Any], dict[str, object]]
     if source.endswith(".nemo"):
         from raysp.models.nemo import convert_nemo
 
-        summary = convert_nemo(source, folder)
-        with showing(0):
-            print_json(dataclasses.asdict(summary)) if as_json else print_facts(folder, _facts_of_checkpoint(summary))
-    from raysp.models.converting import convert_checkpoint
+        found, facts_of = convert_nemo(source, folder), _facts_of_checkpoint
+    else:
+        from raysp.models.converting import convert_checkpoint
 
-    found = convert_checkpoint(source, folder, storage_options=options, on_progress=_Progress())
+        found = convert_checkpoint(
+            source, folder, storage_options=options, on_progress=ProgressLines(EVERY_SECONDS, _words)
+        )
+        facts_of = _facts_of_conversion
     with showing(0):
-        if as_json:
-            print_json(dataclasses.asdict(found))
-        else:
-            print_facts(folder, _facts_of_conversion(found))
+        print_json(dataclasses.asdict(found)) if as_json else print_facts(folder, facts_of(found))
 
 
-class _Progress:
-    """Lines on stderr about the bytes that are done, not more than one every `EVERY_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + EVERY_SECONDS
-
-    def __call__(self, done: int, of: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY_SECONDS
-            say(f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified")
+def _words(done: int, of: int) -> str:
+    return f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified"
 
 
 def _facts_of_conversion(found: "Conversion") -> dict[str, object]:

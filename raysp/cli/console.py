@@ -5,7 +5,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,25 @@ def showing(code: int) -> Iterator[None]:
     with printing("the work is done, but its result cannot be shown"):
         yield
     raise typer.Exit(code)
+
+
+class ProgressLines:
+    """Lines on stderr about how much is done, not more than one every some seconds.
+
+    Args:
+        seconds: time between lines.
+        words: returns the line for what is done, and the total.
+    """
+
+    def __init__(self, seconds: float, words: Callable[[int, int], str]) -> None:
+        self._seconds, self._words = seconds, words
+        self._next = time.monotonic() + seconds
+
+    def __call__(self, done: int, of: int) -> None:
+        """Print how much of the total is done, if it is time for a line."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._seconds
+            say(self._words(done, of))
 
 
 class _Tolerant(io.FileIO):

@@ -1,12 +1,11 @@
 """The verb that writes label shards in other formats."""
 
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import print_fact, print_json, say, showing
+from raysp.cli.console import ProgressLines, print_fact, print_json, say, showing
 from raysp.cli.options import AsJson, Debug, Settings, StorageOptions, Trust, named_sink, parse_storage_options
 from raysp.words import count
 
@@ -73,7 +72,7 @@ def export(
         pipeline=pipeline,
         trust=trust,
         restart=restart,
-        on_shard=None if as_json else _Progress(),
+        on_shard=None if as_json else ProgressLines(EVERY_SECONDS, _words),
     )
     with showing(found.exit_code):
         if as_json:
@@ -82,16 +81,8 @@ def export(
             _print(found)
 
 
-class _Progress:
-    """Lines on stderr about the label shards that are done, not more than one every `EVERY_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + EVERY_SECONDS
-
-    def __call__(self, done: int, of: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY_SECONDS
-            say(f"{done:,} of {count(of, 'label shard')}")
+def _words(done: int, of: int) -> str:
+    return f"{done:,} of {count(of, 'label shard')}"
 
 
 def _print(found: "Export") -> None:
