@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import (
     Output,
     OutputName,
-    by_row,
     check_languages_column,
     ctc_tokenizer,
     spans_of,
     speak,
     spoken,
+    spoken_op,
 )
 from raysp.specs.values import Column, JsonValue, Url, spec
 
@@ -215,16 +216,9 @@ class Align(Output):
         loaded: "LabellingModel | None" = None,
     ) -> "Aligning | ByLanguage":
         """Return the op of the language, or of the language of each row, which a loaded model switches between."""
-
-        def of(language: str | None) -> "Aligning":
-            summary, tokenizer = spoken(checkpoint, language)
-            return self._aligning(summary, cast("CTCTokenizer", tokenizer), frames)
-
-        if not isinstance(self.language, Column):
-            return of(self.language)
-        schema = self.schema(checkpoint)
+        make, schema = partial(self._aligning, frames=frames), self.schema(checkpoint)
         empty = tuple(None for _ in schema)
-        return by_row(self.language, self.name, (schema, self._staged()), checkpoint, of, empty, loaded)
+        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, make, empty, loaded)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""

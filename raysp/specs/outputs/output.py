@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 from pydantic import AfterValidator
 
@@ -33,6 +33,7 @@ def _column_prefix(name: str) -> str:
     return name
 
 
+Op = TypeVar("Op", bound="LanguageOp")
 OutputName = Annotated[str, AfterValidator(_column_prefix)]
 
 
@@ -176,35 +177,41 @@ def speak(loaded: "LabellingModel", language: str | Column | None) -> None:
         cast("SpeakingModel", loaded).use_language(language)
 
 
-def by_row(
-    language: Column,
+def spoken_op(
+    language: str | Column | None,
     name: str,
     schemas: "tuple[pa.Schema, pa.Schema]",
     checkpoint: "CheckpointSummary",
-    make: "Callable[[str], LanguageOp]",
+    make: "Callable[[CheckpointSummary, CTCTokenizer], Op]",
     empty: tuple[object, ...],
     loaded: "LabellingModel | None",
-) -> "ByLanguage":
-    """Return the op of an output whose language is that of each row.
+) -> "Op | ByLanguage":
+    """Return the op of an output in a language, or of the language of each row, which a loaded model switches between.
 
     Args:
-        language: column of the languages.
+        language: the language, or the column of those of the rows.
         name: prefix of the columns of the output.
         schemas: columns of the output, and staged ones.
         checkpoint: description of the checkpoint.
-        make: returns the op of a language.
+        make: returns the op of a language, from the description and the tokenizer of `spoken`.
         empty: values of a recording shorter than one frame.
-        loaded: the model, which switches between languages; None: none runs here.
+        loaded: the model; None: none runs here.
     """
     from raysp.checkpoints.languages import languages_of
     from raysp.ops.languages.by_row import ByLanguage
 
+    def of(one: str | None) -> "Op":
+        summary, tokenizer = spoken(checkpoint, one)
+        return make(summary, cast("CTCTokenizer", tokenizer))
+
+    if not isinstance(language, Column):
+        return of(language)
     return ByLanguage(
         *schemas,
         name=name,
         column=language.name,
         languages=languages_of(checkpoint.path),
-        make=make,
+        make=of,
         empty=empty,
         switch=None if loaded is None else cast("SpeakingModel", loaded).use_language,
     )

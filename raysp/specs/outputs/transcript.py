@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
@@ -11,12 +12,12 @@ from raysp.specs.outputs.output import (
     GenerateValue,
     Output,
     OutputName,
-    by_row,
     check_languages_column,
     ctc_tokenizer,
     spans_of,
     speak,
     spoken,
+    spoken_op,
 )
 from raysp.specs.values import Column, JsonValue, Url, spec
 
@@ -299,16 +300,9 @@ class Transcript(Output):
         self, checkpoint: "CheckpointSummary", device: str = "cpu", loaded: "LabellingModel | None" = None
     ) -> "Transcribing | Searching | ByLanguage":
         """Return the op of the language, or of the language of each row, which a loaded model switches between."""
-
-        def of(language: str | None) -> "Transcribing | Searching":
-            summary, tokenizer = spoken(checkpoint, language)
-            return self._transcribing(summary, cast("CTCTokenizer", tokenizer), device)
-
-        if not isinstance(self.language, Column):
-            return of(self.language)
-        schema = self.schema(checkpoint)
+        make, schema = partial(self._transcribing, device=device), self.schema(checkpoint)
         empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
-        return by_row(self.language, self.name, (schema, self._staged()), checkpoint, of, empty, loaded)
+        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, make, empty, loaded)
 
     def _writing(self, loaded: "LabellingModel") -> "Writing":
         from raysp.models.loading import LoadedCheckpoint
