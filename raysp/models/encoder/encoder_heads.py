@@ -199,6 +199,19 @@ def encoded_frames(
     return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
 
 
+def classes_output(
+    model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None, return_dict: bool | None
+) -> SequenceClassifierOutput | tuple[Any, ...]:
+    """Return the output of a head with classes or numbers for each row, with a loss if labels are given."""
+    output = SequenceClassifierOutput(
+        loss=None if labels is None else classification_loss(logits_BN, labels, model.config.problem_type),
+        logits=logits_BN,
+        hidden_states=encoded.hidden_states,
+        attentions=encoded.attentions,
+    )
+    return model.returned(output, return_dict)
+
+
 class ForSequenceClassification(SpeechModel):
     """The encoder with classes over the mean of its frames."""
 
@@ -229,13 +242,7 @@ class ForSequenceClassification(SpeechModel):
         )
         valid_BT = None if attention_mask is None else self._pooled_frames(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
-        output = SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(logits_BN, labels, self.config.problem_type),
-            logits=logits_BN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
+        return classes_output(self, logits_BN, encoded, labels, return_dict)
 
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""

@@ -16,7 +16,8 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import SequenceClassifierOutput
 from raysp.models.encoder.configuration import EncoderConfig
-from raysp.models.encoder.heads import classification_loss, masked_mean
+from raysp.models.encoder.encoder_heads import classes_output
+from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.kernels.dropout import dropped
 
@@ -93,13 +94,7 @@ class ForSpeechClassification(SpeechModel):
         if attention_mask is not None and self.padding == "exact":
             valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
-        output = SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(logits_BN, labels, self.config.problem_type),
-            logits=logits_BN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.returned(output, return_dict)
+        return classes_output(self, logits_BN, encoded, labels, return_dict)
 
     def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""
