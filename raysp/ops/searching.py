@@ -139,6 +139,7 @@ class Searching:
 
     def _columns(self, frames: TopFrames, num_frames: Tensor) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
         """Return the columns of `schema`, and the number of tokens of each text."""
+        frames = frames.to(self.decoder.device)  # staged ones are on the CPU
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
         columns = self.greedy.columns(tokens)

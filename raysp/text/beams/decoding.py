@@ -55,9 +55,8 @@ class BeamDecoder:
     def __call__(self, frames: TopFrames, num_frames: Tensor, *, best: int) -> list[list[Hypothesis]]:
         """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each.
 
-        Frames of another device than the decoder's are moved there.
+        The frames are on the decoder's device.
         """
-        frames = frames.to(self.device)
         found = self.search(frames, num_frames, best=best)
         nothing = Hypothesis(np.empty(0, np.int32), -np.inf)
         return [row or [nothing] for row in found]
@@ -67,7 +66,6 @@ class BeamDecoder:
 
         Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
         """
-        frames = frames.to(self.device)
         greedy = collapse(frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
         others = [
