@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import hub_server
+from tests.here import run_without_ray
 from tests.published.building import lay_out
 from tests.published.table import TABLE
 
@@ -33,7 +34,8 @@ def server() -> Iterator[hub_server.HubServer]:
 
 @pytest.fixture
 def hub(server, laid_out, tmp_path, monkeypatch) -> Callable[[str], str]:
-    """Serve the layout of a name, and return the name."""
+    """Serve the layout of a name, and return the name. Runs are in this process, which alone knows this hub."""
+    run_without_ray(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
