@@ -17,7 +17,7 @@ from raysp.storage.store import Store
 
 METRICS = ".raysp/metrics/"
 
-_STEPS_OF_FILE = re.compile(r"-\d+(-\d{9})?\.jsonl$")
+_STEPS_OF_FILE = re.compile(r"-\d{9,}(-\d{9,})?\.jsonl$")  # the id of a run may end with six digits of its own
 
 
 @dataclass(frozen=True)
