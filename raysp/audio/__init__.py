@@ -1,6 +1,7 @@
 """Decoding of recordings to samples with soundfile, soxr and numpy."""
 
-from raysp.audio.decoding import Channel, DecodeOptions, Samples, TooLong, decode, decode_all, decode_chunks
+from raysp.audio.decoding import DecodeOptions, TooLong, decode, decode_all, decode_chunks
+from raysp.audio.samples import Channel, Samples
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers
 
 __all__ = [

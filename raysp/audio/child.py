@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.decoding import DecodeOptions, Samples, TooLong, decode_chunks
+from raysp.audio.decoding import DecodeOptions, TooLong, decode_chunks
+from raysp.audio.samples import Samples
 from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
 from raysp.errors import AudioError
 

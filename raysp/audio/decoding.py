@@ -2,57 +2,20 @@
 
 import math
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
-import soxr
 
-from raysp.audio.media import MediaSource
-from raysp.audio.source import AudioHeader, Excerpt, Opened, Recording, Source, open_reader, open_stream
-from raysp.audio.streams import Ended, Stream, Streams
+from raysp.audio.open_streams import OpenStream, StreamEnding, chunk_frames
+from raysp.audio.samples import FINITE_SUBTYPES, Channel, Samples, check_finite, choose_dtype, join, mix, resample
+from raysp.audio.source import AudioHeader, Excerpt, Recording, open_reader, open_stream
+from raysp.audio.streams import Stream, Streams
 from raysp.errors import AudioError
 from raysp.words import count
-
-Samples = npt.NDArray[np.float32 | np.int16]
-Channel = Literal["mean"] | int
-
-CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, the fastest case
-GROWTH = 1.25  # numpy zeroes the added memory, so this is also the ratio of peak to result
-
-# libsndfile decodes these to 16 bits or fewer and divides by 32768 for float32, so int16 is lossless.
-INT16_SUBTYPES = frozenset(
-    {
-        "PCM_16",
-        "PCM_S8",
-        "PCM_U8",
-        "ULAW",
-        "ALAW",
-        "IMA_ADPCM",
-        "MS_ADPCM",
-        "GSM610",
-        "G721_32",
-        "G723_24",
-        "G723_40",
-        "NMS_ADPCM_16",
-        "NMS_ADPCM_24",
-        "NMS_ADPCM_32",
-        "ALAC_16",
-    }
-)
-# Integers cannot hold NaN. All other subtypes are checked.
-FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
-# A seek in these gives the same frames as decoding up to the position, bit for bit. In predictive codecs it does not.
-SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
-CANCELLED_SHARE, SILENT_POWER = 1e-4, 1e-9
-"""Channels whose mean has less than this share of their power (-40 dB) cancel each other, unless they are silent (-90
-dBFS). Of n independent channels it has 1/n."""
-ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
-"""Formats of which the end of a stream is known once it is decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +161,7 @@ class Decoding:
         """Yield the samples of a stream. Returns the next one."""
         for may_seek in (True, False):
             with ExitStack() as stack:
-                found = _Open(stack.enter_context(open_stream(self.reader, self.streams, stream)), stack)
+                found = OpenStream(stack.enter_context(open_stream(self.reader, self.streams, stream)), stack)
                 if not found.go_to(self._first(found.header), may_seek=may_seek):
                     continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
                 while (first := self._first(found.header)) > found.place:
@@ -246,19 +209,19 @@ class Decoding:
             )
         self.channels = self.channels or header.channels
 
-    def _samples(self, found: "_Open") -> Generator[Samples, None, Stream | None]:
+    def _samples(self, found: OpenStream) -> Generator[Samples, None, Stream | None]:
         """Yield the wanted samples of an open stream. Returns the next stream, if more samples are wanted."""
         header, options = found.header, self.options
         self._check(header)
         most = _part(header, self.offset, self.duration)[1]
-        ending = _Ending()
+        ending = StreamEnding()
         dtype = choose_dtype(header, options.channel, options.sample_rate)
         chunks = self._mono(found, dtype, most, ending)
         if header.sample_rate != options.sample_rate:
-            chunks = _resample(chunks, header.sample_rate, options.sample_rate)
+            chunks = resample(chunks, header.sample_rate, options.sample_rate)
         for samples, _ in chunks:
             if header.sample_rate != options.sample_rate and header.subtype not in FINITE_SUBTYPES:
-                _check_finite(samples, header)  # resampling may overflow though its input is finite
+                check_finite(samples, header)  # resampling may overflow though its input is finite
             yield samples
         if ending.cancels:
             raise AudioError(
@@ -274,18 +237,18 @@ class Decoding:
         return ending.following
 
     def _mono(
-        self, found: "_Open", dtype: Literal["int16", "float32"], most: int, ending: "_Ending"
+        self, found: OpenStream, dtype: Literal["int16", "float32"], most: int, ending: StreamEnding
     ) -> Iterator[tuple[Samples, bool]]:
         """Yield (samples, whether they are the last) until `most` frames are read or the stream ends."""
         header = found.header
         max_frames = (self.options.max_seconds - self.seconds) * header.sample_rate
         rates = math.ceil(self.options.sample_rate / header.sample_rate / 4)
-        chunk_frames = max(1, CHUNK_SAMPLES // max(header.channels, rates))
+        most_frames = chunk_frames(max(header.channels, rates))
         is_last = False
         while not is_last:
             # libsndfile returns at most the claimed frames, so a small claim saves a read and memory
             left = min(most - ending.num_frames, found.source.frames - found.place)
-            num_wanted = max(0, min(chunk_frames, left, math.ceil(max_frames) - ending.num_frames + 1))
+            num_wanted = max(0, min(most_frames, left, math.ceil(max_frames) - ending.num_frames + 1))
             frames, error = found.read(num_wanted, dtype)
             ending.num_frames += len(frames)
             if ending.num_frames > max_frames:
@@ -295,7 +258,7 @@ class Decoding:
                 is_last = self._is_over(found, error, ending)
             if len(frames) < num_wanted // 2:
                 frames = frames.copy()  # a view would keep the buffer that the header's claim sized
-            samples = _mix(frames, self.options.channel)
+            samples = mix(frames, self.options.channel)
             if self.options.channel == "mean" and header.channels > 1:
                 ending.compare(samples, frames)
             if header.subtype not in FINITE_SUBTYPES:
@@ -303,7 +266,9 @@ class Decoding:
                 is_last = is_last or self.damage is not None
             yield samples, is_last
 
-    def _is_over(self, found: "_Open", error: AudioError | soundfile.LibsndfileError | None, ending: "_Ending") -> bool:
+    def _is_over(
+        self, found: OpenStream, error: AudioError | soundfile.LibsndfileError | None, ending: StreamEnding
+    ) -> bool:
         """Return whether a stream ends where its decoder does, and record the next one; else open its rest."""
         following = self._following(found, by_error=error is not None)
         if following is not None and following.num_given:
@@ -318,7 +283,7 @@ class Decoding:
             self.missing = self.missing or (None if found.place else found.missing(self.streams))
         return True
 
-    def _following(self, found: "_Open", *, by_error: bool = False) -> Stream | None:
+    def _following(self, found: OpenStream, *, by_error: bool = False) -> Stream | None:
         if found.has_turned:
             return None
         following = self.streams.after(found.ended(by_error=by_error))
@@ -333,7 +298,7 @@ class Decoding:
             AudioError: `invalid_audio`, unless the prefix is kept.
         """
         try:
-            _check_finite(samples, header)
+            check_finite(samples, header)
         except AudioError as error:
             if not self.options.keep_prefix:
                 raise
@@ -341,149 +306,12 @@ class Decoding:
             return samples[: int(np.isfinite(samples).argmin())].copy()
         return samples
 
-    def _ends_before(self, found: "_Open", frame: int) -> AudioError:
+    def _ends_before(self, found: OpenStream, frame: int) -> AudioError:
         seconds = self.skipped + found.place / found.header.sample_rate
         return AudioError(
             "invalid_audio",
             f"the file ends after {seconds:.3f} seconds; expected more than offset={self.excerpt.offset:g}",
         )
-
-
-@dataclass
-class _Ending:
-    """How the samples of a stream end."""
-
-    num_frames: int = 0
-    following: Stream | None = None
-    mixed: float = 0.0
-    """Sum of the squares of the mean of the channels."""
-    unmixed: float = 0.0
-    """Mean over the channels of the sums of their squares."""
-
-    def compare(self, samples: Samples, frames: Samples) -> None:
-        """Add the squares of some frames, and of the mean of their channels."""
-        flat = frames.reshape(-1)
-        with np.errstate(over="ignore", invalid="ignore"):  # huge values cancel nothing, and are checked afterwards
-            self.mixed += float(np.dot(samples, samples))
-            self.unmixed += float(np.dot(flat, flat)) / frames.shape[1]
-
-    @property
-    def cancels(self) -> bool:
-        """Whether the channels are not silent, and their mean nearly is."""
-        return self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed
-
-    @property
-    def decibels(self) -> float:
-        """Level of the channels above that of their mean, at most that of float32."""
-        return 10 * math.log10(self.unmixed / max(self.mixed, 1e-15 * self.unmixed))
-
-
-class _Open:
-    """A stream that is open: the decoder, and the frame that it reads next."""
-
-    def __init__(self, opened: Opened, stack: ExitStack) -> None:
-        self._stack = stack
-        self._take(opened)
-        self.place = 0
-
-    def _take(self, opened: Opened) -> None:
-        self.opened, self.source, self.header = opened, opened.source, opened.header
-
-    @property
-    def has_turned(self) -> bool:
-        """Whether the source goes on with another rate or other channels."""
-        return isinstance(self.source, MediaSource) and self.source.has_turned
-
-    def turn(self) -> bool:
-        """Go on with another rate or other channels of the source. Returns whether it has them."""
-        if not isinstance(self.source, MediaSource) or not self.source.has_turned:
-            return False
-        self.source.turn()
-        self.header = replace(self.header, sample_rate=self.source.samplerate, channels=self.source.channels)
-        self.place = 0
-        return True
-
-    def resume(self, opening: AbstractContextManager[Opened]) -> None:
-        """Go on with another decoder of the same stream."""
-        self._take(self._stack.enter_context(opening))
-        place, self.place = self.place, 0
-        self.go_to(place, may_seek=False)
-
-    def ended(self, *, by_error: bool) -> Ended:
-        """Return what the decoder has left of the stream."""
-        stream, reader = self.opened.stream, self.source.name if isinstance(self.source, Source) else None
-        num_left = reader.num_bytes - min(reader.tell(), reader.num_bytes) if reader is not None else 0
-        claimed = self.header.num_frames
-        return Ended(stream, self.header.container, num_left, self.place, claimed, by_error)
-
-    def missing(self, streams: Streams) -> str | None:
-        """Return what the header announces and the stream does not hold; None if it holds as much."""
-        header, announced = self.header, self.opened.stream.announced
-        if header.num_frames:
-            found = f"announces {header.num_frames / header.sample_rate:.3f} seconds"
-        elif announced:
-            found = f"announces {count(announced, 'byte')} of samples"
-        elif header.container == "OGG" and not streams.is_ended_ogg(self.opened.stream):
-            found = "announces a stream, which does not end"
-        else:
-            return None
-        return f"{header.container}: its header {found}, and {count(self.place, 'sample')} follow; expected as many"
-
-    def go_to(self, frame: int, *, may_seek: bool) -> bool:
-        """Move to a frame, or to the end before it: by a seek where the format has exact seeks, else by decoding.
-
-        Returns False if the seek failed.
-        """
-        header = self.header
-        if frame == self.place:
-            return True
-        if frame > self.source.frames and header.container not in ENDS_UNKNOWN:
-            self.place = self.source.frames
-            return True
-        if (
-            may_seek
-            and self.source.frames >= frame
-            and header.subtype in SEEKABLE_SUBTYPES
-            and header.container != "OGG"
-        ):
-            self.place = frame
-            try:
-                return bool(self.source.seek(frame) == frame)
-            except soundfile.LibsndfileError:
-                return False
-        chunk_frames = max(1, CHUNK_SAMPLES // header.channels)
-        while (num_wanted := min(chunk_frames, frame - self.place, self.source.frames - self.place)) > 0:
-            frames, error = self.read(num_wanted, "float32")
-            if error is not None:
-                raise error
-            if len(frames) < num_wanted:
-                break
-        return True
-
-    def read(
-        self, num_wanted: int, dtype: Literal["int16", "float32"]
-    ) -> tuple[Samples, AudioError | soundfile.LibsndfileError | None]:
-        """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
-        error: AudioError | soundfile.LibsndfileError | None = None
-        if isinstance(self.source, MediaSource):
-            frames: Samples
-            frames, error = self.source.read_to_damage(num_wanted)
-        else:
-            frames = np.empty((num_wanted, self.source.channels), dtype)
-            try:
-                frames = cast("Samples", self.source.read(out=frames)) if num_wanted else frames
-            except soundfile.LibsndfileError as found:
-                error = found
-                frames = frames[: max(0, self._decoded_frames() - self.place)]
-        self.place += len(frames)
-        return frames, error
-
-    def _decoded_frames(self) -> int:
-        """Return the frames before an error, which libsndfile counts; those before the read where it cannot."""
-        try:
-            return int(self.source.tell()) if isinstance(self.source, Source) else self.place
-        except soundfile.LibsndfileError:
-            return self.place
 
 
 def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[int, int]:
@@ -493,74 +321,3 @@ def _part(header: AudioHeader, offset: float, duration: float | None) -> tuple[i
             raise AudioError("invalid_audio", f"{name} of {seconds!r} seconds; expected a number from 0 on")
     most = sys.maxsize if duration is None else round(duration * header.sample_rate)
     return round(offset * header.sample_rate), most
-
-
-def choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
-    """Return the type of decoded samples: int16 where that loses nothing."""
-    is_one_channel = header.channels == 1 or channel != "mean"
-    is_lossless = is_one_channel and header.sample_rate == sample_rate and header.subtype in INT16_SUBTYPES
-    return "int16" if is_lossless else "float32"
-
-
-def _mix(frames: Samples, channel: Channel) -> Samples:
-    """Convert (num_frames, channels) to one channel (num_frames,)."""
-    if channel != "mean" or frames.shape[1] == 1:
-        return np.ascontiguousarray(frames[:, 0 if channel == "mean" else channel])
-    with np.errstate(over="ignore", invalid="ignore"):  # checked afterwards
-        if frames.shape[1] == 2:  # the same sum as `mean`, several times faster than a reduction over two channels
-            return (frames[:, 0] + frames[:, 1]) * np.float32(0.5)
-        mean: Samples = frames.mean(axis=1, dtype=np.float32)
-        return mean
-
-
-def _resample(
-    chunks: Iterator[tuple[Samples, bool]], source_rate: int, sample_rate: int
-) -> Iterator[tuple[Samples, bool]]:
-    """Resample chunk by chunk. The result is bit-equal to `soxr.resample` of the whole recording."""
-    samples, is_last = next(chunks)
-    if is_last:
-        yield soxr.resample(samples, source_rate, sample_rate, quality="HQ"), True
-        return
-    stream = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
-    yield stream.resample_chunk(samples), False
-    for samples, is_last in chunks:
-        yield stream.resample_chunk(samples, last=is_last), is_last
-
-
-def _check_finite(samples: Samples, header: AudioHeader) -> None:
-    if not np.isfinite(samples).all():
-        message = f"{header.container} {header.subtype}: NaN or infinite samples; expected finite ones"
-        raise AudioError("invalid_audio", message)
-
-
-def join(chunks: Iterator[Samples]) -> Samples:
-    """Concatenate chunks in an array that grows in place (realloc moves pages, not bytes)."""
-    first = next(chunks)
-    num_samples = len(first)
-    samples = first
-    for chunk in chunks:
-        if samples.dtype == np.int16 and chunk.dtype != np.int16:
-            samples, first = as_float32(samples[:num_samples]), chunk
-        elif samples.dtype != chunk.dtype:
-            chunk = as_float32(chunk)
-        if samples is first:
-            samples = first.copy()  # memory of soxr cannot be resized
-        if num_samples + len(chunk) > len(samples):
-            samples.resize(int((num_samples + len(chunk)) * GROWTH), refcheck=False)
-        samples[num_samples : num_samples + len(chunk)] = chunk
-        num_samples += len(chunk)
-    if num_samples < len(samples):
-        samples.resize(num_samples, refcheck=False)
-    return samples
-
-
-def concatenate(parts: Sequence[Samples]) -> Samples:
-    """Concatenate samples, which are of joined streams if their dtypes differ: int16 if all are, else float32."""
-    if len({part.dtype for part in parts}) > 1:
-        parts = [as_float32(part) for part in parts]
-    return np.concatenate(parts)
-
-
-def as_float32(samples: Samples) -> npt.NDArray[np.float32]:
-    """Return samples as float32."""
-    return samples * np.float32(1 / 32768) if samples.dtype == np.int16 else cast("npt.NDArray[np.float32]", samples)

@@ -35,7 +35,8 @@ from raysp.audio.decoder_failures import (
     exit_name,
     failure_of,
 )
-from raysp.audio.decoding import DecodeOptions, Samples, TooLong, join
+from raysp.audio.decoding import DecodeOptions, TooLong
+from raysp.audio.samples import Samples, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
 from raysp.errors import AudioError, ProgramError, RunError
 

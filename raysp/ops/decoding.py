@@ -11,7 +11,7 @@ import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
-from raysp.audio.decoding import choose_dtype
+from raysp.audio.samples import choose_dtype
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raysp import assembly
-from raysp.audio.decoding import Samples
+from raysp.audio.samples import Samples
 from raysp.corpus import sources
 from raysp.errors import PlanError
 from raysp.ops.ordering import Index, Window

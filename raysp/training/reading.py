@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp import assembly
-from raysp.audio.decoding import Samples
+from raysp.audio.samples import Samples
 from raysp.errors import RunError
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.ordering import Window

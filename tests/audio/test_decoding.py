@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_chunks, read_header
 from raysp.audio.container import CONTAINERS
-from raysp.audio.decoding import INT16_SUBTYPES
+from raysp.audio.samples import INT16_SUBTYPES
 from raysp.errors import AudioError
 
 
@@ -121,7 +121,7 @@ def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypa
     whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
     mono = whole.mean(axis=1, dtype=np.float32)
     expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
-    monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 1 << 18)
+    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", 1 << 18)
     chunks = list(decode_chunks(Excerpt(audio), DecodeOptions(16000)))
     assert len(chunks) > 4
     np.testing.assert_array_equal(np.concatenate(chunks), expected)
@@ -168,7 +168,7 @@ def test_the_mean_of_two_is_numpys(pairs):
 def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
     container, chunk_samples, sample_rate, monkeypatch
 ):
-    monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", chunk_samples)
+    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
     one = noise(20_000)
     audio = encode(np.stack([one, -one], 1), 16_000, container)
     with pytest.raises(AudioError, match=r"2 channels that cancel each other: .* Decode\(channel=0\)") as caught:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, decoding, isolation, source
+from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, decoding, isolation, open_streams, source
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError
 from tests.corpora import wav
@@ -103,7 +103,7 @@ class TestSamples:
         soundfile.write(file, np.array([0.1, np.nan, 0.2], np.float32), 16_000, format="WAV", subtype="FLOAT")
         with pytest.raises(AudioError, match="NaN or infinite samples"):
             decode(file.getvalue(), sample_rate=16_000)
-        monkeypatch.setattr(decoding, "_check_finite", lambda samples, header: None)
+        monkeypatch.setattr(decoding, "check_finite", lambda samples, header: None)
         assert np.isnan(decode(file.getvalue(), sample_rate=16_000)).any()
 
     @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ class TestSamples:
         fields = int.from_bytes(lying[18:26], "big")  # the last 36 bits are the number of frames
         lying[18:26] = (fields >> 36 << 36 | 2**36 - 1).to_bytes(8, "big")
         assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) < 40_000_000
-        monkeypatch.setattr(decoding, "CHUNK_SAMPLES", 1 << 40)
+        monkeypatch.setattr(open_streams, "CHUNK_SAMPLES", 1 << 40)
         assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) > 1_000_000_000
 
     def test_without_most_seconds_a_small_file_becomes_as_long_as_it_likes(self):

@@ -206,7 +206,7 @@ def test_joined_streams_are_the_same_in_the_child_in_chunks_and_in_windows(monke
     with Decoder() as decoder:
         for audio in (JOINED, io.BytesIO(JOINED)):
             np.testing.assert_array_equal(decoder.decode(Excerpt(audio), DecodeOptions(RATE)), whole)
-    monkeypatch.setattr("raysp.audio.decoding.CHUNK_SAMPLES", 7000)
+    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", 7000)
     chunks = list(decode_chunks(Excerpt(JOINED), DecodeOptions(RATE)))
     assert {chunk.dtype.name for chunk in chunks} == {"int16", "float32"}
     windowing = Windowing.of(

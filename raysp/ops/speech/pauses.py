@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from raysp.audio import Samples
-from raysp.audio.decoding import concatenate
+from raysp.audio.samples import concatenate
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
 from raysp.ops.labelling import as_float

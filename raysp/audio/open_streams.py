@@ -1,0 +1,167 @@
+"""A stream that is open: the decoder that reads it, the frame that it reads next, and how its samples end."""
+
+import math
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+import soundfile
+
+from raysp.audio.media import MediaSource
+from raysp.audio.samples import Samples
+from raysp.audio.source import Opened, Source
+from raysp.audio.streams import Ended, Stream, Streams
+from raysp.errors import AudioError
+from raysp.words import count
+
+CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, the fastest case
+# A seek in these gives the same frames as decoding up to the position, bit for bit. In predictive codecs it does not.
+SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+CANCELLED_SHARE, SILENT_POWER = 1e-4, 1e-9
+"""Channels whose mean has less than this share of their power (-40 dB) cancel each other, unless they are silent (-90
+dBFS). Of n independent channels it has 1/n."""
+ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
+"""Formats of which the end of a stream is known once it is decoded."""
+
+
+@dataclass
+class StreamEnding:
+    """How the samples of a stream end."""
+
+    num_frames: int = 0
+    following: Stream | None = None
+    mixed: float = 0.0
+    """Sum of the squares of the mean of the channels."""
+    unmixed: float = 0.0
+    """Mean over the channels of the sums of their squares."""
+
+    def compare(self, samples: Samples, frames: Samples) -> None:
+        """Add the squares of some frames, and of the mean of their channels."""
+        flat = frames.reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):  # huge values cancel nothing, and are checked afterwards
+            self.mixed += float(np.dot(samples, samples))
+            self.unmixed += float(np.dot(flat, flat)) / frames.shape[1]
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the channels are not silent, and their mean nearly is."""
+        return self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed
+
+    @property
+    def decibels(self) -> float:
+        """Level of the channels above that of their mean, at most that of float32."""
+        return 10 * math.log10(self.unmixed / max(self.mixed, 1e-15 * self.unmixed))
+
+
+class OpenStream:
+    """A stream that is open: the decoder, and the frame that it reads next."""
+
+    def __init__(self, opened: Opened, stack: ExitStack) -> None:
+        self._stack = stack
+        self._take(opened)
+        self.place = 0
+
+    def _take(self, opened: Opened) -> None:
+        self.opened, self.source, self.header = opened, opened.source, opened.header
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether the source goes on with another rate or other channels."""
+        return isinstance(self.source, MediaSource) and self.source.has_turned
+
+    def turn(self) -> bool:
+        """Go on with another rate or other channels of the source. Returns whether it has them."""
+        if not isinstance(self.source, MediaSource) or not self.source.has_turned:
+            return False
+        self.source.turn()
+        self.header = replace(self.header, sample_rate=self.source.samplerate, channels=self.source.channels)
+        self.place = 0
+        return True
+
+    def resume(self, opening: AbstractContextManager[Opened]) -> None:
+        """Go on with another decoder of the same stream."""
+        self._take(self._stack.enter_context(opening))
+        place, self.place = self.place, 0
+        self.go_to(place, may_seek=False)
+
+    def ended(self, *, by_error: bool) -> Ended:
+        """Return what the decoder has left of the stream."""
+        stream, reader = self.opened.stream, self.source.name if isinstance(self.source, Source) else None
+        num_left = reader.num_bytes - min(reader.tell(), reader.num_bytes) if reader is not None else 0
+        claimed = self.header.num_frames
+        return Ended(stream, self.header.container, num_left, self.place, claimed, by_error)
+
+    def missing(self, streams: Streams) -> str | None:
+        """Return what the header announces and the stream does not hold; None if it holds as much."""
+        header, announced = self.header, self.opened.stream.announced
+        if header.num_frames:
+            found = f"announces {header.num_frames / header.sample_rate:.3f} seconds"
+        elif announced:
+            found = f"announces {count(announced, 'byte')} of samples"
+        elif header.container == "OGG" and not streams.is_ended_ogg(self.opened.stream):
+            found = "announces a stream, which does not end"
+        else:
+            return None
+        return f"{header.container}: its header {found}, and {count(self.place, 'sample')} follow; expected as many"
+
+    def go_to(self, frame: int, *, may_seek: bool) -> bool:
+        """Move to a frame, or to the end before it: by a seek where the format has exact seeks, else by decoding.
+
+        Returns False if the seek failed.
+        """
+        header = self.header
+        if frame == self.place:
+            return True
+        if frame > self.source.frames and header.container not in ENDS_UNKNOWN:
+            self.place = self.source.frames
+            return True
+        if (
+            may_seek
+            and self.source.frames >= frame
+            and header.subtype in SEEKABLE_SUBTYPES
+            and header.container != "OGG"
+        ):
+            self.place = frame
+            try:
+                return bool(self.source.seek(frame) == frame)
+            except soundfile.LibsndfileError:
+                return False
+        most = chunk_frames(header.channels)
+        while (num_wanted := min(most, frame - self.place, self.source.frames - self.place)) > 0:
+            frames, error = self.read(num_wanted, "float32")
+            if error is not None:
+                raise error
+            if len(frames) < num_wanted:
+                break
+        return True
+
+    def read(
+        self, num_wanted: int, dtype: Literal["int16", "float32"]
+    ) -> tuple[Samples, AudioError | soundfile.LibsndfileError | None]:
+        """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
+        error: AudioError | soundfile.LibsndfileError | None = None
+        if isinstance(self.source, MediaSource):
+            frames: Samples
+            frames, error = self.source.read_to_damage(num_wanted)
+        else:
+            frames = np.empty((num_wanted, self.source.channels), dtype)
+            try:
+                frames = cast("Samples", self.source.read(out=frames)) if num_wanted else frames
+            except soundfile.LibsndfileError as found:
+                error = found
+                frames = frames[: max(0, self._decoded_frames() - self.place)]
+        self.place += len(frames)
+        return frames, error
+
+    def _decoded_frames(self) -> int:
+        """Return the frames before an error, which libsndfile counts; those before the read where it cannot."""
+        try:
+            return int(self.source.tell()) if isinstance(self.source, Source) else self.place
+        except soundfile.LibsndfileError:
+            return self.place
+
+
+def chunk_frames(num_values: int) -> int:
+    """Return the frames that are decoded at once, by the number of values that each of them takes."""
+    return max(1, CHUNK_SAMPLES // num_values)
