@@ -20,6 +20,7 @@ from raysp.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.engine.workers.reader import Reader, close_decoder
 from raysp.engine.workers.step_actor import in_turn
 from raysp.errors import RunError
+from raysp.models.base.devices import release_memory
 from raysp.planning.plans import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
@@ -38,7 +39,7 @@ class InProcess:
         import torch
 
         threads = torch.get_num_threads()
-        reader, actor = Reader(job), LabelActor(job)
+        reader, actor = Reader(job), LabelActor(job, ends_process=False)
         apply_steps = in_turn(job)
         try:
             for one in serialised(plan.todo):
@@ -51,6 +52,8 @@ class InProcess:
                     yield from read_messages(actor(apply_steps(packed)))
         finally:
             actor.close()
+            del actor
+            release_memory(job.settings.device)
             close_decoder()
             torch.set_num_threads(threads)
 

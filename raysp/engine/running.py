@@ -207,7 +207,7 @@ def try_out(
 ) -> tuple[RunResult, pa.Table]:
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
-    A few rows are labelled in this process if the model runs on CPUs and no cluster is used, since starting Ray takes
+    A few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used, since starting Ray takes
     longer. Of the first rows any share may fail, since the caller shows their errors.
 
     Returns:
@@ -241,7 +241,7 @@ def try_out(
             progress_shown,
             is_own=False,
             needs_ray=requires_ray(address),
-            in_this_process=lambda plan: is_few and _needs_no_gpu(plan),
+            in_this_process=lambda plan: is_few and _fits_one_process(plan),
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         store = Sink.of(pipeline.sink).store
@@ -390,9 +390,9 @@ def _in_one_process(
     return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())
 
 
-def _needs_no_gpu(plan: Plan) -> bool:
-    """Return whether neither the model nor another step of a plan asks for a GPU."""
-    return plan.settings.device == "cpu" and not any(pool.gpus for pool in plan.pipeline.own_pools)
+def _fits_one_process(plan: Plan) -> bool:
+    """Return whether the model of a plan asks for at most one GPU, and no other step for any."""
+    return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:

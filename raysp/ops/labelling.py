@@ -20,6 +20,7 @@ from torch import Tensor
 from raysp.backends.backend import Backend
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
+from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
 from raysp.models.labelling import LabellingModel
@@ -145,8 +146,8 @@ def highest_memory(device: str) -> int:
 
     0 on Windows, where Python does not say.
     """
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
+    if is_accelerator(device):
+        return highest_allocated(device)
     try:
         import resource
     except ImportError:
@@ -247,6 +248,7 @@ class Labelling:
         self.added = added
         self.reads = reads
         self.after = after
+        refuse_absent(device)
         self.loaded: LabellingModel
         if backend is None:
             padding: Padding = "exact" if exact else "reference"
@@ -258,13 +260,13 @@ class Labelling:
         found = batching(dtype=dtype, device=device, exact=exact, takes_padding=summary.takes_padding)
         self.alone = found is Batching.ALONE
         self.of_one_length = exact and not summary.takes_padding
-        self.threads = threads if device == "cpu" else None
+        on_gpu = is_accelerator(device)
+        self.threads = None if on_gpu else threads
         self.at_once = passes_of_actor(self.threads, found, exact=exact, is_own=summary.backend == OWN)
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
-        on_gpu = 1 if summary.writes_text else BATCHES_IN_HAND
-        in_hand = self.at_once if device == "cpu" else on_gpu
+        in_hand = (1 if summary.writes_text else BATCHES_IN_HAND) if on_gpu else self.at_once
         self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 else None
-        self.on_device: AbstractContextManager[object] = nullcontext() if device == "cpu" else threading.Lock()
+        self.on_device: AbstractContextManager[object] = threading.Lock() if on_gpu else nullcontext()
         self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
         self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))

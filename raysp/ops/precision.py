@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+from raysp.models.base.devices import is_accelerator
+
 HALF = ("bfloat16", "float16")
 PROVEN_DEVICES: frozenset[str] = frozenset()
 """Devices besides the CPU on which batches were measured to give each window the label that it has alone.
@@ -44,7 +46,7 @@ def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True
     """
     if dtype not in HALF:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
-    if device == "cpu":
+    if not is_accelerator(device):
         return Batching.ALONE if exact else Batching.RECORDED
     return Batching.FREE if exact and device in PROVEN_DEVICES else Batching.RECORDED
 
@@ -66,7 +68,7 @@ def steady_products(*, dtype: str, device: str) -> Iterator[None]:
     Sums stay in float32, the inner dimension is not split among thread blocks, convolutions use a deterministic kernel
     without benchmarking, and attention uses the same kernel for all shapes. Has no effect in float32 or on a CPU.
     """
-    if dtype not in HALF or not device.startswith("cuda"):
+    if dtype not in HALF or not is_accelerator(device):
         yield
         return
     import torch

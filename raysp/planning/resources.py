@@ -4,6 +4,8 @@ import os
 import subprocess
 from dataclasses import dataclass, replace
 
+from raysp.errors import PlanError
+from raysp.models.base.devices import is_accelerator, is_available
 from raysp.planning.machine import memory_bytes, num_cpus
 from raysp.planning.pools import actor_cpus, most_actors
 from raysp.specs.pipeline import Pipeline
@@ -37,7 +39,8 @@ def local_resources(pipeline: Pipeline) -> Resources:
     """
     label = pipeline.label
     gpus, machine_cpus = count_gpus(), num_cpus()
-    each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=gpus > 0 and label.device != "cpu").number
+    on_gpu = gpus > 0 if label.device == "auto" else is_accelerator(label.device)
+    each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=on_gpu).number
     actors = max(1, min(label.pool.low, machine_cpus // each))
     return Resources(
         cpus=max(machine_cpus, actors * each + 1) + held_by_steps(pipeline)[0],
@@ -79,6 +82,19 @@ def count_gpus() -> int:
         return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))  # noqa: PTH208
     except OSError:
         return 0
+
+
+def check_device(device: str, field: str) -> None:
+    """Check that torch can use a device on this machine, unless it is one whose GPUs are counted.
+
+    Raises:
+        PlanError: it cannot; the message has the name of the field.
+    """
+    if device not in ("auto", "cpu", "cuda") and not is_available(device):
+        raise PlanError(
+            f"{field}={device!r}: the installed torch can use no such device on this machine; expected 'auto', 'cpu', "
+            "'cuda', or another kind of device that it can use"
+        )
 
 
 def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raysp.backends.finding import choice_of
 from raysp.errors import CheckpointError, PlanError
+from raysp.models.base.devices import is_accelerator
 from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching
 from raysp.planning.pools import actor_cpus
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 from raysp.planning.checkpoints import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.planning.plans import Settings
-from raysp.planning.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
+from raysp.planning.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
 
 
 def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
@@ -45,6 +46,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
     label = pipeline.label
+    if resources.machine_cpus is not None:
+        check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
     summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
     _refuse_two_languages(label, summary)
     outputs = located_outputs(pipeline)
@@ -67,7 +70,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         _refuse_chance(pipeline, resources)
     gpus = _gpus_per_actor(label, resources, before)
     device = _device(label, gpus, before)
-    on_gpu = device == "cuda"
+    on_gpu = is_accelerator(device)
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
@@ -218,9 +221,9 @@ def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None)
     if label.device == "cpu" or label.pool.gpus is not None:
         return label.pool.gpus or 0
     device = before.device if before and label.device == "auto" else label.device
-    if device == "cuda":
-        return 1
-    return 0 if device == "cpu" or resources.gpus == 0 else 1
+    if device and device != "auto":  # Ray counts GPUs of "cuda" alone
+        return 1 if device == "cuda" else 0
+    return 1 if resources.gpus else 0
 
 
 def _refuse_chance(pipeline: Pipeline, resources: Resources) -> None:

@@ -27,8 +27,8 @@ def may_be_small(pipeline: Pipeline) -> bool:
 def is_small(shards: "Iterable[Shard]", pipeline: Pipeline, resources: Resources) -> bool:
     """Return whether one process on this machine labels the shards as fast as Ray's actors would.
 
-    This holds for little audio, one actor, a model on CPUs, and no step with a pool of its own. Starting Ray takes
-    longer than it saves then.
+    This holds for little audio, one actor with at most one GPU, and no step with a pool of its own. Starting Ray
+    takes longer than it saves then.
     """
     from raysp.corpus import sources
 
@@ -47,8 +47,8 @@ def is_small(shards: "Iterable[Shard]", pipeline: Pipeline, resources: Resources
 
 
 def _needs_one_process(pipeline: Pipeline, gpus: float) -> bool:
-    """Return whether the pools of a pipeline ask for no more than one process without a GPU."""
+    """Return whether the pools of a pipeline ask for no more than one process with at most one GPU."""
     label = pipeline.label
     if label.pool.high > 1 or label.pool.memory is not None or pipeline.own_pools:
         return False
-    return label.device == "cpu" or (label.device == "auto" and not gpus)
+    return (label.pool.gpus or 0) <= 1 and (label.device != "cuda" or gpus > 0)

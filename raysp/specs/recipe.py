@@ -26,7 +26,7 @@ from raysp.specs.objectives import Text as Text
 from raysp.specs.order import check_added, check_reads
 from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
-from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
+from raysp.specs.values import Device, JsonValue, Listed, Url, spec, to_json
 
 LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
@@ -191,7 +191,8 @@ class Finetune:
         pool: the workers.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
-        device: "auto", "cpu" or "cuda".
+        device: "auto": GPUs if there are any, else CPUs. "cpu", "cuda", or another kind of device of the installed
+            torch.
         name: name shown during training.
         trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
         max_error_rate: largest share of rows that may fail to decode before training stops.
@@ -211,7 +212,7 @@ class Finetune:
     pool: Pool = field(default_factory=Pool)
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     name: str | None = None
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
     max_error_rate: Share = 0.5

@@ -13,7 +13,7 @@ from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.outputs.transcript import Transcript
-from raysp.specs.values import Column, JsonValue, Listed, Url, spec, to_json
+from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -374,7 +374,8 @@ class Label(Step):
             with the settings of the step's first one. Rows without speech become `skipped: no_speech`; rows of at most
             a second are labelled whole.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
-        device: "auto": a GPU if the actor has one, else the CPU.
+        device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
+            installed torch, such as "xpu".
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         backend: what runs the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
@@ -393,7 +394,7 @@ class Label(Step):
     overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     exact: bool = True
     backend: Literal["torch", "jax", "transformers"] | None = None
     pool: Pool = field(default_factory=Pool)

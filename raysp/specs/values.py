@@ -201,6 +201,19 @@ def refuse_secret_url(url: str) -> str:
 Url = Annotated[str, AfterValidator(refuse_secret_url)]
 
 
+def _refuse_numbered_device(device: str) -> str:
+    """Return the name of a kind of device, or raise ValueError if it is none, such as "cuda:1"."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", device):
+        raise ValueError(
+            f"found {device!r}; expected 'auto', 'cpu', 'cuda' or another kind of device of torch. Of several GPUs, "
+            "CUDA_VISIBLE_DEVICES chooses"
+        )
+    return device
+
+
+Device = Annotated[str, AfterValidator(_refuse_numbered_device)]
+
+
 SHORTEST_SECRET = 6
 """Characters of the shortest value that is taken for a secret by the name of its environment variable."""
 

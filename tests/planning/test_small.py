@@ -40,6 +40,7 @@ def test_recordings_that_are_read_by_path_count_as_rows(kind):
         {"pool": raysp.Pool((1, 2))},
         {"pool": raysp.Pool(memory=2**30)},
         {"device": "cuda"},
+        {"pool": raysp.Pool(gpus=2)},
     ],
 )
 def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
@@ -49,7 +50,14 @@ def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "device", "expected"),
-    [(2, "", "auto", True), (1, "", "auto", False), (2, "0", "auto", False), (2, "0", "cpu", True)],
+    [
+        (2, "", "auto", True),
+        (1, "", "auto", False),
+        (2, "0", "auto", True),
+        (2, "0", "cpu", True),
+        (2, "0", "cuda", True),
+        (2, "", "cuda", False),
+    ],
 )
 def test_a_process_may_start_before_the_plan_where_there_is_a_cpu_for_it(monkeypatch, cpus, gpus, device, expected):
     monkeypatch.setattr("raysp.planning.small.num_cpus", lambda: cpus)
@@ -63,7 +71,12 @@ def test_a_step_with_a_pool_of_its_own_needs_ray():
     assert not is_small([SHARD], a_pipeline(keep=[replace(step, pool=raysp.Pool())]), MACHINE)
 
 
-def test_a_cluster_is_used_and_so_is_a_gpu():
+def test_a_cluster_is_used():
     assert not is_small([SHARD], a_pipeline(), replace(MACHINE, machine_cpus=None))
-    assert not is_small([SHARD], a_pipeline(), replace(MACHINE, gpus=1))
-    assert is_small([SHARD], a_pipeline(label={"device": "cpu"}), replace(MACHINE, gpus=1))
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cpu"])
+def test_one_process_uses_a_gpu_of_the_machine(device):
+    assert is_small([SHARD], a_pipeline(label={"device": device}), replace(MACHINE, gpus=1))
+    on_part_of_it = {"device": device, "pool": raysp.Pool(gpus=0.5)}
+    assert is_small([SHARD], a_pipeline(label=on_part_of_it), replace(MACHINE, gpus=1))

@@ -199,6 +199,10 @@ class TestChecks:
             (lambda: raysp.Label("c", outputs=["x"]), "^Label.outputs.0: found 'x'; .*instance of Output"),
             (lambda: raysp.Label("c", outputs=[raysp.Decode()]), "^Label.outputs.0: found Decode.*instance of Output"),
             (
+                lambda: raysp.Label("c", outputs=[raysp.Transcript()], device="cuda:1"),
+                "found 'cuda:1'; expected 'auto', 'cpu', 'cuda' or another kind of device of torch",
+            ),
+            (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], overlap_seconds=16),
                 "overlap_seconds=16.0 is more than half of window_seconds=30.0",
             ),

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from raysp.audio.isolation import Decoder
 from raysp.engine.cluster.connection import connected, is_cluster, is_named
 from raysp.engine.training.progress import TrainingProgress
@@ -15,6 +13,7 @@ from raysp.engine.training.recording import Recording
 from raysp.engine.training.trackers import check_tracker, open_tracker
 from raysp.engine.workers.reader import close_decoder, process_decoder
 from raysp.errors import RunError, StoreError
+from raysp.models.base.devices import is_available, refuse_absent
 from raysp.models.checking import load_feature_extractor
 from raysp.planning.training.plans import TrainingPlan, plan_training
 from raysp.sink import fault_injection, lease
@@ -194,13 +193,13 @@ def _remove(store: Store) -> None:
 def _needs_ray(plan: TrainingPlan, address: str | None) -> bool:
     """Return whether the workers are actors of Ray: several, on a named cluster, or on GPUs of other machines."""
     workers = plan.workers
-    return workers.high > 1 or is_named(address) or (workers.device == "cuda" and not torch.cuda.is_available())
+    return workers.high > 1 or is_named(address) or not is_available(workers.device)
 
 
 def _on_this_machine(prepared: Prepared) -> Prepared:
     """Return the training as this process continues it or exports its checkpoint: without a GPU, if there is none."""
     plan = prepared.plan
-    if plan.workers.device == "cpu" or torch.cuda.is_available():
+    if is_available(plan.workers.device):
         return prepared
     return replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cpu")))
 
@@ -249,6 +248,7 @@ def try_out(
     """
     schedule = replace(recipe.schedule, epochs=None, steps=num_steps)
     plan = plan_training(replace(recipe, schedule=schedule))
+    refuse_absent(plan.workers.device)
     with contextlib.ExitStack() as stack:
         stack.callback(close_decoder)
         prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)

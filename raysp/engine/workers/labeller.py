@@ -52,10 +52,16 @@ class LabelActor:
 
     Calls may overlap. The model runs in one separate thread, so that it runs over the next block while columns are
     made of a result, and while it is staged.
+
+    Args:
+        job: the job.
+        ends_process: whether the process ends if its device fails, so that its work is done again by a new one;
+            otherwise the error is raised.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, ends_process: bool = True) -> None:
         self.job = job
+        self.ends_process = ends_process
         fault_injection.adopt(job.fault_injection)
         self.store = Sink.of(job.pipeline.sink).store
         self.name = f"{os.uname().nodename}:{os.getpid()}"
@@ -100,6 +106,8 @@ class LabelActor:
         except Exception as error:
             logger.exception("%s: a block failed", name.shard)
             if isinstance(error, DeviceLostError):
+                if not self.ends_process:
+                    raise
                 os._exit(1)  # Ray restarts the actor and retries the block
             return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
         try:

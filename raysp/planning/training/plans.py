@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from raysp.checkpoints import locating
 from raysp.errors import PlanError
 from raysp.evaluation.normalising import in_language
+from raysp.models.base.devices import is_accelerator
 from raysp.ops.ordering import Sizes
 from raysp.planning.checkpoints import digest_of, folder_of, summary_of
 from raysp.planning.hub_data import source_of_commit
@@ -149,7 +150,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     checkpoint = summary_of(folders["checkpoint"])
     check_objective(objective, checkpoint)
     workers = settle_workers(recipe, cluster)
-    on_gpu = workers.device == "cuda"
+    on_gpu = is_accelerator(workers.device)
     recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated = None

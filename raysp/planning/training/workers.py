@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raysp.errors import PlanError
 from raysp.planning.machine import num_cpus
-from raysp.planning.resources import Resources, count_gpus
+from raysp.planning.resources import Resources, check_device, count_gpus
 from raysp.specs.recipe import Finetune
 from raysp.words import count
 
@@ -48,7 +48,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
         return _here(recipe, gpus)
     high = max(pool.low, min(pool.high, most))
     free = int(min(cluster.node_cpus or cluster.cpus, (cluster.cpus - 1) // pool.low))
-    return Workers("cuda" if gpus else "cpu", pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
+    return Workers(_device(recipe, gpus), pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
 
 
 def _here(recipe: Finetune, gpus: int) -> Workers:
@@ -58,13 +58,25 @@ def _here(recipe: Finetune, gpus: int) -> Workers:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
     room = gpus or num_cpus() // (pool.cpus or 1)
     number = max(pool.low, min(pool.high, recipe.batching.micro_batches, room))
-    return Workers("cuda" if gpus else "cpu", number, number, pool.cpus or max(1, num_cpus() // number))
+    return Workers(_device(recipe, gpus), number, number, pool.cpus or max(1, num_cpus() // number))
+
+
+def _device(recipe: Finetune, gpus: int) -> str:
+    """Return the device of workers with or without GPUs."""
+    if not gpus:
+        return "cpu"
+    return "cuda" if recipe.device == "auto" else recipe.device
 
 
 def _gpus(recipe: Finetune, cluster: Resources | None) -> int:
     """Return the number of GPUs for the workers; 0: they use CPUs."""
     if recipe.device == "cpu" or recipe.pool.gpus == 0:
         return 0
+    if recipe.device not in ("auto", "cuda"):
+        if cluster is not None:
+            raise PlanError(f"device={recipe.device!r}: on a cluster, workers use 'cuda' or 'cpu'; set one of them")
+        check_device(recipe.device, "device")
+        return 1
     found = count_gpus() if cluster is None else int(cluster.gpus)
     if cluster is not None and cluster.gpus_may_come and (recipe.pool.gpus or recipe.device == "cuda"):
         found = recipe.pool.low  # they come up for the workers

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.errors import PlanError
+from raysp.models.base.devices import is_accelerator
 from raysp.ops.channels.windows import channels_of
 from raysp.ops.rows import OK, row_statuses
 from raysp.planning.costs import Speed
@@ -48,7 +49,7 @@ def calibrate(plan: Plan, sample: Sample) -> Speed:
     audio = sum(_seconds(block) for _, block in blocks)
     if not audio:
         raise PlanError("--calibrate: no sampled row can be labelled; raise --sample, or state the speed with --rtfx")
-    where = "a GPU" if settings.device == "cuda" else count(settings.cpus_per_actor.number, "CPU")
+    where = "a GPU" if is_accelerator(settings.device) else count(settings.cpus_per_actor.number, "CPU")
     return Speed(
         audio / busy,
         f"measured here on {where}: {duration(audio)} of audio in {busy:.1f} s",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.errors import SpecError
+from raysp.models.base.devices import is_accelerator
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.ops.speech.places import WHOLE_SECONDS
 from raysp.planning.costs import Amount, Cost, Speed, check_speed
@@ -172,7 +173,7 @@ def _speed(
 
 
 def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:
-    settings, on_gpu = plan.settings, plan.settings.device == "cuda"
+    settings, on_gpu = plan.settings, is_accelerator(plan.settings.device)
     return Cost.of(
         audio,
         speed,

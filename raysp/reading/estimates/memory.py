@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from raysp.models.base.devices import is_accelerator
 from raysp.models.summary import OWN
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.budget import passes_of_actor
@@ -36,7 +37,7 @@ def predict(plan: Plan, sample: Sample, simulation: Simulation) -> Memory:
     """Return the memory of an actor and of a reader, of which the sample holds the largest recording."""
     settings, checkpoint = plan.settings, plan.settings.checkpoint
     item_bytes = 2 if settings.dtype in HALF else 4
-    is_cpu = settings.device == "cpu"
+    is_cpu = not is_accelerator(settings.device)
     threads = settings.cpus_per_actor.number if is_cpu else None
     is_own = checkpoint.backend == OWN
     at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact, is_own=is_own)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp import assembly
+from raysp.models.base.devices import is_accelerator
 from raysp.models.summary import OWN
 from raysp.ops.blocks import cut_passes
 from raysp.ops.budget import passes_of_actor
@@ -62,7 +63,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
     noise = generator.integers(-1000, 1000, _NOISE_SECONDS * rate).astype(np.int16)
     most = 0 if settings.batching is Batching.ALONE else round(settings.batch_seconds * rate)
-    threads = settings.cpus_per_actor.number if settings.device == "cpu" else None
+    threads = settings.cpus_per_actor.number if not is_accelerator(settings.device) else None
     at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
     blocks: list[list[int]] = []
     row_seconds = 0.0

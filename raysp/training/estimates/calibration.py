@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from raysp.errors import PlanError
+from raysp.models.base.devices import is_accelerator, is_available, synchronize
 from raysp.ops.balance import micro_batch_costs
 from raysp.ops.labelling import highest_memory
 from raysp.planning.costs import Speed
@@ -45,7 +45,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
     """
     plan = prepared.plan
     workers = plan.workers
-    if workers.device == "cuda" and not torch.cuda.is_available():
+    if not is_available(workers.device):
         raise PlanError(
             "--calibrate: the workers train on GPUs, and this machine has none; calibrate where one is, name the sink "
             "of another training with --like, or state the speed with --rtfx"
@@ -62,7 +62,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
         del held
     audio = _audio_seconds(prepared, timed)
     of_step = float(prepared.index.seconds.sum()) / prepared.first_epoch.num_steps / workers.low
-    where = "a GPU" if workers.device == "cuda" else count(workers.threads, "CPU")
+    where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
     busy = max(passes - update, 0.0) * of_step / audio + update
     return Speed(
         of_step / busy,
@@ -79,8 +79,7 @@ def _seconds(training: Training, batches: Sequence[MicroBatch], average: MovingA
         training.optimizer.step()
     if average is not None:
         average.update()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    synchronize(training.objective.model.device)
     return time.perf_counter() - began
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysp.errors import PlanError
+from raysp.models.base.devices import is_accelerator
 from raysp.ops.balance import numbers_of_workers
 from raysp.planning.costs import Amount, Cost, Speed
 from raysp.planning.training.plans import TrainingPlan
@@ -130,7 +131,7 @@ def _speed(
 
 def _cost(plan: TrainingPlan, rows: RowFacts, left: Left, speed: Speed, price: float | None) -> Cost:
     workers = plan.workers
-    on_gpu = workers.device == "cuda"
+    on_gpu = is_accelerator(workers.device)
     return Cost.of(
         Amount(left.audio_seconds, 0.0),
         speed,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from raysp.models.base.devices import is_accelerator
 from raysp.models.base.modeling import Model
 from raysp.ops.precision import HALF
 from raysp.planning.machine import PROCESS_BYTES, READER_BYTES, memory_bytes, num_cpus
@@ -87,7 +88,7 @@ def predict(
         window_pieces: pieces of a window, each of which is read by a task if there are several workers.
     """
     workers, recipe = plan.workers, plan.recipe
-    on_gpu = workers.device == "cuda"
+    on_gpu = is_accelerator(workers.device)
     arithmetic = Arithmetic(on_gpu, plan.dtype in HALF, recipe.schedule.checkpointing)
     rate = plan.checkpoint.sample_rate
     activations = max(activation_bytes(model, batch, rate, arithmetic) for batch in batches)

@@ -1,0 +1,65 @@
+"""Devices of torch by name: which are accelerators, whether they can be used, and how much of their memory was.
+
+Code asks these functions, and never whether a device is "cuda", so that other backends of torch run the same code.
+Names are compared without torch, by which a run is planned without importing it.
+"""
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from raysp.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
+
+OWN_MEMORY = ("cpu", "meta")
+"""Kinds of devices whose tensors are in main memory, or nowhere."""
+
+
+def is_accelerator(device: "str | torch.device") -> bool:
+    """Return whether a device has memory of its own and computes beside the CPU, as a GPU does."""
+    return kind_of(device) not in OWN_MEMORY
+
+
+def kind_of(device: "str | torch.device") -> str:
+    """Return the name of a device without its number, such as "cuda"."""
+    return str(device).partition(":")[0]
+
+
+def is_available(device: "str | torch.device") -> bool:
+    """Return whether torch can use a device here; True for the CPU."""
+    return not is_accelerator(device) or bool(getattr(_module(device), "is_available", bool)())
+
+
+def refuse_absent(device: "str | torch.device") -> None:
+    """Raise RunError if torch cannot use a device here."""
+    if not is_available(device):
+        raise RunError(
+            f"device {str(device)!r}: the installed torch cannot use it on this machine; install one that fits the "
+            "driver (`raysp doctor` shows both), or set device='cpu'"
+        )
+
+
+def highest_allocated(device: "str | torch.device") -> int:
+    """Return the highest number of bytes that torch allocated on an accelerator; 0 if its backend does not count."""
+    count = getattr(_module(device), "max_memory_allocated", None)
+    return int(count(device)) if count else 0
+
+
+def release_memory(device: "str | torch.device") -> None:
+    """Return the memory of freed tensors of an accelerator to other processes; does nothing for the CPU."""
+    if is_accelerator(device) and (release := getattr(_module(device), "empty_cache", None)):
+        release()
+
+
+def synchronize(device: "str | torch.device") -> None:
+    """Wait until an accelerator has done all its work; does nothing for the CPU."""
+    if is_accelerator(device) and (wait := getattr(_module(device), "synchronize", None)):
+        wait(device)
+
+
+def _module(device: "str | torch.device") -> ModuleType | None:
+    """Return torch's module of a kind of device, such as `torch.cuda`; None if torch has none."""
+    import torch
+
+    return getattr(torch, kind_of(device), None)

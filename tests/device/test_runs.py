@@ -1,0 +1,157 @@
+"""Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import raysp
+from raysp.engine.datasets.labeller import Labeller
+from raysp.engine.datasets.slices import SliceLabeller, decode
+from raysp.engine.datasets.table_job import Columns, table_job
+from raysp.engine.running import try_out
+from raysp.errors import PlanError, RunError
+from raysp.ops.labelling import Labelling, highest_memory
+from raysp.ops.precision import steady_products
+from raysp.planning.checkpoints import digest_of
+from raysp.planning.resources import local_resources
+from raysp.specs.steps import Step
+from tests.corpora import CHECKPOINT, DEMO, write_shard
+from tests.device.conftest import assert_same
+from tests.device.stand_in import NAME
+
+ROOT = Path(__file__).parents[2]
+ROWS = 9
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A shard of real speech with its texts, and one row that is no audio."""
+    folder = tmp_path_factory.mktemp("corpus")
+    table = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0).slice(0, ROWS)
+    audio = table.column("audio").to_pylist()
+    audio[4] = {"bytes": b"no audio", "path": None}
+    place = table.column_names.index("audio")
+    return write_shard(folder / "a.parquet", table=table.set_column(place, "audio", pa.array(audio)))
+
+
+def steps(device: str, **fields: object) -> list[Step]:
+    outputs = [raysp.Transcript(words=True), raysp.Embedding()]
+    return [
+        raysp.Decode(),
+        raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, dtype="float32", **fields),
+    ]
+
+
+def pipeline(corpus: Path, device: str) -> raysp.Pipeline:
+    source = raysp.Shards(str(corpus), text="text")
+    return raysp.Pipeline(source, steps=steps(device), sink=raysp.Parquet("not written"))
+
+
+def test_a_small_run_starts_no_ray(corpus, tmp_path):
+    """The device is registered in each process by torch itself, which loads the backends of installed packages."""
+    code = tmp_path / "code"
+    installed = code / "standin-1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: standin\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[torch.backends]\nstandin = tests.device.stand_in:install\n")
+    (code / "ray.py").write_text("raise ImportError('Ray is imported')\n")
+    (tmp_path / "label.py").write_text(
+        "import raysp\n"
+        "label = raysp.Label(\n"
+        f"    {str(CHECKPOINT)!r}, outputs=[raysp.Transcript(words=True), raysp.Embedding()], dtype='float32'\n"
+        ")\n"
+        f"pipeline = raysp.Pipeline(raysp.Shards({str(corpus)!r}, text='text'), steps=[raysp.Decode(), label], "
+        "sink=raysp.Parquet('out'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(ROOT)])}
+    command = [sys.executable, "-m", "raysp", "run", "label.py", "--set", f"steps.1.device={NAME}"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    labels = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["status"] for row in labels].count("ok") == ROWS - 1
+    assert_same(labels, try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
+
+
+def test_a_few_rows_are_labelled_in_this_process(corpus):
+    result, found = try_out(pipeline(corpus, NAME), ROWS)
+    assert (result.rows, sum(result.errors.values())) == (ROWS, 1)
+    assert_same(found.to_pylist(), try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
+
+
+def test_memory_of_the_device_counts_and_not_that_of_the_process(monkeypatch):
+    assert highest_memory(NAME) == 0  # its backend does not count
+    monkeypatch.setattr(torch.get_device_module(NAME), "max_memory_allocated", lambda device: 7, raising=False)
+    assert highest_memory(NAME) == 7
+    assert highest_memory("cpu") > 7
+
+
+def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeypatch):
+    expected = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
+    run, sizes = Labelling._on_device, []
+
+    def with_little_memory(self, waves, *others):
+        sizes.append(len(waves))
+        if len(waves) > 2 or waves.shape[1] > 8000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, waves, *others)
+
+    monkeypatch.setattr(Labelling, "_on_device", with_little_memory)
+    found = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
+    assert max(sizes) > 2
+    too_large = [row["error_type"] == "out_of_memory" for row in found]
+    assert 0 < sum(too_large) < ROWS - 1
+    kept = [(row, other) for row, other, large in zip(found, expected, too_large, strict=True) if not large]
+    assert_same(*map(list, zip(*kept, strict=True)))
+
+
+def test_a_device_that_fails_ends_the_try_out_with_an_error(corpus, monkeypatch):
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(Labelling, "_on_device", lost)
+    with pytest.raises(RunError, match=r"the device failed and cannot be used any more.*launch failure"):
+        try_out(pipeline(corpus, NAME), ROWS)
+
+
+def test_a_device_that_torch_cannot_use_is_refused(corpus):
+    with pytest.raises(PlanError, match=r"steps\.1\.device='xpu': the installed torch can use no such device"):
+        try_out(pipeline(corpus, "xpu"), 3)
+    with pytest.raises(RunError, match="device 'xpu': the installed torch cannot use it"):
+        Labelling(str(CHECKPOINT), lambda loaded: [], batch_seconds=8, device="xpu")
+
+
+def test_an_evaluation_has_the_scores_of_the_cpu(corpus):
+    found, expected = (
+        raysp.evaluate(steps(device)[1], raysp.Shards(str(corpus), id=None), text="text", rows=ROWS)
+        for device in (NAME, "cpu")
+    )
+    assert found.scores == expected.scores
+
+
+def test_a_labeller_in_a_program(corpus):
+    rows = pq.read_table(corpus)
+    with Labeller(steps(NAME), id=None) as found, Labeller(steps("cpu"), id=None) as expected:
+        assert_same(found(rows).to_pylist(), expected(rows).to_pylist())
+
+
+def test_actors_of_apply(corpus):
+    rows = pq.read_table(corpus)
+
+    def label(device: str) -> list[dict[str, object]]:
+        job = table_job(steps(device), Columns(None, "audio", ["text"], None, None, None), local_resources)
+        actor = SliceLabeller(job, digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None))
+        return pa.concat_tables(actor(one) for one in decode(job, rows)).to_pylist()
+
+    assert_same(label(NAME), label("cpu"))
+
+
+def test_products_are_steady_on_the_device():
+    assert not torch.backends.cudnn.deterministic
+    with steady_products(dtype="bfloat16", device=NAME):
+        assert torch.backends.cudnn.deterministic
