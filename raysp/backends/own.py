@@ -17,21 +17,23 @@ class OwnModels:
     def describe(self, folder: Path) -> CheckpointSummary:
         """Check a checkpoint and return its description; the error for another architecture names what may run it.
 
+        If its tokenizer has another language than its weights, it has to be used in a language that outputs name.
+
         Raises:
             CheckpointError: as `check_checkpoint`.
         """
         if model_type := unread(folder):
             raise CheckpointError(f"{unread_error(folder, model_type)}: {_advice(model_type)}")
-        return check_checkpoint(folder)
+        return check_checkpoint(folder, is_announced=False)
 
     def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LoadedCheckpoint:
-        """Load a checkpoint.
+        """Load a checkpoint, whose description has been checked against the languages of outputs.
 
         Raises:
             CheckpointError: as `load_checkpoint`.
         """
         padding: Literal["exact", "reference"] = "exact" if exact else "reference"
-        return load_checkpoint(folder, dtype=dtype, device=device, padding=padding)
+        return load_checkpoint(folder, dtype=dtype, device=device, padding=padding, is_announced=False)
 
 
 def unread(folder: Path) -> str:

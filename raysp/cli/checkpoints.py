@@ -204,6 +204,8 @@ def _language(summary: "CheckpointSummary") -> str | None:
     from raysp.checkpoints.languages import languages_of
 
     known = languages_of(summary.path)
+    if summary.contradiction:
+        return f"one that outputs have to name, of {count(len(known), 'language')}: {summary.contradiction}"
     if not known or summary.language is None:
         return None
     one = f"{summary.language} unless an output names another one of {count(len(known), 'language')}"
@@ -216,7 +218,7 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
     from raysp.models.summary import OWN
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 
-    if summary.vocab_size is None:
+    if summary.vocab_size is None or summary.contradiction:
         return None
     if summary.writes_text and summary.backend != OWN:
         return count(summary.vocab_size, "token")

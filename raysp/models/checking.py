@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.languages import announced, check_known, languages_of
@@ -97,8 +97,13 @@ def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected:
         )
 
 
-def check_checkpoint(folder: str | Path) -> CheckpointSummary:
+def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> CheckpointSummary:
     """Check a checkpoint folder or hub id without reading its weights, and return its description.
+
+    Args:
+        folder: the checkpoint.
+        is_announced: whether it is used in the language of its tokenizer, if it has several. Otherwise that language
+            may be another than that of the weights (see `CheckpointSummary.contradiction`); each output names its own.
 
     Raises:
         CheckpointError: Files are missing, damaged, unsafe or inconsistent.
@@ -113,8 +118,8 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
     config: Any = model.config
     gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
     has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
-    adapter = announced_adapter(folder) if Capability.CTC in gives else None
-    vocab_size = _checked_vocab_size(folder, config, adapter) if has_text else None
+    spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
+    vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
     encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
     return CheckpointSummary(
         path=folder,
@@ -140,8 +145,9 @@ def check_checkpoint(folder: str | Path) -> CheckpointSummary:
         num_hidden_states=encoder.num_hidden_layers + 1,
         has_layer_weights=any(layer_weights_of(one) is not None for one in models),
         unused=_unused_parts(model, fits[0]),
-        language=announced(folder) if Capability.CTC in gives else None,
-        adapter=None if adapter is None else adapter.name,
+        language=spoken.language,
+        adapter=None if spoken.adapter is None else spoken.adapter.name,
+        contradiction=spoken.contradiction,
     )
 
 
@@ -157,6 +163,36 @@ def reads_kind(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+class Spoken(NamedTuple):
+    """Language of the weights of a checkpoint."""
+
+    language: str | None = None
+    """Announced one; None: there is none, or it is not that of the weights."""
+    adapter: Path | None = None
+    """File whose values take the place of those of the weights."""
+    contradiction: str = ""
+    """Why the announced language is not that of the weights."""
+    vocab_size: int | None = None
+    """Size of the head, whose tokens are not known then."""
+
+
+def _spoken(folder: Path, config: Any, *, is_announced: bool) -> Spoken:  # noqa: ANN401 - of any model
+    """Return the language of a checkpoint with a CTC head.
+
+    Raises:
+        CheckpointError: the announced language is not that of the weights, and it is to be used.
+    """
+    try:
+        adapter = announced_adapter(folder)
+        if not is_announced and languages_of(folder):
+            _checked_vocab_size(folder, config, adapter)
+        return Spoken(announced(folder), adapter)
+    except CheckpointError as error:
+        if is_announced or not languages_of(folder):
+            raise
+        return Spoken(contradiction=str(error), vocab_size=int(config.vocab_size))
 
 
 def announced_adapter(folder: Path) -> Path | None:

@@ -130,7 +130,8 @@ def load_models(
     options: dict[str, Any] = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     options |= {"dtype": dtype, "padding": padding, "strict": len(classes) == 1}
     if len(classes) > 1:
-        check_checkpoint(folder)  # checks all weights against all classes; each class below ignores those of others
+        # Checks all weights against all classes; each class below ignores those of others.
+        check_checkpoint(folder, is_announced=False)
     model = classes[0].from_pretrained(folder, device=device, **options)
     return [model, *(with_encoder_of(model, cls.from_pretrained(folder, **options)) for cls in classes[1:])]
 
@@ -141,12 +142,16 @@ def load_checkpoint(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     padding: Padding = "exact",
+    is_announced: bool = True,
 ) -> LoadedCheckpoint:
-    """Load the model of a checkpoint folder or hub id with its feature extractor and its tokenizer."""
+    """Load the model of a checkpoint folder or hub id with its feature extractor and its tokenizer.
+
+    Arguments as for `Model.from_pretrained` and `check_checkpoint`; without `is_announced`, `use_language` follows.
+    """
     folder = local_checkpoint(folder)
     model, *more_heads = load_models(folder, dtype=dtype, device=device, padding=padding)
-    summary = check_checkpoint(folder)
-    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*summary.gives}
+    summary = check_checkpoint(folder, is_announced=is_announced)
+    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*summary.gives} and not summary.contradiction
     loaded = LoadedCheckpoint(
         summary,
         model,

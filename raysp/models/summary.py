@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
@@ -69,8 +70,21 @@ class CheckpointSummary:
     """Of a checkpoint with adapters of languages: the one that it is used with."""
     adapter: str | None = None
     """Name of the file whose adapter layers and head are used in place of those among the weights."""
+    contradiction: str = ""
+    """Why it cannot be used in the language of its tokenizer, but in one that is named; empty if it can be."""
     max_samples: int | None = None
     """Samples of the longest input, such as the 30 s of Whisper; None: any."""
+
+    def require_language(
+        self, language: object, remedy: str = "name a language in the outputs: Transcript(language=...)"
+    ) -> None:
+        """Check that a language is named where that of the tokenizer cannot be used.
+
+        Raises:
+            CheckpointError: it cannot be, and `language` is None; with the remedy.
+        """
+        if self.contradiction and language is None:
+            raise CheckpointError(f"{self.contradiction}, or {remedy}")
 
     @property
     def writes_text(self) -> bool:

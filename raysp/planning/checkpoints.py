@@ -236,7 +236,7 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     if choice is None:
         from raysp.models.checking import check_checkpoint
 
-        found = check_checkpoint(folder)
+        found = check_checkpoint(folder, is_announced=False)
     else:
         found = choice.open().describe(folder)
     if name:

@@ -49,6 +49,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     if resources.machine_cpus is not None:
         check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
     summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
+    summary.require_language(label.language)
     _refuse_two_languages(label, summary)
     outputs = located_outputs(pipeline)
     for output in outputs:

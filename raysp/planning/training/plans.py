@@ -148,6 +148,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
     checkpoint = summary_of(folders["checkpoint"])
+    checkpoint.require_language(getattr(objective, "adapter", None), "name one in objective.adapter")
     check_objective(objective, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)

@@ -166,7 +166,11 @@ class Align(Output):
         """Return the description of the other checkpoint, a local folder by now; None: the step's is used."""
         from raysp.models.checking import check_checkpoint
 
-        return None if self.checkpoint is None else check_checkpoint(Path(self.checkpoint))
+        return (
+            None
+            if self.checkpoint is None
+            else check_checkpoint(Path(self.checkpoint), is_announced=self.language is None)
+        )
 
     def check_reads(self, schema: "pa.Schema") -> None:
         """Check that the column holds strings.
@@ -205,7 +209,13 @@ class Align(Output):
         from raysp.ops.aligning import FramesOf
 
         padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
-        other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
+        other = load_checkpoint(
+            Path(self.checkpoint),
+            dtype=loaded.dtype,
+            device=loaded.device,
+            padding=padding,
+            is_announced=self.language is None,
+        )
         speak(other, self.language)
         return self._spoken_op(other.summary, FramesOf(other, loaded.summary.frame_stride), other)
 

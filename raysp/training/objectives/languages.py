@@ -44,17 +44,16 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
     files = adapter_file_names(language, allow_pickle=False)
     if is_hub_id(checkpoint):
         local_folder(checkpoint, files)
-    if not tokenizer.is_multilingual or tokenizer.target_lang == language:
-        if (folder / files[0]).is_file():
-            is_replaced = compare_language(folder, language, "objective.adapter is") is Found.REPLACED
-            return {**options, "target_lang": language} if is_replaced else options
-        return options  # the weights are those of the language
-    if not (folder / files[0]).is_file():
+    is_there = (folder / files[0]).is_file()
+    if is_there and tokenizer.is_multilingual:
+        return {**options, "target_lang": language}
+    if tokenizer.is_multilingual and tokenizer.target_lang != language:
         raise CheckpointError(
             f"{folder}: {files[0]} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "
             "adapter"
         )
-    return {**options, "target_lang": language}
+    found = compare_language(folder, language, "objective.adapter is")
+    return {**options, "target_lang": language} if found is Found.REPLACED else options
 
 
 def _width(folder: Path) -> int:

@@ -336,20 +336,27 @@ def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_
 
 
 @pytest.mark.parametrize("vocabulary", ["one language", "several"])
-def test_a_training_begins_with_no_weights_of_another_language(words, many_languages, tmp_path, vocabulary):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_training_begins_with_no_weights_of_another_language(words, many_languages, tmp_path, vocabulary, there):
     folder = Path(shutil.copytree(many_languages, tmp_path / "checkpoint"))
     torch.manual_seed(1)
     config = Wav2Vec2Config(**{**STABLE, "vocab_size": len(ENGLISH), "adapter_attn_dim": 8})
-    Wav2Vec2ForCTC(config).save_adapter(folder, "fra")
-    if vocabulary == "several":
-        (folder / "vocab.json").write_text(json.dumps({"eng": ENGLISH, "fra": ENGLISH}))
-        of_french = {**json.loads((folder / "tokenizer_config.json").read_text()), "target_lang": "fra"}
-    else:
-        (folder / "vocab.json").write_text(json.dumps(ENGLISH))
-        of_french = {**json.loads((folder / "tokenizer_config.json").read_text()), "target_lang": None}
-    (folder / "tokenizer_config.json").write_text(json.dumps(of_french))
+    french = Wav2Vec2ForCTC(config)
+    if there:
+        french.save_adapter(folder, "fra")
+    several = vocabulary == "several"
+    (folder / "vocab.json").write_text(json.dumps({"eng": ENGLISH, "fra": ENGLISH} if several else ENGLISH))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": "fra" if several else None}))
     recipe = trained(words, tmp_path / "out", of_language(folder, "fra", vocabulary="keep"))
-    with pytest.raises(CheckpointError, match=r"'fra', but adapter layers and head of the weights differ from adapter"):
+    if there and several:  # the weights of the named language, whatever those in model.safetensors are
+        prepared = plan_recipe(recipe)[1]
+        found = prepared.task.objective(prepared.plan).model
+        assert torch.equal(found.lm_head.weight, french.lm_head.weight)
+        with pytest.raises(CheckpointError, match=r"or name one in objective\.adapter"):
+            plan_recipe(trained(words, tmp_path / "out", CTC(str(folder))))
+        return
+    with pytest.raises(CheckpointError, match=r"'fra', but adapter layers and head of the weights.* equal those of"):
         plan_recipe(recipe)
 
 

@@ -248,3 +248,64 @@ def test_classes_beside_texts_are_those_of_the_encoder_with_the_adapter(tmp_path
         [other] = labelled(folder, rows.slice(place, 1), raysp.Transcript(language="eng"), raysp.Classes(top_k="all"))
         scores.append(other["pred_label_scores"] == alone["pred_label_scores"])
     assert scores == [False, True, False]
+
+
+def announce(folder: Path, language: str | None) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": language}))
+
+
+@pytest.fixture(params=["the adapters of both", "the adapter of the weights"])
+def contradicted(request, tmp_path) -> Path:
+    """A checkpoint with the weights of one language, and the tokenizer of another, whose vocabulary is larger."""
+    folder = lay_out(tmp_path, ["aom", "ton"])
+    announce(folder, "ton")
+    if request.param != "the adapters of both":
+        (folder / "adapter.ton.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("language", ["aom", "ton", LANG])
+def test_a_named_language_is_used_whatever_the_tokenizer_of_a_folder_announces(contradicted, language):
+    rows = rows_of(["aom", "aom"] if language == "aom" else ["ton", "ton"], text=["a t"] * 2)
+    outputs = (raysp.Transcript(language=language), raysp.Embedding(), raysp.Align("text"))
+    with pytest.raises(CheckpointError, match=r"equal those of adapter.aom.*or name a language in the outputs"):
+        labelled(contradicted, rows, raysp.Transcript())
+    if language == "ton" and not (contradicted / "adapter.ton.safetensors").is_file():
+        with pytest.raises(CheckpointError, match=r"adapter.ton.safetensors not found"):
+            labelled(contradicted, rows, *outputs)
+        return
+    found = labelled(contradicted, rows, *outputs)
+    if not (contradicted / "adapter.ton.safetensors").is_file() and language is LANG:
+        assert [row["error_type"] for row in found] == ["unknown_language"] * 2
+        return
+    assert [row["status"] for row in found] == [OK, OK]
+    announce(contradicted, "aom")
+    assert found == labelled(contradicted, rows, *outputs)
+
+
+@pytest.mark.parametrize("language", ["aom", "ton"])
+def test_a_checkpoint_whose_tokenizer_announces_no_language_is_used_in_one_that_is_named(tmp_path, language):
+    folder, rows = lay_out(tmp_path, ["aom", "ton"]), rows_of([language] * 2)
+    expected = labelled(folder, rows, raysp.Transcript(language=language))
+    announce(folder, None)
+    assert labelled(folder, rows, raysp.Transcript(language=language)) == expected
+    with pytest.raises(CheckpointError, match=r"has no target_lang.*or name a language in the outputs"):
+        labelled(folder, rows, raysp.Transcript())
+
+
+def test_the_checkpoint_of_an_alignment_is_used_in_the_language_of_its_output(contradicted, checkpoint):
+    rows = rows_of(["aom"] * 2, text=["a"] * 2)
+    outputs = (raysp.Align("text", checkpoint=str(contradicted), language="aom"),)
+    found = labelled(checkpoint, rows, *outputs)
+    announce(contradicted, "aom")
+    assert found == labelled(checkpoint, rows, *outputs)
+    assert [row["status"] for row in found] == [OK, OK]
+
+
+def test_inspect_names_what_the_tokenizer_announces_and_the_weights_are_not(contradicted, raysp_command):
+    done = raysp_command("inspect", contradicted)
+    assert done.code == 0, done.err
+    assert "language" in done.out
+    assert "one that outputs have to name, of 2 languages" in " ".join(done.out.split())
+    assert "equal those of adapter.aom.safetensors" in " ".join(done.out.split())
