@@ -8,11 +8,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from raysp.checkpoints import eviction
 from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
 from raysp.checkpoints.foreign_weights import PICKLED, explanation
+from raysp.checkpoints.languages import ADAPTER, adapter_name, announced
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.locking import flock
 from raysp.storage.store import Entry, Store, explain, open_store, split_url
@@ -23,7 +25,29 @@ WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
 """Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
 
 
-def fetch(url: str, storage_options: Mapping[str, object] | None = None, *, with_pickles: bool = False) -> Path:
+EVERY = ("*",)
+"""In place of names of languages: all that a checkpoint has adapters of."""
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """Source of a copy that this process uses."""
+
+    store: Store
+    adapters: Mapping[str, Entry]
+    """Files of the adapters of languages, by name; the copy has those that were asked for."""
+
+
+_copied: dict[Path, _Copied] = {}
+
+
+def fetch(
+    url: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    with_pickles: bool = False,
+    languages: Sequence[str] | None = None,
+) -> Path:
     """Download a checkpoint folder, once per machine, and return its path in the user's cache.
 
     The name of the copy contains a hash of each file's path, size and version, so that a changed checkpoint gets a copy
@@ -34,6 +58,8 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None, *, with
         url: the folder.
         storage_options: options of its storage.
         with_pickles: fetch pickled weights too, which nothing but a conversion reads.
+        languages: languages whose adapters are fetched, or `EVERY`; None: the announced one. `fetch_adapter` fetches
+            others later.
 
     Raises:
         CheckpointError: the folder holds no checkpoint.
@@ -50,7 +76,45 @@ def fetch(url: str, storage_options: Mapping[str, object] | None = None, *, with
                     _remove_parts(folder)
                 if not folder.is_dir():
                     _download(store, entries, folder, wanted)
+    adapters = {entry.path: entry for entry in entries if ADAPTER.fullmatch(entry.path)}
+    _copied[folder] = _Copied(store, adapters)
+    if languages is None:
+        languages = [one for one in (announced(folder),) if one is not None]
+    for name in adapters if languages == EVERY else map(adapter_name, languages):
+        fetch_adapter(folder, name)
     return folder
+
+
+def is_copy(folder: Path) -> bool:
+    """Return whether a folder is a copy of a checkpoint on storage, which may lack adapters of languages."""
+    return folder in _copied
+
+
+def fetch_adapter(folder: Path, name: str) -> None:
+    """Download the adapter of a language into a copy of a checkpoint, unless it is there or the checkpoint lacks it.
+
+    Raises:
+        StoreError: it cannot be read, changed since the copy was made, or there is no space for it.
+    """
+    copied = _copied[folder]
+    if (entry := copied.adapters.get(name)) is None or (folder / name).is_file():
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.part-", dir=folder.parent) as part:
+            _copy(copied.store, entry, Path(part, name))
+            if copied.store.stat(name) != entry:
+                raise StoreError(f"{copied.store.url}/{name}: the checkpoint changed while it was used; run again")
+            Path(part, name).replace(folder / name)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise explain(error, "keep a checkpoint in", folder) from error
+
+
+def digest_adapters(folder: Path) -> str:
+    """Hash names, sizes and versions of the adapters of a copied checkpoint, those that it lacks included."""
+    facts = [[entry.path, entry.num_bytes, entry.version] for _, entry in sorted(_copied[folder].adapters.items())]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str) -> Path:
@@ -186,7 +250,7 @@ def _remove_parts(folder: Path) -> None:
 def _download(store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]]) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
-        for entry in entries:
+        for entry in (one for one in entries if not ADAPTER.fullmatch(one.path)):
             _copy(store, entry, part / entry.path)
         if wanted(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")

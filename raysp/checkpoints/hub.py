@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from raysp.checkpoints.fetching import fetch_adapter, is_copy
 from raysp.checkpoints.foreign_weights import FOREIGN, explanation
 from raysp.checkpoints.languages import adapter_name, announced
 from raysp.checkpoints.repositories import describe
@@ -287,15 +288,17 @@ def local_checkpoint(
 
 
 def with_file(folder: Path, file: str) -> Path | None:
-    """Return the path of a file of a checkpoint; one of a snapshot of the hub is fetched unless cached.
+    """Return the path of a file of a checkpoint; one of the hub or of storage is fetched unless cached.
 
     Returns:
         The path; None if the checkpoint does not have the file.
 
     Raises:
-        StoreError: the hub cannot be reached, or downloads are disabled.
+        StoreError: the hub or the storage cannot be reached, or downloads are disabled.
     """
     path, snapshot = folder / file, snapshot_of(folder)
+    if is_copy(folder):
+        fetch_adapter(folder, file)
     if path.is_file() or snapshot is None:
         return path if path.is_file() else None
     from huggingface_hub import constants
@@ -310,6 +313,11 @@ def with_file(folder: Path, file: str) -> Path | None:
             "download it once without HF_HUB_OFFLINE, or give a folder with this file"
         )
     return path if path.is_file() else None
+
+
+def may_lack_languages(folder: Path) -> bool:
+    """Return whether a folder has only the adapters of languages that were asked for: `with_file` fetches others."""
+    return is_copy(folder) or snapshot_of(folder) is not None
 
 
 def snapshot_of(folder: Path) -> str | None:

@@ -17,15 +17,15 @@ def locate(
 ) -> Path:
     """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
 
-    `files` are names and patterns of the files that are fetched from the hub, with the adapters of `languages` (see
-    `hub.local_checkpoint`).
+    `files` are names and patterns of the files that are fetched from the hub. From both only the adapters of
+    `languages` are fetched (see `hub.local_checkpoint` and `fetch`).
 
     Raises:
         CheckpointError: the folder does not exist or holds no checkpoint.
         StoreError: it cannot be read.
     """
     if scheme_of(checkpoint):
-        return fetch(checkpoint, storage_options)
+        return fetch(checkpoint, storage_options, languages=languages)
     if (folder := Path(normalise(checkpoint))).is_dir():
         if "model.safetensors" in files:
             hub.check_weights(checkpoint, folder)

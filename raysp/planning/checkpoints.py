@@ -13,8 +13,8 @@ from raysp.backends import finding
 from raysp.backends.finding import choose, files_of, label_files
 from raysp.checkpoints import language_models, locating
 from raysp.checkpoints.cache import read_cached, write_cached
-from raysp.checkpoints.fetching import digest_files
-from raysp.checkpoints.hub import snapshot_of
+from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
+from raysp.checkpoints.hub import may_lack_languages, snapshot_of
 from raysp.checkpoints.languages import languages_of, used_adapters
 from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 from raysp.errors import CheckpointError, PlanError
@@ -41,16 +41,24 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
     return folder_of(label.checkpoint, pipeline.source, label.backend or OWN, label.language)
 
 
-def folder_of(url: str, source: Shards, backend: str = OWN, language: str | Column | None = None) -> Path:
+def folder_of(
+    url: str,
+    source: Shards,
+    backend: str = OWN,
+    language: str | Column | None = None,
+    *,
+    keeps_languages: bool = False,
+) -> Path:
     """Return the local folder of a checkpoint that a backend runs over a corpus; see `checkpoint_folder`.
 
-    Of a checkpoint of the hub with adapters, that of the language is there; those of a column are fetched when the
-    first row has the language.
+    Of a checkpoint of the hub or of storage with adapters, that of the language is there; those of a column are fetched
+    when the first row has the language. With `keeps_languages` all that a folder on storage has are there.
 
     Raises:
         CheckpointError, StoreError: as `locate`.
     """
-    return locating.locate(url, _options_of(url, source), files_of(backend), _named(language))
+    languages = EVERY if keeps_languages and scheme_of(url) else _named(language)
+    return locating.locate(url, _options_of(url, source), files_of(backend), languages)
 
 
 def _named(language: str | Column | None) -> Sequence[str] | None:
@@ -280,11 +288,13 @@ def digest_of(folder: Path, backend: str = OWN, language: str | Column | None = 
     """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description.
 
     Of the adapters of languages it has that of the language, or of the announced one. Where the rows name languages, it
-    has all that are in the folder; a snapshot of the hub, in which they may be missing, is known by its commit.
+    has all that are in the folder. Where they are fetched later, it has the commit of the hub, or sizes and versions of
+    the files on storage.
     """
     files = label_files(folder, backend)
     if not isinstance(language, Column):
         return digest_files(folder, [*files, *used_adapters(folder, _named(language))])
-    if (snapshot := snapshot_of(folder)) is not None:
-        return hashlib.sha256(f"{digest_files(folder, files)} {snapshot}".encode()).hexdigest()[:16]
+    if may_lack_languages(folder):
+        of_adapters = snapshot_of(folder) or digest_adapters(folder)
+        return hashlib.sha256(f"{digest_files(folder, files)} {of_adapters}".encode()).hexdigest()[:16]
     return digest_files(folder, [*files, *used_adapters(folder, languages_of(folder))])

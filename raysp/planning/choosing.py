@@ -44,7 +44,8 @@ def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel
             f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
             f"here; {installed.COMMAND}, or relabel (--relabel) with what is installed"
         )
-    chosen = choose_backend(partial(folder_of, label.checkpoint, pipeline.source), first=recorded or OWN)
+    folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
+    chosen = choose_backend(folder_for, first=recorded or OWN)
     return _with(pipeline, chosen.name), chosen.why
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from raysp.checkpoints import eviction
 from raysp.checkpoints import fetching as checkpoints
-from raysp.checkpoints.fetching import digest_files, fetch
+from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fetch
+from raysp.checkpoints.hub import with_file
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage import locking
 from raysp.storage.store import open_store
@@ -119,6 +120,41 @@ class TestFetch:
         assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
             name: self.FILES[name] for name in self.WANTED
         }
+
+    def test_of_the_adapters_of_languages_those_that_are_used_are_downloaded_alone(self, store, copies):
+        for language in ("eng", "deu", "fra"):
+            store.create(f"adapter.{language}.safetensors", language.encode())
+        store.create("tokenizer_config.json", b'{"target_lang": "eng"}')
+        options = getattr(store, "options", None)
+
+        def there() -> set[str]:
+            return {file.name.split(".")[1] for file in folder.glob("adapter.*")}
+
+        folder = fetch(store.url, options, languages=[])
+        assert there() == set()
+        digest = digest_adapters(folder)
+        assert fetch(store.url, options) == folder
+        assert there() == {"eng"}
+        assert fetch(store.url, options, languages=["deu", "xyz"]) == folder
+        assert there() == {"eng", "deu"}
+        assert with_file(folder, "adapter.fra.safetensors").read_bytes() == b"fra"
+        assert with_file(folder, "adapter.xyz.safetensors") is None
+        assert digest_adapters(folder) == digest
+        assert [one.name for one in copies.iterdir() if ".part-" in one.name] == []
+        store.replace("adapter.fra.safetensors", b"french")
+        other = fetch(store.url, options, languages=EVERY)
+        assert other != folder
+        assert len([*other.glob("adapter.*")]) == 3
+        assert digest_adapters(other) != digest
+
+    def test_an_adapter_that_changed_after_the_copy_was_made_is_refused(self, store):
+        store.create("adapter.fra.safetensors", b"fra")
+        folder = fetch(store.url, getattr(store, "options", None), languages=[])
+        for changed in (b"abc", b"french"):
+            store.replace("adapter.fra.safetensors", changed)
+            with pytest.raises(StoreError, match="run again"):
+                with_file(folder, "adapter.fra.safetensors")
+        assert [*folder.glob("adapter.*")] == []
 
     def test_it_is_downloaded_once_and_again_when_it_changes(self, store, copies):
         first = self.fetch(store)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import raysp
 from raysp.checkpoints import languages
 from raysp.checkpoints.hub import snapshot_of
 from raysp.errors import PlanError
+from raysp.storage.store import open_store
 from tests import hub_server
 from tests.corpora import rows_table, write_shard
 from tests.hub_server import COMMIT
@@ -59,6 +61,24 @@ def test_of_a_hub_id_the_adapters_that_are_used_are_fetched_alone(tmp_path, chec
         assert in_a_process(server, home, f"hub.with_file(Path({folder!r}), 'adapter.xyz.safetensors')") == "None"
         assert in_a_process(server, home, f"hub.local_checkpoint({name!r})") == folder
         assert adapters() == {"adapter.eng.safetensors"}
+
+
+@pytest.mark.parametrize("named", ["deu", raysp.Column("language"), None])
+def test_of_a_checkpoint_on_storage_a_pipeline_fetches_the_adapters_that_its_rows_have(
+    tmp_path, checkpoint, named, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = open_store(f"memory://{uuid.uuid4().hex}/model")
+    for file in checkpoint.iterdir():
+        store.create(file.name, file.read_bytes())
+    rows = rows_table(2).set_column(3, "language", [["fra", "fra"]])
+    outputs = [raysp.Transcript(language=named), raysp.Align("text"), raysp.Embedding()]
+    found = raysp.Labeller([raysp.Decode(), raysp.Label(store.url, outputs=outputs)])(rows).to_pylist()
+    fetched = {file.name.split(".")[1] for file in (tmp_path / "cache" / "raysp").rglob("adapter.*")}
+    assert fetched == {"deu" if named == "deu" else "eng" if named is None else "fra"}
+    expected = raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs)])(rows).to_pylist()
+    assert found == expected
+    assert {row["status"] for row in found} == {"ok"}
 
 
 def test_a_snapshot_of_the_hub_is_known_by_its_path(tmp_path):

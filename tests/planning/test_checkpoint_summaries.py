@@ -27,9 +27,9 @@ def checked(monkeypatch) -> list[Path]:
     """The folders that were checked."""
     found: list[Path] = []
 
-    def noting(folder):
+    def noting(folder, **options):
         found.append(folder)
-        return CHECK(folder)
+        return CHECK(folder, **options)
 
     monkeypatch.setattr(checking, "check_checkpoint", noting)
     return found

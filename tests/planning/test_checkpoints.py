@@ -19,7 +19,7 @@ from tests.hub_server import COMMIT, lay_out
 
 def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(monkeypatch):
     asked = []
-    monkeypatch.setattr(locating, "fetch", lambda url, options: asked.append(options) or Path("copy"))
+    monkeypatch.setattr(locating, "fetch", lambda url, options, **_: asked.append(options) or Path("copy"))
     options = {"key": "A", "secret": raysp.Env("S")}
     label = raysp.Label("s3://models/m", outputs=[raysp.Transcript()])
     for url in ("s3://corpus/in", "memory://corpus/in"):

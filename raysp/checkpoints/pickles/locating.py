@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysp.checkpoints import hub
-from raysp.checkpoints.fetching import fetch
+from raysp.checkpoints.fetching import EVERY, fetch
 from raysp.checkpoints.pickles.folders import KEPT_FILES, LANGUAGE_MODEL
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
@@ -24,7 +24,7 @@ def locate(name: str, storage_options: Mapping[str, object] | None = None) -> Pa
         StoreError: it cannot be read.
     """
     if scheme_of(name):
-        return fetch(name, storage_options, with_pickles=True)
+        return fetch(name, storage_options, with_pickles=True, languages=EVERY)
     if (folder := Path(normalise(name))).is_dir():
         return folder
     if hub.is_hub_id(name) and "/" in name:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raysp.checkpoints.hub import snapshot_of, with_file
+from raysp.checkpoints.hub import may_lack_languages, with_file
 from raysp.checkpoints.languages import adapter_files, adapter_name
 from raysp.errors import CheckpointError
 from raysp.models.files.comparison import short
@@ -55,9 +55,9 @@ def tokenizer_adapter(folder: Path, languages: Collection[str], language: str) -
     if found is Found.UNCONFIRMED and len(languages) > 1:
         pickle = folder / f"adapter.{language}.bin"
         why = f"{pickle.name} is a pickle, which is not read" if pickle.is_file() else "there is no such file"
-        # In a snapshot of the hub it may be there, and was not asked for: an output names another language.
+        # On the hub or on storage it may be there, and was not asked for: an output names another language.
         logger.log(
-            logging.INFO if snapshot_of(folder) else logging.WARNING,
+            logging.INFO if may_lack_languages(folder) else logging.WARNING,
             "%s: tokenizer_config.json has target_lang %r, one of %d languages of vocab.json, and nothing confirms "
             "that the weights are of this language: they are compared with %s, and %s",
             *(folder, language, len(languages), path.name, why),

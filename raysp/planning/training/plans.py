@@ -186,7 +186,10 @@ def _language(objective: Objective) -> Literal["tr", "az"] | None:
 def _folders(recipe: Finetune) -> dict[str, Path]:
     """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
     places, language = checkpoints_of(recipe.objective), _kept_adapter(recipe.objective)
-    return {name: folder_of(url, recipe.source, language=language) for name, url in places.items()}
+    keeps = getattr(recipe.objective, "adapter", None) is not None  # the other languages are those of the sink too
+    return {
+        name: folder_of(url, recipe.source, language=language, keeps_languages=keeps) for name, url in places.items()
+    }
 
 
 def _kept_adapter(objective: Objective) -> str | None:
