@@ -11,7 +11,7 @@ from raysp.checkpoints.languages import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
-from raysp.models.decoder.generation_config import GenerationConfig, Settings
+from raysp.models.decoder.generation_config import SEED, GenerationConfig, Settings
 from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
@@ -246,18 +246,20 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
 
 
 def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> None:
-    """Check options of `generate` against a checkpoint with a text decoder, for a prompt of so many tokens.
+    """Check options of `generate`, and `seed`, against a checkpoint with a text decoder, for a prompt of N tokens.
 
     Raises:
-        CheckpointError: An option is unknown or its value invalid, or names a token beyond the vocabulary; the first
-            token is unknown; texts may exceed the decoder's positions.
+        CheckpointError: An option is unknown or its value invalid, has no effect, or names a token beyond the
+            vocabulary; the first token is unknown; texts may exceed the decoder's positions.
     """
     config: Any = config_class(COMPOSITE).from_pretrained(folder)
     decoder = config.decoder
     try:
-        generation = GenerationConfig.of_checkpoint(folder, config).merged(GenerationConfig.from_dict(options))
+        given = GenerationConfig.from_dict({name: value for name, value in options.items() if name != SEED})
+        generation = GenerationConfig.of_checkpoint(folder, config).merged(given)
         settings = Settings.of(generation, prompt_length, None)
         settings.check_tokens(decoder.vocab_size)
+        settings.check_used(options)
     except ValueError as error:
         raise CheckpointError(f"{folder}: generate: {error}") from None
     start = generation.first_token(config)

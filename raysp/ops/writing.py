@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.decoder.generation_config import SEED
 from raysp.models.labelling import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
-
-SEED = "seed"
-"""Option with the seed of sampling, which is combined with the place of the row."""
-
 
 PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
 """Options that the tokens of a language and a task stand for."""

@@ -282,6 +282,9 @@ def test_outputs_that_a_checkpoint_lacks_are_refused_before_any_work(corpus, tmp
         ("eos_token_id", 9999): "generate: eos_token_id has 9999, expected ids below the vocabulary's",
         ("decoder_start_token_id", -1): "decoder_start_token_id is -1, expected an id below",
         ("max_new_tokens", 5000): "max_length is 5001 tokens, the decoder has .* positions .*pass generate=",
+        ("temperature", 0.7): "generate: temperature acts only with do_sample=True: add that, or leave it out",
+        ("seed", 1): "generate: seed acts only with do_sample=True",
+        ("length_penalty", 2.0): "generate: length_penalty acts only with num_beams above 1",
         ("num_return_sequences", 2): "num_return_sequences is 2; a label holds only one text",
     }.items():
         refused("writes", raysp.Transcript(generate=dict([options])), words)

@@ -51,6 +51,8 @@ def hashed(**fields: object) -> str:
         ({"beams": 0}, "beams: found 0"),
         ({"beams": 2, "lm": ""}, "lm is empty"),
         ({"beams": 2, "lm_weight": -1.0}, "lm_weight: found -1.0"),
+        ({"beams": 2, "lm_weight": 0.6}, "lm_weight given without lm, whose weights they are"),
+        ({"hot_words": {}, "word_bonus": 0.0}, "word_bonus given without lm"),
         ({"beams": 2, "hot_words": {"ONE": 0.0}}, "hot_words"),
         ({"beams": 2, "hot_words": {"ONE  TWO": 1.0}}, "hot_words holds 'ONE  TWO'; give words separated by single"),
     ],
@@ -87,7 +89,7 @@ def test_the_fingerprint_has_the_model_by_content(tmp_path, lm):
     assert hashed(lm=str(lm), lm_weight=0.6) != first
     write_arpa(lm, [*PAIRS, ["NINE", "ONE"]], 2)
     assert hashed(lm=str(lm)) != first
-    assert hashed(word_bonus=3.0) == hashed(lm_weight=2.0) == hashed()
+    assert hashed(word_bonus=1.0) == hashed(lm_weight=0.5) == hashed()
 
 
 def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(tmp_path, lm):

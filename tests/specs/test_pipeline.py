@@ -103,8 +103,8 @@ class TestFingerprint:
             'sink.storage_options={"anon": true}',
             "name=other",
             "max_error_rate=1",
-            "steps.1.outputs.0.lm_weight=2",  # without a language model
-            "steps.1.outputs.0.word_bonus=2",
+            "steps.1.outputs.0.lm_weight=0.5",  # the usual values, without a language model
+            "steps.1.outputs.0.word_bonus=1",
         ],
     )
     def test_it_does_not_change_with_settings_that_change_no_label(self, change):

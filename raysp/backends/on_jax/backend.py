@@ -20,13 +20,12 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput
 from raysp.models.checking import CheckpointSummary, check_generation, load_feature_extractor
+from raysp.models.decoder.generation_config import SEED
 from raysp.models.features.processors import read_tokenizer
 from raysp.models.labelling import ModelPass, Written
 from raysp.models.tokenizers.text import TextTokenizer
 
 JAX = "jax"
-SEED = "seed"
-"""Option with the seed of sampling, which is combined with the name of the window."""
 ONE_TEXT = {"num_return_sequences": 1}
 """Option that is fixed for labels and overrides that of a checkpoint."""
 GIVEN = (Capability.CTC, Capability.TEXT_DECODER)
@@ -73,7 +72,7 @@ class JaxModels:
                 f"{checkpoint.path}: backend='jax' takes no language and task: use "
                 "generate={'forced_bos_token_id': ...}, or leave backend out"
             )
-        check_generation(checkpoint.path, {name: value for name, value in options.items() if name != SEED}, 1)
+        check_generation(checkpoint.path, options)
 
 
 class JaxModel:

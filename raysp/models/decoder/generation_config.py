@@ -32,6 +32,12 @@ WITHOUT_EFFECT: dict[str, object] = {
     "cache_implementation": "dynamic",
 }
 
+SEED = "seed"
+"""Option of labels, not of `generate`: the seed of sampling, which is combined with the place of the row."""
+OF_SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0, SEED: 0}
+OF_BEAMS: Mapping[str, Any] = {"early_stopping": False, "length_penalty": 1.0}
+"""Options that act only with `do_sample`, or with several beams, and their defaults."""
+
 
 @dataclass(kw_only=True)
 class GenerationConfig:
@@ -215,6 +221,16 @@ class Settings:
                 if not 0 <= token < vocab_size:
                     raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's size {vocab_size}")
 
+    def check_used(self, given: Mapping[str, Any]) -> None:
+        """Raise ValueError where a given option, other than its default, acts only beside one that is not set."""
+        for options, other, is_set in (
+            (OF_SAMPLING, "do_sample=True", self.do_sample),
+            (OF_BEAMS, "num_beams above 1", self.num_beams > 1),
+        ):
+            unused = [name for name, usual in options.items() if given.get(name) not in (None, usual)]
+            if unused and not is_set:
+                raise ValueError(f"{', '.join(unused)} acts only with {other}: add that, or leave it out")
+
     @classmethod
     def of(cls, config: GenerationConfig, prompt_length: int, num_positions: int | None) -> "Settings":
         """Return settings with defaults filled in.
@@ -233,12 +249,12 @@ class Settings:
             do_sample=bool(config.do_sample),
             num_beams=_default(config.num_beams, 1),
             num_return_sequences=_default(config.num_return_sequences, 1),
-            early_stopping=_default(config.early_stopping, False),
-            length_penalty=_default(config.length_penalty, 1.0),
-            temperature=_default(config.temperature, 1.0),
-            top_k=_default(config.top_k, 50),
-            top_p=_default(config.top_p, 1.0),
-            min_p=_default(config.min_p, 0.0),
+            early_stopping=_default(config.early_stopping, OF_BEAMS["early_stopping"]),
+            length_penalty=_default(config.length_penalty, OF_BEAMS["length_penalty"]),
+            temperature=_default(config.temperature, OF_SAMPLING["temperature"]),
+            top_k=_default(config.top_k, OF_SAMPLING["top_k"]),
+            top_p=_default(config.top_p, OF_SAMPLING["top_p"]),
+            min_p=_default(config.min_p, OF_SAMPLING["min_p"]),
             repetition_penalty=_default(config.repetition_penalty, 1.0),
             no_repeat_ngram_size=_default(config.no_repeat_ngram_size, 0),
             bad_words_ids=tuple(tuple(word) for word in config.bad_words_ids or ()),

@@ -49,7 +49,7 @@ class Embedding(Output):
         """Check that there is a layer, each once, and none for a speaker head."""
         if isinstance(self.layer, tuple) and (not self.layer or len({*self.layer}) < len(self.layer)):
             raise ValueError(f"found layer={self.layer!r}; expected different layers, at least one")
-        if self.pooling == "xvector" and not isinstance(self.layer, int):
+        if self.pooling == "xvector" and self.layer != -1:
             raise ValueError(f"found layer={self.layer!r} with pooling='xvector', which reads no layer; leave it out")
 
     @property

@@ -91,6 +91,10 @@ class Transcript(Output):
             raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
         if self.nbest > self.beams:
             raise ValueError(f"nbest={self.nbest} is more than beams={self.beams}; raise beams, or lower nbest")
+        usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}  # recorded by versions in which they were defaults
+        unused = [name for name, value in usual.items() if getattr(self, name) not in (None, value)]
+        if self.lm is None and unused:
+            raise ValueError(f"{' and '.join(unused)} given without lm, whose weights they are; give lm, or leave out")
         if self.lm == "":
             raise ValueError("lm is empty; give the path or url of an ARPA file, or leave it out")
         if blank := [text for text in self.hot_words if text != " ".join(text.split()) or not text]:
@@ -239,11 +243,10 @@ class Transcript(Output):
             backend.check_writing(checkpoint, self.generate, language=self._of_decoder, task=self.task)
             return
         from raysp.models.checking import check_generation
-        from raysp.ops.writing import SEED, Prompt
+        from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-        options = {key: value for key, value in {**self.generate, **prompt.options}.items() if key != SEED}
-        check_generation(checkpoint.path, options, prompt.num_given)
+        check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
 
     def _prompt(self, checkpoint: "CheckpointSummary") -> "Prompt":
         """Return the tokens of language and task.

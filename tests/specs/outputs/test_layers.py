@@ -107,6 +107,7 @@ def test_the_column_has_the_number_of_layers_and_their_width(oracle):
         ({"layer": "last"}, "layer"),
         ({"layer": (1, -2)}, "greater than or equal to -1"),
         ({"layer": "all", "pooling": "xvector"}, "reads no layer"),
+        ({"layer": 3, "pooling": "xvector"}, "reads no layer"),
     ],
 )
 def test_layers_that_cannot_be_are_refused(fields, words):
