@@ -13,6 +13,8 @@ RayspError
     └── ProgramError   mend the program or what is installed: no recording is at fault
 """
 
+from collections.abc import Mapping
+
 
 class RayspError(Exception):
     """An error with a one-line message: place, value found, value expected, next action."""
@@ -72,3 +74,17 @@ class RunError(RayspError):
 
 class ProgramError(RunError):
     """An exception of the program itself, with its traceback: a bug, or a package that is missing or does not fit."""
+
+
+def refuse_unused(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        options: options that have none, with their values; None and False: not given.
+        reason: why, and what to do.
+
+    Raises:
+        SpecError: one is given.
+    """
+    if given := [name for name, value in options.items() if value is not None and value is not False]:
+        raise SpecError(f"{' and '.join(given)}: without effect: {reason}")

@@ -40,11 +40,8 @@ def inspect(
     from raysp.checkpoints.locating import locate
     from raysp.planning.choosing import choose_backend
     from raysp.specs.outputs.table import outputs_for
-    from raysp.storage.store import scheme_of
 
-    options = parse_storage_options(storage_options)
-    if options and not scheme_of(checkpoint):
-        raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {checkpoint!r}")
+    options = parse_storage_options(storage_options, [checkpoint])
     if backend is not None and backend not in NAMED:
         raise SpecError(f"--backend: found {backend!r}, expected one of {', '.join(NAMED)}")
     why = ""
@@ -86,14 +83,14 @@ def convert(
     """
     from raysp.storage.store import scheme_of
 
-    options = parse_storage_options(storage_options)
-    if options and not scheme_of(source):
-        raise SpecError(f"--storage-option: applies to a url such as s3://bucket/folder, found {source!r}")
+    options = parse_storage_options(storage_options, [source])
     if scheme_of(folder):
         raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: copy the result there when it is whole")
     found: Any
     facts_of: Callable[[Any], dict[str, object]]
     if source.endswith(".nemo"):
+        if scheme_of(source):
+            raise SpecError(f"CHECKPOINT: found {source!r}, expected a local file: download the archive first")
         from raysp.models.nemo import convert_nemo
 
         found, facts_of = convert_nemo(source, folder), _facts_of_checkpoint

@@ -17,9 +17,9 @@ from raysp.cli.options import (
     Over,
     StorageOptions,
     Trust,
-    Worst,
     named_sink,
     parse_limits,
+    parse_storage_options,
 )
 from raysp.errors import SpecError
 from raysp.words import count
@@ -37,14 +37,14 @@ def diff(
     ] = None,
     by: By = None,
     over: Over = None,
-    normalise: Normalise = "letters",
+    normalise: Normalise = None,
     fail_above: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer_change=0. Repeatable.")
     ] = None,
     fail_below: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as agreement=0.9.")
     ] = None,
-    worst: Worst = 10,
+    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")
     ] = None,
@@ -65,7 +65,7 @@ def diff(
     import raysp
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
-    first, second = (_sink(one, storage_options) for one in (a, b))
+    first, second = _sinks([a, b], storage_options)
     if not as_json:
         say(f"reading {a} and {b} ...")
     found = raysp.diff(
@@ -88,6 +88,14 @@ def diff(
             print_diff(found, by or ())
             if place:
                 print_fact("page", place)
+
+
+def _sinks(targets: list[str], storage_options: list[str] | None) -> "list[Parquet]":
+    """Return the sinks of folders or of pipeline files. The options are those of all that are in object storage."""
+    from raysp.storage.store import scheme_of
+
+    parse_storage_options(storage_options, targets)
+    return [_sink(one, storage_options if scheme_of(one) else None) for one in targets]
 
 
 def _sink(target: str, storage_options: list[str] | None) -> "Parquet":
@@ -123,9 +131,8 @@ def merge(
 
     if not as_json:
         say(f"reading {' and '.join(sinks)} ...")
-    found = raysp.merge(
-        *(_sink(one, storage_options) for one in sinks), to=_sink(to, storage_options), by=by, trust=trust
-    )
+    *of, merged = _sinks([*sinks, to], storage_options)
+    found = raysp.merge(*of, to=merged, by=by, trust=trust)
     with showing(found.exit_code):
         _print_merged(found, as_json)
 

@@ -7,7 +7,7 @@ import typer
 
 from raysp.cli.console import print_json, say, showing
 from raysp.cli.evaluations import print_evaluation
-from raysp.cli.options import Address, AsJson, By, Debug, Limits, Normalise, Over, Settings, Worst, parse_limits
+from raysp.cli.options import Address, AsJson, By, Debug, Limits, Normalise, Over, Settings, parse_limits
 from raysp.cli.progress import Shown
 from raysp.cli.signals import resume_hint
 
@@ -20,7 +20,7 @@ def evaluate(
     speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Speakers: EER of pairs of rows.")] = None,
     by: By = None,
     over: Over = None,
-    normalise: Normalise = "letters",
+    normalise: Normalise = None,
     fail_above: Annotated[
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable.")
     ] = None,
@@ -28,9 +28,9 @@ def evaluate(
         Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9.")
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
-    worst: Worst = 10,
-    sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there, to go on from.")] = None,
-    relabel: Annotated[bool, typer.Option("--relabel", help="Replace other labels in OUT.")] = False,
+    worst: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of worst rows to show (10).")] = None,
+    sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there; not those of --rows.")] = None,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Replace other labels in OUT, if it has any.")] = False,
     settings: Settings = None,
     address: Address = None,
     as_json: AsJson = False,

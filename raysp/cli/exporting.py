@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raysp.cli.console import ProgressLines, print_fact, print_json, say, showing
-from raysp.cli.options import AsJson, Debug, Settings, StorageOptions, Trust, named_sink, parse_storage_options
+from raysp.cli.options import (
+    AsJson,
+    Debug,
+    Settings,
+    StorageOptions,
+    Trust,
+    named_sink,
+    parse_storage_options,
+)
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ def export(
     audio: Annotated[bool | None, typer.Option("--audio/--no-audio", help="dataset, nemo.", show_default=False)] = None,
     one_file: Annotated[bool | None, typer.Option("--one-file", help="ctm rttm jsonl nemo: for all shards.")] = None,
     licence: Annotated[str | None, typer.Option(metavar="NAME", help="dataset, clips: for the card.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Remove another export that DEST holds.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     dest_options: Annotated[
@@ -49,6 +57,7 @@ def export(
       raysp export out --to srt subtitles
       raysp export out --to clips clips --min-score 0.9 --as tar
     """
+    reached_by = parse_storage_options(dest_options, [dest], "--dest-option")
     url, pipeline, options = named_sink(sink, settings, storage_options)
     if not as_json:
         say(f"reading {url} ...")
@@ -60,7 +69,7 @@ def export(
         options,
         **given,
         dest=dest,
-        dest_options=parse_storage_options(dest_options),
+        dest_options=reached_by,
         column=column,
         max_chars=max_chars,
         min_seconds=min_seconds,

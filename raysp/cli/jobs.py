@@ -20,7 +20,7 @@ from raysp.cli.console import (
     say,
     showing,
 )
-from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Settings, ShareOfShards
+from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings, ShareOfShards
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def submit(
         typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
     ] = None,
     shards: ShareOfShards = None,
-    relabel: Annotated[
-        bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
-    ] = False,
+    relabel: Relabel = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
     max_package_mb: Annotated[int, typer.Option(min=1, metavar="N", help="Limit of the files beside FILE.")] = 100,

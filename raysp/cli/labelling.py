@@ -14,6 +14,7 @@ from raysp.cli.options import (
     Debug,
     PipelineFile,
     PlannedFile,
+    Relabel,
     Settings,
     ShareOfShards,
     Sink,
@@ -38,7 +39,7 @@ from raysp.cli.results import (
 from raysp.cli.rows import print_rows
 from raysp.cli.signals import resume_hint
 from raysp.cli.training import print_training_plan
-from raysp.errors import SpecError
+from raysp.errors import SpecError, refuse_unused
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ def plan(
             f"--sample: the rows of a training are indexed, not sampled, found the recipe {file}; leave it out"
         )
     check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    of_estimate = {"--rtfx": rtfx, "--like": like, "--calibrate": calibrate, "--price": price}
+    if sample == 0:
+        refuse_unused(of_estimate, "--sample 0 makes no estimate; leave out one of them")
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if not isinstance(loaded, Pipeline):
@@ -106,6 +110,8 @@ def plan(
     estimate = None
     if sample != 0 and found.rows_todo:
         estimate = raysp.estimate(found, sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    elif unused := [name for name, value in {"--sample": sample, **of_estimate}.items() if value]:
+        say(f"{' and '.join(unused)}: without effect: no row is left to label, so there is nothing to estimate")
     with showing(PARTIAL if found.corpus.unreadable and not found.corpus.shards else 0):
         if as_json:
             print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
@@ -121,9 +127,7 @@ def run(
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
     shards: ShareOfShards = None,
-    relabel: Annotated[
-        bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input.")
-    ] = False,
+    relabel: Relabel = False,
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -141,6 +145,8 @@ def run(
     from raysp.planning.small import may_be_small
 
     check_arrival()
+    if rows is not None:
+        refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if is_cluster(address):  # a relative path would not say of which machine

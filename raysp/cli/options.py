@@ -1,8 +1,8 @@
 """Exit codes, options, and names of pipelines and sinks, shared by the verbs."""
 
 import shlex
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -26,9 +26,7 @@ RecipeFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="PATH=VALUE", help="Change a value of the pipeline, such as sink.url=out; repeatable."
-    ),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file, such as sink.url=out; repeatable."),
 ]
 Sink = Annotated[
     str,
@@ -37,7 +35,7 @@ Sink = Annotated[
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Use the urls, options, variables and modules named by the sink's record.")
+    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that another user's sink names.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 StorageOptions = Annotated[
@@ -62,6 +60,9 @@ ShareOfShards = Annotated[
         "--shards", metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."
     ),
 ]
+Relabel = Annotated[
+    bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input, if there are any.")
+]
 Limits = list[str] | None
 By = Annotated[
     list[str] | None,
@@ -71,13 +72,12 @@ Over = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
 ]
 Normalise = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME",
-        help="none, lower, letters, letters-tr, whisper-english or whisper-basic.",
+        help="Of texts: none, lower, letters (default), letters-tr, whisper-english or whisper-basic.",
     ),
 ]
-Worst = Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Address = Annotated[
     str | None,
@@ -144,12 +144,24 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
         return NamedSink(found.sink.url, None, found.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
-    return NamedSink(target, None, parse_storage_options(storage_options))
+    return NamedSink(target, None, parse_storage_options(storage_options, [target]))
 
 
-def parse_storage_options(given: list[str] | None) -> Mapping[str, object] | None:
-    """Return options as a mapping: `a.b=c` is a nested option, `env:NAME` the value of a variable."""
+def parse_storage_options(
+    given: list[str] | None, places: Sequence[str] | None = None, option: str = "--storage-option"
+) -> Mapping[str, object] | None:
+    """Return options as a mapping: `a.b=c` is a nested option, `env:NAME` the value of a variable.
+
+    Args:
+        given: options as KEY=VALUE.
+        places: urls and paths that they reach, of which one must be in object storage; None: any.
+        option: name of the option.
+
+    Raises:
+        SpecError: one is invalid or given twice, or all places are local.
+    """
     from raysp.specs.values import Env, refuse_literal_secrets
+    from raysp.storage.store import scheme_of
 
     if not given:
         return None
@@ -158,16 +170,26 @@ def parse_storage_options(given: list[str] | None) -> Mapping[str, object] | Non
         path, equals, text = one.partition("=")
         *parents, key = path.split(".")
         if not equals or not key:
-            raise SpecError(f"--storage-option {_key(one)!r}: expected KEY=VALUE or KEY=env:NAME")
+            raise SpecError(f"{option} {_key(one)!r}: expected KEY=VALUE or KEY=env:NAME")
         place = options
         for parent in parents:
-            place = cast("dict[str, object]", place.setdefault(parent, {}))
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise SpecError(f"{option} {path}: found a value for {parent} too; give one of them")
+            place = inner
+        if key in place:
+            raise SpecError(f"{option} {path}: found twice; give it once")
         try:
             place[key] = Env(text.removeprefix("env:")) if text.startswith("env:") else _value(text)
-            refuse_literal_secrets({key: place[key]}, "--storage-option")
+            refuse_literal_secrets({key: place[key]}, option)
         except ValueError as error:
             words = str(error).partition(";")[0]
-            raise SpecError(f"{words}; give it as --storage-option {path}=env:NAME") from None
+            raise SpecError(f"{words}; give it as {option} {path}=env:NAME") from None
+    if places is not None and not any(map(scheme_of, places)):
+        raise SpecError(
+            f"{option} {_key(given[0])}: applies to a url such as s3://bucket/folder, found "
+            f"{' and '.join(map(repr, places))}; leave it out"
+        )
     return options
 
 
@@ -205,6 +227,8 @@ def parse_limits(option: str, given: Limits) -> dict[str, float]:
     limits: dict[str, float] = {}
     for one in given or ():
         metric, _, share = one.partition("=")
+        if metric in limits:
+            raise SpecError(f"{option}: found {metric} twice; a metric has one limit")
         try:
             limits[metric] = float(share)
         except ValueError:

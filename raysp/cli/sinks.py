@@ -49,15 +49,17 @@ def verify(
             print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
             if found.unused:
                 say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
-            print_facts(found.sink, _facts_of_verification(found))
+            print_facts(found.sink, _facts_of_verification(found, sample))
 
 
-def _facts_of_verification(found: "Verification") -> dict[str, object]:
-    """Return the facts of a verification, by name."""
+def _facts_of_verification(found: "Verification", sample: int) -> dict[str, object]:
+    """Return the facts of a verification, by name, in which so many rows were to be labelled again."""
     facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
     if found.sampled:
         share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
         facts["sample"] = f"{count(found.sampled, 'row')} labelled again, each alone: {share}"
+    elif sample:
+        facts["sample"] = "none labelled again, since no row is ok"
     if found.duplicate_ids:
         facts["shared ids"] = f"{count(found.duplicate_ids, 'row')} with the id of an earlier row"
     if found.orphans:
@@ -100,7 +102,8 @@ def _print_removed(found: "Cleaning") -> None:
 def status(
     sink: Sink,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print fingerprint, versions and the last command.")
+        bool,
+        typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
     ] = False,
     seconds: Annotated[
         float | None,

@@ -31,7 +31,7 @@ def finetune(
         typer.Option(min=1, metavar="N", help="Try out N steps, and print texts of a few rows; nothing is kept."),
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, and begin anew.")
+        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and begin anew.")
     ] = False,
     address: Address = None,
     as_json: AsJson = False,
@@ -48,7 +48,7 @@ def finetune(
     from raysp.engine.training.finetuning import finetune as train
     from raysp.engine.training.finetuning import try_out
     from raysp.engine.training.progress import evaluation_line, training_line
-    from raysp.errors import SpecError
+    from raysp.errors import SpecError, refuse_unused
     from raysp.planning.places import recipe_with_absolute_paths
     from raysp.specs.pipeline import with_overrides
     from raysp.specs.recipe import load_recipe
@@ -56,6 +56,8 @@ def finetune(
     check_arrival()
     if steps is not None and address is not None:
         raise SpecError("--steps and --address: a try-out runs on this machine; leave --address out")
+    if steps is not None:
+        refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
     loaded = with_overrides(load_recipe(recipe), settings or [])
     if is_cluster(address):  # a relative path would not say of which machine
         loaded = recipe_with_absolute_paths(loaded)

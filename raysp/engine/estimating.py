@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
-from raysp.errors import SpecError
+from raysp.errors import refuse_unused
 from raysp.planning.costs import check_speed
 from raysp.specs.recipe import Finetune
 from raysp.storage.options import GivenOptions
@@ -22,7 +22,7 @@ def estimate(
     work: "Plan | Pipeline",
     *,
     sample: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     rtfx: float | None = None,
     like: str | None = None,
     like_options: GivenOptions | None = None,
@@ -47,7 +47,7 @@ def estimate(
     work: "Plan | Pipeline | Finetune",
     *,
     sample: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     rtfx: float | None = None,
     like: str | None = None,
     like_options: GivenOptions | None = None,
@@ -63,7 +63,7 @@ def estimate(
     Args:
         work: the plan, the pipeline to plan, or the recipe.
         sample: rows to sample, at least 1; None: 256. Of a pipeline only, as is `seed`.
-        seed: determines the rows of the sample.
+        seed: determines the rows of the sample; None: 0.
         rtfx: seconds of audio that one actor labels per second, of all channels where each is labelled; or on which
             one worker trains.
         like: url of a sink with the same checkpoint, whose runs give the speed.
@@ -75,9 +75,10 @@ def estimate(
         SpecError: an argument is invalid for any data.
         PlanError: the work cannot be planned, or `like` is not alike; the device to calibrate on is not here.
     """
+    if like is None:
+        refuse_unused({"like_options": like_options}, "they reach the sink of like=, and there is none; leave them out")
     if isinstance(work, Finetune):
-        if sample is not None:
-            raise SpecError(f"sample: found {sample} and a recipe, whose rows are not sampled; leave it out")
+        refuse_unused({"sample": sample, "seed": seed}, "the rows of a recipe are not sampled; leave it out")
         check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
         from raysp.training.estimates.estimating import Given
 
@@ -88,7 +89,7 @@ def estimate(
     return estimate_run(
         work,
         sample=SAMPLE_ROWS if sample is None else sample,
-        seed=seed,
+        seed=seed or 0,
         rtfx=rtfx,
         like=like,
         like_options=like_options,

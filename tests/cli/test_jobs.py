@@ -109,7 +109,10 @@ class TestSubmit:
             (["--set", "sink.urll=x"], r"has no field 'urll'"),
             (["--set", "sink.url=out"], r"^raysp: sink\.url: 'out' is relative to a folder of this machine"),
             (["--env", "RAYSP_TEST_UNSET"], r"^raysp: --env RAYSP_TEST_UNSET: "),
-            (["--ca", "/gone.pem"], r"^raysp: --ca: .*/gone\.pem"),
+            (
+                ["--ca", "/gone.pem"],
+                r"^raysp: --ca /gone\.pem: a certificate is for https, and the connection to http://",
+            ),
         ],
     )
     def test_what_is_wrong_here_is_refused_before_a_job_is_made(self, raysp_command, file, head, arguments, message):

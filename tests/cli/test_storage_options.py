@@ -114,4 +114,4 @@ def test_a_checkpoint_in_a_bucket_is_inspected_with_options(raysp_command, s3):
 
 def test_a_checkpoint_on_a_disk_takes_none(raysp_command):
     ran = raysp_command("inspect", CHECKPOINT, "--storage-option", "anon=true")
-    assert (ran.code, "--storage-option: applies to a url such as s3://bucket/folder" in ran.err) == (2, True)
+    assert (ran.code, "--storage-option anon: applies to a url such as s3://bucket/folder" in ran.err) == (2, True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from raysp import assembly
 from raysp.corpus.shards import AUDIO, check_columns
-from raysp.errors import PlanError, ShardError, SpecError
+from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.planning.checkpoints import pinned
 from raysp.planning.choosing import with_backend
 from raysp.planning.places import with_absolute_paths
@@ -137,6 +137,9 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
         SpecError: the steps are not those of a pipeline, or names clash.
         CheckpointError, PlanError: the checkpoint cannot be run, or not with this pool.
     """
+    if columns.audio_root is None:
+        unused = {"storage_options": columns.storage_options or None}
+        refuse_unused(unused, "they reach the folder of audio_root=, and there is none; leave them out")
     source = Shards(
         NO_URL if columns.audio_root is None else columns.audio_root,
         id=columns.id,

@@ -11,11 +11,11 @@ from raysp.engine.evaluating.question import Question
 from raysp.engine.evaluating.result import EvaluationResult
 from raysp.engine.evaluating.rows import EvaluatedRows, join
 from raysp.engine.running import RunResult, run, try_out
-from raysp.errors import CheckpointError, PlanError, SpecError
+from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import AskedLimit, Limit
-from raysp.evaluation.normalising import DEFAULT, Normalised
+from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
@@ -59,11 +59,11 @@ def evaluate(
     speaker: str | None = None,
     by: Sequence[str] = (),
     over: str | None = None,
-    normalise: str | Text = DEFAULT,
+    normalise: str | Text | None = None,
     fail_above: Mapping[str, float] | None = None,
     fail_below: Mapping[str, float] | None = None,
     rows: int | None = None,
-    worst: int = 10,
+    worst: int | None = None,
     steps: Sequence[Step] | None = None,
     sink: str | Parquet | None = None,
     relabel: bool = False,
@@ -90,14 +90,15 @@ def evaluate(
         by: columns; the metrics are also computed for the rows of each of their values. "seconds" stands for bands of
             duration, which are always computed.
         over: column of the units of the bootstrap, such as speakers; None: rows are drawn.
-        normalise: "none", "lower", "letters", "whisper-english" or "whisper-basic"; or rules.
+        normalise: with `text`: "none", "lower", "letters" (default), "whisper-english" or "whisper-basic"; or rules.
         fail_above: limits of error rates, by metric; if one is exceeded, `exit_code` is 1.
         fail_below: limits of accuracy and macro F1.
         rows: number of rows, the first of the shards; None: all.
-        worst: number of rows to list of those with the most errors; there are none of speakers.
+        worst: number of rows to list of those with the most errors, 10; there are none of speakers.
         steps: steps before the model; None: `Decode()`.
         sink: place for the labels, from which a repeated evaluation continues, also one with other columns; None: they
-            are not kept. With `rows` they never are.
+            are not kept. Labels of the first `rows` never are: then a sink is refused, but on a cluster, where it is
+            the place of a temporary one.
         relabel: replace labels in the sink of another checkpoint or of changed input instead of raising ChangedError.
         settings: changes, as `PATH=VALUE`, to the pipeline of source, steps and sink.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -127,10 +128,15 @@ def evaluate(
     pipeline = with_overrides(_pipeline(checkpoint, source, task, steps, sink), settings)
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
+    is_kept = has_sink and rows is None
+    if not is_kept:
+        refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
     if is_cluster(address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
+    elif rows is not None:
+        why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
+        refuse_unused({"sink": has_sink}, why)
     reading = _Reading(question, on_plan)
-    is_kept = has_sink and rows is None
     if is_kept:
         result = run(
             pipeline, relabel=relabel, address=address, on_plan=reading, on_progress=on_progress, progress=progress

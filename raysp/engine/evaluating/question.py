@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raysp.errors import SpecError
+from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
-from raysp.evaluation.normalising import Normalisation, normalisation
+from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.scores import SECONDS
 from raysp.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
@@ -18,6 +18,8 @@ METRICS: Mapping[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "f1", "eer"),
     "verification": ("eer",),
 }
+WORST = 10
+"""Number of worst rows."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Question:
         *,
         by: Sequence[str],
         over: str | None,
-        normalise: str | Text,
+        normalise: str | Text | None,
         fail_above: Mapping[str, float] | None,
         fail_below: Mapping[str, float] | None,
-        worst: int,
+        worst: int | None,
     ) -> "Question":
         """Return the question of the arguments of `evaluate`.
 
@@ -54,6 +56,10 @@ class Question:
         """
         task, reference = _task(source, text, label, speaker)
         by = tuple(name for name in by if name != SECONDS)
+        if task != "recognition":
+            refuse_unused({"normalise": normalise}, "it normalises texts, and none are compared; leave it out")
+        if task == "verification":
+            refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
         rules = (
             TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
         )
@@ -61,9 +67,9 @@ class Question:
             wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
             by=by,
             over=over,
-            rules=normalisation(rules),
+            rules=normalisation(DEFAULT if rules is None else rules),
             limits=asked_limits(fail_above, fail_below, METRICS[task]),
-            worst=worst,
+            worst=WORST if worst is None else worst,
             bootstrap=Bootstrap(),
         )
 

@@ -82,12 +82,18 @@ class Head:
         ca: file with the certificates of trusted authorities; None: those of the system.
 
     Raises:
-        PlanError: the head does not answer, refuses the token, or runs a Ray that is too old.
+        PlanError: there is no such address, or `ca` with one that is not encrypted; the head does not answer, refuses
+            the token, or runs a Ray that is too old.
     """
 
     def __init__(self, address: str | None, ca: str | None = None) -> None:
         self.address = dashboard_address(address)
         self.shown = without_password(self.address)
+        if ca is not None and not self.address.startswith("https://"):
+            raise PlanError(
+                f"--ca {ca}: a certificate is for https, and the connection to {self.shown} is not encrypted; give the "
+                "address as https://HOST:PORT, or leave --ca out"
+            )
         """The address as it is printed."""
         self.token = _token_to_send()
         """Token that requests are sent with; None if none is set here."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.columns import OK
+from raysp.errors import refuse_unused
 from raysp.evaluation.intervals import Bootstrap, Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
 from raysp.evaluation.normalising import DEFAULT, Normalised, normalisation
@@ -36,7 +37,7 @@ def diff(
     column: str | None = None,
     by: Sequence[str] = (),
     over: str | None = None,
-    normalise: str | Text = DEFAULT,
+    normalise: str | Text | None = None,
     fail_above: Mapping[str, float] | None = None,
     fail_below: Mapping[str, float] | None = None,
     worst: int = 10,
@@ -52,12 +53,14 @@ def diff(
     Args:
         a: url of a sink; or a `Parquet`, for its storage options.
         b: the same for the other sink.
-        storage_options: options to reach both sinks; None: the recorded ones of each if they may be used.
+        storage_options: options to reach the sinks without options of their own; None: the recorded ones of each if
+            they may be used.
         column: output column to compare; None: all that both have.
         by: columns of the label shards; the metrics are also computed for the rows of each of their values. "seconds"
             stands for bands of duration, which are always computed.
         over: column of the units of the bootstrap, such as speakers; None: rows are drawn.
-        normalise: "none", "lower", "letters", "whisper-english" or "whisper-basic"; or rules.
+        normalise: "none", "lower", "letters" (default), "whisper-english" or "whisper-basic"; or rules. Refused if no
+            texts are compared.
         fail_above: limits of `wer`, `cer`, `wer_change` and `cer_change`; if one is exceeded, `exit_code` is 1.
         fail_below: limits of `agreement`.
         worst: number of rows to list of those that differ most.
@@ -69,21 +72,23 @@ def diff(
             common.
         StoreError: a label shard cannot be read.
     """
-    rules = normalisation(
-        TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
-    )
+    rules = TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
+    normalised = normalisation(DEFAULT if rules is None else rules)
     limits = asked_limits(fail_above, fail_below, METRICS)
     first, second = open_both(a, b, storage_options, trust=trust)
     shards = match(first, second)
     compared, others = columns_to_compare(first, second, column)
+    has_texts = any(one.kind == "text" for one in compared)
+    if not has_texts:
+        names = ", ".join(one.name for one in compared)
+        refuse_unused({"normalise": normalise}, f"it normalises texts, and {names} holds none; leave it out")
     reading = _Reading(first, second, compared, [name for name in by if name != SECONDS], over)
     reference = reading.reference[1] if reading.reference else None
-    comparers = [comparer(one, rules, worst, reference) for one in compared]
+    comparers = [comparer(one, normalised, worst, reference) for one in compared]
     for name in shards.compared:
         reading.add(name, comparers)
     bootstrap = Bootstrap()
     found = tuple(one.result(reading.columns(), bootstrap) for one in comparers)
-    has_texts = any(one.kind == "text" for one in compared)
     return LabelDiff(
         a=_side(first),
         b=_side(second),
@@ -92,7 +97,7 @@ def diff(
         seconds=sum(reading.seconds),
         columns=found,
         not_compared=others,
-        normalisation=Normalised(rules.name, rules.description) if has_texts else None,
+        normalisation=Normalised(normalised.name, normalised.description) if has_texts else None,
         intervals=Intervals(over, bootstrap.draws, bootstrap.seed),
         limits=tuple(_limit(one, found) for one in limits),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError, RunError, StoreError
+from raysp.errors import PlanError, RunError, StoreError, refuse_unused
 from raysp.planning.trust import open_recorded
 from raysp.reading.exporting import texts
 from raysp.reading.exporting.clips import ClipFiles
@@ -123,6 +123,9 @@ def export(
     if not labelling.done:
         raise PlanError(f"{labelling.url}: has no finished label shard; `raysp status` shows its progress")
     source = Source(labelling, storage_options, pipeline, trust=trust)
+    if to == "nemo" and audio and not source.has_paths():
+        why = "it writes paths of recordings, and no row was read by path; leave it out, and audio_filepath is the id"
+        refuse_unused({"audio": audio}, why)
     writing = _writing(labelling, source, to, options)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     destination = Destination(_destination(dest, dest_options, sink, reached_by))

@@ -68,6 +68,11 @@ class Source:
         if footer.read(self.labelling.store, first).recordings:
             _ = self.pipeline
 
+    def has_paths(self) -> bool:
+        """Return whether a row of a finished label shard was read by path."""
+        names = (name for name in self.labelling.shards if name in self.labelling.done)
+        return any(footer.read(self.labelling.store, name).recordings for name in names)
+
     def paths(self, shard: Shard) -> Mapping[int, tuple[str, float | None]]:
         """Return the url of each recording of a shard that was read by path, with its offset in seconds, by row.
 

@@ -90,7 +90,7 @@ class TestRowsThatAreNotIndexed:
 
 
 def test_a_sample_is_refused_for_a_recipe(words, tiny, tmp_path):
-    with pytest.raises(SpecError, match="sample: found 5 and a recipe, whose rows are not sampled"):
+    with pytest.raises(SpecError, match="sample: without effect: the rows of a recipe are not sampled"):
         raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), sample=5)
     with pytest.raises(SpecError, match="found rtfx and calibrate, expected one of them"):
         raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), rtfx=2.0, calibrate=True)

@@ -1,0 +1,407 @@
+"""Every option of every verb: what happens where it would have no effect, or the test that shows that it acts.
+
+The options are those of the parsers: one without a row here fails.
+"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+import raysp
+from raysp.cli import main
+from raysp.cli.entry import app
+from raysp.engine import running
+from raysp.specs.pipeline import load_pipeline
+from raysp.specs.recipe import load_recipe
+from tests import trainings
+from tests.cli.test_finetune import RECIPE
+from tests.commands import write_recipe
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
+from tests.here import run_without_ray
+from tests.test_documents import names_in
+
+
+class Refused(NamedTuple):
+    """A command in which the option would have no effect: exit code 2 and one line."""
+
+    command: str
+    message: str
+
+
+class Said(NamedTuple):
+    """A command in which it has none, and a line that says so."""
+
+    command: str
+    message: str
+
+
+class Helped(NamedTuple):
+    """An option that makes sure of something, and is harmless where it is so already; its help says that."""
+
+    words: str
+
+
+class Acts(NamedTuple):
+    """An option that always acts, as a test shows."""
+
+    test: str
+
+
+Row = Refused | Said | Helped | Acts
+PARSERS = typer.main.get_command(app).commands
+OPTIONS = {
+    f"{verb} {one.opts[0]}" for verb, parser in PARSERS.items() for one in parser.params if one.opts[0][0] == "-"
+}
+DIFF, MERGE, EXPORT = "diff {a} {b}", "merge {a} {b} --by pred_score --to {tmp}/merged", "export {a} {tmp}/x --to"
+EVALUATE = f"evaluate {CHECKPOINT} {{folder}}/in"
+SUBMIT = "submit {remote} --address http://head:8265"
+HERE = "cli/test_options.py::"
+IF_ANY = Helped("if there are any")
+FAILED_LIMIT = Acts("cli/test_diff.py::test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence")
+NOTHING_LEFT = "without effect: no row is left to label, so there is nothing to estimate"
+NO_ESTIMATE = "without effect: --sample 0 makes no estimate"
+
+
+def local(command: str, option: str = "--storage-option") -> Refused:
+    """Return the row of options of object storage where all places are local."""
+    return Refused(
+        f"{command} {option} anon=true", f"{option} anon: applies to a url such as s3://bucket/folder, found '"
+    )
+
+
+def of_format(option: str, to: str) -> Refused:
+    """Return the row of an option of some formats of `raysp export`."""
+    return Refused(f"{EXPORT} {to} {option}", f" does not apply to {to}; it is an option of ")
+
+
+COMMON: dict[str, dict[str, list[Row]]] = {
+    "--debug": {verb: [Acts(f"{HERE}test_debug_shows_the_traceback_of_an_error")] for verb in PARSERS},
+    "--json": {
+        **{verb: [Acts(f"{HERE}test_json_is_one_object")] for verb in PARSERS},
+        "run": [Acts("cli/test_displays.py::test_a_try_out_shows_rows_with_invalid_text")],
+        "finetune": [Acts("cli/test_finetune.py::test_a_training_prints_where_the_checkpoint_is")],
+        "evaluate": [Acts("cli/test_evaluate.py::test_json_has_everything")],
+        "submit": [Acts("cli/test_jobs.py::TestSubmit::test_json_is_one_object_and_the_log_goes_to_stderr")],
+        "jobs": [Acts("cli/test_jobs.py::TestJobs::test_json_lists_all_fields")],
+        "stop": [Acts("cli/test_jobs.py::test_a_job_is_stopped_and_shown")],
+        "convert": [Acts("checkpoints/pickles/test_folders.py::test_the_command_prints_one_object")],
+    },
+    "--trust": {
+        verb: [Helped("that another user's sink names")]
+        for verb in ("retry", "verify", "gc", "status", "report", "diff", "merge", "export")
+    },
+    "--storage-option": {
+        **{verb: [local(f"{verb} {{a}}")] for verb in ("retry", "verify", "gc", "status", "report")},
+        **{command.split()[0]: [local(command)] for command in (DIFF, MERGE, f"{EXPORT} jsonl")},
+        "inspect": [local(f"inspect {CHECKPOINT}")],
+        "convert": [
+            local(f"convert {CHECKPOINT} {{tmp}}/x"),
+            Refused("convert s3://b/a.nemo {tmp}/x --storage-option anon=true", "expected a local file: download the"),
+        ],
+    },
+    "--set": {
+        **{
+            verb: [
+                Refused(
+                    f"{verb} {{a}} --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the sink"
+                )
+            ]
+            for verb in ("verify", "gc", "status", "report")
+        },
+        "export": [
+            Refused(f"{EXPORT} jsonl --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the")
+        ],
+        "retry": [Refused("retry {a} --set source.url=x", "--set source.url: a retry accepts only source.audio_root")],
+        **{
+            verb: [
+                Refused(f"{verb} {{file}} --set sink.ulr=x", "has no field 'ulr'"),
+                Refused(f"{verb} {{file}} --set steps.1.outputs.0.lm_weight=2", "lm_weight given without lm"),
+            ]
+            for verb in ("plan", "run")
+        },
+        "submit": [Refused(f"{SUBMIT} --set sink.ulr=x", "has no field 'ulr'")],
+        "finetune": [Refused("finetune {recipe} --set sink.ulr=x", "has no field 'ulr'")],
+        "evaluate": [Refused(f"{EVALUATE} --text text --set sink.ulr=x", "has no field 'ulr'")],
+    },
+    "--address": {
+        **{verb: [Acts(f"{HERE}test_an_address_is_that_of_the_cluster")] for verb in ("run", "retry", "evaluate")},
+        "finetune": [Refused("finetune {recipe} --steps 1 --address ray:6379", "a try-out runs on this machine")],
+        "submit": [Acts("cli/test_jobs.py::TestSubmit::test_without_an_address_it_says_what_to_give")],
+        "jobs": [Acts("cli/test_jobs.py::TestJobs::test_jobs_are_listed_a_line_each")],
+        "stop": [Acts("cli/test_jobs.py::test_a_job_is_stopped_and_shown")],
+    },
+    "--ca": {
+        command.split()[0]: [
+            Refused(f"{command} --ca a.pem", "--ca a.pem: a certificate is for https, and the connection")
+        ]
+        for command in (SUBMIT, "jobs --address head:8265", "stop ID --address http://head:8265")
+    },
+    "--relabel": {
+        "run": [Refused("run {file} --rows 2 --relabel", "--relabel: without effect: a try-out of --rows"), IF_ANY],
+        "submit": [
+            Refused("submit {recipe} --relabel --address http://h:1", "a recipe, which labels no shards"),
+            IF_ANY,
+        ],
+        "evaluate": [
+            Refused(
+                f"{EVALUATE} --text text --relabel", "relabel: without effect: it replaces labels in a sink, and none"
+            ),
+            Helped("if it has any"),
+        ],
+    },
+    "--shards": {
+        "run": [Refused("run {file} --rows 2 --shards 1/2", "--shards 1/2: a try-out of --rows")],
+        "submit": [Refused("submit {recipe} --shards 1/2 --address http://h:1", "a recipe, which labels no shards")],
+    },
+    "--fail-above": {
+        "diff": [
+            Refused(f"{DIFF} --fail-above wer=0 --fail-above wer=1", "--fail-above: found wer twice"),
+            FAILED_LIMIT,
+        ],
+        "evaluate": [
+            Refused(f"{EVALUATE} --label text --fail-above wer=1", "fail_above: found 'wer', expected one of accuracy"),
+            Refused(f"{EVALUATE} --text text --fail-above wer=1 --fail-above wer=2", "--fail-above: found wer twice"),
+        ],
+    },
+    "--fail-below": {
+        "diff": [Refused(f"{DIFF} --fail-below wer=0", "fail_below: lower values of wer are better")],
+        "evaluate": [
+            Refused(f"{EVALUATE} --text text --fail-below accuracy=0", "fail_below: found 'accuracy', expected")
+        ],
+    },
+    "--normalise": {
+        "diff": [
+            Refused(f"{DIFF} --column embedding --normalise lower", "normalise: without effect: it normalises texts")
+        ],
+        "evaluate": [
+            Refused(
+                f"{EVALUATE} {task} text --normalise lower", "normalise: without effect: it normalises texts, and none"
+            )
+            for task in ("--label", "--speaker")
+        ],
+    },
+    "--worst": {
+        "diff": [Acts("cli/test_diff.py::test_json_has_everything")],
+        "evaluate": [
+            Refused(f"{EVALUATE} --speaker text --worst 3", "worst: without effect: pairs of speakers have no")
+        ],
+    },
+    "--by": {
+        "diff": [Acts("cli/test_diff.py::test_the_rows_the_rates_and_those_against_the_references_are_printed")],
+        "evaluate": [Acts("cli/test_evaluate.py::test_the_metrics_the_counts_and_the_worst_rows_are_printed")],
+        "merge": [Refused(f"{MERGE} --by pred_text", "found a column of string, expected numbers")],
+        "report": [Refused("report {training} --by speaker", "applies to a sink of labels, found that of a training")],
+    },
+    "--over": {
+        "diff": [Acts("cli/test_diff.py::test_json_has_everything")],
+        "evaluate": [Acts("cli/test_evaluate.py::test_speakers_have_an_equal_error_rate_of_pairs")],
+    },
+    "--rows": {
+        "run": [Acts("cli/test_runs.py::TestRowsWithoutLabels::test_a_try_out_says_why_some_rows_have_no_label")],
+        "evaluate": [
+            Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of the first")
+        ],
+    },
+    "--sample": {
+        "plan": [
+            Refused("plan {recipe} --sample 9", "--sample: the rows of a training are indexed, not sampled"),
+            Said("plan {done} --sample 9", f"--sample: {NOTHING_LEFT}"),
+        ],
+        "verify": [Said("verify {failed} --sample 3", "none labelled again, since no row is ok")],
+    },
+    "--to": {
+        "merge": [
+            Acts("reading/merging/test_merging.py::TestTheResult::test_the_command_prints_how_many_rows_are_from_each")
+        ],
+        "export": [Acts("cli/test_export.py::test_refusals_are_one_line_and_code_2")],
+    },
+    "--column": {
+        "diff": [Acts("cli/test_diff.py::test_what_cannot_be_compared_is_refused_with_exit_code_2")],
+        "export": [of_format("--column pred", "jsonl"), of_format("--column pred", "dataset")],
+    },
+    "--restart": {
+        "finetune": [
+            Refused("finetune {recipe} --steps 1 --restart", "--restart: without effect: a try-out"),
+            Helped("if any"),
+        ],
+        "export": [Helped("if DEST has one")],
+    },
+}
+OF_ONE_VERB: dict[str, list[Row]] = {
+    **{
+        f"plan {option}": [
+            Refused(f"plan {{file}} --sample 0 {given}", f"{option}: {NO_ESTIMATE}"),
+            Said(f"plan {{done}} {given}", f"{option}: {NOTHING_LEFT}"),
+        ]
+        for given in ("--rtfx 9", "--like {a}", "--calibrate", "--price 1")
+        for option in given.split()[:1]
+    },
+    "finetune --steps": [Acts("cli/test_finetune.py::test_a_try_out_prints_texts_and_the_command_that_trains")],
+    "submit --env": [Acts("cli/test_jobs.py::TestSubmit::test_what_is_wrong_here_is_refused_before_a_job_is_made")],
+    "submit --with-raysp": [
+        Refused(f"{SUBMIT} --with-raysp raysp-0-any.whl", "no such file; expected a wheel of raysp")
+    ],
+    "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
+    "submit --max-package-mb": [Acts("cli/test_jobs.py::TestSubmit::test_the_limit_of_the_package_can_be_set")],
+    "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
+    "gc --dry-run": [Acts("engine/test_protocol.py::test_relabel_retry_verify_and_gc_from_the_command_line")],
+    "status --verbose": [Helped("in --json always")],
+    "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],
+    "report --out": [Acts("reading/labels/test_reporting.py::test_the_command_prints_the_path")],
+    **{
+        f"evaluate {one}": [Refused(f"{EVALUATE} {one} text {other} text", "; give one of them")]
+        for one, other in (("--text", "--label"), ("--label", "--speaker"), ("--speaker", "--text"))
+    },
+    "evaluate --sink": [
+        Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of")
+    ],
+    "diff --html": [Acts("cli/test_diff.py::test_the_comparison_can_be_a_page")],
+    "export --max-chars": [of_format("--max-chars 20", "ctm")],
+    "export --min-seconds": [of_format("--min-seconds 2", "srt")],
+    "export --max-seconds": [
+        of_format("--max-seconds 2", "rttm"),
+        Acts("reading/exporting/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),
+    ],
+    "export --min-score": [of_format("--min-score 0.5", "jsonl")],
+    "export --as": [of_format("--as tar", "nemo")],
+    "export --audio": [
+        of_format("--no-audio", "vtt"),
+        Refused(
+            f"{EXPORT} nemo --audio", "audio: without effect: it writes paths of recordings, and no row was read by"
+        ),
+    ],
+    "export --one-file": [of_format("--one-file", "textgrid")],
+    "export --licence": [of_format("--licence mit", "jsonl")],
+    "export --dest-option": [local(f"{EXPORT} jsonl", "--dest-option")],
+    "inspect --backend": [Acts("backends/test_other_models.py::test_inspect_shows_what_runs_a_checkpoint")],
+}
+ROWS = {f"{verb} {option}": rows for option, verbs in COMMON.items() for verb, rows in verbs.items()} | OF_ONE_VERB
+"""What happens to each option where it would have no effect."""
+
+
+def rows_of(kind: type[Row]) -> list:
+    """Return the rows of a kind, with the names of their options as ids."""
+    return [pytest.param(name, row, id=name) for name, rows in ROWS.items() for row in rows if isinstance(row, kind)]
+
+
+def test_every_option_of_every_verb_has_a_row():
+    assert set(ROWS) == OPTIONS
+    assert all(ROWS.values())
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of(Acts))
+def test_the_test_of_an_option_that_always_acts_exists(name, row):
+    file, _, test = row.test.partition("::")
+    assert test in names_in(Path(__file__).parents[1] / file), name
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Two labellings of two spoken digits, one of rows that all fail, a training, and files for the command line."""
+    folder = tmp_path_factory.mktemp("options")
+    write_shard(folder / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2))
+    write_shard(folder / "noise" / "a.parquet", table=rows_table(2, audio=b"no audio"))
+    source = f"{folder}/in/*.parquet"
+    files = {}
+    for name, values in {"done": {}, "file": {}, "remote": {"source": "s3://b/in", "sink": "s3://b/out"}}.items():
+        (folder / f"of {name}").mkdir()
+        files[name] = write_recipe(folder / f"of {name}", **{"source": source, **values})
+    files["recipe"] = folder / "recipe.py"
+    files["recipe"].write_text(RECIPE.format(source=source, checkpoint=str(CHECKPOINT), sink=f"{folder}/m", epochs=1))
+    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Embedding()])]
+    for sink in "ab":
+        label_here(a_pipeline(source, f"{folder}/{sink}", steps=steps))
+    label_here(a_pipeline(f"{folder}/noise/*.parquet", f"{folder}/failed"))
+    label_here(load_pipeline(str(files["done"])))
+    trainings.Sink(folder / "training").train(range(1, 4))
+    return {"folder": folder, **{name: folder / name for name in ("a", "b", "failed", "training")}, **files}
+
+
+@pytest.fixture
+def command(raysp_command, places, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(line):
+        return raysp_command(*(word.format(tmp=tmp_path, **places) for word in shlex.split(line)))
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of(Refused))
+def test_an_option_without_effect_is_refused(command, name, row):
+    assert name.split()[1] in row.command.replace("--no-", "--").split()
+    ran = command(row.command)
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    (line,) = [one for one in ran.complaints if not one.startswith("raysp: reading ")]
+    assert row.message in line
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of(Said))
+def test_an_option_without_effect_is_said_to_have_none(command, name, row):
+    assert name.split()[1] in row.command.split()
+    ran = command(row.command)
+    assert ran.code == 0, ran.err
+    assert row.message in ran.err + ran.out
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of(Helped))
+def test_the_help_of_an_option_says_where_it_changes_nothing(name, row):
+    verb, option = name.split()
+    (found,) = [one for one in PARSERS[verb].params if option in one.opts]
+    assert row.words in found.help
+
+
+@pytest.mark.parametrize("verb", PARSERS)
+def test_debug_shows_the_traceback_of_an_error(raysp_command, verb):
+    assert raysp_command(verb, "--no-such-option").code == 2
+    with pytest.raises(raysp.SpecError):
+        main([verb, "--no-such-option", "--debug"])
+
+
+READING = ("status {a}", "verify {a}", "gc {a}", "retry {failed}", "report {a} --out {tmp}/r.html", f"{EXPORT} jsonl")
+
+
+@pytest.mark.parametrize("line", [*READING, "plan {file}", DIFF, MERGE, f"inspect {CHECKPOINT}", "models", "doctor"])
+def test_json_is_one_object(command, monkeypatch, line):
+    monkeypatch.setattr("raysp.engine.doctor.examine", lambda: [])
+    ran = command(f"{line} --json")
+    assert isinstance(json.loads(ran.out), dict)
+    assert ran.complaints == []
+
+
+@pytest.mark.parametrize("line", ["run {file}", "retry {failed}", f"{EVALUATE} --text text --sink {{tmp}}/x"])
+def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
+    def connected(address):
+        raise raysp.PlanError(f"nothing answers at {address}")
+
+    for module in ("running", "evaluating.evaluation", "cluster.connection"):
+        monkeypatch.setattr(f"raysp.engine.{module}.is_cluster", lambda address: address == "head:6379")
+    monkeypatch.setattr(running, "connected", connected)
+    ran = command(f"{line} --address head:6379")
+    assert (ran.code, ran.complaints) == (2, ["raysp: nothing answers at head:6379"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda file, recipe: raysp.estimate(file, like_options={"anon": True}), "like_options: .* there is none"),
+        (lambda file, recipe: raysp.estimate(recipe, seed=1), "seed: .* the rows of a recipe are not sampled"),
+        (
+            lambda file, recipe: raysp.Labeller(file.steps, storage_options={"anon": True}),
+            "storage_options: .* the folder of audio_root=, and there is none",
+        ),
+        (lambda file, recipe: raysp.evaluate("m", "in", text="text", relabel=True), "relabel: .* leave it out"),
+        (lambda file, recipe: raysp.evaluate("m", "in", text="text", rows=2, sink="x"), "sink: .*rows=2.* not kept"),
+        (lambda file, recipe: raysp.evaluate("m", "in", speaker="who", worst=0), "worst: without effect"),
+    ],
+)
+def test_an_argument_without_effect_is_refused(places, call, message):
+    with pytest.raises(raysp.SpecError, match=f"^{message}"):
+        call(load_pipeline(str(places["file"])), load_recipe(str(places["recipe"])))
