@@ -19,6 +19,7 @@ from torch import Tensor
 
 from raysp.backends.backend import Backend
 from raysp.errors import RunError
+from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.models.base.modeling import Padding
@@ -32,7 +33,7 @@ from raysp.ops.budget import passes_of_actor
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
-from raysp.ops.precision import Batching, batching, steady_products
+from raysp.ops.precision import Batching, batching
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.speech.places import PLACE, Place, places_of, staged_places
 from raysp.ops.windowing import windowing_of
@@ -215,7 +216,7 @@ class Labelling:
         checkpoint: a model folder.
         outputs: returns the output ops for the loaded checkpoint.
         batch_seconds: padded seconds of audio per forward pass; in half precision on a CPU a pass has one window.
-        dtype: dtype of weights and arithmetic.
+        dtype: dtype of weights and arithmetic; "tf32": of arithmetic, with weights in float32.
         device: name of a torch device.
         exact: whether the label of a row equals the one that it has alone.
         backend: what loads the checkpoint; None: the models of raysp.
@@ -250,11 +251,12 @@ class Labelling:
         self.after = after
         refuse_absent(device)
         self.loaded: LabellingModel
+        weights = weights_dtype(dtype)
         if backend is None:
             padding: Padding = "exact" if exact else "reference"
-            self.loaded = load_checkpoint(Path(checkpoint), dtype=dtype, device=device, padding=padding)
+            self.loaded = load_checkpoint(Path(checkpoint), dtype=weights, device=device, padding=padding)
         else:
-            self.loaded = backend.load(Path(checkpoint), dtype=dtype, device=device, exact=exact)
+            self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device, exact=exact)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
         found = batching(dtype=dtype, device=device, exact=exact, takes_padding=summary.takes_padding)
@@ -335,7 +337,7 @@ class Labelling:
         batches = [[pending[i] for i in batch] for batch in passes]
         padded = [self._cost(given.waves[batch[0]]) * len(batch) for batch in batches]
         one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
-        with steady_products(dtype=self.dtype, device=self.device):
+        with arithmetic(dtype=self.dtype, device=self.device):
             self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
         return sum(padded)
 

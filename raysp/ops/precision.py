@@ -2,28 +2,29 @@
 
 In float32 the last bits of a matrix product depend on its number of rows, but never change a label. In half precision
 they can: the kernel for more rows sums in another order, and after rounding to eight bits another token may win
-(docs/decisions/013-half-precision.md has the measurements).
+(docs/decisions/013-half-precision.md has the measurements). TF32, float32 whose products round their inputs to ten
+bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flags of both.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 
 from raysp.models.base.devices import is_accelerator
 
 HALF = ("bfloat16", "float16")
+ROUNDED = (*HALF, "tf32")
+"""Arithmetic in which products round their inputs, so that the kernel for another batch may change a label."""
 PROVEN_DEVICES: frozenset[str] = frozenset()
 """Devices besides the CPU on which batches were measured to give each window the label that it has alone.
 
 `make gpu` measures it. A device is added here together with the output of that run in the decision record.
 """
 AGREED_RATE = 0.9
-"""Least share of equal sampled rows that `verify` accepts in half precision.
+"""Least share of equal sampled rows that `verify` accepts in half precision and TF32.
 
 Measured: 0.992 between bfloat16 in batches and alone, 0.983 to 1.0 between bfloat16 and float32 (short texts). Labels
 of other rows or of another checkpoint mostly differ.
 """
-DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2}
+DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2, "tf32": 2}
 """Digits to which numbers of two labellings agree, by dtype: the tolerance, relative or absolute, is 10**-digits."""
 
 
@@ -44,7 +45,7 @@ def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
     exact pass has otherwise, are not padded.
     """
-    if dtype not in HALF:
+    if dtype not in ROUNDED:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
     if not is_accelerator(device):
         return Batching.ALONE if exact else Batching.RECORDED
@@ -53,40 +54,9 @@ def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True
 
 def agreed_rate(dtype: str) -> float:
     """Return the least share of rows that must be equal when labelled again."""
-    return AGREED_RATE if dtype in HALF else 1.0
+    return AGREED_RATE if dtype in ROUNDED else 1.0
 
 
 def most_unequal(num_rows: int, dtype: str) -> int:
-    """Return how many rows may differ when labelled again: none in float32, at least one in half precision."""
-    return max(1, int(num_rows * (1 - AGREED_RATE) + 1e-9)) if dtype in HALF else 0
-
-
-@contextmanager
-def steady_products(*, dtype: str, device: str) -> Iterator[None]:
-    """Prevent split sums in half-precision products of a GPU within the block.
-
-    Sums stay in float32, the inner dimension is not split among thread blocks, convolutions use a deterministic kernel
-    without benchmarking, and attention uses the same kernel for all shapes. Has no effect in float32 or on a CPU.
-    """
-    if dtype not in HALF or not is_accelerator(device):
-        yield
-        return
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    products = torch.backends.cuda.matmul
-    before = [(name, getattr(products, name), getattr(products, f"{name}_split_k")) for name in _REDUCTIONS]
-    try:
-        for name in _REDUCTIONS:
-            setattr(products, name, (False, False))
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-            sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]),
-        ):
-            yield
-    finally:
-        for name, reduced, split in before:
-            setattr(products, name, (reduced, split))
-
-
-_REDUCTIONS = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+    """Return how many rows may differ when labelled again: none in float32, at least one in half precision and TF32."""
+    return max(1, int(num_rows * (1 - AGREED_RATE) + 1e-9)) if dtype in ROUNDED else 0

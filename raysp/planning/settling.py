@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from raysp.backends.finding import choice_of
 from raysp.errors import CheckpointError, PlanError
-from raysp.models.base.devices import is_accelerator
+from raysp.models.base.devices import is_accelerator, kind_of
 from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching
 from raysp.planning.pools import actor_cpus
@@ -74,6 +74,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     on_gpu = is_accelerator(device)
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
+    _refuse_tf32(label, dtype, device)
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
     _check_own_pools(pipeline, resources)
     left = for_model(resources, pipeline)
@@ -193,6 +194,16 @@ def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, me
         raise PlanError(
             f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
             f"{megabytes(memory)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
+        )
+
+
+def _refuse_tf32(label: Label, dtype: str, device: str) -> None:
+    """Raise PlanError if TF32 is asked for where there is none, so that labels would be those of float32."""
+    found = f"on the device {device!r}" if kind_of(device) != "cuda" else "with backend='jax'"
+    if dtype == "tf32" and (kind_of(device) != "cuda" or label.backend == "jax"):
+        raise PlanError(
+            f"{label.checkpoint}: dtype='tf32' {found}, expected the device 'cuda' and a model of torch: TF32 is a "
+            "kind of product of NVIDIA's GPUs. Set dtype='float32'"
         )
 
 

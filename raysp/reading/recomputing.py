@@ -35,7 +35,9 @@ class Recomputing:
     """
 
     def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
-        steps = [replace(step, pool=Pool()) if step is pipeline.label else step for step in pipeline.steps]
+        steps = [
+            replace(step, pool=Pool(), dtype="auto") if step is pipeline.label else step for step in pipeline.steps
+        ]
         pipeline = replace(pipeline, steps=steps)
         dtype = next((str(value) for key, value in record.parts.items() if key.endswith(".dtype")), "float32")
         budget = next((value for key, value in record.parts.items() if key.endswith(".batch_seconds")), None)

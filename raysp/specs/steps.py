@@ -373,7 +373,9 @@ class Label(Step):
             pauses of at most a second between them. Times are those of the recording. Regions are those of `Speech()`,
             with the settings of the step's first one. Rows without speech become `skipped: no_speech`; rows of at most
             a second are labelled whole.
-        dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32.
+        dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32. "float32" rounds nothing:
+            products and convolutions on a GPU use no TF32, whatever the flags of torch say. "tf32": weights and
+            activations in float32, and products and convolutions in TF32; with device "cuda" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
             installed torch, such as "xpu".
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
@@ -393,7 +395,7 @@ class Label(Step):
     window_seconds: Seconds = 30
     overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
     windows: Literal["even", "speech"] = "even"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     device: Device = "auto"
     exact: bool = True
     backend: Literal["torch", "jax", "transformers"] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from raysp.errors import RunError
+from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
@@ -119,7 +120,7 @@ def _check(model: Model, folder: Path) -> None:
         features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
     was_training = model.training
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
             expected, found = (_compared(one.eval()(**features)) for one in (model, loaded.model))
     finally:
         model.train(was_training)

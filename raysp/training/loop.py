@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import RunError
+from raysp.models.base.arithmetic import arithmetic
 from raysp.training.batches import MicroBatch, Objective
 from raysp.training.optimizing import FlatGradients, set_rate
 from raysp.training.randomness import seed_micro_batch
@@ -163,6 +164,7 @@ class Training:
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
         self.gradients = FlatGradients(trained, _TERMS + len(self.objective.terms))
 
+    @arithmetic(dtype="float32", device="cuda")
     def step(
         self, epoch: int, step: int, micro_batches: Sequence[MicroBatch], *, learning_rate: float, stops: bool = False
     ) -> Update:

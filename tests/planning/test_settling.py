@@ -33,6 +33,7 @@ class TestSettle:
             (0, {"dtype": "bfloat16", "exact": False}, Batching.RECORDED),
             (1, {}, Batching.RECORDED),
             (1, {"dtype": "float32"}, Batching.FREE),
+            (1, {"dtype": "tf32"}, Batching.RECORDED),
         ],
     )
     def test_the_budget_is_in_the_fingerprint_where_labels_may_depend_on_it(self, gpus, label, expected):
@@ -54,6 +55,25 @@ class TestSettle:
     def test_weights_that_exceed_the_memory_of_an_actor_are_refused(self, resources, label):
         with pytest.raises(PlanError, match=r"its weights take \d\.\d MB in .*, and an actor has \d\.0 MB"):
             settle(a_pipeline(label=label), resources)
+
+    @pytest.mark.parametrize(
+        ("gpus", "label", "where"),
+        [
+            (0, {}, "on the device 'cpu'"),
+            (1, {"device": "cpu"}, "on the device 'cpu'"),
+            (1, {"device": "xpu"}, "on the device 'xpu'"),
+        ],
+    )
+    def test_tf32_is_refused_where_there_is_none(self, gpus, label, where):
+        with pytest.raises(
+            PlanError, match=rf"dtype='tf32' {where}, expected the device 'cuda' .* Set dtype='float32'"
+        ):
+            self.settled(gpus=gpus, dtype="tf32", **label)
+
+    def test_tf32_has_a_fingerprint_of_its_own(self):
+        made = [a_pipeline(label={"dtype": dtype}) for dtype in ("float32", "tf32")]
+        first, second = (hash_pipeline(one, settle(one, Resources(4, 1)))[0] for one in made)
+        assert (first["steps.1.dtype"], second["steps.1.dtype"]) == ("float32", "tf32")
 
     def test_explicit_settings_are_kept(self):
         found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)

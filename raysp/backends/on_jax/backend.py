@@ -30,6 +30,8 @@ ONE_TEXT = {"num_return_sequences": 1}
 """Option that is fixed for labels and overrides that of a checkpoint."""
 GIVEN = (Capability.CTC, Capability.TEXT_DECODER)
 """What the Flax classes give to labels."""
+EXACT = "highest"
+"""Precision of products in float32, which JAX rounds to TF32 on a GPU and to bfloat16 on a TPU otherwise."""
 INPUTS = ("input_values", "input_features")
 
 
@@ -97,7 +99,8 @@ class JaxModel:
         if not self.summary.writes_text:
             inputs = arrays_of(features)
             values = next(inputs[name] for name in INPUTS if name in inputs)
-            logits = self.model(values, inputs.get("attention_mask")).logits
+            with jax.default_matmul_precision(EXACT):
+                logits = self.model(values, inputs.get("attention_mask")).logits
             heads[Capability.CTC] = CausalLMOutput(logits=torch.from_numpy(np.array(logits, np.float32)))
         frames = [self.summary.num_frames(length) for length in num_samples_B.tolist()]
         return ModelPass(heads=heads, num_frames_B=torch.tensor(frames), features=features)
@@ -120,7 +123,8 @@ class JaxWriter:
         """Return the text of each window; see `raysp.models.labelling.Writer`."""
         inputs = arrays_of(features)
         keys = jax.vmap(jax.random.key)(np.array([self._seed_of(place) for place in places], np.uint32))
-        output = self.model.generate(**inputs, **self.options, prng_key=keys)
+        with jax.default_matmul_precision(EXACT):
+            output = self.model.generate(**inputs, **self.options, prng_key=keys)
         ids_BL = np.array(output.sequences)
         texts = self.tokenizer.batch_decode(torch.from_numpy(ids_BL).long(), skip_special_tokens=True)
         log_probs_BL, emitted_BL = self._emitted(ids_BL[:, 1:], np.array(output.log_probs)[:, 1:])

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.base.arithmetic import without_cudnn
+
 Count = TypeVar("Count", int, Tensor)
 
 IGNORED_LABEL = -100  # label of positions excluded from losses
@@ -195,7 +197,7 @@ def ctc_loss(
     """
     blank = blank or 0
     kept_BL = (labels_BL != IGNORED_LABEL) & (labels_BL != blank)
-    with torch.backends.cudnn.flags(enabled=False):
+    with without_cudnn():
         return F.ctc_loss(
             logits_BTV.log_softmax(-1, dtype=torch.float32).transpose(0, 1),
             labels_BL[kept_BL].to(logits_BTV.device),

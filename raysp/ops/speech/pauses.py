@@ -20,6 +20,7 @@ import torch
 from raysp.audio import Samples
 from raysp.audio.samples import concatenate
 from raysp.audio.windows import Windowing, cut_windows
+from raysp.models.base.arithmetic import arithmetic
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
 from raysp.ops.labelling import as_float
 from raysp.ops.speech.places import WHOLE_SECONDS, Place
@@ -236,7 +237,7 @@ class _Recording:
         if part is None:
             changed, self.is_complete = not self.is_complete, True
             return changed
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(dtype="float32", device="cpu"):
             found_C, self._state = self._model.continued(as_float(torch.from_numpy(part)), self._state)
         self._all.append(found_C.numpy())
         self._held.append(part)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
@@ -25,7 +26,7 @@ class Passes:
     Args:
         model: a model with an encoder of speech.
         feature_extractor: that of its checkpoint.
-        dtype: dtype of the arithmetic; weights and features stay in float32.
+        dtype: dtype of the arithmetic; weights and features stay in float32, which is never TF32.
     """
 
     def __init__(self, model: Model, feature_extractor: FeatureExtractor, dtype: torch.dtype) -> None:
@@ -33,6 +34,7 @@ class Passes:
         self.feature_extractor = feature_extractor
         self.dtype = dtype
 
+    @arithmetic(dtype="float32", device="cuda")
     def __call__(
         self, run: Callable[..., Result], waves: Sequence[np.ndarray], **arguments: Tensor | bool
     ) -> tuple[Result, Tensor]:
