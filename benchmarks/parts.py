@@ -1,4 +1,4 @@
-"""Parts compared with transformers: texts from CTC ids, UniSpeech's quantiser, and the memory of one forward pass.
+"""Parts compared with transformers: texts from CTC ids, features, the quantiser of UniSpeech, memory of a pass.
 
     python -m benchmarks parts --only memory --repeats 3
 
@@ -142,6 +142,38 @@ def quantizer() -> Sequence[Pair]:
     return [Pair(f"2 x {FRAMES} frames", lambda: theirs(features), lambda: ours(features), difference)]
 
 
+def features(name: str) -> Callable[[], Sequence[Pair]]:
+    """Return the pairs of an extractor of transformers, which is called row by row: batches of 2, 10 and 30 s."""
+
+    def pairs() -> Sequence[Pair]:
+        import transformers
+
+        from raysp.backends.hugging_face.features import known_features
+        from raysp.ops.labelling import pad
+
+        extractor = getattr(transformers, name)()
+        ours = known_features(extractor)
+        assert ours is not None
+
+        def pair(seconds: int, rows: int) -> Pair:
+            generator = np.random.default_rng(seconds)
+            waves = [0.1 * generator.standard_normal(16_000 * seconds).astype(np.float32) for _ in range(rows)]
+
+            def theirs() -> list[Tensor]:
+                return [next(iter(extractor(one, sampling_rate=16_000, return_tensors="pt").values())) for one in waves]
+
+            def found() -> Tensor:
+                return next(iter(ours(*pad(waves)).values()))
+
+            return Pair(
+                f"{rows} x {seconds} s", theirs, found, lambda: over(float((found() - torch.cat(theirs())).abs().max()))
+            )
+
+        return [pair(2, 8), pair(10, 8), pair(30, 4)]
+
+    return pairs
+
+
 def over(difference: float) -> float:
     """Return a difference above the tolerance, else 0."""
     return difference if not difference <= TOLERANCE else 0.0
@@ -185,6 +217,8 @@ def cases(layers: int) -> Sequence[Case]:
     return (
         Case("ctc", {"time": 50.0}, ctc),
         Case("ctc batch_decode", {"time": 10.0}, batch_decode),
+        Case("features of Whisper", {"time": 1.0}, features("WhisperFeatureExtractor")),
+        Case("features of SeamlessM4T", {"time": 6.0}, features("SeamlessM4TFeatureExtractor")),
         Case("quantizer", {"time": 1.0, "memory": 1.0}, quantizer),
         Case("unispeech memory", memory, speech("UniSpeechModel", layers)),
         Case("unispeech layer memory", memory, speech("UniSpeechModel", layers, LAYER_NORM)),

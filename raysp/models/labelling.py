@@ -8,9 +8,10 @@ Legend: B batch, S samples, T frames, H hidden, V vocabulary, N classes, E speak
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -64,6 +65,33 @@ class LabellingModel(Protocol):
             num_samples_B: number of samples of each row.
             hidden_states: whether an output reads the frames of single layers.
         """
+        ...
+
+
+@runtime_checkable
+class PreparingModel(Protocol):
+    """A loaded checkpoint whose inputs may be computed on the host."""
+
+    def prepare(self, waves: "Sequence[np.ndarray]") -> "Mapping[str, Tensor] | None":
+        """Return the inputs of the model for a batch, on the host, before the device is taken.
+
+        Args:
+            waves: float32 samples of each row.
+
+        Returns:
+            The inputs, which `run` takes as `prepared`; None: `run` computes them on the device.
+        """
+        ...
+
+    def run(
+        self,
+        waves_BS: "Tensor",
+        num_samples_B: "Tensor",
+        *,
+        hidden_states: bool,
+        prepared: "Mapping[str, Tensor] | None" = None,
+    ) -> ModelPass:
+        """Run the model over a batch, as `LabellingModel` does."""
         ...
 
 

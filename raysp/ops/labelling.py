@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -24,7 +25,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
-from raysp.models.labelling import LabellingModel
+from raysp.models.labelling import LabellingModel, ModelPass, PreparingModel
 from raysp.models.loading import load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
@@ -447,9 +448,9 @@ class Labelling:
         columns: Mapping[str, Sequence[object]],
         windows_at: Sequence[Place | None],
     ) -> tuple[list[bool], list[Sequence[object]]]:
-        padded = pad(waves)
+        padded, run = pad(waves), self._ready(waves)
         with self.on_device:
-            forward = self._on_device(*padded, parts, places, columns, windows_at)
+            forward = self._on_device(run, *padded, parts, places, columns, windows_at)
         finite_B = _finite(forward, with_hidden=bool(self.layers))
         found: list[Sequence[object]] = []
         for output in self.outputs:
@@ -458,8 +459,16 @@ class Labelling:
             found += values
         return finite_B.tolist(), found
 
+    def _ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
+        """Return the pass of the model over a batch, after the work on the host that it needs."""
+        if not isinstance(self.loaded, PreparingModel):
+            return self.loaded.run
+        floats = [as_float(torch.from_numpy(wave)).numpy() for wave in waves]
+        return partial(self.loaded.run, prepared=self.loaded.prepare(floats))
+
     def _on_device(
         self,
+        run: Callable[..., ModelPass],
         waves_BS: Tensor,
         num_samples_B: Tensor,
         parts: Sequence[tuple[int, int] | None],
@@ -470,7 +479,7 @@ class Labelling:
         """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
         waves_BS, num_samples_B = (one.to(self.loaded.device) for one in (waves_BS, num_samples_B))
         waves_BS = as_float(waves_BS)
-        found = self.loaded.run(waves_BS, num_samples_B, hidden_states=self.with_states)
+        found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
         encoded = NoOutput() if found.encoded is None else found.encoded
         output = next(iter(found.heads.values()), encoded)
         return Forward(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.backends.hugging_face.describing import WHISPER, describe
+from raysp.backends.hugging_face.features import known_features
 from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
 from raysp.backends.hugging_face.writing import Encoded, TextWriter
 from raysp.errors import CheckpointError
@@ -29,12 +30,13 @@ IN_TRAINING = "masked_spec_embed"
 
 
 class HuggingFaceModel:
-    """A checkpoint of transformers, which computes features row by row and the model in batches of one shape."""
+    """A checkpoint of transformers: features of known extractors on the device of the model, others on the host."""
 
     def __init__(self, folder: Path, *, dtype: str, device: str, exact: bool) -> None:
         self.summary: CheckpointSummary = describe(folder)
         self.kind = kind_of(folder)
         self.extractor = extractor_of(folder)
+        self._features = known_features(self.extractor)
         self.is_exact = exact
         self.model = _load_weights(folder, self.kind, dtype)
         if self.summary.adapter is not None:
@@ -49,38 +51,61 @@ class HuggingFaceModel:
     def _keep(self, _: object, __: object, output: Any) -> None:  # noqa: ANN401 - an output of transformers
         self._of_thread.encoded = output
 
-    def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
-        """Run the model, or the encoder of one that writes text, as `LabellingModel` says."""
-        lengths = num_samples_B.tolist()
-        waves = [wave[:length].cpu().numpy() for wave, length in zip(waves_BS, lengths, strict=True)]
-        features = self._features(waves)
+    def prepare(self, waves: Sequence[np.ndarray]) -> Mapping[str, Tensor] | None:
+        """Return the inputs of the model for a batch as `PreparingModel` says; None: they are computed on the device.
+
+        They are those of each row alone, or padded as the original does for an inexact batch.
+        """
+        if self._features is not None:
+            return None
+        if self.summary.takes_padding or self.is_exact or len({*map(len, waves)}) == 1:
+            rows = [features_of(self.extractor, wave) for wave in waves]
+            return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        options = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
+        return dict(self.extractor(list(waves), padding=True, **options))
+
+    def run(
+        self,
+        waves_BS: Tensor,
+        num_samples_B: Tensor,
+        *,
+        hidden_states: bool,
+        prepared: Mapping[str, Tensor] | None = None,
+    ) -> ModelPass:
+        """Run the model, or the encoder of one that writes text, as `PreparingModel` says."""
+        features = self._on_device(waves_BS, num_samples_B, prepared)
         first = self.encoder if self.summary.writes_text else self.model
         output = first(**self._inputs(first, features), output_hidden_states=hidden_states)
         heads = {} if self.kind.head in (None, Capability.TEXT_DECODER) else {self.kind.head: _of_head(output)}
-        frames = [self.summary.num_frames(length) for length in lengths]
+        whole_B = torch.div(
+            num_samples_B - self.summary.receptive_samples, self.summary.frame_stride, rounding_mode="floor"
+        )
         return ModelPass(
             heads=heads,  # type: ignore[arg-type] # without None
-            num_frames_B=torch.tensor(frames, device=self.device),
+            num_frames_B=(whole_B + 1).clamp(min=0).to(self.device),
             encoded=self._encoded(),
             features=features,
         )
 
+    def _on_device(
+        self, waves_BS: Tensor, num_samples_B: Tensor, prepared: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """Return the inputs of the model on its device, in its data type."""
+        if self._features is not None:
+            prepared = self._features(waves_BS, num_samples_B)
+        elif prepared is None:  # without a labelling, which prepares batches
+            lengths = num_samples_B.tolist()
+            prepared = self.prepare(
+                [wave[:length].cpu().numpy() for wave, length in zip(waves_BS, lengths, strict=True)]
+            )
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            for name, value in (prepared or {}).items()
+        }
+
     def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None) -> TextWriter:
         """Return the text decoder with the options of a transcript."""
         return TextWriter(self.model, self.summary.path, self.kind, options, language=language, task=task)
-
-    def _features(self, waves: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Return the inputs of the model: of each row alone, or padded as the original does for an inexact batch."""
-        if self.summary.takes_padding or self.is_exact or len({*map(len, waves)}) == 1:
-            rows = [features_of(self.extractor, wave) for wave in waves]
-            found: dict[str, Tensor] = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        else:
-            options = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
-            found = dict(self.extractor(list(waves), padding=True, **options))
-        return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
-            for name, value in found.items()
-        }
 
     def _inputs(self, module: Any, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: ANN401
         """Return the features that a module takes: the encoder of Whisper has no mask."""

@@ -1,0 +1,81 @@
+"""Models of transformers on the stand-in device: features of a batch are made on it, or before it is taken."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import raysp
+from raysp.backends.hugging_face import loading
+from raysp.backends.hugging_face.features import known_features
+from raysp.ops.labelling import Labelling, pad
+from tests.backends import theirs
+from tests.device.conftest import assert_same
+from tests.device.stand_in import NAME, counted
+from tests.ops.test_labelling import block_of
+
+EXTRACTORS = {
+    "Whisper": transformers.WhisperFeatureExtractor(),
+    "Wav2Vec2": transformers.Wav2Vec2FeatureExtractor(),
+    "Wav2Vec2 with a mask": transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True),
+    "SeamlessM4T": transformers.SeamlessM4TFeatureExtractor(),
+}
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+def test_features_on_the_device_are_those_of_the_cpu_without_a_copy_or_a_wait(kind):
+    features = known_features(EXTRACTORS[kind])
+    waves = [*theirs.waves([16_000, 9_001, 30_400]), np.zeros(16_000, np.float32)]
+    expected = features(*pad(waves))
+    on_device = [one.to(NAME) for one in pad(waves)]
+    features(*on_device)  # constants are made
+    with counted() as counts:
+        found = features(*on_device)
+    assert (counts.waits, counts.copies_in, counts.copies_out) == ({}, {}, {})
+    for name, value in expected.items():
+        assert found[name].device.type == NAME
+        torch.testing.assert_close(found[name].cpu(), value, atol=1e-5, rtol=1e-5)
+
+
+CASES = {
+    "Whisper": (theirs.tiny_whisper, [raysp.Transcript(), raysp.Embedding()], True),
+    "WavLM": (lambda folder: theirs.tiny_waveform_model(folder, "WavLMForCTC"), [raysp.Transcript(words=True)], True),
+    "Speech2Text": (lambda folder: theirs.tiny_writer(folder, "Speech2Text"), [raysp.Transcript()], False),
+    "AST": (theirs.tiny_spectrogram_classifier, [raysp.Classes()], False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
+@pytest.mark.parametrize("kind", CASES)
+def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, monkeypatch):
+    make, outputs, is_known = CASES[kind]
+    folder = make(tmp_path)
+    waves = [(32767 * wave).astype(np.int16) for wave in theirs.waves([16_000, 16_000, 9_600])]
+    options = {"window_seconds": 1.2} if kind == "AST" else {}
+    expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
+    op = theirs.labelling(folder, *outputs, device=NAME, **options)
+    held, passes = [], []
+    original, run = loading.features_of, Labelling._on_device
+
+    def features_of(*given):
+        held.append(op.on_device.locked())
+        return original(*given)
+
+    def on_device(*given):
+        with counted() as counts:
+            result = run(*given)
+        passes.append(counts)
+        return result
+
+    monkeypatch.setattr(loading, "features_of", features_of)
+    monkeypatch.setattr(Labelling, "_on_device", on_device)
+    op(block_of(waves))  # constants are made
+    held.clear()
+    passes.clear()
+    rows = op(block_of(waves))[0].to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert_same(rows, expected)
+    assert held == ([] if is_known else [False] * 3)
+    from_device = [one for counts in passes for one in (*counts.copies_out, *counts.waits)]
+    assert [one for one in from_device if "hugging_face/features" in one] == []
+    assert [one for counts in passes for one in counts.copies_out if "hugging_face" in one] == []
