@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from raysp.bounds import shortened
 from raysp.checkpoints.fetching import fetch_adapter, is_copy
 from raysp.checkpoints.foreign_weights import FOREIGN, explanation
 from raysp.checkpoints.languages import adapter_name, announced
@@ -64,13 +65,16 @@ class Access:
         """Remove these keywords, and those without effect, from `options` and return them.
 
         Raises:
-            ValueError: `trust_remote_code` is true.
+            ValueError: `trust_remote_code`, or another of `NOT_TAKEN`, is given and not None or False.
         """
         if options.pop("trust_remote_code", None):
             raise ValueError(
                 "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: omit it; "
                 "`raysp models` lists the supported architectures"
             )
+        for name, way_out in NOT_TAKEN.items():
+            if (value := options.pop(name, None)) is not None and value is not False:
+                raise ValueError(f"{name}={shortened(value)} given, which raysp does not take: {way_out}")
         for name in WITHOUT_EFFECT:
             options.pop(name, None)
         if options.get("use_auth_token") is not None:  # its name before transformers 5
@@ -87,6 +91,29 @@ WITHOUT_EFFECT = (
 )
 """Keywords of `from_pretrained` without effect: weights are always read once and
 on one device, pickles are plain weights, tokenizers have one implementation."""
+_PARALLEL = "a model is on one device; labels of several GPUs come from several actors of a pool"
+_OTHER_WEIGHTS = "`raysp convert` reads pickles, and transformers saves others as safetensors"
+_QUANTISED = "omit it, and pass dtype=torch.bfloat16 for half the memory"
+NOT_TAKEN = {
+    "from_tf": _OTHER_WEIGHTS,
+    "from_flax": _OTHER_WEIGHTS,
+    "gguf_file": _OTHER_WEIGHTS,
+    "quantization_config": _QUANTISED,
+    "load_in_8bit": _QUANTISED,
+    "load_in_4bit": _QUANTISED,
+    "key_mapping": "rename the keys of a state_dict, and pass it as state_dict= with config=",
+    "tp_plan": _PARALLEL,
+    "tp_size": _PARALLEL,
+    "device_mesh": _PARALLEL,
+    "distributed_config": _PARALLEL,
+    "use_kernels": "torch chooses the kernels: omit it",
+    "kernel_config": "torch chooses the kernels: omit it",
+    "experts_implementation": "no model has experts: omit it",
+    "adapter_kwargs": "load adapters by peft.PeftModel.from_pretrained(model, folder)",
+    "proxies": "set HTTPS_PROXY in the environment",
+    "mirror": "set HF_ENDPOINT in the environment",
+}
+"""Keywords of `from_pretrained` in transformers that are refused unless they are None or False, with the way out."""
 KEYWORDS = ("revision", *(field.name for field in fields(Access)), *WITHOUT_EFFECT, "trust_remote_code")
 
 

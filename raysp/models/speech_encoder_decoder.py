@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.checkpoints.hub import KEYWORDS
+from raysp.checkpoints.hub import KEYWORDS, NOT_TAKEN
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.capabilities import Capability
@@ -169,10 +169,8 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         Returns:
             The model in eval mode.
         """
-        if kwargs.pop("from_tf", False) or kwargs.pop("from_flax", False):
-            raise ValueError("from_tf=True or from_flax=True given, but raysp reads PyTorch weights only: convert them")
         of_encoder, of_decoder, own = _routed(kwargs)
-        shared = {name: own.pop(name) for name in KEYWORDS if name in own and name != "revision"}
+        shared = {name: own.pop(name) for name in (*KEYWORDS, *NOT_TAKEN) if name in own and name != "revision"}
         of_encoder, of_decoder = {**shared, **of_encoder}, {**shared, **of_decoder}
         encoder = of_encoder.pop("model", None)
         if encoder is None:
@@ -438,12 +436,13 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             prefix_allowed_tokens_fn: Function of (row, input_ids of one text) that returns the ids that may follow.
             streamer: Object whose `put` gets the prompt and each new token of all rows, and whose `end` is called
                 last; without beams.
-            options: Options by name, in place of either; see `GenerationConfig`.
+            options: Options by name, in place of either; see `GenerationConfig`. `labels` have no effect.
 
         Returns:
             Tokens (B * num_return_sequences, T) with the start token; rows are padded after their end.
             `GenerateOutput` with `return_dict_in_generate=True`.
         """
+        options.pop("labels", None)  # of a batch that a Seq2SeqTrainer evaluates
         merged = self._options(generation_config, options)
         with torch.no_grad():
             if encoder_outputs is None:

@@ -38,7 +38,7 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
         raise ValueError(f"return_tensors is {kind!r}, expected 'pt', 'np' or None")
     batch = BatchFeature()
     for name, rows in values.items():
-        lengths = {len(row) for row in rows}
+        lengths = {len(row) for row in rows if hasattr(row, "__len__") and getattr(row, "ndim", 1) != 0}
         if len(lengths) > 1:
             raise ValueError(f"{name}: rows of lengths {sorted(lengths)} cannot form a tensor: pass padding=True")
         array = np.asarray(rows)
@@ -51,9 +51,9 @@ def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
-def truncates(truncation: bool | None, padding: bool | str) -> bool:
+def truncates(truncation: bool | str | None, padding: bool | str) -> bool:
     """Return whether texts are cut at `max_length`; by default, as in transformers, only without padding."""
-    return padding is False if truncation is None else truncation
+    return padding is False if truncation is None else truncation not in (False, "do_not_truncate")
 
 
 def padded_length(

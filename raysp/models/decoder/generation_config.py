@@ -4,11 +4,12 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 from raysp.checkpoints.hub import GENERATION_FILES, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import Config, checked, read_json, suggestion, write_json
+from raysp.models.files.configuration import Config, checked, json_text, read_json, suggestion, write_json
+from raysp.models.files.sharing import Shareable
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where no length is set
@@ -30,6 +31,8 @@ WITHOUT_EFFECT: dict[str, object] = {
     "target_lookbehind": 10,
     "max_matching_ngram_size": 2,
     "cache_implementation": "dynamic",
+    "disable_compile": True,
+    "low_memory": True,
 }
 
 SEED = "seed"
@@ -40,7 +43,7 @@ OF_BEAMS: Mapping[str, Any] = {"early_stopping": False, "length_penalty": 1.0}
 
 
 @dataclass(kw_only=True)
-class GenerationConfig:
+class GenerationConfig(Shareable):
     """Options of `generate` under their names in transformers; None means not set.
 
     `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not. `use_cache` has no
@@ -140,9 +143,29 @@ class GenerationConfig:
         """The same by the name for options that differ from the defaults in transformers."""
         return self.to_dict()
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def to_json_string(self) -> str:
+        """Return the options that are set as JSON."""
+        return json_text(self.to_dict())
+
+    def update(self, defaults_only: bool = False, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - options
+        """Set options, with `defaults_only` those that are not set yet; return those that are unknown."""
+        known = {field.name for field in fields(self)}
+        checked_values = self.from_dict({name: value for name, value in values.items() if name in known}).to_dict()
+        for name, value in checked_values.items():
+            if not defaults_only or getattr(self, name) is None:
+                setattr(self, name, value)
+        return {name: value for name, value in values.items() if name not in known}
+
+    _from_model_config: ClassVar[bool] = False
+    """Read and set by the Seq2SeqTrainer of transformers."""
+
+    def _get_default_generation_params(self) -> dict[str, Any]:
+        """Return the length to which the Seq2SeqTrainer of transformers pads texts, if none is set."""
+        return {"max_length": DEFAULT_NEW_TOKENS}
+
+    def _save(self, folder: Path) -> None:
         """Write generation_config.json."""
-        write_json(Path(folder) / FILE, self.to_dict())
+        write_json(folder / FILE, self.to_dict())
 
     def first_token(self, config: Any) -> int | list[int] | None:  # noqa: ANN401 - of a speech-encoder-decoder
         """Return the token that texts begin with, by these options or else the configuration; None if unset."""

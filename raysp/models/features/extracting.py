@@ -11,7 +11,8 @@ from torch import Tensor
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
-from raysp.models.files.configuration import MAX_FLOAT, read_json, suggestion, write_json
+from raysp.models.files.configuration import MAX_FLOAT, json_text, read_json, suggestion, write_json
+from raysp.models.files.sharing import Shareable
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +42,7 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-class PaddingExtractor:
+class PaddingExtractor(Shareable):
     """A feature extractor with its settings as attributes; its features are float32 rows (T,) or (T, C)."""
 
     model_input_names: ClassVar[tuple[str, ...]]
@@ -111,6 +112,11 @@ class PaddingExtractor:
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, *cls.older_names):
             raise CheckpointError(f"{folder}: feature_extractor_type is {kind!r}, expected {cls.__name__!r}")
+        return cls._of(values, overrides, folder)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], where: str | Path) -> Self:
+        """Make an extractor from settings of a file, and those that replace them."""
         defaults = vars(cls())
         if unknown := [name for name in overrides if name not in defaults]:
             named = ", ".join(f"{name!r}{suggestion(name, [*defaults, *KEYWORDS])}" for name in unknown)
@@ -119,16 +125,34 @@ class PaddingExtractor:
         for name, value in known.items():
             if not _is_like(value, defaults[name]):
                 raise CheckpointError(
-                    f"{folder}: {name} of the feature extractor is {value!r}, expected a value such as "
+                    f"{where}: {name} of the feature extractor is {value!r}, expected a value such as "
                     f"{defaults[name]!r}: correct preprocessor_config.json or processor_config.json"
                 )
             if isinstance(defaults[name], float):
                 known[name] = float(value)
         return cls(**known)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: Mapping[str, Any], **overrides: Any) -> Self:  # noqa: ANN401
+        """Make an extractor from the content of preprocessor_config.json, with some values replaced."""
+        return cls._of(feature_extractor_dict, overrides, cls.__name__)
+
+    @property
+    def feature_extractor_type(self) -> str:
+        """Name of the class."""
+        return type(self).__name__
+
+    def to_json_string(self) -> str:
+        """Return the settings as JSON, as saved."""
+        return json_text(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write the settings as JSON."""
+        write_json(Path(json_file_path), self.to_dict())
+
+    def _save(self, folder: Path) -> None:
         """Write preprocessor_config.json."""
-        write_json(Path(folder) / "preprocessor_config.json", self.to_dict())
+        self.to_json_file(folder / "preprocessor_config.json")
 
 
 def _is_like(value: object, default: object) -> bool:

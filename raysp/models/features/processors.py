@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
-from raysp.checkpoints.uploading import upload
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
-from raysp.models.files.configuration import suggestion, write_json
+from raysp.models.files.configuration import Config, json_text, suggestion, write_json
 from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -74,7 +73,7 @@ class FeatureExtractor(Protocol):
         """Read the settings of a checkpoint folder."""
         ...
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, save_directory: str | Path) -> None:
         """Write preprocessor_config.json."""
         ...
 
@@ -187,16 +186,35 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         return normalised
 
 
-def read_tokenizer(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> "TextOrCTCTokenizer":  # noqa: ANN401
+def read_tokenizer(
+    folder: str | Path,
+    *,
+    revision: str | None = None,
+    config: Config | None = None,
+    tokenizer_type: str | None = None,
+    **overrides: Any,  # noqa: ANN401 - of the tokenizer's class
+) -> "TextOrCTCTokenizer":
     """Read the tokenizer of a CTC head or of a text decoder from a checkpoint folder or hub id.
+
+    Args:
+        folder: Folder or hub id.
+        revision: Branch, tag or commit of a hub id.
+        config: Configuration of the model, for a folder that has none and does not name the tokenizer's class.
+        tokenizer_type: The same, by the name of the model's type.
+        overrides: Settings in place of those of the files.
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
     from raysp.models.tokenizers.pieces import ParakeetTokenizer
-    from raysp.models.tokenizers.text import TextTokenizer, names_phonemes, names_pieces, names_text_tokenizer
+    from raysp.models.tokenizers.text import CLASS_OF, TextTokenizer, names_phonemes, names_pieces, names_text_tokenizer
 
+    overrides.setdefault("name_or_path", str(folder))
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+    given = tokenizer_type or getattr(config, "model_type", None)
+    if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
+        overrides.setdefault("tokenizer_class", CLASS_OF[given])
+        return TextTokenizer.from_pretrained(folder, **overrides)
     if names_pieces(folder):
         return ParakeetTokenizer.from_pretrained(folder, **overrides)
     if names_phonemes(folder):
@@ -291,28 +309,20 @@ class Wav2Vec2Processor(Shareable):
             )
         return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
 
-    def save_pretrained(
-        self,
-        save_directory: str | Path,
-        push_to_hub: bool = False,
-        *,
-        repo_id: str | None = None,
-        **options: Any,  # noqa: ANN401 - those of `upload`
-    ) -> None:
-        """Write both parts, in the formats of transformers before and after release 5.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of processor_config.json."""
+        return {"feature_extractor": self.feature_extractor.to_dict(), "processor_class": type(self).__name__}
 
-        Args:
-            save_directory: Folder, created if missing.
-            push_to_hub: Upload the whole folder to the hub.
-            repo_id: Repository; None: the folder's name.
-            options: As for `push_to_hub`.
-        """
-        folder = Path(save_directory)
+    def to_json_string(self) -> str:
+        """Return the content of processor_config.json as JSON."""
+        return json_text(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write the content of processor_config.json."""
+        write_json(Path(json_file_path), self.to_dict())
+
+    def _save(self, folder: Path) -> None:
+        """Write both parts, in the formats of transformers before and after release 5."""
         self.feature_extractor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        nested = {"feature_extractor": self.feature_extractor.to_dict(), "processor_class": type(self).__name__}
-        write_json(folder / "processor_config.json", nested)
-        if push_to_hub:
-            upload(folder, repo_id or folder.resolve().name, **options)
-        elif repo_id is not None or options:
-            raise TypeError(f"{', '.join(['repo_id', *options])} given without push_to_hub=True")
+        self.to_json_file(folder / "processor_config.json")

@@ -50,7 +50,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write a JSON object in the layout of Hugging Face libraries."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Mapping[str, object]) -> str:
+    """Return a JSON object in the layout of Hugging Face libraries."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 class Config(Shareable):
@@ -71,6 +76,7 @@ class Config(Shareable):
     output_hidden_states: bool = False
     problem_type: str | None = None
     return_dict: bool = True
+    tokenizer_class: str | None = None
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         values.pop("model_type", None)
@@ -152,13 +158,35 @@ class Config(Shareable):
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return {**values, "model_type": self.model_type}
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Assign several fields, checked as where a configuration is made; other keys are stored unchanged."""
+        changed = self.from_dict(self.to_dict(), **values)
+        vars(self).update(vars(changed))
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the values that differ from the defaults of the class, with `model_type`."""
+        defaults = type(self)().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name == "model_type" or name not in defaults or value != defaults[name]
+        }
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the values as JSON: those that differ from the defaults, or all."""
+        return json_text(self.to_diff_dict() if use_diff else self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write the values as JSON: those that differ from the defaults, or all."""
+        write_json(Path(json_file_path), self.to_diff_dict() if use_diff else self.to_dict())
+
+    def _save(self, folder: Path) -> None:
         """Write config.json, without common fields that have their default."""
         values, defaults = self.to_dict(), Config(num_labels=self.default_labels)
         for name in _field_types(Config):
             if values[name] == getattr(defaults, name):
                 del values[name]
-        write_json(Path(folder) / "config.json", values)
+        write_json(folder / "config.json", values)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

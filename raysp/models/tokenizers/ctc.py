@@ -15,7 +15,15 @@ from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
-from raysp.models.tokenizers.padding import PaddingTokenizer
+from raysp.models.tokenizers.described import (
+    NO_LIMIT,
+    OLD_SPECIAL_TOKENS,
+    SPECIAL_TOKENS,
+    DescribedTokenizer,
+    refuse_unknown,
+    text_of,
+)
+from raysp.models.tokenizers.token_files import AddedToken, content_of, of_kind, optional_json, read_added_tokens
 from raysp.models.tokenizers.written import Letters, Written
 
 Offsets = list[dict[str, str | int]]
@@ -26,19 +34,8 @@ OPTIONS = {
     "target_lang": str,
     "clean_up_tokenization_spaces": bool,
 }
-NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
-
-
-@dataclass(frozen=True)
-class AddedToken:
-    """A token that is never split; `lstrip` and `rstrip` absorb adjacent spaces."""
-
-    content: str
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-    normalized: bool = False
-    special: bool = False
+SETTINGS = ("model_max_length", "padding_side", "truncation_side", "name_or_path")
+"""Attributes that `from_pretrained` takes too."""
 
 
 @dataclass
@@ -53,7 +50,7 @@ class CTCDecoded:
         return getattr(self, name)
 
 
-class Wav2Vec2CTCTokenizer(PaddingTokenizer):
+class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     """A tokenizer with a vocabulary {token: id}, or one per language {language: {token: id}}."""
 
     model_input_names = ("input_ids", "attention_mask")
@@ -78,14 +75,20 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         added_tokens: Mapping[int, AddedToken] | None = None,
         extra_special_tokens: Sequence[str] = (),
         clean_up_tokenization_spaces: bool = False,
+        *,
+        model_max_length: int | None = None,
+        padding_side: str = "right",
+        truncation_side: str = "right",
     ) -> None:
         """Make a tokenizer from a vocabulary or the path of its JSON file."""
         self.vocab: dict[str, Any] = read_json(Path(vocab)) if isinstance(vocab, str | Path) else dict(vocab)
-        self.bos_token, self.eos_token, self.unk_token, self.pad_token = bos_token, eos_token, unk_token, pad_token
-        self.word_delimiter_token = word_delimiter_token
+        self.bos_token, self.eos_token = text_of(bos_token), text_of(eos_token)
+        self.unk_token, self.pad_token = text_of(unk_token), text_of(pad_token)
+        self.word_delimiter_token = text_of(word_delimiter_token)
         self.replace_word_delimiter_char = replace_word_delimiter_char
         self.do_lower_case = do_lower_case
-        self.extra_special_tokens = tuple(extra_special_tokens)
+        self.extra_special_tokens = tuple(map(text_of, extra_special_tokens))
+        self.model_max_length, self.padding_side, self.truncation_side = model_max_length, padding_side, truncation_side
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         self.target_lang = target_lang
         self._added: dict[int, AddedToken] = dict(added_tokens or {})
@@ -161,25 +164,36 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         self._added[index] = token
         self._added_ids[token.content] = index
 
-    def add_tokens(self, new_tokens: str | Sequence[str], special_tokens: bool = False) -> int:
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
         """Add tokens behind the others, and return how many are new."""
         before = len(self)
-        for token in [new_tokens] if isinstance(new_tokens, str) else new_tokens:
-            if token not in self.encoder:
-                self._add(AddedToken(token, special=special_tokens), replace=False)
+        for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
+            text = text_of(token)
+            if text not in self.encoder:
+                self._add(AddedToken(text, special=special_tokens or getattr(token, "special", False)), replace=False)
         self._derive()
         return len(self) - before
+
+    def _extend_special_tokens(self, tokens: Sequence[str]) -> None:
+        self.extra_special_tokens = tuple(dict.fromkeys([*self.extra_special_tokens, *tokens]))
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of any attribute
+        """Assign an attribute; a special token, such as `tokenizer.pad_token = "_"`, changes what is decoded."""
+        is_changed = name in self.named_tokens and hasattr(self, name)
+        super().__setattr__(name, text_of(value) if name in self.named_tokens else value)
+        if is_changed:
+            self._derive()
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """Added tokens by id."""
+        return dict(sorted(self._added.items()))
 
     @property
     def all_special_tokens(self) -> list[str]:
         """Special tokens, the word delimiter included."""
         named = (getattr(self, name) for name in NAMED_TOKENS)
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of `all_special_tokens`."""
-        return [self._id(token) for token in self.all_special_tokens]
 
     @property
     def pad_token_id(self) -> int:
@@ -225,17 +239,20 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
 
     # Text to ids
 
-    def __call__(
+    def _encoded(
         self,
-        text: str | Sequence[str] | Sequence[Sequence[str]],
+        text: Any,  # noqa: ANN401 - a text, a list of words, or a list of texts
+        text_pair: Any = None,  # noqa: ANN401 - the same, to follow
         *,
         add_special_tokens: bool = True,  # there are none; calls are those of a text tokenizer
         padding: bool | str = False,
-        truncation: bool | None = None,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         is_split_into_words: bool = False,
+        padding_side: str | None = None,
         return_attention_mask: bool = True,
+        return_token_type_ids: bool = False,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """Return `input_ids` and `attention_mask` of a text, or of each in a list.
@@ -246,13 +263,21 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
-        if max_length is not None and truncates(truncation, padding):
-            ids = [row[:max_length] for row in ids]
+        if text_pair is not None:
+            pairs = [text_pair] if one else text_pair
+            ids = [row + self._ids(pair, is_split_into_words) for row, pair in zip(ids, pairs, strict=True)]
+        limit = self.model_max_length if max_length is None and truncation is not None else max_length
+        if limit is not None and truncates(truncation, padding):
+            ids = [row[:limit] if self.truncation_side == "right" else row[max(0, len(row) - limit) :] for row in ids]
+        values = {"input_ids": ids}
+        if return_token_type_ids:
+            values["token_type_ids"] = [[self.pad_token_type_id] * len(row) for row in ids]
         encoded = self.pad(
-            {"input_ids": ids},
+            values,
             padding=padding,
             max_length=max_length,
             pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
             return_attention_mask=return_attention_mask,
         )
         if one and return_tensors is None:
@@ -300,17 +325,35 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         """Return the ids of a text as the head writes it."""
         return self._ids(text, is_split_into_words=False)
 
-    def encode(self, text: str, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
-        """Return the ids of one text; options as for a call."""
-        return self(text, **options)["input_ids"]
-
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """Return the id of a token, or of each in a list."""
         return self._id(tokens) if isinstance(tokens, str) else [self._id(token) for token in tokens]
 
-    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> str | list[str]:
+    def convert_ids_to_tokens(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str | list[str]:
         """Return the token of an id, or of each in a list; unknown ids are the unknown token."""
-        return self._token(ids) if isinstance(ids, int) else [self._token(int(index)) for index in ids]
+        if isinstance(ids, int):
+            return self._token(ids)
+        tokens = [self._token(int(index)) for index in ids]
+        dropped = {*self.all_special_tokens} if skip_special_tokens else set()
+        return [token for token in tokens if token not in dropped]
+
+    def convert_tokens_to_string(
+        self,
+        tokens: Sequence[str],
+        group_tokens: bool = True,
+        spaces_between_special_tokens: bool = False,
+        output_char_offsets: bool = False,
+        output_word_offsets: bool = False,
+    ) -> dict[str, Any]:
+        """Return `text` of frame-wise tokens, `char_offsets` and `word_offsets`, as transformers does."""
+        found = self._decoded(
+            tokens,
+            group_tokens=group_tokens,
+            joint=" " if spaces_between_special_tokens else "",
+            with_chars=output_char_offsets,
+            with_words=output_word_offsets,
+        )
+        return dict(vars(found))
 
     def _token(self, index: int) -> str:
         if index in self.decoder:
@@ -381,16 +424,27 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         if skip_special_tokens:
             dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
             tokens = [token for token in tokens if token not in dropped]
+        joint = " " if spaces_between_special_tokens else ""
+        found = self._decoded(
+            tokens,
+            group_tokens=group_tokens,
+            joint=joint,
+            with_chars=output_char_offsets,
+            with_words=output_word_offsets,
+        )
+        found.text = without_extra_spaces(str(found.text)) if clean else found.text
+        return found if with_offsets else str(found.text)
+
+    def _decoded(
+        self, tokens: Sequence[str], *, group_tokens: bool, joint: str, with_chars: bool, with_words: bool
+    ) -> CTCDecoded:
+        """Return the text of frame-wise tokens, and the offsets that are asked for."""
         runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
         offsets = self._char_offsets(runs)
-        joint = " " if spaces_between_special_tokens else ""
         text = joint.join(str(offset["char"]) for offset in offsets).strip()
         text = text.lower() if self.do_lower_case else text
-        text = without_extra_spaces(text) if clean else text
-        if not with_offsets:
-            return text
-        words = self._get_word_offsets(offsets) if output_word_offsets else None
-        return CTCDecoded(text, offsets if output_char_offsets else None, words)
+        words = self._get_word_offsets(offsets) if with_words else None
+        return CTCDecoded(text, offsets if with_chars else None, words)
 
     def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
         """Return the text of frame-wise ids; None if two ids may be the same token."""
@@ -442,8 +496,9 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
+        name = str(folder)
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
-        config = _optional_json(folder / "tokenizer_config.json")
+        config = optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
         if kind != cls.__name__:
             where = folder / "tokenizer_config.json"
@@ -452,39 +507,64 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             )
         promoted = config.get("model_specific_special_tokens")  # as releases 5 of transformers wrote delimiters
         config = {**(promoted if isinstance(promoted, dict) else {}), **config}
-        tokens = {**_optional_json(folder / "special_tokens_map.json"), **config}
+        tokens = {**optional_json(folder / "special_tokens_map.json"), **config}
         given = [name for name in cls.named_tokens if name in tokens]
-        options: dict[str, Any] = {name: _content(folder, name, tokens[name]) for name in given}
+        options: dict[str, Any] = {name: content_of(folder, name, tokens[name]) for name in given}
         for name, option_kind in cls.option_types.items():
             if config.get(name) is not None:
-                options[name] = _of_kind(folder, name, config[name], option_kind)
+                options[name] = of_kind(folder, name, config[name], option_kind)
         extra = tokens.get("extra_special_tokens") or tokens.get("additional_special_tokens") or []
-        extra = _of_kind(folder, "extra_special_tokens", extra, list)
-        options["extra_special_tokens"] = [_content(folder, "extra_special_tokens", token) for token in extra]
-        options["added_tokens"] = _added_tokens(folder, config)
-        return cls(folder / "vocab.json", **{**options, **overrides})
+        extra = of_kind(folder, "extra_special_tokens", extra, list)
+        options["extra_special_tokens"] = [content_of(folder, "extra_special_tokens", token) for token in extra]
+        options["added_tokens"] = read_added_tokens(folder, config)
+        if OLD_SPECIAL_TOKENS in overrides:
+            overrides[SPECIAL_TOKENS] = overrides.pop(OLD_SPECIAL_TOKENS)
+        refuse_unknown(
+            cls, overrides, [*cls.named_tokens, *cls.option_types, SPECIAL_TOKENS, "added_tokens", *SETTINGS]
+        )
+        settings = {one: overrides.pop(one, config.get(one)) for one in SETTINGS}
+        made = cls(folder / "vocab.json", **{**options, **overrides})
+        made._set(folder, {**settings, "name_or_path": settings["name_or_path"] or name})
+        return made
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _set(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Take over settings of a file or of keywords."""
+        limit = settings["model_max_length"]
+        self.model_max_length = int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None
+        for name in ("padding_side", "truncation_side"):
+            value = "right" if settings[name] is None else settings[name]
+            if value not in ("left", "right"):
+                raise CheckpointError(f"{folder}: {name} is {value!r}, expected 'left' or 'right'")
+            setattr(self, name, value)
+        self.name_or_path = settings["name_or_path"]
+
+    def _save(self, folder: Path) -> None:
         """Write vocab.json and tokenizer_config.json, and the additional files of older releases."""
-        folder = Path(folder)
         named = {name: getattr(self, name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         config = {
             **named,
             "added_tokens_decoder": {str(index): vars(token) for index, token in sorted(self._added.items())},
             **self._settings(),
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
-            "model_max_length": NO_LIMIT,
+            "model_max_length": NO_LIMIT if self.model_max_length is None else self.model_max_length,
             "tokenizer_class": type(self).__name__,
             "word_delimiter_token": self.word_delimiter_token,
         }
+        config |= {name: "left" for name in ("padding_side", "truncation_side") if getattr(self, name) == "left"}
         if self.extra_special_tokens:
             config["extra_special_tokens"] = list(self.extra_special_tokens)
-        write_json(folder / "vocab.json", self.vocab)
+        self.save_vocabulary(folder)
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", {k: v for k, v in named.items() if v is not None})
         beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
         if beyond:
             write_json(folder / "added_tokens.json", beyond)
+
+    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write vocab.json alone, and return its path."""
+        path = Path(save_directory) / ("vocab.json" if filename_prefix is None else f"{filename_prefix}-vocab.json")
+        write_json(path, self.vocab)
+        return (str(path),)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings in tokenizer_config.json that other tokenizers do not have."""
@@ -493,40 +573,6 @@ class Wav2Vec2CTCTokenizer(PaddingTokenizer):
             "replace_word_delimiter_char": self.replace_word_delimiter_char,
             "target_lang": self.target_lang,
         }
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - JSON
-    """Return a token given as a string, or as an object with its `content`."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return None if token is None else cast(str, _of_kind(folder, name, content, str))
-
-
-def _of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - JSON
-    if not isinstance(value, kind):
-        where = folder / "tokenizer_config.json"
-        raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")
-    return value
-
-
-def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
-    if "added_tokens_decoder" in config:
-        found = config["added_tokens_decoder"]
-        entries = [(index, token) for index, token in _of_kind(folder, "added_tokens_decoder", found, dict).items()]
-    else:
-        found = _optional_json(folder / "added_tokens.json")
-        entries = [(index, {"content": token}) for token, index in found.items()]
-    flags = [name for name in AddedToken.__dataclass_fields__ if name != "content"]
-    added = {}
-    for index, token in entries:
-        if not str(index).isdecimal() or not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise CheckpointError(f"{folder}: added token {index!r} is {token!r}, expected an id and its content")
-        added[int(index)] = AddedToken(token["content"], **{name: bool(token.get(name, False)) for name in flags})
-    return added
 
 
 def without_extra_spaces(text: str) -> str:

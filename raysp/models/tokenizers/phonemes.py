@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.models.base.batches import BatchFeature, on_host
-from raysp.models.tokenizers.ctc import AddedToken, CTCDecoded, Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
+from raysp.models.tokenizers.ctc import CTCDecoded, Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
+from raysp.models.tokenizers.token_files import AddedToken
 
 SPACE = " "
 """Text between phonemes, whatever `phone_delimiter_token` is, as in transformers."""
@@ -53,6 +54,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         added_tokens: Mapping[int, AddedToken] | None = None,
         extra_special_tokens: Sequence[str] = (),
         clean_up_tokenization_spaces: bool = False,
+        **settings: Any,  # noqa: ANN401 - as in the class above
     ) -> None:
         """Make a tokenizer from a vocabulary or the path of its JSON file."""
         self.phone_delimiter_token = phone_delimiter_token
@@ -69,6 +71,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
             added_tokens=added_tokens,
             extra_special_tokens=extra_special_tokens,
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            **settings,
         )
 
     @property
@@ -83,9 +86,10 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
     # Phonemes to ids
 
-    def __call__(
+    def _encoded(
         self,
-        text: str | Sequence[str] | Sequence[Sequence[str]],
+        text: Any,  # noqa: ANN401 - as in the class above
+        text_pair: Any = None,  # noqa: ANN401
         *,
         do_phonemize: bool | None = None,
         phonemizer_lang: str | None = None,  # of no effect: it is the language of `do_phonemize`
@@ -95,6 +99,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
         Args:
             text: Phonemes.
+            text_pair: Phonemes to follow.
             do_phonemize: Whether `text` is in letters; None: as the checkpoint says.
             phonemizer_lang: Language of a text in letters.
             options: As for `Wav2Vec2CTCTokenizer`.
@@ -104,7 +109,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         """
         if self.do_phonemize if do_phonemize is None else do_phonemize:
             raise ValueError(f"do_phonemize is true, {self.expected}; pass do_phonemize=False with phonemes")
-        return super().__call__(text, **options)
+        return super()._encoded(text, text_pair, **options)
 
     @property
     def expected(self) -> str:
@@ -160,16 +165,33 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         skipped = {*self.all_special_ids} if skip_special_tokens else set()
         tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids if index not in skipped]))
+        found = self._decoded(
+            tokens,
+            group_tokens=group_tokens,
+            with_chars=output_char_offsets,
+            with_words=output_word_offsets,
+            hides_delimiters=filter_word_delimiter_token,
+        )
+        found.text = without_extra_spaces(str(found.text)) if clean else found.text
+        return found if output_char_offsets or output_word_offsets else str(found.text)
+
+    def _decoded(
+        self,
+        tokens: Sequence[str],
+        *,
+        group_tokens: bool,
+        joint: str = SPACE,  # of no effect
+        with_chars: bool,
+        with_words: bool,
+        hides_delimiters: bool = True,
+    ) -> CTCDecoded:
         runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
         all_offsets = self._char_offsets(runs)
-        hidden = self.word_delimiter_token if filter_word_delimiter_token else None
+        hidden = self.word_delimiter_token if hides_delimiters else None
         offsets = [one for one in all_offsets if one["char"] != hidden]
         text = SPACE.join(str(one["char"]) for one in offsets).strip()
-        text = without_extra_spaces(text) if clean else text
-        if not (output_char_offsets or output_word_offsets):
-            return text
-        words = self._word_offsets(all_offsets) if output_word_offsets else None
-        return CTCDecoded(text, offsets if output_char_offsets else None, words)
+        words = self._word_offsets(all_offsets) if with_words else None
+        return CTCDecoded(text, offsets if with_chars else None, words)
 
     def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
         offsets: Offsets = []

@@ -19,11 +19,24 @@ from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncat
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
-from raysp.models.tokenizers.padding import PaddingTokenizer
+from raysp.models.tokenizers.described import (
+    NO_LIMIT,
+    Added,
+    DescribedTokenizer,
+    refuse_unknown,
+    text_of,
+    unknown_attribute,
+)
+from raysp.models.tokenizers.token_files import optional_json
 
 TOKENIZER_FILE = "tokenizer.json"
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
+SETTINGS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path")
+OF_KINDS = (
+    *("tokenizer_class", "add_prefix_space", "trim_offsets", "do_lower_case", "tokenize_chinese_chars"),
+    *("strip_accents", "src_lang"),
+)
+"""Arguments of `from_pretrained` that a tokenizer is made with if there is no tokenizer.json."""
 Options = Mapping[str, Any]
 
 
@@ -129,7 +142,7 @@ CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
 }
 
 
-class TextTokenizer(PaddingTokenizer):
+class TextTokenizer(DescribedTokenizer):
     """A tokenizer of texts.
 
     Args:
@@ -137,9 +150,13 @@ class TextTokenizer(PaddingTokenizer):
         tokenizer_class: Name of the class in transformers, see `KINDS`.
         model_max_length: Number of tokens that `truncation=True` cuts at; None: no limit.
         padding_side: "right" or "left".
+        truncation_side: The same, where `truncation=True` cuts.
         clean_up_tokenization_spaces: Remove spaces before punctuation when decoding; ignored for BPE.
         tokens: `bos_token`, `eos_token`, `unk_token`, `sep_token`, `pad_token`, `cls_token`, `mask_token` by name.
     """
+
+    is_fast = True
+    named_tokens = NAMED_TOKENS
 
     def __init__(
         self,
@@ -148,6 +165,7 @@ class TextTokenizer(PaddingTokenizer):
         *,
         model_max_length: int | None = None,
         padding_side: str = "right",
+        truncation_side: str = "right",
         clean_up_tokenization_spaces: bool = False,
         **tokens: str | None,
     ) -> None:
@@ -161,6 +179,7 @@ class TextTokenizer(PaddingTokenizer):
         self.kind = KINDS[tokenizer_class.removesuffix("Fast")]
         self.model_max_length = model_max_length
         self.padding_side = padding_side
+        self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
         self.tokens: dict[str, str | None] = {**dict.fromkeys(NAMED_TOKENS), **tokens}
         self._add_named_tokens()
@@ -180,12 +199,12 @@ class TextTokenizer(PaddingTokenizer):
         if name.endswith("_id") and name.removesuffix("_id") in tokens:
             token = tokens[name.removesuffix("_id")]
             return None if token is None else self.backend.token_to_id(token)
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+        raise AttributeError(unknown_attribute(type(self), name))
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Assign an attribute; `tokenizer.pad_token = "<pad>"` adds a special token."""
         if name in NAMED_TOKENS:
-            self.tokens[name] = value
+            self.tokens[name] = text_of(value)
             self._add_named_tokens()
         else:
             super().__setattr__(name, value)
@@ -202,10 +221,21 @@ class TextTokenizer(PaddingTokenizer):
         return list(dict.fromkeys([*(token for token in self.tokens.values() if token is not None), *added]))
 
     @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of `all_special_tokens`."""
-        vocab = self.get_vocab()
-        return [vocab[token] for token in self.all_special_tokens]
+    def added_tokens_decoder(self) -> Mapping[int, Added]:
+        """Added tokens by id."""
+        return self.backend.get_added_tokens_decoder()
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return how many special tokens a call puts around a text, or a pair."""
+        return self.backend.num_special_tokens_to_add(pair)
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
+        """Add tokens behind the others, and return how many are new."""
+        before = len(self)
+        for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
+            add = self.backend.add_special_tokens if special_tokens else self.backend.add_tokens
+            add([token])
+        return len(self) - before
 
     @property
     def vocab_size(self) -> int:
@@ -226,9 +256,17 @@ class TextTokenizer(PaddingTokenizer):
             return self.unk_token_id if index is None else index
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
-    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:  # noqa: ANN401 - a token, or a list of them
+    def convert_ids_to_tokens(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> Any:  # noqa: ANN401 - a token, or a list of them
         """Return the token of an id, or of each in a list."""
-        return self.backend.id_to_token(ids) if isinstance(ids, int) else [self.backend.id_to_token(i) for i in ids]
+        if isinstance(ids, int):
+            return self.backend.id_to_token(ids)
+        dropped = {*self.all_special_ids} if skip_special_tokens else set()
+        return [self.backend.id_to_token(int(index)) for index in ids if int(index) not in dropped]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Return the text of tokens."""
+        decoder = self.backend.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
     def tokenize(self, text: str) -> list[str]:
         """Split a text into tokens, without special ones around it."""
@@ -236,7 +274,7 @@ class TextTokenizer(PaddingTokenizer):
 
     # Text to ids
 
-    def __call__(
+    def _encoded(
         self,
         text: Any,  # noqa: ANN401 - a text or a list of texts
         text_pair: Any = None,  # noqa: ANN401 - the same, to follow
@@ -247,6 +285,7 @@ class TextTokenizer(PaddingTokenizer):
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         is_split_into_words: bool = False,
+        padding_side: str | None = None,
         return_attention_mask: bool = True,
         return_token_type_ids: bool | None = None,
         return_tensors: str | None = None,
@@ -277,6 +316,7 @@ class TextTokenizer(PaddingTokenizer):
             padding=padding,
             max_length=max_length,
             pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
             return_attention_mask=return_attention_mask,
         )
         if one and return_tensors is None:
@@ -287,11 +327,7 @@ class TextTokenizer(PaddingTokenizer):
         limit = max_length if max_length is not None else self.model_max_length
         if truncation not in (False, "do_not_truncate") and limit is not None:
             strategy = "longest_first" if truncation is True else str(truncation)
-            self.backend.enable_truncation(limit, strategy=strategy)
-
-    def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:  # noqa: ANN401
-        """Return the ids of one text; options as for a call."""
-        return self(text, text_pair, **options)["input_ids"]
+            self.backend.enable_truncation(limit, strategy=strategy, direction=self.truncation_side)
 
     def _padding_id(self) -> int:
         if self.pad_token_id is None:
@@ -332,32 +368,36 @@ class TextTokenizer(PaddingTokenizer):
         Raises:
             CheckpointError: Files are missing or damaged, or the class is not one of `KINDS`.
         """
+        origin = str(folder)
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
-        config = _optional_json(folder / "tokenizer_config.json")
+        refuse_unknown(cls, overrides, [*NAMED_TOKENS, *SETTINGS, *OF_KINDS])
+        config = optional_json(folder / "tokenizer_config.json")
         name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)
         kind = KINDS.get(str(name).removesuffix("Fast"))
         if kind is None:
             raise CheckpointError(f"{folder}: tokenizer_class is {name!r}, expected one of {', '.join(sorted(KINDS))}")
-        stated = {**_optional_json(folder / "special_tokens_map.json"), **config, **overrides}
-        tokens = {name: _content(folder, name, stated[name]) for name in NAMED_TOKENS if name in stated}
+        stated = {**optional_json(folder / "special_tokens_map.json"), **config, **overrides}
+        tokens = {name: _content(folder, name, text_of(stated[name])) for name in NAMED_TOKENS if name in stated}
         tokens = {**kind.tokens, **tokens}
         if (folder / TOKENIZER_FILE).is_file():
             backend = _read_backend(folder / TOKENIZER_FILE)
         else:
             backend = kind.make(folder, {**config, **overrides, **tokens})
         limit = stated.get("model_max_length")
-        return cls(
+        made = cls(
             backend,
             str(name),
             model_max_length=int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None,
             padding_side=str(stated.get("padding_side", "right")),
+            truncation_side=str(stated.get("truncation_side", "right")),
             clean_up_tokenization_spaces=bool(stated.get("clean_up_tokenization_spaces", False)),
             **tokens,
         )
+        made.name_or_path = overrides.get("name_or_path", origin)
+        return made
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save(self, folder: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, which transformers can read."""
-        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / TOKENIZER_FILE))
         named = {name: token for name, token in self.tokens.items() if token is not None}
@@ -367,10 +407,16 @@ class TextTokenizer(PaddingTokenizer):
             "clean_up_tokenization_spaces": self.clean_up_tokenization_spaces,
             "model_max_length": NO_LIMIT if self.model_max_length is None else self.model_max_length,
             "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
             "tokenizer_class": self.tokenizer_class,
         }
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", named)
+
+    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write the files of the vocabulary alone, such as vocab.json and merges.txt, and return their paths."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        return tuple(self.backend.model.save(str(save_directory), filename_prefix))
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that transformers needs beside the vocabulary."""
@@ -388,13 +434,13 @@ class TextTokenizer(PaddingTokenizer):
 
 def names_text_tokenizer(folder: Path) -> bool:
     """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
-    name = _optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
+    name = optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
     return name is not None and not str(name).startswith("Wav2Vec2")
 
 
 def names_pieces(folder: Path) -> bool:
     """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
-    name = str(_optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
+    name = str(optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
     if name.startswith(("Wav2Vec2", "Parakeet")):
         return name.startswith("Parakeet")
     return _class_of_model(folder) == "ParakeetTokenizer"
@@ -402,14 +448,14 @@ def names_pieces(folder: Path) -> bool:
 
 def names_phonemes(folder: Path) -> bool:
     """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
-    files = (_optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
     named = (one.get("tokenizer_class") for one in files)
     return next((name for name in named if name is not None), None) == PHONEMES
 
 
 def _class_of_model(folder: Path) -> str | None:
     """Return the tokenizer's class by the type of the model or of its decoder."""
-    config = _optional_json(folder / "config.json")
+    config = optional_json(folder / "config.json")
     decoder = config.get("decoder")
     model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
     found = CLASS_OF.get(str(model_type))
@@ -437,10 +483,6 @@ def _id(folder: Path, vocab: Mapping[str, int], token: str) -> int:
     if token not in vocab:
         raise CheckpointError(f"{folder}: special token {token!r} is not in the vocabulary: correct the wrong file")
     return vocab[token]
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds

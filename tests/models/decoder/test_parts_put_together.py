@@ -160,7 +160,9 @@ def test_what_cannot_be_put_together_is_refused(parts):
     put = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
     with pytest.raises(ValueError, match="encoder_pretrained_model_name_or_path and encoder_model are None"):
         put(None, decoder)
-    with pytest.raises(ValueError, match="from_tf=True or from_flax=True given, but raysp reads PyTorch weights only"):
+    with pytest.raises(
+        ValueError, match="from_tf=True given, which raysp does not take: `raysp convert` reads pickles"
+    ):
         put(encoder, decoder, from_tf=True)
     with pytest.raises(
         CheckpointError, match="model_type is 'unispeech', AutoModelForCausalLM expects one of bart, bert"

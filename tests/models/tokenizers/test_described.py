@@ -1,0 +1,196 @@
+"""Attributes and methods of tokenizers, extractors, processors and configurations, against those of transformers."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken
+
+import raysp.models
+from raysp.models import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer, Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.described import NOT_RETURNED, REFUSED
+from tests.models.oracles import transformers
+from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
+
+DIGITS = Path(__file__).parents[3] / "pipelines" / "demo" / "unispeech-digits-ctc"
+
+
+def text_in(found):
+    """Return the text of a result of `convert_tokens_to_string`, which for CTC is a dict with offsets."""
+    return found if isinstance(found, str) else found["text"]
+
+
+OF_ALL = {
+    "is_fast": lambda it: it.is_fast,
+    "name_or_path": lambda it: str(it.name_or_path),
+    "padding_side": lambda it: (it.padding_side, it.truncation_side),
+    "pad_token_type_id": lambda it: it.pad_token_type_id,
+    "special_tokens_map": lambda it: it.special_tokens_map,
+    "all_special_tokens": lambda it: (it.all_special_tokens, it.all_special_ids),
+    "added_tokens_encoder": lambda it: it.added_tokens_encoder,
+    "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
+    "get_added_vocab": lambda it: it.get_added_vocab(),
+    "lengths": lambda it: (len(it), it.vocab_size),
+    "model_input_names": lambda it: list(it.model_input_names),
+    "num_special_tokens_to_add": lambda it: (it.num_special_tokens_to_add(), it.num_special_tokens_to_add(pair=True)),
+    "get_special_tokens_mask": lambda it: it.get_special_tokens_mask([0, 4, 5, 1], already_has_special_tokens=True),
+    "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
+    "convert_ids_to_tokens": lambda it: it.convert_ids_to_tokens([0, 5, 7], skip_special_tokens=True),
+    "convert_tokens_to_string": lambda it: text_in(it.convert_tokens_to_string(it.convert_ids_to_tokens([5, 5, 6, 7]))),
+    "text_pair": lambda it: dict(it("ONE", "TWO")),
+    "text_target": lambda it: dict(it("ONE", text_target="TWO TWO")),
+    "text_target alone": lambda it: dict(it(text_target=["ONE"])),
+    "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
+    "pad, one row": lambda it: dict(it.pad({"input_ids": [5, 6]})),
+    "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),
+    "pad, masks": lambda it: dict(it.pad([{"input_ids": [5, 6], "attention_mask": [1, 0]}], padding="max_length",
+                                         max_length=4, padding_side="left", verbose=False)),
+    "pad, no rows": lambda it: [*it.pad({"input_ids": []})["input_ids"]],
+    "add_special_tokens": lambda it: (it.add_special_tokens({"pad_token": "<q>"}), it.pad_token, len(it)),
+    "add_tokens": lambda it: (it.add_tokens([AddedToken("<r>"), "<s2>"]), it.convert_tokens_to_ids("<r>")),
+    "a new special token": lambda it: (it.add_special_tokens({"extra_special_tokens": ["<x>"]}), it.encode("ONE<x>")),
+    "a token assigned": lambda it: (setattr(it, "pad_token", it.unk_token), it.pad_token_id),
+    "cut from the left": lambda it: (setattr(it, "truncation_side", "left"),
+                                     it.encode("ONE TWO", max_length=3, truncation=True)),
+    "do_not_truncate": lambda it: it.encode("ONE TWO", max_length=3, truncation="do_not_truncate"),
+    "model_max_length": lambda it: (setattr(it, "model_max_length", 2), it.encode("ONE TWO", truncation=True)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["CTC", "phonemes", "BERT", "GPT-2"])
+def folder(request, tmp_path_factory):
+    made = tmp_path_factory.mktemp("tokenizer")
+    if request.param == "CTC":
+        return DIGITS
+    if request.param == "phonemes":
+        vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "|", "O", "N", "E", "TWO", "ONE"]
+        (made / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
+        named = {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer", "do_phonemize": False, "word_delimiter_token": "|"}
+        (made / "tokenizer_config.json").write_text(json.dumps(named))
+    elif request.param == "BERT":
+        write_bert_tokenizer(made)
+    else:
+        write_byte_tokenizer(made, "GPT2Tokenizer", ["<|endoftext|>"], pad_token="<|endoftext|>")
+    return made
+
+
+def values_of(libraries, folder, read):
+    """Return the value that each library gives."""
+    return [read(library.AutoTokenizer.from_pretrained(folder)) for library in libraries]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OF_ALL)
+def test_tokenizers_have_the_values_of_transformers(folder, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found, expected = values_of((raysp.models, transformers), folder, OF_ALL[name])
+    assert found == expected
+
+
+def test_offsets_of_tokens_are_those_of_transformers(folder):
+    with_words = (
+        {} if hasattr(AutoTokenizer.from_pretrained(folder), "phonemizer_lang") else {"output_word_offsets": True}
+    )
+    for options in ({}, {"output_char_offsets": True, **with_words}, {"group_tokens": False}):
+
+        def read(it, options=options):
+            found = it.convert_tokens_to_string(["O", "O", "<pad>", "O", "|", "E"], **options)
+            return {name: value for name, value in found.items() if value is not None}
+
+        if not AutoTokenizer.from_pretrained(folder).is_fast:
+            found, expected = values_of((raysp.models, transformers), folder, read)
+            assert found == expected
+
+
+def test_tokens_may_be_objects_and_settings_keywords(folder):
+    token = AddedToken("<new>", special=True)
+    for options in ({"pad_token": token, "unk_token": token}, {"padding_side": "left"}, {"model_max_length": 7}):
+        name, value = next(iter(options.items()))
+        found, expected = [
+            getattr(models.AutoTokenizer.from_pretrained(folder, **options), name)
+            for models in (raysp.models, transformers)
+        ]
+        assert found == expected == getattr(value, "content", value)
+    with pytest.raises(TypeError, match=r"'padding_sid' \(did you mean 'padding_side'\?\): no setting of "):
+        AutoTokenizer.from_pretrained(folder, padding_sid="left")
+
+
+def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", truncation_side="left", model_max_length=9)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    read = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    for one in (read, theirs, copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert (one.padding_side, one.truncation_side, one.model_max_length) == ("left", "left", 9)
+        assert one.get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
+        tokenizer.save_pretrained(tmp_path / "other", repo_id="owner/name")
+
+
+def test_what_tokenizers_have_not_is_refused_with_the_way_out(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, way_out in REFUSED.items():
+        assert not hasattr(tokenizer, name)
+        with pytest.raises(AttributeError, match=f"^{type(tokenizer).__name__} has no '{name}': ") as raised:
+            getattr(tokenizer, name)
+        assert str(raised.value).endswith(way_out)
+    with pytest.raises(AttributeError, match=r"has no 'all_special_token' \(did you mean 'all_special_tokens'\?\)"):
+        tokenizer.all_special_token  # noqa: B018
+    for name in NOT_RETURNED:
+        with pytest.raises(ValueError, match=f"^{name} given, which tokenizers of raysp do not return: omit it; "):
+            tokenizer("ONE", **{name: True})
+    with pytest.raises(ValueError, match="rows have input_values, expected input_ids"):
+        tokenizer.pad({"input_values": [[0.0]]})
+    with pytest.raises(ValueError, match="neither text nor text_target given"):
+        tokenizer()
+    with pytest.raises(ValueError, match="pad given, expected names among "):
+        tokenizer.add_special_tokens({"pad": "<pad>"})
+
+
+def test_a_vocabulary_alone_makes_a_tokenizer_by_the_type_of_the_model(tmp_path):
+    vocabulary = Wav2Vec2CTCTokenizer.from_pretrained(DIGITS).save_vocabulary(tmp_path / "alone")
+    assert [Path(name).name for name in vocabulary] == ["vocab.json"]
+    config = AutoConfig.from_pretrained(DIGITS)
+    for options in ({"tokenizer_type": "unispeech"}, {"config": config}, {"config": config, "tokenizer_type": None}):
+        assert AutoTokenizer.from_pretrained(tmp_path / "alone", **options).encode("ONE") == [11, 10, 5]
+    write_bert_tokenizer(tmp_path / "words")
+    (tmp_path / "words" / "tokenizer_config.json").unlink()
+    for models in (raysp.models, transformers):
+        found = models.AutoTokenizer.from_pretrained(tmp_path / "words", tokenizer_type="bert")
+        assert found.convert_ids_to_tokens(found.encode("the cat")) == ["[CLS]", "the", "cat", "[SEP]"]
+
+
+def test_extractors_processors_and_configurations_write_the_json_of_transformers(tmp_path):
+    for name in ("AutoFeatureExtractor", "AutoProcessor", "AutoConfig"):
+        ours, theirs = (getattr(models, name).from_pretrained(DIGITS) for models in (raysp.models, transformers))
+        written = json.loads(ours.to_json_string())
+        expected = json.loads(theirs.to_json_string())
+        ours.to_json_file(tmp_path / name)
+        assert json.loads((tmp_path / name).read_text()) == written
+        shared = written.keys() & expected.keys() - {"feature_extractor", "tokenizer", "transformers_version"}
+        assert {key: written[key] for key in shared} == {key: expected[key] for key in shared}
+        assert len(shared) > 4 or name == "AutoProcessor"
+
+
+def test_an_extractor_is_made_from_its_dictionary():
+    extractor = AutoFeatureExtractor.from_pretrained(DIGITS)
+    made = type(extractor).from_dict(extractor.to_dict(), do_normalize=False)
+    assert made.to_dict() == {**extractor.to_dict(), "do_normalize": False}
+    assert made.feature_extractor_type == "Wav2Vec2FeatureExtractor"
+    assert AutoProcessor.from_pretrained(DIGITS).to_dict()["feature_extractor"] == extractor.to_dict()
+
+
+def test_a_configuration_is_updated_with_the_checks_of_a_new_one():
+    config = AutoConfig.from_pretrained(DIGITS)
+    config.update({"hidden_dropout": 0.25, "vocab_size": 33, "mine": [1]})
+    assert (config.hidden_dropout, config.vocab_size, config.mine) == (0.25, 33, [1])
+    assert config.to_diff_dict()["vocab_size"] == 33
+    assert "layer_norm_eps" not in config.to_diff_dict()
+    assert json.loads(config.to_json_string(use_diff=False)) == json.loads(json.dumps(config.to_dict()))
+    with pytest.raises(raysp.CheckpointError, match=r"hidden_dropout is 3, expected a probability"):
+        config.update({"hidden_dropout": 3})
+    assert config.hidden_dropout == 0.25
+    config.update({"num_labels": 4})
+    assert config.id2label == {index: f"LABEL_{index}" for index in range(4)}
