@@ -20,12 +20,17 @@ MOST_LINE_BYTES = 16 * MIB
 """Bytes of a line of a manifest or table."""
 MOST_JSON_BYTES = 16 * MIB
 """Bytes of one JSON value: a configuration, a vocabulary, an object beside a recording."""
+MOST_DEPTH = 100
+"""Levels of lists and objects in one JSON value. How many the parser takes depends on its version and its caller, and
+code that walks over a value takes fewer."""
 MOST_RECORD_BYTES = 256 * MIB
 """Bytes of one JSON value of a sink's record."""
+MOST_ANSWERS_BYTES = 64 * MIB
+"""Bytes of the answers of a hub's API to one question. A list of 100,000 files has 10 MB."""
 MOST_TABLE_BYTES = 1024 * MIB
 """Bytes of a table beside recordings, which is read as a whole; also decoded."""
-MOST_TABLE_ROWS = 50_000_000
-"""Rows of a table beside recordings."""
+MOST_TABLE_ROWS, MOST_TABLE_CELLS = 10_000_000, 100_000_000
+"""Rows, and rows times columns, of a table beside recordings: a row without values takes memory too."""
 MOST_HEADER_BYTES = MIB
 """Bytes of a header of a tar file, which holds a long name or the like."""
 MOST_TOKENIZER_BYTES = 64 * MIB
@@ -83,6 +88,13 @@ def check_columns(names: Collection[str]) -> None:
             raise TooLargeError(f"has a column {shortened(name)}; expected a name of at most {MOST_NAME_CHARACTERS:,}")
 
 
+def check_table(num_rows: int, num_columns: int) -> None:
+    """Raise TooLargeError if a table that is read as a whole has too many rows or cells."""
+    check(num_columns, MOST_COLUMNS, "columns")
+    check(num_rows, MOST_TABLE_ROWS, "rows")
+    check(num_rows * num_columns, MOST_TABLE_CELLS, "cells")
+
+
 def shortened(value: object, most: int = SHOWN_CHARACTERS) -> str:
     """Return the representation of a name or value from outside, with at most `most` characters of it.
 
@@ -108,13 +120,37 @@ def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: 
     """Parse one JSON value. An integer of more digits than Python converts is the text of its digits.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply; TooLargeError: it has more than `most` bytes.
+        ValueError: it is no JSON; TooLargeError: it has more than `most` bytes, or than `MOST_DEPTH` levels.
     """
     check(len(data), most, "bytes")
     try:
-        return json.loads(data)
+        value = _parsed(data)
+        _check_depth(data, value)
     except RecursionError:
-        raise ValueError("values are nested too deeply") from None
+        raise TooLargeError(_TOO_DEEP) from None
+    return value
+
+
+_TOO_DEEP = f"values are nested too deeply; expected at most {MOST_DEPTH} levels"
+
+
+def _check_depth(data: bytes | str, value: object) -> None:
+    """Raise TooLargeError for more than `MOST_DEPTH` levels, which only a text with as many brackets has."""
+    num_brackets = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
+    if num_brackets <= MOST_DEPTH:
+        return
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise TooLargeError(_TOO_DEEP)
+
+
+def _parsed(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    try:
+        return json.loads(data)
     except json.JSONDecodeError as error:
         raise ValueError(plain(str(error))) from None
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ from raysp.models.features.processors import (
 )
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.comparison import Fit, short
-from raysp.models.files.unweighted import without_weights
+from raysp.models.files.unweighted import built
 from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
 from raysp.models.parakeet import HOP_SAMPLES, ParakeetEncoderConfig
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
@@ -338,14 +338,7 @@ def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> 
             f"{where}: num_hidden_layers is {_num_layers(config)}, but the checkpoint has {num_weights} weights: "
             "use the config.json that was saved with these weights"
         )
-    try:
-        with without_weights():
-            return cls(config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{where}: {error}") from error
-    except (RuntimeError, TypeError, ArithmeticError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{where}: no model can be built from it ({reason}): copy the file again") from error
+    return built(cls, config, where)
 
 
 def _decoder_of(config: Any) -> Any:  # noqa: ANN401 - of any model

@@ -130,7 +130,7 @@ def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: Pa
         with without_weights():
             size = head.shape[0]
             model = ParakeetForCTC(ParakeetCTCConfig(vocab_size=size, pad_token_id=size - 1, encoder_config=encoder))
-    except (CheckpointError, RuntimeError, ArithmeticError) as error:
+    except (CheckpointError, RuntimeError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"{archive}: {CONFIG}: {str(error).partition(chr(10))[0]}") from error
     model.fit(tensors, archive, are_equal=are_equal, strict=True).refused.check(archive)
     return model.eval()

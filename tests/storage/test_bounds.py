@@ -130,3 +130,25 @@ def test_a_nemo_archive_whose_header_claims_hundreds_of_megabytes_is_refused_by_
     with pytest.raises(CheckpointError, match="a header claims 536,870,912 bytes; expected at most 1,048,576") as found:
         read_archive(path, tmp_path / "weights")
     assert len(str(found.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 101 + "]" * 101, '{"a":' * 101 + "1" + "}" * 101, "[[]," * 101 + "1" + "]" * 101]
+)
+@pytest.mark.parametrize("form", [str, str.encode])
+def test_json_is_refused_below_the_depth_at_which_code_that_walks_over_it_fails(text, form):
+    with pytest.raises(TooLargeError, match="nested too deeply; expected at most 100 levels"):
+        bounds.parse_json(form(text))
+
+
+@pytest.mark.parametrize("text", ["[" * 99 + "]" * 99, "[" + "[[]]," * 1000 + '{"a": {}}]', '"' + "[" * 1000 + '"'])
+def test_json_of_an_ordinary_depth_is_parsed(text):
+    assert bounds.parse_json(text) == json.loads(text)
+
+
+def test_a_table_is_bounded_in_rows_and_cells():
+    bounds.check_table(bounds.MOST_TABLE_ROWS, 10)
+    with pytest.raises(TooLargeError, match="has 10,000,001 rows"):
+        bounds.check_table(bounds.MOST_TABLE_ROWS + 1, 1)
+    with pytest.raises(TooLargeError, match="has 110,000,000 cells"):
+        bounds.check_table(bounds.MOST_TABLE_ROWS, 11)

@@ -22,7 +22,7 @@ from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short,
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
 from raysp.models.files.sizes import num_bytes
-from raysp.models.files.unweighted import without_weights
+from raysp.models.files.unweighted import built
 from raysp.models.files.weights import are_equal, canonical_name, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -310,8 +310,8 @@ class Model(Recognised, Checkpointing):
             folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, variant=variant, access=access)
         is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
-        with without_weights():
-            model = cls(config) if target_lang is None else cls._with_language(config, target_lang)
+        make = cls if target_lang is None else functools.partial(cls._with_language, target_lang=target_lang)
+        model = built(make, config, folder / "config.json")
         model._origin = None if name is None else (name, revision, access)
         if given is None:
             stored = read_tensors(folder, allow_pickle=allow_pickle, variant=variant)
@@ -332,8 +332,7 @@ class Model(Recognised, Checkpointing):
     def _changed_names(self, folder: Path) -> set[str]:
         """Return the weights that are in either this model or the model of config.json, but not in both."""
         try:
-            with without_weights():
-                written = type(self)(type(self).config_class.from_pretrained(folder))
+            written = built(type(self), type(self).config_class.from_pretrained(folder), folder / "config.json")
         except CheckpointError:  # no config.json, or one that is invalid without the overrides
             return set()
         return set(written.stored_weights()) ^ set(self.stored_weights())
