@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
@@ -98,10 +99,10 @@ class FsspecStore:
             return _entry(path, found) if found["type"] == "file" else None
 
     def read(self, path: str) -> bytes:
-        """Return a whole file."""
+        """Return a whole file, read in parts, since a server may announce no size."""
         place = self._locate(path)
-        with self._explained("read", path):
-            return bytes(self._files.cat_file(place))
+        with self._explained("read", path), self._files.open(place, "rb") as file:
+            return bounds.read(file, bounds.MOST_TABLE_BYTES)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
@@ -235,6 +236,10 @@ class FsspecStore:
             yield
         except StoreError:
             raise
+        except bounds.TooLargeError as error:
+            raise StoreError(
+                f"{self._place(path)}: {error} in a file that is read whole; remove or replace it"
+            ) from None
         except Exception as error:  # each client has its own exception types
             said = " ".join(str(error).split())
             for secret in _texts(resolve(self._options)):

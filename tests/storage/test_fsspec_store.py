@@ -12,6 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
+from raysp import bounds
 from raysp.corpus.parquet import read_footer
 from raysp.errors import StoreError
 from raysp.storage import fsspec_store
@@ -124,7 +125,7 @@ class TestWords:
         monkeypatch.setenv("THE_SECRET", SECRET)
 
         class Loud(Plain):
-            def cat_file(self, path, **kwargs):
+            def open(self, path, mode):
                 raise RuntimeError(f"no entry for {SECRET}")
 
         monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Loud())
@@ -143,3 +144,15 @@ class TestWords:
         monkeypatch.setattr(fsspec, "filesystem", refuse)
         with pytest.raises(StoreError, match=r"cannot reach it \(TypeError: unexpected keyword argument 'nonsense'\)"):
             open_store("memory://b", {"nonsense": 1}).read("a")
+
+
+def test_a_file_that_is_read_whole_is_read_to_the_bound_alone(web, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_TABLE_BYTES", 1000)
+    memory = MemoryFileSystem()
+    for name, num_bytes in (("small", 1000), ("large", 1001)):
+        memory.pipe_file(f"/bounds/{name}", b"x" * num_bytes)
+    store = open_store("memory://bounds")
+    assert len(store.read("small")) == 1000
+    for wrong in (lambda: store.read("large"), lambda: open_store(web.url).read("a.parquet")):
+        with pytest.raises(StoreError, match=r"has more than 1,000 bytes.* in a file that is read whole; remove or"):
+            wrong()
