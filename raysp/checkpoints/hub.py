@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from raysp.bounds import shortened
+from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.fetching import fetch_adapter, is_copy
 from raysp.checkpoints.foreign_weights import FOREIGN, explanation
 from raysp.checkpoints.languages import adapter_name, announced
@@ -148,7 +149,7 @@ def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, acce
     hub_id, revision = _parts(str(name), revision)
     below = f"{access.subfolder.strip('/')}/" if access.subfolder else ""
     try:
-        with no_bars_without_terminal():
+        with no_bars_without_terminal(), bounded_answers():
             return snapshot_download(
                 hub_id,
                 revision=revision,

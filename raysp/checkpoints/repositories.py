@@ -7,6 +7,8 @@ known.
 from dataclasses import dataclass
 from typing import Any
 
+from raysp.checkpoints.answers import bounded_answers
+
 MOST_PULL_REQUESTS = 8
 """Pull requests that are looked at for safetensors, the oldest first."""
 _SECONDS = 10.0
@@ -37,11 +39,12 @@ def describe(hub_id: str, revision: str | None, token: str | bool | None = None)
         return None
     hub: Any = HfApi(token=token)
     try:
-        main = hub.model_info(hub_id, timeout=_SECONDS)
-        is_main = revision in (None, "main", main.sha)
-        found = main if is_main else hub.model_info(hub_id, revision=revision, timeout=_SECONDS)
-        files = _files(found)
-        proposed = None if _has_safetensors(files) else _proposed(hub, hub_id)
+        with bounded_answers():
+            main = hub.model_info(hub_id, timeout=_SECONDS)
+            is_main = revision in (None, "main", main.sha)
+            found = main if is_main else hub.model_info(hub_id, revision=revision, timeout=_SECONDS)
+            files = _files(found)
+            proposed = None if _has_safetensors(files) else _proposed(hub, hub_id)
     except Exception:
         return None
     return Repository(hub_id if is_main else f"{hub_id}@{revision}", files, proposed)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.hub import no_bars_without_terminal
 from raysp.errors import PlanError
 from raysp.sink.run_record import RunRecord
@@ -94,7 +95,7 @@ def find_split(
     token = resolve(storage_options or {}).get("token")
     where = f"source.url: data set {name!r} of the Hugging Face hub"
     try:
-        with no_bars_without_terminal():
+        with no_bars_without_terminal(), bounded_answers():
             info: Any = HfApi(token=token).dataset_info(name, revision=revision, timeout=CONNECT_SECONDS)  # type: ignore[arg-type]
             files = [str(one.rfilename) for one in info.siblings or ()]
             _refuse_script(where, name, files)

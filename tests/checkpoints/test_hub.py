@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from raysp.checkpoints import hub
+from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.cards import licence_of
 from raysp.checkpoints.locating import hub_id
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out
+from tests.storage.limited import MIB, limited
+from tests.storage.test_bounds import bomb
 
 OTHER = "f" * 40
 
@@ -102,3 +105,35 @@ def test_the_language_model_of_a_checkpoint_is_downloaded_only_if_it_is_asked_fo
         found, errors = answers(server.url, tmp_path / "home", f"str({of_models}.locate_own('owner/name'))")
         assert (found, errors) == (f"{folder}/language_model", "")
         assert Path(found, "lm.binary").read_bytes() == b"large"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "question", ["hub.local_folder('owner/name', ['config.json'])", "describe('owner/name', None)"]
+)
+def test_an_answer_of_the_hubs_api_that_decodes_to_gigabytes_is_read_to_the_bound(tmp_path, question):
+    with hub_server.serving() as server:
+        small = bomb(b'{"a": "', mib=500)
+        server.answer = lambda path, **_: (200, {"Content-Encoding": "gzip", "Content-Type": "application/json"}, small)
+        found = limited(
+            "from raysp.checkpoints import hub\nfrom raysp.checkpoints.repositories import describe\n"
+            "import huggingface_hub.hf_api",
+            f"print({question})",
+            more_bytes=400 * MIB,
+            HF_ENDPOINT=server.url,
+            HF_HOME=str(tmp_path),
+            HF_HUB_OFFLINE="0",
+        )
+    assert any("/api/models/owner/name" in one for one in server.asked)
+    expected = "TooLargeError: the hub's answers have more than 67,108,864 bytes" if "local" in question else "None\n"
+    assert expected in found
+    assert len(found) < 700
+
+
+def test_a_client_of_the_hub_is_as_before_when_its_answers_were_bounded():
+    from huggingface_hub.utils import get_session
+
+    before = dict(get_session().event_hooks)
+    with bounded_answers():
+        assert len(get_session().event_hooks["response"]) == len(before["response"]) + 1
+    assert get_session().event_hooks == before
