@@ -37,7 +37,7 @@ NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 _RECORDING = "audio"
 _ROWS_AT_ONCE = 10_000
-_PART_BYTES = 16 * 1024 * 1024
+_PART_BYTES, _PART_ROWS = 16 * 1024 * 1024, 10_000
 _MOST_CACHED_BYTES = 256 * 1024 * 1024
 # Matches `7` and `-1.5e3`, but not `007`: a leading zero marks a code or text.
 _INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]{0,17})$", r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
@@ -252,6 +252,7 @@ def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
     with pa_csv.open_csv(io.BytesIO(data), parse_options=parsing) as reader:
         names = reader.schema.names
     bounds.check_columns(names)
+    bounds.check_table(max(map(data.count, (b"\n", b"\r"))), len(names))
     return pa_csv.read_csv(
         io.BytesIO(data),
         parse_options=parsing,
@@ -266,8 +267,14 @@ def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
 
 def _read_jsonl(url: str, data: bytes, options: Options) -> pa.Table:
     """Read the values as JSON texts."""
-    tables = [_texts(json_rows(url, lines, first)) for first, lines in _parts(data)]
-    bounds.check_columns({name for table in tables for name in table.column_names})
+    bounds.check_table(data.count(b"\n"), 1)
+    tables, names = [], dict[str, None]()
+    for first, lines in _parts(data):
+        rows = json_rows(url, lines, first)
+        names |= dict.fromkeys(key for row in rows for key in row)
+        bounds.check_columns(names)
+        bounds.check_table(first + len(rows), len(names))
+        tables.append(_texts(rows))
     return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
 
@@ -279,7 +286,7 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
     for line in bounds.lines(io.BytesIO(data)):
         lines.append(line)
         held += len(line)
-        if held >= _PART_BYTES:
+        if held >= _PART_BYTES or len(lines) == _PART_ROWS:
             yield first, b"".join(lines)
             first, lines, held = first + len(lines), [], 0
     if lines:
@@ -288,14 +295,16 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _texts(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     names = dict.fromkeys(key for row in rows for key in row)
-    texts = {name: [None if row.get(name) is None else json.dumps(row[name]) for row in rows] for name in names}
-    return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+    texts = {
+        name: pa.array([None if row.get(name) is None else json.dumps(row[name]) for row in rows], pa.string())
+        for name in names
+    }
+    return pa.table(texts)
 
 
 def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
     metadata = read_footer(url, options).metadata  # refuses schemas that would run code
-    bounds.check(metadata.num_columns, bounds.MOST_COLUMNS, "columns")
-    bounds.check(metadata.num_rows, bounds.MOST_TABLE_ROWS, "rows")
+    bounds.check_table(metadata.num_rows, metadata.num_columns)
     decoded = sum(decoded_bytes(pa.BufferReader(data), metadata, None))
     bounds.check(decoded, bounds.MOST_TABLE_BYTES, "bytes decoded")
     table = pq.ParquetFile(pa.BufferReader(data)).read()
