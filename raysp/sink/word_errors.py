@@ -10,6 +10,9 @@ import pyarrow as pa
 
 from raysp.columns import OK, SKIPPED
 from raysp.text.error_rates import count_errors
+from raysp.text.normalisation import joined
+
+_NO_LETTER = re.compile(r"[^\w\s']")
 
 
 class TextColumns(NamedTuple):
@@ -93,5 +96,10 @@ def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
 
 
 def _plain_words(text: str) -> str:
-    text = unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")  # the mark is no word character
-    return " ".join(re.sub(r"[^\w\s']", " ", text).split())
+    text = unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")  # of İ
+    return " ".join(_NO_LETTER.sub(_mark_or_space, joined(text)).split())
+
+
+def _mark_or_space(found: re.Match[str]) -> str:
+    """Return a mark on a letter, such as a vowel of Devanagari or Thai; any other character as a space."""
+    return found[0] if unicodedata.category(found[0])[0] == "M" else " "

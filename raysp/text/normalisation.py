@@ -10,6 +10,10 @@ Language = Literal["tr", "az"]
 """Languages with case rules of their own: İ and i, I and ı are pairs (SpecialCasing.txt of Unicode)."""
 
 APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
+_NON_JOINER, _VIRAMA = "\u200c", 9
+"""The character, and the combining class of viramas."""
+_UNSEEN = re.compile("[\u00ad\u200c-\u200f\u2060\ufeff]")
+"""Soft hyphen, non-joiner, joiner, marks of direction, word joiner, byte order mark."""
 _SPACE = re.compile(r"\s+")
 _SECOND_DOT = re.compile("i\u0307+")
 """An i with its dot as a mark, which languages other than these make of İ."""
@@ -60,7 +64,7 @@ def _dotted(text: str, case: Case) -> str:
 
 def _letters(text: str) -> str:
     """Return letters, marks and digits, and apostrophes between letters; other characters as spaces."""
-    text = text.translate(APOSTROPHES)
+    text = joined(text).translate(APOSTROPHES)
     kept = [character if _is_letter(character) or character == "'" else " " for character in text]
     for place, character in enumerate(kept):
         if character == "'":
@@ -68,6 +72,20 @@ def _letters(text: str) -> str:
             if len(around) < 2 or not all(map(_is_letter, around)):
                 kept[place] = " "
     return "".join(kept)
+
+
+def joined(text: str) -> str:
+    """Return a text without the characters that are not seen within a word, such as joiners and soft hyphens.
+
+    A non-joiner after a virama is part of a cluster of Indic scripts (RFC 5892, appendix A.1). Elsewhere, as in
+    Persian, it separates what may as well be written with a space, and becomes one.
+    """
+    return text if text.isascii() else _UNSEEN.sub(_seen, text)
+
+
+def _seen(found: re.Match[str]) -> str:
+    before = found.string[found.start() - 1 : found.start()]
+    return " " if found[0] == _NON_JOINER and (not before or unicodedata.combining(before) != _VIRAMA) else ""
 
 
 def _is_letter(character: str) -> bool:

@@ -131,3 +131,32 @@ def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path
 def footer_rows(store: LocalStore, name: str) -> list[dict]:
     with store.open(name) as file:
         return pa.parquet.read_table(file).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("text", "num_words"),
+    [
+        ("नमस्ते दुनिया, मैंने", 3),
+        ("বাংলা ভাষা", 2),
+        ("தமிழ் மொழி", 2),
+        ("ಕನ್ನಡ ನುಡಿ", 2),
+        ("മലയാളം ഭാഷ", 2),
+        ("สวัสดีครับ", 1),
+        ("ភាសា ខ្មែរ", 2),
+        ("မြန်မာ စာ", 2),
+        ("مَرْحَبًا بِكُم", 2),
+        ("שָׁלוֹם עֲלֵיכֶם", 2),
+        ("Tiếng Viê\u0323t", 2),
+        ("र्\u200dया क्\u200cष", 2),
+        ("می\u200cخواهم", 2),
+        ("Zei\u00adtung", 1),
+    ],
+)
+def test_a_word_is_letters_with_their_marks_in_every_script(text, num_words):
+    found = counted([text, text], [text, f"{text}."])
+    assert (found.words, found.errors) == (2 * num_words, 0)
+
+
+def test_a_wrong_vowel_sign_is_one_error_and_not_two_equal_halves():
+    assert counted(["दुनिया", "สวัสดี"], ["दूनिया", "สวัสดิ"]).errors == 2
+    assert counted(["می\u200cخواهم", "क्\u200dष"], ["می خواهم", "क्ष"]).errors == 0

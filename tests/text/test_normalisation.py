@@ -20,6 +20,7 @@ from raysp.text.vocabulary import build, count_characters, outside
         (TextRules(keep="letters"), "rock 'n' roll", "rock n roll"),
         (TextRules("lower", "letters"), "Çok güzel; İstanbul’da.", "çok güzel i\u0307stanbul'da"),
         (TextRules(keep="letters"), "हिन्दी, में", "हिन्दी में"),
+        (TextRules(keep="letters"), "र्\u200dया क्\u200cष می\u200cخواهم", "र्या क्ष می خواهم"),
         (TextRules(keep="letters"), "cafe\u0301", "caf\u00e9"),
         (TextRules("lower", "abc"), "A-B c d", "a b c"),
         (TextRules(keep="letters"), "... —", ""),
