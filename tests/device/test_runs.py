@@ -16,8 +16,8 @@ from raysp.engine.datasets.slices import SliceLabeller, decode
 from raysp.engine.datasets.table_job import Columns, table_job
 from raysp.engine.running import try_out
 from raysp.errors import PlanError, RunError
+from raysp.models.base.arithmetic import arithmetic
 from raysp.ops.labelling import Labelling, highest_memory
-from raysp.ops.precision import steady_products
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.resources import local_resources
 from raysp.specs.steps import Step
@@ -153,5 +153,5 @@ def test_actors_of_apply(corpus):
 
 def test_products_are_steady_on_the_device():
     assert not torch.backends.cudnn.deterministic
-    with steady_products(dtype="bfloat16", device=NAME):
+    with arithmetic(dtype="bfloat16", device=NAME):
         assert torch.backends.cudnn.deterministic
