@@ -3,9 +3,9 @@
 Point it at a bucket of audio shards and it returns label shards, row for row.
 """
 
-import lazy_loader
+from raysp.public_names import lazily
 
 __version__ = "0.1.0"
 
 # A public name is imported when it is first used; the names and their modules are listed in __init__.pyi.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -1,21 +1,6 @@
-"""Decoding of recordings to samples with soundfile, soxr and numpy."""
+"""Decoding of recordings to samples with soundfile, soxr and numpy: what decodes nothing imports neither of them."""
 
-from raysp.audio.decoding import DecodeOptions, TooLong, decode, decode_all, decode_chunks
-from raysp.audio.samples import Channel, Samples
-from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, read_header, read_headers
+from raysp.public_names import lazily
 
-__all__ = [
-    "AudioHeader",
-    "Channel",
-    "DecodeOptions",
-    "Excerpt",
-    "Recording",
-    "Samples",
-    "SupportsRead",
-    "TooLong",
-    "decode",
-    "decode_all",
-    "decode_chunks",
-    "read_header",
-    "read_headers",
-]
+# A public name is imported when it is first used; the names and their modules are listed in __init__.pyi.
+__getattr__, __dir__, __all__ = lazily(__name__, __file__)

@@ -1,14 +1,15 @@
 """Samples of recordings: their type, the mean of channels, the change of their rate, and joining."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-from raysp.audio.source import AudioHeader
 from raysp.errors import AudioError
+
+if TYPE_CHECKING:
+    from raysp.audio.source import AudioHeader
 
 Samples = npt.NDArray[np.float32 | np.int16]
 Channel = Literal["mean"] | int
@@ -39,7 +40,7 @@ INT16_SUBTYPES = frozenset(
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 
 
-def choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
+def choose_dtype(header: "AudioHeader", channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
     """Return the type of decoded samples: int16 where that loses nothing."""
     is_one_channel = header.channels == 1 or channel != "mean"
     is_lossless = is_one_channel and header.sample_rate == sample_rate and header.subtype in INT16_SUBTYPES
@@ -61,6 +62,8 @@ def resample(
     chunks: Iterator[tuple[Samples, bool]], source_rate: int, sample_rate: int
 ) -> Iterator[tuple[Samples, bool]]:
     """Resample chunk by chunk. The result is bit-equal to `soxr.resample` of the whole recording."""
+    import soxr
+
     samples, is_last = next(chunks)
     if is_last:
         yield soxr.resample(samples, source_rate, sample_rate, quality="HQ"), True
@@ -71,7 +74,7 @@ def resample(
         yield stream.resample_chunk(samples, last=is_last), is_last
 
 
-def check_finite(samples: Samples, header: AudioHeader) -> None:
+def check_finite(samples: Samples, header: "AudioHeader") -> None:
     """Raise if samples are not finite.
 
     Raises:

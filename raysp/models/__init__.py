@@ -5,10 +5,10 @@ The output of a row in a padded batch equals its output alone only with `attenti
 each row's end, so that `processor.batch_decode(model(**inputs).logits.argmax(-1))` gives the texts of the rows alone.
 """
 
-import lazy_loader
+from raysp.public_names import lazily
 
 # A public name is imported when it is first used; the names and their modules are listed in __init__.pyi.
-_public, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, _names = lazily(__name__, __file__)
 _FLAX = frozenset(name for name in _names if name.startswith("Flax"))
 __all__ = [name for name in _names if name not in _FLAX]  # `import *` must work without JAX
 

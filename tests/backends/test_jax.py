@@ -12,7 +12,7 @@ from raysp.errors import CheckpointError
 from raysp.planning.checkpoints import summary_of
 from tests.backends.theirs import labelling, waves
 from tests.corpora import CHECKPOINT, write_shard
-from tests.engine.test_every_model import make_checkpoint
+from tests.device.class_cases import make_checkpoint
 from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of, labels
 

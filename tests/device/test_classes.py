@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.device.class_cases import CASES, make_checkpoint
 from tests.device.conftest import assert_same, labelling
 from tests.device.stand_in import NAME
-from tests.engine.test_every_model import CASES, make_checkpoint
 from tests.ops.test_precision import noise
 
 

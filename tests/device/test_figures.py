@@ -14,12 +14,12 @@ import pytest
 
 from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT
+from tests.device.class_cases import CASES as CLASSES
+from tests.device.class_cases import make_checkpoint
 from tests.device.conftest import labelling
+from tests.device.output_cases import ARPA, with_files
+from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME, Counts, counted
-from tests.device.test_classes import CASES as CLASSES
-from tests.device.test_outputs import ARPA, with_files
-from tests.device.test_outputs import CASES as OUTPUTS
-from tests.engine.test_every_model import make_checkpoint
 from tests.ops.test_precision import noise
 
 FILE = Path(__file__).with_name("figures.json")

@@ -9,8 +9,8 @@ import torch
 from raysp import models
 from raysp.models import AutoModelForCTC, AutoProcessor, UniSpeechConfig, UniSpeechForPreTraining
 from tests.corpora import CHECKPOINT
+from tests.device.class_cases import CONFIGS, SMALL, WAVES, make_checkpoint
 from tests.device.stand_in import NAME, counted
-from tests.engine.test_every_model import CONFIGS, SMALL, WAVES, make_checkpoint
 
 WAVE = (0.1 * np.random.default_rng(0).standard_normal((2, 16000))).astype(np.float32)
 OF_WAVES = ("UniSpeech", "Wav2Vec2", "Hubert", "SEWD")

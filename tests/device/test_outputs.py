@@ -9,61 +9,11 @@ from raysp.audio import decode
 from raysp.ops.labelling import Labelling
 from raysp.ops.speech.places import Place, with_places
 from tests.corpora import CHECKPOINT, DEMO
+from tests.device.class_cases import make_checkpoint
 from tests.device.conftest import assert_same, labelling
+from tests.device.output_cases import ARPA, CASES, with_files
 from tests.device.stand_in import NAME
-from tests.engine.test_every_model import make_checkpoint
 from tests.ops.test_labelling import block_of
-
-ARPA = """\\data\\
-ngram 1=5
-ngram 2=2
-
-\\1-grams:
--1 <unk>
--99 <s> -0.3
--1 </s>
--0.7 seven -0.2
--0.9 two -0.1
-
-\\2-grams:
--0.3 <s> seven
--0.4 seven two
-
-\\end\\
-"""
-
-
-def generating(**options: object) -> raysp.Transcript:
-    return raysp.Transcript(generate={"max_new_tokens": 8, **options})
-
-
-CASES = {
-    "greedy": ("demo", [raysp.Transcript()]),
-    "words and characters": ("demo", [raysp.Transcript(words=True, chars=True)]),
-    "beams": ("demo", [raysp.Transcript(beams=8)]),
-    "n-best texts": ("demo", [raysp.Transcript(beams=4, nbest=3, words=True)]),
-    "beams with a language model": ("demo", [raysp.Transcript(beams=8, lm="lm", hot_words={"seven": 4.0})]),
-    "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
-    "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),
-    "alignment with wildcards": ("demo", [raysp.Align("text", wildcard=True)]),
-    "alignment by another model": ("ParakeetForCTC", [raysp.Transcript(), raysp.Align("text", checkpoint="demo")]),
-    "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
-    "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
-    "embeddings of frames": ("demo", [raysp.Embedding(pooling="none")]),
-    "beams over pieces": ("ParakeetForCTC", [raysp.Transcript(beams=4)]),
-    "greedy generation": ("SpeechEncoderDecoderModel", [generating()]),
-    "generation by beams": ("SpeechEncoderDecoderModel", [generating(num_beams=3)]),
-    "processed generation": (
-        "SpeechEncoderDecoderModel",
-        [generating(repetition_penalty=1.3, no_repeat_ngram_size=2, min_length=3)],
-    ),
-    "sampling": ("SpeechEncoderDecoderModel", [generating(do_sample=True, top_k=5, top_p=0.9)]),
-    "sampling by beams": ("SpeechEncoderDecoderModel", [generating(do_sample=True, num_beams=2)]),
-    "alignment of generated texts": (
-        "SpeechEncoderDecoderModel",
-        [generating(), raysp.Align(of="pred", checkpoint="demo")],
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +49,6 @@ def test_labels_are_those_of_the_cpu(name, spoken, folders, language_model):
     rows = labelling(folders[checkpoint], outputs, NAME, texts=texts)(waves)
     assert {row["status"] for row in rows} == {"ok"}
     assert_same(rows, labelling(folders[checkpoint], outputs, "cpu", texts=texts)(waves))
-
-
-def with_files(output, folders, language_model):
-    given = dict(vars(output))
-    if given.get("lm") == "lm":
-        given["lm"] = language_model
-    if given.get("checkpoint") == "demo":
-        given["checkpoint"] = str(folders["demo"])
-    return type(output)(**given) if given != vars(output) else output
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from raysp.specs.recipe import Schedule, load_recipe
 from raysp.specs.steps import Pool
 from raysp.specs.values import override
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
-from tests.engine.test_every_model import make_checkpoint
+from tests.device.class_cases import make_checkpoint
 from tests.training.conftest import SMALL
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

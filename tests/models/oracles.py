@@ -10,33 +10,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what transformers says while it is imported is not about raysp
     import transformers
 
+from tests.models.tokenizers.small import TINY as TINY
+from tests.models.tokenizers.small import TINY_PARAKEET as TINY_PARAKEET
+from tests.models.tokenizers.small import fields_of as fields_of
+
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-TINY = {
-    "vocab_size": 20,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": (16, 24, 24),
-    "conv_stride": (5, 2, 3),
-    "conv_kernel": (10, 3, 3),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-
-TINY_PARAKEET = {
-    "vocab_size": 20,
-    "pad_token_id": 19,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "subsampling_conv_channels": 8,
-    "num_mel_bins": 16,
-}
-OF_CTC_HEAD = ("vocab_size", "pad_token_id", "ctc_loss_reduction", "ctc_zero_infinity")
 
 VARIANTS = {
     "group": {},
@@ -61,15 +40,6 @@ VARIANTS = {
     },
     "odd convolutions": {"conv_dim": (8, 12), "conv_stride": (7, 3), "conv_kernel": (5, 8)},
 }
-
-
-def fields_of(name: str, flags):
-    """Return the fields of a small configuration, nested where the architecture's are."""
-    if not name.startswith("Parakeet"):
-        return {**TINY, **flags}
-    flags = {**TINY_PARAKEET, **flags}
-    of_head = {key: flags.pop(key) for key in OF_CTC_HEAD if key in flags}
-    return flags if name == "ParakeetEncoder" else {**of_head, "encoder_config": flags}
 
 
 def make_oracle(name: str = "UniSpeechForCTC", **flags):

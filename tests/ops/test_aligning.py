@@ -17,7 +17,7 @@ from raysp.planning.resources import Resources
 from raysp.planning.settling import settle
 from raysp.specs.pipeline import label_parts
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, write_shard
-from tests.engine.test_every_model import make_checkpoint
+from tests.device.class_cases import make_checkpoint
 from tests.ops.test_pauses import spoken
 from tests.ops.test_transcribing import ctc_forward, forward_of
 

@@ -16,7 +16,7 @@ from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops import precision
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
-from tests.engine.test_every_model import CASES, make_checkpoint
+from tests.device.class_cases import CASES, make_checkpoint
 from tests.ops.test_labelling import block_of, labels
 
 BUDGETS = (2, 15, 600)

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from raysp.models import ParakeetFeatureExtractor, ParakeetForCTC, ParakeetProcessor, ParakeetTokenizer
 from raysp.models.parakeet import ParakeetCTCConfig
-from tests.models.oracles import fields_of
+from tests.models.tokenizers.small import fields_of
 
 PIECES = [
     "<unk>",

@@ -1,0 +1,34 @@
+"""Public names of a package, imported when they are first used, so that importing the package stays cheap."""
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+
+def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` of a package whose names are listed in the .pyi file beside it.
+
+    Args:
+        package: `__name__` of the package.
+        file: `__file__` of the package; beside it, `__init__.pyi` has one relative import for each name.
+    """
+    tree = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    modules = {
+        alias.asname or alias.name: "." * node.level + (node.module or "")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    names = sorted(modules)
+
+    def get(name: str) -> object:
+        """Import the module that defines a public name."""
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        found = getattr(import_module(modules[name], package), name)
+        setattr(sys.modules[package], name, found)  # the next use does not come here
+        return found
+
+    return get, lambda: list(names), list(names)

@@ -1,0 +1,69 @@
+"""Every output, search and kind of decoding, with the checkpoint of each; importable without pytest."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import raysp
+
+ARPA = """\\data\\
+ngram 1=5
+ngram 2=2
+
+\\1-grams:
+-1 <unk>
+-99 <s> -0.3
+-1 </s>
+-0.7 seven -0.2
+-0.9 two -0.1
+
+\\2-grams:
+-0.3 <s> seven
+-0.4 seven two
+
+\\end\\
+"""
+
+
+def generating(**options: object) -> raysp.Transcript:
+    """Return a short text by a decoder."""
+    return raysp.Transcript(generate={"max_new_tokens": 8, **options})
+
+
+CASES: dict[str, tuple[str, list[Any]]] = {
+    "greedy": ("demo", [raysp.Transcript()]),
+    "words and characters": ("demo", [raysp.Transcript(words=True, chars=True)]),
+    "beams": ("demo", [raysp.Transcript(beams=8)]),
+    "n-best texts": ("demo", [raysp.Transcript(beams=4, nbest=3, words=True)]),
+    "beams with a language model": ("demo", [raysp.Transcript(beams=8, lm="lm", hot_words={"seven": 4.0})]),
+    "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
+    "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),
+    "alignment with wildcards": ("demo", [raysp.Align("text", wildcard=True)]),
+    "alignment by another model": ("ParakeetForCTC", [raysp.Transcript(), raysp.Align("text", checkpoint="demo")]),
+    "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
+    "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
+    "embeddings of frames": ("demo", [raysp.Embedding(pooling="none")]),
+    "beams over pieces": ("ParakeetForCTC", [raysp.Transcript(beams=4)]),
+    "greedy generation": ("SpeechEncoderDecoderModel", [generating()]),
+    "generation by beams": ("SpeechEncoderDecoderModel", [generating(num_beams=3)]),
+    "processed generation": (
+        "SpeechEncoderDecoderModel",
+        [generating(repetition_penalty=1.3, no_repeat_ngram_size=2, min_length=3)],
+    ),
+    "sampling": ("SpeechEncoderDecoderModel", [generating(do_sample=True, top_k=5, top_p=0.9)]),
+    "sampling by beams": ("SpeechEncoderDecoderModel", [generating(do_sample=True, num_beams=2)]),
+    "alignment of generated texts": (
+        "SpeechEncoderDecoderModel",
+        [generating(), raysp.Align(of="pred", checkpoint="demo")],
+    ),
+}
+
+
+def with_files(output: Any, folders: Mapping[str, Path], language_model: str) -> Any:
+    """Return an output with the paths that its names stand for."""
+    given = dict(vars(output))
+    if given.get("lm") == "lm":
+        given["lm"] = language_model
+    if given.get("checkpoint") == "demo":
+        given["checkpoint"] = str(folders["demo"])
+    return type(output)(**given) if given != vars(output) else output
