@@ -63,8 +63,9 @@ bench: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)
 
-gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks gpu --json gpu.json
+# Where a GPU is there may be no network, and a Python of its own with torch: nothing is installed.
+gpu:
+	$(or $(wildcard $(BIN)/python),python3) -m benchmarks gpu $(GPU_ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml

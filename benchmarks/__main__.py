@@ -1,84 +1,56 @@
 """`python -m benchmarks`: throughput and engine, or one part given by name."""
 
 import argparse
+import ast
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import (
-    actor,
-    alignment,
-    bare,
-    beams,
-    checkpoints,
-    commits,
-    conformer,
-    corpus,
-    datasets,
-    decoding,
-    engine,
-    estimates,
-    generation,
-    gpu,
-    isolation,
-    joints,
-    killed,
-    languages,
-    long_row,
-    memory,
-    models,
-    outputs,
-    parts,
-    planning,
-    quality,
-    scale,
-    startup,
-    storage,
-    throughput,
-    training,
-    words,
-)
-from benchmarks.tables import write_json
-
 PARTS = {
-    "actor": actor.main,
-    "alignment": alignment.main,
-    "commits": commits.main,
-    "corpus": corpus.main,
-    "checkpoint": checkpoints.main,
-    "bare": bare.main,
-    "beams": beams.main,
-    "memory": memory.main,
-    "models": models.main,
-    "outputs": outputs.main,
-    "parts": parts.main,
-    "conformer": conformer.main,
-    "datasets": datasets.main,
-    "decoding": decoding.main,
-    "throughput": throughput.main,
-    "engine": engine.main,
-    "estimates": estimates.main,
-    "generation": generation.main,
-    "gpu": gpu.main,
-    "storage": storage.main,
-    "isolation": isolation.main,
-    "joints": joints.main,
-    "killed": killed.main,
-    "languages": languages.main,
-    "long-row": long_row.main,
-    "planning": planning.main,
-    "quality": quality.main,
-    "scale": scale.main,
-    "startup": startup.main,
-    "training": training.main,
-    "words": words.main,
+    "actor": "actor",
+    "alignment": "alignment",
+    "commits": "commits",
+    "corpus": "corpus",
+    "checkpoint": "checkpoints",
+    "bare": "bare",
+    "beams": "beams",
+    "memory": "memory",
+    "models": "models",
+    "outputs": "outputs",
+    "parts": "parts",
+    "conformer": "conformer",
+    "datasets": "datasets",
+    "decoding": "decoding",
+    "throughput": "throughput",
+    "engine": "engine",
+    "estimates": "estimates",
+    "generation": "generation",
+    "gpu": "gpu.command",
+    "storage": "storage",
+    "isolation": "isolation",
+    "joints": "joints",
+    "killed": "killed",
+    "languages": "languages",
+    "long-row": "long_row",
+    "planning": "planning",
+    "quality": "quality",
+    "scale": "scale",
+    "startup": "startup",
+    "training": "training",
+    "words": "words",
 }
+"""Modules, which are imported when they are run: each needs other packages."""
 
 
 def main(argv: list[str]) -> None:
     """Run one part, or all measurements."""
     if argv and argv[0] in PARTS:
-        PARTS[argv[0]](argv[1:])
+        import_module(f"benchmarks.{PARTS[argv[0]]}").main(argv[1:])
         return
+    from benchmarks import engine, throughput
+    from benchmarks.tables import write_json
+
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare raysp with the bare model, then measure the overhead of the engine.",
@@ -97,11 +69,14 @@ def main(argv: list[str]) -> None:
 def _parts() -> str:
     """Return a text that lists the parts, each with the first sentence of its module."""
     width = max(map(len, PARTS))
-    lines = [
-        f"  {name:{width}}  {(sys.modules[part.__module__].__doc__ or '').partition(chr(10))[0]}"
-        for name, part in PARTS.items()
-    ]
+    lines = [f"  {name:{width}}  {_sentence(module)}" for name, module in PARTS.items()]
     return "\n".join(["one part: python -m benchmarks PART --help", *lines])
+
+
+def _sentence(module: str) -> str:
+    found = find_spec(f"benchmarks.{module}")
+    source = Path(str(found and found.origin)).read_text()
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

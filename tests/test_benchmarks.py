@@ -1,5 +1,4 @@
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-import torch
 
 from benchmarks import (
     actor,
     checkpoints,
     corpus,
-    gpu,
     joints,
     languages,
     models,
@@ -229,26 +226,6 @@ def test_a_sink_of_many_shards_is_planned_resumed_and_shown_by_a_few_requests(mo
     assert rows["first plan"]["GET"] == 40
     others = [row for part, row in rows.items() if part != "first plan"]
     assert max(row["GET"] + row["HEAD"] + row["LIST"] + row["PUT"] for row in others) < 30
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
-def test_without_a_gpu_nothing_is_measured_and_the_command_reports_this(tmp_path, capsys):
-    gpu.main(["--json", str(tmp_path / "gpu.json")])
-    assert capsys.readouterr().out == f"{gpu.NO_GPU}\n"
-    assert not (tmp_path / "gpu.json").exists()
-
-
-@pytest.mark.slow
-def test_a_part_of_the_gpu_figures_that_fails_or_takes_too_long_is_recorded(tmp_path):
-    def run(code: str, seconds: float = 60) -> dict:
-        found = gpu.run(gpu.Part("a part", [sys.executable, "-c", code], seconds), tmp_path)
-        return {name: found[name] for name in ("ended", "figures", "output")}
-
-    writes = "import sys; open(sys.argv[2], 'w').write('[1]'); print('measured')"
-    assert run(writes) == {"ended": "done", "figures": [1], "output": ["measured"]}
-    (tmp_path / "a-part.json").unlink()
-    assert run("raise SystemExit(3)") == {"ended": "exit code 3", "figures": None, "output": []}
-    assert run("import time; time.sleep(60)", 1) == {"ended": "not done in 1 s", "figures": None, "output": []}
 
 
 @pytest.mark.parametrize(

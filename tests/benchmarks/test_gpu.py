@@ -1,0 +1,134 @@
+"""`python -m benchmarks gpu`: it runs to its end without a GPU, without Ray and with few packages."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import command, kernels, packages, process
+from benchmarks.gpu.part import Case, Setting, line
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = (
+    *packages.NEEDED,
+    *("typing_extensions", "filelock", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec", "yaml"),
+    *("huggingface_hub", "tqdm", "packaging", "httpx", "httpcore", "anyio", "idna", "h11", "certifi", "hf_xet"),
+    *("click", "truststore", "httpx2", "httpcore2", "setuptools", "pip"),
+)  # fmt: skip
+"""What pip installs for the packages that are needed."""
+FINDER = f"""
+import sys
+from pathlib import Path
+
+ALLOWED = {INSTALLED!r}
+
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if path is None and top not in ALLOWED and top in INSTALLED:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+INSTALLED = {{
+    one.name.partition(".")[0]
+    for folder in sys.path if "site-packages" in folder
+    for one in Path(folder).glob("*") if one.suffix != ".pth" and "info" not in one.suffix
+}}
+sys.meta_path.insert(0, Refusing())
+"""
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_all_parts_run_to_their_end_on_the_stand_in_with_few_packages(tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "sitecustomize.py").write_text(FINDER)
+    out = tmp_path / "out"
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "gpu", "--device", "stand-in", "--few", "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "few"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-3000:]
+    assert "not installed: soundfile" in ran.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert [(part["part"], part["ended"]) for part in summary["parts"]] == [(name, "done") for name in command.PARTS]
+    for name in command.PARTS:
+        rows = json.loads((out / f"{name}.json").read_text())
+        assert rows, name
+        assert not [row for row in rows if "error" in row], rows
+    assert {row["same"] for row in json.loads((out / "equality.json").read_text())} == {True}
+    assert (out / "goals.md").read_text().count("\n|") == len(summary["goals"]) + 2
+
+
+def test_parts_that_do_not_fit_into_the_time_are_left_out_the_least_important_first():
+    limits = {"a": 50.0, "b": 30.0, "c": 20.0}
+    assert command.chosen(["a", "b", "c"], limits, 100) == (["a", "b", "c"], [])
+    assert command.chosen(["a", "b", "c"], limits, 60) == (["a"], ["c", "b"])
+
+
+def test_all_parts_fit_into_ten_minutes():
+    from importlib import import_module
+
+    assert sum(import_module(f"benchmarks.gpu.{name}").SECONDS for name in command.PARTS) <= 600
+
+
+def test_a_part_that_crashes_or_takes_too_long_is_recorded(monkeypatch, tmp_path):
+    setting = Setting("cpu", tmp_path)
+    monkeypatch.setattr(command, "_run", _crash)
+    assert command.run_part("a", setting, 60)["ended"] == "exit code -6"
+    monkeypatch.setattr(command, "_run", _hang)
+    assert command.run_part("a", setting, 1)["ended"] == "not done in 1 s"
+
+
+def _crash(*_: object) -> None:
+    os.abort()
+
+
+def _hang(*_: object) -> None:
+    import time
+
+    time.sleep(600)
+
+
+def test_a_case_that_fails_lacks_a_package_or_comes_too_late_is_recorded_and_printed():
+    def fail() -> dict[str, object]:
+        raise ValueError("no\nsuch kernel")
+
+    row = process._row(Case("a", fail), float("inf"), "cpu")
+    assert row["error"] == "ValueError: no such kernel"
+    assert any("test_gpu.py" in place for place in row["trace"])
+    assert line(row).startswith("  a: error ValueError: no such kernel, took")
+    assert (
+        process._row(Case("a", fail, ("no_such_package",)), float("inf"), "cpu")["dropped"] == "needs no_such_package"
+    )
+    assert process._row(Case("a", fail), 0.0, "cpu")["dropped"] == "out of time"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
+def test_without_a_gpu_nothing_is_measured_and_the_command_says_how_to_try_it(tmp_path):
+    with pytest.raises(SystemExit, match="--device stand-in"):
+        command.main(["--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def works() -> Iterator[kernels.Work]:
+    yield kernels.Work("kernel a", 0, 100)
+    yield kernels.Work("kernel b", 50, 150)  # on another stream
+    yield kernels.Work("Memcpy HtoD", 200, 300)
+    yield kernels.Work("kernel a", 1300, 1400)
+
+
+def test_gaps_are_the_time_in_which_no_kernel_and_no_copy_runs():
+    found = kernels.timeline(works())
+    assert (found["kernels"], found["copies"]) == (3, 1)
+    assert (found["busy ms"], found["gaps ms"], found["largest gap ms"]) == (0.35, 1.05, 1.0)
+    assert found["longest"][0] == "0.20 ms kernel a"
