@@ -17,10 +17,10 @@ from torch import Tensor
 from benchmarks.gpu import models, speech
 from benchmarks.gpu.devices import peak_gigabytes, seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
+from raysp.models.base.arithmetic import arithmetic
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import cut_batches
 from raysp.ops.labelling import as_float
-from raysp.ops.precision import steady_products
 from raysp.text.ctc import best_frames
 
 SECONDS = 75.0
@@ -70,7 +70,7 @@ def run(loaded: LoadedCheckpoint, waves: speech.Waves, budget: float, device: st
     lanes = Lanes(device)
     found: list[np.ndarray] = []
     dtype = str(loaded.dtype).removeprefix("torch.")
-    with ThreadPoolExecutor(1) as ahead, steady_products(dtype=dtype, device=device):
+    with ThreadPoolExecutor(1) as ahead, arithmetic(dtype=dtype, device=device):
         padded: deque[Future[Any]] = deque()
         flying: deque[tuple[Tensor, Any]] = deque()
         todo = iter(batches)
