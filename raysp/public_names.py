@@ -26,7 +26,7 @@ def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[
     def get(name: str) -> object:
         """Import the module that defines a public name."""
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"No {package} attribute {name}")
         found = getattr(import_module(modules[name], package), name)
         setattr(sys.modules[package], name, found)  # the next use does not come here
         return found
