@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from raysp.models.base.devices import sent
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.encoder.augmentation import compute_mask_indices, valid_on_host
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.quantization import (
     GumbelVectorQuantizer,
@@ -74,7 +75,7 @@ class UniSpeechPreTrainingLosses:
     diversity: Tensor
     """Of one frame, (), with its weight."""
     num_masked_B: Tensor
-    """Number of frames of each row."""
+    """Number of frames of each row, on the CPU."""
 
     def total(self) -> Tensor:
         """Return the sum over all frames."""
@@ -197,7 +198,9 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
-        counted_BT = valid_BT if self.padding == "exact" and attention_mask is not None else None
+        counted_BT: Tensor | None = None
+        if self.padding == "exact" and attention_mask is not None:
+            counted_BT = valid_on_host(valid_BT)
         quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
         output = UniSpeechForPreTrainingOutput(
             projected_states=encoded.last_hidden_state,
@@ -208,7 +211,9 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         )
         if mask_time_indices is None:
             return output, None
-        masked_BT = mask_time_indices.to(valid_BT.device, torch.bool) & valid_BT
+        masked_BT = mask_time_indices.to("cpu", torch.bool)
+        if attention_mask is not None:
+            masked_BT = masked_BT & valid_on_host(valid_BT)
         return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
 
     def draw_mask(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
@@ -225,10 +230,10 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
 
     def _negatives(self, masked_BT: Tensor, given_BTK: Tensor | None) -> Tensor:
         if given_BTK is not None:
-            return given_BTK.to(masked_BT.device)
+            return given_BTK.to(self.device)
         shape = (masked_BT.shape[0], masked_BT.shape[1])
-        sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.cpu().numpy())
-        return torch.from_numpy(sampled).to(masked_BT.device)
+        sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.numpy())
+        return sent(torch.from_numpy(sampled), self.device)
 
     def _losses(
         self, output: UniSpeechForPreTrainingOutput, codes_BTG: Tensor, masked_BT: Tensor, negatives_BTK: Tensor

@@ -193,6 +193,8 @@ class Finetune:
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
         device: "auto": GPUs if there are any, else CPUs. "cpu", "cuda", or another kind of device of the installed
             torch.
+        deterministic: whether GPUs use kernels that give the same bits each time, which are slower; an operation that
+            has none ends the training. On CPUs the bits are always the same.
         name: name shown during training.
         trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
         max_error_rate: largest share of rows that may fail to decode before training stops.
@@ -213,6 +215,7 @@ class Finetune:
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Device = "auto"
+    deterministic: bool = False
     name: str | None = None
     trackers: Listed[Literal["mlflow", "wandb"]] = ()
     max_error_rate: Share = 0.5
@@ -347,6 +350,8 @@ def training_parts(
     parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
     if recipe.ema is not None:
         parts["ema"] = recipe.ema
+    if recipe.deterministic:
+        parts["deterministic"] = True
     return {**parts, **code.parts()}
 
 

@@ -35,7 +35,7 @@ class Losses:
     total: Tensor
     """Sum to differentiate, ()."""
     count: float
-    """What the sum over all workers is divided by: rows, tokens or frames."""
+    """What the sum over all workers is divided by: rows, tokens or frames; known without waiting for a device."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)

@@ -178,17 +178,19 @@ class Training:
             stops: whether this worker asks to stop after the step.
         """
         self.gradients.zero()
-        self.failed_rows = []
-        for batch in micro_batches:
-            if batch.rows:
-                self._run(epoch, step, batch)
+        batches = [batch for batch in micro_batches if batch.rows]
+        finite = [self._run(epoch, step, batch) for batch in batches]
         sums = self.gradients.sums
         sums[_STOPS] = float(stops)
         self.workers.add(self.gradients.buffer)
-        loss, count, rows, stopping, *of_terms = sums.tolist()
-        if count:
-            self.gradients.gradients.div_(count)
-        norm = float(self.gradients.clip(self.clip))
+        self.gradients.gradients.div_(sums[_COUNT].clamp(min=1))
+        clipped = self.gradients.clip(self.clip)
+        # The only values that the host waits for: all losses and gradients are on the device until here.
+        read = torch.cat([sums, clipped[None], *(one.to(sums.dtype) for one in finite)]).tolist()
+        loss, count, rows, stopping, *of_terms = read[: len(sums)]
+        norm, *flags = read[len(sums) :]
+        all_rows = [row for batch in batches for row in batch.rows]
+        self.failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
         is_finite = math.isfinite(loss) and math.isfinite(norm)
         if is_finite and count:
             set_rate(self.optimizer, learning_rate)
@@ -199,7 +201,8 @@ class Training:
         terms = dict(zip(self.objective.terms, means, strict=True))
         return Update(mean, round(rows), norm, is_finite, stopping > 0, terms)
 
-    def _run(self, epoch: int, step: int, batch: MicroBatch) -> None:
+    def _run(self, epoch: int, step: int, batch: MicroBatch) -> Tensor:
+        """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""
         seed_micro_batch(self.seed, epoch, step, batch.number)
         losses = self.objective(batch)
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -209,8 +212,7 @@ class Training:
         sums[_ROWS] += len(batch.rows)
         for place, name in enumerate(self.objective.terms, _TERMS):
             sums[place] += losses.terms[name].detach()
-        finite = torch.isfinite(losses.rows_B).tolist()
-        self.failed_rows += [row for row, is_finite in zip(batch.rows, finite, strict=True) if not is_finite]
+        return torch.isfinite(losses.rows_B)
 
     @property
     def has_finite_weights(self) -> bool:

@@ -6,26 +6,66 @@ from collections.abc import Iterator
 
 import torch
 
+from raysp.errors import RunError
+from raysp.models.base.arithmetic import steady_convolutions
+
 CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 """Variable that oneDNN reads before its first operation in a process."""
 CACHED_PRIMITIVES = 64
 """Primitives that oneDNN keeps, of 1,024 otherwise: each has the shapes of one micro-batch, which hardly come again."""
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Variable that cuBLAS reads before its first product in a process."""
+FIXED_WORKSPACE = ":4096:8"
+"""Workspaces of cuBLAS with which a product has the same bits each time: eight of 4 MiB (NVIDIA's documentation)."""
+REFUSALS = ("does not have a deterministic implementation", WORKSPACE)
+"""Parts of torch's messages on an operation that has no deterministic kernel."""
 
 
 @contextlib.contextmanager
-def process_settings(threads: int) -> Iterator[None]:
-    """Set the number of torch threads and, unless the environment does, of primitives that oneDNN keeps; undo both.
+def process_settings(threads: int, *, deterministic: bool = False) -> Iterator[None]:
+    """Set torch's threads and, unless the environment does, the primitives that oneDNN keeps; undo all at the end.
 
     Args:
         threads: threads of torch.
+        deterministic: whether torch uses kernels of GPUs that give the same bits each time, in all threads.
+
+    Raises:
+        RunError: an operation has no such kernel.
     """
-    before, is_set = torch.get_num_threads(), CACHE in os.environ
-    if not is_set:
-        os.environ[CACHE] = str(CACHED_PRIMITIVES)
-    torch.set_num_threads(threads)
+    before = torch.get_num_threads()
+    with _variable(CACHE, str(CACHED_PRIMITIVES)), _deterministic() if deterministic else contextlib.nullcontext():
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with _variable(WORKSPACE, FIXED_WORKSPACE), steady_convolutions():
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        except RuntimeError as error:
+            if not any(part in str(error) for part in REFUSALS):
+                raise
+            raise RunError(
+                f"deterministic=True, and an operation of this training gives other bits each time on its device: "
+                f"{str(error).splitlines()[0]} Set deterministic=False; committed steps remain"
+            ) from error
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment that is not set, and unset it at the end."""
+    is_set = name in os.environ
+    os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
         if not is_set:
-            os.environ.pop(CACHE, None)
+            os.environ.pop(name, None)

@@ -51,7 +51,9 @@ class Counts:
     waits: Counter[str] = field(default_factory=Counter)
     """Times that the host waited for a value of the device."""
     copies_in: Counter[str] = field(default_factory=Counter)
-    """Copies from the host. From memory that is not pinned each is a wait for the copy."""
+    """Copies from the host."""
+    blocking: Counter[str] = field(default_factory=Counter)
+    """Those that the host waits for, and for all work before them: of `.to(device)` without `non_blocking`."""
     bytes_in: int = 0
     copies_out: Counter[str] = field(default_factory=Counter)
     bytes_out: int = 0
@@ -252,7 +254,7 @@ def _refuse_what_a_gpu_refuses(
             f"{NAME}:0 and cpu! ({name}; on the CPU: {shapes}; {_where()})"
         )
     for index in mixed:
-        _note_copy_in(index)
+        _note_copy_in(index, non_blocking=False)
     generator = kwargs.get("generator")
     if ours and generator is not None and not Generator.is_of_the_device(generator):
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' ({name}, {_where()})")
@@ -289,7 +291,7 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
         if not non_blocking:
             _note("waits", "copy to the host")
     else:
-        _note_copy_in(inner)
+        _note_copy_in(inner, non_blocking=non_blocking)
     if destination is not None:
         (destination.inner if isinstance(destination, OnDevice) else destination).copy_(inner)
         return destination
@@ -297,8 +299,10 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     return _on_device(copied, []) if _is_ours(target) else copied
 
 
-def _note_copy_in(inner: torch.Tensor) -> None:
+def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool) -> None:
     _note("copies_in", _words(inner))
+    if not non_blocking:
+        _note("blocking", _words(inner))
     _add("bytes_in", inner.nbytes)
 
 

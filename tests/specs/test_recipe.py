@@ -74,6 +74,7 @@ IMPORTANT = [
     ("batching.micro_batches", "4"),
     ("seed", "1"),
     ("ema", "0.99"),
+    ("deterministic", "true"),
 ]
 OTHER = [
     ("pool.actors", "4"),
@@ -90,8 +91,8 @@ def test_fields_that_change_the_weights_change_the_fingerprint(path, value):
     assert hashed(override(RECIPE, path, value)) != hashed(RECIPE)
 
 
-def test_an_objective_without_lora_and_adapter_has_the_fingerprint_of_earlier_versions():
-    assert not {"objective.lora", "objective.adapter"} & parts_of(RECIPE).keys()
+def test_a_recipe_without_newer_fields_has_the_fingerprint_of_earlier_versions():
+    assert not {"objective.lora", "objective.adapter", "deterministic"} & parts_of(RECIPE).keys()
     assert parts_of(override(RECIPE, "objective.adapter", "tur"))["objective.adapter"] == "tur"
 
 
@@ -124,6 +125,7 @@ def test_weights_are_chosen_in_one_way(fields):
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
     judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation", "augment"}
+    judged.add("deterministic")
     assert fields == judged | {*UNIMPORTANT}
     assert {field.name for field in dataclasses.fields(Batching)} == {
         "seconds",

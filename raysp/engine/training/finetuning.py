@@ -157,7 +157,7 @@ def finetune(
         run = RunOfSink(entry.run_id, store.epoch)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(process_settings(plan.workers.threads))
+        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
@@ -254,7 +254,7 @@ def try_out(
         prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(process_settings(plan.workers.threads))
+        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
         reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)

@@ -271,7 +271,7 @@ def _work(config: Mapping[str, Any]) -> None:
     recipe = plan.recipe
     try:
         prepared = replace(prepared, plan=plan.located())
-        with process_settings(plan.workers.threads):
+        with process_settings(plan.workers.threads, deterministic=plan.is_deterministic):
             run: RunOfSink = config["run"]
             store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), run.epoch)
             committed = steps.latest(store)

@@ -44,6 +44,13 @@ def arithmetic(*, dtype: str, device: str) -> Iterator[None]:
 
 
 @contextmanager
+def steady_convolutions() -> Iterator[None]:
+    """Use a deterministic kernel of cuDNN without a search within the block."""
+    with _flags(_STEADY):
+        yield
+
+
+@contextmanager
 def without_cudnn() -> Iterator[None]:
     """Use no kernel of cuDNN within the block."""
     with _flags({"backends.cudnn.enabled": False}):
@@ -53,7 +60,7 @@ def without_cudnn() -> Iterator[None]:
 def _demands(dtype: str, *, is_gpu: bool) -> Mapping[str, object]:
     demands = dict(_ROUNDED if dtype == TF32 else _EXACT)
     if is_gpu and dtype != "float32":
-        demands |= {"backends.cudnn.benchmark": False, "backends.cudnn.deterministic": True}
+        demands |= _STEADY
     if is_gpu and dtype not in ("float32", TF32):
         demands |= dict.fromkeys(_REDUCTIONS, (False, False))
         demands |= {"flash_sdp": False, "cudnn_sdp": False, "mem_efficient_sdp": True, "math_sdp": True}
@@ -73,6 +80,7 @@ _ROUNDED: Mapping[str, object] = {
     **dict.fromkeys(_OLDER, True),
     **dict.fromkeys((*_ON_GPUS, *_ON_CPUS), TF32),
 }
+_STEADY: Mapping[str, object] = {"backends.cudnn.benchmark": False, "backends.cudnn.deterministic": True}
 _REDUCTIONS = tuple(f"backends.cuda.matmul.allow_{one}_reduced_precision_reduction" for one in ("bf16", "fp16"))
 _UNREADABLE = object()
 """Value of an older flag while the newer ones say otherwise."""

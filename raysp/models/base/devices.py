@@ -40,6 +40,14 @@ def refuse_absent(device: "str | torch.device") -> None:
         )
 
 
+def sent(tensor: "torch.Tensor", device: "str | torch.device") -> "torch.Tensor":
+    """Return a tensor on a device; the host does not wait for a copy from main memory to a GPU."""
+    if not is_accelerator(device) or is_accelerator(tensor.device):
+        return tensor.to(device)
+    pinned = tensor.pin_memory() if kind_of(device) == "cuda" else tensor  # a copy from other memory is waited for
+    return pinned.to(device, non_blocking=True)
+
+
 def highest_allocated(device: "str | torch.device") -> int:
     """Return the highest number of bytes that torch allocated on an accelerator; 0 if its backend does not count."""
     count = getattr(_module(device), "max_memory_allocated", None)

@@ -1,11 +1,45 @@
 """SpecAugment (Park et al. 2019, section 2), with the random spans that checkpoints were trained with."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from raysp.models.base.devices import sent
+
+_LENGTHS: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
+
+
+@contextlib.contextmanager
+def known_lengths(num_frames: Sequence[int]) -> Iterator[None]:
+    """State how many frames the rows of the passes within the block have before the layers.
+
+    Spans are then drawn without waiting for the attention mask of a device.
+    """
+    token = _LENGTHS.set(num_frames)
+    try:
+        yield
+    finally:
+        _LENGTHS.reset(token)
+
+
+def _lengths_of(attention_mask: Tensor) -> Sequence[int]:
+    """Return the lengths of rows: those that are known, else those of a mask."""
+    known = _LENGTHS.get()
+    return attention_mask.sum(-1).tolist() if known is None else known
+
+
+def valid_on_host(valid_BT: Tensor) -> Tensor:
+    """Return the valid frames of rows on the CPU: by their lengths, if these are known."""
+    known = _LENGTHS.get()
+    if known is None:
+        return valid_BT.cpu()
+    return torch.arange(valid_BT.shape[1]) < torch.tensor(known)[:, None]
 
 
 def compute_mask_indices(
@@ -42,7 +76,7 @@ def _draw(
     masked = np.zeros(shape, dtype=np.bool_)
     if num_spans(num_places) == 0:
         return masked
-    places = [num_places] * num_rows if attention_mask is None else attention_mask.sum(-1).tolist()
+    places = [num_places] * num_rows if attention_mask is None else _lengths_of(attention_mask)
     for row, available in zip(masked, places, strict=True):
         starts = np.random.choice(np.arange(available - mask_length + 1), num_spans(available), replace=False)
         for start in starts:
@@ -78,7 +112,7 @@ def augmented(
     if mask_time_indices is not None:
         if masked_spec_embed is None:
             raise ValueError("mask_time_indices given to a model without masked_spec_embed: set mask_time_prob > 0")
-        masked_BT1 = mask_time_indices.to(hidden_BTH.device, torch.bool)[:, :, None]
+        masked_BT1 = sent(mask_time_indices.to(torch.bool), hidden_BTH.device)[:, :, None]
         hidden_BTH = torch.where(masked_BT1, masked_spec_embed.to(hidden_BTH.dtype), hidden_BTH)
     if config.mask_feature_prob > 0 and training:
         if config.mask_feature_length > hidden_size:
@@ -88,5 +122,5 @@ def augmented(
             )
         shape, span, least = (batch, hidden_size), config.mask_feature_length, config.mask_feature_min_masks
         masked_BH = torch.from_numpy(compute_mask_indices(shape, config.mask_feature_prob, span, min_masks=least))
-        hidden_BTH = hidden_BTH.masked_fill(masked_BH.to(hidden_BTH.device)[:, None], 0.0)
+        hidden_BTH = hidden_BTH.masked_fill(sent(masked_BH, hidden_BTH.device)[:, None], 0.0)
     return hidden_BTH

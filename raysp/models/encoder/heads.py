@@ -5,13 +5,14 @@ E speaker embedding.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.arithmetic import without_cudnn
+from raysp.models.base.devices import is_accelerator, sent
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -160,8 +161,9 @@ class AMSoftmaxLoss(nn.Module):
 
 def am_softmax_losses(embeddings_BE: Tensor, weight_EN: Tensor, labels_B: Tensor, margin: float) -> Tensor:
     """Return the loss of each row (B,) over the cosines of embeddings and classes, as `AMSoftmaxLoss` does."""
-    labels_B, num_labels = labels_B.to(embeddings_BE.device), weight_EN.shape[1]
+    num_labels = weight_EN.shape[1]
     check_classes(labels_B, num_labels)
+    labels_B = sent(labels_B, embeddings_BE.device)
     cosines_BN = F.normalize(embeddings_BE, dim=1) @ F.normalize(weight_EN, dim=0)
     margin_BN = F.one_hot(labels_B, num_labels) * margin
     return F.cross_entropy(AM_SCALE * (cosines_BN - margin_BN), labels_B, reduction="none")
@@ -190,23 +192,36 @@ def ctc_loss(
     Args:
         logits_BTV: Before softmax.
         num_frames_B: Valid frames of each row.
-        labels_BL: Tokens; -100 and the blank are ignored at any place.
+        labels_BL: Tokens; -100 and the blank are ignored at any place. If these and `num_frames_B` are on the CPU, the
+            host does not wait for the device of the logits.
         blank: Blank token, which is the padding token; None is 0.
         reduction: "mean" first divides each row by its number of labels, "sum" does not; "none" returns (B,).
         zero_infinity: Count rows with more labels than their frames allow as 0 instead of infinity.
     """
     blank = blank or 0
     kept_BL = (labels_BL != IGNORED_LABEL) & (labels_BL != blank)
+    log_probs_TBV = logits_BTV.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
+    labels_N, num_labels_B = labels_BL[kept_BL], kept_BL.sum(-1)
+    if is_accelerator(logits_BTV.device) and torch.are_deterministic_algorithms_enabled():
+        # The kernel of GPUs adds gradients in any order.
+        log_probs_TBV, num_frames_B, labels_N, num_labels_B = (
+            one.cpu() for one in (log_probs_TBV, num_frames_B, labels_N, num_labels_B)
+        )
+    device = log_probs_TBV.device
+    lengths: list[Any] = [num_frames_B, num_labels_B]
+    if is_accelerator(device) and not any(is_accelerator(one.device) for one in lengths):
+        lengths = [one.tolist() for one in lengths]
     with without_cudnn():
-        return F.ctc_loss(
-            logits_BTV.log_softmax(-1, dtype=torch.float32).transpose(0, 1),
-            labels_BL[kept_BL].to(logits_BTV.device),
-            num_frames_B,
-            kept_BL.sum(-1),
+        loss = F.ctc_loss(
+            log_probs_TBV,
+            sent(labels_N, device),
+            lengths[0],
+            lengths[1],
             blank=blank,
             reduction=reduction,
             zero_infinity=zero_infinity,
         )
+    return loss.to(logits_BTV.device)
 
 
 def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.devices import sent
 
 
 class GumbelVectorQuantizer(nn.Module):
@@ -28,12 +29,12 @@ class GumbelVectorQuantizer(nn.Module):
     def forward(self, features_BTC: Tensor, counted_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return quantised frames (B, T, D of all groups), the perplexity of the codes, and code numbers (B, T, G).
 
-        `counted_BT` selects the frames for the perplexity; None: all of them. The perplexity is the sum over groups, at
-        most `num_groups * num_codes`; in training that of the soft distribution.
+        `counted_BT`, best on the CPU, selects the frames for the perplexity; None: all of them. The perplexity is the
+        sum over groups, at most `num_groups * num_codes`; in training that of the soft distribution.
         """
         scores_BTGV = self.weight_proj(features_BTC).unflatten(-1, (self.num_groups, self.num_codes))
         codes_GVD = self.codevectors.view(self.num_groups, self.num_codes, -1)
-        counted_FGV = scores_BTGV.flatten(0, 1) if counted_BT is None else scores_BTGV[counted_BT]
+        counted_FGV = scores_BTGV.flatten(0, 1) if counted_BT is None else _chosen(scores_BTGV, counted_BT)
         if not self.training:
             ids_BTG = scores_BTGV.argmax(-1)
             chosen_BTGD = codes_GVD[torch.arange(self.num_groups, device=ids_BTG.device), ids_BTG]
@@ -43,6 +44,12 @@ class GumbelVectorQuantizer(nn.Module):
         sampled_BTGV = sampled.view_as(scores_BTGV).type_as(scores_BTGV)
         chosen_BTGD = torch.einsum("btgv,gvd->btgd", sampled_BTGV, codes_GVD)
         return chosen_BTGD.flatten(2), perplexity(counted_FGV.float().softmax(-1)), sampled_BTGV.argmax(-1)
+
+
+def _chosen(frames_BTGV: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the frames (F, G, V) at which a mask is true."""
+    rows_F, places_F = (sent(index, frames_BTGV.device) for index in mask_BT.cpu().nonzero(as_tuple=True))
+    return frames_BTGV[rows_F, places_F]
 
 
 def perplexity(shares_FGV: Tensor) -> Tensor:
@@ -83,12 +90,12 @@ def contrastive_losses(
     """Return the sum (B,) over the masked frames of each row: cross entropy of the right quantised frame and negatives.
 
     Only products of masked frames of one row are computed, never (K, B, T, H), and in float32. Negatives with the same
-    codes as the right frame are excluded.
+    codes as the right frame are excluded. `masked_BT` on the CPU is not waited for.
     """
     num_frames = masked_BT.shape[1]
     losses = []
-    for row, masked_T in enumerate(masked_BT):
-        at_M = masked_T.nonzero()[:, 0]
+    for row, masked_T in enumerate(masked_BT.cpu()):
+        at_M = sent(masked_T.nonzero()[:, 0], predicted_BTH.device)
         if len(at_M) < 2:
             losses.append(quantized_BTH[row].float().sum() * 0.0)  # part of the graph even without masked frames
             continue

@@ -17,6 +17,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import Wav2Vec2Processor
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
@@ -89,6 +90,10 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         self.padding_value = padding_value
         self.padding_side = padding_side
         self.return_attention_mask = return_attention_mask
+
+    def num_inputs(self, num_samples: Count) -> Count:
+        """Return the number of log-mel frames of these numbers of samples."""
+        return num_samples // self.hop_length
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
         """Return `input_features` (B, M, N) and `attention_mask` (B, M) on the device of the waveforms.

@@ -16,6 +16,7 @@ from torch import Tensor
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.features.log_mels import Count
 from raysp.models.files.configuration import Config, json_text, suggestion, write_json
 from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
@@ -46,6 +47,10 @@ class FeatureExtractor(Protocol):
     """Conversion of waveforms to the inputs of a model."""
 
     sampling_rate: int
+
+    def num_inputs(self, num_samples: Count) -> Count:
+        """Return the number of inputs of a model, those of its attention mask, for these numbers of samples."""
+        ...
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
         """Return a model's arguments for a batch, on the device of the waveforms; rows do not depend on the batch."""
@@ -123,6 +128,10 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         self.return_attention_mask = return_attention_mask
         self.do_normalize = do_normalize
         self.padding_side = padding_side
+
+    def num_inputs(self, num_samples: Count) -> Count:
+        """Return the number of inputs of a model for these numbers of samples."""
+        return num_samples
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
         """Return `input_values` and `attention_mask` (B, T) on the device of the waveforms.

@@ -14,7 +14,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
-from raysp.models.features.log_mels import WINDOW_SAMPLES, log_mels, normalise, normalised_log_mels, num_mels
+from raysp.models.features.log_mels import WINDOW_SAMPLES, Count, log_mels, normalise, normalised_log_mels, num_mels
 from raysp.models.features.processors import Wav2Vec2Processor
 
 Array = npt.NDArray[Any]
@@ -45,6 +45,10 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         self.stride = stride
         self.return_attention_mask = return_attention_mask
         self.padding_side = padding_side
+
+    def num_inputs(self, num_samples: Count) -> Count:
+        """Return the number of whole groups of frames in these numbers of samples; below 0 for too few."""
+        return num_mels(num_samples) // self.stride
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
         """Return `input_features` (B, T, C) and `attention_mask` (B, T) on the device of the waveforms.

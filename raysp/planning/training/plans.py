@@ -87,6 +87,11 @@ class TrainingPlan:
         return {"device": self.workers.device, "dtype": self.dtype, "cpus_per_worker": self.workers.threads}
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether workers on GPUs use kernels that give the same bits each time."""
+        return self.recipe.deterministic and is_accelerator(self.workers.device)
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan for users, as text by name."""
         recipe, checkpoint, sizes = self.recipe, self.checkpoint, self.sizes
@@ -101,7 +106,8 @@ class TrainingPlan:
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
-            "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}",
+            "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
+            f"{', deterministic' if self.is_deterministic else ''}",
             **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
             **self._evaluation_fact,
             "sink": recipe.sink.url,

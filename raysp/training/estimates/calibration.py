@@ -51,7 +51,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
             "of another training with --like, or state the speed with --rtfx"
         )
     warm_up, *timed = _micro_batches(prepared, decoder)
-    with process_settings(workers.threads):
+    with process_settings(workers.threads, deterministic=plan.is_deterministic):
         training, groups = new_training(prepared)
         weights = state.weights(training.objective.model, trained_only=trains_few_weights(plan.recipe.objective))
         average = MovingAverage(weights, plan.recipe.ema) if plan.recipe.ema is not None else None

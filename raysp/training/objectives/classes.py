@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.auto import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
+from raysp.models.base.devices import sent
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
@@ -78,7 +79,7 @@ class ClassObjective:
                 targets = _numbers(batch, num_classes)
         output, _ = self.passes(self.model, batch.waves)
         logits_BN = output.logits.float()
-        return logits_BN, self._row_losses(logits_BN, targets.to(self.model.device))
+        return logits_BN, self._row_losses(logits_BN, sent(targets, self.model.device))
 
     def _row_losses(self, logits_BN: Tensor, targets: Tensor) -> Tensor:
         match self.problem:
@@ -142,18 +143,20 @@ class FrameObjective:
         scores_BT, ids_BT = (one.cpu() for one in logits_BTN.softmax(-1).max(-1))
         rows = zip(ids_BT, scores_BT, num_frames_B.tolist(), strict=True)
         found = [(ids_T[:num_frames], scores_T[:num_frames]) for ids_T, scores_T, num_frames in rows]
-        return found, (rows_B / counts_B.clamp(min=1)).cpu()
+        return found, rows_B.cpu() / counts_B.clamp(min=1)
 
     def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the losses of rows, summed over their frames, the frames that count, logits, and all frames.
 
-        Shapes are (B,), (B,), (B, T, N) and (B,).
+        Shapes are (B,), (B,), (B, T, N) and (B,). Both numbers of frames are on the CPU.
         """
-        labels_BL = padded_targets(batch, self.model.config.num_labels).to(self.model.device)
+        labels_BL = padded_targets(batch, self.model.config.num_labels)
         output, num_frames_B = self.passes(self.model, batch.waves)
         logits_BTN = output.logits.float()
         labels_BT = _of_frames(batch, labels_BL, num_frames_B, logits_BTN.shape[1])
-        losses_BT = F.cross_entropy(logits_BTN.transpose(1, 2), labels_BT, ignore_index=IGNORED_LABEL, reduction="none")
+        losses_BT = F.cross_entropy(
+            logits_BTN.transpose(1, 2), sent(labels_BT, logits_BTN.device), ignore_index=IGNORED_LABEL, reduction="none"
+        )
         return losses_BT.sum(-1), (labels_BT != IGNORED_LABEL).sum(-1), logits_BTN, num_frames_B
 
 

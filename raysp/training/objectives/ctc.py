@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysp.models.base.devices import sent
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
@@ -44,7 +45,7 @@ class CTCObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
-        labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)
+        labels_BL = padded_targets(batch, self.config.vocab_size)
         output, num_frames_B = self.passes(self.model, batch.waves)
         rows_B = self._row_losses(output.logits, num_frames_B, labels_BL, label_prior=self.label_prior)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
@@ -58,14 +59,14 @@ class CTCObjective:
         else:
             losses_B = ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
         num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
-        rows_B: Tensor = losses_B / num_labels_B
+        rows_B: Tensor = losses_B / sent(num_labels_B, losses_B.device)
         return rows_B
 
     @torch.inference_mode()
     def recognise(self, batch: MicroBatch, tokenizer: HeadTokenizer) -> list[tuple[str, float]]:
         """Return texts of recordings by greedy decoding in evaluation mode, and their losses."""
         with evaluation_mode(self.model):
-            labels_BL = padded_targets(batch, self.config.vocab_size).to(self.model.device)
+            labels_BL = padded_targets(batch, self.config.vocab_size)
             output, num_frames_B = self.passes(self.model, batch.waves)
             losses_B = self._row_losses(output.logits, num_frames_B, labels_BL)
         ids_BT = output.logits.argmax(-1).cpu()

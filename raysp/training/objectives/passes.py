@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.arithmetic import arithmetic
+from raysp.models.base.devices import sent
 from raysp.models.base.modeling import Model
+from raysp.models.encoder.augmentation import known_lengths
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor
@@ -46,14 +48,13 @@ class Passes:
             arguments: further arguments.
 
         Returns:
-            The result, and the number of frames of each row, int64 (B,).
+            The result, and the number of frames of each row, int64 (B,) on the CPU.
         """
         device = self.model.device
         waves_BS, num_samples_B = pad(_of_one_dtype(waves))
-        num_samples_B = num_samples_B.to(device)
-        features = self.feature_extractor.extract(as_float(waves_BS.to(device)), num_samples_B)
+        features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), sent(num_samples_B, device))
         num_inputs = next(iter(features.values())).shape[1]
-        with self._short_masks(num_inputs), self._precision():
+        with self._short_masks(num_inputs, num_samples_B), self._precision():
             result = run(**features, **arguments)
         return result, self.model.num_frames(num_samples_B)
 
@@ -63,16 +64,24 @@ class Passes:
         return torch.autocast(self.model.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
-    def _short_masks(self, num_inputs: int) -> Iterator[None]:
-        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span."""
+    def _short_masks(self, num_inputs: int, num_samples_B: Tensor) -> Iterator[None]:
+        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span.
+
+        Args:
+            num_inputs: inputs of the model, with padding.
+            num_samples_B: samples of each row, on the CPU.
+        """
         config: Any = self.model.speech_encoder.config
         if not hasattr(config, "mask_time_length"):  # Parakeet has no SpecAugment
             yield
             return
         num_frames, length = conv_output_frames(num_inputs, *config.convolutions), config.mask_time_length
+        num_inputs_B = self.feature_extractor.num_inputs(num_samples_B)
+        lengths_B = conv_output_frames(num_inputs_B, *config.convolutions).clamp(0, num_frames)
         config.mask_time_length = max(1, min(num_frames, length))
         try:
-            yield
+            with known_lengths(lengths_B.tolist()):
+                yield
         finally:
             config.mask_time_length = length
 
@@ -96,7 +105,9 @@ def _of_one_dtype(waves: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
 
 
 def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
-    """Return the targets of a micro-batch, int64 (B, L) with L at least 1; `IGNORED_LABEL` after the end of each row.
+    """Return the targets of a micro-batch, int64 (B, L) on the CPU, with L at least 1.
+
+    Rows have `IGNORED_LABEL` after their end.
 
     Args:
         batch: with ids of tokens or of classes; `IGNORED_LABEL` is allowed.
@@ -118,7 +129,7 @@ def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
 
 
 def single_targets(batch: MicroBatch, num_classes: int) -> Tensor:
-    """Return the only target of each row, int64 (B,).
+    """Return the only target of each row, int64 (B,) on the CPU.
 
     Raises:
         ValueError: a row has no target or several, or it is not below `num_classes`.

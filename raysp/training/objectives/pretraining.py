@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from raysp.models.base.devices import sent
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.kernels.dropout import dropped
@@ -73,13 +74,14 @@ class PretrainingObjective:
         self.model.set_gumbel_temperature(self.temperature.after(batch.updates))
         losses, ctc_B, is_labelled_B = self._run(batch)
         weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
+        labelled = torch.tensor([place for place, target in enumerate(batch.targets) if len(target)], dtype=torch.int64)
         # The diversity is that of the micro-batch: a row that is not finite would make the losses of all rows so.
-        total = rows_B.sum() + losses.diversity * (weights_B * losses.num_masked_B).sum()
+        total = rows_B.sum() + losses.diversity * (weights_B * sent(losses.num_masked_B, weights_B.device)).sum()
         num_masked = losses.num_masked_B.sum()
         terms = {
             CONTRAST: losses.contrast_B.sum(),
             DIVERSITY: losses.diversity * num_masked,
-            CTC: ctc_B[is_labelled_B].sum(),
+            CTC: ctc_B[sent(labelled, ctc_B.device)].sum(),
         }
         return Losses(total, float(num_masked), rows_B.detach(), terms)
 
@@ -94,18 +96,18 @@ class PretrainingObjective:
         with evaluation_mode(self.model):
             losses, ctc_B, is_labelled_B = self._run(batch)
         weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
-        num_masked_B = losses.num_masked_B.clamp(min=1)
+        num_masked_B = sent(losses.num_masked_B.clamp(min=1), rows_B.device)
         return (rows_B / num_masked_B + weights_B * losses.diversity).cpu()
 
     def _run(self, batch: MicroBatch) -> tuple[UniSpeechPreTrainingLosses, Tensor, Tensor]:
         """Return the losses over masked frames, the losses of CTC (B,), and whether rows have labels (B,)."""
         config, device = self.model.config, self.model.device
-        labels_BL = padded_targets(batch, config.num_ctc_classes).to(device)
+        labels_BL = padded_targets(batch, config.num_ctc_classes)
         (losses, logits_BTV), num_frames_B = self.passes(self._pass, batch.waves)
         ctc_B = ctc_loss(
             logits_BTV, num_frames_B, labels_BL, blank=config.pad_token_id, reduction="none", zero_infinity=True
         )
-        return losses, ctc_B, torch.tensor([len(target) > 0 for target in batch.targets], device=device)
+        return losses, ctc_B, sent(torch.tensor([len(target) > 0 for target in batch.targets]), device)
 
     def _weighted(
         self, losses: UniSpeechPreTrainingLosses, ctc_B: Tensor, is_labelled_B: Tensor

@@ -8,6 +8,7 @@ probable (Huang et al. 2024, "Less Peaky and More Accurate CTC Forced Alignment 
 import torch
 from torch import Tensor
 
+from raysp.models.base.devices import sent
 from raysp.models.encoder.heads import ctc_loss
 
 UNIFORM_SHARE = 0.01
@@ -24,18 +25,19 @@ def prior_ctc_loss(
 
     Args:
         logits_BTV: Before softmax.
-        num_frames_B: Valid frames of each row.
-        labels_BL: Tokens; -100 and the blank are ignored at any place.
+        num_frames_B: Valid frames of each row, on the CPU.
+        labels_BL: Tokens, on the CPU; -100 and the blank are ignored at any place.
         blank: Blank token; None is 0.
         power: Power of the priors.
     """
-    _, num_frames, vocab_size = logits_BTV.shape
+    device, (_, num_frames, vocab_size) = logits_BTV.device, logits_BTV.shape
     log_probs_BTV = logits_BTV.log_softmax(-1, dtype=torch.float32)
-    valid_BT = torch.arange(num_frames, device=logits_BTV.device) < num_frames_B[:, None]
-    priors_V = log_probs_BTV.detach()[valid_BT].exp().mean(0)
+    valid_BT = torch.arange(num_frames) < num_frames_B[:, None]
+    rows_N, frames_N = (sent(one, device) for one in valid_BT.nonzero(as_tuple=True))
+    priors_V = log_probs_BTV.detach()[rows_N, frames_N].exp().mean(0)
     priors_V = (1 - UNIFORM_SHARE) * priors_V + UNIFORM_SHARE / vocab_size
     divided_BTV = log_probs_BTV - power * priors_V.log()
     # ctc_loss normalises each frame; what this takes off is added again.
     loss_B = ctc_loss(divided_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
-    taken_off_B = (divided_BTV.logsumexp(-1) * valid_BT).sum(-1)
+    taken_off_B = (divided_BTV.logsumexp(-1) * sent(valid_BT, device)).sum(-1)
     return torch.where(loss_B == 0, loss_B, loss_B - taken_off_B)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from raysp.models.base.devices import sent
 from raysp.models.base.modeling import overridden
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.encoder.heads import IGNORED_LABEL
@@ -63,14 +64,15 @@ class Seq2SeqObjective:
             rows_B, num_tokens_B = self._run(batch)
             ids_BL, _ = self.passes(self.model.generate, batch.waves)
         assert isinstance(ids_BL, Tensor)
-        return ids_BL.cpu(), (rows_B / num_tokens_B.clamp(min=1)).cpu()
+        return ids_BL.cpu(), rows_B.cpu() / num_tokens_B.clamp(min=1)
 
     def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,)."""
-        labels_BL = padded_targets(batch, self.model.config.decoder.vocab_size).to(self.model.device)
+        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,), on the CPU."""
+        targets_BL = padded_targets(batch, self.model.config.decoder.vocab_size)
+        labels_BL = sent(targets_BL, self.model.device)
         inputs_BL = self.model.prepare_decoder_input_ids_from_labels(labels_BL)
         output, _ = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
-        return token_losses(output.logits, labels_BL, self.smoothing), (labels_BL != IGNORED_LABEL).sum(-1)
+        return token_losses(output.logits, labels_BL, self.smoothing), (targets_BL != IGNORED_LABEL).sum(-1)
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Tensor:

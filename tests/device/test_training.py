@@ -1,0 +1,165 @@
+"""Steps of trainings on the stand-in device: the losses, norms and weights of the CPU, with one wait each."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from raysp import models
+from raysp.models.checking import load_feature_extractor
+from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.training.batches import MicroBatch
+from raysp.training.loop import Training
+from raysp.training.objectives.classes import ClassObjective, FrameObjective
+from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.objectives.pretraining import PretrainingObjective
+from raysp.training.objectives.seq2seq import Seq2SeqObjective
+from raysp.training.objectives.speakers import SpeakerObjective
+from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.process_settings import process_settings
+from raysp.training.randomness import seed_micro_batch
+from tests.device.stand_in import NAME, counted
+from tests.engine.test_every_model import make_checkpoint
+from tests.training.conftest import small_model
+
+EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+STILL = dict.fromkeys([*DROPOUTS, "layerdrop"], 0.0)
+"""Without random numbers of the device, of which a GPU has others than a CPU."""
+LENGTHS = (8000, 5600, 6640)
+TEXTS = ([5, 6, 6, 7], [8], [9, 5])
+CLASSES = ([1], [0], [2])
+FRAMES = tuple([(place // 5) % 3 for place in range((length - 400) // 320 + 1)] for length in LENGTHS)
+
+
+def of_waves(head: str, **fields: object):
+    fields = {"num_labels": 3, **STILL, **fields}
+    return small_model(getattr(models, f"Wav2Vec2For{head}"), models.Wav2Vec2Config, **fields)
+
+
+def speakers(_folder):
+    tdnn = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
+    return SpeakerObjective(of_waves("XVector", **tdnn), EXTRACTOR, crop_seconds=0.4)
+
+
+def pretraining(_folder):
+    fields = {"mask_time_prob": 0.5, "num_ctc_classes": 20, "replace_prob": 0.0, **STILL}
+    fields |= {"codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8, "num_negatives": 5}
+    model = small_model(models.UniSpeechForPreTraining, models.UniSpeechConfig, **fields)
+    return PretrainingObjective(model, EXTRACTOR)
+
+
+def seq2seq(folder):
+    make_checkpoint("SpeechEncoderDecoderModel", folder / "checkpoint")
+    config = models.SpeechEncoderDecoderConfig.from_pretrained(folder / "checkpoint")
+    for part in (config.encoder, config.decoder):
+        for name in [name for name in vars(part) if "drop" in name]:
+            setattr(part, name, 0.0)
+    model = models.SpeechEncoderDecoderModel.from_pretrained(folder / "checkpoint", config=config)
+    return Seq2SeqObjective(model.train(), EXTRACTOR)
+
+
+OBJECTIVES = {
+    "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
+    "CTC with label priors": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR, label_prior=0.3), TEXTS),
+    "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
+    "several classes": (
+        lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR, problem="multi"),
+        ([0, 2], [], [1]),
+    ),
+    "numbers": (
+        lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR, problem="regression"),
+        ([0.5, 1.0, 2.0],) * 3,
+    ),
+    "classes of frames": (lambda _: FrameObjective(of_waves("AudioFrameClassification"), EXTRACTOR), FRAMES),
+    "speakers": (speakers, CLASSES),
+    "texts of a decoder": (seq2seq, TEXTS),
+    "pre-training": (pretraining, ([5, 6], [], [9])),
+}
+
+
+def steps_of(targets) -> list[list[MicroBatch]]:
+    """Make two steps of two micro-batches."""
+    rng = np.random.default_rng(0)
+    waves = [(0.1 * rng.standard_normal(length)).astype(np.float32) for length in LENGTHS]
+    batches = [
+        MicroBatch(number, rows, [waves[row] for row in rows], [targets[row] for row in rows])
+        for number, rows in enumerate(([0, 1], [2]))
+    ]
+    return [batches, batches[::-1]]
+
+
+def training_of(objective) -> Training:
+    groups = group_parameters(objective.model)
+    return Training(objective, adamw(groups, learning_rate=1e-3, weight_decay=0.01), seed=7)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_path):
+    make, targets = OBJECTIVES[name]
+    here = make(tmp_path)
+    there = copy.deepcopy(here)
+    there.model.to(NAME).tie_weights()  # of a tensor of another class, torch makes a parameter for each name
+    expected, found = training_of(here), training_of(there)
+    for step, batches in enumerate(steps_of(targets)):
+        update = expected.step(0, step, batches, learning_rate=1e-3)
+        with counted() as counts:
+            on_device = found.step(0, step, batches, learning_rate=1e-3)
+        assert on_device.is_finite
+        assert (on_device.num_rows, on_device.stops) == (update.num_rows, update.stops)
+        assert on_device.loss == pytest.approx(update.loss, rel=1e-4)
+        assert on_device.norm == pytest.approx(update.norm, rel=1e-3)
+        assert on_device.terms == pytest.approx(update.terms, rel=1e-4)
+        assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
+    weights = dict(there.model.named_parameters())
+    for key, weight in here.model.named_parameters():
+        torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=3e-4, msg=key)
+
+
+def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):
+    objective = CTCObjective(of_waves("CTC"), EXTRACTOR)
+    objective.model.to(NAME)
+    training = training_of(objective)
+    first, second = steps_of(TEXTS)[0]
+    wrong = MicroBatch(0, first.rows, [first.waves[0], first.waves[1] * float("nan")], first.targets)
+    with counted() as counts:
+        update = training.step(0, 0, [wrong, second], learning_rate=1e-3)
+    assert (update.is_finite, training.failed_rows) == (False, [1])
+    assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
+
+
+@pytest.mark.parametrize(
+    "name", ["UniSpeechForCTC", "HubertForCTC", "SEWDForCTC", "Wav2Vec2BertForCTC", "ParakeetForCTC"]
+)
+def test_steps_of_every_encoder_wait_once_with_dropout_and_masks(name, tmp_path):
+    make_checkpoint(name, tmp_path / "checkpoint")
+    config = models.AutoConfig.from_pretrained(tmp_path / "checkpoint")
+    part = getattr(config, "encoder_config", config)
+    for field in [field for field in vars(part) if "drop" in field and isinstance(getattr(part, field), float)]:
+        setattr(part, field, 0.2)
+    for field in ("mask_time_prob", "mask_feature_prob"):
+        setattr(config, field, 0.3)
+    config.mask_feature_length = 4
+    model = models.AutoModelForCTC.from_pretrained(tmp_path / "checkpoint", config=config).to(NAME).train()
+    objective = CTCObjective(model, load_feature_extractor(tmp_path / "checkpoint"))
+    training = training_of(objective)
+    first, second = steps_of(TEXTS)
+    training.step(0, 0, first, learning_rate=1e-3)  # constants are made
+    with counted() as counts:
+        assert training.step(0, 1, second, learning_rate=1e-3).is_finite
+    assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
+
+
+def test_ctc_is_computed_on_the_cpu_if_kernels_are_to_be_deterministic():
+    objective = CTCObjective(of_waves("CTC"), EXTRACTOR)
+    batch = steps_of(TEXTS)[0][0]
+    seed_micro_batch(1, 2, 3, 4)
+    expected = objective(batch).rows_B
+    objective.model.to(NAME)
+    with process_settings(1, deterministic=True), counted() as counts:
+        seed_micro_batch(1, 2, 3, 4)
+        losses = objective(batch)
+        losses.total.backward()
+    torch.testing.assert_close(losses.rows_B.cpu(), expected, rtol=1e-4, atol=1e-4)
+    assert any("heads.py" in where for where in counts.waits), counts.waits
