@@ -38,7 +38,7 @@ class LoRA:
 
 
 def check_parts(
-    freeze: str | None, lora: LoRA | None, adapter: str | None = None, *, random_weights: bool = False
+    freeze: str | None, lora: LoRA | None, adapter: str | None = None, *, random_weights: bool = False, steps: int = 0
 ) -> None:
     """Raise ValueError for parts of a model that cannot be trained together.
 
@@ -47,6 +47,7 @@ def check_parts(
         lora: LoRA of the model.
         adapter: language of adapter layers.
         random_weights: whether the training begins with random weights.
+        steps: number of first steps in which all but the head is not trained.
     """
     parts = {"freeze": freeze, "lora": lora, "adapter": adapter}
     if random_weights and (kept := [name for name, value in parts.items() if value is not None]):
@@ -54,5 +55,10 @@ def check_parts(
     given = [name for name, value in (("lora", lora), ("adapter", adapter)) if value is not None]
     if len(given) > 1:
         raise ValueError("found lora and adapter, which both choose the weights that are trained; leave one out")
+    if freeze in ("base", "encoder") and steps:
+        raise ValueError(
+            f"found freeze={freeze!r}, which holds to the end, and freeze_steps={steps}; leave freeze out to train all "
+            "after these steps, or freeze_steps"
+        )
     if freeze == "base" and given:
         raise ValueError(f"found freeze='base' and {given[0]}, which trains parts of the base model; leave one out")

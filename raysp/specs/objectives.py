@@ -81,7 +81,7 @@ class CTC:
 
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights)
+        check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights, steps=self.freeze_steps)
 
 
 @spec
@@ -118,7 +118,7 @@ class Seq2Seq:
 
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
 
 
 @spec
@@ -151,7 +151,7 @@ class Classify:
 
     def __post_init__(self) -> None:
         """Check the names of the classes, and that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
         _check_classes(self.classes, least=2 if self.problem == "single" else 1)
 
 
@@ -181,7 +181,7 @@ class ClassifyFrames:
 
     def __post_init__(self) -> None:
         """Check the names of the classes, and that the trained parts fit together."""
-        check_parts(self.freeze, None, random_weights=self.random_weights)
+        check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
         _check_classes(self.classes, least=2)
 
 
@@ -218,7 +218,7 @@ class Speakers:
 
     def __post_init__(self) -> None:
         """Check the names of the speakers, and that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, random_weights=self.random_weights)
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
         _check_classes(self.classes, least=2)
 
 

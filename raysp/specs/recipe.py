@@ -32,6 +32,10 @@ LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
 
 The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
+FINAL = 0.05
+"""Factor of the learning rate at the end, if it falls."""
+NORMALISE = "letters"
+"""Rules for the texts that an evaluation compares."""
 TRAINING_VERSION = 1
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
 
@@ -69,7 +73,7 @@ class Schedule:
         layer_decay: factor of a layer's rate to that of the next layer; an encoder and a decoder are counted apart.
         warmup: share of the course over which the rate grows from 0.
         shape: course after it: "tri_stage", "linear", "cosine" or "constant".
-        final: factor of the rate at the end.
+        final: factor of the rate at the end, but for "constant".
         weight_decay: of matrices.
         clip: largest norm of the gradients; None: no limit.
         checkpointing: whether activations are computed again in the backward pass, which saves memory.
@@ -83,13 +87,15 @@ class Schedule:
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup: Share = 0.1
     shape: Literal["tri_stage", "linear", "cosine", "constant"] = "tri_stage"
-    final: Annotated[float, Field(gt=0, le=1)] = 0.05
+    final: Annotated[float, Field(gt=0, le=1)] = FINAL
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Positive | None = 1.0
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the length is given once."""
+        """Check that the length is given once, and no last rate of a constant one."""
+        if self.shape == "constant" and self.final not in (FINAL, 1.0):
+            raise ValueError(f"found final={self.final:g} with shape='constant', which keeps the rate; leave one out")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}; give one of them")
 
@@ -143,7 +149,7 @@ class Evaluation:
     every: Annotated[int, Field(ge=1)] = 1000
     best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
     patience: Annotated[int, Field(ge=1)] | None = None
-    normalise: str = "letters"
+    normalise: str = NORMALISE
     by: Listed[str] = ()
     max_seconds: Positive = 120.0
 
@@ -256,6 +262,10 @@ class Finetune:
             if evaluation and evaluation.source.text is None:
                 raise ValueError("evaluation.source.text is not set; give the column of the reference texts")
         metrics, name = metrics_of(self.objective), type(self.objective).__name__
+        if evaluation and evaluation.normalise != NORMALISE and not needs_texts(self.objective):
+            raise ValueError(
+                f"found evaluation.normalise={evaluation.normalise!r}; {name} compares no texts: leave it out"
+            )
         if evaluation and evaluation.best not in metrics:
             raise ValueError(f"found evaluation.best={evaluation.best!r}; {name} has {', '.join(metrics)}")
 

@@ -67,6 +67,8 @@ def test_defaults_are_those_of_the_literature():
         (Seq2Seq, {"decoder": "https://me:secret@host/d"}, "the url contains a password"),
         (Classify, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
         (Speakers, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
+        (CTC, {"freeze": "base", "freeze_steps": 9}, "found freeze='base', which holds to the end, and freeze_steps=9"),
+        (Seq2Seq, {"freeze": "encoder", "freeze_steps": 9}, "found freeze='encoder', which holds to the end"),
         (CTC, {"freeze": "base", "adapter": "tur"}, "found freeze='base' and adapter, which trains parts of the base"),
         (CTC, {"lora": LoRA(), "adapter": "tur"}, "found lora and adapter, which both choose the weights"),
         (CTC, {"adapter": "../tur"}, r"CTC.adapter: found '../tur'; string should match pattern"),

@@ -122,6 +122,14 @@ def test_weights_are_chosen_in_one_way(fields):
         dataclasses.replace(RECIPE, average=3, **fields)
 
 
+def test_fields_that_act_only_with_others_are_refused_without_them():
+    with pytest.raises(SpecError, match=r"found final=0.1 with shape='constant', which keeps the rate"):
+        override(RECIPE, "schedule", '{"type": "Schedule", "epochs": 1, "shape": "constant", "final": 0.1}')
+    evaluation = Evaluation(raysp.Shards("dev"), best="loss", normalise="lower")
+    with pytest.raises(SpecError, match=r"found evaluation.normalise='lower'; Classify compares no texts"):
+        dataclasses.replace(RECIPE, objective=raysp.Classify("c", column="language"), evaluation=evaluation)
+
+
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
     judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation", "augment"}
