@@ -26,7 +26,11 @@ RecipeFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file, such as sink.url=out; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a value of the file, such as sink.url=out; repeatable, the last counts.",
+    ),
 ]
 Sink = Annotated[
     str,

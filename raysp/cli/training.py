@@ -8,7 +8,7 @@ import typer
 
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
 from raysp.cli.estimates import print_training_estimate
-from raysp.cli.options import Address, AsJson, Debug, RecipeFile, Settings, command_line
+from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
 from raysp.engine.display import Display
@@ -33,7 +33,10 @@ def finetune(
     restart: Annotated[
         bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and begin anew.")
     ] = False,
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray cluster; local: this machine, on a Ray if workers are several."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -19,7 +19,7 @@ from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.corpus.sources import kind_of
 from raysp.corpus.widening import cast_column
-from raysp.errors import ChangedError, PlanError, ShardError, StoreError
+from raysp.errors import ChangedError, PlanError, ShardError, StoreError, refuse_unused
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.planning.kept_columns import read_source_columns
 from raysp.planning.replaced import find_replaced
@@ -127,6 +127,8 @@ def verify(
         ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
         TrustError: `sample` is set, and the sink names untrusted values.
     """
+    if not sample:
+        refuse_unused({"seed": seed or None}, "it chooses the rows of sample=, and there is none; leave it out")
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     record, store = recorded.record, recorded.sink.store
     shards = recorded.sink.shards()

@@ -397,6 +397,7 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
             lambda file, recipe: raysp.Labeller(file.steps, storage_options={"anon": True}),
             "storage_options: .* the folder of audio_root=, and there is none",
         ),
+        (lambda file, recipe: raysp.verify("out", seed=3), "seed: .* sample=, and there is none"),
         (lambda file, recipe: raysp.evaluate("m", "in", text="text", relabel=True), "relabel: .* leave it out"),
         (lambda file, recipe: raysp.evaluate("m", "in", text="text", rows=2, sink="x"), "sink: .*rows=2.* not kept"),
         (lambda file, recipe: raysp.evaluate("m", "in", speaker="who", worst=0), "worst: without effect"),

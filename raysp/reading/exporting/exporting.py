@@ -141,6 +141,7 @@ def _destination(
     dest: str | Store, dest_options: GivenOptions | None, sink: str, storage_options: GivenOptions | None
 ) -> Store:
     if not isinstance(dest, str):
+        refuse_unused({"dest_options": dest_options}, "dest is an open store; leave them out")
         return dest
     is_same = scheme_of(dest) == scheme_of(sink)
     return open_store(dest, storage_options if dest_options is None and is_same else dest_options)
