@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from raysp import bounds
+from raysp.errors import CheckpointError
 
-PICKLED = re.compile(r"(pytorch_model.*|adapter_model|adapter\..+)\.bin")
+PICKLED = re.compile(r"(pytorch_model.*|adapter\..+)\.bin")
 _SHOWN = 5
 
 
@@ -31,6 +33,13 @@ def explanation(name: str, files: Iterable[str], revision: str | None = None) ->
     return f"no weights there, found {_some(there) or 'nothing'}; expected model.safetensors: complete the checkpoint"
 
 
+MERGING = (
+    "merge it into that model (peft: PeftModel.from_pretrained(model, folder).merge_and_unload()), and save_pretrained "
+    "the result with the processor"
+)
+"""What to do with a checkpoint that is an adapter over other weights."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""File of an adapter of PEFT."""
 _OTHERS = (
     (r"model\.bin", "model.bin is a model of CTranslate2 (faster-whisper): use the checkpoint that it was made from"),
     (
@@ -38,7 +47,17 @@ _OTHERS = (
         "they are those of Flax or TensorFlow: load them with transformers 4 (from_pretrained(..., from_flax=True) or "
         "from_tf=True), and save_pretrained",
     ),
-    (r".+\.nemo", "it is an archive of NeMo: convert it with `raysp convert FILE.nemo FOLDER`"),
+    (
+        r".+\.nemo",
+        "it is an archive of NeMo: if its model is a FastConformer with a CTC head, or a hybrid one, download it and "
+        "convert it with `raysp convert FILE.nemo FOLDER`; RNN-T, TDT and Canary are not read: use a model with a CTC "
+        "head, such as nvidia/parakeet-ctc-1.1b",
+    ),
+    (
+        r"adapter_model\.(safetensors|bin)",
+        f"it is an adapter of PEFT over the checkpoint that {ADAPTER_CONFIG} names: {MERGING}",
+    ),
+    (r"model\.\w+\.safetensors", "it is another variant of the weights: copy it as model.safetensors"),
     (
         r".+\.(pt|pth|ckpt)",
         "a .pt, .pth or .ckpt file is a training checkpoint of fairseq or another program, of its own layout: use the "
@@ -50,6 +69,16 @@ _OTHERS = (
 """Patterns of names, and what to do with such files."""
 FOREIGN = re.compile("|".join([PICKLED.pattern, *(pattern for pattern, _ in _OTHERS)]))
 """Pattern of the names of all weights in formats that raysp does not read."""
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise if a checkpoint is an adapter of PEFT over other weights, which labels would be made without.
+
+    Raises:
+        CheckpointError: it is; with what to do.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"{folder}: {ADAPTER_CONFIG} makes it an adapter over other weights: {MERGING}")
 
 
 def _some(names: Sequence[str]) -> str:

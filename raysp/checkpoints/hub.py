@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from raysp.bounds import shortened
 from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.fetching import fetch_adapter, is_copy
-from raysp.checkpoints.foreign_weights import FOREIGN, explanation
+from raysp.checkpoints.foreign_weights import ADAPTER_CONFIG, FOREIGN, explanation
 from raysp.checkpoints.languages import adapter_name, announced
 from raysp.checkpoints.repositories import describe
 from raysp.errors import CheckpointError, StoreError
@@ -43,7 +43,8 @@ GENERATION_FILES = ("generation_config.json",)
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
-CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES, "README.md")  # the card states the licence
+CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES, ADAPTER_CONFIG, "README.md")
+"""The card states the licence; a checkpoint with the configuration of an adapter is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
 """Checks and description of a checkpoint folder without reading its weights."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.languages import announced, check_known, languages_of
 from raysp.errors import CheckpointError
@@ -49,6 +51,7 @@ PROCESSORS = {
     "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
 }
+NAMES_SHOWN = 8
 MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
 
 
@@ -109,6 +112,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         CheckpointError: Files are missing, damaged, unsafe or inconsistent.
     """
     folder = local_checkpoint(folder)
+    refuse_adapter(folder)
     classes = model_classes(folder)
     headers = read_headers(folder)
     models = [_built_without_weights(cls, folder, len(headers)) for cls in classes]
@@ -420,11 +424,16 @@ def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any,
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
     missing = set(range(size)) - set(tokenizer.get_vocab().values())
+    counts = f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes"
+    if names := "" if beyond or not missing else _names_of_last(tokenizer, own, size):
+        raise CheckpointError(
+            f"{counts}: classes without a token {_some(missing)}: use the {tokens_file} of these weights; if it is "
+            f"that, name its unused classes there: {names}"
+        )
     if beyond or missing:
         raise CheckpointError(
-            f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes (config.json, "
-            f"vocab_size): ids without a class {_some(beyond)}, classes without a token {_some(missing)}: "
-            f"use the {tokens_file} that was saved with these weights"
+            f"{counts} (config.json, vocab_size): ids without a class {_some(beyond)}, classes without a token "
+            f"{_some(missing)}: use the {tokens_file} that was saved with these weights"
         )
     if tokenizer.pad_token_id != config.pad_token_id:
         pad_token = {index: token for token, index in tokenizer.get_vocab().items()}.get(tokenizer.pad_token_id or 0)
@@ -432,6 +441,18 @@ def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any,
             f"{folder}: tokenizer's pad_token {pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
             f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
         )
+
+
+def _names_of_last(tokenizer: CTCTokenizer, own: set[int], size: int) -> str:
+    """Return names, as in vocab.json, of the classes that a head has more than it; empty if others lack one too."""
+    first = len(own)
+    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer) or tokenizer.is_multilingual or own != {*range(first)}:
+        return ""
+    if len(tokenizer.encoder) > first:  # two tokens have one id
+        return ""
+    known = {index: token for token, index in tokenizer.get_vocab().items()}
+    added = [f"{json.dumps(known.get(index, f'<unused {index}>'))}: {index}" for index in range(first, size)]
+    return ", ".join(added[:NAMES_SHOWN]) + (", ..." if len(added) > NAMES_SHOWN else "")
 
 
 def _some(ids: set[int]) -> str:

@@ -121,7 +121,10 @@ def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: Pa
     """Return a model without values whose weights have the names and shapes of these."""
     head = tensors.get("ctc_head.weight")
     if head is None:
-        raise CheckpointError(f"{archive}: {WEIGHTS} has no {HEAD}weight of a CTC decoder: use a CTC or hybrid model")
+        raise CheckpointError(
+            f"{archive}: {WEIGHTS} has no {HEAD}weight of a CTC decoder: use a CTC or hybrid model, such as "
+            "nvidia/parakeet-ctc-1.1b"
+        )
     try:
         encoder = encoder_config(config["encoder"])
         num_layers = len({match[0] for name in tensors if (match := re.match(r"encoder\.layers\.\d+\.", name))})

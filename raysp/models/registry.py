@@ -5,6 +5,7 @@ checkpoint (`auto_map`) is never run. A new architecture is one module and one l
 """
 
 import importlib
+import re
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
@@ -101,6 +102,11 @@ def _encoders(known: Collection[str]) -> dict[str, str]:
     return {**{base.removesuffix("Model") + PRETRAINING: base for base in bases}, **named}
 
 
+def _of_torch(name: object) -> str:
+    """Return the name of a class that was saved by Flax or TensorFlow without the prefix of its library."""
+    return re.sub("^(Flax|TF)", "", name) if isinstance(name, str) else ""
+
+
 def model_classes(folder: str | Path) -> list[type[Model]]:
     """Return the class that config.json names, or several classes that share an encoder.
 
@@ -119,11 +125,17 @@ def model_classes(folder: str | Path) -> list[type[Model]]:
         )
     known = architectures_of(model_type)
     known = {**{name: known[base] for name, base in _encoders(known).items()}, **known}
-    names = config.get("architectures") or [None]
-    found = [name for name in names if isinstance(name, str) and name in known] if isinstance(names, list) else []
-    if found != names or len({*found}) < len(found):
+    if config.get("architectures") is None:
         raise CheckpointError(
-            f"{where}: architectures is {names!r}, expected a list with one of {', '.join(sorted(known))}: "
-            "use a checkpoint of such a model, or fine-tune this one first"
+            f"{where}: architectures is not there, expected the class of these weights: add it, one of "
+            f'{", ".join(sorted(known))}; such as "architectures": ["NAME"], where NAME ends with ForCTC if they have '
+            "lm_head.weight"
+        )
+    names = [_of_torch(name) for name in config["architectures"]] if isinstance(config["architectures"], list) else []
+    found = [name for name in names if name in known]
+    if not found or found != names or len({*found}) < len(found):
+        raise CheckpointError(
+            f"{where}: architectures is {config['architectures']!r}, expected a list with one of "
+            f"{', '.join(sorted(known))}: use a checkpoint of such a model, or fine-tune this one first"
         )
     return [known[name] for name in found]

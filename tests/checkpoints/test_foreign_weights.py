@@ -110,6 +110,7 @@ OTHERS = {
     "TensorFlow": (["tf_model.h5"], "found tf_model.h5.*of Flax or TensorFlow"),
     "fairseq": (["hubert_base_ls960.pt", "dict.ltr.txt"], r"found hubert_base_ls960.pt.*of fairseq or another program"),
     "NeMo": (["parakeet.nemo"], "found parakeet.nemo.*raysp convert FILE.nemo FOLDER"),
+    "PEFT": (["adapter_model.bin", "adapter_config.json"], "found adapter_model.bin.*PEFT.*merge_and_unload"),
     "ONNX": (["model.onnx"], "found model.onnx.*the checkpoint that they were exported from"),
     "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights only .pytorch_model.bin."),
     "pickles of a variant": (["pytorch_model.fp16.bin"], "pickled weights only .pytorch_model.fp16.bin."),

@@ -10,6 +10,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from raysp.backends.hugging_face import installed
+from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.files.configuration import read_json
@@ -27,9 +28,6 @@ HEADS = {
 """Class names by model type, of the auto classes."""
 DIRECT: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 """Options of `from_pretrained`: no code of a checkpoint is run, and nothing else is fetched."""
-OF_OTHER_FILES = {
-    "adapter_config.json": "an adapter over other weights: merge it into the model and save that",
-}
 PROBED_SECONDS = (1, 2)
 
 
@@ -61,9 +59,7 @@ def kind_of(folder: Path) -> Kind:
         raise CheckpointError(
             f"{where}: model_type is {model_type!r}, which transformers {installed.version()} does not read"
         )
-    for name, why in OF_OTHER_FILES.items():
-        if (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name} makes it {why}")
+    refuse_adapter(folder)
     if values.get("quantization_config"):
         raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")
     name, *others = values.get("architectures") or [None]

@@ -55,6 +55,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
     model_input_names = ("input_ids", "attention_mask")
     named_tokens: ClassVar[tuple[str, ...]] = NAMED_TOKENS
+    older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Tokenizer",)
     option_types: ClassVar[Mapping[str, type]] = OPTIONS
     joint: str = ""
     """Text between the tokens of a word."""
@@ -500,7 +501,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
         config = optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
-        if kind != cls.__name__:
+        if kind not in (cls.__name__, *cls.older_names):
             where = folder / "tokenizer_config.json"
             raise CheckpointError(
                 f"{where}: tokenizer_class is {kind!r}, expected {cls.__name__!r}: texts would differ"

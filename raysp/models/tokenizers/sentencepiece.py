@@ -16,6 +16,11 @@ from raysp import bounds
 from raysp.errors import CheckpointError
 
 MODEL_FILE = "sentencepiece.bpe.model"  # its name in mBART's checkpoints, though it is a unigram model
+NO_TOKENIZER = (
+    "add the tokenizer of the checkpoint that the decoder is from: "
+    "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+)
+"""What to do with a checkpoint whose text decoder has no tokenizer."""
 UNIGRAM, BYTE_PAIRS = 1, 2
 ALGORITHMS = {UNIGRAM: "unigram", BYTE_PAIRS: "byte pairs"}
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # types of pieces
@@ -96,7 +101,7 @@ def read_pieces(path: Path) -> Pieces:
         CheckpointError: The file is missing, damaged, or of another algorithm.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: not found, nor tokenizer.json: complete the checkpoint")
+        raise CheckpointError(f"{path}: not found, nor tokenizer.json: {NO_TOKENIZER}")
     try:
         data = bounds.read_file(path, bounds.MOST_TOKENIZER_BYTES)
     except (OSError, bounds.TooLargeError) as error:

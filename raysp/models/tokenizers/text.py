@@ -27,6 +27,7 @@ from raysp.models.tokenizers.described import (
     text_of,
     unknown_attribute,
 )
+from raysp.models.tokenizers.sentencepiece import NO_TOKENIZER
 from raysp.models.tokenizers.token_files import optional_json
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -474,7 +475,7 @@ def _lines(path: Path) -> list[str]:
         text = bounds.read_file(path, bounds.MOST_TOKENIZER_BYTES).decode()
         return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found, nor {TOKENIZER_FILE}: complete the checkpoint") from None
+        raise CheckpointError(f"{path}: not found, nor {TOKENIZER_FILE}: {NO_TOKENIZER}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}): copy the file again") from error
 

@@ -1,0 +1,224 @@
+"""Folders whose files are those of other releases, tools or people: they open as in transformers, or with a way out."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import raysp
+from raysp.audio import decode
+from raysp.checkpoints.locating import locate
+from raysp.errors import CheckpointError
+from raysp.models import AutoTokenizer
+from raysp.models.checking import check_checkpoint
+from tests.corpora import wav
+from tests.models.oracles import transformers
+from tests.published.building import OLD_NAMES, WAVEFORM, lay_out
+from tests.published.layout import Layout
+from tests.published.table import TABLE
+from tests.published.test_layouts import labelled
+
+VOCAB = {token: index for index, token in enumerate([*"abcdefghijklmnopqrstuvwxyz'", "|", "[UNK]", "[PAD]"])}
+SPECIAL = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
+TOKENS = {**SPECIAL, "bos_token": "<s>", "eos_token": "</s>", "word_delimiter_token": "|"}
+LAYOUT = Layout("Wav2Vec2ForCTC", (), outputs=("Transcript",))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[int, Path]:
+    """Checkpoints of transformers, by the classes of their heads."""
+    folders = {}
+    for size in (30, 34):
+        torch.manual_seed(0)
+        config = transformers.Wav2Vec2Config(**WAVEFORM, vocab_size=size, pad_token_id=29)
+        model = transformers.Wav2Vec2ForCTC(config).eval()
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor += 0.1 * torch.randn_like(tensor)
+        folders[size] = folder = tmp_path_factory.mktemp(f"of {size}")
+        model.save_pretrained(folder)
+        transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+        write(folder / "vocab.json", VOCAB)
+        write(folder / "special_tokens_map.json", SPECIAL)
+    return folders
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made[30], tmp_path / "checkpoint"))
+
+
+def write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))
+
+
+def edit(path: Path, **values: object) -> None:
+    write(
+        path, {name: value for name, value in {**json.loads(path.read_text()), **values}.items() if value is not None}
+    )
+
+
+def old_weights(folder: Path) -> None:
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for new, old in OLD_NAMES.items():
+        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    tensors.pop("wav2vec2.masked_spec_embed")
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def halved(dtype: torch.dtype):
+    def change(folder: Path) -> None:
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def of_dicts(folder: Path) -> None:
+    token = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+    write(folder / "special_tokens_map.json", {name: {"content": one, **token} for name, one in SPECIAL.items()})
+
+
+def of_processor(folder: Path) -> None:
+    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), **SPECIAL, bos_token=None, eos_token=None)
+    for name in ("preprocessor_config.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+
+
+def in_parts(folder: Path) -> None:
+    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="40KB")
+    assert len([*folder.glob("model-*-of-*.safetensors")]) > 1
+
+
+def with_exports(folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    for name in ("onnx/model.onnx", "model.onnx", "flax_model.msgpack", "tf_model.h5", "chat_template.jinja"):
+        (folder / name).write_bytes(b"not read")
+
+
+OPENING = {
+    "special_tokens_map.json alone": lambda folder: None,
+    "special tokens as objects": of_dicts,
+    "a front end without a type": lambda folder: edit(folder / "preprocessor_config.json", feature_extractor_type=None),
+    "a front end without values": lambda folder: write(folder / "preprocessor_config.json", {}),
+    "a processor's class alone": lambda folder: edit(
+        folder / "preprocessor_config.json", feature_extractor_type=None, processor_class="Wav2Vec2Processor"
+    ),
+    "processor_config.json of release 5": of_processor,
+    "older names of weights, without masks": old_weights,
+    "float16": halved(torch.float16),
+    "bfloat16": halved(torch.bfloat16),
+    "several files": in_parts,
+    "exports beside it": with_exports,
+    "a class of Flax": lambda folder: edit(folder / "config.json", architectures=["FlaxWav2Vec2ForCTC"]),
+    "a class of TensorFlow": lambda folder: edit(folder / "config.json", architectures=["TFWav2Vec2ForCTC"]),
+}
+
+
+def text_of_theirs(folder: Path) -> str:
+    wave = decode(wav(16_000), sample_rate=16_000) / np.float32(32768)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        model = transformers.Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32).eval()
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+        ids = model(**extractor(wave, sampling_rate=16_000, return_tensors="pt")).logits[0].argmax(-1)
+        return transformers.AutoTokenizer.from_pretrained(folder).decode(ids)
+
+
+@pytest.mark.parametrize("kind", OPENING)
+def test_files_of_other_releases_open_with_the_text_of_transformers(kind, folder):
+    OPENING[kind](folder)
+    row = labelled(str(folder), LAYOUT, wav(16_000))
+    assert row["status"] == "ok", row["error_message"]
+    assert row["pred_text"] == text_of_theirs(folder) != ""
+
+
+def test_the_tokenizer_by_the_name_of_its_first_release_writes_the_same_texts(folder):
+    expected = labelled(str(folder), LAYOUT, wav(16_000))
+    write(folder / "tokenizer_config.json", {**SPECIAL, "tokenizer_class": "Wav2Vec2Tokenizer"})
+    assert labelled(str(folder), LAYOUT, wav(16_000)) == expected
+
+
+def test_a_head_wider_than_its_vocabulary_is_refused_with_the_names_that_open_it(made, tmp_path):
+    folder = Path(shutil.copytree(made[34], tmp_path / "wide"))
+    write(folder / "tokenizer_config.json", TOKENS)
+    with pytest.raises(CheckpointError, match=r"classes without a token 32, 33: use the vocab.json of these") as error:
+        check_checkpoint(folder)
+    expected = text_of_theirs(folder)
+    named = json.loads("{" + str(error.value).partition("name its unused classes there: ")[2] + "}")
+    assert named == {"<s>": 30, "</s>": 31, "<unused 32>": 32, "<unused 33>": 33}
+    write(folder / "vocab.json", {**VOCAB, **named})
+    row = labelled(str(folder), LAYOUT, wav(16_000))
+    assert row["pred_text"].replace("<unused 32>", "[UNK]").replace("<unused 33>", "[UNK]") == expected
+    assert text_of_theirs(folder) == row["pred_text"]
+
+
+def peft(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "owner/base"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
+def peft_alone(folder: Path) -> None:
+    peft(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "config.json").unlink()
+
+
+def fp16(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+
+
+REFUSED = {
+    "an adapter of PEFT beside its base": (peft, r"adapter_config.json makes it an adapter .*merge_and_unload"),
+    "an adapter of PEFT": (peft_alone, r"found adapter_model.safetensors.*an adapter of PEFT over .*merge_and_unload"),
+    "weights of a variant": (fp16, r"found model.fp16.safetensors.*copy it as model.safetensors"),
+    "no architectures": (
+        lambda folder: edit(folder / "config.json", architectures=None),
+        r"architectures is not there, expected the class of these weights: add it.*ForCTC if they have lm_head.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_files_of_other_tools_are_refused_with_a_way_out(kind, folder):
+    change, message = REFUSED[kind]
+    change(folder)
+    with pytest.raises(CheckpointError, match=message):
+        raysp.Labeller([raysp.Decode(), raysp.Label(str(locate(str(folder))), outputs=[raysp.Transcript()])])
+
+
+@pytest.mark.parametrize("kind", ["weights of a variant", "no architectures"])
+def test_what_their_messages_advise_opens_them(kind, folder):
+    REFUSED[kind][0](folder)
+    if kind == "no architectures":
+        edit(folder / "config.json", architectures=["Wav2Vec2ForCTC"])
+    else:
+        shutil.copy(folder / "model.fp16.safetensors", folder / "model.safetensors")
+    assert labelled(str(folder), LAYOUT, wav(16_000))["pred_text"] == text_of_theirs(folder)
+
+
+def test_a_text_decoder_without_a_tokenizer_opens_with_that_of_the_checkpoint_it_is_from(tmp_path):
+    layout = TABLE["facebook/wav2vec2-xls-r-300m-en-to-15@refs/pr/3"]
+    original = tmp_path / "original"
+    original.mkdir()
+    lay_out(layout, original)
+    folder = Path(shutil.copytree(original, tmp_path / "checkpoint"))
+    for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"not found, nor tokenizer.json: add the tokenizer of the checkpoint that"
+    ):
+        check_checkpoint(folder)
+    AutoTokenizer.from_pretrained(original).save_pretrained(folder)
+    texts = [labelled(str(one), LAYOUT, wav(16_000))["pred_text"] for one in (original, folder)]
+    assert texts[0] == texts[1] != ""
