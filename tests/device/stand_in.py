@@ -6,7 +6,9 @@ waits of the host and copies, with the functions of raysp that caused them. Back
 work.
 
 What it cannot show: that kernels exist for a dtype or a layout, numerics of kernels (TF32, sums in another order),
-races between streams, memory, and time. A copy between devices is always complete when the call returns.
+races between streams, memory, pinned or not, and time. A copy between devices is always complete when the call returns.
+No operation is refused for having no deterministic kernel. Names of one parameter are parameters of their own after
+`model.to(device)`, so a model whose weights are tied is loaded onto the device, or tied again.
 """
 
 import contextlib

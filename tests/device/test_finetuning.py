@@ -1,0 +1,76 @@
+"""Trainings in this process on the stand-in device: commits, evaluations and the checkpoint, as on the CPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import raysp
+from raysp.engine.training.finetuning import finetune, try_out
+from raysp.models import AutoModelForCTC
+from raysp.sink.training import steps
+from raysp.specs.recipe import Evaluation, Schedule
+from raysp.storage.store import LocalStore
+from tests.device.stand_in import NAME
+from tests.recipes import a_recipe, tiny_checkpoint, write_words
+
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+STILL = dict.fromkeys([*DROPOUTS, "layerdrop"], 0.0)
+"""Without random numbers of the device, of which a GPU has others than a CPU."""
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    return write_words(tmp_path_factory.mktemp("words"), 24)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def recipe(words, checkpoint, sink, device=NAME, **fields):
+    objective = {"masks": STILL}
+    evaluation = Evaluation(raysp.Shards(words, text="text"), every=2)
+    return a_recipe(
+        words, checkpoint, sink, objective=objective, evaluation=evaluation, device=device, dtype="float32", **fields
+    )
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu(words, checkpoint, tmp_path_factory):
+    """A training on the CPU, with the folder of its checkpoint."""
+    sink = tmp_path_factory.mktemp("cpu") / "sink"
+    return finetune(recipe(words, checkpoint, sink, "cpu")), sink
+
+
+def assert_same_weights(folder, other):
+    found, expected = (AutoModelForCTC.from_pretrained(one).state_dict() for one in (folder, other))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_has_the_course_of_the_cpu_and_its_checkpoint_is_loaded_there(
+    words, checkpoint, on_the_cpu, tmp_path
+):
+    expected, folder = on_the_cpu
+    found = finetune(recipe(words, checkpoint, tmp_path / "sink"))
+    assert (found.steps, found.is_done, found.best_step) == (6, True, expected.best_step)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert found.best == pytest.approx(expected.best, rel=1e-3)
+    assert_same_weights(tmp_path / "sink", folder)
+
+
+def test_a_stopped_training_goes_on_also_on_another_device(words, checkpoint, on_the_cpu, tmp_path):
+    asked = iter([False, False, True])
+    stopped = finetune(recipe(words, checkpoint, tmp_path / "sink"), should_stop=lambda: next(asked))
+    assert (stopped.steps, stopped.is_done) == (3, False)
+    assert steps.latest(LocalStore(tmp_path / "sink"), checks=True).position.done == 3
+    assert finetune(recipe(words, checkpoint, tmp_path / "sink", "cpu")).is_done
+    assert_same_weights(tmp_path / "sink", on_the_cpu[1])
+
+
+def test_a_try_out_writes_texts(words, checkpoint, tmp_path):
+    tried = replace(recipe(words, checkpoint, tmp_path / "sink"), schedule=Schedule(epochs=5), deterministic=True)
+    result = try_out(tried, 2)
+    assert (result.steps, len(result.texts) > 0) == (2, True)
+    assert not (tmp_path / "sink").exists()
