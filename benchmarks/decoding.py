@@ -77,13 +77,13 @@ def measure(
     found = recordings(folder)
     seconds = sum(len(samples) / rate for samples, rate in found)
     return [
-        _row(name, rate, [encode(*one, rate, options) for one in found], seconds, repeats, speeds)
+        row(name, rate, [encode(*one, rate, options) for one in found], seconds, repeats, speeds)
         for name, options in FORMATS.items()
         for rate in RATES
     ]
 
 
-def _row(
+def row(
     name: str, rate: int, encoded: Sequence[bytes], seconds: float, repeats: int, speeds: Sequence[float]
 ) -> dict[str, object]:
     with Decoder() as decoder:

@@ -26,7 +26,7 @@ from benchmarks.gpu.packages import NEEDED, OPTIONAL, absent
 from benchmarks.gpu.part import Setting
 from benchmarks.tables import show, write_json
 
-PARTS = ("equality", "kernels", "bare", "actor")
+PARTS = ("equality", "independence", "kernels", "bare", "actor", "decoders", "training", "decoding")
 """In the order of their importance."""
 DEVICES = {"cuda": "cuda", "cpu": "cpu", "stand-in": "standin"}
 LEAST_SECONDS = 5.0

@@ -40,6 +40,7 @@ def share_of(key: str) -> Callable[[dict[str, dict[str, object]]], float | None]
     return read
 
 
+BEAMS = "beams with a language model"
 GOALS = (
     Goal("classes and outputs with the labels of the CPU", "equality", share_of("same"), 1.0),
     Goal("float32 labels that do not depend on the batch", "independence", figure("rows float32", "same texts"), 1.0),
@@ -53,7 +54,7 @@ GOALS = (
     Goal("actor, base of 94M: a million hours in 250", "actor", figure("wav2vec2-base 94M", "S4 RTFx"), 4_000),
     Goal("actor, 315M: twice lv60 in transformers", "actor", figure("unispeech-large 315M", "S4 RTFx"), 1_018),
     Goal("encoder-decoder, 25 tokens", "decoders", figure("encoder-decoder, greedy", "RTFx"), 7_000),
-    Goal("beams of 8 with a language model over greedy", "decoders", figure("beams", "times greedy"), 1.10, True),
+    Goal("beams of 8 with a language model over greedy", "decoders", figure(BEAMS, "times greedy"), 1.10, True),
     Goal("alignment, times real time", "decoders", figure("alignment", "RTFx"), 1_000),
 )  # fmt: skip
 
@@ -83,7 +84,7 @@ def _number(value: float) -> str:
 
 
 def _verdict(goal: Goal, measured: float | None, setting: Setting) -> str:
-    if measured is None or not (setting.is_gpu or goal.part in ("equality", "independence")):
+    if measured is None or not (setting.is_gpu or goal.part == "equality"):
         return "-"
     return "yes" if (measured <= goal.value if goal.at_most else measured >= goal.value) else "no"
 

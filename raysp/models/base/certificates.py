@@ -1,0 +1,123 @@
+"""Certificates of cards: measured evidence that labels do not depend on the batch there, written as JSON.
+
+`python -m benchmarks gpu` measures and writes one. It holds for the card, the driver and the releases that it names.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysp import bounds
+from raysp.errors import PlanError
+
+FORMAT = 1
+MOST_BYTES = 4_000_000
+IDENTITY = ("card", "driver", "torch", "cuda")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that were labelled alone and in batches, in one dtype."""
+
+    rows: int
+    texts: int
+    """Rows whose text was the same in all batches."""
+    bits: int
+    """Rows whose text and numbers were the same to the last bit."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of frames by a weight, in which rows were shifted."""
+
+    dtype: str
+    frames: int
+    """Rows of the product: frames of a pack."""
+    inner: int
+    columns: int
+    shifts: int
+    unequal: int
+    """Shifts after which the rows had other bits."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was measured on a card."""
+
+    card: str
+    driver: str | None
+    torch: str
+    cuda: str | None
+    raysp: str
+    date: str
+    """Of the measurement, as YYYY-MM-DD."""
+    models: tuple[str, ...]
+    rows: Mapping[str, Rows]
+    """By dtype."""
+    products: tuple[Product, ...]
+
+    def is_of(self, *, card: str, driver: str | None, torch: str, cuda: str | None) -> bool:
+        """Return whether it was measured on such a card with the same driver and releases."""
+        return (self.card, self.driver, self.torch, self.cuda) == (card, driver, torch, cuda)
+
+    def keeps_rows(self, dtype: str) -> bool:
+        """Return whether every row had one text, whatever its batch."""
+        found = self.rows.get(dtype)
+        return found is not None and 0 < found.rows == found.texts
+
+    def keeps_products(self, dtype: str, sizes: Collection[tuple[int, int]] = ()) -> bool:
+        """Return whether rows had equal bits at all places of all measured products.
+
+        Args:
+            dtype: dtype of the products.
+            sizes: (inner, columns) of the products of a checkpoint, which must have been measured.
+        """
+        found = [one for one in self.products if one.dtype == dtype]
+        measured = {(one.inner, one.columns) for one in found}
+        return bool(found) and {*sizes} <= measured and not any(one.unequal for one in found)
+
+
+def read_certificate(path: str | Path) -> Certificate:
+    """Read a certificate.
+
+    Raises:
+        PlanError: the file is missing, or holds no certificate of this format.
+    """
+    path = Path(path)
+    try:
+        found = bounds.parse_json(bounds.read_file(path, MOST_BYTES))
+        return _certificate(found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        raise PlanError(
+            f"{path}: {reason}; expected a certificate of format {FORMAT}, as `python -m benchmarks gpu` writes it: "
+            "measure the card again"
+        ) from None
+
+
+def _certificate(found: Any) -> Certificate:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"found format {found.get('format') if isinstance(found, dict) else found!r}")
+    texts = {name: found[name] for name in ("card", "torch", "raysp", "date")}
+    texts |= {name: found[name] for name in ("driver", "cuda") if found[name] is not None}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str) or not value]:
+        raise ValueError(f"{wrong[0]} is {found[wrong[0]]!r}, expected a text")
+    rows = {str(dtype): Rows(**_counts(one, ("rows", "texts", "bits"))) for dtype, one in found["rows"].items()}
+    sizes = ("frames", "inner", "columns", "shifts", "unequal")
+    return Certificate(
+        **{name: found[name] for name in (*IDENTITY, "raysp", "date")},
+        models=tuple(map(str, found["models"])),
+        rows=rows,
+        products=tuple(Product(str(one["dtype"]), **_counts(one, sizes)) for one in found["products"]),
+    )
+
+
+def _counts(found: Mapping[str, object], names: tuple[str, ...]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for name in names:
+        value = found[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} is {value!r}, expected a count")
+        values[name] = value
+    return values

@@ -1,0 +1,75 @@
+"""Certificates of cards: what was measured is read, and anything else is refused with what to do."""
+
+import json
+
+import pytest
+
+from raysp.errors import PlanError
+from raysp.models.base.certificates import read_certificate
+
+PRODUCT = {"dtype": "bfloat16", "frames": 15104, "inner": 768, "columns": 3072, "shifts": 72, "unequal": 0}
+FOUND = {
+    "format": 1, "card": "a card", "driver": "580.1", "torch": "2.13.0+cu130", "cuda": "13.0", "raysp": "0.1.0",
+    "date": "2026-11-25", "models": ["wav2vec2-base 94M"],
+    "rows": {"float32": {"rows": 200, "texts": 200, "bits": 180}, "bfloat16": {"rows": 200, "texts": 199, "bits": 3}},
+    "products": [PRODUCT, {**PRODUCT, "inner": 3072, "columns": 768}],
+}  # fmt: skip
+
+
+def read(tmp_path, **changed):
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps({name: one for name, one in {**FOUND, **changed}.items() if one != "left out"}))
+    return read_certificate(file)
+
+
+def test_a_certificate_says_whether_texts_depend_on_the_batch(tmp_path):
+    certificate = read(tmp_path)
+    assert [certificate.keeps_rows(dtype) for dtype in ("float32", "bfloat16", "float16")] == [True, False, False]
+    assert not read(tmp_path, rows={"float32": {"rows": 0, "texts": 0, "bits": 0}}).keeps_rows("float32")
+
+
+def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_path):
+    certificate = read(tmp_path)
+    assert certificate.keeps_products("bfloat16")
+    assert certificate.keeps_products("bfloat16", [(768, 3072)])
+    assert not certificate.keeps_products("bfloat16", [(768, 768)])  # was not measured
+    assert not certificate.keeps_products("float32")
+    assert not read(tmp_path, products=[PRODUCT, {**PRODUCT, "inner": 1, "unequal": 1}]).keeps_products("bfloat16")
+    assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
+
+
+def test_a_certificate_holds_for_its_card_driver_and_releases_alone(tmp_path):
+    here = {"card": "a card", "driver": "580.1", "torch": "2.13.0+cu130", "cuda": "13.0"}
+    assert read(tmp_path).is_of(**here)
+    for name in here:
+        assert not read(tmp_path).is_of(**{**here, name: "another"})
+    assert read(tmp_path, driver=None).is_of(**{**here, "driver": None})
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"format": 2}, "found format 2"),
+        ({"card": None}, "card is None, expected a text"),
+        ({"torch": 2.13}, "torch is 2.13, expected a text"),
+        ({"date": "left out"}, "no field 'date'"),
+        ({"rows": [1]}, "attribute"),
+        ({"rows": {"float32": {"rows": 200, "texts": -1, "bits": 0}}}, "texts is -1, expected a count"),
+        ({"products": [{**PRODUCT, "unequal": True}]}, "unequal is True, expected a count"),
+        ({"products": [{**PRODUCT, "frames": "15104"}]}, "frames is '15104', expected a count"),
+    ],
+)
+def test_what_is_no_certificate_is_refused_with_what_to_do(tmp_path, changed, words):
+    with pytest.raises(PlanError, match=r"certificate.json: .*: measure the card again") as error:
+        read(tmp_path, **changed)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"[1", b"[]", b"\xff", b"1" * 5_000_000])
+def test_files_that_hold_something_else_are_refused(tmp_path, data):
+    file = tmp_path / "certificate.json"
+    file.write_bytes(data)
+    with pytest.raises(PlanError, match="expected a certificate of format 1"):
+        read_certificate(file)
+    with pytest.raises(PlanError, match="expected a certificate of format 1"):
+        read_certificate(tmp_path / "missing.json")
