@@ -16,7 +16,8 @@ ROUNDED = (*HALF, "tf32")
 PROVEN_DEVICES: frozenset[str] = frozenset()
 """Devices besides the CPU on which batches were measured to give each window the label that it has alone.
 
-`make gpu` measures it, and writes a certificate of the card (`raysp.models.base.certificates`). A device is added here together with the output of that run in the decision record.
+`make gpu` measures it, and writes a certificate of the card (`raysp.models.base.certificates`). A device is added here
+together with the output of that run in the decision record.
 """
 AGREED_RATE = 0.9
 """Least share of equal sampled rows that `verify` accepts in half precision and TF32.
