@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import models, speech
-from benchmarks.gpu.devices import peak_gigabytes, seconds_of
+from benchmarks.gpu.devices import free_memory, peak_gigabytes, seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.loading import LoadedCheckpoint
@@ -48,8 +48,14 @@ def measure(name: str, setting: Setting) -> Figures:
     run(loaded, waves[:8], budgets[0], setting.device)
     taken: dict[int, list[float]] = {budget: [] for budget in budgets}
     for _ in range(REPEATS if setting.is_gpu else 1):
-        for budget in budgets:
-            taken[budget].append(seconds_of(partial(run, loaded, waves, budget, setting.device), setting.device))
+        for budget in [*taken]:
+            try:
+                taken[budget].append(seconds_of(partial(run, loaded, waves, budget, setting.device), setting.device))
+            except torch.OutOfMemoryError:
+                if len(taken) == 1:
+                    raise
+                del taken[budget]  # the card is too small for it
+                free_memory(setting.device)
     medians = {budget: float(np.median(times)) for budget, times in taken.items()}
     best = min(medians, key=lambda budget: medians[budget])
     return {

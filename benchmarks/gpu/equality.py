@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.gpu import speech
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.ops.labelling import Labelling
@@ -25,6 +27,7 @@ RANDOM = ("sampling", "sampling by beams")
 
 def cases(setting: Setting) -> Iterator[Case]:
     """Yield a case for each class with its outputs, and for each output."""
+    torch.set_num_threads(1)  # the models are tiny
     with tempfile.TemporaryDirectory(prefix="raysp-gpu-") as work:
         folder = Path(work)
         (folder / "lm.arpa").write_text(ARPA)
