@@ -35,7 +35,7 @@ RANGE = struct.Struct("<q q")
 NUMBER = struct.Struct("<q")
 
 MEAN = -(2**63)
-HEADER, DECODE = b"h", b"d"
+HEADER, COUNTED_HEADER, DECODE = b"h", b"c", b"d"
 READY, RANGES, HEADER_IS = b"+", b"r", b"H"
 INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
 AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE, PROGRAM_ERROR = b"A", b"T", b"M", b"U", b"P"
@@ -124,8 +124,8 @@ def serve(pipes: Pipes) -> None:
         try:
             if faults:
                 _commit_fault(faults, audio)
-            if kind == HEADER:
-                pipes.answer(HEADER_IS, _header(read_header(audio)))
+            if kind != DECODE:
+                pipes.answer(HEADER_IS, _header(read_header(audio, counted=kind == COUNTED_HEADER)))
                 continue
             excerpt = Excerpt(audio, offset, duration if has_duration else None)
             options = DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds, *flags)

@@ -1,6 +1,7 @@
 """FLAC streams by their bytes: the samples that STREAMINFO counts, and frames behind them (RFC 9639)."""
 
 import re
+from collections.abc import Iterator
 
 from raysp.audio.reading import Bytes
 from raysp.audio.tags import id3v2_bytes
@@ -38,14 +39,34 @@ def without_count(data: Bytes, start: int) -> tuple[int, bytes] | None:
 
 def find_later_frame(data: Bytes, start: int, end: int, header: bytes, num_samples: int) -> int | None:
     """Return the place of the first frame between two places with samples that are not the first `num_samples`."""
+    frames = _frames(data, start, end, header)
+    return next((place for place, first, size in frames if first + size > num_samples), None)
+
+
+def find_consecutive(data: Bytes, start: int, end: int, header: bytes) -> list[tuple[int, int]]:
+    """Return the first samples and sizes of frames between two places that follow one another, or an empty list.
+
+    A single frame may be found by chance.
+    """
+    frames = list(_frames(data, start, end, header))
+    following = {first for _, first, _ in frames}
+    preceding = {first + size for _, first, size in frames}
+    return [(first, size) for _, first, size in frames if first + size in following or first in preceding]
+
+
+def has_frame(data: Bytes, start: int, end: int) -> bool:
+    """Return whether a frame begins between two places."""
+    return any(_frame(data.at(place, 16)) for place, _ in data.matches(SYNC, start, end))
+
+
+def _frames(data: Bytes, start: int, end: int, header: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the places, first samples and sizes of frames between two places."""
     block_samples = int.from_bytes(header[8:10], "big")
     for place, magic in data.matches(SYNC, start, end):
         found = _frame(data.at(place, 16))
         if found is not None:
             number, size = found
-            if (number if magic[1] & 1 else number * block_samples) + size > num_samples:
-                return place
-    return None
+            yield place, number if magic[1] & 1 else number * block_samples, size
 
 
 def _frame(head: bytes) -> tuple[int, int] | None:

@@ -114,14 +114,17 @@ class Decoder:
             self._child.end()
             self._child = None
 
-    def read_header(self, audio: Recording | None) -> AudioHeader:
+    def read_header(self, audio: Recording | None, *, counted: bool = False) -> AudioHeader:
         """Read the header of a recording; see `raysp.audio.read_header`."""
-        (found,) = self.read_headers([audio])
+        (found,) = self.read_headers([audio], counted=counted)
         return _given(found)
 
-    def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
+    def read_headers(
+        self, recordings: Iterable[Recording | None], *, counted: bool = False
+    ) -> Iterator[AudioHeader | AudioError]:
         """Yield the header of each recording in order, or the error that prevented reading it."""
-        for found in self._in_order(map(_header_request, recordings), _header_of):
+        kind = child.COUNTED_HEADER if counted else child.HEADER
+        for found in self._in_order((_header_request(kind, one) for one in recordings), _header_of):
             assert not isinstance(found, TooLong)  # raised by decoding only
             yield found
 
@@ -446,8 +449,8 @@ def _given(outcome: "T | AudioError | TooLong") -> T:
     return outcome
 
 
-def _header_request(audio: Recording | None) -> _Request | AudioError:
-    return _request(child.HEADER, Excerpt(audio), HEAD_BYTES, DecodeOptions(0, max_seconds=0.0))
+def _header_request(kind: bytes, audio: Recording | None) -> _Request | AudioError:
+    return _request(kind, Excerpt(audio), HEAD_BYTES, DecodeOptions(0, max_seconds=0.0))
 
 
 def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | AudioError:

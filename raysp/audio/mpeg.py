@@ -156,6 +156,15 @@ def num_samples(head: bytes) -> int:
     return 384 if layer == 3 else 576 if layer == 1 and version != 3 else 1152
 
 
+def mean_frame_bytes(head: bytes) -> float:
+    """Return the mean bytes of frames of one bitrate, of which one begins with four bytes."""
+    frame = frame_of(head)
+    assert frame is not None
+    version, layer, sample_rate, _ = frame.format
+    bitrate = 1000 * BITRATES[3 if version == 3 else 2, layer][(head[2] >> 4) - 1]
+    return num_samples(head) / 8 * bitrate / sample_rate
+
+
 def counting_frame(head: bytes, num_frames: int) -> bytes:
     """Return a frame that counts those of a stream, of which the first begins with four bytes."""
     head = bytes([head[0], head[1] | 1, head[2] & 0x0D | 0x90, head[3]])  # without a checksum, of some 100 kbit/s

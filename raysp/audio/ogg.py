@@ -1,7 +1,9 @@
 """Pages of Ogg: where the streams begin that are chained in one file (RFC 3533)."""
 
 import re
-from functools import cache
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from raysp.audio.reading import Bytes
 
@@ -9,7 +11,42 @@ PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 HEADER_BYTES = 27
 MOST_PAGE_BYTES = HEADER_BYTES + 255 + 255 * 255
 IS_FIRST, IS_LAST = 2, 4
-_POLYNOMIAL = 0x04C11DB7
+_REVERSED = bytes(int(f"{one:08b}"[::-1], 2) for one in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Header of a page."""
+
+    serial: int
+    """Number of its stream."""
+    number: int
+    """Number of the page in its stream."""
+    end: int
+    """Place behind the page."""
+
+
+def first_serials(data: Bytes) -> set[int]:
+    """Return the numbers of the streams that begin with the recording."""
+    found, place = set[int](), 0
+    while (num_bytes := _page_bytes(data, place)) and data.at(place + 5, 1)[0] & IS_FIRST:
+        found.add(int.from_bytes(data.at(place + 14, 4), "little"))
+        place += num_bytes
+    return found
+
+
+def begins(data: Bytes, place: int) -> bool:
+    """Return whether a page begins at a place, whole or cut."""
+    return data.at(place, 4) == b"OggS"
+
+
+def find_pages(data: Bytes, start: int, end: int) -> Iterator[Page]:
+    """Yield the pages between two places whose checksums are right."""
+    for place, _ in data.matches(PAGE, start, end):
+        if _is_whole(data, place):
+            head = data.at(place, HEADER_BYTES)
+            serial, number = int.from_bytes(head[14:18], "little"), int.from_bytes(head[18:22], "little")
+            yield Page(serial, number, place + _page_bytes(data, place))
 
 
 def end_of_link(data: Bytes, start: int, end: int) -> tuple[int, int]:
@@ -47,22 +84,11 @@ def _page_bytes(data: Bytes, place: int) -> int:
 
 def _is_whole(data: Bytes, place: int) -> bool:
     """Return whether a page is there with its checksum. Samples may contain its first bytes."""
-    page = bytearray(data.at(place, _page_bytes(data, place)))
-    if len(page) < HEADER_BYTES:
-        return False
-    expected = int.from_bytes(page[22:26], "little")
-    page[22:26] = bytes(4)
-    crc = 0
-    for one in page:
-        crc = (crc << 8 ^ _checksums()[crc >> 24 ^ one]) & 0xFFFFFFFF
-    return crc == expected
+    page = data.at(place, _page_bytes(data, place))
+    return len(page) >= HEADER_BYTES and checksum(page) == int.from_bytes(page[22:26], "little")
 
 
-@cache
-def _checksums() -> tuple[int, ...]:
-    def of(crc: int) -> int:
-        for _ in range(8):
-            crc = crc << 1 ^ (_POLYNOMIAL if crc & 0x80000000 else 0)
-        return crc & 0xFFFFFFFF
-
-    return tuple(of(one << 24) for one in range(256))
+def checksum(page: bytes) -> int:
+    """Return the checksum of a page (RFC 3533, section 6): zlib's, with the bits of bytes and of itself reversed."""
+    found = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(found.to_bytes(4, "little").translate(_REVERSED), "big")

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
-WINDOW_BYTES = 256 * 1024
+WINDOW_BYTES, FAR_BYTES = 256 * 1024, 32 * 1024
+"""Bytes that are read at once, and those at a place that does not follow the one before."""
 OVERLAP_BYTES = 64
 """More than any pattern is long."""
 
@@ -37,7 +38,9 @@ class Bytes:
         if not 0 <= offset <= len(self._window) - num_bytes:
             if num_bytes > WINDOW_BYTES:
                 return self._read(place, num_bytes)
-            self._start, self._window = place, self._read(place, WINDOW_BYTES if self._window else 4096)
+            is_next = place <= self._start + len(self._window)
+            ahead = WINDOW_BYTES if is_next else FAR_BYTES
+            self._start, self._window = place, self._read(place, max(num_bytes, ahead if self._window else 4096))
             offset = 0
             if len(self._window) < num_bytes <= self.num_bytes - place:
                 self._window = self._read(place, WINDOW_BYTES)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import TYPE_CHECKING, Protocol
 
 import soundfile
 
 from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
+from raysp.audio.counting import counts_all
 from raysp.audio.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.media import MediaSource, open_media
 from raysp.audio.streams import Stream, Streams
@@ -245,17 +246,23 @@ class FileReader:
 Reader = ByteReader | FileReader
 
 
-def read_headers(recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
-    """Yield the header of each recording in order, or the error that prevented reading it."""
+def read_headers(
+    recordings: Iterable[Recording | None], *, counted: bool = False
+) -> Iterator[AudioHeader | AudioError]:
+    """Yield the header of each recording in order, as `read_header`, or the error that prevented reading it."""
     for audio in recordings:
         try:
-            yield read_header(audio)
+            yield read_header(audio, counted=counted)
         except AudioError as error:
             yield error.with_traceback(None)
 
 
-def read_header(audio: Recording | None) -> AudioHeader:
+def read_header(audio: Recording | None, *, counted: bool = False) -> AudioHeader:
     """Read the header of a recording, without decoding. Of joined streams it is that of the first one.
+
+    Args:
+        audio: the recording.
+        counted: whether `num_frames` is None unless it counts the frames of the whole recording.
 
     Raises:
         AudioError: As `decode`, for errors before the first frame.
@@ -263,7 +270,13 @@ def read_header(audio: Recording | None) -> AudioHeader:
     reader = open_reader(audio)
     streams = Streams(reader)
     with open_stream(reader, streams, streams.at(0, by_header=True)) as opened:
-        return opened.header
+        header = opened.header
+    if not counted or header.num_frames is None:
+        return header
+    counts = counts_all(streams, header.container, header.num_frames)
+    if reader.error:
+        raise reader.error
+    return header if counts else replace(header, num_frames=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ are no samples. Anything else there of more than `MOST_UNKNOWN_BYTES` is an erro
 
 from dataclasses import dataclass, replace
 
-from raysp.audio import flac, mpeg
+from raysp.audio import adts, flac, mpeg
 from raysp.audio.boxes import end_of_boxes
 from raysp.audio.chunks import Layout, is_name, layout_of, number
-from raysp.audio.container import HEAD_BYTES, Opening, sniff
+from raysp.audio.container import HEAD_BYTES, MEDIA, Opening, sniff
 from raysp.audio.ogg import end_of_link, has_last_page
 from raysp.audio.reading import Bytes, PlacedReader
 from raysp.audio.tags import begins_recording, find_beginning, skip_tags, strip_tags
@@ -72,7 +72,7 @@ class Streams:
 
         Args:
             start: the place.
-            by_header: whether all of its data counts as one stream where finding its end would take reading it.
+            by_header: whether all of its data counts as one stream, unless its header is wrong.
         """
         head = self.data.at(start, HEAD_BYTES)
         container = sniff(Opening(head, self.end - start))
@@ -80,7 +80,7 @@ class Streams:
         num_bytes = int.from_bytes(head[40:44], "little")
         if head[:4] == b"RIFF" and head[36:40] == b"data" and start + 44 + num_bytes == self.end:
             return whole  # the usual WAV, whose header is right
-        if by_header and container in ("OGG", "MP3", "Matroska"):
+        if by_header and (container in ("OGG", "MP3") or container in MEDIA):
             return whole
         if container == "OGG":
             return self._ogg(whole)
@@ -89,8 +89,15 @@ class Streams:
             return replace(whole, end=end, num_mpeg_frames=num_frames)
         if container in ("MP4", "Matroska", "ASF"):
             return replace(whole, end=end_of_boxes(self.data, start, container))
+        if container == "AAC":
+            return replace(whole, end=adts.end_of_frames(self.data, start))
         layout = layout_of(self.data, start, container or "")
-        return self._settled(whole, layout) if layout else whole
+        if layout is None:
+            return whole
+        available = self.end - layout.samples
+        if by_header and (layout.claimed is None or layout.claimed > available):
+            return replace(whole, announced=layout.claimed or 0)
+        return self._settled(whole, layout)
 
     def rebuilt(self, stream: Stream) -> Stream | None:
         """Return a stream that no decoder opens with a right header in place of its own; None if it has no other."""
@@ -126,8 +133,9 @@ class Streams:
             return None
         found: int | None = place
         if not begins_recording(self.data, place):
-            places = [find_beginning(self.data, place, end), mpeg.find_frames(self.data, place, end)]
-            found = min((one for one in places if one is not None), default=None)
+            found = find_beginning(self.data, place, end)
+            frames = find_frames(self.data, place, end)
+            found = frames if found is None or (frames is not None and frames < found) else found
         if found is None and end - place > MOST_UNKNOWN_BYTES:
             raise AudioError(
                 "corrupt_audio",
@@ -153,9 +161,9 @@ class Streams:
         if available - layout.claimed <= 1:
             return whole
         place = self._behind_chunks(layout, samples_end)
-        if begins_recording(self.data, place) or mpeg.begins(self.data, place, self.end):
+        if begins_recording(self.data, place) or _frames_begin(self.data, place, self.end):
             return replace(whole, end=place)
-        if mpeg.begins(self.data, place + 1, self.end):  # behind a byte of padding
+        if _frames_begin(self.data, place + 1, self.end):  # behind a byte of padding
             return replace(whole, end=place + 1)
         return self._uncounted(whole, layout, samples_end, place)
 
@@ -180,8 +188,8 @@ class Streams:
         return replace(whole, end=rest) if end - rest > MOST_UNKNOWN_BYTES else believed
 
     def _find_beginning(self, place: int, end: int) -> int | None:
-        """Return where the next recording begins; MPEG only at the place itself, since samples may resemble frames."""
-        return place if mpeg.begins(self.data, place, end) else find_beginning(self.data, place, end)
+        """Return where the next recording begins; frames only at the place itself, since samples may resemble them."""
+        return place if _frames_begin(self.data, place, end) else find_beginning(self.data, place, end)
 
     def _behind_chunks(self, layout: Layout, place: int) -> int:
         """Return the place behind the chunks that follow the samples; they may have a byte of padding before them."""
@@ -224,7 +232,7 @@ class Streams:
         if is_more and ended.claimed is not None and not stream.head and ended.num_frames >= ended.claimed:
             return Stream(start, end, head, ended.num_frames)
         if following is None:
-            following = mpeg.find_frames(self.data, floor, end)
+            following = find_frames(self.data, floor, end)
         if following is not None:
             return self.at(following)
         return self._next(min(stream.end, ended.place))
@@ -280,3 +288,14 @@ def _with_head(whole: Stream, layout: Layout, end: int) -> Stream:
     if layout.head is None:
         return replace(whole, end=end)
     return replace(whole, start=layout.samples, end=end, head=layout.head(end - layout.samples))
+
+
+def _frames_begin(data: Bytes, place: int, end: int) -> bool:
+    """Return whether frames of MPEG or ADTS begin at a place."""
+    return mpeg.begins(data, place, end) or adts.begins(data, place, end)
+
+
+def find_frames(data: Bytes, start: int, end: int) -> int | None:
+    """Return the place between two places from which frames of MPEG or ADTS follow one another."""
+    places = (find(data, start, end) for find in (mpeg.find_frames, adts.find_frames))
+    return min((one for one in places if one is not None), default=None)

@@ -38,8 +38,10 @@ DAMAGE = frozenset({"corrupt_audio", "invalid_audio"})
 class Decoder(Protocol):
     """Decoding functions: `raysp.audio` itself, or `raysp.audio.isolation.Decoder` in a separate process."""
 
-    def read_headers(self, recordings: Iterable[Recording | None]) -> Iterator[AudioHeader | AudioError]:
-        """Yield the headers of recordings, in order."""
+    def read_headers(
+        self, recordings: Iterable[Recording | None], *, counted: bool = False
+    ) -> Iterator[AudioHeader | AudioError]:
+        """Yield the headers of recordings, in order; `counted`: with frames only if they are those of the whole."""
         ...
 
     def decode_all(
@@ -178,7 +180,7 @@ class Decoding:
 
     def measure_channels(self, rows: pa.Table, first: int) -> list[tuple[RowStatus, int]]:
         """Return outcomes as `measure` without steps on decoded rows, each with the number of labelled channels."""
-        piece = _Piece.of(self, rows, first)
+        piece = _Piece.of(self, rows, first, are_counted=True)
         for index, row_status in enumerate(piece.statuses):
             self._measure(piece, index, row_status)
         return list(zip(piece.statuses, piece.channels, strict=True))
@@ -495,15 +497,25 @@ class _Piece:
     first: int
 
     @classmethod
-    def of(cls, op: Decoding, rows: pa.Table, first: int) -> Self:
-        """Return the rows of a piece, filtered by their source columns, with their headers read."""
+    def of(cls, op: Decoding, rows: pa.Table, first: int, *, are_counted: bool = False) -> Self:
+        """Return the rows of a piece, filtered by their source columns, with their headers read.
+
+        Args:
+            op: the op.
+            rows: the source columns.
+            first: number of the first row in its shard.
+            are_counted: whether lengths are 0 that headers do not count; else they are estimated.
+        """
         statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
         recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
         others = rows.drop_columns([op.audio])
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
-        claimed, channels = read_claims(recordings, statuses, op.decoder.read_headers, each_channel=op.each_channel)
+        read_headers = partial(op.decoder.read_headers, counted=are_counted)
+        claimed, channels = read_claims(
+            recordings, statuses, read_headers, each_channel=op.each_channel, are_counted=are_counted
+        )
         return cls(statuses, recordings, after, claimed, channels, others, first)
 
     def part(self, first: int, end: int) -> Self:

@@ -13,6 +13,7 @@ from raysp import audio
 from raysp.audio import DecodeOptions, Excerpt, decode, decode_all, read_header
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError
+from tests.audio.test_decoding import encode as store
 from tests.corpora import DEMO
 
 av = pytest.importorskip("av")
@@ -216,3 +217,46 @@ def _lacking(really):
         return really(name, *arguments)
 
     return imported
+
+
+@pytest.fixture(scope="module")
+def recordings(speech) -> dict[str, bytes]:
+    """Encode a recording in each container."""
+    media = {name: encode(speech, *how) for name, how in MEDIA.items()}
+    with_unknown_size = encode(speech, "webm", "libopus", 48_000)
+    place = with_unknown_size.index(b"\x18\x53\x80\x67") + 4
+    assert with_unknown_size[place] == 1  # a size of eight bytes
+    stream = with_unknown_size[:place] + b"\x01" + b"\xff" * 7 + with_unknown_size[place + 8 :]
+    return {**media, "live webm": stream, **{name: store(speech, RATE, name) for name in ("FLAC", "MP3", "WAV")}}
+
+
+MEDIA = {
+    "mp4": ("mp4", "aac"),
+    "m4a": ("ipod", "aac"),
+    "adts": ("adts", "aac"),
+    "webm": ("webm", "libopus", 48_000),
+    "matroska": ("matroska", "flac"),
+}
+OTHERS = ["live webm", "FLAC", "MP3", "WAV"]
+
+
+@pytest.mark.parametrize("second", [*MEDIA, *OTHERS])
+@pytest.mark.parametrize("first", [*MEDIA, *OTHERS])
+def test_streams_joined_with_those_of_containers_of_pyav_are_one_recording(recordings, first, second):
+    joined = recordings[first] + recordings[second]
+    expected = sum(len(decode(recordings[one], sample_rate=RATE)) for one in (first, second))
+    for given in (joined, io.BytesIO(joined)):
+        found = decode(given, sample_rate=RATE)
+        assert abs(len(found) - expected) <= (2048 if first == second == "adts" else 32)
+    counted = read_header(joined, counted=True)
+    assert counted.num_frames is None or abs(counted.seconds * RATE - expected) <= 1600
+
+
+@pytest.mark.parametrize("first", MEDIA)
+def test_unknown_data_behind_a_container_of_pyav_is_corrupt_and_tags_are_not(recordings, first):
+    whole, num_samples = recordings[first], len(decode(recordings[first], sample_rate=RATE))
+    for tag in (b"TAG" + bytes(125), bytes(3000)):
+        assert len(decode(whole + tag, sample_rate=RATE)) == num_samples
+    with pytest.raises(AudioError, match=r"follow the samples, and are no stream|FFmpeg reports") as caught:
+        decode(whole + np.random.default_rng(0).bytes(20_000), sample_rate=RATE)
+    assert caught.value.error_type == "corrupt_audio"

@@ -14,6 +14,7 @@ from raysp.errors import AudioError
 from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
+from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 
 WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
@@ -225,3 +226,10 @@ class TestSlices:
         [one] = op.slices(piece([b"not read"]), most_seconds=1, most_rows=9)
         [block] = one.blocks
         assert (one.seconds, block.column("error_type").to_pylist()) == (0, ["filtered"])
+
+
+def test_measured_durations_are_those_of_all_joined_streams():
+    first, second = encode(noise(40_000), container="FLAC"), encode(noise(30_000), container="OGG")
+    uncounted = with_flac_streaminfo(first, num_frames=0)
+    statuses = decoding().measure(piece([first, first + second, first + first, uncounted]), 0)
+    assert [one.seconds for one in statuses] == [2.5, 4.375, 5.0, 2.5]

@@ -14,12 +14,24 @@ ReadHeaders = Callable[[Iterable[Recording | None]], Iterator[AudioHeader | Audi
 
 
 def read_claims(
-    recordings: Recordings, statuses: Sequence[RowStatus], read_headers: ReadHeaders, *, each_channel: bool
+    recordings: Recordings,
+    statuses: Sequence[RowStatus],
+    read_headers: ReadHeaders,
+    *,
+    each_channel: bool,
+    are_counted: bool = False,
 ) -> tuple[list[float], list[int]]:
     """Return seconds of audio from the manifest, else from headers; and numbers of channels that are labelled.
 
     Seconds are 0 if unknown: decoding reports the error. If each channel is labelled, all headers are read, and a row
     without a valid one fails.
+
+    Args:
+        recordings: the recordings.
+        statuses: outcomes of their rows.
+        read_headers: function that reads headers.
+        each_channel: whether each channel is labelled.
+        are_counted: whether seconds that headers do not count are unknown; else they are estimated.
     """
     is_ok = [row_status.status == OK for row_status in statuses]
     given = [recordings.seconds(i) if ok else 0.0 for i, ok in enumerate(is_ok)]
@@ -30,7 +42,7 @@ def read_claims(
             if each_channel:
                 statuses[index].fail(header.error_type, str(header))
             continue
-        if given[index] is None:
+        if given[index] is None and (header.num_frames is not None or not are_counted):
             seconds[index] = header.seconds
         if each_channel:
             channels[index] = _channels_of(statuses[index], header)
