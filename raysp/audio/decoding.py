@@ -161,7 +161,9 @@ class Decoding:
         """Yield the samples of a stream. Returns the next one."""
         for may_seek in (True, False):
             with ExitStack() as stack:
-                found = OpenStream(stack.enter_context(open_stream(self.reader, self.streams, stream)), stack)
+                found = OpenStream(
+                    stack.enter_context(open_stream(self.reader, self.streams, stream, by_opus=True)), stack
+                )
                 if not found.go_to(self._first(found.header), may_seek=may_seek):
                     continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
                 while (first := self._first(found.header)) > found.place:

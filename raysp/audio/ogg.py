@@ -49,6 +49,13 @@ def find_pages(data: Bytes, start: int, end: int) -> Iterator[Page]:
             yield Page(serial, number, place + _page_bytes(data, place))
 
 
+def last_position(data: Bytes, end: int) -> int | None:
+    """Return the position in samples of the last whole page that ends before a place; None without one."""
+    places = [place for place, _ in data.matches(PAGE, max(0, end - MOST_PAGE_BYTES), end)]
+    last = next((place for place in reversed(places) if _is_whole(data, place)), None)
+    return None if last is None else int.from_bytes(data.at(last + 6, 8), "little", signed=True)
+
+
 def end_of_link(data: Bytes, start: int, end: int) -> tuple[int, int]:
     """Return where the next link of a chain begins, or `end`, and where the last page before that ends.
 

@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from raysp.audio.media import MediaSource
+from raysp.audio.opus import OpusSource
 from raysp.audio.samples import Samples
 from raysp.audio.source import Opened, Source
 from raysp.audio.streams import Ended, Stream, Streams
@@ -118,6 +119,7 @@ class OpenStream:
             return True
         if (
             may_seek
+            and not isinstance(self.source, OpusSource)
             and self.source.frames >= frame
             and header.subtype in SEEKABLE_SUBTYPES
             and header.container != "OGG"
@@ -141,8 +143,10 @@ class OpenStream:
     ) -> tuple[Samples, AudioError | soundfile.LibsndfileError | None]:
         """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
         error: AudioError | soundfile.LibsndfileError | None = None
+        frames: Samples
+        if isinstance(self.source, OpusSource):
+            return self._read_opus(self.source, num_wanted, dtype)
         if isinstance(self.source, MediaSource):
-            frames: Samples
             frames, error = self.source.read_to_damage(num_wanted)
         else:
             frames = np.empty((num_wanted, self.source.channels), dtype)
@@ -153,6 +157,18 @@ class OpenStream:
                 frames = frames[: max(0, self._decoded_frames() - self.place)]
         self.place += len(frames)
         return frames, error
+
+    def _read_opus(
+        self, source: OpusSource, num_wanted: int, dtype: Literal["int16", "float32"]
+    ) -> tuple[Samples, AudioError | soundfile.LibsndfileError | None]:
+        """Return the next frames as `read`; behind the place where PyAV gives up they are those of libsndfile."""
+        frames = source.read(num_wanted)
+        self.place += len(frames)
+        if not source.has_given_up:
+            return frames, None
+        self.resume(self.opened.again())
+        rest, error = self.read(num_wanted - len(frames), dtype)
+        return np.concatenate([frames, rest]), error
 
     def _decoded_frames(self) -> int:
         """Return the frames before an error, which libsndfile counts; those before the read where it cannot."""

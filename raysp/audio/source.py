@@ -1,8 +1,9 @@
 """Open recordings: checked header, and frames in sequential order."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,7 @@ from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, descri
 from raysp.audio.counting import counts_all
 from raysp.audio.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.media import MediaSource, open_media
+from raysp.audio.opus import OpusSource, open_opus
 from raysp.audio.streams import Stream, Streams
 from raysp.errors import AudioError
 from raysp.words import count
@@ -283,16 +285,24 @@ def read_header(audio: Recording | None, *, counted: bool = False) -> AudioHeade
 class Opened:
     """A stream of a recording, opened by a decoder."""
 
-    source: Source | MediaSource
+    source: Source | MediaSource | OpusSource
     header: AudioHeader
     stream: Stream
     reader: "Reader"
     """Reader of the bytes of the stream."""
+    again: "Callable[[], AbstractContextManager[Opened]]"
+    """Function that opens the stream by libsndfile, where PyAV gives up."""
 
 
 @contextmanager
-def open_stream(whole: "Reader", streams: Streams, stream: Stream) -> Iterator[Opened]:
+def open_stream(whole: "Reader", streams: Streams, stream: Stream, *, by_opus: bool = False) -> Iterator[Opened]:
     """Open a stream of a recording by its content. Errors of a decoder while it is open are raised as `corrupt_audio`.
+
+    Args:
+        whole: reader of the recording.
+        streams: its streams.
+        stream: the stream.
+        by_opus: whether Opus is decoded by PyAV, if that is installed.
 
     Raises:
         AudioError: `no_audio`, `unsupported_format`, `corrupt_audio`, `invalid_audio` or `out_of_memory`.
@@ -307,7 +317,9 @@ def open_stream(whole: "Reader", streams: Streams, stream: Stream) -> Iterator[O
     try:
         with ExitStack() as stack:
             if container in MEDIA:
-                source: Source | MediaSource = stack.enter_context(open_media(reader, opening, container))
+                source: Source | MediaSource | OpusSource = stack.enter_context(open_media(reader, opening, container))
+            elif by_opus and container == "OGG" and (opus := open_opus(reader)) is not None:
+                source = opus
             else:
                 try:
                     source = stack.enter_context(_open(reader, opening, container))
@@ -317,7 +329,8 @@ def open_stream(whole: "Reader", streams: Streams, stream: Stream) -> Iterator[O
                         raise
                     stream, reader = rebuilt, _part(whole, rebuilt)
                     source = stack.enter_context(_open(reader, opening, container))
-            yield Opened(source, _check_header(source, opening), stream, reader)
+            again = partial(open_stream, whole, streams, stream)
+            yield Opened(source, _check_header(source, opening), stream, reader, again)
     except soundfile.LibsndfileError as error:
         if reader.error:
             raise reader.error from None
@@ -390,7 +403,7 @@ def _open_from_the_start(reader: Reader) -> Source:
     return source
 
 
-def _check_header(source: Source | MediaSource, opening: Opening) -> AudioHeader:
+def _check_header(source: Source | MediaSource | OpusSource, opening: Opening) -> AudioHeader:
     if source.format not in CONTAINERS | MEDIA.keys():
         raise unsupported(opening, f"found {source.format}")
     if not MIN_SAMPLE_RATE <= source.samplerate <= MAX_SAMPLE_RATE:

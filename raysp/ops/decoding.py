@@ -158,10 +158,9 @@ class Decoding:
         yield from self._blocks(_Piece.of(self, rows, first))
 
     def measure(self, rows: pa.Table, first: int) -> list[RowStatus]:
-        """Return the outcome of each row, with its duration, as far as headers tell it.
+        """Return the outcome of each row, with its duration, as far as headers have it; a row may fail when decoded.
 
-        Rows are decoded only if their headers do not have the duration, or for steps on decoded rows. So a row may
-        still fail when it is decoded.
+        Rows are decoded only if their headers do not have the duration, or for steps on decoded rows.
 
         Args:
             rows: as in `__call__`.
@@ -498,24 +497,15 @@ class _Piece:
 
     @classmethod
     def of(cls, op: Decoding, rows: pa.Table, first: int, *, are_counted: bool = False) -> Self:
-        """Return the rows of a piece, filtered by their source columns, with their headers read.
-
-        Args:
-            op: the op.
-            rows: the source columns.
-            first: number of the first row in its shard.
-            are_counted: whether lengths are 0 that headers do not count; else they are estimated.
-        """
+        """Return the rows of a piece, filtered by their source columns, with their headers read; see `read_claims`."""
         statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
         recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
         others = rows.drop_columns([op.audio])
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
-        read_headers = partial(op.decoder.read_headers, counted=are_counted)
-        claimed, channels = read_claims(
-            recordings, statuses, read_headers, each_channel=op.each_channel, are_counted=are_counted
-        )
+        read = op.decoder.read_headers
+        claimed, channels = read_claims(recordings, statuses, read, op.each_channel, are_counted=are_counted)
         return cls(statuses, recordings, after, claimed, channels, others, first)
 
     def part(self, first: int, end: int) -> Self:

@@ -308,7 +308,7 @@ def raysp_version() -> str:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in ("raysp", "torch", "ray", "pyarrow"):
+    for package in ("raysp", "torch", "ray", "pyarrow", "soundfile", "av"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

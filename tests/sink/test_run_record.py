@@ -26,7 +26,7 @@ def test_a_sink_records_its_pipeline_and_every_run(store):
     assert first.created == second.created
     entry = second.runs[1]
     assert entry.command == "raysp run 'a b.py'"
-    assert set(entry.versions) == {"raysp", "python", "torch", "ray", "pyarrow"}
+    assert set(entry.versions) == {"raysp", "python", "torch", "ray", "pyarrow", "soundfile", "av"}
     assert entry.resolved == {"steps.1.batch_seconds": 240}
 
 

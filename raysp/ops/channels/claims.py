@@ -1,7 +1,9 @@
 """What recordings claim before they are decoded: their durations, and their numbers of channels."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
 
 from raysp.audio import AudioHeader, Recording
 from raysp.errors import AudioError
@@ -9,16 +11,23 @@ from raysp.ops.channels.windows import MOST_CHANNELS
 from raysp.ops.recordings import Recordings
 from raysp.ops.rows import OK, RowStatus
 
-ReadHeaders = Callable[[Iterable[Recording | None]], Iterator[AudioHeader | AudioError]]
-"""Function that yields the headers of recordings, in order."""
+
+class ReadHeaders(Protocol):
+    """Function that yields the headers of recordings, in order, as `raysp.audio.read_headers`."""
+
+    def __call__(
+        self, recordings: Iterable[Recording | None], *, counted: bool = False
+    ) -> Iterator[AudioHeader | AudioError]:
+        """Yield the headers."""
+        ...
 
 
 def read_claims(
     recordings: Recordings,
     statuses: Sequence[RowStatus],
     read_headers: ReadHeaders,
-    *,
     each_channel: bool,
+    *,
     are_counted: bool = False,
 ) -> tuple[list[float], list[int]]:
     """Return seconds of audio from the manifest, else from headers; and numbers of channels that are labelled.
@@ -37,7 +46,7 @@ def read_claims(
     given = [recordings.seconds(i) if ok else 0.0 for i, ok in enumerate(is_ok)]
     seconds, channels = [one or 0.0 for one in given], [1] * len(statuses)
     wanted = [i for i, ok in enumerate(is_ok) if ok and (each_channel or given[i] is None)]
-    for index, header in _headers(recordings, wanted, read_headers):
+    for index, header in _headers(recordings, wanted, partial(read_headers, counted=are_counted)):
         if isinstance(header, AudioError):
             if each_channel:
                 statuses[index].fail(header.error_type, str(header))
