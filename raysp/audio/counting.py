@@ -7,11 +7,11 @@ than before it. A recording of which this is not sure does not count its samples
 
 from collections.abc import Callable, Iterator
 
-from raysp.audio import flac, mpeg, ogg
-from raysp.audio.boxes import known_end_of_boxes
-from raysp.audio.reading import Bytes
+from raysp.audio.parsing import flac, mpeg, ogg
+from raysp.audio.parsing.boxes import known_end_of_boxes
+from raysp.audio.parsing.reading import Bytes
+from raysp.audio.parsing.tags import find_beginning, skip_tags, strip_tags
 from raysp.audio.streams import MOST_UNKNOWN_BYTES, Streams, find_frames
-from raysp.audio.tags import find_beginning, skip_tags, strip_tags
 
 WINDOW_BYTES = 64 * 1024
 WHOLE_BYTES = 4 * WINDOW_BYTES

@@ -11,9 +11,9 @@ import soundfile
 
 from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
 from raysp.audio.counting import counts_all
-from raysp.audio.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.media import MediaSource, open_media
 from raysp.audio.opus import OpusSource, open_opus
+from raysp.audio.parsing.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.streams import Stream, Streams
 from raysp.errors import AudioError
 from raysp.words import count

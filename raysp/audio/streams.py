@@ -7,13 +7,13 @@ are no samples. Anything else there of more than `MOST_UNKNOWN_BYTES` is an erro
 
 from dataclasses import dataclass, replace
 
-from raysp.audio import adts, flac, mpeg
-from raysp.audio.boxes import end_of_boxes
-from raysp.audio.chunks import Layout, is_name, layout_of, number
 from raysp.audio.container import HEAD_BYTES, MEDIA, Opening, sniff
-from raysp.audio.ogg import end_of_link, has_last_page
-from raysp.audio.reading import Bytes, PlacedReader
-from raysp.audio.tags import begins_recording, find_beginning, skip_tags, strip_tags
+from raysp.audio.parsing import adts, flac, mpeg
+from raysp.audio.parsing.boxes import end_of_boxes
+from raysp.audio.parsing.chunks import Layout, is_name, layout_of, number
+from raysp.audio.parsing.ogg import end_of_link, has_last_page
+from raysp.audio.parsing.reading import Bytes, PlacedReader
+from raysp.audio.parsing.tags import begins_recording, find_beginning, skip_tags, strip_tags
 from raysp.errors import AudioError
 from raysp.words import count
 

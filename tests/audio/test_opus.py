@@ -8,8 +8,8 @@ import pytest
 import soxr
 
 from raysp.audio import DecodeOptions, Excerpt, decode, decode_chunks, opus
-from raysp.audio.ogg import checksum
 from raysp.audio.opus import Irregular, packet_samples
+from raysp.audio.parsing.ogg import checksum
 from raysp.audio.source import open_reader
 from raysp.errors import AudioError
 from tests.audio.test_decoding import encode, noise

@@ -2,8 +2,8 @@
 
 import re
 
-from raysp.audio.reading import Bytes
-from raysp.audio.tags import find_beginning, skip_tags
+from raysp.audio.parsing.reading import Bytes
+from raysp.audio.parsing.tags import find_beginning, skip_tags
 
 SYNC = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 HEADER_BYTES = 7

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from raysp.audio.reading import Bytes
+from raysp.audio.parsing.reading import Bytes
 
 BLOCK_BYTES = 64 * 1024
 ID3V1_BYTES = 128
