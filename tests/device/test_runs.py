@@ -17,7 +17,8 @@ from raysp.engine.datasets.table_job import Columns, table_job
 from raysp.engine.running import try_out
 from raysp.errors import PlanError, RunError
 from raysp.models.base.arithmetic import arithmetic
-from raysp.ops.labelling import Labelling, highest_memory
+from raysp.ops import labelling
+from raysp.ops.labelling import Labelling, as_float, highest_memory
 from raysp.planning.checkpoints import digest_of
 from raysp.planning.resources import local_resources
 from raysp.specs.steps import Step
@@ -93,15 +94,15 @@ def test_memory_of_the_device_counts_and_not_that_of_the_process(monkeypatch):
 
 def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeypatch):
     expected = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
-    run, sizes = Labelling._on_device, []
+    sizes = []
 
-    def with_little_memory(self, waves, *others):
+    def with_little_memory(waves):
         sizes.append(len(waves))
         if len(waves) > 2 or waves.shape[1] > 8000:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(self, waves, *others)
+        return as_float(waves)
 
-    monkeypatch.setattr(Labelling, "_on_device", with_little_memory)
+    monkeypatch.setattr(labelling, "as_float", with_little_memory)
     found = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
     assert max(sizes) > 2
     too_large = [row["error_type"] == "out_of_memory" for row in found]
@@ -114,7 +115,7 @@ def test_a_device_that_fails_ends_the_try_out_with_an_error(corpus, monkeypatch)
     def lost(*_: object) -> None:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(Labelling, "_on_device", lost)
+    monkeypatch.setattr(labelling, "as_float", lost)
     with pytest.raises(RunError, match=r"the device failed and cannot be used any more.*launch failure"):
         try_out(pipeline(corpus, NAME), ROWS)
 
