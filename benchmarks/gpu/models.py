@@ -87,7 +87,8 @@ def make(name: str, device: str, dtype: str) -> LoadedCheckpoint:
 def loaded(cls: Any, config: Any, extractor: Any, tokenizer: Any, device: str, dtype: str) -> LoadedCheckpoint:
     """Return a model with random weights as one that was loaded from a checkpoint."""
     torch.manual_seed(0)
-    with torch.device(device):
+    # Parameters that are on the stand-in already keep their dtype, so its models are made on the CPU.
+    with torch.device("cuda" if device == "cuda" else "cpu"):
         model = cls(config).init_weights()
     model = model.to(getattr(torch, dtype)).to(device).eval()
     summary = CheckpointSummary(
