@@ -3,20 +3,23 @@
 import contextlib
 import logging
 import os
-import re
 import shutil
-import signal
 import socket
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType, ModuleType
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
 
 from raysp.engine.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.engine.cluster.session import session_folder, session_token
+from raysp.engine.cluster.starting import (
+    START_SECONDS,
+    longer_start,
+    on_loopback,
+    quiet_raylet,
+    quiet_start,
+    reread_settings,
+    servers_of_a_run,
+    signals_held,
+)
 from raysp.errors import PlanError, RunError
 from raysp.planning.resources import Resources
 from raysp.words import without_password
@@ -29,13 +32,8 @@ OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 CONNECT_SECONDS = 10
 """Timeout of a connection to the host of an address."""
-START_SECONDS = 180
-"""Timeout of the start of each part of a local Ray: on a busy machine it takes minutes."""
 STARTS = 2
 """Attempts to start a local Ray."""
-
-_RAYS_LINE = re.compile(rb"\[[^]]*\] \w+\.cc:\d+: ")
-"""Beginning of a log line that Ray's libraries write to stderr."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -83,7 +81,7 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises:
         PlanError: nothing answers at the address, or another version of raysp is installed there.
     """
-    with _signals_held():
+    with signals_held():
         import ray
 
     if ray.is_initialized():
@@ -97,7 +95,7 @@ def connected(address: str | None) -> Iterator[Resources]:
         _check_reachable(address)
         stack.callback(ray.shutdown)
         try:
-            with _signals_held(), _quiet_start():
+            with signals_held(), quiet_start():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise PlanError(
@@ -121,7 +119,7 @@ def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> 
     Raises:
         RunError: it does not start.
     """
-    with _signals_held():
+    with signals_held():
         import ray
 
     if ray.is_initialized():
@@ -131,9 +129,9 @@ def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> 
         changes = _restored_on_exit(stack, _SETTINGS)
         options = stack.enter_context(session_folder())
         stack.enter_context(session_token())
-        stack.enter_context(_on_loopback())
+        stack.enter_context(on_loopback())
         stack.callback(ray.shutdown)
-        stack.enter_context(_longer_start())
+        stack.enter_context(longer_start())
         try:
             _start(resources, options)
         except Exception as error:
@@ -148,7 +146,7 @@ def _start(resources: Resources, options: Mapping[str, str]) -> None:
 
     for attempt in range(1, STARTS + 1):
         try:
-            with _signals_held(), _quiet_start(), _servers_of_a_run() if attempt == 1 else contextlib.nullcontext():
+            with signals_held(), quiet_start(), servers_of_a_run() if attempt == 1 else contextlib.nullcontext():
                 ray.init(
                     address="local",
                     num_cpus=int(resources.cpus),
@@ -173,105 +171,12 @@ def _restored_on_exit(stack: contextlib.ExitStack, settings: Mapping[str, str]) 
     stack.enter_context(loggers_kept())
     stack.enter_context(fault_handler_kept())
     stack.enter_context(sigterm_kept())
-    stack.callback(_reread_settings)
+    stack.callback(reread_settings)
     changes = Environment(settings)
     stack.callback(changes.restore)
-    _reread_settings()
-    stack.enter_context(_quiet_raylet())
+    reread_settings()
+    stack.enter_context(quiet_raylet())
     return changes
-
-
-@contextlib.contextmanager
-def _quiet_raylet() -> Iterator[None]:
-    """Send the raylet's messages about dead workers to the log. Ray prints them on stdout and has no setting for it.
-
-    The run reports crashes of workers itself.
-    """
-    from ray._private import worker
-
-    with replaced(worker, "print_to_stdstream", _log_lines):
-        yield
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Keep the servers of a local Ray on 127.0.0.1, even if Ray was imported before its setting was made."""
-    from ray._private import ray_constants
-
-    with replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
-        yield
-
-
-@contextlib.contextmanager
-def _longer_start() -> Iterator[None]:
-    """Wait longer than 30 seconds for a node to appear. Ray has no setting for it."""
-    from ray._private import services
-
-    asked: Callable[[str, str], object] = services.get_node
-
-    def get_node(address: str, node_id: str) -> object:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return asked(address, node_id)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-
-    with replaced(services, "get_node", get_node):
-        yield
-
-
-@contextlib.contextmanager
-def _servers_of_a_run() -> Iterator[None]:
-    """Start only the servers of Ray that a run uses: no API server, log monitor or autoscaler, and small agents.
-
-    `ray.init` can turn off the dashboard only. Each of these servers imports Ray, which takes half a second of a core
-    that workers wait for.
-    """
-    from ray._private import utils
-    from ray._private.node import Node
-
-    def without_api_server(node: Node, **_: object) -> None:
-        node._webui_url = None
-
-    def without(_: Node) -> None:
-        return
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(replaced(Node, "start_api_server", without_api_server))
-        stack.enter_context(replaced(Node, "start_log_monitor", without))
-        stack.enter_context(replaced(Node, "start_monitor", without))
-        # An agent without the dashboard's packages loads no modules; the search for these packages takes a second too.
-        stack.enter_context(replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not used")))
-        yield
-
-
-@contextlib.contextmanager
-def replaced(module: ModuleType | type, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute of a module or class of Ray, if this version of Ray has it."""
-    if not hasattr(module, name):
-        yield
-        return
-    kept = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, kept)
-
-
-def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
-    for line in data["lines"]:
-        logger.info("%s: %s", data["pid"], line)
-
-
-def _reread_settings() -> None:
-    """Make Ray read its environment variables again: it reads them on import, which may have been much earlier."""
-    from ray._raylet import Config  # type: ignore[attr-defined]
-
-    Config.initialize("")
 
 
 def _object_store_bytes() -> int:
@@ -280,69 +185,6 @@ def _object_store_bytes() -> int:
     except OSError:
         room = OBJECT_STORE_BYTES
     return max(80_000_000, min(OBJECT_STORE_BYTES, int(room * 0.5)))
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Keep Ray's messages off the terminal, which no setting of Ray does. An error includes them.
-
-    Lines that other threads write to stderr are printed after Ray has started.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except Exception as error:
-            error.add_note(_read(said).decode(errors="replace"))
-            raise
-        else:
-            sys.stderr.flush()
-            os.write(kept, b"".join(line for line in _read(said).splitlines(True) if not _RAYS_LINE.match(line)))
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _read(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM until Ray is imported or has started; a second signal is passed on at once.
-
-    An exception of a handler during Ray's start is swallowed by a callback, leaves a lock held, or aborts the process.
-    During Ray's import it leaves a partial module, whose exit handler then fails. Ray would also replace the handler of
-    SIGTERM by its own, which exits without a message.
-    """
-    own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in own.items() if callable(handler)}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}
-    arrived: list[int] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
-        if len(arrived) > 1:
-            handlers[signal.Signals(number)](number, frame)
-
-    try:
-        for number in handlers:
-            signal.signal(number, hold)
-        from ray._private import utils
-
-        is_held = signal.SIGTERM in handlers
-        with replaced(utils, "set_sigterm_handler", lambda _: None) if is_held else contextlib.nullcontext():
-            yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if arrived:
-            handlers[signal.Signals(arrived[0])](arrived[0], None)
 
 
 def cluster_resources() -> Resources:

@@ -18,9 +18,10 @@ from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import Tensor
 
-from raysp.engine.cluster.connection import cluster_resources, local_ray, replaced
+from raysp.engine.cluster.connection import cluster_resources, local_ray
 from raysp.engine.cluster.nodes import on_node, own_id
 from raysp.engine.cluster.process_state import Environment
+from raysp.engine.cluster.starting import replaced
 from raysp.engine.training.board import Board, News
 from raysp.engine.training.feeding import READER_CPUS, FedRows, Feeder
 from raysp.engine.workers.reader import process_decoder

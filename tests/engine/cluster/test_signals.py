@@ -11,7 +11,7 @@ from ray._private import utils
 
 from raysp.cli.options import INTERRUPTED, TERMINATED
 from raysp.cli.signals import resume_hint
-from raysp.engine.cluster.connection import _signals_held
+from raysp.engine.cluster.starting import signals_held
 
 
 class Stopped(BaseException):
@@ -34,7 +34,7 @@ def test_a_signal_waits_until_ray_has_started(number):
     reached = []
 
     def start():
-        with _signals_held():
+        with signals_held():
             signal.raise_signal(number)
             reached.append("end")
 
@@ -47,7 +47,7 @@ def test_a_second_signal_does_not_wait(number):
     reached = []
 
     def start():
-        with _signals_held():
+        with signals_held():
             signal.raise_signal(number)
             reached.append("between")
             signal.raise_signal(number)
@@ -83,7 +83,7 @@ def test_a_signal_amid_the_import_of_ray_leaves_no_half_of_it():
 
 def test_a_signal_is_not_lost_where_ray_fails_to_start(number):
     def start():
-        with _signals_held():
+        with signals_held():
             signal.raise_signal(number)
             raise ValueError("no start")
 
@@ -94,7 +94,7 @@ def test_a_signal_is_not_lost_where_ray_fails_to_start(number):
 def test_a_start_leaves_the_handlers_as_they_were(number):
     handler = signal.getsignal(number)
     rays_own = utils.set_sigterm_handler
-    with _signals_held():
+    with signals_held():
         utils.set_sigterm_handler(lambda *_: None)  # as ray.init does
     assert signal.getsignal(number) is handler
     assert utils.set_sigterm_handler is rays_own

@@ -8,7 +8,7 @@ import ray
 from ray._private import services
 from ray._private.node import Node
 
-from raysp.engine.cluster import connection
+from raysp.engine.cluster import connection, starting
 from raysp.errors import RunError
 from raysp.planning.resources import Resources
 
@@ -80,9 +80,9 @@ def test_a_node_is_waited_for_longer_than_ray_does(monkeypatch):
         return address
 
     monkeypatch.setattr(services, "get_node", get_node)
-    with connection._longer_start():
+    with starting.longer_start():
         assert services.get_node("here", "7") == "here"
     clock[0] = -1000.0
-    with connection._longer_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
+    with starting.longer_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
         services.get_node("here", "7")
     assert services.get_node is get_node
