@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from raysp import bounds
+from raysp.checkpoints.pickles import converting
 from raysp.checkpoints.pickles.files import read_weights
 from raysp.checkpoints.pickles.program import NotWeightsError
 from raysp.checkpoints.pickles.writing import write_weights
 from raysp.errors import CheckpointError
 from raysp.models import convert_checkpoint
-from tests.checkpoints.pickles import hostile
+from tests.checkpoints.pickles import hostile, misbehaving
 
 HOSTILE = hostile.files(Path("/nonexistent"))
 
@@ -63,3 +64,33 @@ def test_the_payloads_run_where_pickles_are_loaded(tmp_path):
     with zipfile.ZipFile(io.BytesIO(content_of("a command", mark))) as archive:
         pickle.loads(archive.read("archive/data.pkl"))
     assert mark.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"memory", "reading it takes more than 536,870,912 bytes of memory"),
+        (b"time", "reading it ended a process with signal SIG(KILL|XCPU)"),
+        (b"silence", "reading it takes more than 3 s"),
+        (b"crash", "reading it ended a process with signal SIGSEGV"),
+    ],
+)
+def test_a_reader_that_takes_memory_or_time_without_end_or_crashes_is_ended(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(converting, "process", misbehaving)
+    if content == b"silence":
+        monkeypatch.setattr(converting, "SILENT_SECONDS", 3)
+    children = []
+    monkeypatch.setattr(converting, "_started", lambda request, old=converting._started: kept(children, old(request)))
+    folder = checkpoint_of(tmp_path / "in", content)
+    with pytest.raises(
+        CheckpointError, match=f"pytorch_model.bin: not plain weights: {message}; nothing of it was run"
+    ):
+        convert_checkpoint(folder, tmp_path / "out" / "checkpoint")
+    assert [*(tmp_path / "out").iterdir()] == []
+    assert [child.poll() is not None for child in children] == [True]
+
+
+def kept(children, child):
+    children.append(child)
+    return child
