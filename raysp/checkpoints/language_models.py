@@ -19,7 +19,7 @@ from raysp.checkpoints.cache import cache_folder
 from raysp.checkpoints.fetching import digest_content, digest_files, fetch_file, fetch_folder, place_folder
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
-from raysp.text.beams import arpa
+from raysp.text.beams import arpa, kenlm, kenlm_probe
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.kenlm import Header, KenlmModel, is_binary, read_header
 
@@ -212,7 +212,13 @@ def open_model(path: Path) -> Ngrams | KenlmModel:
 
 @functools.lru_cache(4)
 def _opened_binary(path: Path, content: str) -> KenlmModel:
-    """Return a model; `content` is the digest of the file, which may be replaced."""
+    """Return a model; `content` is the digest of the file, which may be replaced.
+
+    A process of its own opens and scores it first: the package trusts the tables of a file.
+    """
+    read_header(path)
+    if wrong := kenlm_probe.found_wrong(path):
+        raise kenlm.refusal(path, wrong)
     return KenlmModel(path)
 
 

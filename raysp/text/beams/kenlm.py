@@ -70,24 +70,25 @@ def read_header(path: Path) -> Header:
         sanity, kind = file.read(SANITY.size), file.read(KIND.size)
         if not sanity.startswith(MAGIC + VERSION):
             found = sanity.partition(b"\n")[0].removeprefix(MAGIC).strip().decode("utf-8", "replace")
-            raise _wrong(path, f"is {bounds.shortened(found)}; expected {VERSION.decode().strip()!r}")
+            raise refusal(path, f"is {bounds.shortened(found)}; expected {VERSION.decode().strip()!r}")
         if len(kind) < KIND.size or SANITY.unpack(sanity)[1:] != EXPECTED:
-            raise _wrong(path, "was written by a machine that stores numbers otherwise, or is damaged")
+            raise refusal(path, "was written by a machine that stores numbers otherwise, or is damaged")
         order, multiplier, number, has_words, _ = KIND.unpack(kind)
         if not 0 <= number < len(KINDS) or not 1 <= order <= MOST_ORDERS or not multiplier >= 1:
-            raise _wrong(path, f"has kind {number}, order {order} and multiplier {multiplier:g}")
+            raise refusal(path, f"has kind {number}, order {order} and multiplier {multiplier:g}")
         packed = file.read(8 * order)
     if len(packed) < 8 * order:
-        raise _wrong(path, "ends within its header")
+        raise refusal(path, "ends within its header")
     counts = struct.unpack(f"<{order}Q", packed)
     if not counts[0] or sum(counts) * LEAST_BYTES[number] // 8 > num_bytes:
-        raise _wrong(path, f"claims {' '.join(map(str, counts))} n-grams in {num_bytes:,} bytes")
+        raise refusal(path, f"claims {' '.join(map(str, counts))} n-grams in {num_bytes:,} bytes")
     if not has_words:
-        raise _wrong(path, "has no words at its end")
+        raise refusal(path, "has no words at its end")
     return Header(KINDS[number], counts)
 
 
-def _wrong(path: Path, found: str) -> CheckpointError:
+def refusal(path: Path, found: str) -> CheckpointError:
+    """Return the error of a file, after what was found."""
     return CheckpointError(
         f"language model {str(path)!r}: this binary file of KenLM {found}; build it again from its ARPA file "
         "(build_binary), or give the ARPA file"
@@ -111,11 +112,11 @@ def read_words(path: Path, header: Header) -> list[str]:
     words = ends[-number - 1 : -1]
     # Before the first word, <unk>, there is what the package reads.
     if len(words) < number or ends[-1] or not words[0].endswith(UNKNOWN.encode()):
-        raise _wrong(path, f"does not end with its {number:,} words")
+        raise refusal(path, f"does not end with its {number:,} words")
     try:
         return [UNKNOWN, *(word.decode() for word in words[1:])]
     except UnicodeDecodeError:
-        raise _wrong(path, "has words that are not UTF-8") from None
+        raise refusal(path, "has words that are not UTF-8") from None
 
 
 class KenlmModel:
@@ -134,7 +135,7 @@ class KenlmModel:
         self._package, self._model = _opened(path)
         ids = {text: index for index, text in enumerate(self.texts)}
         if missing := [one for one in (BEGIN, END) if one not in ids]:
-            raise _wrong(path, f"has no {missing[0]} among its words")
+            raise refusal(path, f"has no {missing[0]} among its words")
         self.begin, self.end, self.unknown = ids[BEGIN], ids[END], ids[UNKNOWN]
         hashes = text_hashes(self.texts)
         self.word_ids: npt.NDArray[np.int64] = np.argsort(hashes).astype(np.int64)
@@ -205,4 +206,4 @@ def _opened(path: Path) -> tuple[Any, Any]:
     try:
         return kenlm, kenlm.Model(str(path), config)
     except (OSError, RuntimeError, ValueError) as error:
-        raise _wrong(path, f"cannot be opened ({bounds.plain(str(error))})") from None
+        raise refusal(path, f"cannot be opened ({bounds.plain(str(error))})") from None

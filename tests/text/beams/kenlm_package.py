@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from raysp.text.beams import kenlm
+from raysp.text.beams import kenlm, kenlm_probe
 
 BINARIES = Path(__file__).parent / "binaries"
 KINDS = ("probing", "trie", "quantised", "array", "both")
@@ -45,9 +45,14 @@ class Model:
 def kenlm_package(monkeypatch) -> str:
     """Make a package `kenlm` importable; the package itself where it is installed."""
     kenlm._opened.cache_clear()
+    monkeypatch.setattr(kenlm_probe, "PROGRAM", "tests.text.beams.probing")
     if find_spec("kenlm") is not None:
         return "kenlm"
+    monkeypatch.setitem(sys.modules, "kenlm", stand_in())
+    return "flashlight"
+
+
+def stand_in() -> ModuleType:
     module = ModuleType("kenlm")
     module.State, module.Model, module.Config = State, Model, type("Config", (), {})
-    monkeypatch.setitem(sys.modules, "kenlm", module)
-    return "flashlight"
+    return module

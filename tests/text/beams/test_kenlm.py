@@ -16,7 +16,7 @@ import raysp
 from raysp.checkpoints import language_models
 from raysp.errors import CheckpointError
 from raysp.models.loading import load_checkpoint
-from raysp.text.beams import arpa, kenlm
+from raysp.text.beams import arpa, kenlm, kenlm_probe
 from raysp.text.beams.language_model import scores_of
 from tests.corpora import CHECKPOINT
 from tests.ops.test_transcribing import ctc_forward
@@ -145,3 +145,49 @@ def test_any_damage_of_the_header_is_read_or_refused(tmp_path_factory, place, by
         kenlm.read_words(path, kenlm.read_header(path))
     except CheckpointError as error:
         assert "lm.bin" in str(error)  # noqa: PT017 - either is right
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 40))])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_package, tmp_path, kind, number):  # noqa: F811
+    draw, data = random.Random(number), bytearray((BINARIES / f"{kind}.binary").read_bytes())
+    body = range(COUNTS_AT + 8 * 3, len(data) - 60)
+    for place in draw.sample(body, 40 if number % 2 else 1) if number else body:
+        data[place] ^= 1 << draw.randrange(8)
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(data)
+    found = kenlm_probe.found_wrong(path)
+    assert found is None or found.startswith("is damaged: ")
+    if found is not None:
+        with pytest.raises(CheckpointError, match=r"damaged\.bin"):
+            language_models.open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+            "scoring its words ended a process with signal SIGSEGV",
+        ),
+        ("import time; time.sleep(600)", "scoring its words takes more than 2 s"),
+        ("import sys; sys.exit(3)", "the scores of some of its words are no logarithms of probabilities"),
+        ("import sys; sys.exit(1)", "scoring its words ended a process with exit code 1"),
+    ],
+)
+def test_a_file_that_crashes_the_package_or_hangs_is_refused(kenlm_package, tmp_path, monkeypatch, program, message):  # noqa: F811
+    (tmp_path / "misbehaving.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(kenlm_probe, "PROGRAM", "misbehaving")
+    monkeypatch.setattr(kenlm_probe, "START_SECONDS", 2 if "sleep" in program else 60)
+    with pytest.raises(CheckpointError, match=f"binary file of KenLM is damaged: .*{message}.*; build it again from"):
+        language_models.open_model(BINARIES / "trie.binary")
+
+
+def test_scores_that_are_no_probabilities_are_found(kenlm_package, tmp_path):  # noqa: F811
+    data, path = bytearray((BINARIES / "probing.binary").read_bytes()), tmp_path / "damaged.bin"
+    scores = [place for place in range(COUNTS_AT + 24, 500) if struct.unpack_from("<f", data, place)[0] == -99.0]
+    assert scores
+    struct.pack_into("<f", data, scores[0], float("nan"))
+    path.write_bytes(data)
+    assert "no logarithms of probabilities" in str(kenlm_probe.found_wrong(path))
