@@ -23,9 +23,9 @@ from benchmarks.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from benchmarks.words import Spoken, speak
 from raysp.audio import decode
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.aligning import spelling_of
-from raysp.ops.labelling import as_float, pad
 from raysp.text.alignment import Alignment, align
 from raysp.text.spelling import Spelling
 

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.tables import show, write_json
 from raysp.audio import decode
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import load_checkpoint
 from raysp.ops.blocks import cut_batches
-from raysp.ops.labelling import as_float, pad
 from raysp.text.ctc import greedy
 
 Batches = list[list[int]]

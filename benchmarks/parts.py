@@ -149,7 +149,7 @@ def features(name: str) -> Callable[[], Sequence[Pair]]:
         import transformers
 
         from raysp.backends.hugging_face.features import known_features
-        from raysp.ops.labelling import pad
+        from raysp.models.features.waves import pad
 
         extractor = getattr(transformers, name)()
         ours = known_features(extractor)

@@ -18,9 +18,9 @@ from benchmarks.gpu import models, speech
 from benchmarks.gpu.devices import free_memory, peak_gigabytes, seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.models.base.arithmetic import arithmetic
+from raysp.models.features.waves import as_float
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import cut_batches
-from raysp.ops.labelling import as_float
 from raysp.text.ctc import best_frames
 
 SECONDS = 75.0

@@ -12,8 +12,8 @@ from benchmarks.gpu import models, process, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp import models as classes
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import load_checkpoint
-from raysp.ops.labelling import as_float, pad
 from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.transcript import Transcript
 from tests.device.output_cases import ARPA

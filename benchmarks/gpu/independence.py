@@ -20,8 +20,8 @@ from benchmarks.gpu.part import Case, Figures, Setting
 from benchmarks.tables import write_json
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.certificates import FORMAT, read_certificate
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.labelling import as_float, pad
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.transcript import Transcript
 

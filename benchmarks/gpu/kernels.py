@@ -16,8 +16,8 @@ from benchmarks.gpu import models, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.models.base.arithmetic import arithmetic
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.labelling import as_float, pad
 from raysp.text.ctc import best_frames
 
 SECONDS = 110.0

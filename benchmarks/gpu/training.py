@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu import models, speech
 from benchmarks.gpu.devices import peak_gigabytes, seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
-from raysp.ops.labelling import as_float, pad
+from raysp.models.features.waves import as_float, pad
 
 SECONDS = 40.0
 MODELS = ("wav2vec2-base 94M", "fastconformer 110M", "w2v-bert 600M")

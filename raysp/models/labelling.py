@@ -38,6 +38,16 @@ class ModelPass:
     frames_a_hidden_frame: Fraction = Fraction(1)
 
 
+class Lengths(NamedTuple):
+    """Lengths of the windows of a batch."""
+
+    samples: Sequence[int]
+    frames: Sequence[int]
+    """Of logits and of `last_hidden_state`."""
+    hidden_frames: Sequence[int]
+    """Of `hidden_states`."""
+
+
 class LabellingModel(Protocol):
     """A loaded checkpoint."""
 

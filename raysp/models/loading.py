@@ -1,5 +1,6 @@
 """Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -78,6 +79,11 @@ class LoadedCheckpoint:
             StoreError: the file cannot be fetched.
         """
         self._switch.use(language)
+
+    def num_frames(self, num_samples: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the numbers of frames of rows of so many samples, and of those of hidden states."""
+        samples_B = torch.tensor(num_samples, dtype=torch.int64)
+        return self.model.num_frames(samples_B).tolist(), self.model.num_hidden_frames(samples_B).tolist()
 
     def run(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
         """Run the encoder once, and all heads over it, as `LabellingModel` says."""

@@ -76,10 +76,15 @@ class SileroVAD(nn.Module):
         Returns:
             For each row float32 of shape (C,), C = ceil(samples / 512): the last chunk is filled with zeros.
         """
+        probabilities_BC = self.probabilities(waves_BS, num_samples_B)
+        return [
+            row_C[: num_chunks(count)] for row_C, count in zip(probabilities_BC, num_samples_B.tolist(), strict=True)
+        ]
+
+    def probabilities(self, waves_BS: Tensor, num_samples_B: Tensor) -> Tensor:
+        """Return the probabilities as `forward`, in one tensor (B, C), with any values behind a row's last chunk."""
         is_row_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) < num_samples_B[:, None]
-        num_chunks_B = (num_samples_B + CHUNK_SAMPLES - 1) // CHUNK_SAMPLES
-        probabilities_BC, _ = self._probabilities(waves_BS.masked_fill(~is_row_BS, 0), None)
-        return [row_C[:count] for row_C, count in zip(probabilities_BC, num_chunks_B.tolist(), strict=True)]
+        return self._probabilities(waves_BS.masked_fill(~is_row_BS, 0), None)[0]
 
     def continued(self, wave_S: Tensor, state: SpeechState | None) -> tuple[Tensor, SpeechState]:
         """Return the probabilities of the chunks of one part of a row, and the state for the next part.
@@ -111,6 +116,11 @@ class SileroVAD(nn.Module):
             x_NHT = conv(x_NHT).relu()
         features_NH: Tensor = x_NHT[:, :, 0]
         return features_NH
+
+
+def num_chunks(num_samples: int) -> int:
+    """Return the number of chunks of a row."""
+    return -(-num_samples // CHUNK_SAMPLES)
 
 
 def _name(name: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from raysp.columns import SECONDS
+from raysp.crossing import fetch, send
 from raysp.models.base.capabilities import Capability
 from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -58,7 +59,7 @@ def own_frames(forward: Forward) -> CTCFrames:
     """Return the frames of the step's checkpoint."""
     logits_BTV = forward.of(Capability.CTC)["logits"]
     log_probs_BTV = logits_BTV.float().log_softmax(-1)
-    return CTCFrames(log_probs_BTV, forward.num_frames_B.tolist(), forward.parts, [None] * len(forward.parts))
+    return CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts, [None] * len(forward.parts))
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class FramesOf:
         waves_BS = torch.nn.functional.pad(forward.waves_BS, (0, max(0, missing)))
         features = self.loaded.feature_extractor.extract(waves_BS, forward.num_samples_B)
         log_probs_BTV = self.loaded.model(**features)["logits"].float().log_softmax(-1)
-        num_frames = self.loaded.model.num_frames(forward.num_samples_B).clamp(min=0).tolist()
-        owners = zip(forward.parts, forward.num_frames_B.tolist(), num_frames, strict=True)
+        num_frames = [max(0, frames) for frames in self.loaded.num_frames(forward.lengths.samples)[0]]
+        owners = zip(forward.parts, forward.lengths.frames, num_frames, strict=True)
         seconds = self.frame_samples / self.loaded.sample_rate
         places = forward.speech or [None] * len(forward.parts)
         return CTCFrames(
@@ -162,10 +163,12 @@ class Aligning:
             part is not None and (self.is_result or one is not None)
             for part, one in zip(frames.parts, spelt, strict=True)
         ]
-        values = [
+        on_device = [
             _staged(frames.log_probs_BTV[row, slice(*part)], self._kept(spelt[row])) if asked and part else None
             for row, (part, asked) in enumerate(zip(frames.parts, is_staged, strict=True))
         ]
+        found = iter(fetch(*(one for one in on_device if one is not None)))
+        values = [None if one is None else next(found) for one in on_device]
         firsts = [part[0] if asked and part else None for part, asked in zip(frames.parts, is_staged, strict=True)]
         staged: list[list[object]] = [[*values], [*firsts], [*frames.starts]]
         return staged[: len(self.staged)]
@@ -297,9 +300,10 @@ def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> n
     return changed
 
 
-def _staged(log_probs: Tensor, kept: Sequence[int]) -> npt.NDArray[np.float32]:
+def _staged(log_probs: Tensor, kept: Sequence[int]) -> Tensor:
     """Return log-probabilities of the tokens `kept` and of the best token of frames (T, V), frame by frame."""
-    return torch.cat([log_probs[:, kept], log_probs.amax(-1, keepdim=True)], -1).flatten().cpu().numpy()
+    [ids] = send(log_probs.device, np.array(kept, np.int64))
+    return torch.cat([log_probs[:, ids], log_probs.amax(-1, keepdim=True)], -1).flatten()
 
 
 def spelling_of(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from raysp.crossing import Steps, alone
 from raysp.models.base.capabilities import Capability
 from raysp.models.summary import MULTI_LABEL, REGRESSION
 from raysp.ops.labelling import Forward
@@ -58,7 +59,11 @@ class Classifying:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return labels and scores of each window, then weighted logits and weights of windows of longer rows."""
-        logits_BN = cast("Tensor", forward.of(Capability.CLASSES)["logits"]).float().cpu().numpy()
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
+        [logits_BN] = yield [cast("Tensor", forward.of(Capability.CLASSES)["logits"]).float()]
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
         given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
@@ -136,8 +141,12 @@ class Segmenting:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the segments of each window, then the probabilities of windows of longer rows."""
-        scores_BTN = cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid().cpu().numpy()
-        rows = list(zip(forward.parts, scores_BTN, forward.num_frames_B.tolist(), strict=True))
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
+        [scores_BTN] = yield [cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid()]
+        rows = list(zip(forward.parts, scores_BTN, forward.lengths.frames, strict=True))
         return [
             [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],
             [None if part is None else row[slice(*part)].ravel() for part, row, _ in rows],

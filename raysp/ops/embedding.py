@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.crossing import Array, Steps, alone, send
 from raysp.models.base.capabilities import Capability
 from raysp.models.encoder.heads import LayerSum
 from raysp.ops.labelling import Forward, LayerFrames
@@ -64,8 +65,12 @@ class MeanEmbedding:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the mean of each window, then sums and numbers of frames of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
         frames = frames_of(forward, self.layer, self.layer_weights_K)
-        sums_BH = _sums(frames)
+        [sums_BH] = yield [_sums(frames)]
         counts = [end - first for first, end in frames.owned]
         parts = [part is not None for part in forward.parts]
         rows = list(zip(parts, sums_BH, counts, strict=True))
@@ -119,11 +124,15 @@ class FrameEmbeddings:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the vectors of each window, then those of the owned frames of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
         frames = frames_of(forward, self.layer, self.layer_weights_K)
         hidden_BTH = frames.hidden_BTH.float()
         if self.normalize:
             hidden_BTH = torch.nn.functional.normalize(hidden_BTH, dim=-1)
-        vectors_BTH = hidden_BTH.cpu().numpy()
+        [vectors_BTH] = yield [hidden_BTH]
         rows = [list(row[first:end]) for row, (first, end) in zip(vectors_BTH, frames.owned, strict=True)]
         parts = [part is not None for part in forward.parts]
         return [
@@ -161,7 +170,11 @@ class SpeakerEmbedding:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the vector of each window, then weighted vectors and weights of windows of longer rows."""
-        vectors_BE = cast("Tensor", forward.of(Capability.XVECTOR)["embeddings"]).float().cpu().numpy()
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
+        [vectors_BE] = yield [cast("Tensor", forward.of(Capability.XVECTOR)["embeddings"]).float()]
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
             for part, vector in zip(forward.parts, vectors_BE, strict=True)
@@ -187,7 +200,7 @@ class _OfOneLayer(Protocol):
     staged: pa.Schema
     layers: tuple[int, ...]
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]: ...
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]: ...
 
     def empty(self) -> tuple[object, ...]: ...
 
@@ -210,7 +223,14 @@ class SeveralLayers:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the embeddings of each window, then the staged columns of all layers."""
-        found = [op(forward) for op in self.ops]
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
+        works = [op.steps(forward) for op in self.ops]
+        asked = [next(work) for work in works]
+        arrays = iter((yield [one for tensors in asked for one in tensors]))
+        found = [_end(work, [next(arrays) for _ in tensors]) for work, tensors in zip(works, asked, strict=True)]
         of_rows = [_beside(values) for values in zip(*(columns[0] for columns in found), strict=True)]
         return [of_rows, *(column for columns in found for column in columns[1:])]
 
@@ -228,14 +248,22 @@ def _beside(values: Sequence[object]) -> list[object] | None:
     return None if any(value is None for value in values) else [*values]
 
 
-def _sums(frames: LayerFrames) -> Floats:
+def _end(work: Steps[list[Sequence[object]]], arrays: Sequence[Array]) -> list[Sequence[object]]:
+    """Return the columns of an op whose only step has these values."""
+    try:
+        work.send(arrays)
+    except StopIteration as end:
+        return cast("list[Sequence[object]]", end.value)
+    raise RuntimeError("the op of a layer asks for more values, expected one step")
+
+
+def _sums(frames: LayerFrames) -> Tensor:
     """Return the sum over the frames that each window owns, of shape (B, H)."""
     hidden_BTH = frames.hidden_BTH.float()
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-    bounds_B2 = torch.tensor(frames.owned, device=hidden_BTH.device).view(-1, 2)
+    [bounds_B2] = send(hidden_BTH.device, np.array(frames.owned, np.int64).reshape(-1, 2))
     owned_BT = (places_T >= bounds_B2[:, :1]) & (places_T < bounds_B2[:, 1:])
-    sums: Floats = hidden_BTH.masked_fill(~owned_BT[:, :, None], 0.0).sum(1).cpu().numpy()
-    return sums
+    return hidden_BTH.masked_fill(~owned_BT[:, :, None], 0.0).sum(1)
 
 
 def _matrix(vectors: "pa.Array[Any]", num_rows: int) -> Floats:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from raysp.backends.backend import Backend
+from raysp.crossing import Sending, Steps, fetch, together
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
-from raysp.models.labelling import LabellingModel, ModelPass, PreparingModel
-from raysp.models.loading import load_checkpoint
+from raysp.models.features.waves import as_float, fill
+from raysp.models.labelling import LabellingModel, Lengths, ModelPass, PreparingModel
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait
@@ -89,6 +91,15 @@ class Forward:
     """Places of windows that are cut at pauses, with their probabilities of speech."""
     results: dict[str, Sequence[object]] = field(default_factory=dict)
     """Columns of earlier outputs, by name."""
+    known_lengths: Lengths | None = None
+    """Lengths, if the host knows them without the device."""
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """Numbers of samples and frames of each window."""
+        return self.known_lengths or Lengths(
+            *(one.tolist() for one in fetch(self.num_samples_B, self.num_frames_B, self.hidden_frames_B))
+        )
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
@@ -97,13 +108,13 @@ class Forward:
     def layer(self, index: int) -> LayerFrames:
         """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
         if index == -1:
-            return LayerFrames(self.encoded["last_hidden_state"], self._owned(self.num_frames_B, Fraction(1)))
+            return LayerFrames(self.encoded["last_hidden_state"], self._owned(self.lengths.frames, Fraction(1)))
         hidden_BTH = self.encoded["hidden_states"][index]
-        return LayerFrames(hidden_BTH, self._owned(self.hidden_frames_B, self.frames_a_hidden_frame))
+        return LayerFrames(hidden_BTH, self._owned(self.lengths.hidden_frames, self.frames_a_hidden_frame))
 
-    def _owned(self, num_frames_B: Tensor, rate: Fraction) -> list[tuple[int, int]]:
+    def _owned(self, num_frames: Sequence[int], rate: Fraction) -> list[tuple[int, int]]:
         owned = []
-        for part, all_frames, frames in zip(self.parts, self.num_frames_B.tolist(), num_frames_B.tolist(), strict=True):
+        for part, all_frames, frames in zip(self.parts, self.lengths.frames, num_frames, strict=True):
             if part is None:
                 owned.append((0, frames))
                 continue
@@ -123,7 +134,11 @@ class OutputOp(Protocol):
     """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
+        """Return the columns of `schema`, then those of `staged`, one value per window.
+
+        An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
+        that those of all outputs of a batch cross to the host together.
+        """
         ...
 
     def empty(self) -> tuple[object, ...]:
@@ -448,16 +463,17 @@ class Labelling:
         columns: Mapping[str, Sequence[object]],
         windows_at: Sequence[Place | None],
     ) -> tuple[list[bool], list[Sequence[object]]]:
-        padded, run = pad(waves), self._ready(waves)
+        padded, run = fill(waves, self.loaded.device), self._ready(waves)
         with self.on_device:
-            forward = self._on_device(run, *padded, parts, places, columns, windows_at)
-        finite_B = _finite(forward, with_hidden=bool(self.layers))
-        found: list[Sequence[object]] = []
-        for output in self.outputs:
-            values = self._columns(output, forward)
-            forward.results.update(zip(output.schema.names, values, strict=False))
-            found += values
-        return finite_B.tolist(), found
+            forward = self._on_device(run, padded, [*map(len, waves)], parts, places, columns, windows_at)
+        works = [self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))]
+        [finite], *found = together(works)
+        return cast("list[bool]", finite), [column for columns in found for column in columns]
+
+    def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return whether the values of each window are finite."""
+        [finite_B] = yield [_finite(forward, with_hidden=bool(self.layers))]
+        return [finite_B.tolist()]
 
     def _ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
@@ -469,15 +485,15 @@ class Labelling:
     def _on_device(
         self,
         run: Callable[..., ModelPass],
-        waves_BS: Tensor,
-        num_samples_B: Tensor,
+        padded: Sending,
+        num_samples: Sequence[int],
         parts: Sequence[tuple[int, int] | None],
         places: Sequence[str],
         columns: Mapping[str, Sequence[object]],
         windows_at: Sequence[Place | None],
     ) -> Forward:
         """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
-        waves_BS, num_samples_B = (one.to(self.loaded.device) for one in (waves_BS, num_samples_B))
+        waves_BS, num_samples_B = padded.tensors()
         waves_BS = as_float(waves_BS)
         found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
         encoded = NoOutput() if found.encoded is None else found.encoded
@@ -496,14 +512,30 @@ class Labelling:
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
             speech=windows_at,
+            known_lengths=self._lengths(num_samples),
         )
 
-    def _columns(self, output: OutputOp, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of an output; an op from outside raysp is never called twice at once."""
-        if self.pool is None or _is_ours(output):
-            return output(forward)
-        with self.one_by_one:
-            return output(forward)
+    def _lengths(self, num_samples: Sequence[int]) -> Lengths | None:
+        """Return the lengths of a batch, of which the models of raysp know those of frames."""
+        if not isinstance(self.loaded, LoadedCheckpoint):
+            return None
+        return Lengths(num_samples, *self.loaded.num_frames(num_samples))
+
+    def _steps(self, place: int, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns of an output; one without steps begins when those before it have their columns.
+
+        An op from outside raysp is never called twice at once.
+        """
+        output = self.outputs[place]
+        if _is_ours(output) and hasattr(output, "steps"):
+            values = yield from output.steps(forward)
+        else:
+            while any(name not in forward.results for one in self.outputs[:place] for name in one.schema.names):
+                yield []
+            with nullcontext() if self.pool is None or _is_ours(output) else self.one_by_one:
+                values = output(forward)
+        forward.results.update(zip(output.schema.names, values, strict=False))
+        return list(values)
 
     def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...]:
         """Return the values of a row whose only window is a part of it, as `joining` does for several."""
@@ -566,21 +598,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
     named = "CPUAllocator" in str(error) or "out of memory" in str(error)
     return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Pad waveforms of one dtype to one length.
-
-    Returns:
-        Samples of shape (B, S), zero after the end, and the number of samples of each, int64 of shape (B,).
-    """
-    num_samples = np.array([len(wave) for wave in waves], np.int64)
-    padded = np.zeros((len(waves), int(num_samples.max(initial=0))), waves[0].dtype)
-    for row, wave in zip(padded, waves, strict=True):
-        row[: len(wave)] = wave
-    return torch.from_numpy(padded), torch.from_numpy(num_samples)
-
-
-def as_float(waves: Tensor) -> Tensor:
-    """Return int16 samples as float32 in [-1, 1), exactly as a decoder does; float samples unchanged."""
-    return waves.float() / 32768 if waves.dtype == torch.int16 else waves

@@ -1,5 +1,7 @@
 """Signals of recordings and their texts: levels of the samples, repetition and rates of the texts."""
 
+import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -11,6 +13,7 @@ from torch.nn.functional import pad
 
 from raysp.audio.levels import Cells, cell_samples, levels, weighting
 from raysp.columns import SECONDS
+from raysp.crossing import Array, Steps, alone, send
 from raysp.ops.adding import ColumnOp
 from raysp.ops.labelling import Forward
 from raysp.text.repetition import compression, longest_repetition
@@ -23,6 +26,8 @@ PIECE_FACTOR = 4
 """Samples of a piece of the convolution over those of the history, at least."""
 SAMPLES_AT_ONCE = 2**21
 """Padded samples that are measured at once, of which there are several copies in double precision."""
+MEASURES = 5
+"""Tensors of measures: energies, weighted energies, clipped samples, peaks and spectra."""
 
 
 class Owned(NamedTuple):
@@ -66,11 +71,16 @@ class Measuring:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the levels of each window, then the staged columns of windows of longer rows."""
-        windows = list(zip(forward.parts, forward.num_samples_B.tolist(), forward.num_frames_B.tolist(), strict=True))
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
+        windows = list(zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True))
         owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in windows]
+        arrays = yield [one for measured in self._parts(forward.waves_BS, owned) for one in measured]
         values: list[object] = []
         staged: list[Sequence[object]] = []
-        for cells, (part, *_), mine in zip(self._cells(forward.waves_BS, owned), windows, owned, strict=True):
+        for cells, (part, *_), mine in zip(self._cells(arrays, owned), windows, owned, strict=True):
             values.append(levels(cells) if part is None else None)
             staged.append([None] * len(self.staged) if part is None else _staged(cells, mine.until - mine.first))
         return [values, *map(list, zip(*staged, strict=True))]
@@ -81,14 +91,20 @@ class Measuring:
         first, until = (frame * self.frame_stride // self.cell for frame in part)
         return Owned(first, until, num_cells if part[1] >= num_frames else until)
 
-    def _cells(self, waves_BS: Tensor, owned: Sequence[Owned]) -> Iterator[Cells]:
-        """Yield the cells of each window."""
+    def _parts(self, waves_BS: Tensor, owned: Sequence[Owned]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the measures of some of the windows at a time."""
         most = max(1, SAMPLES_AT_ONCE // max(1, waves_BS.shape[1]))
+        [owned_B3] = send(waves_BS.device, np.array(owned, np.int64).reshape(-1, len(Owned._fields)))
         for begin in range(0, len(owned), most):
-            mine = owned[begin : begin + most]
             waves = pad(waves_BS[begin : begin + most], (0, -waves_BS.shape[1] % self.cell))
-            *of_cells, spectra = (one.cpu().numpy() for one in self._measured(waves, mine))
-            for row, (first, _, end) in enumerate(mine):
+            yield self._measured(waves, owned_B3[begin : begin + most])
+
+    def _cells(self, arrays: Sequence[Array], owned: Sequence[Owned]) -> Iterator[Cells]:
+        """Yield the cells of each window."""
+        rest = iter(owned)
+        for place in range(0, len(arrays), MEASURES):
+            *of_cells, spectra = arrays[place : place + MEASURES]
+            for row, (first, _, end) in enumerate(itertools.islice(rest, len(spectra))):
                 energy, weighted, clipped, peaks = (one[row, first:end] for one in of_cells)
                 yield Cells(
                     sample_rate=self.sample_rate,
@@ -100,13 +116,13 @@ class Measuring:
                     spectrum=spectra[row],
                 )
 
-    def _measured(self, waves_BS: Tensor, owned: Sequence[Owned]) -> tuple[Tensor, ...]:
+    def _measured(self, waves_BS: Tensor, owned_B3: Tensor) -> tuple[Tensor, ...]:
         """Return energies, weighted energies, clipped samples and peaks of cells (B, N), and spectra (B, F)."""
         waves_BNC = self._in_cells(waves_BS)
         window_C = torch.hann_window(self.cell, device=waves_BS.device)
         power_BNF = torch.view_as_real(torch.fft.rfft(waves_BNC * window_C)).double().square().sum(-1)
         places_N = torch.arange(waves_BNC.shape[1], device=waves_BS.device)
-        first_B, _, end_B = torch.tensor(owned, device=waves_BS.device).T
+        first_B, _, end_B = owned_B3.T
         owned_BN = (places_N >= first_B[:, None]) & (places_N < end_B[:, None])
         return (
             waves_BNC.double().square().mean(-1),
@@ -124,7 +140,7 @@ class Measuring:
         history = round(HISTORY_SECONDS * self.sample_rate)
         size = 1 << (PIECE_FACTOR * history - 1).bit_length()
         hop, num_samples = size - history, waves_BS.shape[1]
-        response_F = torch.from_numpy(weighting(self.sample_rate, size)).to(waves_BS.device)
+        response_F = _response(self.sample_rate, size, waves_BS.device)
         pieces_BKS = pad(waves_BS.double(), (history, -num_samples % hop)).unfold(1, size, hop)
         filtered_BKS: Tensor = torch.fft.irfft(torch.fft.rfft(pieces_BKS) * response_F, size)[..., history:]
         return filtered_BKS.reshape(len(waves_BS), -1)[:, :num_samples]
@@ -148,10 +164,17 @@ class Measuring:
         return (levels(Cells.joined(parts)),)
 
 
+@functools.lru_cache(maxsize=16)
+def _response(sample_rate: int, size: int, device: torch.device) -> Tensor:
+    """Return the response of the filters of loudness on a device, where it is sent once."""
+    with torch.inference_mode(False):
+        return send(device, weighting(sample_rate, size))[0]
+
+
 def _clipped(waves_BS: Tensor) -> Tensor:
     """Return which samples are in a run of high ones, of one sign or both, as 0 and 1."""
     high_BS = waves_BS.abs() >= CLIPPED
-    if not high_BS.any():
+    if high_BS.device.type == "cpu" and not high_BS.any():  # on a GPU the host would wait for the answer
         return high_BS.int()
     runs_BS = high_BS.float()[:, None]
     all_high = torch.nn.functional.max_pool1d(-pad(runs_BS, (CLIPPED_RUN - 1,) * 2), CLIPPED_RUN, 1)

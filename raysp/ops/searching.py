@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from raysp.checkpoints.language_models import open_model, weighed
+from raysp.crossing import fetch, send
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -77,8 +77,8 @@ class Searching:
         frames = top_frames(forward.of(Capability.CTC)["logits"], blank=self.blank)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
-        parts = torch.tensor(is_part, device=forward.num_frames_B.device)
-        found, _ = self._columns(frames, forward.num_frames_B.masked_fill(parts, 0))
+        num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
+        found, _ = self._columns(frames, num_frames)
         columns: list[Sequence[object]] = [
             [None if part else value for part, value in zip(is_part, column, strict=True)] for column in found
         ]
@@ -108,7 +108,7 @@ class Searching:
         tokens = torch.from_numpy(ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32))
         values = torch.from_numpy(log_probs if num_frames else np.zeros((0, 2), np.float32))
         frames = TopFrames(values[None, :, 0], tokens.long()[None], values[None, :, 1:])
-        columns, counts = self._columns(frames, torch.tensor([num_frames]))
+        columns, counts = self._columns(frames, [num_frames])
         row = tuple(column[0] for column in columns)
         start = stretch.frame * self.greedy.frame_seconds
         nbest = cast("list[dict[str, object]]", row[-1]) if self.nbest > 1 else []
@@ -130,16 +130,18 @@ class Searching:
         """Return for each window its tokens, and the log-probabilities of the blank and of these tokens, by frame."""
         if not any(part is not None for part in parts):
             return [[None] * len(parts) for _ in self.staged]
-        ids = frames.ids.int().cpu().numpy()
-        log_probs = torch.cat([frames.blanks[..., None], frames.log_probs], -1).cpu().numpy()
+        ids, log_probs = fetch(frames.ids.int(), torch.cat([frames.blanks[..., None], frames.log_probs], -1))
         return [
             [None if part is None else row[slice(*part)].ravel() for part, row in zip(parts, values, strict=True)]
             for values in (ids, log_probs)
         ]
 
-    def _columns(self, frames: TopFrames, num_frames: Tensor) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
+    def _columns(
+        self, frames: TopFrames, counts: Sequence[int]
+    ) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
         """Return the columns of `schema`, and the number of tokens of each text."""
         frames = frames.to(self.decoder.device)  # staged ones are on the CPU
+        [num_frames] = send(frames.blanks.device, np.array(counts, np.int64))
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
         columns = self.greedy.columns(tokens)

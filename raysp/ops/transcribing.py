@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
+from raysp.crossing import Steps, alone
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
-from raysp.text.ctc import BestFrames, CTCTokens, best_frames, collapse
+from raysp.text.ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, words_of
 
 Spans = list[dict[str, object]]
@@ -65,15 +65,19 @@ class Transcribing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
         frames = best_frames(forward.of(Capability.CTC)["logits"])
+        ids_BT, log_probs_BT = yield [frames.ids.int(), frames.log_probs]
         is_part = [part is not None for part in forward.parts]
+        # The text of a part alone is not used, so its frames are masked out.
+        num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
+        tokens = collapsed(ids_BT, log_probs_BT, num_frames, blank=self.blank)
         if not any(is_part):
             nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]
-            return [*self.columns(collapse(frames, forward.num_frames_B, blank=self.blank)), *nothing]
-        # The text of a part alone is not used, so its frames are masked out.
-        parts_B = torch.tensor(is_part, device=forward.num_frames_B.device)
-        tokens = collapse(frames, forward.num_frames_B.masked_fill(parts_B, 0), blank=self.blank)
-        ids_BT, log_probs_BT = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()
+            return [*self.columns(tokens), *nothing]
         columns: list[Sequence[object]] = [
             [None if part else value for part, value in zip(is_part, column, strict=True)]
             for column in self.columns(tokens)
@@ -100,8 +104,7 @@ class Transcribing:
 
     def _of_stretch(self, stretch: Stretch) -> StretchText:
         ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
-        frames = BestFrames(torch.from_numpy(ids).long()[None], torch.from_numpy(log_probs)[None])
-        tokens = collapse(frames, torch.tensor([len(ids)]), blank=self.blank)
+        tokens = collapsed(ids[None], log_probs[None], [len(ids)], blank=self.blank)
         columns = tuple(column[0] for column in self.columns(tokens))
         return StretchText(columns, int(tokens.counts[0]), stretch.frame * self.frame_seconds)
 

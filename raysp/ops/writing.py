@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.crossing import fetch, send
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.generation_config import SEED
 from raysp.models.labelling import Writer, Written
@@ -113,15 +115,15 @@ class Writing:
         if options.get("do_sample"):
             options["generators"] = [self._generator(place) for place in places]
         if len(self.prompt) > 1:
-            prompt_L = torch.tensor(self.prompt, device=self.model.device)
+            [prompt_L] = send(self.model.device, np.array(self.prompt, np.int64))
             options["decoder_input_ids"] = prompt_L.expand(len(places), -1)
         ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
         log_probs_BL, emitted_BL = self._log_probs(encoded, mask, ids_BL)
         # A token of a language need not be a special one, which are left out anyhow.
         written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
-        texts = self.tokenizer.batch_decode(written_BL, skip_special_tokens=True)
-        counts = emitted_BL.sum(1).tolist()
-        return [Written(*one) for one in zip(texts, log_probs_BL.sum(1).tolist(), counts, strict=True)]
+        written, totals, counts = fetch(written_BL, log_probs_BL.sum(1), emitted_BL.sum(1))
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -150,16 +152,16 @@ class Writing:
         logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
         chosen_BL1 = ids_BL[:, 1:, None]
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, chosen_BL1)[:, :, 0]
-        ends = self._ends().to(ids_BL.device)
+        [ends] = send(ids_BL.device, np.array(self._ends(), np.int64))
         is_end_BL = torch.isin(ids_BL[:, 1:], ends)
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # up to the first end, which counts
         emitted_BL[:, : len(self.prompt)] = False
         return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
 
-    def _ends(self) -> Tensor:
+    def _ends(self) -> list[int]:
         """Return the ids that end a text; only padding follows them."""
         config = self.model.generation_config
-        end = self.options.get("eos_token_id", config.eos_token_id)
+        end: Any = self.options.get("eos_token_id", config.eos_token_id)
         ids = [] if end is None else list(end) if isinstance(end, list | tuple) else [end]
-        pad = self.options.get("pad_token_id", config.pad_token_id)
-        return torch.tensor([*ids, *([] if ids or pad is None else [pad])], dtype=torch.long)
+        pad: Any = self.options.get("pad_token_id", config.pad_token_id)
+        return [*ids, *([] if ids or pad is None else [pad])]

@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.crossing import fetch, send
+
 CHUNK = 64
 """Frames between two looks at which states may be dropped."""
 EXACT_CELLS = 2**24
@@ -117,7 +119,7 @@ def align(
     fitting = [row for row, one in enumerate(targets) if one.ids and _frames_needed(one.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
-        chosen = torch.tensor(rows, device=log_probs_BTV.device)
+        [chosen] = send(log_probs_BTV.device, np.array(rows, np.int64))
         part_BTV, part_BT = log_probs_BTV[chosen, :most_frames], best_BT[chosen, :most_frames]
         trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank)
         if num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS:
@@ -171,8 +173,10 @@ def _groups(rows: Sequence[int], num_frames: Sequence[int], targets: Sequence[Ta
 class _Steps:
     """How the states of a path were reached: for each chunk, the number of states back, in two bits each."""
 
-    chunks: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    on_device: list[Tensor] = field(default_factory=list)
     """(C / 4, B, W) each."""
+    chunks: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    """The same on the host."""
     offsets: list[int] = field(default_factory=list)
     """First state of each chunk."""
 
@@ -216,10 +220,7 @@ class _Trellis:
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
-        device = log_probs_BTV.device
-        self.tokens_BS = torch.from_numpy(tokens).to(device)
-        self.skips_BS = torch.from_numpy(skips).to(device)
-        self.floors_BS = torch.from_numpy(floors).to(device)
+        self.tokens_BS, self.skips_BS, self.floors_BS = send(log_probs_BTV.device, tokens, skips, floors)
 
     def paths(self, num_frames: Sequence[int], beam: float | None) -> list[Ints | None]:
         """Return the state of each row's path at each frame (T,); None if no path ends in time."""
@@ -233,7 +234,7 @@ class _Trellis:
         for first in range(0, max(num_frames), CHUNK):
             chunk = chunk.after(before_BS)
             chunk.advance(self._emitted(first, slice(low, high)), self.skips_BS[:, low:high])
-            steps.chunks.append(chunk.packed_steps())
+            steps.on_device.append(chunk.packed_steps())
             steps.offsets.append(low)
             ends.look(chunk.scores_CBS, first, low)
             num_cells += CHUNK * (high - low)
@@ -243,7 +244,9 @@ class _Trellis:
                 return [None] * num_rows
             else:
                 before_BS, low, high = _narrowed(chunk.scores_CBS[-1], low, beam, num_states)
-        return [None if end is None else steps.path(row, num_frames[row], end) for row, end in enumerate(ends.states())]
+        *steps.chunks, scores = fetch(*steps.on_device, ends.scores(before_BS))
+        states = ends.states(scores)
+        return [None if end is None else steps.path(row, num_frames[row], end) for row, end in enumerate(states)]
 
     def _emitted(self, first: int, states: slice) -> Tensor:
         """Return the log-probability of each state in each frame of a chunk (C, B, W), below that of the best token."""
@@ -258,14 +261,13 @@ class _Trellis:
         for row, path in enumerate(paths):
             if path is not None:
                 states[row, : len(path)] = path
-        states_BT = torch.from_numpy(states).to(self.best_BT.device)
+        [states_BT] = send(self.best_BT.device, states)
         ids_BT = self.tokens_BS.gather(1, states_BT)
         log_probs_BT = self.log_probs_BTV.gather(-1, ids_BT[:, :, None])[:, :, 0]
         floors_BT = self.floors_BS.gather(1, states_BT)
         costs_BT = torch.minimum(self.best_BT - log_probs_BT, -floors_BT)
         is_foreign_BT = (floors_BT > FLOOR) & (costs_BT >= -floors_BT)
-        log_probs, costs = log_probs_BT.cpu().numpy(), costs_BT.double().cpu().numpy()
-        is_foreign = is_foreign_BT.cpu().numpy()
+        log_probs, costs, is_foreign = fetch(log_probs_BT, costs_BT.double(), is_foreign_BT)
         for row, path in enumerate(paths):
             if path is None:
                 yield None, -np.inf
@@ -281,8 +283,9 @@ def _with_pauses(log_probs_BTV: Tensor, targets: Sequence[Target], blank: int) -
     """Return log-probabilities with those of a pause behind them, if a row has a separator: of it or of the blank."""
     if all(one.separator is None for one in targets):
         return log_probs_BTV
-    separators = torch.tensor([blank if one.separator is None else one.separator for one in targets])
-    ids_BT1 = separators.to(log_probs_BTV.device)[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
+    ids = np.array([blank if one.separator is None else one.separator for one in targets], np.int64)
+    [separators] = send(log_probs_BTV.device, ids)
+    ids_BT1 = separators[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
     pauses_BT1 = torch.maximum(log_probs_BTV.gather(-1, ids_BT1), log_probs_BTV[..., blank, None])
     return torch.cat([log_probs_BTV, pauses_BT1], -1)
 
@@ -321,7 +324,7 @@ class _Chunk:
             torch.maximum(by_skips_BS, by_others_BS, out=best_BS)
             torch.add(best_BS, emitted_BS, out=reached_BS)
 
-    def packed_steps(self) -> npt.NDArray[np.uint8]:
+    def packed_steps(self) -> Tensor:
         """Return how each state was reached, of equal ways by the least states: a code of `STATES_BACK`, four a byte.
 
         Returns:
@@ -332,7 +335,7 @@ class _Chunk:
         packed = codes_CBS[0::4]
         for place in range(1, 4):
             packed = packed.add(codes_CBS[place::4], alpha=4**place)
-        return packed.cpu().numpy()
+        return packed
 
 
 class _Ends:
@@ -355,24 +358,29 @@ class _Ends:
         last = 2 * self.tokens[rows] - low + 2
         if not len(rows) or (last >= scores_CBS.shape[2]).any() or (last < 3).any():
             return  # the end is outside of the beam
-        frames, rows_at, last_at = (torch.from_numpy(one) for one in (places[rows] + 1, rows, last))
+        frames, rows_at, last_at = send(scores_CBS.device, places[rows] + 1, rows, last)
         scores = torch.stack([scores_CBS[frames, rows_at, last_at], scores_CBS[frames, rows_at, last_at - 1]], 1)
         self.found.append((rows, scores))
 
-    def states(self) -> list[int | None]:
-        """Return the state in which each row ends; None if it cannot be reached."""
+    def scores(self, like: Tensor) -> Tensor:
+        """Return the scores (N, 2) of all rows that were found, in the order in which they were found."""
+        return torch.cat([one for _, one in self.found]) if self.found else like.new_zeros(0, 2)
+
+    def states(self, scores: Floats) -> list[int | None]:
+        """Return the state in which each row ends, from its scores; None if it cannot be reached."""
         states: list[int | None] = [None] * len(self.tokens)
-        for rows, scores in self.found:
-            for row, (blank, token) in zip(rows.tolist(), scores.tolist(), strict=True):
-                if max(blank, token) > -np.inf:
-                    states[row] = int(2 * self.tokens[row]) - (token > blank)
+        rows = [row for of_chunk, _ in self.found for row in of_chunk.tolist()]
+        for row, (blank, token) in zip(rows, scores.tolist(), strict=True):
+            if max(blank, token) > -np.inf:
+                states[row] = int(2 * self.tokens[row]) - (token > blank)
         return states
 
 
 def _narrowed(scores_BS: Tensor, low: int, beam: float, num_states: int) -> tuple[Tensor, int, int]:
     """Return the scores of the states that are kept of one row, the first of them, and the end after a chunk."""
     [scores] = scores_BS[:, 2:]
-    near = torch.nonzero(~(scores < scores.max() - beam))
+    [is_near] = fetch(~(scores < scores.max() - beam))
+    near = np.flatnonzero(is_near)
     first, last = low + int(near[0]), low + int(near[-1])
     widths = -(-(last + 1 + 2 * CHUNK - first) // WIDTH)  # a path advances by up to two states a frame
     high = min(num_states, first + widths * WIDTH)

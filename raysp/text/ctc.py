@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from raysp.crossing import fetch
+
 SHORT_RUN = 4  # frames
 
 
@@ -84,8 +86,14 @@ def best_frames(logits: Tensor) -> BestFrames:
 
 def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens:
     """Merge repeats in each row's first `num_frames` (B,) frames, and remove `blank`."""
-    ids, log_probs = frames.ids.int().cpu().numpy(), frames.log_probs.cpu().numpy()  # (B, T)
-    is_valid = np.arange(ids.shape[1]) < num_frames.cpu().numpy()[:, None]
+    return collapsed(*fetch(frames.ids.int(), frames.log_probs, num_frames), blank=blank)
+
+
+def collapsed(
+    ids: npt.NDArray[np.int32], log_probs: npt.NDArray[np.float32], num_frames: npt.ArrayLike, *, blank: int
+) -> CTCTokens:
+    """Return the tokens of rows as `collapse`, from the ids and log-probabilities (B, T) of the best tokens."""
+    is_valid = np.arange(ids.shape[1]) < np.asarray(num_frames)[:, None]
     if not is_valid.all():
         ids = np.where(is_valid, ids, blank)
 

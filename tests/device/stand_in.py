@@ -14,6 +14,7 @@ No operation is refused for having no deterministic kernel. Names of one paramet
 import contextlib
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -56,8 +57,12 @@ class Counts:
     """Copies from the host."""
     blocking: Counter[str] = field(default_factory=Counter)
     """Those that the host waits for, and for all work before them: of `.to(device)` without `non_blocking`."""
+    pageable_in: Counter[str] = field(default_factory=Counter)
+    """Those from memory that is not pinned, which cannot overlap with work."""
     bytes_in: int = 0
     copies_out: Counter[str] = field(default_factory=Counter)
+    pageable_out: Counter[str] = field(default_factory=Counter)
+    """Copies to memory of the host that is not pinned."""
     bytes_out: int = 0
 
 
@@ -191,6 +196,25 @@ def install() -> None:
         aten.impl(func, lambda *args, _func=func, **kwargs: _run(_func, args, kwargs), "PrivateUse1")
     _libraries.extend((every, aten))
     torch.Generator = Generator  # type: ignore[misc]
+    torch.empty = _empty
+
+
+_empty_of_torch = torch.empty
+_pinned: set[int] = set()
+
+
+def _empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
+    """Allocate as torch does; memory of the host that is pinned for the device is ordinary memory with a note."""
+    made = _empty_of_torch(*args, **kwargs)
+    if pin_memory:
+        place = made.untyped_storage().data_ptr()
+        _pinned.add(place)
+        weakref.finalize(made, _pinned.discard, place)
+    return made
+
+
+def _is_pinned(host: torch.Tensor) -> bool:
+    return host.untyped_storage().data_ptr() in _pinned
 
 
 def _factories() -> Iterator[Any]:
@@ -290,6 +314,8 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     elif isinstance(source, OnDevice):
         _note("copies_out", _words(inner))
         _add("bytes_out", inner.nbytes)
+        if destination is None or not _is_pinned(destination):
+            _note("pageable_out", _words(inner))
         if not non_blocking:
             _note("waits", "copy to the host")
     else:
@@ -301,10 +327,12 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     return _on_device(copied, []) if _is_ours(target) else copied
 
 
-def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool) -> None:
+def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool = False) -> None:
     _note("copies_in", _words(inner))
     if not non_blocking:
         _note("blocking", _words(inner))
+    if not _is_pinned(inner):
+        _note("pageable_in", _words(inner))
     _add("bytes_in", inner.nbytes)
 
 

@@ -27,6 +27,8 @@ RANDOM = {"sampling", "sampling by beams"}
 """Cases with steps by chance."""
 SEARCHES = {"beams", "n-best texts", "beams with a language model", "beams over pieces"}
 """Cases whose number of steps depends on which tokens are likely, and so a little on the CPU."""
+ALLOWED = ("crossing.py _unpacked", "crossing.py number", "models/decoder/logits.py __call__")
+"""Functions that read values of the device; the last one has a result whose size depends on the texts so far."""
 CASES = {**{f"class {name}": (name, outputs) for name, outputs in CLASSES.items()}, **OUTPUTS}
 
 
@@ -61,8 +63,11 @@ def measure(name: str, folder: Path) -> tuple[dict[str, int], Counts, Counts]:
         "launches": counts.launches,
         "waits": sum(counts.waits.values()),
         "copies in": sum(counts.copies_in.values()),
+        "blocking in": sum(counts.blocking.values()),
+        "pageable in": sum(counts.pageable_in.values()),
         "bytes in": counts.bytes_in,
         "copies out": sum(counts.copies_out.values()),
+        "pageable out": sum(counts.pageable_out.values()),
         "bytes out": counts.bytes_out,
     }
     return figures, counts, passes[0]
@@ -72,7 +77,8 @@ def measure(name: str, folder: Path) -> tuple[dict[str, int], Counts, Counts]:
 def test_a_batch_costs_what_it_did(name, tmp_path):
     figures, counts, of_pass = measure(name, tmp_path)
     assert sum(of_pass.waits.values()) == 0, f"the host waits within the pass: {dict(of_pass.waits)}"
-    assert sum(of_pass.copies_in.values()) == 2, f"copied within the pass: {dict(of_pass.copies_in)}"
+    assert sum(of_pass.copies_in.values()) == 1, f"copied within the pass: {dict(of_pass.copies_in)}"
+    assert [where for where in counts.waits if not where.endswith(ALLOWED)] == []
     places = "\n".join(
         f"  {count:4} {where}" for kind in (counts.waits, counts.copies_in) for where, count in kind.items()
     )

@@ -8,7 +8,8 @@ import transformers
 import raysp
 from raysp.backends.hugging_face import loading
 from raysp.backends.hugging_face.features import known_features
-from raysp.ops.labelling import Labelling, pad
+from raysp.models.features.waves import pad
+from raysp.ops.labelling import Labelling
 from tests.backends import theirs
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME, counted

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 import raysp
 from raysp.audio import decode
 from raysp.errors import CheckpointError
+from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.labelling import DeviceLostError, Forward, Labelling, as_float, pad
+from raysp.ops.labelling import DeviceLostError, Forward, Labelling
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 

@@ -46,11 +46,6 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
     return batch
 
 
-def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
-    """Return a tensor of any device as an array, with one copy; anything else as it is."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
 def truncates(truncation: bool | str | None, padding: bool | str) -> bool:
     """Return whether texts are cut at `max_length`; by default, as in transformers, only without padding."""
     return padding is False if truncation is None else truncation not in (False, "do_not_truncate")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysp.crossing import number
 from raysp.models.decoder.generation_config import Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 from raysp.models.decoder.sampling import Decoding, Generators, draw, of_rows
@@ -134,7 +135,7 @@ class BeamSearch:
         while True:
             candidates = self._candidates(logits_RV)
             is_last = self._advance(candidates)
-            if is_last or not bool(self._undecided().any()):
+            if is_last or not number(self._undecided().any()):
                 break
             self._drop_decided()
             logits_RV = self.decoding(self.running.history[:, :, 0, self.length - 1].reshape(-1, 1))
@@ -192,7 +193,7 @@ class BeamSearch:
         going_on_BC = candidates.scores + candidates.ended * LOWEST
         places_BK = going_on_BC.topk(beams).indices
         self.finished = self._finished_with(candidates)
-        is_last = bool(candidates.ended.all())
+        is_last = bool(number(candidates.ended.all()))
         sources = candidates.history[:, :, 1, self.length - self.start].gather(1, places_BK)
         self.running = candidates.chosen(places_BK)
         self.running.scores = going_on_BC.gather(1, places_BK)
@@ -240,7 +241,7 @@ class BeamSearch:
             self.all_scores
             or self.functions.need_all_rows
             or draws_for_all
-            or 2 * int(undecided_B.sum()) > len(undecided_B)
+            or 2 * number(undecided_B.sum()) > len(undecided_B)
         ):
             return
         self._keep_results(self.rows_B, self.finished)
@@ -255,7 +256,7 @@ class BeamSearch:
     def _output(self) -> Beams:
         count = self.settings.num_return_sequences
         history = self.results.history[:, :count].flatten(0, 1)
-        num_new = int((history[:, 1] >= 0).sum(-1).max())
+        num_new = int(number((history[:, 1] >= 0).sum(-1).max()))
         return Beams(
             history[:, 0, : self.start + num_new],
             self.results.scores[:, :count].flatten(),

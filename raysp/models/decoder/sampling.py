@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.crossing import number
 from raysp.models.decoder.attention import Pass, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
@@ -46,7 +47,7 @@ class Decoding:
         self.decoder = decoder
         self.encoder_BSH = encoder_BSH
         self.frames = frames
-        self.mask_RT = None if prompt_mask is None or bool(prompt_mask.all()) else prompt_mask.bool()
+        self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
         self.cache = KeyValueCache(len(decoder.layers), room, texts)
         self.beams = 1
 
@@ -160,7 +161,7 @@ class TokenByToken:
         self.decoding.expand(self.texts)
         while True:
             self._write(self._next(logits_RV))
-            num_done = int(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
+            num_done = number(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
             if 2 * num_done >= len(self.done_R):
@@ -196,7 +197,12 @@ class TokenByToken:
         """Keep only the rows with an open text, once they are at most half."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         open_B = ~self.done_R.view(-1, self.texts).all(-1)
-        if self._keeps_scores or self.functions.need_all_rows or draws_for_all or 2 * int(open_B.sum()) > len(open_B):
+        if (
+            self._keeps_scores
+            or self.functions.need_all_rows
+            or draws_for_all
+            or 2 * number(open_B.sum()) > len(open_B)
+        ):
             return
         self.decoding.keep(open_B.nonzero()[:, 0])
         self.rows_B = self.rows_B[open_B]

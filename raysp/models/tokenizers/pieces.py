@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raysp.crossing import on_host
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import on_host
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"

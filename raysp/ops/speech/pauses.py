@@ -21,8 +21,8 @@ from raysp.audio import Samples
 from raysp.audio.samples import concatenate
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.models.base.arithmetic import arithmetic
+from raysp.models.features.waves import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
-from raysp.ops.labelling import as_float
 from raysp.ops.speech.places import WHOLE_SECONDS, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 

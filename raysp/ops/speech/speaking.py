@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.checkpoints.packaged import SPEECH_RATE
-from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
+from raysp.crossing import Steps, alone
+from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Place
 
@@ -75,13 +76,17 @@ class Speaking:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the regions of each window, then the staged columns of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return the columns as `__call__`, in steps."""
         if any(forward.speech):
             return self._known(forward.speech)
         assert self.model is not None
-        found = [one.cpu().numpy() for one in self.model(forward.waves_BS, forward.num_samples_B)]
-        rows = list(
-            zip(found, forward.num_samples_B.tolist(), forward.parts, forward.num_frames_B.tolist(), strict=True)
-        )
+        [found_BC] = yield [self.model.probabilities(forward.waves_BS, forward.num_samples_B)]
+        num_samples, num_frames = forward.lengths.samples, forward.lengths.frames
+        found = [row_C[: num_chunks(samples)] for row_C, samples in zip(found_BC, num_samples, strict=True)]
+        rows = list(zip(found, num_samples, forward.parts, num_frames, strict=True))
         whole = [
             self._regions(Chunks(_starts(len(row)), row, num_samples)) if part is None else None
             for row, num_samples, part, _ in rows

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.crossing import fetch, send
 from raysp.text.alignment import Alignment, Target, align
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.frames import TopFrames
@@ -21,7 +22,7 @@ from raysp.text.beams.kenlm import KenlmModel
 from raysp.text.beams.language_model import CharacterModel, Lexicon, Weights, WordModel, scores_of
 from raysp.text.beams.search import BeamSearch, Hypothesis
 from raysp.text.beams.tokens import TokenTexts, is_of_characters
-from raysp.text.ctc import CTCTokens, collapse, row_means
+from raysp.text.ctc import CTCTokens, collapsed, row_means
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,15 @@ class BeamDecoder:
 
         Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
         """
-        greedy = collapse(frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
+        one = frames.best(self.tokens.blank)
+        ids, log_probs, counts = fetch(one.ids.int(), one.log_probs, num_frames)
+        greedy = collapsed(ids, log_probs, counts, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
         others = [
             row for row, found in enumerate(best) if greedy.finite[row] and not np.array_equal(rows[row].ids, found.ids)
         ]
-        for row, tokens in zip(others, _aligned(frames, num_frames, others, best), strict=True):
+        found_others = _aligned(frames, counts.tolist(), others, best, len(self.tokens.texts))
+        for row, tokens in zip(others, found_others, strict=True):
             rows[row] = tokens
         counts = np.array([len(one.ids) for one in rows], np.int64)
         ids, first_frames, last_frames, scores = (np.concatenate(parts) for parts in zip(*rows, strict=True))
@@ -117,26 +121,25 @@ class _Tokens(NamedTuple):
 
 
 def _aligned(
-    frames: TopFrames, num_frames: Tensor, rows: Sequence[int], best: Sequence[Hypothesis]
+    frames: TopFrames, num_frames: Sequence[int], rows: Sequence[int], best: Sequence[Hypothesis], num_tokens: int
 ) -> Iterator[_Tokens]:
     """Yield the tokens of hypotheses of some rows with their most probable frames."""
     kept = [np.unique(best[row].ids) for row in rows]
     if not rows:
         return
     width = 1 + max(map(len, kept))
-    num_columns, device = int(frames.ids.max()) + 1, frames.ids.device
-    all_counts = num_frames.tolist()
+    # The blank is the first column, the tokens of the hypothesis follow, and the last column has all others.
+    columns = np.full((len(rows), num_tokens), width, np.int64)
+    for place, ids in enumerate(kept):
+        columns[place, ids] = np.arange(1, len(ids) + 1)
+    targets = [Target((1 + np.searchsorted(ids, best[row].ids)).tolist()) for row, ids in zip(rows, kept, strict=True)]
+    column_of, chosen = send(frames.ids.device, columns, np.array(rows, np.int64))
+    places = column_of[:, None].expand(-1, frames.ids.shape[1], -1).gather(2, frames.ids[chosen])
     log_probs = frames.blanks.new_full((len(rows), frames.blanks.shape[1], width + 1), -torch.inf)
-    targets = []
-    for place, (row, ids) in enumerate(zip(rows, kept, strict=True)):
-        # The blank is the first column, the tokens of the hypothesis follow, and the last column has all others.
-        columns = torch.full((num_columns,), width, device=device)
-        columns[torch.from_numpy(ids).long().to(device)] = torch.arange(1, len(ids) + 1, device=device)
-        log_probs[place].scatter_(1, columns[frames.ids[row]], frames.log_probs[row])
-        targets.append(Target((1 + np.searchsorted(ids, best[row].ids)).tolist()))
-    log_probs[..., 0] = frames.blanks[list(rows)]
-    highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])[list(rows)]
-    counts = [all_counts[row] for row in rows]
+    log_probs.scatter_(2, places, frames.log_probs[chosen])
+    log_probs[..., 0] = frames.blanks[chosen]
+    highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])[chosen]
+    counts = [num_frames[row] for row in rows]
     found = align(log_probs[..., :width], counts, targets, blank=0, best=highest)
     for row, count, alignment in zip(rows, counts, found, strict=True):
         yield _Tokens.found(best[row].ids, alignment, count)

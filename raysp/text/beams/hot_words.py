@@ -66,7 +66,7 @@ class HotWords:
         """Return the weights of words that end with the text."""
         if not self.around:
             return torch.ones_like(states[..., 0], dtype=torch.float64)
-        return self.gains[self.next_states[states[..., 0], self.columns[self.around[0]]]]
+        return self.gains[self.next_states[states[..., 0], self.columns[self.around[0] : self.around[0] + 1]]]
 
 
 class _Trie:

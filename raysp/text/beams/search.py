@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.crossing import fetch
 from raysp.text.beams.frames import TopFrames
 from raysp.text.beams.fusion import Chosen, Fusion
 from raysp.text.beams.hashing import MULTIPLIER
@@ -111,7 +112,7 @@ class BeamSearch:
         ends = beams.blank + beams.token
         for fusion, fields in zip(self.fusions, self.fields, strict=True):
             ends = ends * fusion.end(beams.states[..., fields])
-        return history.hypotheses(ends.cpu().numpy(), best)
+        return history.hypotheses(ends, best)
 
     def _start(self, rows: int, device: torch.device) -> _Beams:
         blank = torch.zeros(rows, self.beams, dtype=torch.float64, device=device)
@@ -137,8 +138,11 @@ class BeamSearch:
         is_gap = is_valid & ~is_active
         history.gaps.append(torch.where(is_gap, frames.blanks.double(), 0.0))
         counts = is_active.sum(1)
-        longest = int(counts.max()) if num_all else 0
-        order = (~is_active).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]  # (B, active)
+        whole_order = (~is_active).to(torch.uint8).argsort(dim=1, stable=True)
+        # One wait for both: the number of frames that extend prefixes, and which of them have a separator of words.
+        all_counts, has_delimiter = fetch(counts, self._with_delimiter(frames.ids, is_likely, whole_order))
+        longest = int(all_counts.max(initial=0))
+        order = whole_order[:, :longest]  # (B, active)
         gaps = torch.cat([is_after_gap[:, None].long(), is_gap.long()], 1).cumsum(1)  # before each frame
         before = gaps[:, :-1].gather(1, order)
         is_after_gap = before > torch.cat([torch.zeros_like(before[:, :1]), before[:, :-1]], 1)
@@ -155,15 +159,15 @@ class BeamSearch:
             blanks.transpose(0, 1).contiguous(),
             (is_after_gap & used).transpose(0, 1).contiguous(),
             used.transpose(0, 1).contiguous(),
-            self._with_delimiter(tokens, probabilities),
+            has_delimiter[:longest].tolist(),
         ), is_left
 
-    def _with_delimiter(self, tokens: Tensor, probabilities: Tensor) -> list[bool]:
-        """Return for each frame whether a token that separates words is likely in any row."""
+    def _with_delimiter(self, ids: Tensor, is_likely: Tensor, order: Tensor) -> Tensor:
+        """Return for each frame, in the order of each row, whether a separator of words is likely in any row."""
         if self.delimiters is None:
-            return [False] * tokens.shape[1]
-        is_found = self.delimiters[tokens] & (probabilities > 0)
-        return is_found.any(2).any(0).tolist()
+            return torch.zeros(ids.shape[1], dtype=torch.bool, device=ids.device)
+        is_found = (self.delimiters[ids] & is_likely).any(2)
+        return is_found.gather(1, order).any(0)
 
     def _step(self, beams: _Beams, active: _Active, frame: int, history: "_History") -> None:
         """Extend the prefixes by the tokens of one frame, and keep the best."""
@@ -273,31 +277,35 @@ class _History:
         self.tokens.append(torch.where(chosen.is_new, chosen.tokens, -1).int())
         self.scales.append(scale[:, 0])
 
-    def hypotheses(self, ends: npt.NDArray[np.float64], best: int) -> list[list[Hypothesis]]:
-        """Return the best hypotheses of each row."""
+    def hypotheses(self, scores: Tensor, best: int) -> list[list[Hypothesis]]:
+        """Return the best hypotheses of each row, from the scores (B, W) of its beams."""
+        steps = [torch.stack(one) for one in (self.sources, self.tokens, self.scales) if one]
+        ends, gaps, *of_steps = fetch(scores, torch.cat(self.gaps, 1) if self.gaps else scores[:, :0], *steps)
         order = np.argsort(-ends, axis=1, kind="stable")[:, :best]
-        ids = list(self._ids(order)) if self.sources else [[np.empty(0, np.int32)] * order.shape[1]] * len(order)
+        ids = list(_ids(order, *of_steps[:2])) if steps else [[np.empty(0, np.int32)] * order.shape[1]] * len(order)
+        scales = of_steps[2].T.tolist() if steps else [[]] * len(ends)
         found = []
-        for row, base in enumerate(self._bases(len(ends))):
+        for row, base in enumerate(_bases(scales, gaps.tolist())):
             kept = zip(ids[row], ends[row, order[row]].tolist(), strict=True)
             found.append([Hypothesis(one, math.log(end) + base) for one, end in kept if end > 0])
         return found
 
-    def _bases(self, rows: int) -> Iterator[float]:
-        """Yield the log of each row's scale. Sums are rounded once, so that zeros of padding change no bit."""
-        scales = torch.stack(self.scales, 1).tolist() if self.scales else [[]] * rows
-        gaps = torch.cat(self.gaps, 1).tolist() if self.gaps else [[]] * rows
-        for row_scales, row_gaps in zip(scales, gaps, strict=True):
-            yield math.fsum([*map(math.log, row_scales), *row_gaps])
 
-    def _ids(self, order: npt.NDArray[np.int64]) -> Iterator[list[npt.NDArray[np.int32]]]:
-        """Yield the tokens of the given beams (B, n) of each row, followed back from the last frame."""
-        sources, tokens = torch.stack(self.sources).cpu().numpy(), torch.stack(self.tokens).cpu().numpy()
-        rows = np.arange(len(order))[:, None]
-        found = np.empty((len(sources), *order.shape), np.int32)
-        beams = order
-        for frame in range(len(sources) - 1, -1, -1):
-            found[frame] = tokens[frame][rows, beams]
-            beams = sources[frame][rows, beams]
-        for row in range(len(order)):
-            yield [one[one >= 0] for one in found[:, row].T]
+def _bases(scales: Sequence[Sequence[float]], gaps: Sequence[Sequence[float]]) -> Iterator[float]:
+    """Yield the log of each row's scale. Sums are rounded once, so that zeros of padding change no bit."""
+    for row_scales, row_gaps in zip(scales, gaps, strict=True):
+        yield math.fsum([*map(math.log, row_scales), *row_gaps])
+
+
+def _ids(
+    order: npt.NDArray[np.int64], sources: npt.NDArray[np.int16], tokens: npt.NDArray[np.int32]
+) -> Iterator[list[npt.NDArray[np.int32]]]:
+    """Yield the tokens of the given beams (B, n) of each row, followed back from the last frame."""
+    rows = np.arange(len(order))[:, None]
+    found = np.empty((len(sources), *order.shape), np.int32)
+    beams = order
+    for frame in range(len(sources) - 1, -1, -1):
+        found[frame] = tokens[frame][rows, beams]
+        beams = sources[frame][rows, beams]
+    for row in range(len(order)):
+        yield [one[one >= 0] for one in found[:, row].T]

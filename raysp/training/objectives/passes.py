@@ -15,7 +15,7 @@ from raysp.models.encoder.augmentation import known_lengths
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor
-from raysp.ops.labelling import as_float, pad
+from raysp.models.features.waves import as_float, pad
 from raysp.training.batches import MicroBatch
 from raysp.words import count
 

@@ -12,7 +12,7 @@ import torch
 
 import raysp.models
 from raysp.models import TextTokenizer
-from raysp.ops.labelling import pad
+from raysp.models.features.waves import pad
 from raysp.text.ctc import greedy
 from raysp.training.batches import MicroBatch
 from raysp.training.loop import Training

@@ -1,0 +1,159 @@
+"""Values that cross between a device and the host: results as typed arrays, and inputs as tensors.
+
+On a GPU every read of a value by the host waits for all work that was given to the device before. So the values of a
+pass cross together: several tensors are packed into one buffer of bytes on the device, and one copy to pinned memory
+brings them. On a CPU nothing is copied: arrays and tensors share their memory.
+
+No other code that labels or trains reads a tensor of a device (`.cpu()`, `.numpy()`, `.tolist()`, `.item()`, `bool()`).
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array: TypeAlias = npt.NDArray[Any]
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[Sequence[Tensor], Sequence[Array], Result]
+"""Work in steps: it yields the tensors whose values it needs next, is sent their arrays, and returns its result."""
+Shape: TypeAlias = tuple[int, ...]
+
+OWN_MEMORY = ("cpu", "meta")
+ALIGNMENT = 8
+"""Bytes at whose multiples the parts of a buffer begin."""
+_not_pinnable: set[str] = set()
+"""Kinds of devices for which torch pins no memory here."""
+
+
+def fetch(*tensors: Tensor) -> list[Array]:
+    """Return the values of tensors as arrays of their types, with one copy and one wait for those of a device.
+
+    bfloat16 is not a type of arrays: such tensors raise TypeError.
+    """
+    on_device = [one for one in tensors if one.device.type != "cpu"]
+    if not on_device:
+        return [one.detach().numpy() for one in tensors]
+    arrays = iter(_unpacked(on_device))
+    return [one.detach().numpy() if one.device.type == "cpu" else next(arrays) for one in tensors]
+
+
+def number(value: Tensor) -> int | float | bool:
+    """Return a single value, for which the host waits: a search that depends on it cannot go on before."""
+    return value.item()
+
+
+def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
+    """Return a tensor of any device as an array; anything else as it is."""
+    return fetch(values)[0] if isinstance(values, Tensor) else values
+
+
+def together(works: Sequence[Steps[Result]]) -> list[Result]:
+    """Run works to their ends, and return their results; what they ask for at the same time crosses in one copy."""
+    results: dict[int, Result] = {}
+    answers: dict[int, Sequence[Array] | None] = dict.fromkeys(range(len(works)))
+    while answers:
+        asked: dict[int, Sequence[Tensor]] = {}
+        for place, answer in answers.items():
+            try:
+                asked[place] = next(works[place]) if answer is None else works[place].send(answer)
+            except StopIteration as end:
+                results[place] = end.value
+        found = iter(fetch(*(one for tensors in asked.values() for one in tensors)))
+        answers = {place: [next(found) for _ in tensors] for place, tensors in asked.items()}
+    return [results[place] for place in range(len(works))]
+
+
+def alone(work: Steps[Result]) -> Result:
+    """Run one work to its end, and return its result."""
+    return together([work])[0]
+
+
+class Sending:
+    """Arrays that are filled on the host, and become tensors of a device with one copy.
+
+    Args:
+        device: the device.
+        parts: type and shape of each array.
+    """
+
+    def __init__(self, device: torch.device, *parts: tuple[npt.DTypeLike, Shape]) -> None:
+        self.device = device
+        self.is_zero = device.type in OWN_MEMORY
+        """Whether arrays hold zeros before they are filled, and not any values."""
+        if self.is_zero:
+            self.arrays: list[Array] = [np.zeros(shape, dtype) for dtype, shape in parts]
+            return
+        edges = _edges([np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in parts])
+        self._buffer = _host_buffer(edges[-1], device)
+        values = self._buffer.numpy()
+        self.arrays = [
+            values[first : first + np.dtype(dtype).itemsize * int(np.prod(shape))].view(dtype).reshape(shape)
+            for first, (dtype, shape) in zip(edges, parts, strict=False)
+        ]
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors on the device; from pinned memory the host does not wait for the copy."""
+        if self.is_zero:
+            return [torch.from_numpy(one).to(self.device) for one in self.arrays]
+        sent = self._buffer.to(self.device, non_blocking=self.device.type not in _not_pinnable)
+        edges = _edges([one.nbytes for one in self.arrays])
+        return [
+            sent[first : first + one.nbytes].view(_DTYPES[one.dtype.name]).view(one.shape)
+            for first, one in zip(edges, self.arrays, strict=False)
+        ]
+
+
+def send(device: torch.device, *arrays: Array) -> list[Tensor]:
+    """Return small arrays as tensors on a device, with one copy."""
+    if device.type in OWN_MEMORY:
+        return [torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in arrays]
+    sending = Sending(device, *((one.dtype, one.shape) for one in arrays))
+    for filled, one in zip(sending.arrays, arrays, strict=True):
+        filled[...] = one
+    return sending.tensors()
+
+
+def _unpacked(tensors: Sequence[Tensor]) -> list[Array]:
+    """Return the values of tensors of one device."""
+    parts = [one.detach().contiguous().reshape(-1).view(torch.uint8) for one in tensors]
+    order = sorted(range(len(tensors)), key=lambda place: -tensors[place].itemsize)  # so all begin at their multiples
+    packed = parts[0] if len(parts) == 1 else torch.cat([parts[place] for place in order])
+    values = _host_buffer(packed.numel(), packed.device).copy_(packed).numpy()
+    found: dict[int, Array] = {}
+    first = 0
+    for place in order:
+        end = first + parts[place].numel()
+        found[place] = values[first:end].view(_NAMES[tensors[place].dtype]).reshape(tuple(tensors[place].shape))
+        first = end
+    return [found[place] for place in range(len(tensors))]
+
+
+def _edges(sizes: Sequence[int]) -> list[int]:
+    """Return where parts of so many bytes begin, and the end of the last one."""
+    edges = [0]
+    for size in sizes:
+        edges.append(edges[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
+    return edges
+
+
+def _host_buffer(num_bytes: int, device: torch.device) -> Tensor:
+    """Return memory of the host, pinned if torch can pin it for the device."""
+    if device.type not in _not_pinnable:
+        try:
+            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:  # NotImplementedError is one
+            _not_pinnable.add(device.type)
+    return torch.empty(num_bytes, dtype=torch.uint8)
+
+
+_NAMES = {
+    getattr(torch, name): name
+    for name in (
+        *("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"),
+        *("complex64", "complex128"),
+    )
+}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}

@@ -1,0 +1,105 @@
+"""Values cross from a device to the host in one module: by the source, and its results on the CPU."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from raysp import crossing
+from tests.test_architecture import PACKAGE, sources
+
+ONE_VALUE = ("any", "all", "sum", "max", "min", "argmax", "amax", "amin", "nonzero")
+ALLOWED = {
+    **dict.fromkeys(("crossing.py",), "the module itself"),
+    **dict.fromkeys(("models/files/verification.py", "models/files/weights.py"), "weights that are stored"),
+    **dict.fromkeys(("models/decoder/callers.py",), "a streamer of the caller, who reads each token"),
+    **dict.fromkeys(("models/encoder/heads.py", "models/speech_encoder_decoder.py"), "labels given are checked once"),
+    **dict.fromkeys(("models/encoder/speech_model.py", "models/kernels/packing.py"), "on the CPU alone"),
+    **dict.fromkeys(("models/encoder/augmentation.py", "models/unispeech.py"), "numbers drawn by numpy in training"),
+    **dict.fromkeys(
+        ("models/features/extracting.py", "models/features/processors.py"), "features of waves on the host"
+    ),
+    **dict.fromkeys(("models/features/log_mels.py", "models/features/seamless.py"), "constants, and waves on the host"),
+    **dict.fromkeys(("backends/hugging_face/loading.py", "backends/on_jax/backend.py"), "libraries that read arrays"),
+    **dict.fromkeys(("models/encoder/quantization.py",), "read once for all rows of a step"),
+    **dict.fromkeys(("ops/speech/pauses.py",), "the model of speech in tasks that decode, on the CPU"),
+    **dict.fromkeys(("training/loop.py", "training/session.py", "training/tasks/speakers.py"), "the wait of a step"),
+}
+"""Modules that may read tensors themselves, with the reason."""
+ALLOWED_FOLDERS = ("models/flax/", "training/objectives/")
+ARRAYS = {"ops/aligning.py", "ops/classifying.py", "ops/embedding.py", "ops/measuring.py", "text/alignment.py"}
+"""Modules whose `int(x.argmax())`, `float(x.sum())` are of arrays."""
+ARRAYS_TOO = {"text/beams/search.py", "ops/labelling.py"}
+
+
+def crossings(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that read a tensor, and how."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("cpu", "numpy", "item"):
+            yield node.lineno, f".{node.func.attr}()"
+        is_number = isinstance(node.func, ast.Name) and node.func.id in ("bool", "int", "float")
+        if is_number and node.args and isinstance(node.args[0], ast.Call):
+            inner = node.args[0].func
+            if isinstance(inner, ast.Attribute) and inner.attr in ONE_VALUE:
+                yield node.lineno, f"{node.func.id}(x.{inner.attr}())"
+
+
+def test_tensors_are_read_by_one_module():
+    wrong = []
+    for path in sources(PACKAGE):
+        name = str(path.relative_to(PACKAGE))
+        text = path.read_text()
+        if "torch" not in text or name in ALLOWED or name.startswith(ALLOWED_FOLDERS):
+            continue
+        is_of_arrays = name in ARRAYS | ARRAYS_TOO
+        found = [one for one in crossings(text) if not (is_of_arrays and one[1].startswith(("int(", "float(")))]
+        # The samples of a window, as they were decoded, are in memory of the host.
+        found = [one for one in found if not (name == "ops/labelling.py" and one[1] == ".numpy()")]
+        wrong += [f"{name}:{line}: {how}" for line, how in found]
+    assert wrong == [], "read tensors by raysp.crossing.fetch, which brings the values of a batch in one copy"
+
+
+def test_each_module_that_may_read_tensors_does():
+    assert [one for one in ALLOWED if not [*crossings((PACKAGE / one).read_text())]] == []
+
+
+@pytest.mark.parametrize(
+    "added", ["x.cpu()", "x.item()", "x.cpu().numpy()", "bool(x.any())", "int(x.max())", "float(x.sum())"]
+)
+def test_a_read_that_is_added_is_found(added):
+    source = Path(PACKAGE / "ops/transcribing.py").read_text()
+    assert [*crossings(f"{source}\n\ndef read(x):\n    return {added}\n")]
+    assert not [*crossings(source)]
+
+
+def test_on_the_cpu_arrays_and_tensors_share_their_memory():
+    given = [torch.arange(6).view(2, 3), torch.ones(2, dtype=torch.bool)]
+    found = crossing.fetch(*given)
+    assert [one.dtype for one in found] == [np.int64, np.bool_]
+    found[0][0, 0] = 7
+    assert given[0][0, 0] == 7
+    array = np.arange(3)
+    [sent] = crossing.send(torch.device("cpu"), array)
+    array[0] = 5
+    assert sent.tolist() == [5, 1, 2]
+
+
+def test_works_that_ask_at_the_same_time_cross_together(monkeypatch):
+    copies = []
+    fetch = crossing.fetch
+    monkeypatch.setattr(crossing, "fetch", lambda *tensors: copies.append(len(tensors)) or fetch(*tensors))
+
+    def work(number: int, steps: int):
+        total = 0
+        for step in range(steps):
+            one, other = yield [torch.tensor([number]), torch.tensor([step])]
+            total += int(one[0]) + int(other[0])
+        return total
+
+    assert crossing.together([work(10, 2), work(20, 1), work(30, 0)]) == [21, 20, 0]
+    assert copies == [4, 2, 0]
