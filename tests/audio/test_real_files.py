@@ -94,6 +94,14 @@ def as_float32(samples: np.ndarray) -> np.ndarray:
     return samples / np.float32(32768) if samples.dtype == np.int16 else samples
 
 
+def same(samples: np.ndarray, path: Path) -> None:
+    """Compare samples with those of libsndfile, bit for bit but for Opus, which PyAV may decode."""
+    steps = 0.1 if path.suffix == ".opus" else 0.0
+    np.testing.assert_allclose(
+        as_float32(samples), soundfile_mono(path, 16000), rtol=0, atol=steps / 32768, err_msg=path.name
+    )
+
+
 @pytest.mark.slow
 def test_odd_files_give_the_samples_soundfile_gives(shared: Path) -> None:
     folder = shared / "data" / "odd"
@@ -105,7 +113,7 @@ def test_odd_files_give_the_samples_soundfile_gives(shared: Path) -> None:
         if name in FRAMES_WITHOUT_SEEKING:
             assert len(samples) == round(FRAMES_WITHOUT_SEEKING[name] * 16000 / 44100)
             continue
-        np.testing.assert_array_equal(as_float32(samples), soundfile_mono(folder / name, 16000), err_msg=name)
+        same(samples, folder / name)
 
 
 def test_odd_files_that_no_decoder_reads_are_unsupported(shared: Path) -> None:
@@ -168,7 +176,7 @@ def test_bad_files_give_soundfiles_samples_or_the_right_error_type(shared: Path)
             if name in UNCOUNTED:
                 assert len(samples) == UNCOUNTED[name]
                 continue
-            np.testing.assert_array_equal(as_float32(samples), soundfile_mono(folder / name, 16000), err_msg=name)
+            same(samples, folder / name)
 
 
 def test_sentences_are_decoded_equally_from_flac_and_from_any_rate(shared: Path) -> None:
