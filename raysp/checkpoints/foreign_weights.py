@@ -34,7 +34,7 @@ def explanation(name: str, files: Iterable[str], revision: str | None = None) ->
 
 
 MERGING = (
-    "merge it into that model (peft: PeftModel.from_pretrained(model, folder).merge_and_unload()), and save_pretrained "
+    "merge it into the model (peft: PeftModel.from_pretrained(model, folder).merge_and_unload()), and save_pretrained "
     "the result with the processor"
 )
 """What to do with a checkpoint that is an adapter over other weights."""

@@ -278,19 +278,19 @@ class Decoding:
         return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
 
     def lengths(
-        self, seconds: Sequence[float], samples: Samples, channels: Sequence[int] | None = None
-    ) -> Iterator[list[int]]:
-        """Yield the numbers of samples of the windows of each block that rows of known duration make, all of them ok.
+        self, seconds: Sequence[float], samples: Samples, channels: Sequence[int], languages: Sequence[str] | None
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Yield the row and number of samples of the windows of each block that ok rows of known duration make.
 
         Args:
             seconds: duration of each row of a piece.
             samples: samples that stand in for those of all rows, repeated.
-            channels: number of labelled channels of each row; None: one each.
+            channels: number of labelled channels of each row.
+            languages: language of each row; None: rows have none of their own.
         """
-        channels = [1] * len(seconds) if channels is None else channels
 
         def numbered() -> Iterator[tuple[int, Window]]:
-            long, blocks = self._cut(seconds, channels)
+            long, blocks = self._cut(seconds, channels, languages)
             for index in _for_each_channel(long, channels):
                 chunks = _repeated(samples, round(seconds[index] * self.sample_rate))
                 yield from ((0, Window(RowStatus(index), wave)) for wave, _ in cut_windows(chunks, self.windowing))
@@ -300,7 +300,7 @@ class Decoding:
                     yield number, Window(RowStatus(index), wave)
 
         for windows, _ in _fill(numbered(), self._most_samples()):
-            yield [len(one.wave) for one in windows if one.wave is not None]
+            yield [(one.row_status.row, len(one.wave)) for one in windows if one.wave is not None]
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
         """Decode rows with short claimed lengths in one request, then stream those that are longer or damaged."""

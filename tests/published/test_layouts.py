@@ -14,9 +14,12 @@ from raysp.audio import decode
 from raysp.engine.datasets import labeller
 from tests.corpora import AUDIO, wav
 from tests.published import theirs
+from tests.published.aligned import text_of
 from tests.published.layout import Layout
 from tests.published.table import TABLE
 
+FRAME_SECONDS = 0.02
+"""Of a frame; an adapter makes one of two."""
 ALWAYS = {"Speech", "Signals"}
 """Outputs that need nothing of a checkpoint."""
 
@@ -46,8 +49,11 @@ def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
     """Label one row by the outputs of a layout."""
     classes = raysp.Classes(top_k="all" if layout.is_regression else 1)
     specs = {"Transcript": raysp.Transcript(), "Embedding": raysp.Embedding(), "Classes": classes}
+    specs["Align"] = raysp.Align("text", chars=True)
     outputs = [specs[one] for one in layout.outputs if one in specs]
-    rows = pa.table({"id": ["a"], "audio": pa.array([{"bytes": wave, "path": None}], AUDIO)})
+    text = text_of(layout) if "Align" in layout.outputs else None
+    audio = pa.array([{"bytes": wave, "path": None}], AUDIO)
+    rows = pa.table({"id": ["a"], "audio": audio, "text": pa.array([text], pa.string())})
     label = raysp.Labeller([raysp.Decode(), raysp.Label(name, outputs=outputs, **layout.label)])
     return label(rows).to_pylist()[0]
 
@@ -101,6 +107,13 @@ def check_row(row: dict[str, object], layout: Layout, folder: Path) -> None:
         assert expected["pred_text"] or layout.builds == "moonshine", "a label that shows nothing"
         if "pred_score" in expected:
             assert row["pred_score"] == pytest.approx(expected["pred_score"], abs=1e-4)
+    if "Align" in layout.outputs:
+        frames, score = expected["aligned"]
+        seconds = FRAME_SECONDS * (2 if layout.fields.get("add_adapter") else 1)
+        found = [(one["start"] / seconds, one["end"] / seconds) for one in row["aligned_chars"]]
+        assert found == [pytest.approx(one, abs=1e-6) for one in frames]
+        assert row["aligned_score"] == pytest.approx(score, abs=1e-4)
+        assert row["aligned_skipped"] == 0
     if "Embedding" in layout.outputs:
         assert torch.allclose(torch.tensor(row["embedding"]), expected["embedding"], atol=1e-4)
     if "Classes" in layout.outputs:

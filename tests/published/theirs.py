@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tests.models.oracles import transformers
+from tests.published.aligned import aligned
 from tests.published.building import class_named
 from tests.published.layout import Layout
 
@@ -56,7 +57,14 @@ def _text(layout: Layout, folder: Path, model: Any, inputs: Any) -> dict[str, An
         ids = model.generate(**inputs, do_sample=False)
         return {"pred_text": tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()}
     logits = model(**inputs).logits[0]
-    return {"pred_text": tokenizer.decode(logits.argmax(-1)), "pred_score": _score(logits, model.config.pad_token_id)}
+    columns: dict[str, Any] = {}
+    if "Align" in layout.outputs:
+        log_probs = logits.double().log_softmax(-1).numpy()
+        columns["aligned"] = aligned(layout, log_probs, model.config.pad_token_id)
+    return columns | {
+        "pred_text": tokenizer.decode(logits.argmax(-1)),
+        "pred_score": _score(logits, model.config.pad_token_id),
+    }
 
 
 def _score(logits: torch.Tensor, blank: int) -> float:

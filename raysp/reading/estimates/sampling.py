@@ -104,6 +104,12 @@ class Sample:
         weights = [part.place.weight / len(part.statuses) for part in self.parts for _ in part.statuses]
         return np.array(weights) / sum(part.place.weight for part in self.parts)
 
+    def languages(self, column: str | None) -> list[str] | None:
+        """Return the language of each row, as a column of the source has it; None without a column."""
+        if column is None:
+            return None
+        return [str(one) for part in self.parts for one in part.table.column(column).to_pylist()]
+
     @property
     def num_bytes(self) -> int:
         """Arrow memory of the rows that were read."""

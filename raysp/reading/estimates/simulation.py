@@ -65,23 +65,27 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     most = 0 if settings.batching is Batching.ALONE else round(settings.batch_seconds * rate)
     threads = settings.cpus_per_actor.number if not is_accelerator(settings.device) else None
     at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
-    blocks: list[list[int]] = []
+    spoken = sample.languages(plan.pipeline.label.language_column)
+    blocks: list[list[list[int]]] = []
     row_seconds = 0.0
     for index in chosen.tolist():
         shard, piece = pieces[index]
         rows = _drawn(sample, piece.num_rows, MOST_SECONDS / len(chosen), generator)
         row_seconds += float(sample.seconds[rows].sum())
         op = assembly.header_reading(plan.pipeline, settings, shard)
-        blocks += op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist())
+        languages = [spoken[row] for row in rows.tolist()] if spoken else None
+        found = op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist(), languages)
+        blocks += [_by_language(block, languages) for block in found]
     of_one_length = is_exact and not checkpoint.takes_padding
 
     def costs(lengths: Sequence[int]) -> list[int]:
         return [max(length, checkpoint.padded_samples) for length in lengths]
 
     passes = [
-        [block[place] for place in one]
+        [group[place] for place in one]
         for block in blocks
-        for one in cut_passes(costs(block), most, at_once, of_one_length=of_one_length)
+        for group in block
+        for one in cut_passes(costs(group), most, at_once, of_one_length=of_one_length)
     ]
     padded = [max(costs(one)) * len(one) / rate for one in passes]
     return Simulation(
@@ -94,6 +98,14 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         largest_pass=max(padded),
         row_seconds=row_seconds,
     )
+
+
+def _by_language(windows: Sequence[tuple[int, int]], languages: Sequence[str] | None) -> list[list[int]]:
+    """Return the numbers of samples of the windows of a block that may share a batch: those of one language."""
+    groups: dict[str, list[int]] = {}
+    for row, samples in windows:
+        groups.setdefault(languages[row] if languages else "", []).append(samples)
+    return [*groups.values()]
 
 
 def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import raysp
@@ -18,6 +19,7 @@ from raysp.sink import receipts
 from raysp.sink.sinks import Sink
 from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
 from tests.here import run_without_ray
+from tests.models.encoder.many_languages import lay_out
 
 RATE = 16_000
 SPEAKING = (0.5, 1.0, 1.5, 2.5, 3.0)
@@ -165,6 +167,24 @@ class TestSample:
         print_estimate(found)
         assert "50.0% too short to be cut at pauses, labelled whole" in capsys.readouterr().out
         assert raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).labelled_whole is None
+
+
+def test_passes_are_simulated_by_the_languages_of_rows(tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    checkpoint = lay_out(tmp_path / "checkpoint", ["aom", "ton", "eun"])
+    path = tmp_path / "in" / "a.parquet"
+    write_rows(path, [*np.resize(SPEAKING, 30).tolist(), 6.0])
+    lang = pa.array([("aom", "ton", "eun")[row * row % 3] for row in range(31)])
+    write_shard(path, table=pq.read_table(path).append_column("lang", lang))
+    outputs = [raysp.Transcript(language=raysp.Column("lang"))]
+    label = raysp.Label(str(checkpoint), outputs=outputs, window_seconds=2.0, overlap_seconds=0.5, batch_seconds=40.0)
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label])
+    found = raysp.estimate(pipeline).simulation
+    assert raysp.run(pipeline, progress=False).exit_code == 0
+    blocks = [block for _, block in receipts.blocks_by_run(Sink.of(pipeline.sink).store)]
+    assert found.windows == sum(block.windows for block in blocks)
+    assert found.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
+    assert found.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
 
 
 class TestSpeed:
