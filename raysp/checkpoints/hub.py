@@ -112,6 +112,7 @@ NOT_TAKEN = {
     "kernel_config": "torch chooses the kernels: omit it",
     "experts_implementation": "no model has experts: omit it",
     "adapter_kwargs": "load adapters by peft.PeftModel.from_pretrained(model, folder)",
+    "return_unused_kwargs": "a configuration keeps keywords that are none of its fields",
     "proxies": "set HTTPS_PROXY in the environment",
     "mirror": "set HF_ENDPOINT in the environment",
 }

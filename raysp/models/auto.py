@@ -5,12 +5,13 @@ The tables of architectures are `MODULES` and `DECODERS` in registry.py. A class
 """
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import raysp.models
 from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned, refuse_foreign
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
+from raysp.models.base.placing import OWN_CLASSES, as_dtype, check_attn_implementation
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.processors import Wav2Vec2Processor, read_tokenizer
 from raysp.models.files.configuration import Config, read_json
@@ -31,6 +32,15 @@ class _Auto:
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
 
+    @classmethod
+    def register(cls, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - of transformers
+        """Raise an error with the ways to classes of one's own.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(f"{cls.__name__}.register is not provided: {OWN_CLASSES}")
+
 
 class AutoConfig(_Auto):
     """Configuration of any model of this package."""
@@ -41,11 +51,18 @@ class AutoConfig(_Auto):
         return config_class(model_type).from_dict(values)
 
     @staticmethod
-    def from_pretrained(folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Config:  # noqa: ANN401
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - values of the configuration
+    ) -> Config:
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
-        folder = local_folder(folder, CONFIG_FILES, revision=revision, access=access)
-        return config_class(_model_type(folder)).from_pretrained(folder, **overrides)
+        folder = local_folder(pretrained_model_name_or_path, CONFIG_FILES, revision=revision, access=access)
+        config = config_class(_model_type(folder)).from_pretrained(folder, **overrides)
+        config.name_or_path = pretrained_model_name_or_path
+        return config
 
 
 def _model_type(folder: Path) -> str:
@@ -63,14 +80,26 @@ class _AutoModel(_Auto):
     model_types: ClassVar[tuple[str, ...]] = tuple(MODULES)
 
     @classmethod
-    def from_config(cls, config: Config) -> Model:
-        """Return a randomly initialised model."""
-        return cls._class_of(type(config).model_type, config.architectures)(config)
+    def from_config(cls, config: Config, **options: Any) -> Model:  # noqa: ANN401 - as below
+        """Return a randomly initialised model.
+
+        Args:
+            config: Configuration of the model.
+            options: `dtype` or `torch_dtype`; `attn_implementation` and `trust_remote_code=False` have no effect.
+        """
+        Access.taken(options)
+        dtype = as_dtype(options.pop("dtype", options.pop("torch_dtype", None)))
+        check_attn_implementation(options.pop("attn_implementation", None))
+        if options:
+            raise TypeError(
+                f"{', '.join(options)} given, from_config takes dtype, attn_implementation: omit the others"
+            )
+        return cls._class_of(type(config).model_type, config.architectures)(config).to(dtype=dtype)
 
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *args: Any,  # noqa: ANN401
         revision: str | None = None,
         **options: Any,  # noqa: ANN401
@@ -80,7 +109,9 @@ class _AutoModel(_Auto):
         Arguments as for the model's class. All files are read from one commit of the hub, even during a push.
         """
         access, config = Access.taken({**options}), options.get("config")
-        folder = pinned(folder, revision=revision, access=access)
+        if isinstance(config, str | Path):
+            config = options["config"] = AutoConfig.from_pretrained(config)
+        folder = pinned(pretrained_model_name_or_path, revision=revision, access=access)
         if config is None:
             described = local_folder(folder, CONFIG_FILES, access=access)
             try:
@@ -160,19 +191,29 @@ class AutoTokenizer(_Auto):
     """Tokenizer of a CTC model or of a text decoder."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **options: Any,  # noqa: ANN401 - of the class
+    ) -> Any:  # noqa: ANN401 - of one of several classes
         """Read the tokenizer of a checkpoint folder or hub id."""
-        return read_tokenizer(folder, revision=revision, **options)
+        return read_tokenizer(pretrained_model_name_or_path, revision=revision, **options)
 
 
 class AutoFeatureExtractor(_Auto):
     """Feature extractor."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **options: Any,  # noqa: ANN401 - of the class
+    ) -> Any:  # noqa: ANN401 - of one of several classes
         """Read the feature extractor of a checkpoint folder or hub id."""
         access = Access.taken(options)
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         kind = read_feature_extractor_config(folder).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
         return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
 
@@ -181,10 +222,15 @@ class AutoProcessor(_Auto):
     """Feature extractor with tokenizer, or the one of them that a checkpoint has."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path, *, revision: str | None = None, **options: Any) -> Any:  # noqa: ANN401
+    def from_pretrained(
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **options: Any,  # noqa: ANN401 - of the class
+    ) -> Any:  # noqa: ANN401 - of one of several classes
         """Read the processor of a checkpoint folder or hub id."""
         access = Access.taken(options)
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=access)
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         kind = processor_class(folder)
         if kind == WITH_LM:
             kind = Wav2Vec2Processor.__name__

@@ -263,6 +263,14 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             nn.init.normal_(module.weight, std=initial_deviation(self.config.decoder))
             nn.init.zeros_(module.bias)
 
+    def get_encoder(self) -> Model:
+        """Return the model of speech."""
+        return cast(Model, self.encoder)
+
+    def get_decoder(self) -> Model:
+        """Return the text decoder."""
+        return cast(Model, self.decoder)
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the decoder's embeddings of tokens."""
         return cast(nn.Module, self.decoder.get_input_embeddings())

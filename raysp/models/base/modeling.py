@@ -16,7 +16,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.placing import DeviceMap, as_dtype, one_device
+from raysp.models.base.placing import DeviceMap, as_dtype, check_attn_implementation, one_device
 from raysp.models.base.recognised import Recognised
 from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
 from raysp.models.files.configuration import Config, suggestion
@@ -42,7 +42,6 @@ HEAD_PARTS = frozenset(
 )
 """First parts of the names of weights of heads, in checkpoints whose encoder has no prefix; the last ones are of
 pre-training."""
-ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 
 
 ARGUMENTS = (
@@ -116,26 +115,6 @@ class Model(Recognised, Checkpointing):
     def dtype(self) -> torch.dtype:
         """Data type of the weights."""
         return next(self.parameters()).dtype
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of elements of the parameters; tied ones count once.
-
-        Args:
-            only_trainable: Count those that require gradients.
-            exclude_embeddings: Leave out the weights of `nn.Embedding` modules.
-        """
-        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
-        return sum(
-            parameter.numel()
-            for parameter in self.parameters()
-            if not (only_trainable and not parameter.requires_grad)
-            and not (exclude_embeddings and id(parameter) in tables)
-        )
-
-    def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Return the bytes of parameters, and of buffers unless `return_buffers` is False."""
-        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def min_samples(self) -> int:
@@ -214,7 +193,7 @@ class Model(Recognised, Checkpointing):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path | None,
+        pretrained_model_name_or_path: str | Path | None,
         *,
         output_loading_info: Literal[True],
         **options: Any,  # noqa: ANN401
@@ -224,9 +203,9 @@ class Model(Recognised, Checkpointing):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path | None,
+        pretrained_model_name_or_path: str | Path | None,
         *,
-        config: Config | None = None,
+        config: Config | str | Path | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         device_map: DeviceMap = None,
@@ -244,9 +223,9 @@ class Model(Recognised, Checkpointing):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path | None,
+        pretrained_model_name_or_path: str | Path | None,
         *,
-        config: Config | None = None,
+        config: Config | str | Path | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         device_map: DeviceMap = None,
@@ -263,9 +242,9 @@ class Model(Recognised, Checkpointing):
         """Load a checkpoint, in eval mode. Within `without_weights` its weights are not read.
 
         Args:
-            name: A folder with config.json and safetensors, or a hub id such as "facebook/wav2vec2-base-960h"; None:
-                `config` and `state_dict` are given.
-            config: Replaces config.json.
+            pretrained_model_name_or_path: A folder with config.json and safetensors, or a hub id such as
+                "facebook/wav2vec2-base-960h"; None: `config` and `state_dict` are given.
+            config: Replaces config.json; or the folder or hub id of another one.
             dtype: Data type of the weights, such as torch.bfloat16 or "float32"; None or "auto": as stored.
             device: Device of the weights; None is the CPU.
             device_map: Alternative to `device`, as in transformers: "auto" is the GPU if there is one. One device only.
@@ -291,6 +270,7 @@ class Model(Recognised, Checkpointing):
             CheckpointError: Files, names or shapes do not fit.
             TypeError: An override is not a field of the configuration.
         """
+        name = pretrained_model_name_or_path
         dtype = overrides.pop("torch_dtype", dtype)  # its name before transformers 5
         access = Access.taken(overrides)
         use_safetensors = overrides.pop("use_safetensors", None)
@@ -308,11 +288,14 @@ class Model(Recognised, Checkpointing):
         folder = Path("state_dict")  # in messages
         if name is not None:
             folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, variant=variant, access=access)
+        if isinstance(config, str | Path):
+            config = cls.config_class.from_pretrained(config)
         is_written = config is None and not overrides
         config = overridden(config or cls.config_class.from_pretrained(folder), overrides)
         make = cls if target_lang is None else functools.partial(cls._with_language, target_lang=target_lang)
         model = built(make, config, folder / "config.json")
         model._origin = None if name is None else (name, revision, access)
+        model.name_or_path = config.name_or_path = "" if name is None else str(name)
         if given is None:
             stored = read_tensors(folder, allow_pickle=allow_pickle, variant=variant)
         else:
@@ -486,7 +469,7 @@ class Model(Recognised, Checkpointing):
 
     def save_pretrained(
         self,
-        folder: str | Path,
+        save_directory: str | Path,
         *,
         state_dict: Mapping[str, Tensor] | None = None,
         shard_bytes: int = SHARD_BYTES,
@@ -500,7 +483,7 @@ class Model(Recognised, Checkpointing):
         """Write config.json and safetensors, which transformers can load.
 
         Args:
-            folder: Where to write.
+            save_directory: Folder to write into.
             state_dict: Weights in place of the model's own.
             shard_bytes: Largest size of a file of weights.
             max_shard_size: The same as in transformers, such as "5GB".
@@ -521,16 +504,17 @@ class Model(Recognised, Checkpointing):
             raise ValueError("safe_serialization=False given, but weights are written as safetensors only: omit it")
         if not is_main_process:
             return
+        folder = Path(save_directory)
         if max_shard_size is not None:
             shard_bytes = num_bytes(max_shard_size)
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
         weights = self.stored_weights() if state_dict is None else state_dict
-        write_tensors(Path(folder), weights, shard_bytes, variant=variant)
+        write_tensors(folder, weights, shard_bytes, variant=variant)
         self._save_beside(folder)
         if push_to_hub:
-            upload(folder, options.pop("repo_id", None) or Path(folder).resolve().name, **options)
+            upload(folder, options.pop("repo_id", None) or folder.resolve().name, **options)
 
     def _save_beside(self, folder: str | Path) -> None:
         """Write files beside configuration and weights."""
@@ -573,12 +557,6 @@ def warn_of_random(where: object, names: Iterable[str]) -> None:
     """Log the names of randomly initialised weights, if there are any."""
     if new := sorted(names):
         logger.warning("%s: randomly initialised, train them before use: %s", where, short(new))
-
-
-def check_attn_implementation(name: str | None) -> None:
-    """Raise ValueError unless the name is one of `ATTN_IMPLEMENTATIONS`."""
-    if name is not None and name not in ATTN_IMPLEMENTATIONS:
-        raise ValueError(f"attn_implementation is {name!r}, expected one of {', '.join(ATTN_IMPLEMENTATIONS)}")
 
 
 def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""Data type and device of the weights of a model, as `from_pretrained` is given them."""
+"""Data type, device and attention of a model, as `from_pretrained` is given them."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,11 @@ import torch
 from raysp.errors import CheckpointError
 from raysp.models.files.unweighted import is_without_weights
 
+ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
+OWN_CLASSES = (
+    "code that comes with a checkpoint is never run: import the class in the program, or install it as a package with "
+    "an entry point (docs/extending.md)"
+)
 DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
 
 
@@ -39,3 +44,9 @@ def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torc
         return torch.device("cuda", wanted) if isinstance(wanted, int) else torch.device(wanted or "cpu")
     except RuntimeError as error:
         raise ValueError(f"device is {wanted!r}, expected 'auto', 'cpu' or 'cuda:0'") from error
+
+
+def check_attn_implementation(name: str | None) -> None:
+    """Raise ValueError unless the name is one of `ATTN_IMPLEMENTATIONS`."""
+    if name is not None and name not in ATTN_IMPLEMENTATIONS:
+        raise ValueError(f"attn_implementation is {name!r}, expected one of {', '.join(ATTN_IMPLEMENTATIONS)}")

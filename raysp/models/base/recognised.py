@@ -1,4 +1,4 @@
-"""Models of raysp as the Trainer of transformers recognises them.
+"""Models of raysp as the Trainer of transformers recognises them, and what other programs read of models.
 
 `Trainer` saves configuration and tied weights of a model only if `isinstance(model, PreTrainedModel)`, a class without
 a hook for other types. `isinstance` also asks `model.__class__`, so a model reports there a class that inherits from
@@ -8,13 +8,18 @@ instances.
 
 import functools
 import sys
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from torch import nn
+
+from raysp.models.base.placing import OWN_CLASSES, check_attn_implementation
 
 TRAINER = "transformers.trainer"
 
 
-class Recognised:
-    """Base of models that the Trainer of transformers saves by their own `save_pretrained`."""
+class Recognised(nn.Module):
+    """Base of models that the Trainer of transformers saves by their own `save_pretrained`, with what programs read."""
 
     _keys_to_ignore_on_save: list[str] | None = None
     """Read by the Trainer where a checkpoint lacks weights."""
@@ -29,6 +34,85 @@ class Recognised:
     def is_custom_code(self) -> bool:
         """Return True: names of weights are not those that transformers converts, for PEFT."""
         return True
+
+    supports_gradient_checkpointing: ClassVar[bool] = True
+    name_or_path: str = ""
+    """Folder or hub id that the model was loaded from; PEFT writes it beside an adapter."""
+    model_tags: list[str] | None = None
+    """Tags for model cards."""
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of elements of the parameters; tied ones count once.
+
+        Args:
+            only_trainable: Count those that require gradients.
+            exclude_embeddings: Leave out the weights of `nn.Embedding` modules.
+        """
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if not (only_trainable and not parameter.requires_grad)
+            and not (exclude_embeddings and id(parameter) in tables)
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Return the bytes of parameters, and of buffers unless `return_buffers` is False."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def post_init(self) -> None:
+        """Do nothing: weights are initialised when the outermost constructor returns."""
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the layer from hidden states to tokens of a text decoder; None for other models."""
+        return None
+
+    def enable_input_require_grads(self) -> None:
+        """Do nothing: layers that are recomputed need no gradients of their inputs (`use_reentrant=False`)."""
+
+    def disable_input_require_grads(self) -> None:
+        """Do nothing, as `enable_input_require_grads`."""
+
+    def add_model_tags(self, tags: str | Sequence[str]) -> None:
+        """Add tags for model cards."""
+        new = [tags] if isinstance(tags, str) else tags
+        self.model_tags = list(dict.fromkeys([*(self.model_tags or ()), *new]))
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Check the name, without effect: torch chooses the kernel, and attention weights are always available."""
+        check_attn_implementation(attn_implementation)
+
+    def add_adapter(self, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - of transformers
+        """Raise an error with the call for an adapter of PEFT.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.add_adapter is not provided: call peft.get_peft_model(model, config), and "
+            "peft.PeftModel.from_pretrained(model, folder) for a saved adapter"
+        )
+
+    def resize_token_embeddings(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as of text decoders
+        """Raise an error with the way to another vocabulary.
+
+        Raises:
+            NotImplementedError: Always; models with a text decoder override it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no embeddings of tokens: for a head over another vocabulary load the model by "
+            "from_pretrained(..., vocab_size=len(tokenizer), ignore_mismatched_sizes=True)"
+        )
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: object = None) -> NoReturn:
+        """Raise an error with the ways to classes of one's own.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(f"{cls.__name__}.register_for_auto_class is not provided: {OWN_CLASSES}")
 
     @property  # type: ignore[misc] # models are assigned no other class
     def __class__(self) -> Any:  # noqa: ANN401 - of a class, or one that inherits from it

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
-from raysp.checkpoints.hub import GENERATION_FILES, local_folder
+from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.files.configuration import Config, checked, json_text, read_json, suggestion, write_json
 from raysp.models.files.sharing import Shareable
@@ -120,11 +120,18 @@ class GenerationConfig(Shareable):
         return None
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> Self:
-        """Read generation_config.json of a checkpoint folder or hub id."""
-        path = local_folder(folder, GENERATION_FILES, revision=revision) / FILE
+    def from_pretrained(
+        cls,
+        pretrained_model_name: str | Path,
+        *,
+        revision: str | None = None,
+        **options: Any,  # noqa: ANN401 - options of `generate`, and of access
+    ) -> Self:
+        """Read generation_config.json of a checkpoint folder or hub id; keyword arguments override its options."""
+        access = Access.taken(options)
+        path = local_folder(pretrained_model_name, GENERATION_FILES, revision=revision, access=access) / FILE
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict({**read_json(path), **options})
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
 

@@ -101,13 +101,14 @@ class PaddingExtractor(Shareable):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        access = Access.taken(overrides)
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         values = read_feature_extractor_config(folder)
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, *cls.older_names):

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
+from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import Count
-from raysp.models.files.configuration import Config, json_text, suggestion, write_json
+from raysp.models.files.configuration import Config, json_text, write_json
 from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -74,7 +74,7 @@ class FeatureExtractor(Protocol):
         ...
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
         """Read the settings of a checkpoint folder."""
         ...
 
@@ -307,16 +307,21 @@ class Wav2Vec2Processor(Shareable):
         return self.tokenizer.batch_decode(*args, **options)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
-        """Read both parts from a checkpoint folder or hub id."""
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
-        if overrides:
-            named = ", ".join(f"{name!r}{suggestion(name, KEYWORDS)}" for name in overrides)
-            raise TypeError(
-                f"{named}: no argument of {cls.__name__}.from_pretrained: pass it to the tokenizer or to the feature "
-                "extractor"
-            )
-        return cls(cls.extractor_class.from_pretrained(folder), read_tokenizer(folder))
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - settings of either part
+    ) -> Self:
+        """Read both parts from a checkpoint folder or hub id; keyword arguments replace settings of either part."""
+        access = Access.taken(overrides)
+        overrides.setdefault("name_or_path", str(pretrained_model_name_or_path))
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
+        of_audio = cls.extractor_class.from_pretrained(folder).to_dict().keys() - {"padding_side"}
+        for_audio = {name: overrides.pop(name) for name in [*overrides] if name in of_audio}
+        extractor = cls.extractor_class.from_pretrained(folder, **for_audio)
+        return cls(extractor, read_tokenizer(folder, **overrides))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of processor_config.json."""

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from raysp import bounds
 from raysp.bounds import shortened
@@ -20,6 +20,15 @@ JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[st
 logger = logging.getLogger(__name__)
 
 SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fields of checkpoints are less similar
+READ_FROM = "_read_from"  # attribute that is no value
+NOT_FIELDS = {"is_encoder_decoder": False, "_attn_implementation": "sdpa"}
+"""Values of transformers that models without a decoder, and all models, have."""
+OTHER_WAYS = {
+    "get_text_config": ": `config.decoder` is the configuration of the text decoder",
+    "update_from_string": ": call config.update({...})",
+    "register_for_auto_class": ": code that comes with a checkpoint is never run",
+}
+"""Names of transformers that a configuration has not, with the way out."""
 MAX_FLOAT = 1e38  # below the largest float32
 
 
@@ -78,6 +87,9 @@ class Config(Shareable):
     return_dict: bool = True
     tokenizer_class: str | None = None
 
+    attribute_map: ClassVar[dict[str, str]] = {}
+    """Other names of fields in transformers: none, since fields have theirs."""
+
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
@@ -108,6 +120,38 @@ class Config(Shareable):
             self.label2id = {label: index for index, label in self.id2label.items()}
         self.validate()
 
+    @property
+    def name_or_path(self) -> str:
+        """Folder or hub id that the configuration was read from; it is not part of the values."""
+        return str(vars(self).get(READ_FROM, vars(self).get("_name_or_path", "")))
+
+    @name_or_path.setter
+    def name_or_path(self, value: str | Path) -> None:
+        vars(self)[READ_FROM] = str(value)
+
+    @property
+    def use_return_dict(self) -> bool:
+        """The same as `return_dict`, by its older name."""
+        return self.return_dict
+
+    @property
+    def torch_dtype(self) -> Any:  # noqa: ANN401 - torch is imported only if it is asked for
+        """The data type `dtype` of torch; None if it is not set."""
+        import torch
+
+        return None if self.dtype is None else getattr(torch, self.dtype)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> bool | str:
+            """Return the values of transformers that are not fields here; raise AttributeError for other names."""
+            if name in NOT_FIELDS:
+                return NOT_FIELDS[name]
+            if name == "_name_or_path":
+                return self.name_or_path
+            way_out = OTHER_WAYS.get(name) or suggestion(name, [*vars(self), *dir(type(self))])
+            raise AttributeError(f"{type(self).__name__} has no {name!r}{way_out}")
+
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
 
@@ -130,10 +174,18 @@ class Config(Shareable):
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **overrides: Any) -> Self:  # noqa: ANN401
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - values of the configuration
+    ) -> Self:
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
         access = Access.taken(overrides)
-        path = local_folder(folder, CONFIG_FILES, revision=revision, access=access) / "config.json"
+        path = (
+            local_folder(pretrained_model_name_or_path, CONFIG_FILES, revision=revision, access=access) / "config.json"
+        )
         if not path.is_file() and path.with_name("training_args.bin").is_file():
             raise CheckpointError(
                 f"{path}: not found: the Trainer of transformers writes the weights of this model and no config.json: "
@@ -144,9 +196,16 @@ class Config(Shareable):
         if found != cls.model_type:
             raise CheckpointError(f"{path}: model_type is {found!r}, {cls.__name__} expects {cls.model_type!r}")
         try:
-            return cls.from_dict(values, **overrides)
+            made = cls.from_dict(values, **overrides)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+        made.name_or_path = pretrained_model_name_or_path
+        return made
+
+    @classmethod
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """Make a configuration from a JSON file of any name."""
+        return cls.from_dict(cls.own_values(read_json(Path(json_file))))
 
     @classmethod
     def own_values(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +215,7 @@ class Config(Shareable):
     def to_dict(self) -> dict[str, Any]:
         """Return all values as plain JSON types, with `model_type`."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        values.pop(READ_FROM, None)
         return {**values, "model_type": self.model_type}
 
     def update(self, values: Mapping[str, Any]) -> None:
@@ -189,12 +249,16 @@ class Config(Shareable):
         write_json(folder / "config.json", values)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(other) and _compared(self) == _compared(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"
+
+
+def _compared(config: object) -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if name != READ_FROM}
 
 
 COUNTS_OF_LAYERS = ("layers", "n_layer", "conv_dim", "conv_kernel", "conv_stride", "tdnn_dim", "tdnn_kernel")

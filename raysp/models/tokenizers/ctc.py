@@ -492,14 +492,15 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
-        name = str(folder)
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        name = str(pretrained_model_name_or_path)
+        access = Access.taken(overrides)
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         config = optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
         if kind not in (cls.__name__, *cls.older_names):

@@ -360,7 +360,7 @@ class TextTokenizer(DescribedTokenizer):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
@@ -370,8 +370,9 @@ class TextTokenizer(DescribedTokenizer):
         Raises:
             CheckpointError: Files are missing or damaged, or the class is not one of `KINDS`.
         """
-        origin = str(folder)
-        folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+        origin = str(pretrained_model_name_or_path)
+        access = Access.taken(overrides)
+        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         refuse_unknown(cls, overrides, [*NAMED_TOKENS, *SETTINGS, *OF_KINDS])
         config = optional_json(folder / "tokenizer_config.json")
         name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)

@@ -239,7 +239,7 @@ def taken(call: str) -> set[str]:
 
 
 def arguments_of(function) -> set[str]:
-    return {*inspect.signature(function).parameters} - {"self", "name", "folder", "overrides", "options"}
+    return {*inspect.signature(function).parameters} - {"self", "save_directory", "overrides", "options"}
 
 
 def test_the_table_of_keywords_is_that_of_the_code():

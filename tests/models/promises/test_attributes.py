@@ -1,0 +1,170 @@
+"""Attributes, methods and keywords of models and configurations that programs read, against those of transformers."""
+
+import copy
+import json
+import pickle
+
+import peft
+import pytest
+import torch
+
+import raysp.models
+from raysp.models import AutoConfig, AutoModelForCTC, AutoProcessor, UniSpeechForCTC
+from tests.models.oracles import transformers
+from tests.models.promises.programs.data import DEMO, DIGITS
+from tests.models.test_keywords import Rows, encoder_decoder
+
+LIBRARIES = (raysp.models, transformers)
+WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+OF_MODELS = {
+    "half": lambda it: (it.half().dtype, it.dtype),
+    "bfloat16": lambda it: it.to(torch.bfloat16)(WAVES.bfloat16()).logits.dtype,
+    "float32 again": lambda it: it.half().float()(WAVES).logits.dtype,
+    "double": lambda it: it.double()(WAVES.double()).logits.dtype,
+    "num_parameters": lambda it: (it.num_parameters(), it.num_parameters(only_trainable=True)),
+    "get_memory_footprint": lambda it: it.get_memory_footprint(),
+    "names": lambda it: (it.main_input_name, it.base_model_prefix, type(it.base_model).__name__, it.can_generate()),
+    "places": lambda it: (it.device, it.dtype),
+    "name_or_path": lambda it: (it.name_or_path, it.config.name_or_path, it.config._name_or_path),
+    "gradient checkpointing": lambda it: (
+        it.supports_gradient_checkpointing,
+        it.gradient_checkpointing_enable(),
+        it.is_gradient_checkpointing,
+    ),
+    "embeddings": lambda it: it.get_output_embeddings(),
+    "nothing to do": lambda it: (it.enable_input_require_grads(), it.set_attn_implementation("sdpa"), it.tie_weights()),
+    "tags": lambda it: (it.add_model_tags(["a"]), it.add_model_tags("b"), it.model_tags),
+    "frozen": lambda it: (it.freeze_base_model(), sum(one.requires_grad for one in it.parameters())),
+    "modes": lambda it: (it.training, it.train().training),
+    "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
+    "tuple": lambda it: [type(one) for one in it(WAVES, return_dict=False, output_hidden_states=True)],
+    "compile": lambda it: it.compile(backend="eager"),
+    "config": lambda it: (it.config.is_encoder_decoder, it.config.use_return_dict, it.config.torch_dtype),
+    "config, names": lambda it: (it.config.attribute_map, it.config._attn_implementation),
+    "config, copied": lambda it: copy.deepcopy(it.config) == it.config,
+    "config, file": lambda it: type(it.config).from_json_file(DIGITS / "config.json").vocab_size,
+}
+OF_LOADING = {
+    "dtype": {"dtype": "bfloat16"},
+    "torch_dtype": {"torch_dtype": torch.float16},
+    "torch_dtype by name": {"torch_dtype": "float16"},
+    "auto": {"torch_dtype": "auto"},
+    "device_map": {"device_map": {"": "cpu"}},
+    "config": {"config": str(DIGITS)},
+    "fields": {"ctc_loss_reduction": "sum", "attention_dropout": 0.25, "mask_time_prob": 0.125, "vocab_size": 20},
+    "another head": {"vocab_size": 7, "ignore_mismatched_sizes": True},
+    "access": {"token": None, "revision": "main", "cache_dir": None, "local_files_only": True, "force_download": False},
+    "defaults": {"low_cpu_mem_usage": True, "use_safetensors": True, "trust_remote_code": False, "weights_only": True},
+    "none": {"quantization_config": None, "key_mapping": None, "tp_plan": None, "adapter_kwargs": None},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OF_MODELS)
+def test_models_have_the_values_of_transformers(name):
+    found, expected = (OF_MODELS[name](models.AutoModelForCTC.from_pretrained(str(DIGITS))) for models in LIBRARIES)
+    assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OF_LOADING)
+def test_keywords_of_loading_give_the_model_of_transformers(name):
+    options = OF_LOADING[name]
+    ours, theirs = (models.AutoModelForCTC.from_pretrained(DIGITS, **options) for models in LIBRARIES)
+    assert (ours.dtype, ours.device, ours.lm_head.weight.shape) == (
+        theirs.dtype,
+        theirs.device,
+        theirs.lm_head.weight.shape,
+    )
+    for field in ("ctc_loss_reduction", "attention_dropout", "mask_time_prob", "vocab_size"):
+        assert getattr(ours.config, field) == getattr(theirs.config, field)
+
+
+def test_first_arguments_have_the_names_of_transformers(tmp_path):
+    for models in LIBRARIES:
+        for name in ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor", "AutoProcessor"):
+            made = getattr(models, name).from_pretrained(pretrained_model_name_or_path=DIGITS)
+            if models is raysp.models:
+                made.save_pretrained(save_directory=tmp_path / name)
+    opened = AutoModelForCTC.from_pretrained(pretrained_model_name_or_path=tmp_path / "AutoModelForCTC")
+    assert opened.name_or_path == str(tmp_path / "AutoModelForCTC")
+    written = json.loads((tmp_path / "AutoConfig" / "config.json").read_text())
+    assert not {"name_or_path", "_read_from", "tokenizer_class", "is_encoder_decoder"} & written.keys()
+    assert pickle.loads(pickle.dumps(opened.config)) == AutoConfig.from_pretrained(DIGITS)
+
+
+def test_a_processor_passes_settings_to_its_parts():
+    for models in LIBRARIES:
+        made = models.AutoProcessor.from_pretrained(DIGITS, unk_token="E", do_normalize=False)
+        assert (made.tokenizer.unk_token, made.feature_extractor.do_normalize) == ("E", False)
+    parent = AutoProcessor.from_pretrained(DEMO, subfolder=DIGITS.name)
+    assert parent.tokenizer.get_vocab() == made.tokenizer.get_vocab()
+    with pytest.raises(
+        TypeError, match=r"'unk_tokn' \(did you mean 'unk_token'\?\): no setting of Wav2Vec2CTCTokenizer"
+    ):
+        AutoProcessor.from_pretrained(DIGITS, unk_tokn="<unk>")
+
+
+def test_models_are_made_of_a_configuration_as_in_transformers():
+    for models in LIBRARIES:
+        config = models.AutoConfig.from_pretrained(DIGITS)
+        options = {"attn_implementation": "eager", "trust_remote_code": False}
+        assert models.AutoModelForCTC.from_config(config).dtype == torch.float32
+        assert models.AutoModelForCTC.from_config(config, dtype=torch.bfloat16, **options).dtype == torch.bfloat16
+    with pytest.raises(TypeError, match=r"device given, from_config takes"):
+        AutoModelForCTC.from_config(AutoConfig.from_pretrained(DIGITS), device="cpu")
+
+
+def test_an_encoder_with_decoder_names_its_parts():
+    model = encoder_decoder()
+    assert (model.get_encoder(), model.get_decoder()) == (model.encoder, model.decoder)
+    assert model.config.is_encoder_decoder
+    assert model.resize_token_embeddings(30).num_embeddings == 30
+
+
+REFUSED = {
+    "add_adapter": (NotImplementedError, lambda it: it.add_adapter(peft.LoraConfig()), "call peft.get_peft_model"),
+    "tokens": (NotImplementedError, lambda it: it.resize_token_embeddings(30), "vocab_size=len"),
+    "own class": (NotImplementedError, lambda it: it.register_for_auto_class("AutoModel"), "import the class"),
+    "own classes": (NotImplementedError, lambda it: AutoConfig.register("mine", object), "import the class"),
+    "kernels": (ValueError, lambda it: it.set_attn_implementation("flex"), "expected one of eager, sdpa"),
+    "text of config": (AttributeError, lambda it: it.config.get_text_config(), "`config.decoder` is"),
+    "config": (AttributeError, lambda it: it.config.hidden_siz, "did you mean 'hidden_size'"),
+    "unused": (ValueError, lambda it: AutoConfig.from_pretrained(DIGITS, return_unused_kwargs=True), "keeps keywords"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_models_have_not_is_refused_with_the_way_out(name):
+    error, call, way_out = REFUSED[name]
+    with pytest.raises(error) as raised:
+        call(UniSpeechForCTC.from_pretrained(DIGITS))
+    assert way_out in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+        {"bf16": True, "optim": "adafactor", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1},
+        {"dataloader_num_workers": 1, "label_smoothing_factor": 0.0, "max_grad_norm": 0.5, "logging_steps": 1},
+    ],
+)
+def test_arguments_of_the_trainer_work_with_models_and_adapters(tmp_path, options):
+    for adapted in (False, True):
+        model = UniSpeechForCTC.from_pretrained(DIGITS)
+        if adapted:
+            model = peft.get_peft_model(
+                model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+            )
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), max_steps=2, use_cpu=True, report_to=[], per_device_train_batch_size=1, **options
+        )
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Rows())
+        assert trainer.train().global_step == 2
+        trainer.save_model(str(tmp_path / "final"))
+    written = json.loads((tmp_path / "final" / "adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(DIGITS)
