@@ -220,9 +220,9 @@ class TestLabelsThatAreKept:
             evaluated(mixed, **options, settings=["steps.1.exact=false"])
         assert evaluated(mixed, **options, settings=["steps.1.exact=false"], relabel=True).run.rows == 6
 
-    @pytest.mark.slow
-    def test_the_first_rows_are_never_kept(self, mixed, tmp_path):
-        assert evaluated(mixed, sink=str(tmp_path / "out")).labels is None
+    def test_the_first_rows_are_never_kept_so_that_a_sink_is_refused(self, mixed, tmp_path):
+        with pytest.raises(raysp.SpecError, match="sink: without effect: labels of the first rows"):
+            evaluated(mixed, sink=str(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
 
 
