@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fields of checkpoints are less similar
 READ_FROM = "_read_from"  # attribute that is no value
-NOT_FIELDS = {"is_encoder_decoder": False, "_attn_implementation": "sdpa"}
+NOT_FIELDS = {"is_encoder_decoder": False, "tokenizer_class": None, "_attn_implementation": "sdpa"}
 """Values of transformers that models without a decoder, and all models, have."""
 OTHER_WAYS = {
     "get_text_config": ": `config.decoder` is the configuration of the text decoder",
@@ -85,7 +85,6 @@ class Config(Shareable):
     output_hidden_states: bool = False
     problem_type: str | None = None
     return_dict: bool = True
-    tokenizer_class: str | None = None
 
     attribute_map: ClassVar[dict[str, str]] = {}
     """Other names of fields in transformers: none, since fields have theirs."""
@@ -143,7 +142,7 @@ class Config(Shareable):
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> bool | str:
+        def __getattr__(self, name: str) -> bool | str | None:
             """Return the values of transformers that are not fields here; raise AttributeError for other names."""
             if name in NOT_FIELDS:
                 return NOT_FIELDS[name]
