@@ -37,7 +37,7 @@ class TestSecrets:
         monkeypatch.setenv("THE_SECRET", SECRET)
 
         class Loud(MemoryFileSystem):
-            def cat_file(self, path, **kwargs):
+            def _open(self, path, *args, **kwargs):
                 raise RuntimeError(f"no entry for {SECRET}")
 
         monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Loud())
