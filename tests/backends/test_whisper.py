@@ -138,7 +138,7 @@ def changed(whisper, folder, file: str, **values: object):
         ("config.json", {"quantization_config": {"bits": 4}}, "use the checkpoint with its original weights"),
         ("config.json", {"max_source_positions": 70}, "expected a multiple of 70 positions"),
         ("config.json", {"vocab_size": 9}, "the tokenizer's highest token id is"),
-        ("adapter_config.json", {}, "merge it into that model"),
+        ("adapter_config.json", {}, "merge it into the model"),
         ("processor_config.json", {"feature_extractor": {"feature_extractor_type": "Nothing"}}, "cannot read it"),
         (
             "processor_config.json",
