@@ -28,11 +28,12 @@ SCHEMA = pa.schema(
 class Loudness:
     """Stands in for the model: the probability of a chunk is its mean sample."""
 
-    def __call__(self, waves: torch.Tensor, num_samples: torch.Tensor) -> list[torch.Tensor]:
-        return [
+    def probabilities(self, waves: torch.Tensor, num_samples: torch.Tensor) -> torch.Tensor:
+        rows = [
             torch.stack([chunk.mean() for chunk in wave[:count].split(CHUNK_SAMPLES)])
             for wave, count in zip(waves, num_samples.tolist(), strict=True)
         ]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def speaking(**fields: float) -> Speaking:
