@@ -86,7 +86,7 @@ class PreparingModel(Protocol):
         """Return the inputs of the model for a batch, on the host, before the device is taken.
 
         Args:
-            waves: float32 samples of each row.
+            waves: samples of each row, all int16 or all float32.
 
         Returns:
             The inputs, which `run` takes as `prepared`; None: `run` computes them on the device.

@@ -479,8 +479,7 @@ class Labelling:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
         if not isinstance(self.loaded, PreparingModel):
             return self.loaded.run
-        floats = [as_float(torch.from_numpy(wave)).numpy() for wave in waves]
-        return partial(self.loaded.run, prepared=self.loaded.prepare(floats))
+        return partial(self.loaded.run, prepared=self.loaded.prepare(waves))
 
     def _on_device(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.audio.samples import as_float32
 from raysp.backends.hugging_face.describing import WHISPER, describe
 from raysp.backends.hugging_face.features import known_features
 from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
@@ -58,11 +59,12 @@ class HuggingFaceModel:
         """
         if self._features is not None:
             return None
-        if self.summary.takes_padding or self.is_exact or len({*map(len, waves)}) == 1:
-            rows = [features_of(self.extractor, wave) for wave in waves]
+        floats = [as_float32(wave) for wave in waves]
+        if self.summary.takes_padding or self.is_exact or len({*map(len, floats)}) == 1:
+            rows = [features_of(self.extractor, wave) for wave in floats]
             return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         options = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
-        return dict(self.extractor(list(waves), padding=True, **options))
+        return dict(self.extractor(floats, padding=True, **options))
 
     def run(
         self,
