@@ -403,6 +403,7 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
         (lambda file, recipe: raysp.evaluate("m", "in", speaker="who", worst=0), "worst: without effect"),
     ],
 )
-def test_an_argument_without_effect_is_refused(places, call, message):
+def test_an_argument_without_effect_is_refused(places, monkeypatch, call, message):
+    run_without_ray(monkeypatch)
     with pytest.raises(raysp.SpecError, match=f"^{message}"):
         call(load_pipeline(str(places["file"])), load_recipe(str(places["recipe"])))
