@@ -54,7 +54,8 @@ def same_with_and_without(audio, monkeypatch, **options) -> tuple[np.ndarray, st
         expected, expected_error = outcome(audio, **options)
     assert error == expected_error
     assert len(found) == len(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=STEP / 10)
+    # After a seek, or at a joint, samples of an older libsndfile differ by up to 0.7 of a step.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=STEP)
     return found, error
 
 

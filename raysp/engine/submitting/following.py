@@ -74,7 +74,7 @@ def follow(
         RunError: the head does not answer any more.
     """
     lines = Lines(on_line)
-    last_answer, failures = time.monotonic(), 0
+    last_answer, failures, was_over = time.monotonic(), 0, False
     while True:
         seen = lines.seen
         ending = asyncio.run(_receive(head.log(job_id), lines, silence_seconds))
@@ -89,10 +89,14 @@ def follow(
             raise RunError(f"{error}. Has the head been restarted? Submit again to continue") from error
         else:
             last_answer = time.monotonic()
-            # The log of a job whose machine is gone cannot be read: a few attempts, then the job alone is reported.
-            if job.is_over and (ending == "whole" or failures >= len(retry_seconds)):
+            # Ray may end a log before its last lines if the job ends meanwhile, so it is read again afterwards. The log
+            # of a machine that is gone cannot be read: a few attempts, then the job alone is reported.
+            if was_over and (ending == "whole" or failures >= len(retry_seconds)):
                 lines.end()
                 return job
+            is_new, was_over = job.is_over and not was_over, job.is_over
+            if is_new:
+                continue
         failures = 0 if ending != "lost" or lines.seen > seen else failures + 1
         time.sleep(retry_seconds[min(failures, len(retry_seconds)) - 1] if failures else retry_seconds[0])
 

@@ -4,6 +4,7 @@ Code asks these functions, and never whether a device is "cuda", so that other b
 Names are compared without torch, by which a run is planned without importing it.
 """
 
+import contextlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,10 @@ def sent(tensor: "torch.Tensor", device: "str | torch.device") -> "torch.Tensor"
     """Return a tensor on a device; the host does not wait for a copy from main memory to a GPU."""
     if not is_accelerator(device) or is_accelerator(tensor.device):
         return tensor.to(device)
-    pinned = tensor.pin_memory() if kind_of(device) == "cuda" else tensor  # a copy from other memory is waited for
-    return pinned.to(device, non_blocking=True)
+    if kind_of(device) == "cuda":  # a copy from memory that is not pinned is waited for
+        with contextlib.suppress(RuntimeError):  # where torch can pin none
+            tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def highest_allocated(device: "str | torch.device") -> int:

@@ -1,6 +1,7 @@
 """The package `kenlm`, or where it is not built, KenLM as flashlight has it, behind the same names."""
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,7 @@ def kenlm_package(monkeypatch) -> str:
     monkeypatch.setattr(kenlm_probe, "PROGRAM", "tests.text.beams.probing")
     if find_spec("kenlm") is not None:
         return "kenlm"
+    import_module("flashlight")
     monkeypatch.setitem(sys.modules, "kenlm", stand_in())
     return "flashlight"
 
