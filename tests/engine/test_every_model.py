@@ -14,7 +14,14 @@ from raysp.audio import decode
 from raysp.models import load_checkpoint
 from raysp.models.base.capabilities import Capability
 from tests.corpora import AUDIO, DEMO, label_here, write_shard
-from tests.device.class_cases import CASES, make_checkpoint
+from tests.device.class_cases import (  # noqa: F401 - those of small models, for programs beside the tests
+    CASES,
+    CONFIGS,
+    SMALL,
+    TDNN,
+    WAVES,
+    make_checkpoint,
+)
 from tests.soaked import some
 
 REPEATED = {
