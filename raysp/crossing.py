@@ -87,7 +87,7 @@ class Sending:
             self.arrays: list[Array] = [np.zeros(shape, dtype) for dtype, shape in parts]
             return
         edges = _edges([np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in parts])
-        self._buffer = _host_buffer(edges[-1], device)
+        self._buffer = _host_memory((edges[-1],), torch.uint8, device.type)
         values = self._buffer.numpy()
         self.arrays = [
             values[first : first + np.dtype(dtype).itemsize * int(np.prod(shape))].view(dtype).reshape(shape)
@@ -106,6 +106,16 @@ class Sending:
         ]
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device; from pinned memory of the host, which does not wait for the copy to a GPU."""
+    kind = torch.device(device).type
+    if kind in OWN_MEMORY or tensor.device.type not in OWN_MEMORY:
+        return tensor.to(device)
+    if kind not in _not_pinnable:
+        tensor = _host_memory(tensor.shape, tensor.dtype, kind).copy_(tensor)
+    return tensor.to(device, non_blocking=True)
+
+
 def send(device: torch.device, *arrays: Array) -> list[Tensor]:
     """Return small arrays as tensors on a device, with one copy."""
     if device.type in OWN_MEMORY:
@@ -121,7 +131,7 @@ def _unpacked(tensors: Sequence[Tensor]) -> list[Array]:
     parts = [one.detach().contiguous().reshape(-1).view(torch.uint8) for one in tensors]
     order = sorted(range(len(tensors)), key=lambda place: -tensors[place].itemsize)  # so all begin at their multiples
     packed = parts[0] if len(parts) == 1 else torch.cat([parts[place] for place in order])
-    values = _host_buffer(packed.numel(), packed.device).copy_(packed).numpy()
+    values = _host_memory((packed.numel(),), torch.uint8, packed.device.type).copy_(packed).numpy()
     found: dict[int, Array] = {}
     first = 0
     for place in order:
@@ -139,14 +149,14 @@ def _edges(sizes: Sequence[int]) -> list[int]:
     return edges
 
 
-def _host_buffer(num_bytes: int, device: torch.device) -> Tensor:
-    """Return memory of the host, pinned if torch can pin it for the device."""
-    if device.type not in _not_pinnable:
+def _host_memory(shape: Shape, dtype: torch.dtype, kind: str) -> Tensor:
+    """Return memory of the host, pinned if torch can pin it for a kind of device."""
+    if kind not in _not_pinnable:
         try:
-            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
         except RuntimeError:  # NotImplementedError is one
-            _not_pinnable.add(device.type)
-    return torch.empty(num_bytes, dtype=torch.uint8)
+            _not_pinnable.add(kind)
+    return torch.empty(shape, dtype=dtype)
 
 
 _NAMES = {

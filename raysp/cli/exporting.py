@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raysp.cli.console import ProgressLines, print_fact, print_json, say, showing
-from raysp.cli.options import (
-    AsJson,
-    Debug,
-    Settings,
-    StorageOptions,
-    Trust,
-    named_sink,
-    parse_storage_options,
-)
+from raysp.cli.options import AsJson, Debug, Settings, StorageOptions, Trust, named_sink, parse_storage_options
 from raysp.words import count
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.augmentation import compute_mask_indices, valid_on_host
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification

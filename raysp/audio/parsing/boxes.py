@@ -10,6 +10,7 @@ from raysp.audio.parsing.tags import begins_recording, find_beginning
 MOST_BOXES = 64
 """Boxes that are looked at for the end of a recording without reading all of it."""
 SEGMENT, CLUSTER, VOID = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75", b"\xec"
+CLUSTERS = re.compile(re.escape(CLUSTER))
 ELEMENTS = (
     *(b"\x11\x4d\x9b\x74", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67"),
     *(b"\x10\x43\xa7\x70", b"\x19\x41\xa4\x69", b"\x58\x54", VOID, b"\xbf", b"\xe7", b"\xa3", b"\xa0", b"\xa7"),
@@ -83,9 +84,6 @@ def _end_of_elements(data: Bytes, place: int) -> int:
         place += len(name) + _size_bytes(data, place + len(name))
         place += size[1] if size is not None and name != CLUSTER else 0  # a cluster's elements are followed too
     return place
-
-
-CLUSTERS = re.compile(re.escape(CLUSTER))
 
 
 def _size_bytes(data: Bytes, place: int) -> int:

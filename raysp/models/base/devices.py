@@ -4,7 +4,6 @@ Code asks these functions, and never whether a device is "cuda", so that other b
 Names are compared without torch, by which a run is planned without importing it.
 """
 
-import contextlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -39,16 +38,6 @@ def refuse_absent(device: "str | torch.device") -> None:
             f"device {str(device)!r}: the installed torch cannot use it on this machine; install one that fits the "
             "driver (`raysp doctor` shows both), or set device='cpu'"
         )
-
-
-def sent(tensor: "torch.Tensor", device: "str | torch.device") -> "torch.Tensor":
-    """Return a tensor on a device; the host does not wait for a copy from main memory to a GPU."""
-    if not is_accelerator(device) or is_accelerator(tensor.device):
-        return tensor.to(device)
-    if kind_of(device) == "cuda":  # a copy from memory that is not pinned is waited for
-        with contextlib.suppress(RuntimeError):  # where torch can pin none
-            tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def highest_allocated(device: "str | torch.device") -> int:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 
 _LENGTHS: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,

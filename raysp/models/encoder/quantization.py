@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.crossing import sent
 from raysp.errors import CheckpointError
-from raysp.models.base.devices import sent
 
 
 class GumbelVectorQuantizer(nn.Module):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.crossing import sent
 from raysp.models.auto import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
-from raysp.models.base.devices import sent
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor

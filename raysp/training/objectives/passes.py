@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.crossing import sent
 from raysp.models.base.arithmetic import arithmetic
-from raysp.models.base.devices import sent
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.augmentation import known_lengths
 from raysp.models.encoder.heads import IGNORED_LABEL

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.kernels.dropout import dropped

@@ -8,7 +8,7 @@ probable (Huang et al. 2024, "Less Peaky and More Accurate CTC Forced Alignment 
 import torch
 from torch import Tensor
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.encoder.heads import ctc_loss
 
 UNIFORM_SHARE = 0.01

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from raysp.models.base.devices import sent
+from raysp.crossing import sent
 from raysp.models.base.modeling import overridden
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.encoder.heads import IGNORED_LABEL
