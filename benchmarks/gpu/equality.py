@@ -10,10 +10,9 @@ import torch
 
 from benchmarks.gpu import speech
 from benchmarks.gpu.part import Case, Figures, Setting
-from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.class_cases import make_checkpoint
-from tests.device.output_cases import ARPA, with_files
+from tests.device.output_cases import ARPA, labelling, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 
 SECONDS = 90.0
@@ -88,16 +87,7 @@ def label(
     checkpoint: Path, outputs: Sequence[Any], waves: speech.Waves, texts: Sequence[str] | None, device: str, dtype: str
 ) -> list[dict[str, Any]]:
     """Return the labels of rows, in batches of several rows and windows."""
-    op = Labelling(
-        str(checkpoint),
-        lambda loaded: [output.op(loaded) for output in outputs],
-        batch_seconds=8,
-        dtype=dtype,
-        device=device,
-        window_seconds=2.5,
-        overlap_seconds=0.5,
-        reads=tuple({output.text for output in outputs if getattr(output, "text", None)}),
-    )
+    op = labelling(checkpoint, outputs, device, dtype)
     return op(speech.block_of(waves, texts))[0].to_pylist()
 
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.gpu import models, speech
 from benchmarks.gpu.devices import peak_gigabytes, seconds_of
+from benchmarks.gpu.kernels import on_stand_in
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.models.features.waves import as_float, pad
 
@@ -53,11 +54,5 @@ def measure(name: str, setting: Setting) -> Figures:
         "RTFx": rows * seconds / taken,
         "loss is finite": all(loss == loss and abs(loss) != float("inf") for loss in losses),
         "peak GB": peak_gigabytes(setting.device),
-        **(_waits(step) if setting.device == "standin" else {}),
+        **(on_stand_in(step) if setting.device == "standin" else {}),
     }
-
-
-def _waits(step: object) -> Figures:
-    from benchmarks.gpu.kernels import on_stand_in
-
-    return on_stand_in(step)  # type: ignore[arg-type]

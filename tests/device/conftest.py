@@ -6,8 +6,7 @@ import pyarrow as pa
 import pytest
 
 from raysp.ops import late_steps
-from raysp.ops.labelling import Labelling
-from tests.device import stand_in
+from tests.device import output_cases, stand_in
 from tests.ops.test_labelling import block_of
 
 stand_in.install()
@@ -17,21 +16,11 @@ OnBoth = Callable[..., tuple[list[dict[str, Any]], list[dict[str, Any]]]]
 
 def labelling(checkpoint, outputs: Sequence[Any], device: str, *, texts: Sequence[str] = (), dtype="float32"):
     """Return a function that labels waveforms on a device, in one batch of each length."""
-    reads = tuple({output.text for output in outputs if getattr(output, "text", None)})
-    op = Labelling(
-        str(checkpoint),
-        lambda loaded: [output.op(loaded) for output in outputs],
-        batch_seconds=8,
-        dtype=dtype,
-        device=device,
-        window_seconds=2.5,
-        overlap_seconds=0.5,
-        reads=reads,
-    )
+    op = output_cases.labelling(checkpoint, outputs, device, dtype)
 
     def label(waves: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         block = block_of(waves)
-        for name in reads:
+        for name in op.reads:
             block = block.append_column(late_steps.CARRIED + name, pa.array(texts))
         return op(block)[0].to_pylist()
 
