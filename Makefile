@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Quick tests of what the versions of libraries differ in. TORCH_TESTS are left out where torch is not installed.
 VERSION_TESTS := tests/audio tests/corpus tests/storage tests/text
-TORCH_TESTS := tests/sink tests/cli tests/ops tests/reading tests/training tests/engine/datasets
+TORCH_TESTS := tests/sink tests/cli tests/ops tests/reading tests/training tests/labelling/engine/datasets
 NOT_THERE := transformers,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
 TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
 PIP := -m pip --disable-pip-version-check install --quiet --only-binary :all:

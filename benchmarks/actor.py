@@ -62,7 +62,7 @@ def speech_of(seconds: int) -> np.ndarray:
 def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
     """Return packed blocks of rows of 1 to 30 s, 12 s on average."""
     from raysp.corpus.shards import Piece
-    from raysp.engine.workers.packing import pack
+    from raysp.labelling.engine.workers.wire import pack
     from raysp.ops.rows import RowStatus, statuses_table, with_waves
     from raysp.sink.layout import BlockName
 
@@ -85,12 +85,12 @@ def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
 def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: int) -> dict[str, float]:
     """Label blocks with two calls to an actor at a time, as Ray makes them."""
     import raysp
-    from raysp.engine import running
-    from raysp.engine.in_process import UncountedAttempts
-    from raysp.engine.workers.labeller import LabelActor
-    from raysp.engine.workers.packing import read_messages
-    from raysp.planning.opening import make_plan
-    from raysp.planning.resources import Resources
+    from raysp.cluster.resources import Resources
+    from raysp.labelling.engine import running
+    from raysp.labelling.engine.in_process import UncountedAttempts
+    from raysp.labelling.engine.workers.label_actor import LabelActor
+    from raysp.labelling.engine.workers.wire import read_messages
+    from raysp.labelling.planning.opening import make_plan
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         label = raysp.Label(

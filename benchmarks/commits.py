@@ -30,7 +30,7 @@ from benchmarks.tables import show, write_json
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Shard
-    from raysp.engine.workers.job import Job
+    from raysp.labelling.engine.workers.job import Job
     from raysp.storage.store import Store
 
 ROWS = 20
@@ -64,9 +64,9 @@ class SlowStore:
 
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
     """Run `commit_shards` on a worker, with a `SlowStore`."""
-    from raysp.engine.on_ray import commits
-    from raysp.engine.workers import committer
-    from raysp.planning.kept_columns import read_source_columns
+    from raysp.labelling.engine.on_ray import commits
+    from raysp.labelling.engine.workers import committer
+    from raysp.labelling.planning.kept_columns import read_source_columns
     from raysp.storage.store import open_store
 
     def read_slowly(*arguments: Any) -> pa.Table:
@@ -80,8 +80,8 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
 
 def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
     """Commit the same number of shards with each number of tasks and of shards per task, in one local Ray."""
-    from raysp.engine.cluster.connection import local_ray
-    from raysp.planning.resources import Resources
+    from raysp.cluster.connection import local_ray
+    from raysp.cluster.resources import Resources
 
     rows = []
     with local_ray(Resources(cpus=2)):
@@ -102,7 +102,7 @@ def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]
 def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int) -> float:
     import ray
 
-    from raysp.engine.on_ray import commits
+    from raysp.labelling.engine.on_ray import commits
 
     commits.TASKS_IN_FLIGHT, commits.SHARDS_A_TASK = tasks, shards_a_task
     commits.SHARDS_IN_FLIGHT, commits.ROWS_A_TASK = tasks * shards_a_task, shards_a_task * ROWS
@@ -148,10 +148,10 @@ def _import_all() -> None:
 def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
-    from raysp.engine import running
-    from raysp.engine.workers.attempts import Attempts
-    from raysp.planning.opening import make_plan
-    from raysp.planning.resources import local_resources
+    from raysp.cluster.resources import local_resources
+    from raysp.labelling.engine import running
+    from raysp.labelling.engine.workers.attempts import Attempts
+    from raysp.labelling.planning.opening import make_plan
     from raysp.sink import stage
     from raysp.storage.store import open_store
 

@@ -43,8 +43,8 @@ class StandInReader:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
-        from raysp.engine.workers.packing import pack
-        from raysp.engine.workers.piece_todo import PieceTodo
+        from raysp.labelling.engine.workers.piece_todo import PieceTodo
+        from raysp.labelling.engine.workers.wire import pack
         from raysp.ops.rows import RowStatus, statuses_table, with_waves
         from raysp.sink.layout import BlockName
 
@@ -63,8 +63,8 @@ class StandInActor:
         self.model = threading.Lock()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        from raysp.engine.workers.messages import FatalFailure
-        from raysp.engine.workers.packing import message_row, unpack
+        from raysp.labelling.engine.workers.messages import FatalFailure
+        from raysp.labelling.engine.workers.wire import message_row, unpack
 
         unpack(packed)
         with self.model:  # calls overlap; a model does one thing at a time
@@ -103,15 +103,15 @@ class Measured:
 def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, a_task_each: bool = False) -> Measured:
     """Run stand-in blocks through a fresh local Ray."""
     import raysp
+    from raysp.cluster.connection import local_ray
+    from raysp.cluster.process_state import quiet_datasets
+    from raysp.cluster.resources import Resources
     from raysp.corpus.shards import PIECE_BYTES, Piece, Shard
-    from raysp.engine import running
-    from raysp.engine.cluster.connection import local_ray
-    from raysp.engine.cluster.process_state import quiet_datasets
-    from raysp.engine.on_ray import stream
-    from raysp.engine.run_events import RunEvents
-    from raysp.engine.workers.attempts import Attempts
-    from raysp.planning.opening import make_plan
-    from raysp.planning.resources import Resources
+    from raysp.labelling.engine import running
+    from raysp.labelling.engine.on_ray import stream
+    from raysp.labelling.engine.run_events import RunEvents
+    from raysp.labelling.engine.workers.attempts import Attempts
+    from raysp.labelling.planning.opening import make_plan
     from raysp.sink.event_log import EventLog
     from raysp.sink.todo import Todo
     from raysp.storage.store import LocalStore
@@ -226,13 +226,13 @@ class _stand_ins:  # noqa: N801 - reads as a statement
     """Replace reader and actor with stand-ins in `stream`, whose functions look up both names when called."""
 
     def __enter__(self) -> None:
-        from raysp.engine.on_ray import stream
+        from raysp.labelling.engine.on_ray import stream
 
         self.kept = stream.Reader, stream.LabelActor
         stream.Reader, stream.LabelActor = StandInReader, StandInActor  # type: ignore[assignment,misc]
 
     def __exit__(self, *_: object) -> None:
-        from raysp.engine.on_ray import stream
+        from raysp.labelling.engine.on_ray import stream
 
         stream.Reader, stream.LabelActor = self.kept  # type: ignore[misc]
 

@@ -24,7 +24,7 @@ import torch
 
 import raysp
 from benchmarks.tables import show, write_json
-from raysp import assembly
+from raysp.labelling import assembly
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 from raysp.ops.labelling import LabellingOp
 

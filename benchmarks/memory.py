@@ -33,7 +33,7 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 import raysp
-from raysp.specs.recipe import load_recipe
+from raysp.training.specs.recipe import load_recipe
 recipe = load_recipe(sys.argv[1])
 raysp.finetune(recipe)
 lines = Path("/proc/self/status").read_text().splitlines()
@@ -46,7 +46,7 @@ print(json.dumps([peak, num_bytes, raysp.estimate(recipe).speed.rtfx]))
 ESTIMATE = """
 import dataclasses, json, sys
 import raysp
-from raysp.specs.recipe import load_recipe
+from raysp.training.specs.recipe import load_recipe
 found = raysp.estimate(load_recipe(sys.argv[1]), calibrate=sys.argv[2] == "True")
 print(json.dumps(dataclasses.asdict(found)))
 """

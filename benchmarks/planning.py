@@ -35,7 +35,7 @@ def make_corpus(folder: Path, num_shards: int) -> None:
 def measure(num_shards: int) -> dict[str, object]:
     """Plan twice: a new corpus and a recorded one."""
     import raysp
-    from raysp.planning.opening import begin_run
+    from raysp.labelling.planning.opening import begin_run
     from raysp.sink.run_record import RunEntry
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:

@@ -27,11 +27,11 @@ from raysp.corpus.shards import AUDIO
 if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
-    from raysp.engine.execution import OnPiece, Outcome
-    from raysp.engine.workers.job import Job
-    from raysp.engine.workers.messages import Message
-    from raysp.engine.workers.piece_todo import PieceTodo
-    from raysp.planning.plans import Plan
+    from raysp.labelling.engine.execution import OnPiece, Outcome
+    from raysp.labelling.engine.workers.job import Job
+    from raysp.labelling.engine.workers.messages import Message
+    from raysp.labelling.engine.workers.piece_todo import PieceTodo
+    from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.todo import Retry
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
     from raysp.corpus import surveys
-    from raysp.planning.opening import begin_run
+    from raysp.labelling.planning.opening import begin_run
     from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
 
@@ -150,11 +150,11 @@ def _label_shard(data: bytes, shard: "Shard", fingerprint: str) -> bytes:
 
 def _drive(plan: "Plan") -> None:
     """Run the driver's loop with workers that answer at once, and drop what a run writes beside its receipts."""
-    from raysp.engine.execution import Execution
-    from raysp.engine.in_process import UncountedAttempts
-    from raysp.engine.progress import Progress
-    from raysp.engine.run_events import RunEvents
-    from raysp.engine.running import _job
+    from raysp.labelling.engine.execution import Execution
+    from raysp.labelling.engine.in_process import UncountedAttempts
+    from raysp.labelling.engine.run_events import RunEvents
+    from raysp.labelling.engine.run_progress import Progress
+    from raysp.labelling.engine.running import _job
     from raysp.sink import lease
     from raysp.sink.event_log import EventLog
     from raysp.sink.receipts import ReceiptLog
@@ -183,8 +183,8 @@ class AnsweringWorkers:
 
     def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
-        from raysp.engine.workers.messages import LabelledBlock
-        from raysp.engine.workers.piece_todo import PieceTodo
+        from raysp.labelling.engine.workers.messages import LabelledBlock
+        from raysp.labelling.engine.workers.piece_todo import PieceTodo
         from raysp.sink.receipts import BlockReceipt
 
         every = max(1, plan.pieces_todo // 10)

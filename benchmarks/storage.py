@@ -139,9 +139,9 @@ def _writing(store: Store) -> list[dict[str, object]]:
 def _runs(store: Store, args: argparse.Namespace, options: dict[str, str]) -> list[dict[str, object]]:
     """Label a corpus from disk to disk and from the store to the store, in turn, in one Ray."""
     from raysp import Decode, Label, Parquet, Pipeline, Shards, Transcript
-    from raysp.engine.cluster.connection import local_ray
-    from raysp.engine.running import run
-    from raysp.planning.resources import Resources
+    from raysp.cluster.connection import local_ray
+    from raysp.cluster.resources import Resources
+    from raysp.labelling.engine.running import run
 
     for file in sorted(args.corpus.glob("*.parquet")):
         store.replace(f"in/{file.name}", file.read_bytes())

@@ -29,10 +29,10 @@ from benchmarks.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import Piece, Shard
 from raysp.ops.ordering import Epoch, Index, Sizes
-from raysp.sink.training import index_record
-from raysp.sink.training.index_record import ShardIndex
 from raysp.storage.store import LocalStore
-from raysp.training.batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.sink import index_record
+from raysp.training.sink.index_record import ShardIndex
 
 SAMPLE_RATE = 16_000
 WINDOWS = 4
@@ -91,9 +91,9 @@ def micro_batches(number: int, *, seconds: float, seed: int = 0) -> list[MicroBa
 def our_step(case: Case, *, checkpointing: bool = False) -> Step:
     """Return a function that runs a step of raysp, and returns its loss."""
     import raysp.models
-    from raysp.training.loop import Training
-    from raysp.training.objectives.ctc import CTCObjective
-    from raysp.training.optimizing import adamw, group_parameters
+    from raysp.training.loop.optimizing import adamw, group_parameters
+    from raysp.training.loop.training_steps import Training
+    from raysp.training.objectives.ctc_objective import CTCObjective
 
     torch.manual_seed(0)
     cls = getattr(raysp.models, case.model)
@@ -216,9 +216,9 @@ def _window_peak(folder: str, seconds: float, is_held: bool) -> tuple[float, flo
     """Return the peak memory that reading windows adds, and the largest window, of two bytes a sample, in MB."""
     import raysp
     from raysp.audio.isolation import Decoder
-    from raysp.planning.training.plans import plan_training
+    from raysp.training.data.row_windows import Failures, Reading
+    from raysp.training.planning.training_plan import plan_training
     from raysp.training.preparing import prepare
-    from raysp.training.reading import Failures, Reading
 
     recipe = raysp.Finetune(
         raysp.Shards(f"{folder}/*.parquet", text="text"),

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import checkpoints, corpus, processes
 from benchmarks.tables import show
-from raysp.planning.machine import num_cpus
+from raysp.cluster.machine import num_cpus
 
 CORPORA = "test-like,train-like,long-tail"
 MINUTES = (4.0, 20.0)

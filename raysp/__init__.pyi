@@ -1,13 +1,5 @@
 """The public names, as type checkers, editors and `raysp/__init__.py` read them."""
 
-from .engine.datasets.applying import apply as apply
-from .engine.datasets.labelled import datasource as datasource
-from .engine.datasets.labeller import Labeller as Labeller
-from .engine.estimating import estimate as estimate
-from .engine.evaluating.evaluation import evaluate as evaluate
-from .engine.running import retry as retry
-from .engine.running import run as run
-from .engine.training.finetuning import finetune as finetune
 from .errors import AudioError as AudioError
 from .errors import ChangedError as ChangedError
 from .errors import CheckpointError as CheckpointError
@@ -18,26 +10,14 @@ from .errors import ShardError as ShardError
 from .errors import SpecError as SpecError
 from .errors import StoreError as StoreError
 from .errors import TrustError as TrustError
-from .planning.opening import plan as plan
-from .reading.cleaning import gc as gc
-from .reading.differences.diffing import diff as diff
-from .reading.exporting.exporting import export as export
-from .reading.merging.merging import merge as merge
-from .reading.reporting import report as report
-from .reading.status import status as status
-from .reading.verify import verify as verify
-from .specs.adaptation import LoRA as LoRA
-from .specs.augmentation import Gain as Gain
-from .specs.augmentation import Noise as Noise
-from .specs.augmentation import Room as Room
-from .specs.augmentation import Speed as Speed
-from .specs.objectives import CTC as CTC
-from .specs.objectives import Classify as Classify
-from .specs.objectives import ClassifyFrames as ClassifyFrames
-from .specs.objectives import Pretrain as Pretrain
-from .specs.objectives import Seq2Seq as Seq2Seq
-from .specs.objectives import Speakers as Speakers
-from .specs.objectives import Text as Text
+from .evaluation.diff.diffing import diff as diff
+from .evaluation.evaluate.evaluation import evaluate as evaluate
+from .labelling.engine.datasets.applying import apply as apply
+from .labelling.engine.datasets.labelled import datasource as datasource
+from .labelling.engine.datasets.labeller import Labeller as Labeller
+from .labelling.engine.running import retry as retry
+from .labelling.engine.running import run as run
+from .labelling.planning.opening import plan as plan
 from .specs.outputs.align import Align as Align
 from .specs.outputs.classes import Classes as Classes
 from .specs.outputs.classes import Segments as Segments
@@ -48,11 +28,6 @@ from .specs.outputs.transcript import Transcript as Transcript
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards
-from .specs.recipe import Batching as Batching
-from .specs.recipe import Checkpoint as Checkpoint
-from .specs.recipe import Evaluation as Evaluation
-from .specs.recipe import Finetune as Finetune
-from .specs.recipe import Schedule as Schedule
 from .specs.steps import Decode as Decode
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label
@@ -60,6 +35,31 @@ from .specs.steps import Map as Map
 from .specs.steps import Pool as Pool
 from .specs.values import Column as Column
 from .specs.values import Env as Env
+from .training.finetuning import finetune as finetune
+from .training.specs.adaptation import LoRA as LoRA
+from .training.specs.augmentations import Gain as Gain
+from .training.specs.augmentations import Noise as Noise
+from .training.specs.augmentations import Room as Room
+from .training.specs.augmentations import Speed as Speed
+from .training.specs.objectives import CTC as CTC
+from .training.specs.objectives import Classify as Classify
+from .training.specs.objectives import ClassifyFrames as ClassifyFrames
+from .training.specs.objectives import Pretrain as Pretrain
+from .training.specs.objectives import Seq2Seq as Seq2Seq
+from .training.specs.objectives import Speakers as Speakers
+from .training.specs.objectives import Text as Text
+from .training.specs.recipe import Batching as Batching
+from .training.specs.recipe import Checkpoint as Checkpoint
+from .training.specs.recipe import Evaluation as Evaluation
+from .training.specs.recipe import Finetune as Finetune
+from .training.specs.recipe import Schedule as Schedule
+from .verbs.estimate.estimating import estimate as estimate
+from .verbs.export.exporting import export as export
+from .verbs.merge.merging import merge as merge
+from .verbs.report.reporting import report as report
+from .verbs.status.cleaning import gc as gc
+from .verbs.status.label_status import status as status
+from .verbs.verify.verifying import verify as verify
 
 __all__: list[str]
 __version__: str

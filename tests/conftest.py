@@ -14,6 +14,15 @@ from tests import decoders, s3_servers
 from tests.commands import Ran, write_recipe
 from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
+from tests.runs import (  # noqa: F401
+    local_ray,
+    make_pipeline,
+    small_shards,
+    with_ray,
+    without_ray,
+    workers_hub_cache,
+    write_shards,
+)
 from tests.s3_servers import S3Server
 
 settings.register_profile(  # `make soak` draws new cases; a busy machine is no failure
@@ -25,16 +34,16 @@ settings.load_profile("the same every time")
 SERVERS = {"local_ray", "s3_server", "moto_server"}
 ON_OBJECT_STORAGE = (
     "checkpoints/test_fetching.py",
-    "cluster/test_policies.py",
+    "kubernetes/test_policies.py",
     "cli/test_storage_options.py",
     "corpus/test_metadata.py",
-    "engine/cluster/test_isolated_nodes.py",
-    "engine/submitting/test_real_head.py",
-    "engine/test_object_storage.py",
+    "cluster/test_isolated_nodes.py",
+    "cluster/submitting/test_real_head.py",
+    "labelling/engine/test_object_storage.py",
     "ops/test_refusals.py",
-    "reading/exporting/test_in_a_bucket.py",
-    "reading/labels/test_in_a_bucket.py",
-    "reading/training/test_in_a_bucket.py",
+    "verbs/export/test_in_a_bucket.py",
+    "verbs/report/test_in_a_bucket.py",
+    "training/reading/test_in_a_bucket.py",
     "sink/test_relabelling.py",
     "storage/test_guards.py",
     "storage/test_s3.py",
@@ -47,18 +56,18 @@ ON_OBJECT_STORAGE = (
 
 ON_RAY = (
     "cli/test_refusals.py",
-    "engine/cluster/",
-    "engine/datasets/",
-    "engine/on_ray/",
-    "engine/submitting/test_head.py",
-    "engine/test_one_process.py",
-    "engine/test_places.py",
-    "engine/test_protocol.py",
-    "engine/test_running.py",
-    "engine/test_try_out.py",
-    "engine/training/test_several_workers.py",
-    "engine/workers/test_loading.py",
-    "planning/test_machine.py",
+    "cluster/test_",
+    "labelling/engine/datasets/",
+    "labelling/engine/on_ray/",
+    "cluster/submitting/test_head.py",
+    "labelling/engine/test_one_process.py",
+    "labelling/engine/test_places.py",
+    "labelling/engine/test_protocol.py",
+    "labelling/engine/test_running.py",
+    "labelling/engine/test_try_out.py",
+    "training/runs/test_several_workers.py",
+    "labelling/engine/workers/test_loading.py",
+    "labelling/planning/test_machine.py",
 )
 """Files and folders with tests that use the shared Ray, whose start takes seconds of both cores."""
 
@@ -255,7 +264,9 @@ def raysp_command(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv("RAYSP_DEBUG", raising=False)
-    monkeypatch.setattr("raysp.planning.small.may_be_small", lambda _: False)  # no process that imports torch early
+    monkeypatch.setattr(
+        "raysp.labelling.planning.small.may_be_small", lambda _: False
+    )  # no process that imports torch early
 
     def command(*arguments: object) -> Ran:
         capsys.readouterr()

@@ -76,7 +76,7 @@ class NoCrashes:
 
 def begin_and_stage(plan: Any) -> None:
     """Record a run and stage its first piece: from then on the record of the sink binds other pipelines."""
-    from raysp.planning.opening import begin_run
+    from raysp.labelling.planning.opening import begin_run
     from raysp.sink import stage
     from raysp.sink.run_record import RunEntry
     from tests.sink.sinks import results
@@ -88,7 +88,7 @@ def begin_and_stage(plan: Any) -> None:
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
     """Label a corpus with the parts of a run, one after the other and without Ray."""
-    from raysp.engine.workers.committer import commit_shard
+    from raysp.labelling.engine.workers.committer import commit_shard
     from raysp.sink.receipts import ShardReceipt
 
     job, plan, label = _begin_here(pipeline, relabel=relabel, retry=retry)
@@ -111,14 +111,14 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 
 def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tuple[Any, Any, Callable[[Any], None]]:
     """Plan and begin a run; return the job, the plan, and a function that labels and stages a shard."""
-    from raysp.engine.running import _job
-    from raysp.engine.workers.labeller import LabelActor
-    from raysp.engine.workers.piece_todo import PieceTodo
-    from raysp.engine.workers.reader import Reader
-    from raysp.engine.workers.step_actor import in_turn
-    from raysp.planning.opening import begin_run, make_plan
-    from raysp.planning.resources import local_resources
-    from raysp.planning.retrying import plan_retry
+    from raysp.cluster.resources import local_resources
+    from raysp.labelling.engine.running import _job
+    from raysp.labelling.engine.workers.label_actor import LabelActor
+    from raysp.labelling.engine.workers.piece_todo import PieceTodo
+    from raysp.labelling.engine.workers.reader import Reader
+    from raysp.labelling.engine.workers.step_actor import in_turn
+    from raysp.labelling.planning.opening import begin_run, make_plan
+    from raysp.labelling.planning.retrying import plan_retry
     from raysp.sink.run_record import RunEntry
 
     resources = local_resources(pipeline)

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from raysp.engine import running
-from raysp.engine.evaluating import evaluation
+from raysp.evaluation.evaluate import evaluation
+from raysp.labelling.engine import running
 
 
 def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

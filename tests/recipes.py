@@ -16,9 +16,9 @@ from raysp.models import (
     Wav2Vec2Model,
     Wav2Vec2Processor,
 )
-from raysp.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule, Text
 from raysp.text.vocabulary import build, count_characters
 from raysp.training.characters import tokenizer_for
+from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule, Text
 from tests.corpora import AUDIO, wav, write_shard
 from tests.training.conftest import SMALL
 

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import assembly
 from raysp.audio import DecodeOptions
+from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
-from raysp.planning.resources import Resources
-from raysp.planning.settling import settle
+from raysp.labelling import assembly
+from raysp.labelling.planning.settling import settle
 from raysp.specs.pipeline import Pipeline
 from tests.corpora import a_pipeline, write_shard
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from raysp.sink import layout
 from raysp.sink.run_record import RunEntry
-from raysp.sink.training import metrics, record, steps
-from raysp.sink.training.metrics import MetricsLog, StepMetrics
-from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore, Store
+from raysp.training.sink import committed_steps, training_record
+from raysp.training.sink import step_metrics as metrics
+from raysp.training.sink.committed_steps import Position
+from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
 
 RECIPE: dict[str, Any] = {
     "type": "Finetune",
@@ -41,7 +42,7 @@ class Sink:
         self.recipe = {**RECIPE, **recipe}
         self.epochs = self.recipe["schedule"]["epochs"] or 4
         self.run = RunEntry.now(command=["raysp", "finetune", "recipe.py"])
-        record.begin(self.store, self.run, recipe=self.recipe, fingerprint="f00d", parts={"seed": 0})
+        training_record.begin(self.store, self.run, recipe=self.recipe, fingerprint="f00d", parts={"seed": 0})
 
     def step(self, done: int, **changes: object) -> StepMetrics:
         """Make the metrics of a step of two seconds."""
@@ -72,7 +73,7 @@ class Sink:
         """Commit a step with some metrics."""
         writers = {"model": lambda path: path.write_bytes(b"weights") and None}
         facts = {"fingerprint": "f00d", "index": "i", "num_workers": 1, "metrics": metrics}
-        steps.commit(self.store, Position(done, *self._place(done)), writers, **facts)
+        committed_steps.commit(self.store, Position(done, *self._place(done)), writers, **facts)
 
     def export(self, done: int) -> None:
         """Write the files of a checkpoint with the weights of a step that say that it is one."""

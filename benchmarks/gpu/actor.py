@@ -17,7 +17,7 @@ from benchmarks.gpu import bare, models, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.corpus.shards import Piece
-from raysp.engine.workers.packing import pack, unpack
+from raysp.labelling.engine.workers.wire import pack, unpack
 from raysp.ops.labelling import Labelling
 from raysp.sink.layout import BlockName
 from raysp.specs.outputs.transcript import Transcript

@@ -25,8 +25,8 @@ from raysp.errors import SpecError
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.reading.merging.result import Merge
     from raysp.specs.pipeline import Parquet
+    from raysp.verbs.merge.merge_result import Merge
 
 
 def diff(

@@ -17,7 +17,7 @@ from raysp.cli.evaluations import (
 )
 
 if TYPE_CHECKING:
-    from raysp.reading.differences.result import AgainstReference, ClassChange, ColumnDifference, LabelDiff, LowRow
+    from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LabelDiff, LowRow
 
 
 def print_diff(found: "LabelDiff", columns: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from raysp.cli.console import print_fact, say
 from raysp.words import count, duration, megabytes
 
 if TYPE_CHECKING:
-    from raysp.planning.costs import Amount, Cost, Speed
-    from raysp.reading.estimates.durations import Bar
-    from raysp.reading.estimates.estimating import Estimate
-    from raysp.training.estimates.estimating import TrainingEstimate
-    from raysp.training.estimates.memory import Memory as TrainingMemory
+    from raysp.labelling.planning.costs import Amount, Cost, Speed
+    from raysp.training.estimates.training_estimate import TrainingEstimate
+    from raysp.training.estimates.worker_memory import Memory as TrainingMemory
+    from raysp.verbs.estimate.durations import Bar
+    from raysp.verbs.estimate.run_estimate import Estimate
 
 SAMPLE_ROWS = 256
 LEAST_AMOUNT = 0.01

@@ -13,7 +13,7 @@ from raysp.cli.results import print_examples, print_nothing_labelled
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.engine.evaluating.result import EvaluationResult
+    from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
     from raysp.evaluation.limits import Limit
     from raysp.evaluation.scores import ClassScores, Group, WorstRow
 
@@ -27,7 +27,7 @@ LINES_OF_A_ROW = 2
 
 def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None:
     """Print an evaluation, with a table for each of some columns."""
-    from raysp.engine.evaluating.result import LIMITS
+    from raysp.evaluation.evaluate.evaluation_result import LIMITS
 
     print_failures(result.run.shards_failed)
     for name, fact in result.facts.items():

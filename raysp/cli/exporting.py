@@ -10,7 +10,7 @@ from raysp.cli.options import AsJson, Debug, Settings, StorageOptions, Trust, na
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.reading.exporting.result import Export
+    from raysp.verbs.export.export_result import Export
 
 EVERY_SECONDS = 10.0
 """Seconds between lines of progress."""

@@ -24,9 +24,9 @@ from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, 
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
-    from raysp.engine.submitting.head import Head
-    from raysp.engine.submitting.jobs import Job
-    from raysp.engine.submitting.package import Package
+    from raysp.cluster.submitting.head import Head
+    from raysp.cluster.submitting.job_entries import Job
+    from raysp.cluster.submitting.package import Package
 
 MOST_NAMES = 50
 """Names of shipped files that are printed."""
@@ -67,8 +67,8 @@ def submit(
       raysp submit label.py --env CORPUS_SECRET --detach
       raysp submit label.py --shards 1/4
     """
-    from raysp.engine.submitting import submission
-    from raysp.engine.submitting.head import Head, dashboard_address
+    from raysp.cluster.submitting import submission
+    from raysp.cluster.submitting.head import Head, dashboard_address
     from raysp.sink.shares import ALL, Share
 
     dashboard_address(address)
@@ -116,7 +116,7 @@ def jobs(
       raysp jobs --address http://head:8265
       raysp jobs raysp-label-20260102-030405-1a2b --follow
     """
-    from raysp.engine.submitting.head import Head
+    from raysp.cluster.submitting.head import Head
     from raysp.errors import SpecError
 
     if follow and job_id is None:
@@ -143,8 +143,8 @@ def stop(
     Example:
       raysp stop raysp-label-20260102-030405-1a2b --address http://head:8265
     """
-    from raysp.engine.submitting.head import Head
-    from raysp.engine.submitting.stopping import stop as stop_job
+    from raysp.cluster.submitting.head import Head
+    from raysp.cluster.submitting.job_stop import stop as stop_job
 
     head = Head(address, ca)
     if not as_json:
@@ -159,7 +159,7 @@ def stop(
 
 def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
     """Follow a job until it ends, and exit with the exit code of the run; Ctrl-C leaves the job running."""
-    from raysp.engine.submitting.following import follow
+    from raysp.cluster.submitting.following import follow
 
     again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
     if not as_json:

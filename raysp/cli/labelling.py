@@ -84,7 +84,7 @@ def plan(
       raysp plan pipelines/label_digits.py --calibrate --price 0.05
       raysp plan pipelines/finetune_ctc.py --calibrate
     """
-    from raysp.planning.costs import check_speed
+    from raysp.labelling.planning.costs import check_speed
     from raysp.specs.pipeline import Pipeline
 
     loaded = load_any(file, settings)
@@ -139,10 +139,10 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
-    from raysp.engine.cluster.connection import is_cluster, requires_ray
-    from raysp.engine.label_process import started_early
-    from raysp.engine.submitting.arrival import check_arrival
-    from raysp.planning.small import may_be_small
+    from raysp.cluster.connection import is_cluster, requires_ray
+    from raysp.cluster.submitting.arrival import check_arrival
+    from raysp.labelling.engine.label_process import started_early
+    from raysp.labelling.planning.small import may_be_small
 
     check_arrival()
     if rows is not None:
@@ -150,7 +150,7 @@ def run(
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if is_cluster(address):  # a relative path would not say of which machine
-        from raysp.planning.places import with_absolute_paths
+        from raysp.labelling.planning.work_places import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
     if not as_json:
@@ -164,7 +164,7 @@ def run(
         Shown(as_json, check) as shown,
         started_early() if may_start else contextlib.nullcontext(),
     ):
-        from raysp.engine.running import run as run_pipeline
+        from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
             loaded,
@@ -183,8 +183,8 @@ def run(
 
 
 def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool, next_command: str) -> None:
-    from raysp.engine.running import try_out
-    from raysp.reading.samples import readable
+    from raysp.labelling.engine.running import try_out
+    from raysp.labelling.finished.first_rows import readable
 
     result, table = try_out(pipeline, num_rows, address=address)
     with showing(result.exit_code):
@@ -221,7 +221,7 @@ def retry(
       raysp retry out --set source.audio_root=/data/clips
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
-    from raysp.engine.running import retry as retry_rows
+    from raysp.labelling.engine.running import retry as retry_rows
     from raysp.specs.pipeline import is_pipeline_file
 
     of_file = settings if is_pipeline_file(sink) else None

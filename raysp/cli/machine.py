@@ -8,7 +8,7 @@ from raysp.cli.options import FAILED, AsJson, Debug
 
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
     """Check this machine: versions, memory, codecs, a local Ray."""
-    from raysp.engine.doctor import examine
+    from raysp.cluster.doctor import examine
 
     findings = examine()
     with showing(0 if all(one.ok for one in findings) else FAILED):

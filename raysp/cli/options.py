@@ -10,7 +10,7 @@ from raysp.errors import SpecError
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
-    from raysp.specs.recipe import Finetune
+    from raysp.training.specs.recipe import Finetune
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -117,7 +117,7 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
 def load_any(target: str, settings: list[str] | None) -> "Pipeline | Finetune":
     """Return the pipeline or recipe of a file, with `--set` applied."""
     from raysp.specs.pipeline import with_overrides
-    from raysp.specs.recipe import load_work
+    from raysp.training.specs.recipe import load_work
 
     return with_overrides(load_work(target), settings or [])
 

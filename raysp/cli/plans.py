@@ -8,7 +8,7 @@ from raysp.cli.console import FEW_LINES, err, print_fact, print_some, say
 from raysp.ops.precision import AGREED_RATE
 
 if TYPE_CHECKING:
-    from raysp.planning.plans import Plan
+    from raysp.labelling.planning.run_plan import Plan
     from raysp.specs.pipeline import Shards
 
 SAMPLE_ROWS = 5

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from raysp.cli.console import err, printing
 from raysp.cli.plans import print_notes, print_pool_size, print_shortage, print_vanished
-from raysp.engine.display import Display
+from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.engine.progress import Progress
-    from raysp.planning.plans import Plan
+    from raysp.labelling.engine.run_progress import Progress
+    from raysp.labelling.planning.run_plan import Plan
 
 
 class Shown(Display):

@@ -9,7 +9,7 @@ from raysp.cli.rows import print_rows
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
-    from raysp.engine.running import RunResult
+    from raysp.labelling.engine.running import RunResult
     from raysp.sink.word_errors import WordErrors
     from raysp.specs.pipeline import Pipeline
 
@@ -33,7 +33,7 @@ def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None)
 
 def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, shards: str | None = None) -> None:
     """Print some rows of a run, and its summary. `shards` names the share that it labelled, as given."""
-    from raysp.reading.samples import first_rows
+    from raysp.labelling.finished.first_rows import first_rows
 
     print_failures(result.shards_failed)
     if result.shards_committed > result.shards_before or result.rows:
@@ -101,7 +101,7 @@ def print_examples(result: "RunResult") -> None:
 
 def print_passed_over(result: "RunResult") -> None:
     """Print the number of files of the source that are neither shards nor recordings."""
-    from raysp.planning.listing import count_files
+    from raysp.labelling.planning.listing import count_files
 
     if result.passed_over:
         print_fact("source", count_files(result.passed_over, " passed over"))

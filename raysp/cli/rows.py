@@ -52,7 +52,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
 
 
 def _cell(value: object) -> str:
-    from raysp.reading.cells import cell
+    from raysp.labelling.finished.cells import cell
 
     return printable(cell(value))
 
@@ -96,7 +96,7 @@ def _width(widths: Mapping[str, int]) -> int:
 
 def _print_fields(table: "pa.Table", names: Sequence[str]) -> None:
     """Print one field per line, without null fields."""
-    from raysp.reading.cells import cell
+    from raysp.labelling.finished.cells import cell
 
     names = [name for name in names if table.column(name).null_count < table.num_rows]
     width = max(cell_len(printable(name)) for name in names)

@@ -14,7 +14,7 @@ import typer
 
 from raysp.cli.console import err, escape
 from raysp.cli.options import INTERRUPTED, TERMINATED
-from raysp.engine.submitting.arrival import is_submitted
+from raysp.cluster.submitting.arrival import is_submitted
 from raysp.words import printable
 
 

@@ -12,10 +12,10 @@ from raysp.cli.watching import watch
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.reading.cleaning import Cleaning
-    from raysp.reading.status import Status
-    from raysp.reading.training.status import TrainingStatus
-    from raysp.reading.verify import Verification
+    from raysp.training.reading.training_status import TrainingStatus
+    from raysp.verbs.status.cleaning import Cleaning
+    from raysp.verbs.status.label_status import Status
+    from raysp.verbs.verify.verifying import Verification
 
 
 def verify(
@@ -37,7 +37,7 @@ def verify(
     """
     url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp
-    from raysp.planning.trust import explain
+    from raysp.labelling.planning.trust import explain
 
     if not as_json:
         say(f"reading {url} ...")
@@ -131,7 +131,7 @@ def status(
 
         found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
-        from raysp.reading.watching import Watch
+        from raysp.verbs.status.watching import Watch
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
         found = watch(states, is_quiet=as_json)
@@ -148,7 +148,7 @@ def status(
 
 def _derived(found: "Status | TrainingStatus") -> dict[str, object]:
     """Return the properties of a status that JSON has beside its fields."""
-    from raysp.reading.training.status import TrainingStatus
+    from raysp.training.reading.training_status import TrainingStatus
 
     if isinstance(found, TrainingStatus):
         return {"is_done": found.is_done, "is_complete": found.is_complete}

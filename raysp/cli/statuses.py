@@ -8,22 +8,22 @@ from raysp.cli.results import word_errors
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
-    from raysp.reading.status import Status
-    from raysp.reading.training.status import BestEvaluation, TrainingStatus
+    from raysp.training.reading.training_status import BestEvaluation, TrainingStatus
+    from raysp.verbs.status.label_status import Status
 
 SHOWN_TYPES = 5
 
 
 def facts_of(found: "Status | TrainingStatus") -> dict[str, object]:
     """Return the facts that `raysp status` prints, by name."""
-    from raysp.reading.training.status import TrainingStatus
+    from raysp.training.reading.training_status import TrainingStatus
 
     return training_facts(found) if isinstance(found, TrainingStatus) else progress_facts(found)
 
 
 def one_line(found: "Status | TrainingStatus") -> str:
     """Return the progress as one line."""
-    from raysp.reading.training.status import TrainingStatus
+    from raysp.training.reading.training_status import TrainingStatus
 
     left = [f"time left {duration(found.eta_seconds)}"] if found.eta_seconds is not None else []
     if isinstance(found, TrainingStatus):
@@ -84,7 +84,7 @@ def training_facts(found: "TrainingStatus") -> dict[str, object]:
 
 
 def _best(best: "BestEvaluation") -> str:
-    from raysp.sink.training.evaluations import text, title
+    from raysp.training.sink.evaluation_records import text, title
 
     of = f", the best of {best.evaluations:,}" if best.evaluations > 1 else ""
     return f"{title(best.metric)} {text(best.metric, best.estimate)} at step {best.steps:,}{of}"
@@ -98,7 +98,7 @@ def _exported(found: "TrainingStatus") -> str:
 
 def _run(found: "Status | TrainingStatus", last: float | None, noun: str) -> str:
     """Return whether a run is active, and when it last wrote what `noun` names."""
-    from raysp.reading.activity import Running
+    from raysp.labelling.finished.activity import Running
 
     match found.running:
         case Running.YES:

@@ -11,16 +11,16 @@ from raysp.cli.estimates import print_training_estimate
 from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
-from raysp.engine.display import Display
-from raysp.engine.submitting.arrival import check_arrival, is_submitted
+from raysp.cluster.submitting.arrival import check_arrival, is_submitted
+from raysp.labelling.engine.display import Display
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
-    from raysp.engine.training.finetuning import FinetuneResult
-    from raysp.engine.training.progress import TrainingProgress
-    from raysp.planning.training.plans import TrainingPlan
-    from raysp.specs.recipe import Finetune
+    from raysp.training.finetuning import FinetuneResult
+    from raysp.training.planning.training_plan import TrainingPlan
     from raysp.training.preparing import Prepared
+    from raysp.training.specs.recipe import Finetune
+    from raysp.training.training_progress import TrainingProgress
 
 
 def finetune(
@@ -47,14 +47,14 @@ def finetune(
       raysp finetune pipelines/finetune_ctc.py --set sink.url=model
       raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
-    from raysp.engine.cluster.connection import is_cluster
-    from raysp.engine.training.finetuning import finetune as train
-    from raysp.engine.training.finetuning import try_out
-    from raysp.engine.training.progress import evaluation_line, training_line
+    from raysp.cluster.connection import is_cluster
     from raysp.errors import SpecError, refuse_unused
-    from raysp.planning.places import recipe_with_absolute_paths
+    from raysp.labelling.planning.work_places import recipe_with_absolute_paths
     from raysp.specs.pipeline import with_overrides
-    from raysp.specs.recipe import load_recipe
+    from raysp.training.finetuning import finetune as train
+    from raysp.training.finetuning import try_out
+    from raysp.training.specs.recipe import load_recipe
+    from raysp.training.training_progress import evaluation_line, training_line
 
     check_arrival()
     if steps is not None and address is not None:
@@ -107,8 +107,8 @@ def print_training_plan(
     price: float | None = None,
 ) -> None:
     """Print what a training would do and need; arguments are those of `raysp.estimate`."""
-    from raysp.engine.estimating import estimate_recipe
-    from raysp.training.estimates.estimating import Given
+    from raysp.training.estimates.training_estimate import Given
+    from raysp.verbs.estimate.estimating import estimate_recipe
 
     given = Given(rtfx, like, calibrate, price=price)
     with Display(err, is_quiet=as_json) as display:
@@ -164,14 +164,14 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
 
 def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
     from raysp.evaluation.scores import Estimate
-    from raysp.sink.training import errors, evaluations
-    from raysp.sink.training.record import REPORT
     from raysp.storage.store import join_url
+    from raysp.training.sink import evaluation_records, row_errors
+    from raysp.training.sink.training_record import REPORT
 
     print_failures(result.shards_failed)
     if result.errors:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(result.errors.items()))
-        listed = "" if is_try_out else f", listed in {join_url(result.sink, errors.LISTS)}"
+        listed = "" if is_try_out else f", listed in {join_url(result.sink, row_errors.LISTS)}"
         print_fact("error rows", kinds + listed)
         print_some(err, [f"raysp: {example}" for example in result.error_examples], "error")
     for reference, text in result.texts:
@@ -186,7 +186,9 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
             f"rows {result.waited:.1%} of the time",
         )
     if result.metric is not None and result.best is not None:
-        found = f"{evaluations.title(result.metric)} {evaluations.text(result.metric, Estimate(result.best))}"
+        found = (
+            f"{evaluation_records.title(result.metric)} {evaluation_records.text(result.metric, Estimate(result.best))}"
+        )
         where = ", whose weights the checkpoint has" if result.is_done else ""
         print_fact("best", f"{found} at step {result.best_step:,}{where}")
     if is_try_out:

@@ -11,9 +11,9 @@ from raysp.cli.console import fact_lines, out, print_facts, print_folded, printi
 from raysp.cli.statuses import facts_of, one_line
 
 if TYPE_CHECKING:
-    from raysp.reading.status import Status
-    from raysp.reading.training.status import TrainingStatus
-    from raysp.reading.watching import Watch
+    from raysp.training.reading.training_status import TrainingStatus
+    from raysp.verbs.status.label_status import Status
+    from raysp.verbs.status.watching import Watch
 
 WATCH, SECONDS = "--watch", "5"
 """Option that may have a value, and its value if it has none."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from raysp.errors import ChangedError
 from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
 from raysp.sink.commit import committed
-from raysp.sink.training import steps
-from raysp.sink.training.record import is_training
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
+from raysp.training.sink import committed_steps
+from raysp.training.sink.training_record import is_training
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _of_training(store: Store) -> Iterator[Orphan]:
     """Yield files and uploads that no run of a training will use any more; nothing in other stores."""
     if not is_training(store):
         return
-    unnamed, old_epochs = set(steps.unnamed(store)), set(lease.old_epochs(store))
+    unnamed, old_epochs = set(committed_steps.unnamed(store)), set(lease.old_epochs(store))
     for entry in store.list(layout.HOME):
         if reason := UNCOMMITTED if entry.path in unnamed else _reason_alike(entry.path, old_epochs):
             yield Orphan(entry.path, entry.num_bytes, reason)

@@ -13,10 +13,10 @@ from raysp.errors import PlanError
 from raysp.sink import absent, layout, plan_record, run_record, stopping
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import RunRecord
-from raysp.sink.training.record import RECIPE, is_training
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, open_store
+from raysp.training.sink.training_record import RECIPE, is_training
 
 
 @dataclass(frozen=True)

@@ -461,7 +461,7 @@ def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
 def _other_work(values: Mapping[str, object], path: str) -> str:
     """Return what a file without the expected spec defines, with the command that takes it."""
     verbs = {"Pipeline": "run", "Finetune": "finetune"}
-    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.specs.")}
+    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.")}
     kind = min(names & verbs.keys(), default=None)
     return "none" if kind is None else f"a raysp.{kind}, which `raysp {verbs[kind]} {path}` takes"
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from raysp.checkpoints.cards import front_matter, licence_of
 from raysp.checkpoints.locating import hub_id
 from raysp.sink.run_record import raysp_version
-from raysp.sink.training.steps import Position
-from raysp.specs.objectives import Pretrain
 from raysp.specs.values import JsonValue, to_json
-from raysp.training.evaluated import comparable
+from raysp.training.loop.evaluated import comparable
+from raysp.training.loop.session import Session
 from raysp.training.preparing import Prepared
-from raysp.training.session import Session
+from raysp.training.sink.committed_steps import Position
+from raysp.training.specs.objectives import Pretrain
 from raysp.words import count, duration
 
 

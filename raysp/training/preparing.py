@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from raysp.cluster.machine import num_cpus
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError
 from raysp.ops import balance
 from raysp.ops.ordering import Epoch, Index, Window
-from raysp.planning.machine import num_cpus
-from raysp.planning.training.plans import TrainingPlan
-from raysp.sink.training import index_record
-from raysp.sink.training.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
-from raysp.sink.training.known_indexes import KnownIndexes
-from raysp.specs.augmentation import OfSounds
-from raysp.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
-from raysp.training.indexes import Indexed, Indexer, index_all
-from raysp.training.indexing import index_sounds
-from raysp.training.reading import PieceReader
+from raysp.training.data.indexes import Indexed, Indexer, index_all
+from raysp.training.data.indexing import index_sounds
+from raysp.training.data.row_windows import PieceReader
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.sink import index_record
+from raysp.training.sink.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
+from raysp.training.sink.known_indexes import KnownIndexes
+from raysp.training.specs.augmentations import OfSounds
+from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.training.tasks.class_targets import OTHER_FRAMES
-from raysp.training.tasks.table import task_of
 from raysp.training.tasks.task import Task
-from raysp.training.tasks.texts import digest_of
+from raysp.training.tasks.task_table import task_of
+from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count, duration
 
 if TYPE_CHECKING:

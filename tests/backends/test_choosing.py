@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp.backends.hugging_face import installed, kinds
+from raysp.cluster.resources import local_resources
 from raysp.errors import ChangedError, CheckpointError, PlanError
-from raysp.planning.checkpoints import summary_of
-from raysp.planning.opening import make_plan
-from raysp.planning.resources import local_resources
+from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.sink.run_record import load
 from raysp.storage.store import open_store
 from tests.backends.runs import pipeline, write_corpus

@@ -9,7 +9,7 @@ import pytest
 import raysp
 from raysp.backends.finding import choose
 from raysp.errors import CheckpointError
-from raysp.planning.checkpoints import summary_of
+from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.theirs import labelling, waves
 from tests.corpora import CHECKPOINT, write_shard
 from tests.device.class_cases import make_checkpoint

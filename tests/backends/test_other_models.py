@@ -5,8 +5,8 @@ import torch
 
 import raysp
 from raysp.errors import CheckpointError
+from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.ops.precision import Batching
-from raysp.planning.checkpoints import summary_of
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import (
     RATE,

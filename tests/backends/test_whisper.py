@@ -10,7 +10,7 @@ import torch
 import raysp
 from raysp.backends.finding import choose
 from raysp.errors import CheckpointError, PlanError
-from raysp.planning.checkpoints import summary_of
+from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import check_run, pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written
 from tests.here import run_without_ray

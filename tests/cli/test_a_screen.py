@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.engine import doctor
+from raysp.cluster import doctor
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.here import run_without_ray

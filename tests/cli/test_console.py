@@ -10,9 +10,9 @@ from rich.console import Console
 from raysp.cli import console, results
 from raysp.cli.console import print_command, print_fact, say
 from raysp.cli.rows import print_rows
-from raysp.engine.display import Display
-from raysp.engine.progress import Progress
-from raysp.engine.running import RunResult
+from raysp.labelling.engine.display import Display
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.running import RunResult
 from raysp.sink.word_errors import WordErrors
 from raysp.words import folded
 from tests.corpora import a_pipeline
@@ -42,7 +42,7 @@ def printed(terminal: Console) -> list[str]:
 
 def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
     monkeypatch.setattr(results, "print_rows", lambda *_: None)
-    monkeypatch.setattr("raysp.reading.samples.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
+    monkeypatch.setattr("raysp.labelling.finished.first_rows.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
     results.print_result(
         a_pipeline("in", "out"), RESULT, results.Commands(COMMAND, "raysp retry out", "raysp report out")
     )

@@ -9,8 +9,8 @@ import pytest
 
 import raysp
 from raysp.cli import comparisons
+from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LowRow
 from raysp.evaluation.scores import Estimate, Scores
-from raysp.reading.differences.result import ClassChange, ColumnDifference, LowRow
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 

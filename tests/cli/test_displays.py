@@ -12,14 +12,14 @@ from rich.console import Console
 
 import raysp
 from raysp.cli.entry import VERBS
-from raysp.engine.display import Display
-from raysp.engine.doctor import Finding
+from raysp.cluster.doctor import Finding
+from raysp.labelling.engine.display import Display
+from raysp.labelling.finished.first_rows import readable
 from raysp.models.loading import load_checkpoint
-from raysp.reading.samples import readable
 from tests.cli.test_finetune import RECIPE
+from tests.cluster.submitting.fake_head import FakeHead
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
-from tests.engine.submitting.fake_head import FakeHead
 from tests.here import run_without_ray
 
 COMMANDS = {
@@ -78,7 +78,7 @@ def command(raysp_command, folder, tmp_path, tiny, words, monkeypatch):
     )
     summary = load_checkpoint(CHECKPOINT).summary
     monkeypatch.setattr("raysp.models.nemo.convert_nemo", lambda *_: summary)
-    monkeypatch.setattr("raysp.engine.doctor.examine", lambda: [Finding("ray", "none", False, "install it")])
+    monkeypatch.setattr("raysp.cluster.doctor.examine", lambda: [Finding("ray", "none", False, "install it")])
     with FakeHead().serving() as head:
         head.logs = [[lambda: [head.end(job, "SUCCEEDED", 0) for job in head.jobs]]]
         head.add("raysp-a-job", metadata={"raysp_version": "0.1.0", "raysp_sink": "s3://bucket/others"})

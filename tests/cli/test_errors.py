@@ -41,7 +41,7 @@ class TestErrors:
         assert "possibly a bug" not in ran.err
 
     def test_an_unexpected_error_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
-        monkeypatch.setattr("raysp.specs.recipe.load_work", lambda target: 1 / 0)
+        monkeypatch.setattr("raysp.training.specs.recipe.load_work", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
         assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
@@ -50,7 +50,7 @@ class TestErrors:
         def fail(*_: object, **__: object) -> None:
             raise RunError("201 of 300 rows failed")
 
-        monkeypatch.setattr("raysp.engine.running.run", fail)
+        monkeypatch.setattr("raysp.labelling.engine.running.run", fail)
         ran = raysp_command("run", recipe)
         assert (ran.code, ran.complaints) == (1, ["raysp: 201 of 300 rows failed"])
 
@@ -61,7 +61,7 @@ class TestErrors:
 
         monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
         monkeypatch.setattr(
-            "raysp.specs.pipeline.load_pipeline" if where == "load" else "raysp.engine.running.run", interrupt
+            "raysp.specs.pipeline.load_pipeline" if where == "load" else "raysp.labelling.engine.running.run", interrupt
         )
         ran = raysp_command("run", recipe)
         assert ran.code == 130
@@ -80,7 +80,7 @@ class TestErrors:
             except BaseException:
                 raise SystemError("wait returned a result with an exception set") from None
 
-        monkeypatch.setattr("raysp.engine.running.run", wait_in_native_code)
+        monkeypatch.setattr("raysp.labelling.engine.running.run", wait_in_native_code)
         ran = raysp_command("run", recipe)
         assert ran.code == code
         [complaint] = ran.complaints

@@ -8,7 +8,7 @@ import pytest
 import raysp
 from tests.commands import write_recipe
 from tests.corpora import a_pipeline, label_here, rows_table, write_shard
-from tests.reading.exporting.sinks import exported, make_sink
+from tests.verbs.export.sinks import exported, make_sink
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
 
 
 def test_a_training_that_may_not_fit_is_warned_of_with_the_settings_that_help(raysp_command, file, monkeypatch):
-    monkeypatch.setattr("raysp.training.estimates.memory.memory_bytes", lambda: 1e8)
+    monkeypatch.setattr("raysp.training.estimates.worker_memory.memory_bytes", lambda: 1e8)
     ran = raysp_command("plan", file())
     assert ran.code == 0
     [warning] = ran.complaints
@@ -210,7 +210,7 @@ def test_a_training_that_may_not_fit_is_warned_of_with_the_settings_that_help(ra
 
 
 def test_a_plan_of_rows_that_are_not_indexed_says_what_it_is_for(raysp_command, file, monkeypatch):
-    monkeypatch.setattr("raysp.engine.training.finetuning.PLANNED_ROWS", 10)
+    monkeypatch.setattr("raysp.training.finetuning.PLANNED_ROWS", 10)
     ran = raysp_command("plan", file(), "--rtfx", "4")
     assert [line.split()[0] for line in ran.out.splitlines()][-4:] == ["commit", "memory", "speed", "time"]
     assert facts(ran.out)["time"] == "unknown: the rows are not indexed yet, and the source declares no durations"

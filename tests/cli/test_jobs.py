@@ -12,11 +12,11 @@ import pytest
 
 import raysp
 from raysp.cli.jobs import _Log
-from raysp.engine.display import progress_line
-from raysp.engine.progress import Progress
+from raysp.labelling.engine.display import progress_line
+from raysp.labelling.engine.run_progress import Progress
+from tests.cluster.submitting.fake_head import HANGS, FakeHead
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT
-from tests.engine.submitting.fake_head import HANGS, FakeHead
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ class TestInsideAJob:
             os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setenv("RAYSP_SUBMITTED_BY", raysp.__version__)
-        monkeypatch.setattr("raysp.engine.running.run", stopped)
+        monkeypatch.setattr("raysp.labelling.engine.running.run", stopped)
         ran = raysp_command("run", recipe)
         assert (ran.code, ran.complaints) == (
             143,
@@ -238,8 +238,10 @@ class TestInsideAJob:
     def test_on_a_cluster_paths_are_printed_absolute(self, raysp_command, recipe, monkeypatch):
         seen = []
         monkeypatch.chdir(recipe.parent)
-        monkeypatch.setattr("raysp.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0)
-        monkeypatch.setattr("raysp.engine.cluster.connection.is_cluster", lambda address: address is not None)
+        monkeypatch.setattr(
+            "raysp.labelling.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0
+        )
+        monkeypatch.setattr("raysp.cluster.connection.is_cluster", lambda address: address is not None)
         settings = ["--set", "source.url=in/*.parquet", "--set", "sink.url=out"]
         ran = raysp_command("run", recipe, *settings, "--address", "head:6379")
         assert ran.err.splitlines()[0] == f"raysp: looking at {recipe.parent}/in/*.parquet ..."

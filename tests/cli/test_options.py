@@ -15,9 +15,9 @@ import typer
 import raysp
 from raysp.cli import main
 from raysp.cli.entry import app
-from raysp.engine import running
+from raysp.labelling.engine import running
 from raysp.specs.pipeline import load_pipeline
-from raysp.specs.recipe import load_recipe
+from raysp.training.specs.recipe import load_recipe
 from tests import trainings
 from tests.cli.test_finetune import RECIPE
 from tests.commands import write_recipe
@@ -216,7 +216,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     },
     "--to": {
         "merge": [
-            Acts("reading/merging/test_merging.py::TestTheResult::test_the_command_prints_how_many_rows_are_from_each")
+            Acts("verbs/merge/test_merging.py::TestTheResult::test_the_command_prints_how_many_rows_are_from_each")
         ],
         "export": [Acts("cli/test_export.py::test_refusals_are_one_line_and_code_2")],
     },
@@ -249,10 +249,10 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
     "submit --max-package-mb": [Acts("cli/test_jobs.py::TestSubmit::test_the_limit_of_the_package_can_be_set")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
-    "gc --dry-run": [Acts("engine/test_protocol.py::test_relabel_retry_verify_and_gc_from_the_command_line")],
+    "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_relabel_retry_verify_and_gc_from_the_command_line")],
     "status --verbose": [Helped("in --json always")],
     "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],
-    "report --out": [Acts("reading/labels/test_reporting.py::test_the_command_prints_the_path")],
+    "report --out": [Acts("verbs/report/test_reporting.py::test_the_command_prints_the_path")],
     **{
         f"evaluate {one}": [Refused(f"{EVALUATE} {one} text {other} text", "; give one of them")]
         for one, other in (("--text", "--label"), ("--label", "--speaker"), ("--speaker", "--text"))
@@ -265,7 +265,7 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "export --min-seconds": [of_format("--min-seconds 2", "srt")],
     "export --max-seconds": [
         of_format("--max-seconds 2", "rttm"),
-        Acts("reading/exporting/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),
+        Acts("verbs/export/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),
     ],
     "export --min-score": [of_format("--min-score 0.5", "jsonl")],
     "export --as": [of_format("--as tar", "nemo")],
@@ -370,7 +370,7 @@ READING = ("status {a}", "verify {a}", "gc {a}", "retry {failed}", "report {a} -
 
 @pytest.mark.parametrize("line", [*READING, "plan {file}", DIFF, MERGE, f"inspect {CHECKPOINT}", "models", "doctor"])
 def test_json_is_one_object(command, monkeypatch, line):
-    monkeypatch.setattr("raysp.engine.doctor.examine", lambda: [])
+    monkeypatch.setattr("raysp.cluster.doctor.examine", lambda: [])
     ran = command(f"{line} --json")
     assert isinstance(json.loads(ran.out), dict)
     assert ran.complaints == []
@@ -381,8 +381,8 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):
         raise raysp.PlanError(f"nothing answers at {address}")
 
-    for module in ("running", "evaluating.evaluation", "cluster.connection"):
-        monkeypatch.setattr(f"raysp.engine.{module}.is_cluster", lambda address: address == "head:6379")
+    for module in ("labelling.engine.running", "evaluation.evaluate.evaluation", "cluster.connection"):
+        monkeypatch.setattr(f"raysp.{module}.is_cluster", lambda address: address == "head:6379")
     monkeypatch.setattr(running, "connected", connected)
     ran = command(f"{line} --address head:6379")
     assert (ran.code, ran.complaints) == (2, ["raysp: nothing answers at head:6379"])

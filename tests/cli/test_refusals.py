@@ -91,7 +91,7 @@ class TestRefusals:
         self, raysp_command, recipe, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        monkeypatch.setattr("raysp.engine.running.is_cluster", lambda _: False)
+        monkeypatch.setattr("raysp.labelling.engine.running.is_cluster", lambda _: False)
         planned = raysp_command("plan", recipe, "--set", "steps.1.device=cuda")
         assert planned.code == 0
         assert "0 found: the run waits until they are available" in planned.err
@@ -111,8 +111,8 @@ class TestRefusals:
         self, raysp_command, recipe, tmp_path, monkeypatch, place, message
     ):
         (tmp_path / "file").write_text("")
-        monkeypatch.setattr("raysp.engine.running.is_cluster", lambda _: False)
-        monkeypatch.setattr("raysp.engine.running.local_ray", lambda _: pytest.fail("Ray was started"))
+        monkeypatch.setattr("raysp.labelling.engine.running.is_cluster", lambda _: False)
+        monkeypatch.setattr("raysp.labelling.engine.running.local_ray", lambda _: pytest.fail("Ray was started"))
         ran = raysp_command("run", recipe, "--json", "--set", f"sink.url={tmp_path / place}")
         self.refused(ran, message)
 

@@ -8,8 +8,8 @@ import pytest
 
 import raysp
 from raysp import ShardError
-from raysp.engine.running import RunResult
-from raysp.planning.opening import begin_run
+from raysp.labelling.engine.running import RunResult
+from raysp.labelling.planning.opening import begin_run
 from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import label_here, rows_table, write_shard
@@ -25,7 +25,7 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
         label_here(pipeline)
         return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, rows, {}, (), 0.0, 1.0, 0.0, None, None)
 
-    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    monkeypatch.setattr("raysp.labelling.engine.running.run", run_here)
     ran = raysp_command("run", recipe)
     assert (ran.code, ran.complaints) == (0, [])
     assert f"the label shards in {tmp_path}/out hold no rows (rows that are not ok are left out" in ran.out
@@ -102,7 +102,7 @@ class TestRowsWithoutLabels:
         def fail(*_: object) -> None:
             raise ShardError("changed since it was planned")
 
-        monkeypatch.setattr("raysp.engine.error_examples.read_table", fail)
+        monkeypatch.setattr("raysp.labelling.engine.error_examples.read_table", fail)
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
         assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
 
@@ -179,7 +179,7 @@ def test_a_run_whose_first_output_is_not_a_transcript_compares_the_first_transcr
         done = RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
         return replace(done, word_errors=errors)
 
-    monkeypatch.setattr("raysp.engine.running.run", run_here)
+    monkeypatch.setattr("raysp.labelling.engine.running.run", run_here)
     ran = raysp_command("run", write_recipe(tmp_path, text))
     assert (ran.code, ran.complaints) == (0, [])
     assert ("word errors" in ran.out) == (shown is not None)

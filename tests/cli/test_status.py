@@ -16,10 +16,8 @@ import raysp
 from raysp.cli.console import print_facts
 from raysp.cli.statuses import progress_facts, training_facts
 from raysp.evaluation.scores import Estimate
-from raysp.planning.opening import begin_run
-from raysp.reading.activity import Running
-from raysp.reading.status import Status, status
-from raysp.reading.training.status import BestEvaluation, LastSteps, TrainingStatus
+from raysp.labelling.finished.activity import Running
+from raysp.labelling.planning.opening import begin_run
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
 from raysp.sink.processes import Process
@@ -27,6 +25,8 @@ from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
+from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
+from raysp.verbs.status.label_status import Status, status
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysp.reading.cells import cell
+from raysp.labelling.finished.cells import cell
 from tests.commands import write_recipe
 from tests.corpora import write_shard
 

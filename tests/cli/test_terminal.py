@@ -4,8 +4,8 @@ import pyarrow as pa
 
 from raysp.cli.plans import print_failures
 from raysp.cli.rows import print_rows
-from raysp.engine.display import progress_line
-from raysp.engine.progress import Progress
+from raysp.labelling.engine.display import progress_line
+from raysp.labelling.engine.run_progress import Progress
 from tests.corpora import rows_table, write_shard
 
 

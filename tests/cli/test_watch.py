@@ -8,12 +8,12 @@ from rich.console import Console
 
 from raysp.cli import watching
 from raysp.cli.watching import LOST, with_seconds
-from raysp.reading import watching as states
 from raysp.sink import lease, run_record
 from raysp.sink.lease import Holder
 from raysp.sink.processes import Process
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
+from raysp.verbs.status import watching as states
 from tests.trainings import Sink
 
 

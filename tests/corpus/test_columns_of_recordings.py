@@ -12,7 +12,7 @@ import raysp
 from raysp.corpus import sources
 from raysp.corpus.shards import check_columns
 from raysp.errors import AudioError, PlanError, ShardError
-from raysp.planning.opening import plan
+from raysp.labelling.planning.opening import plan
 from raysp.storage.audio_root import AudioRoot
 from tests.corpora import a_pipeline, rows_table
 

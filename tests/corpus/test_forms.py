@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp.corpus import sources
-from raysp.planning.opening import plan
+from raysp.labelling.planning.opening import plan
 from tests.corpora import a_pipeline, wav
 
 NAMES = ["\u00e9t\u00e9.wav", "na\u00efve.wav"]

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import raysp
-from raysp.engine.training.finetuning import finetune, try_out
 from raysp.models import AutoModelForCTC
-from raysp.sink.training import steps
-from raysp.specs.recipe import Evaluation, Schedule
 from raysp.storage.store import LocalStore
+from raysp.training.finetuning import finetune, try_out
+from raysp.training.sink import committed_steps
+from raysp.training.specs.recipe import Evaluation, Schedule
 from tests.device.stand_in import NAME
 from tests.recipes import a_recipe, tiny_checkpoint, write_words
 
@@ -64,7 +64,7 @@ def test_a_stopped_training_goes_on_also_on_another_device(words, checkpoint, on
     asked = iter([False, False, True])
     stopped = finetune(recipe(words, checkpoint, tmp_path / "sink"), should_stop=lambda: next(asked))
     assert (stopped.steps, stopped.is_done) == (3, False)
-    assert steps.latest(LocalStore(tmp_path / "sink"), checks=True).position.done == 3
+    assert committed_steps.latest(LocalStore(tmp_path / "sink"), checks=True).position.done == 3
     assert finetune(recipe(words, checkpoint, tmp_path / "sink", "cpu")).is_done
     assert_same_weights(tmp_path / "sink", on_the_cpu[1])
 

@@ -10,7 +10,7 @@ from raysp.models import SpeechEncoderDecoderModel
 from raysp.models.decoder.generation_config import GenerationConfig
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME
-from tests.engine.test_every_model import make_checkpoint
+from tests.labelling.engine.test_every_model import make_checkpoint
 
 OPTIONS = {
     "length": {"max_new_tokens": 5},

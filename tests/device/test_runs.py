@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import raysp
-from raysp.engine.datasets.labeller import Labeller
-from raysp.engine.datasets.slices import SliceLabeller, decode
-from raysp.engine.datasets.table_job import Columns, table_job
-from raysp.engine.running import try_out
+from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError, RunError
+from raysp.labelling.engine.datasets.labeller import Labeller
+from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
+from raysp.labelling.engine.datasets.table_job import Columns, table_job
+from raysp.labelling.engine.running import try_out
+from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.models.base.arithmetic import arithmetic
 from raysp.ops import labelling
 from raysp.ops.labelling import Labelling, as_float, highest_memory
-from raysp.planning.checkpoints import digest_of
-from raysp.planning.resources import local_resources
 from raysp.specs.steps import Step
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same

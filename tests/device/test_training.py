@@ -9,18 +9,18 @@ import torch
 from raysp import models
 from raysp.models.checking import load_feature_extractor
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
-from raysp.training.batches import MicroBatch
-from raysp.training.loop import Training
-from raysp.training.objectives.classes import ClassObjective, FrameObjective
-from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.objectives.pretraining import PretrainingObjective
-from raysp.training.objectives.seq2seq import Seq2SeqObjective
-from raysp.training.objectives.speakers import SpeakerObjective
-from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.process_settings import process_settings
-from raysp.training.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.process_settings import process_settings
+from raysp.training.loop.training_steps import Training
+from raysp.training.objectives.class_objective import ClassObjective, FrameObjective
+from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.objectives.pretraining_objective import PretrainingObjective
+from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
+from raysp.training.objectives.speaker_objective import SpeakerObjective
 from tests.device.stand_in import NAME, counted
-from tests.engine.test_every_model import make_checkpoint
+from tests.labelling.engine.test_every_model import make_checkpoint
 from tests.training.conftest import small_model
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)

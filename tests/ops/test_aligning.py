@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import raysp
-from raysp import assembly
+from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
+from raysp.labelling import assembly
+from raysp.labelling.planning.settling import settle
 from raysp.models.loading import load_checkpoint
 from raysp.ops.late_steps import CARRIED
-from raysp.planning.resources import Resources
-from raysp.planning.settling import settle
 from raysp.specs.pipeline import label_parts
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, write_shard
 from tests.device.class_cases import make_checkpoint

@@ -12,7 +12,7 @@ import soundfile
 
 import raysp
 from benchmarks.corpus import join, read_utterances
-from raysp.reading.recomputing import differing
+from raysp.verbs.verify.recomputing import differing
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 
 import raysp
 from raysp.audio import decode
-from raysp.engine.datasets import labeller
+from raysp.labelling.engine.datasets import labeller
 from tests.corpora import AUDIO, wav
 from tests.published import theirs
 from tests.published.aligned import text_of

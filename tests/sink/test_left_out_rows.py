@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 
 from raysp.corpus.shards import Shard
-from raysp.reading.cleaning import gc
 from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
+from raysp.verbs.status.cleaning import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 

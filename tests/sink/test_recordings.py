@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.engine.workers.committer import commit_shard
 from raysp.errors import PlanError
-from raysp.reading.verify import verify
+from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.sink import footer
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import RefusedError, open_store
+from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, a_pipeline, label_here, stage_here, wav, write_shard
 
 NAMES = [f"{number}.wav" for number in range(6)]

@@ -6,13 +6,13 @@ import pyarrow as pa
 import pytest
 
 from raysp.errors import ChangedError, PlanError, RunError
-from raysp.reading.cleaning import gc
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import compare
 from raysp.storage.store import Store, open_store
+from raysp.verbs.status.cleaning import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 

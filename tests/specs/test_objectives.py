@@ -3,8 +3,9 @@
 import pytest
 
 from raysp.errors import SpecError
-from raysp.specs.adaptation import LoRA
-from raysp.specs.objectives import (
+from raysp.specs.values import to_json
+from raysp.training.specs.adaptation import LoRA
+from raysp.training.specs.objectives import (
     CTC,
     Classify,
     ClassifyFrames,
@@ -15,8 +16,7 @@ from raysp.specs.objectives import (
     metrics_of,
     needs_texts,
 )
-from raysp.specs.recipe import Text
-from raysp.specs.values import to_json
+from raysp.training.specs.recipe import Text
 
 ALL = {
     Seq2Seq: {},

@@ -7,7 +7,8 @@ import pytest
 import raysp
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode
-from raysp.specs.recipe import (
+from raysp.specs.values import override
+from raysp.training.specs.recipe import (
     CTC,
     UNIMPORTANT,
     Batching,
@@ -19,7 +20,6 @@ from raysp.specs.recipe import (
     training_fingerprint,
     training_parts,
 )
-from raysp.specs.values import override
 
 RECIPE = Finetune(
     raysp.Shards("in/*.parquet", text="text"),

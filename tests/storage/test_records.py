@@ -13,16 +13,16 @@ from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record, stopping
 from raysp.sink.layout import ABSENT, RUN
 from raysp.sink.recordings import Hashes
-from raysp.sink.training import record
 from raysp.storage.store import LocalStore
 from raysp.text.beams import arpa
+from raysp.training.sink import training_record
 
 DEEP = b"[" * 100_000
 NAMED = b'{"' + b"x" * 5_000_000 + b'": 1}'
 LOADS = {
     RUN: run_record.load,
     ABSENT: absent.load,
-    record.RECIPE: record.TrainingRecord.existing,
+    training_record.RECIPE: training_record.TrainingRecord.existing,
 }
 LIMIT_BYTES = 3 * 1024**3
 """Address space of a process that reads a file of 20 GB, of which most is imports."""
@@ -42,7 +42,7 @@ def test_a_record_that_is_none_is_an_error_with_a_short_message(tmp_path, path, 
 @pytest.mark.parametrize("name", ["out", "model"])
 def test_a_record_of_gigabytes_is_not_read(tmp_path, name):
     store = LocalStore(tmp_path / name)
-    place = tmp_path / name / (RUN if name == "out" else record.RECIPE)
+    place = tmp_path / name / (RUN if name == "out" else training_record.RECIPE)
     place.parent.mkdir(parents=True)
     with place.open("wb") as file:
         file.truncate(20 * 1024**3)  # a file with a hole takes no space
@@ -139,7 +139,7 @@ def test_a_model_card_has_a_bound_and_its_aliases_are_not_written_in_full(tmp_pa
 
 
 def test_a_list_of_what_a_job_leaves_has_a_bound(tmp_path):
-    from raysp.engine.submitting.ignored import _lines
+    from raysp.cluster.submitting.ignored import _lines
 
     with (tmp_path / ".raysignore").open("wb") as file:
         file.truncate(20 * 1024**3)

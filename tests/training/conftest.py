@@ -12,7 +12,7 @@ import torch
 
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
-from raysp.training.batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch
 from tests.corpora import DEMO
 
 LETTERS = "|EFGHINORSTUVWXZ"

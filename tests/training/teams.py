@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from raysp.training.batches import MicroBatch
-from raysp.training.loop import Training, Workers
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.loop.training_steps import Training, Workers
 
 
 class Team:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.training.augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
+from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
 
 RATE = 16_000
 

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from raysp.errors import RunError
 from raysp.models import UniSpeechForCTC
-from raysp.training import state
-from raysp.training.averaging import MovingAverage, mean_of
+from raysp.training.loop import state
+from raysp.training.loop.averaging import MovingAverage, mean_of
 from tests.models.oracles import make_oracle
 
 

@@ -15,13 +15,13 @@ import pytest
 import raysp
 from raysp.errors import ChangedError
 from raysp.ops.recordings import contents
-from raysp.planning.training.plans import plan_training
-from raysp.sink.training.record import RECIPE
 from raysp.specs.pipeline import Shards
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.contents import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
 from raysp.storage.store import LocalStore
+from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import Prepared, prepare
+from raysp.training.sink.training_record import RECIPE
 from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
 from tests.recipes import a_recipe
 

@@ -11,13 +11,13 @@ import pytest
 
 import raysp
 from raysp.corpus import line_process
-from raysp.planning.training.plans import plan_training
-from raysp.specs.recipe import Text
 from raysp.storage.store import LocalStore
-from raysp.training import indexes
-from raysp.training.indexes import Indexer, index_all
+from raysp.training.data import indexes
+from raysp.training.data.indexes import Indexer, index_all
+from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.tasks.table import task_of
+from raysp.training.specs.recipe import Text
+from raysp.training.tasks.task_table import task_of
 from tests.recipes import a_recipe, write_words
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from raysp.training.optimizing import FlatGradients, adamw, group_parameters, set_rate
-from raysp.training.schedules import factor
+from raysp.training.loop.optimizing import FlatGradients, adamw, group_parameters, set_rate
+from raysp.training.loop.schedules import factor
 from tests.training.conftest import small_model
 
 

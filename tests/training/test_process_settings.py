@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from raysp.errors import RunError
-from raysp.training.process_settings import CACHE, CACHED_PRIMITIVES, FIXED_WORKSPACE, WORKSPACE, process_settings
+from raysp.training.loop.process_settings import CACHE, CACHED_PRIMITIVES, FIXED_WORKSPACE, WORKSPACE, process_settings
 
 SHAPES = """
 import torch
-from raysp.training.process_settings import process_settings
+from raysp.training.loop.process_settings import process_settings
 
 layer = torch.nn.Conv1d(512, 512, 3)
 with process_settings(1), torch.no_grad():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from raysp.corpus import parquet
-from raysp.planning.training.plans import plan_training
 from raysp.storage.store import LocalStore
+from raysp.training.data.row_windows import BUFFER_BYTES, WaveBuffer
+from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.reading import BUFFER_BYTES, WaveBuffer
 from tests.recipes import a_recipe, write_words
 
 

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 
 from raysp.errors import RunError
 from raysp.ops.ordering import Index, Sizes, Window
-from raysp.sink.training import steps
-from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
-from raysp.training.averaging import MovingAverage, mean_of_last
-from raysp.training.batches import MicroBatch
-from raysp.training.keeping import Keeper
-from raysp.training.loop import NotFiniteError, Training
-from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.optimizing import adamw, group_parameters
-from raysp.training.session import MODEL, Course, Session, TrainingRow
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.loop.averaging import MovingAverage, mean_of_last
+from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.session import MODEL, Course, Session, TrainingRow
+from raysp.training.loop.step_commits import Keeper
+from raysp.training.loop.training_steps import NotFiniteError, Training
+from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.sink import committed_steps
+from raysp.training.sink.committed_steps import Position
 from tests.soaked import some
 from tests.training.conftest import small_model
 
@@ -142,7 +142,7 @@ def test_a_killed_training_repeats_the_steps_since_its_last_commit(new_session):
 def test_the_last_two_commits_stay(new_session):
     session = new_session(every=2)
     total = len([*session.run()])
-    committed = steps._committed([entry.path for entry in session.keeper.store.list(steps.STEPS)])
+    committed = committed_steps._committed([entry.path for entry in session.keeper.store.list(committed_steps.STEPS)])
     assert len(committed) == 2
     assert max(committed) == total
 
@@ -150,19 +150,19 @@ def test_the_last_two_commits_stay(new_session):
 def test_a_step_is_committed_after_some_time_too(new_session):
     session = new_session(every=1000, seconds=0.0)
     total = len([*session.run()])
-    assert steps.newest(session.keeper.store, 3, until=total) == [total - 1, total]
+    assert committed_steps.newest(session.keeper.store, 3, until=total) == [total - 1, total]
 
 
 def test_as_many_commits_stay_as_are_averaged(new_session):
     session = new_session(every=2, averaged=4)
     total = len([*session.run()])
     store = session.keeper.store
-    kept = steps.newest(store, 100, until=total)
+    kept = committed_steps.newest(store, 100, until=total)
     assert kept == [*range(2, total, 2), total][-4:]
-    assert steps.newest(store, 3, until=total - 1) == kept[:-1]
+    assert committed_steps.newest(store, 3, until=total - 1) == kept[:-1]
     weights = []
     for done in kept:
-        with steps.local_file(store, steps.load(store, done), MODEL) as file:
+        with committed_steps.local_file(store, committed_steps.load(store, done), MODEL) as file:
             weights.append(load_file(file))
     for name, mean in mean_of_last(store, 4, name=MODEL).items():
         expected = sum(one[name].double() for one in weights) / 4

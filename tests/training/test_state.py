@@ -6,7 +6,7 @@ import torch
 
 from raysp.errors import StoreError
 from raysp.models.files.weights import write_safetensors
-from raysp.training import state
+from raysp.training.loop import state
 
 TENSORS = {"a": torch.zeros(100_000)}
 

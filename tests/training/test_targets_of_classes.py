@@ -5,10 +5,10 @@ import pytest
 
 import raysp
 from raysp.errors import PlanError, SpecError
-from raysp.planning.training.plans import plan_training
-from raysp.specs.objectives import Classify
-from raysp.specs.recipe import Evaluation
+from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
+from raysp.training.specs.objectives import Classify
+from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, sorted_classes
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table

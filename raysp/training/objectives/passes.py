@@ -16,7 +16,7 @@ from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.features.waves import as_float, pad
-from raysp.training.batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch
 from raysp.words import count
 
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from typing import Any
 from raysp.errors import PlanError
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.text.targets import Target
-from raysp.training.objectives.classes import MOST_FRAMES_APART
+from raysp.training.objectives.class_objective import MOST_FRAMES_APART
 from raysp.words import count
 
 NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", "no_number", "other_length"

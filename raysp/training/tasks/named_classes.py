@@ -7,11 +7,11 @@ from typing import Self
 from torch import nn
 
 from raysp.models.base.modeling import Model
-from raysp.planning.training.plans import TrainingPlan
 from raysp.specs.values import JsonValue
-from raysp.training.objectives.models import held_below_head
+from raysp.training.objectives.objective_models import held_below_head
+from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.tasks.class_targets import classes_of
-from raysp.training.tasks.texts import digest_of
+from raysp.training.tasks.task_texts import digest_of
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
 from raysp.models.features.processors import TextOrCTCTokenizer
-from raysp.planning.training.plans import TrainingPlan
-from raysp.specs.recipe import Evaluation
 from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
-from raysp.training.batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.recipe import Evaluation
 
 WORST_ROWS = 20
 """Wrong rows that an evaluation keeps."""

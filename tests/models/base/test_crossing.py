@@ -26,7 +26,10 @@ ALLOWED = {
     **dict.fromkeys(("backends/hugging_face/loading.py", "backends/on_jax/backend.py"), "libraries that read arrays"),
     **dict.fromkeys(("models/encoder/quantization.py",), "read once for all rows of a step"),
     **dict.fromkeys(("ops/speech/pauses.py",), "the model of speech in tasks that decode, on the CPU"),
-    **dict.fromkeys(("training/loop.py", "training/session.py", "training/tasks/speakers.py"), "the wait of a step"),
+    **dict.fromkeys(
+        ("training/loop/training_steps.py", "training/loop/session.py", "training/tasks/speaker_task.py"),
+        "the wait of a step",
+    ),
 }
 """Modules that may read tensors themselves, with the reason."""
 ALLOWED_FOLDERS = ("models/flax/", "training/objectives/")

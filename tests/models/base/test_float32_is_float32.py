@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import raysp
-from raysp.engine import running
+from raysp.labelling.engine import running
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec

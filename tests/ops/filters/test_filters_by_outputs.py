@@ -12,10 +12,10 @@ import soundfile
 import raysp
 from benchmarks.corpus import read_utterances
 from raysp.errors import PlanError, SpecError
-from raysp.planning.opening import plan
-from raysp.reading.status import status
-from raysp.reading.verify import verify
+from raysp.labelling.planning.opening import plan
 from raysp.specs.outputs.signals import LEVELS
+from raysp.verbs.status.label_status import status
+from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, wav, write_shard
 
 SCORE, SNR = -0.02, 15

@@ -14,9 +14,9 @@ import pytest
 from ray import cloudpickle
 
 import raysp
-from raysp.engine.running import _job
-from raysp.planning.opening import make_plan
-from raysp.planning.resources import local_resources
+from raysp.cluster.resources import local_resources
+from raysp.labelling.engine.running import _job
+from raysp.labelling.planning.opening import make_plan
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
 from tests.corpora import NoCrashes, a_pipeline, write_shard
@@ -26,7 +26,7 @@ REPOSITORY = Path(raysp.__file__).parents[1]
 WORKER = """
 import json, pickle, sys
 import pyarrow as pa
-from raysp.assembly import row_op
+from raysp.labelling.assembly import row_op
 answers = []
 for path in sys.argv[1:]:
     with open(path, "rb") as file:

@@ -12,7 +12,7 @@ import raysp
 from benchmarks.corpus import join, read_utterances
 from raysp.checkpoints import language_models
 from tests.corpora import DEMO, a_pipeline, label_here
-from tests.engine.conftest import audio_shard
+from tests.runs import audio_shard
 from tests.text.beams.arpa_files import write_arpa
 
 pytestmark = pytest.mark.soak

@@ -7,10 +7,10 @@ import torch
 import raysp.models
 from raysp.models import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetFeatureExtractor, ParakeetForCTC
 from raysp.models.files.unweighted import without_weights
-from raysp.training.batches import MicroBatch, Objective
-from raysp.training.estimates.activations import ALLOCATOR, Arithmetic, Batch, activation_bytes
-from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.objectives.seq2seq import Seq2SeqObjective
+from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes
+from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
 from tests.soaked import some
 from tests.training.objectives.originals import decoder_pair
 

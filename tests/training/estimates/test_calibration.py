@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raysp.engine.training.finetuning import plan_recipe
 from raysp.errors import PlanError
-from raysp.training.estimates.calibration import calibrate
-from raysp.training.loop import Training
+from raysp.training.estimates.training_calibration import calibrate
+from raysp.training.finetuning import plan_recipe
+from raysp.training.loop.training_steps import Training
 from tests.recipes import a_recipe
 
 
@@ -54,6 +54,6 @@ def test_a_device_that_is_not_here_is_refused(prepared):
 
 @pytest.mark.slow
 def test_rows_that_cannot_be_decoded_are_refused(prepared, monkeypatch):
-    monkeypatch.setattr("raysp.training.reading.PieceReader._add", lambda *_: None)
+    monkeypatch.setattr("raysp.training.data.row_windows.PieceReader._add", lambda *_: None)
     with pytest.raises(PlanError, match="--calibrate: no row of a micro-batch of the first window can be decoded"):
         calibrate(prepared)

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from raysp.engine.training.finetuning import plan_recipe
 from raysp.errors import PlanError
 from raysp.sink.run_record import RunEntry
-from raysp.sink.training import record, steps
-from raysp.sink.training.metrics import MetricsLog, StepMetrics
-from raysp.sink.training.steps import Position
 from raysp.storage.store import LocalStore
-from raysp.training.estimates.speed import of_other, of_steps
+from raysp.training.estimates.step_speed import of_other, of_steps
+from raysp.training.finetuning import plan_recipe
+from raysp.training.sink import committed_steps, training_record
+from raysp.training.sink.committed_steps import Position
+from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
 from tests.recipes import a_recipe
 
 ALIKE = {"device": "cpu", "dtype": "float32", "cpus_per_worker": 1}
@@ -27,7 +27,7 @@ def train(place, prepared, *, num_steps: int = 5, workers: int = 2, resolved=ALI
     """Write the sink of a training of steps of ten seconds of audio in two, after a first one in twenty."""
     store = LocalStore(place)
     run = RunEntry.now(resolved=resolved)
-    record.begin(store, run, recipe={}, fingerprint=prepared.fingerprint, parts={**prepared.parts, **parts})
+    training_record.begin(store, run, recipe={}, fingerprint=prepared.fingerprint, parts={**prepared.parts, **parts})
     log = MetricsLog(store, run.run_id)
     for done in range(1, num_steps + 1):
         seconds = 20.0 if done == 1 else 2.0
@@ -35,7 +35,7 @@ def train(place, prepared, *, num_steps: int = 5, workers: int = 2, resolved=ALI
     log.write()
     facts = {"fingerprint": prepared.fingerprint, "index": "i", "num_workers": workers, "metrics": {}}
     writers = {"model": lambda path: path.write_bytes(b"weights") and None}
-    steps.commit(store, Position(num_steps, 0, num_steps), writers, **facts)
+    committed_steps.commit(store, Position(num_steps, 0, num_steps), writers, **facts)
     return store
 
 
@@ -94,7 +94,7 @@ def test_a_folder_without_a_training_is_refused(prepared, tmp_path):
 def test_without_steps_the_runs_are_named(prepared, tmp_path):
     store = LocalStore(tmp_path)
     run = RunEntry.now(resolved=ALIKE)
-    record.begin(store, run, recipe={}, fingerprint="f", parts=prepared.parts)
+    training_record.begin(store, run, recipe={}, fingerprint="f", parts=prepared.parts)
     assert of_steps(prepared.plan, store, lambda _: 1.0) is None
     with pytest.raises(PlanError, match=r"found float32 on cpu, 1 CPU a worker\. Name another sink"):
         of_other(prepared.plan, str(tmp_path), None, prepared.parts, lambda _: 1.0)

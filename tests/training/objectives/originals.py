@@ -8,7 +8,7 @@ import torch
 
 import raysp.models
 from raysp.models.features.processors import FeatureExtractor
-from raysp.training.batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch, Objective
 from tests.models.decoder_oracles import BERT, CONFIGS, GPT2, perturbed
 from tests.models.oracles import TINY, transformers
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer

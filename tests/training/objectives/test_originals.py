@@ -5,12 +5,12 @@ import torch
 
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.quantization import sample_negative_indices
-from raysp.training.objectives.classes import ClassObjective, FrameObjective
-from raysp.training.objectives.ctc import CTCObjective
-from raysp.training.objectives.pretraining import PretrainingObjective, Temperature
-from raysp.training.objectives.seq2seq import Seq2SeqObjective
-from raysp.training.objectives.speakers import SpeakerObjective
-from raysp.training.randomness import seed_micro_batch
+from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.objectives.class_objective import ClassObjective, FrameObjective
+from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.objectives.pretraining_objective import PretrainingObjective, Temperature
+from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
+from raysp.training.objectives.speaker_objective import SpeakerObjective
 from tests.training.objectives.originals import (
     CLASSES,
     CODES,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from raysp.models.encoder.heads import ctc_loss
-from raysp.training.batches import MicroBatch
-from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.objectives.priors import UNIFORM_SHARE, prior_ctc_loss
 from tests.training.conftest import micro_batch, small_model
 from tests.training.objectives.test_ctc import UNDISTURBED

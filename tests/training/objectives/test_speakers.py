@@ -7,10 +7,10 @@ import torch.nn.functional as F
 
 from raysp.models import Wav2Vec2ForXVector
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
-from raysp.training.batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.randomness import seed_micro_batch
 from raysp.training.objectives.passes import evaluation_mode
-from raysp.training.objectives.speakers import SpeakerObjective, load_speaker_model
-from raysp.training.randomness import seed_micro_batch
+from raysp.training.objectives.speaker_objective import SpeakerObjective, load_speaker_model
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 

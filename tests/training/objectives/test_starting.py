@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from raysp.training.objectives.classes import load_classifier, load_frame_classifier
-from raysp.training.objectives.pretraining import load_pretraining_model
-from raysp.training.objectives.speakers import load_speaker_model
+from raysp.training.objectives.class_objective import load_classifier, load_frame_classifier
+from raysp.training.objectives.pretraining_objective import load_pretraining_model
+from raysp.training.objectives.speaker_objective import load_speaker_model
 from tests.recipes import tiny_checkpoint, tiny_listener
 
 NAMES = ["calm", "angry"]

@@ -14,12 +14,12 @@ import raysp.models
 from raysp.models import TextTokenizer
 from raysp.models.features.waves import pad
 from raysp.text.ctc import greedy
-from raysp.training.batches import MicroBatch
-from raysp.training.loop import Training
-from raysp.training.objectives.ctc import CTCObjective
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.training_steps import Training
+from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.objectives.decoder_tokens import DecoderTokens, special_ids
-from raysp.training.objectives.seq2seq import Seq2SeqObjective, load_encoder_decoder
-from raysp.training.optimizing import adamw, group_parameters
+from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective, load_encoder_decoder
 from tests.corpora import DEMO
 from tests.training.conftest import IDS, LETTERS
 from tests.training.objectives.originals import extractor_of, save_decoder, still

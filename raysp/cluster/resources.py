@@ -1,0 +1,126 @@
+"""Resources of a run: CPUs, memory and GPUs of this machine or of a cluster."""
+
+import os
+import subprocess
+from dataclasses import dataclass, replace
+
+from raysp.cluster.machine import memory_bytes, num_cpus
+from raysp.errors import PlanError
+from raysp.labelling.planning.pools import actor_cpus, most_actors
+from raysp.models.base.devices import is_accelerator, is_available
+from raysp.specs.pipeline import Pipeline
+from raysp.words import count
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Resources that a run may use."""
+
+    cpus: float
+    gpus: float = 0
+    memory: float | None = None
+    """Bytes of main memory; None: unknown."""
+    gpu_memory: float | None = None
+    """Bytes of one GPU; None: unknown."""
+    machine_cpus: int | None = None
+    """CPUs of this machine, if the run starts a local Ray on it; None: a cluster."""
+    node_cpus: float | None = None
+    """CPUs of the cluster's largest node; None: unknown, or no cluster."""
+    can_grow: bool = False
+    """Whether more resources may come up: a cluster may start nodes on demand."""
+    gpus_may_come: bool = False
+    """Whether no GPU is up now, and nodes with GPUs may come up later."""
+
+
+def local_resources(pipeline: Pipeline) -> Resources:
+    """Return the resources of a local Ray: every CPU, and at least one for decoding besides all actors.
+
+    There are no more actors than fit on the machine's CPUs, but at least one.
+    """
+    label = pipeline.label
+    gpus, machine_cpus = count_gpus(), num_cpus()
+    on_gpu = gpus > 0 if label.device == "auto" else is_accelerator(label.device)
+    each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=on_gpu).number
+    actors = max(1, min(label.pool.low, machine_cpus // each))
+    return Resources(
+        cpus=max(machine_cpus, actors * each + 1) + held_by_steps(pipeline)[0],
+        gpus=gpus,
+        machine_cpus=machine_cpus,
+        memory=memory_bytes(),
+        gpu_memory=gpu_memory() if gpus else None,
+    )
+
+
+def held_by_steps(pipeline: Pipeline) -> tuple[float, float]:
+    """Return the CPUs and GPUs that the actors of steps with pools of their own hold from the start."""
+    pools = pipeline.own_pools
+    return sum(one.low * (one.cpus or 1) for one in pools), sum(one.low * (one.gpus or 0) for one in pools)
+
+
+def for_model(resources: Resources, pipeline: Pipeline) -> Resources:
+    """Return the resources that are left for decoding and the model beside other steps; at least none."""
+    cpus, gpus = held_by_steps(pipeline)
+    return replace(resources, cpus=max(0.0, resources.cpus - cpus), gpus=max(0.0, resources.gpus - gpus))
+
+
+def gpu_memory() -> float | None:
+    """Return the memory in bytes of this machine's smallest GPU, as its driver reports it; None if unknown."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return min(float(line) for line in said.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def count_gpus() -> int:
+    """Return the number of NVIDIA GPUs that this process may use, without a driver library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    try:
+        return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))  # noqa: PTH208
+    except OSError:
+        return 0
+
+
+def check_device(device: str, field: str) -> None:
+    """Check that torch can use a device on this machine, unless it is one whose GPUs are counted.
+
+    Raises:
+        PlanError: it cannot; the message has the name of the field.
+    """
+    if device not in ("auto", "cpu", "cuda") and not is_available(device):
+        raise PlanError(
+            f"{field}={device!r}: the installed torch can use no such device on this machine; expected 'auto', 'cpu', "
+            "'cuda', or another kind of device that it can use"
+        )
+
+
+def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
+    """Return how many actors fit on the machine; None: more machines may come up."""
+    if resources.can_grow:
+        return None
+    return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
+
+
+def shortage_of(
+    actors: int, resources: Resources, cpus: int, gpus: float, *, others: tuple[float, float] = (0, 0)
+) -> str:
+    """Return a text on the resources missing for `actors` actors; empty if all are up.
+
+    Args:
+        actors: number of actors of the model.
+        resources: resources that are up.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor.
+        others: CPUs and GPUs of the actors of other steps.
+    """
+    wanted = {
+        "GPU": (actors * gpus + others[1], resources.gpus),
+        "CPU": (actors * cpus + 1 + others[0], resources.cpus),
+    }
+    short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
+    if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:
+        short.append(f"{count(cpus, 'CPU')} on one node, {resources.node_cpus:g} on the largest found")
+    return "; ".join(short)

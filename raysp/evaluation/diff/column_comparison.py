@@ -1,0 +1,221 @@
+"""Comparisons of one output column, batch by batch: numbers for each row are kept, texts and vectors are not."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.evaluation.agreement import Agreement, Bools, Mean
+from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LowRow
+from raysp.evaluation.intervals import Bootstrap, Floats
+from raysp.evaluation.normalising import Normalisation
+from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
+from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, score, score_groups
+from raysp.labelling.finished.compared_columns import Compared
+from raysp.labelling.planning.references import keys_of
+from raysp.labelling.planning.surveying import holds_text
+from raysp.sink.word_errors import texts_of
+
+Column: TypeAlias = "pa.ChunkedArray[Any]"
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same rows of a shard, ok in both labellings."""
+
+    shard: str
+    a: pa.Table
+    b: pa.Table
+    references: Sequence[str | None] | None = None
+
+    def columns(self, name: str) -> tuple[Column, Column]:
+        """Return a column of both."""
+        return self.a.column(name), self.b.column(name)
+
+    def place(self, index: int) -> tuple[object, str, int, float | None]:
+        """Return the id of a row, its shard, its place in the shard, and its seconds."""
+        row = self.a.slice(index, 1)
+        return keys_of(row.column("id"))[0], self.shard, row.column("row")[0].as_py(), row.column("seconds")[0].as_py()
+
+
+class Comparer(Protocol):
+    """A comparison of a column, to which rows are added."""
+
+    def add(self, rows: Both) -> None:
+        """Compare rows."""
+        ...
+
+    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+        """Return the differences in all rows that were added; `columns` has a value for each of them."""
+        ...
+
+
+def comparer(column: Compared, rules: Normalisation, worst: int, reference: str | None) -> Comparer:
+    """Return the comparison of a column. `reference` names the column of the references of texts, if there is one."""
+    if column.kind == "text":
+        return _Texts(column, rules, worst, reference)
+    if column.kind in ("vector", "number"):
+        return _Numbers(column, worst)
+    return _Values(column, worst)
+
+
+class _Texts:
+    """Word and character errors of B's texts against A's, and of both against references."""
+
+    def __init__(self, column: Compared, rules: Normalisation, worst: int, reference: str | None) -> None:
+        self._column, self._rules, self._most, self._reference = column, rules, worst, reference
+        self._between: list[TextMeasures] = []
+        self._against: tuple[list[TextMeasures], list[TextMeasures]] = [], []
+        self._has_reference: list[bool] = []
+        self._worst: list[WorstRow] = []
+
+    def add(self, rows: Both) -> None:
+        a, b = (self._normalised(texts_of(column)) for column in rows.columns(self._column.name))
+        measures = measure_texts(a, b)
+        self._between.append(measures)
+        found = [_worst_row(rows, one) for one in worst_texts(a, b, measures, self._most)]
+        by_errors = sorted([*self._worst, *found], key=lambda row: (-row.errors, len(row.reference.split())))
+        self._worst = by_errors[: self._most]
+        if rows.references is not None:
+            self._compare_with(rows.references, a, b)
+
+    def _compare_with(self, references: Sequence[str | None], *labels: Sequence[str]) -> None:
+        chosen = [row for row, text in enumerate(references) if text is not None]
+        self._has_reference += [text is not None for text in references]
+        texts = self._normalised([references[row] for row in chosen])
+        for parts, one in zip(self._against, labels, strict=True):
+            parts.append(measure_texts(texts, [one[row] for row in chosen]))
+
+    def _normalised(self, texts: Sequence[str | None]) -> list[str]:
+        return [self._rules(text or "") for text in texts]
+
+    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+        measures = TextAgreement(TextMeasures.joined(self._between))
+        found = _difference(self._column, measures, len(measures.errors.words_N4), columns, bootstrap)
+        return replace(found, worst=tuple(self._worst), against=self._against_reference(columns, bootstrap))
+
+    def _against_reference(self, columns: Columns, bootstrap: Bootstrap) -> AgainstReference | None:
+        if self._reference is None or not any(self._has_reference):
+            return None
+        paired = PairedErrors(*(TextMeasures.joined(parts) for parts in self._against))
+        chosen = np.flatnonzero(self._has_reference)
+        columns = columns.of(chosen)
+        return AgainstReference(
+            self._reference,
+            score(paired, len(chosen), columns, bootstrap),
+            score_groups(paired, len(chosen), columns, bootstrap),
+        )
+
+
+class _Values:
+    """Shares of rows with equal values; of classes also the changes."""
+
+    def __init__(self, column: Compared, worst: int) -> None:
+        self._column, self._most = column, worst
+        self._equal: list[Bools] = [np.zeros(0, np.bool_)]
+        self._changes: Counter[tuple[Key, Key]] = Counter()
+        self._worst: list[WorstRow] = []
+
+    def add(self, rows: Both) -> None:
+        a, b = (_values(column) for column in rows.columns(self._column.name))
+        self._equal.append(np.array([one == other for one, other in zip(a, b, strict=True)], np.bool_))
+        if self._column.scores is None:
+            return
+        changed = np.flatnonzero(~self._equal[-1]).tolist()
+        self._changes.update((a[row], b[row]) for row in changed)
+        surest = np.nan_to_num([_floats(column) for column in rows.columns(self._column.scores)]).min(0)
+        for row in sorted(changed, key=lambda row: -surest[row])[: self._most]:
+            found = Mismatch(row, _name(a[row]), _name(b[row]), errors=1, score=float(surest[row]))
+            self._worst.append(_worst_row(rows, found))
+        self._worst = sorted(self._worst, key=lambda row: -(row.score or 0.0))[: self._most]
+
+    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+        equal = np.concatenate(self._equal)
+        found = _difference(self._column, Agreement(equal), len(equal), columns, bootstrap)
+        changes = tuple(ClassChange(a, b, number) for (a, b), number in self._changes.most_common())
+        return replace(found, worst=tuple(self._worst), changes=changes)
+
+
+class _Numbers:
+    """Means of a number of each row: the cosine of two vectors, or the difference of two numbers.
+
+    Rows without one, such as those with a vector of zeros, are not compared.
+    """
+
+    def __init__(self, column: Compared, worst: int) -> None:
+        self._column, self._most = column, worst
+        self._numbers: list[Floats] = [np.zeros(0)]
+        self._lowest: list[LowRow] = []
+
+    def add(self, rows: Both) -> None:
+        a, b = rows.columns(self._column.name)
+        if self._column.kind == "number":
+            self._numbers.append(_floats(b) - _floats(a))
+            return
+        cosines = np.array([_cosine(one, other) for one, other in zip(_vectors(a), _vectors(b), strict=True)])
+        self._numbers.append(cosines)
+        order = np.argsort(cosines, kind="stable")[: self._most]  # NaN last
+        lowest = [LowRow(*rows.place(row), float(cosines[row])) for row in order.tolist() if cosines[row] < 1]
+        self._lowest = sorted([*self._lowest, *lowest], key=lambda row: row.cosine)[: self._most]
+
+    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+        numbers = np.concatenate(self._numbers)
+        chosen = np.flatnonzero(~np.isnan(numbers))
+        if len(chosen) < len(numbers):
+            columns = columns.of(chosen)
+        metric = "difference" if self._column.kind == "number" else "cosine"
+        found = _difference(self._column, Mean(numbers[chosen], metric), len(chosen), columns, bootstrap)
+        return replace(found, lowest=tuple(self._lowest))
+
+
+def _difference(
+    column: Compared, measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap
+) -> ColumnDifference:
+    return ColumnDifference(
+        column.name,
+        column.kind,
+        score(measures, num_rows, columns, bootstrap),
+        score_groups(measures, num_rows, columns, bootstrap),
+    )
+
+
+def _worst_row(rows: Both, found: Mismatch) -> WorstRow:
+    place = rows.place(found.index)
+    return WorstRow(*place, found.reference, found.hypothesis, found.errors, found.score, found.edits)
+
+
+def _values(column: Column) -> Sequence[Any]:
+    return texts_of(column) if holds_text(column.type) else column.to_pylist()
+
+
+def _name(value: Key) -> str:
+    return "-" if value is None else str(value)
+
+
+def _floats(column: Column) -> Floats:
+    """Return numbers; NaN for nulls."""
+    return pc.cast(column, pa.float64()).to_numpy()
+
+
+def _vectors(column: Column) -> Iterator[Floats | None]:
+    """Yield the vector of each row; vectors of frames one after the other. None for nulls."""
+    for row in column:
+        if not row.is_valid:
+            yield None
+            continue
+        values = row.values
+        while pa.types.is_nested(values.type):
+            values = values.flatten()
+        yield values.to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _cosine(a: Floats | None, b: Floats | None) -> float:
+    """Return the cosine of two vectors; NaN if one is null or zero, or if their lengths differ."""
+    if a is None or b is None or a.shape != b.shape:
+        return np.nan
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms > 0 else np.nan

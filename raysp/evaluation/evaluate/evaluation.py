@@ -1,0 +1,331 @@
+"""Evaluation of a checkpoint: a run that labels shards, and metrics of the labels against a column of the shards."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from raysp.cluster.connection import is_cluster
+from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
+from raysp.evaluation.classification import compare_classes
+from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
+from raysp.evaluation.evaluate.evaluation_rows import EvaluatedRows, join
+from raysp.evaluation.evaluate.question import Question
+from raysp.evaluation.intervals import Intervals
+from raysp.evaluation.limits import AskedLimit, Limit
+from raysp.evaluation.normalising import Normalised
+from raysp.evaluation.recognition import compare_texts
+from raysp.evaluation.scores import Columns, Comparison, Estimate
+from raysp.evaluation.verification import compare_speakers
+from raysp.labelling.engine.display import OnProgress
+from raysp.labelling.engine.running import RunResult, run, try_out
+from raysp.labelling.planning.references import References, Task, read_references
+from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.work_places import with_absolute_paths
+from raysp.models.summary import REGRESSION, CheckpointSummary
+from raysp.sink.label_rows import read_labels
+from raysp.sink.sinks import Sink
+from raysp.specs.outputs.classes import Classes
+from raysp.specs.outputs.embedding import Embedding
+from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.transcript import Transcript
+from raysp.specs.pipeline import Parquet, Pipeline, Shards, with_overrides
+from raysp.specs.steps import EACH, Decode, Label, Step
+from raysp.training.specs.recipe import Text
+from raysp.words import count
+
+NOT_KEPT = "not-kept"
+"""Url of the sink of a pipeline if none is given; nothing is written there."""
+OUTPUTS: Mapping[Task, Output] = {
+    "recognition": Transcript(),
+    "classification": Classes(),
+    "verification": Embedding(pooling="xvector"),
+}
+"""Outputs whose labels are compared."""
+EXPECTED: Mapping[Task, str] = {
+    "recognition": "raysp.Transcript()",
+    "classification": "raysp.Classes(top_k=1)",
+    "verification": "raysp.Embedding(pooling='xvector'), or 'mean', of one layer",
+}
+"""Outputs whose labels can be compared, as text."""
+
+
+def evaluate(
+    checkpoint: str | Label,
+    shards: str | Sequence[str] | Shards,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    speaker: str | None = None,
+    by: Sequence[str] = (),
+    over: str | None = None,
+    normalise: str | Text | None = None,
+    fail_above: Mapping[str, float] | None = None,
+    fail_below: Mapping[str, float] | None = None,
+    rows: int | None = None,
+    worst: int | None = None,
+    steps: Sequence[Step] | None = None,
+    sink: str | Parquet | None = None,
+    relabel: bool = False,
+    settings: Sequence[str] = (),
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+) -> EvaluationResult:
+    """Label shards with a checkpoint, and compare the labels with a column of the shards.
+
+    With `text` the metrics are the word and the character error rate; with `label` accuracy, macro F1 and, for two
+    classes, the equal error rate; with `speaker` the equal error rate of the cosines of pairs of embeddings. Each has a
+    95 % bootstrap interval. Rows without a reference and rows that could not be labelled are counted, and are in no
+    metric.
+
+    Args:
+        checkpoint: model folder, url or hub id; or a `Label` step, for its settings.
+        shards: url or urls of the shards; or a `Shards`. Without a `Shards`, ids are those of a column "id", if any.
+        text: column of the reference texts; None: that of `shards`.
+        label: column of the right classes, for a classifier.
+        speaker: column of the speakers, for a checkpoint with an x-vector head; a `Label` step with
+            `Embedding(pooling="mean")` compares the means of frames instead.
+        by: columns; the metrics are also computed for the rows of each of their values. "seconds" stands for bands of
+            duration, which are always computed.
+        over: column of the units of the bootstrap, such as speakers; None: rows are drawn.
+        normalise: with `text`: "none", "lower", "letters" (default), "whisper-english" or "whisper-basic"; or rules.
+        fail_above: limits of error rates, by metric; if one is exceeded, `exit_code` is 1.
+        fail_below: limits of accuracy and macro F1.
+        rows: number of rows, the first of the shards; None: all.
+        worst: number of rows to list of those with the most errors, 10; there are none of speakers.
+        steps: steps before the model; None: `Decode()`.
+        sink: place for the labels, from which a repeated evaluation continues, also one with other columns; None: they
+            are not kept. Labels of the first `rows` never are: then a sink is refused, but on a cluster, where it is
+            the place of a temporary one.
+        relabel: replace labels in the sink of another checkpoint or of changed input instead of raising ChangedError.
+        settings: changes, as `PATH=VALUE`, to the pipeline of source, steps and sink.
+        address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
+            Ray, or for little audio one process without Ray.
+        on_plan: called with the plan before any work.
+        on_progress: called after every block and commit.
+        progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
+
+    Raises:
+        SpecError, PlanError, ChangedError, CheckpointError, ShardError, StoreError: before any work.
+        RunError: too many error rows, or Ray failed.
+    """
+    source = shards if isinstance(shards, Shards) else Shards(shards, id=None)
+    question = Question.of(
+        source,
+        text,
+        label,
+        speaker,
+        by=by,
+        over=over,
+        normalise=normalise,
+        fail_above=fail_above,
+        fail_below=fail_below,
+        worst=worst,
+    )
+    task = question.wanted.task
+    pipeline = with_overrides(_pipeline(checkpoint, source, task, steps, sink), settings)
+    _check_pipeline(pipeline, task)
+    has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
+    is_kept = has_sink and rows is None
+    if not is_kept:
+        refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
+    if is_cluster(address):
+        pipeline = _on_cluster(pipeline, has_sink=has_sink)
+    elif rows is not None:
+        why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
+        refuse_unused({"sink": has_sink}, why)
+    reading = _Reading(question, on_plan)
+    if is_kept:
+        result = run(
+            pipeline, relabel=relabel, address=address, on_plan=reading, on_progress=on_progress, progress=progress
+        )
+        labels = _read_labels(reading.plan, result)
+    else:
+        result, labels = try_out(
+            pipeline, rows, address=address, on_plan=reading, on_progress=on_progress, progress=progress
+        )
+    joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
+    found = _compare(joined, question, reading.plan.settings.checkpoint)
+    return _result(question, reading.plan, joined, found, result, rows=rows, is_kept=is_kept)
+
+
+class _Reading:
+    """A callback that reads the references once a run is planned, and refuses wrong ones before any work."""
+
+    def __init__(self, question: Question, on_plan: Callable[[Plan], None] | None) -> None:
+        self._question = question
+        self._on_plan = on_plan
+        self.plan: Plan
+        self.references: list[References]
+
+    def __call__(self, plan: Plan) -> None:
+        self.plan = plan
+        checkpoint, wanted = plan.settings.checkpoint, self._question.wanted
+        if wanted.task == "classification":
+            _check_classifier(checkpoint, self._question.limits)
+        for name, reason in () if plan.corpus.shards else plan.corpus.unreadable.items():
+            raise PlanError(f"no shard can be read, such as {name}: {reason}")
+        self.references = read_references(plan.pipeline.source, plan.corpus.shards, wanted)
+        if wanted.task == "classification":
+            _check_classes(checkpoint, wanted.reference, self.references)
+        if wanted.task == "verification":
+            _check_speakers(wanted.reference, self.references)
+        if self._on_plan:
+            self._on_plan(plan)
+
+
+def _pipeline(
+    checkpoint: str | Label, source: Shards, task: Task, steps: Sequence[Step] | None, sink: str | Parquet | None
+) -> Pipeline:
+    label = checkpoint if isinstance(checkpoint, Label) else Label(checkpoint, outputs=[OUTPUTS[task]])
+    place = sink if isinstance(sink, Parquet) else Parquet(sink or NOT_KEPT)
+    return Pipeline(source, steps=[*([Decode()] if steps is None else steps), label], sink=place)
+
+
+def _outputs(pipeline: Pipeline, task: Task) -> tuple[str, ...]:
+    """Return the columns of the hypotheses, and for classes of their scores; of embeddings one; empty for none."""
+    for output in pipeline.label.outputs:
+        if task == "recognition" and output.text_column is not None:
+            return (output.text_column,)
+        if task == "classification" and isinstance(output, Classes) and output.top_k == 1:
+            return output.columns
+        if task == "verification" and isinstance(output, Embedding) and output.is_one_vector:
+            return output.columns
+    return ()
+
+
+def _check_pipeline(pipeline: Pipeline, task: Task) -> None:
+    """Raise SpecError if the labels of a pipeline cannot be compared with references."""
+    if not _outputs(pipeline, task):
+        raise SpecError(f"Label: found outputs {list(pipeline.label.outputs)!r}, expected {EXPECTED[task]} among them")
+    if pipeline.decode.channel == EACH:
+        raise SpecError(
+            "steps: found Decode(channel='each'), which labels each channel, and a row has one reference; evaluate "
+            "one by Decode(channel=0)"
+        )
+    if pipeline.sink.rows != "all":
+        raise SpecError(f"sink: found rows={pipeline.sink.rows!r}, expected 'all': an evaluation counts all rows")
+
+
+def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[AskedLimit]) -> None:
+    """Raise if a checkpoint does not give each recording one of its classes, or not one of two, as a limit requires."""
+    if checkpoint.is_multi_label or checkpoint.problem_type == REGRESSION or len(checkpoint.labels) < 2:
+        raise CheckpointError(
+            f"{checkpoint.path}: found {len(checkpoint.labels)} outputs of problem type {checkpoint.problem_type!r}; "
+            "an evaluation compares one class of several per recording"
+        )
+    if len(checkpoint.labels) > 2 and any(limit.metric == "eer" for limit in limits):
+        raise PlanError(
+            f"fail_above: the equal error rate is that of two classes, {checkpoint.path} has {len(checkpoint.labels)}; "
+            "use accuracy or f1"
+        )
+
+
+def _check_classes(checkpoint: CheckpointSummary, column: str, references: Sequence[References]) -> None:
+    """Raise if no reference is a class of a checkpoint."""
+    found = {name for one in references for name in one.references if name is not None}
+    if found.isdisjoint(checkpoint.labels):
+        some, known = (", ".join(map(repr, sorted(names)[:5])) for names in (found, checkpoint.labels))
+        raise PlanError(
+            f"column {column!r}: found {some}, none of which is a class of {checkpoint.path} ({known}, ...); name the "
+            "column of the classes, written as in the checkpoint's config.json"
+        )
+
+
+def _check_speakers(column: str, references: Sequence[References]) -> None:
+    """Raise if there are no two rows of one speaker, or none of two."""
+    rows = Counter(name for one in references for name in one.references if name is not None)
+    if len(rows) < 2:
+        raise PlanError(
+            f"column {column!r}: found {count(rows.total(), 'row')} of the speaker {min(rows)!r} alone, expected "
+            "several speakers, whose rows are compared with each other; evaluate more rows, or name the column of the "
+            "speakers"
+        )
+    if max(rows.values()) < 2:
+        raise PlanError(
+            f"column {column!r}: found {count(len(rows), 'speaker')} with one row each, such as {min(rows)!r}, "
+            "expected several rows of a speaker; evaluate more rows, or name the column of the speakers"
+        )
+
+
+def _on_cluster(pipeline: Pipeline, *, has_sink: bool) -> Pipeline:
+    """Return the pipeline for the machines of a cluster.
+
+    Raises:
+        SpecError: there is no place for the labels that all machines reach.
+    """
+    if not has_sink:
+        raise SpecError("sink: on a cluster all machines write labels; give a folder or url that they all reach")
+    return with_absolute_paths(pipeline)
+
+
+def _read_labels(plan: Plan, result: RunResult) -> pa.Table:
+    """Return the label rows of the shards that are committed, in the order of the plan."""
+    store = Sink.of(plan.pipeline.sink).store
+    shards = [shard for shard in plan.corpus.shards if shard.name not in result.shards_failed]
+    tables = [table for shard in shards for table in read_labels(store, shard)]
+    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
+
+def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSummary) -> Comparison:
+    columns = Columns(
+        rows.seconds,
+        {name: rows.others[name] for name in question.by},
+        rows.others[question.over] if question.over else None,
+    )
+    if question.wanted.task == "recognition":
+        return compare_texts(
+            rows.references,
+            [text or "" for text in rows.hypotheses],
+            columns,
+            normalise=question.rules,
+            bootstrap=question.bootstrap,
+            worst=question.worst,
+        )
+    if question.wanted.task == "verification":
+        return compare_speakers(rows.references, rows.vectors, columns, bootstrap=question.bootstrap)
+    return compare_classes(
+        rows.references,
+        rows.hypotheses,
+        rows.scores,
+        columns,
+        classes=checkpoint.labels,
+        bootstrap=question.bootstrap,
+        worst=question.worst,
+    )
+
+
+def _result(
+    question: Question,
+    plan: Plan,
+    joined: EvaluatedRows,
+    found: Comparison,
+    result: RunResult,
+    *,
+    rows: int | None,
+    is_kept: bool,
+) -> EvaluationResult:
+    wanted, rules, bootstrap = question.wanted, question.rules, question.bootstrap
+    return EvaluationResult(
+        checkpoint=plan.pipeline.label.checkpoint,
+        checkpoint_digest=next(str(one) for key, one in plan.parts.items() if key.endswith(".checkpoint_digest")),
+        source=plan.pipeline.source.urls,
+        first_rows=rows,
+        task=wanted.task,
+        column=wanted.reference,
+        normalisation=Normalised(rules.name, rules.description) if wanted.task == "recognition" else None,
+        rows=joined.counts,
+        scores=found.scores,
+        by=found.by,
+        classes=found.classes,
+        worst=tuple(joined.worst(one) for one in found.worst),
+        intervals=Intervals(question.over, bootstrap.draws, bootstrap.seed),
+        limits=tuple(
+            Limit.of(name, limit, found.scores.metrics.get(name, Estimate(None)), is_upper=is_upper)
+            for name, limit, is_upper in question.limits
+        ),
+        labels=result.sink if is_kept else None,
+        run=result,
+    )

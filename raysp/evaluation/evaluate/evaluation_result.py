@@ -1,0 +1,117 @@
+"""Result of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysp.evaluation.intervals import Intervals
+from raysp.evaluation.limits import Limit
+from raysp.evaluation.normalising import Normalised
+from raysp.evaluation.scores import TITLES, ClassScores, Group, Scores, WorstRow
+from raysp.labelling.engine.running import RunResult
+from raysp.labelling.planning.references import Task
+from raysp.words import count, duration, html_table
+
+NOT_MET, INCOMPLETE = 1, 3
+LIMITS = "limits"
+"""Name of the fact on all limits."""
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of an evaluation, each counted once."""
+
+    total: int
+    compared: int
+    without_reference: int
+    """Rows whose reference is null."""
+    skipped: Mapping[str, int]
+    """Rows with a reference that the steps skipped, by reason."""
+    errors: Mapping[str, int]
+    """Rows with a reference that could not be labelled, by error type."""
+    uncommitted: int
+    """Rows with a reference of shards that could not be read or committed."""
+
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """Rows that are not compared, by reason, as text."""
+        without = {"without a reference": self.without_reference, "in shards that failed": self.uncommitted}
+        return (
+            *(f"{number:,} {reason}" for reason, number in without.items() if number),
+            *(f"{number:,} skipped ({kind})" for kind, number in self.skipped.items()),
+            *(f"{count(number, 'error')} ({kind})" for kind, number in self.errors.items()),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class EvaluationResult:
+    """Result of an evaluation; `dataclasses.asdict` converts it for JSON."""
+
+    checkpoint: str
+    checkpoint_digest: str
+    """Hash of weights, configuration and tokenizer."""
+    source: tuple[str, ...]
+    """Urls of the shards."""
+    first_rows: int | None
+    """Number of rows asked for; None: all."""
+    task: Task
+    column: str
+    """Column of the references."""
+    normalisation: Normalised | None
+    """None for classes and speakers, which are compared as they are."""
+    rows: RowCounts
+    scores: Scores
+    by: Mapping[str, tuple[Group, ...]]
+    """Groups by column, the worst first; `seconds`: by bands of duration."""
+    classes: tuple[ClassScores, ...]
+    """Scores of each class, the worst first; empty for texts and speakers."""
+    worst: tuple[WorstRow, ...]
+    """Empty for speakers."""
+    intervals: Intervals
+    limits: tuple[Limit, ...]
+    labels: str | None
+    """Sink with the labels; None: they were not kept."""
+    run: RunResult
+
+    def __repr__(self) -> str:
+        """Return the facts of the evaluation, one per line."""
+        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
+        return "\n".join(["EvaluationResult(", *facts, ")"])
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the evaluation as a table for notebooks."""
+        return html_table("EvaluationResult", self.facts)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts of the evaluation for users, as text by name."""
+        rows, metrics, intervals, rules = self.rows, self.scores.metrics, self.intervals, self.normalisation
+        first = f" (at most the first {self.first_rows:,})" if self.first_rows is not None else ""
+        units = "rows" if intervals.over is None else f"the values of {intervals.over}"
+        facts = {
+            "checkpoint": f"{self.checkpoint} ({self.checkpoint_digest})",
+            "rows": f"{rows.compared:,} of {count(rows.total, 'row')}{first} compared with the column {self.column}, "
+            f"{duration(self.scores.seconds or 0.0)} of audio",
+            "not compared": ", ".join(rows.not_compared),
+            **{TITLES[name]: self.scores.described(name) for name in metrics},
+            "normalised": f"{rules.name}: {rules.description}" if rules else "",
+            "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
+            LIMITS: "; ".join(limit.words for limit in self.limits),
+            "labels": self.labels or "",
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def nothing_compared(self) -> str:
+        """Why there is no metric: no row was compared, or for speakers no pair of a kind; empty if there is one."""
+        if not self.rows.compared:
+            return f"no row was compared: {', '.join(self.rows.not_compared)}"
+        if self.task == "verification" and self.scores.metrics["eer"].value is None:
+            return f"EER is undefined: found {self.scores.pairs}, expected some of both; evaluate more rows of speakers"
+        return ""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard failed or nothing was compared, else 1 if a limit is not met, else 0."""
+        if self.run.exit_code or self.nothing_compared:
+            return INCOMPLETE
+        return 0 if all(limit.is_met for limit in self.limits) else NOT_MET

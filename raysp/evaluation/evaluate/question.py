@@ -1,0 +1,92 @@
+"""What an evaluation compares, and the limits of its metrics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysp.errors import SpecError, refuse_unused
+from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.limits import AskedLimit, asked_limits
+from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
+from raysp.evaluation.scores import SECONDS
+from raysp.labelling.planning.references import Task, Wanted
+from raysp.specs.pipeline import Shards
+from raysp.text.normalisation import TextRules
+from raysp.training.specs.recipe import Text
+
+METRICS: Mapping[Task, tuple[str, ...]] = {
+    "recognition": ("wer", "cer"),
+    "classification": ("accuracy", "f1", "eer"),
+    "verification": ("eer",),
+}
+WORST = 10
+"""Number of worst rows."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an evaluation compares, and how."""
+
+    wanted: Wanted
+    by: tuple[str, ...]
+    over: str | None
+    rules: Normalisation
+    limits: tuple[AskedLimit, ...]
+    worst: int
+    bootstrap: Bootstrap
+
+    @classmethod
+    def of(
+        cls,
+        source: Shards,
+        text: str | None,
+        label: str | None,
+        speaker: str | None,
+        *,
+        by: Sequence[str],
+        over: str | None,
+        normalise: str | Text | None,
+        fail_above: Mapping[str, float] | None,
+        fail_below: Mapping[str, float] | None,
+        worst: int | None,
+    ) -> "Question":
+        """Return the question of the arguments of `evaluate`.
+
+        Raises:
+            SpecError: an argument is invalid for any data.
+        """
+        task, reference = _task(source, text, label, speaker)
+        by = tuple(name for name in by if name != SECONDS)
+        if task != "recognition":
+            refuse_unused({"normalise": normalise}, "it normalises texts, and none are compared; leave it out")
+        if task == "verification":
+            refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
+        rules = (
+            TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
+        )
+        return cls(
+            wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
+            by=by,
+            over=over,
+            rules=normalisation(DEFAULT if rules is None else rules),
+            limits=asked_limits(fail_above, fail_below, METRICS[task]),
+            worst=WORST if worst is None else worst,
+            bootstrap=Bootstrap(),
+        )
+
+
+def _task(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
+    """Return what is compared, and the column of the references."""
+    given = {"text": text, "label": label, "speaker": speaker}
+    found = [f"{name}={column!r}" for name, column in given.items() if column is not None]
+    if len(found) > 1:
+        raise SpecError(f"found {' and '.join(found)}; give one of them")
+    if label is not None:
+        return "classification", label
+    if speaker is not None:
+        return "verification", speaker
+    if (text := text or source.text) is None:
+        raise SpecError(
+            "found none of text, label and speaker; name the column of the reference texts, of the classes or of the "
+            "speakers"
+        )
+    return "recognition", text

@@ -1,0 +1,381 @@
+"""Assembly of ops from the specs of a pipeline or recipe: decoding, labelling and joining.
+
+Ops take plain arguments and know no pipeline; specs hold no code. Workers of a run and `verify --sample` build their
+ops here. Modules of ops are imported on use: a worker that decodes does not load torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
+
+from raysp.audio.windows import Windowing
+from raysp.backends.finding import check_library, choice_of
+from raysp.columns import STATUS
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.labelling.planning.planned_checkpoint import check_speech, checkpoint_folder, located_outputs
+from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.settling import windowing
+from raysp.specs.pipeline import Pipeline, Shards, Work, before_filters, load_function
+from raysp.specs.steps import EACH, Decode, Functions, Step
+from raysp.storage.audio_root import AudioRoot
+from raysp.training.specs.recipe import Finetune
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.adding import ColumnOp
+    from raysp.ops.channels.joining import JoiningChannels
+    from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
+    from raysp.ops.filtering import RowOp
+    from raysp.ops.joining import Joining
+    from raysp.ops.labelling import LabellingOp
+    from raysp.ops.late_steps import LateFilter, LateSteps, RowSteps
+    from raysp.ops.speech.pauses import SpeechWindows
+
+MEASURED_SECONDS = 60.0
+"""Seconds of audio that are decoded together while rows are measured or read for training."""
+_NO_FUNCTIONS: Functions = MappingProxyType({})
+
+
+def decoding(
+    pipeline: Pipeline,
+    settings: Settings,
+    shard: Shard | None,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions = _NO_FUNCTIONS,
+    by_stage: bool = False,
+) -> "Decoding":
+    """Return the op that decodes rows of a shard, filters them, and adds columns.
+
+    Args:
+        pipeline: the pipeline.
+        settings: resolved settings of the pipeline.
+        shard: the shard whose rows are decoded; None: rows of a table, of no shard.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of steps that cannot be imported.
+        by_stage: whether to leave the steps of later stages to `late_steps`.
+    """
+    return _decoding(
+        pipeline.source,
+        pipeline.before_label,
+        [step for stage in pipeline.stages for step in stage.steps],
+        shard,
+        windowing=windowing(settings.checkpoint, pipeline.label),
+        keep_prefix=_decode(pipeline).keep_prefix,
+        block_seconds=settings.block_seconds,
+        apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
+        decoder=decoder,
+        functions=functions,
+        outputs=pipeline.label.reads,
+        language=pipeline.label.language_column,
+        cut_at_pauses=speech_windows(pipeline, settings),
+    )
+
+
+def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | None":
+    """Return what cuts recordings at pauses; None if windows are even. It loads the model of speech.
+
+    Raises:
+        CheckpointError: the model is not installed, or is not the planned one.
+    """
+    label, checkpoint = pipeline.label, settings.checkpoint
+    if label.windows != "speech":
+        return None
+    check_speech(settings.file_digests)
+    from raysp.models.silero_vad import SileroVAD
+    from raysp.ops.speech.pauses import SpeechWindows
+
+    speech, rate = label.speech, checkpoint.sample_rate
+    return SpeechWindows(
+        SileroVAD.from_package(),
+        windowing(checkpoint, label),
+        min_samples=checkpoint.min_samples,
+        grid_samples=max(checkpoint.frame_stride, checkpoint.hidden_stride),
+        threshold=speech.threshold,
+        min_speech_samples=speech.min_speech_seconds * rate,
+        min_silence_samples=speech.min_silence_seconds * rate,
+    )
+
+
+def _decoding(
+    source: Shards,
+    steps: Sequence[Step],
+    late: Sequence[Step],
+    shard: Shard | None,
+    *,
+    windowing: Windowing,
+    keep_prefix: bool = False,
+    block_seconds: float,
+    apply_late: "LateSteps | None",
+    decoder: "Decoder | None",
+    functions: Functions,
+    outputs: Sequence[str] = (),
+    language: str | None = None,
+    cut_at_pauses: "CutAtPauses | None" = None,
+) -> "Decoding":
+    """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
+
+    `outputs` are the source columns that outputs read, `language` the one of them with the languages of rows, and
+    `cut_at_pauses` cuts recordings at pauses.
+    """
+    import raysp.audio as in_process
+    from raysp.ops.decoding import Decoding
+    from raysp.ops.late_steps import Carrying
+
+    decode = next(step for step in steps if isinstance(step, Decode))
+    place = steps.index(decode)
+    read = [step for step in late if step.reads_all]
+    columns = None if read else tuple(dict.fromkeys(name for step in late for name in step.reads))
+    reads_samples = any(source.audio in step.reads for step in late)
+
+    return Decoding(
+        audio=source.audio,
+        windowing=windowing,
+        channel=decode.channel,
+        max_seconds=decode.max_seconds,
+        keep_prefix=keep_prefix,
+        block_seconds=block_seconds,
+        before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
+        after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
+        carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs, language),
+        late=apply_late,
+        decoder=in_process if decoder is None else decoder,
+        root=_audio_root(source, shard),
+        excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
+        cut_at_pauses=cut_at_pauses,
+    )
+
+
+def _labelled(source: Shards) -> "list[RowOp]":
+    from raysp.ops.filtering import Labelled
+
+    return [Labelled()] if source.labels is not None else []
+
+
+def header_reading(
+    pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: "Decoder | None" = None
+) -> "Decoding":
+    """Return the op whose `measure` and `lengths` show, from headers, what decoding makes of rows.
+
+    Steps that read decoded rows are left out. Arguments are those of `decoding`.
+    """
+    return _decoding(
+        pipeline.source,
+        pipeline.steps[:-1],
+        [step for stage in pipeline.stages for step in stage.steps],
+        shard,
+        windowing=windowing(settings.checkpoint, pipeline.label),
+        block_seconds=settings.block_seconds,
+        apply_late=None,
+        decoder=decoder,
+        functions=_NO_FUNCTIONS,
+    )
+
+
+def measuring(
+    recipe: Finetune,
+    checkpoint: "CheckpointSummary",
+    shard: Shard,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions = _NO_FUNCTIONS,
+) -> "Decoding":
+    """Return the op whose `measure` gives durations of rows, and which of them the steps of a recipe leave out.
+
+    Args:
+        recipe: the recipe.
+        checkpoint: description of the checkpoint to begin with.
+        shard: the shard.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of steps that cannot be imported.
+    """
+    from raysp.ops.late_steps import LateSteps
+
+    late, rate = recipe.late_steps, checkpoint.sample_rate
+    ops = [late_op(step, functions) for step in late]
+    return _decoding(
+        recipe.source,
+        [_decode(recipe) if isinstance(step, Decode) else step for step in recipe.steps],
+        late,
+        shard,
+        windowing=_whole_rows(recipe, checkpoint),
+        block_seconds=MEASURED_SECONDS,
+        apply_late=LateSteps(ops, audio=recipe.source.audio, sample_rate=rate) if late else None,
+        decoder=decoder,
+        functions=functions,
+    )
+
+
+def training_decoding(
+    work: Work, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
+) -> "Decoding":
+    """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
+
+    Arguments as for `measuring`.
+    """
+    return _decoding(
+        work.source,
+        [_decode(work)],
+        (),
+        shard,
+        windowing=_whole_rows(work, checkpoint),
+        block_seconds=MEASURED_SECONDS,
+        apply_late=None,
+        decoder=decoder,
+        functions=_NO_FUNCTIONS,
+    )
+
+
+def _whole_rows(work: Work, checkpoint: "CheckpointSummary") -> Windowing:
+    """Return the division of rows into windows of which the longest row fills one."""
+    from raysp.ops.windowing import windowing_of
+
+    return windowing_of(checkpoint, window_seconds=_decode(work).max_seconds, overlap_seconds=0)
+
+
+def _decode(work: Work | Pipeline) -> Decode:
+    """Return the step that decodes, with the limit of a training."""
+    step = next(step for step in work.steps if isinstance(step, Decode))
+    return replace(step, max_seconds=work.longest_seconds) if isinstance(work, Finetune) else step
+
+
+def late_steps(
+    pipeline: Pipeline, settings: Settings, stage: int | None, functions: Functions = _NO_FUNCTIONS
+) -> "LateSteps":
+    """Return the op of one of the pipeline's stages, or of all (None)."""
+    from raysp.ops.late_steps import LateSteps
+
+    stages = pipeline.stages
+    chosen = stages if stage is None else stages[stage : stage + 1]
+    return LateSteps(
+        [late_op(step, functions) for one in chosen for step in one.steps],
+        audio=pipeline.source.audio,
+        sample_rate=settings.checkpoint.sample_rate,
+        passes=stage is not None and stage + 1 < len(stages),
+        outputs=pipeline.label.reads,
+    )
+
+
+def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
+    if shard is not None:
+        return sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    return AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
+
+
+def decoded_columns(work: Work, shard: Shard) -> list[str]:
+    """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
+    source = work.source
+    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
+    if source.labels is not None:
+        columns.add(STATUS)
+    if any(step.reads_all for step in before_filters(work)):
+        columns |= {*sources.column_names(shard, source.storage_options)}
+    return sorted(columns)
+
+
+def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
+    """Return the op of a step that filters rows."""
+    return cast("RowOp", _op(step, functions))
+
+
+def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp | LateFilter":
+    """Return the op of a step that adds columns, or filters rows by added ones."""
+    from raysp.ops.late_steps import LateFilter
+
+    op = _op(step, functions)
+    reads = None if step.reads_all else step.reads
+    return cast("ColumnOp", op) if step.columns else LateFilter(cast("RowOp", op), reads)
+
+
+def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
+    return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
+
+
+def labelling(
+    pipeline: Pipeline, settings: Settings, *, threads: int | None = None, functions: Functions = _NO_FUNCTIONS
+) -> "LabellingOp":
+    """Load the model of the `Label` step, and return the op that labels blocks with it.
+
+    Args:
+        pipeline: the pipeline.
+        settings: resolved settings of the pipeline.
+        functions: functions of steps that cannot be imported.
+        threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
+    """
+    from raysp.ops.channels.labelling import LabellingChannels
+    from raysp.ops.labelling import Labelling
+
+    label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
+    check_library(settings.checkpoint, settings.library)
+    each_channel = pipeline.decode.channel == EACH
+    op = Labelling(
+        str(checkpoint_folder(pipeline)),
+        lambda loaded: [output.op(loaded) for output in outputs],
+        batch_seconds=settings.batch_seconds,
+        dtype=settings.dtype,
+        device=settings.device,
+        exact=label.exact,
+        backend=choice_of(settings.checkpoint).open(),
+        window_seconds=label.window_seconds,
+        overlap_seconds=label.overlap_seconds,
+        added=added_schema(pipeline),
+        reads=label.reads,
+        after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
+        threads=threads,
+    )
+    return LabellingChannels(op, filter_steps(pipeline, functions)) if each_channel else op
+
+
+def joining(
+    pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
+) -> "Joining | JoiningChannels":
+    """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
+    from raysp.ops.channels.joining import JoiningChannels
+    from raysp.ops.joining import Joining
+
+    checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
+    outputs = [output.join_op(checkpoint) for output in located_outputs(pipeline, settings.file_digests)]
+    each_channel = pipeline.decode.channel == EACH
+    after = completing_steps(pipeline) if each_channel else row_steps(pipeline, functions)
+    op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), after)
+    return JoiningChannels(op, filter_steps(pipeline, functions)) if each_channel else op
+
+
+def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+    """Return the op for labelled rows: it completes outputs, then filters rows by them."""
+    from raysp.ops.late_steps import RowSteps
+
+    return RowSteps([*completing_steps(pipeline).ops, *filter_steps(pipeline, functions).ops], pipeline.columns)
+
+
+def completing_steps(pipeline: Pipeline) -> "RowSteps":
+    """Return the op that completes outputs of labelled rows."""
+    from raysp.ops.late_steps import RowSteps
+
+    outputs = pipeline.label.outputs
+    return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None], pipeline.columns)
+
+
+def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+    """Return the op that filters labelled rows by outputs."""
+    from raysp.ops.late_steps import RowSteps
+
+    return RowSteps([late_op(step, functions) for step in pipeline.filters], pipeline.columns)
+
+
+def added_schema(pipeline: Pipeline) -> pa.Schema:
+    """Return the columns that steps before `Label` add."""
+    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
+
+
+def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
+    """Return the columns that the steps add to a label shard."""
+    from raysp.ops.channels.windows import listed
+
+    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
+    each_channel = pipeline.decode.channel == EACH
+    return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])

@@ -1,0 +1,98 @@
+"""Steps applied to a dataset of Ray Data, within a program of a user."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
+import ray.data
+
+from raysp.cluster.connection import cluster_resources
+from raysp.cluster.resources import held_by_steps, shortage_of
+from raysp.errors import PlanError
+from raysp.labelling.engine.datasets.slices import SliceLabeller, SliceSteps, decode
+from raysp.labelling.engine.datasets.table_job import Columns, table_job
+from raysp.labelling.engine.on_ray.stream import READER_CPUS, through_pool
+from raysp.labelling.planning.planned_checkpoint import digest_of
+from raysp.specs.steps import Step
+from raysp.storage.options import GivenOptions
+
+logger = logging.getLogger(__name__)
+
+
+def apply(
+    steps: Sequence[Step],
+    dataset: ray.data.Dataset,
+    *,
+    id: str | None = "id",
+    audio: str = "audio",
+    keep: Sequence[str] = (),
+    row: str | None = None,
+    audio_root: str | None = None,
+    storage_options: GivenOptions | None = None,
+) -> ray.data.Dataset:
+    """Return a dataset with the label rows of a dataset of recordings. Nothing is labelled until it is consumed.
+
+    Rows are those of label shards: the columns `id`, `keep`, `row`, `seconds`, `status`, `error_type` and
+    `error_message`, and those of the outputs. A row's label depends neither on the blocks of the dataset nor on the
+    batches of the model, and rows keep their order if the context of the dataset preserves the order of blocks.
+    Recordings are decoded by tasks of one CPU. The pool of the `Label` step holds the model, the pools of `Map` steps
+    call their functions. Nothing of the calling process is changed. The result has its columns without rows too; those
+    of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
+
+    Args:
+        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
+        dataset: rows with a recording each.
+        id: column of row ids; None: ids are null.
+        audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
+        keep: columns to copy to the result.
+        row: column of row numbers (integers) for the column `row`; None: row numbers are null.
+        audio_root: folder that contains the files of recordings given by path; None: paths are not allowed.
+        storage_options: options of the storage of that folder; secrets by `Env`.
+
+    Raises:
+        SpecError, CheckpointError: the steps cannot be run.
+        PlanError: the dataset lacks a column, as far as its columns are known without reading it; otherwise its
+            consumption raises it.
+    """
+    if not isinstance(dataset, ray.data.Dataset):
+        raise PlanError(
+            f"raysp.apply(steps, dataset): found a {type(dataset).__name__} as dataset, expected a ray.data.Dataset, "
+            "such as ray.data.read_parquet(...); for a pyarrow.Table use raysp.Labeller"
+        )
+    resources = cluster_resources()
+    columns = Columns(id, audio, keep, row, audio_root, storage_options)
+    job = table_job(steps, columns, lambda _: resources)
+    known = dataset.schema(fetch_if_missing=False)
+    types = {} if known is None else dict(zip(known.names, known.types, strict=True))
+    if known is not None and isinstance(known.base_schema, pa.Schema):
+        job.check(job.with_audio(known.base_schema.empty_table()).schema)
+    pool, settings = job.pipeline.label.pool, job.settings
+    each, others = (settings.cpus_per_actor.number, settings.gpus_per_actor), held_by_steps(job.pipeline)
+    if short := shortage_of(pool.low, resources, *each, others=others):
+        logger.warning("%s; the dataset waits until the cluster has them, or lower the pools of the steps", short)
+
+    def decode_rows(rows: pa.Table) -> Iterator[pa.Table]:
+        yield from decode(job, rows)
+
+    slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
+    for stage, own in enumerate(job.pipeline.own_pools, 1):
+        slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
+    labelled = slices.map_batches(
+        SliceLabeller,
+        fn_constructor_args=[
+            job,
+            digest_of(settings.checkpoint.path, settings.checkpoint.backend, job.pipeline.label.language),
+        ],
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=settings.cpus_per_actor.number,
+        num_gpus=settings.gpus_per_actor or None,
+        memory=pool.memory,
+        compute=ray.data.ActorPoolStrategy(min_size=pool.low, max_size=pool.high),
+    )
+    # Ray Data calls no function for blocks without rows, so columns come from a block of its own.
+    empty = job.label_schema(
+        {name: kind for name, kind in types.items() if isinstance(kind, pa.DataType)}
+    ).empty_table()
+    return labelled.union(ray.data.from_arrow(empty))

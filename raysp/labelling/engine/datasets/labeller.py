@@ -1,0 +1,112 @@
+"""The callable that labels tables: an actor class for `map_batches` of Ray Data, or an object in any Python program."""
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from raysp.audio.isolation import Decoder
+from raysp.errors import PlanError
+from raysp.labelling.engine.datasets.table_job import Columns, local_job
+from raysp.labelling.engine.datasets.table_labelling import TableLabelling
+from raysp.specs.steps import Step
+from raysp.storage.options import GivenOptions
+
+
+class Labeller:
+    """Callable that labels the rows of a `pyarrow.Table`, with the model in this process.
+
+    As an actor class of Ray Data::
+
+        dataset.map_batches(
+            raysp.Labeller,
+            fn_constructor_kwargs={"steps": steps},
+            batch_format="pyarrow",
+            batch_size=64,
+            compute=ray.data.ActorPoolStrategy(size=2),
+            num_gpus=1,
+        )
+
+    It decodes in its own process, so each actor takes up to one CPU beyond those of the model. `raysp.apply` decodes in
+    separate tasks instead. The pool of the `Label` step has no effect: on CPUs the model has the torch threads of the
+    calling thread (`torch.get_num_threads()`), and labels several batches at once, each on its share of them. A context
+    manager, which ends the decoding process; so does the end of the program.
+
+    Args:
+        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
+        id: column of row ids; None: ids are null.
+        audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
+        keep: columns to copy to the result.
+        row: column of row numbers (integers) for the column `row`; None: row numbers are null.
+        audio_root: folder that contains the files of recordings given by path; None: paths are not allowed.
+        storage_options: options of the storage of that folder; secrets by `Env`.
+
+    Raises:
+        SpecError, CheckpointError, PlanError: the steps cannot be run.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        id: str | None = "id",
+        audio: str = "audio",
+        keep: Sequence[str] = (),
+        row: str | None = None,
+        audio_root: str | None = None,
+        storage_options: GivenOptions | None = None,
+    ) -> None:
+        self._job = local_job(steps, Columns(id, audio, keep, row, audio_root, storage_options))
+        self._decoder = Decoder()
+        with _threads_kept() as threads:
+            self._labelling = TableLabelling(self._job, self._decoder, threads=threads)
+        weakref.finalize(self, self._decoder.close)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Return the label rows of some rows, in the same order, with the columns of a label shard.
+
+        A row's label does not depend on the other rows.
+
+        Raises:
+            PlanError: a column is missing, or has another type than expected.
+            StoreError: the storage of recordings given by path fails.
+        """
+        if not isinstance(rows, pa.Table):
+            raise PlanError(
+                f"Labeller: found rows as a {type(rows).__name__}, expected a pyarrow.Table; call "
+                'map_batches(raysp.Labeller, ..., batch_format="pyarrow")'
+            )
+        rows = self._job.with_audio(rows)
+        self._job.check(rows.schema)
+        with _threads_kept():
+            return self._labelling(rows)
+
+    def close(self) -> None:
+        """End the decoding process. A later call starts a new one."""
+        self._decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[int]:
+    """Yield the number of torch threads of the calling thread, and restore it afterwards.
+
+    Passes that run at once set a lower number in their own threads, which new threads of the program would take over.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,76 @@
+"""Labelling of tables in one process: rows are decoded, their windows labelled and joined."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+
+from raysp.columns import RESULT_COLUMNS
+from raysp.errors import RunError
+from raysp.labelling import assembly
+from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
+from raysp.sink.merging import in_order
+from raysp.sink.stage import join_windows
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder, Decoding
+
+T = TypeVar("T")
+
+
+class TableLabelling:
+    """Callable that labels rows, which holds the model.
+
+    Args:
+        job: steps and columns.
+        decoder: decoding functions; None: those of this process.
+        threads: torch threads of the model on CPUs, shared by batches that are labelled at once.
+    """
+
+    def __init__(self, job: TableJob, decoder: "Decoder | None" = None, *, threads: int) -> None:
+        self.job = job
+        self.decoder = decoder
+        self.op = assembly.labelling(job.pipeline, job.settings, threads=threads, functions=job.functions)
+        self.join = assembly.joining(job.pipeline, job.settings, job.functions)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Return the label rows of rows, in order. The next block is decoded while the model labels one."""
+        decoded = decoding(self.job, self.decoder)(rows.select(self.job.decoded_columns(rows.schema)), 0)
+        return self.label(rows, _ahead(block for block, _ in decoded))
+
+    def label(self, rows: pa.Table, blocks: Iterable[pa.Table]) -> pa.Table:
+        """Return the label rows of rows, in order.
+
+        Args:
+            rows: the columns that the result takes from the rows.
+            blocks: their decoded blocks, in which rows are numbered from 0.
+        """
+        source = self.job.pipeline.source
+        names = None if source.id is None else rows.column(source.id).to_pylist()
+        windows = pa.concat_tables([self.op(block, names=names)[0] for block in blocks])
+        columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
+        labelled = in_order([join_windows(PLACE, windows, self.join)]).select(columns)
+        if labelled.num_rows != rows.num_rows:
+            raise RunError(
+                f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labelled.num_rows, 'row')}; this is a bug in "
+                "raysp: report it"
+            )
+        return self.job.label_rows(rows, labelled)
+
+
+def decoding(job: TableJob, decoder: "Decoder | None", *, by_stage: bool = False) -> "Decoding":
+    """Return the op that decodes and filters rows; `by_stage` leaves steps with pools of their own to these."""
+    functions = job.functions
+    return assembly.decoding(job.pipeline, job.settings, None, decoder=decoder, functions=functions, by_stage=by_stage)
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items; the next one is computed by a thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -1,0 +1,265 @@
+"""The driver's loop, which collects messages of workers, commits complete shards and counts failures."""
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn, Protocol, TypeVar
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import RayspError, RunError
+from raysp.labelling.engine.error_examples import describe
+from raysp.labelling.engine.error_rate import ErrorRate
+from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.run_events import RunEvents
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
+from raysp.labelling.engine.workers.piece_todo import PieceTodo
+from raysp.labelling.planning.run_plan import Plan
+from raysp.ops.remedies import remedy
+from raysp.sink import lease, stopping
+from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.sinks import Sink
+from raysp.sink.todo import Retry, Todo
+from raysp.words import RUN_AGAIN, count
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[Progress], None]
+OnPiece = Callable[[PieceTodo], None]
+
+RECEIPTS_A_BATCH = 500
+RECEIPTS_SECONDS = 30.0
+"""Time after which a partial batch of receipts is written, so that `raysp status` shows them."""
+MOST_TIMES_REPLACED = 2
+"""Times that a run labels pieces of a shard again because their recordings were replaced."""
+LAST_COMMITS_SECONDS = 60
+"""Time that a stopping run waits for commits in flight."""
+
+T = TypeVar("T")
+
+
+Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
+
+
+class Committing(Protocol):
+    """Commits in flight."""
+
+    def start(self, shard: Shard, staged_bytes: int) -> None:
+        """Queue the commit of a shard with this number of staged bytes."""
+
+    def begun(self) -> list[str]:
+        """Return the names of shards whose commit has started and is not known to have ended."""
+
+    def finished(self) -> list[Outcome]:
+        """Return the outcomes of commits that have ended, without waiting."""
+
+    def rest(self) -> list[Outcome]:
+        """Wait for all commits, and return their outcomes."""
+
+    def stop(self, seconds: float) -> list[Outcome]:
+        """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
+
+
+class Workers(Protocol):
+    """Workers that label pieces and commit shards: on Ray (`on_ray`), in one other process, or in this one."""
+
+    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
+
+    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
+        """Label pieces that crash workers, and yield messages."""
+
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
+        """Return an empty set of commits; `retries` is keyed by names of shards."""
+
+
+class Execution:
+    """One execution of a plan: messages are collected and label shards committed."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        job: Job,
+        own: lease.Lease,
+        log: ReceiptLog,
+        progress: Progress,
+        on_progress: OnProgress,
+        workers: Workers,
+        events: RunEvents,
+    ) -> None:
+        self.plan = plan
+        self.job = job
+        self.own = own
+        self.log = log
+        self.progress = progress
+        self.on_progress = on_progress
+        self.workers = workers
+        self.events = events
+        self.open_shards = OpenShards(plan.todo, progress)
+        self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
+        self.poisoned: dict[tuple[str, Piece], PieceTodo] = {}
+        self.replaced: list[Todo] = []
+        """Pieces to label again, because their recordings were replaced during the run."""
+        self.times_replaced: Counter[str] = Counter()
+        self.rate = ErrorRate(plan.pipeline.max_error_rate)
+        self.retried: set[str] = set()
+        """Shards whose rows outside the retry are counted."""
+        self.flushed = time.monotonic()
+        self.flawed: list[str] = []
+        """Shards committed with error rows."""
+
+    def __call__(self) -> dict[str, str]:
+        """Label and commit, and return the shards that failed, with reasons.
+
+        Raises:
+            RunError: too many error rows, the sink cannot be written, another run took over, or Ray failed.
+        """
+        try:
+            for todo in self.plan.todo:
+                if not todo.pieces:
+                    self._commit(self.rate.release(todo))
+            self._label(self.plan)
+            while self.replaced:
+                plan = replace(self.plan, todo=tuple(self.replaced))
+                self.replaced = []
+                self._label(plan)
+            self.on_progress(self.progress)
+        finally:
+            with contextlib.suppress(RayspError):
+                self.log.flush()
+        return self.open_shards.unfinished()
+
+    def _label(self, plan: Plan) -> None:
+        """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
+        with contextlib.closing(self.workers.label(plan, self.job, self._submit)) as messages:
+            for message in messages:
+                self._handle(message)
+        pieces = [one for one in self.poisoned.values() if one.shard.name not in self.open_shards.failed]
+        self.poisoned = {}
+        for one in pieces:  # a reader that Ray restarted may have reported their blocks again
+            self._forget(one.shard.name, one.piece)
+        for message in self.workers.bisect(plan, self.job, pieces):
+            self._handle(message)
+        self._commit(self.rate.released(at_end=True))
+        self._settle(self.commits.rest())
+
+    def _submit(self, todo: PieceTodo) -> None:
+        self.open_shards.submit(todo.shard.name, todo.piece)
+
+    def _handle(self, message: Message) -> None:
+        self.own.check()
+        match message:
+            case FatalFailure():
+                raise RunError(f"{message.reason}. {RUN_AGAIN}")
+            case ShardFailure():
+                self._fail(message)
+            case PoisonedPiece():
+                self._defer(message)
+            case LabelledBlock():
+                self._add(message)
+        self._settle(self.commits.finished())
+        if len(self.log) >= RECEIPTS_A_BATCH or time.monotonic() - self.flushed > RECEIPTS_SECONDS:
+            self.log.flush()
+            self.flushed = time.monotonic()
+        self.on_progress(self.progress)
+        if self.rate.is_exceeded:
+            self._stop()
+        self._commit(self.rate.released())
+
+    def _stop(self) -> NoReturn:
+        """End the run so that none of its error rows remain.
+
+        The stop is recorded first. From then on, even after a crash, staged results are not reused, and the next run
+        labels the error rows committed so far again. A retry needs no record: it commits no new error rows, and its
+        staged results are never reused.
+        """
+        begun = [*self.flawed, *self.commits.begun()]
+        if any(todo.retry is None for todo in self.plan.todo):
+            stopping.record(Sink.of(self.plan.pipeline.sink).store, begun)
+        self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
+        raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
+
+    def _commit(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
+
+    def _add(self, labelled: LabelledBlock) -> None:
+        self.log.add(labelled.receipt)
+        self.events.rows_blamed(labelled)
+        shard = self._counted(labelled.receipt.shard, lambda: self.open_shards.add(labelled))
+        if shard is not None:
+            self._commit(self.rate.release(self.open_shards.todo[shard.name]))
+
+    def _forget(self, shard: str, piece: Piece) -> None:
+        self._counted(shard, lambda: self.open_shards.forget(shard, piece))
+
+    def _counted(self, shard: str, count: Callable[[], T]) -> T:
+        """Run `count`, and add the change of its counts to the error rate; rows outside a retry count as labelled."""
+        rows, errors = self.progress.rows, self.progress.num_errors
+        found = count()
+        todo = self.open_shards.todo.get(shard)
+        if todo is not None:
+            if todo.retry is not None and shard not in self.retried:
+                self.retried.add(shard)
+                self.rate.add(shard, todo.shard.num_rows - len(todo.retry.rows), 0)
+            self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
+        return found
+
+    def _fail(self, failure: ShardFailure) -> None:
+        self.open_shards.fail(failure.shard, failure.reason)
+        self.events.shard_failed(failure)
+        self.log.add(failure)
+
+    def _defer(self, poisoned: PoisonedPiece) -> None:
+        """Defer a piece that crashes workers until all others are done."""
+        todo, piece = self.open_shards.todo[poisoned.shard], poisoned.piece
+        if (todo.shard.name, piece) not in self.poisoned:
+            logger.warning("%s: workers crashed on rows %d to %d", todo.shard.name, piece.first, piece.end)
+            self.events.piece_failed(poisoned)
+        self.poisoned[todo.shard.name, piece] = PieceTodo(todo.shard, piece, todo.retry)
+        self._forget(todo.shard.name, piece)
+
+    def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure | ChangedRecordingsError]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, ShardFailure):
+                self._fail(outcome)
+            elif isinstance(outcome, ChangedRecordingsError):
+                self._label_again(outcome)
+            else:
+                self.log.add(outcome)
+                self.events.shard_committed(outcome)
+                if self.open_shards.todo[outcome.shard].retry is None:
+                    self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
+                self.open_shards.committed(outcome.shard)
+                if outcome.error:
+                    self.flawed.append(outcome.shard)
+
+    def _label_again(self, changed: ChangedRecordingsError) -> None:
+        """Queue again the pieces whose recordings were replaced; a shard whose recordings keep changing fails."""
+        self.times_replaced[changed.shard] += 1
+        if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
+            reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again when they no longer change"
+            self._fail(ShardFailure(changed.shard, reason))
+            return
+        logger.warning("%s", changed)
+        self.events.pieces_retried(changed)
+        todo = replace(self.open_shards.todo[changed.shard], pieces=changed.pieces)
+        self.open_shards.reopen(todo)
+        self.replaced.append(todo)
+
+
+def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
+    examples = "; ".join(describe(progress.examples, plan.corpus.shards, plan.pipeline))
+    [(most, _)] = progress.errors.most_common(1)
+    return (
+        f"{rate.num_errors:,} of {count(rate.rows, 'row')} failed ({kinds}), more than "
+        f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {most}: "
+        f"{remedy(most)}. Correct the input or raise max_error_rate, and run again: these rows are "
+        "labelled again"
+    )

@@ -1,0 +1,160 @@
+"""Progress of a run."""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raysp.ops.remedies import FILTERED
+
+if TYPE_CHECKING:
+    from raysp.corpus.shards import Piece
+    from raysp.labelling.engine.workers.messages import LabelledBlock
+
+
+@dataclass(frozen=True)
+class Example:
+    """One error row."""
+
+    shard: str
+    row: int
+    error_type: str
+    message: str
+
+
+@dataclass
+class Staged:
+    """Counts of completely staged pieces. They never decrease: a later run does not label these rows again."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows by status."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Error rows by type."""
+    audio_seconds: float = 0.0
+
+    def add(self, blocks: "Collection[LabelledBlock]") -> None:
+        """Count a piece by all of its blocks."""
+        errors = Counter({row: kind for block in blocks for row, kind in block.long_errors.items()}.values())
+        skipped = 0
+        for block in blocks:
+            errors.update(block.errors)
+            skipped += sum(block.skipped.values())
+            self.audio_seconds += block.receipt.audio_seconds
+        num_rows = sum(block.receipt.rows for block in blocks)
+        self.errors += errors
+        self.rows += Counter(ok=num_rows - errors.total() - skipped, skipped=skipped, error=errors.total())
+
+
+@dataclass
+class Progress:
+    """Counts since the start of the run; seconds are wall-clock time unless described as audio."""
+
+    rows_total: int
+    """Rows of the pieces that this run has to label."""
+    shards_total: int
+    shards_committed: int = 0
+    """Shards committed by this run or before."""
+    rows: int = 0
+    audio_seconds: float = 0.0
+    real_samples: int = 0
+    """Samples processed by the model, without padding."""
+    padded_samples: int = 0
+    """Samples processed by the model, with padding."""
+    busy_seconds: float = 0.0
+    """Time that actors spent labelling, summed over actors."""
+    wait_seconds: float = 0.0
+    """Time that actors were idle since their first block, summed over actors."""
+    blocks: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """Error rows by type."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Rows skipped on purpose, by reason."""
+    committed: Counter[str] = field(default_factory=Counter)
+    """Rows of the shards committed by this run, by "ok" or `error_type`, without retried shards."""
+    examples: list[Example] = field(default_factory=list)
+    """A few error rows."""
+    staged: Staged = field(default_factory=Staged)
+    in_flight: "set[tuple[str, Piece]]" = field(default_factory=set)
+    """Pieces that workers were given and that are not completely staged, by the names of their shards."""
+    memory_bytes: int = 0
+    """Highest memory of a model's process (`ops.labelling.Figures`)."""
+    new_commits: int = 0
+    """Shards committed by this run."""
+    begun_rows: int = 0
+    """Rows of pieces with at least one labelled block."""
+    begun_seconds: float = 0.0
+    """Seconds of audio in these pieces, from the headers of their recordings."""
+    done_seconds: float = 0.0
+    """Part of `begun_seconds` that is done: complete pieces, and the labelled audio of others."""
+    started: float = field(default_factory=lambda: time.monotonic())
+    _first: tuple[float, int, float] | None = None
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall-clock seconds since the run began."""
+        return time.monotonic() - self.started
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio labelled per wall-clock second."""
+        return self.audio_seconds / max(self.wall_seconds, 1e-9)
+
+    @property
+    def padding_efficiency(self) -> float | None:
+        """Share of the computed samples that are not padding; None before the first block."""
+        return self.real_samples / self.padded_samples if self.padded_samples else None
+
+    @property
+    def wait_share(self) -> float | None:
+        """Share of time that models waited for input; None before the first block."""
+        total = self.busy_seconds + self.wait_seconds
+        return self.wait_seconds / total if total else None
+
+    @property
+    def num_errors(self) -> int:
+        """Number of error rows."""
+        return sum(self.errors.values())
+
+    @property
+    def unlabelled(self) -> Counter[str]:
+        """Rows by `error_type` if no row was labelled and not all were filtered out; else empty."""
+        found = self.errors + self.skipped or +self.committed
+        some_ok = self.rows > found.total() or found["ok"] or self.committed["ok"]
+        return Counter() if some_ok or not found.keys() - {FILTERED} else found
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Estimated seconds of audio of all rows to label, from the mean of started pieces; None: unknown."""
+        if not self.begun_seconds or not self.begun_rows:
+            return None
+        return self.begun_seconds * max(self.rows_total, self.begun_rows) / self.begun_rows
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done: of the audio if its duration is known, else of the rows."""
+        if total := self.total_seconds:
+            return min(1.0, self.done_seconds / total)
+        return self.rows / self.rows_total if self.rows_total else 1.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimated seconds left, from the speed since the first block; None before there is an estimate."""
+        if self._first is None:
+            return None
+        since, rows, seconds = self._first
+        total = self.total_seconds
+        done, left = (
+            (self.done_seconds - seconds, total - self.done_seconds)
+            if total
+            else (self.rows - rows, self.rows_total - self.rows)
+        )
+        return max(left, 0) * (time.monotonic() - since) / done if done > 0 else None
+
+    def add_block(self, rows: int, audio_seconds: float) -> None:
+        """Count a finished block."""
+        self.rows += rows
+        self.blocks += 1
+        self.audio_seconds += audio_seconds
+        # The estimate starts here: the time to start Ray and load the model is no measure of the speed.
+        self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)

@@ -1,0 +1,503 @@
+"""Runs of a pipeline: pieces are decoded, blocks labelled on Ray Data, label shards committed as they complete."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.cluster.background import Background
+from raysp.cluster.connection import connected, is_cluster, local_ray, requires_ray
+from raysp.cluster.process_state import pickling_kept, quiet_datasets
+from raysp.cluster.resources import Resources, local_resources
+from raysp.errors import PlanError
+from raysp.labelling import assembly
+from raysp.labelling.engine.display import OnProgress, shown
+from raysp.labelling.engine.error_examples import describe
+from raysp.labelling.engine.label_process import LabelProcess, of_this_run
+from raysp.labelling.engine.ray_metrics import exported
+from raysp.labelling.engine.run_events import RunEvents
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
+from raysp.labelling.engine.workers.job import Job, load_functions
+from raysp.labelling.planning.kept_columns import text_columns
+from raysp.labelling.planning.opening import begin_share, file_id, is_outdated, make_plan
+from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+from raysp.labelling.planning.run_plan import Corpus, Plan
+from raysp.labelling.planning.small import is_small
+from raysp.ops.remedies import FILTERED, remedy
+from raysp.sink import fault_injection, lease, stopping
+from raysp.sink.event_log import EventLog
+from raysp.sink.footer import RUN
+from raysp.sink.receipts import ReceiptLog
+from raysp.sink.run_record import RunEntry
+from raysp.sink.shares import ALL, Share
+from raysp.sink.sinks import Sink
+from raysp.sink.trial import trial_sink
+from raysp.sink.word_errors import WordErrors
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.values import JsonValue, secret_values, to_json
+from raysp.storage.options import GivenOptions
+from raysp.words import brief, brief_html, count
+
+if TYPE_CHECKING:
+    from raysp.labelling.engine.execution import Workers
+    from raysp.verbs.status.label_status import Status
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult:
+    """Result of a run."""
+
+    sink: str
+    fingerprint: str
+    shards: int
+    """Shards of the corpus, or of the run's share of it."""
+    shards_committed: int
+    """Those of `shards` committed by this run or before."""
+    shards_before: int
+    """Shards committed before this run, and not done again."""
+    shards_failed: dict[str, str]
+    """Shards not committed, with the reasons."""
+    rows: int
+    """Rows labelled by this run."""
+    errors: dict[str, int]
+    """Error rows of this run, by type."""
+    error_examples: tuple[str, ...]
+    audio_seconds: float
+    wall_seconds: float
+    """Seconds from the plan to the last commit, including the start of Ray and the loading of the model."""
+    rtfx: float
+    padding_efficiency: float | None
+    wait_share: float | None
+    vanished: tuple[str, ...] = ()
+    """Label shards whose shard is no longer in the source; they are kept."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Skipped rows of this run, by reason."""
+    nothing_labelled: str | None = None
+    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
+
+    If there was nothing to do: the reason why no row of the sink has a label."""
+    word_errors: WordErrors | None = None
+    """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
+    word_error_rate: float | None = None
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Number of files of the source that are neither shards nor recordings, by suffix."""
+
+    def __repr__(self) -> str:
+        """Return the fields as a text of at most one screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard failed or no row was labelled (`nothing_labelled`), else 0."""
+        return 3 if self.shards_failed or self.nothing_labelled else 0
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    shards: tuple[int, int] | None = None,
+    relabel: bool = False,
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Label a corpus. The same call again continues where it stopped.
+
+    Args:
+        pipeline: the pipeline to run.
+        shards: (i, n): label only the i-th of n equal shares of the shards, beside other runs that label the other
+            shares, also on other clusters; None: all shards. Any other n, or None, continues.
+        relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
+            to continue.
+        address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
+            Ray, or for little audio one process without Ray.
+        on_plan: called with the plan before any work.
+        on_progress: called after every block and commit.
+        progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
+
+    Raises:
+        SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
+        RunError: too many error rows, or Ray failed; committed shards remain.
+    """
+    share = Share.read(shards)
+    with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
+        resources = _resources(pipeline, address, stack)
+        return _begin(
+            lambda on_surveyed: make_plan(pipeline, resources, relabel=relabel, on_surveyed=on_surveyed),
+            pipeline,
+            resources,
+            stack,
+            plan_shown,
+            progress_shown,
+            share=share,
+            needs_ray=requires_ray(address),
+        )
+
+
+def retry(
+    url: str,
+    storage_options: GivenOptions | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+    settings: Sequence[str] = (),
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Label the error rows of a sink again. The values of all other rows stay the same.
+
+    Relative paths in records from before paths were recorded absolute are relative to the working directory.
+
+    Args:
+        url: the sink.
+        storage_options: options of the sink; None: those of `pipeline`, else as recorded.
+        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
+        trust: use the recorded pipeline, regardless of who recorded it.
+        settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
+        address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
+            Ray, or for little audio one process without Ray.
+        on_plan: called with the plan before any work.
+        on_progress: called after every block and commit.
+        progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
+
+    Raises:
+        PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
+        RunError: Ray failed; committed shards remain.
+    """
+    made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
+    with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
+        resources = _resources(made, address, stack)
+        return _begin(
+            lambda _: plan_retry(made, resources),
+            made,
+            resources,
+            stack,
+            plan_shown,
+            progress_shown,
+            is_own=not trust,
+            needs_ray=requires_ray(address),
+        )
+
+
+def try_out(
+    pipeline: Pipeline,
+    num_rows: int | None,
+    *,
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = False,
+) -> tuple[RunResult, pa.Table]:
+    """Label the first rows of a corpus, or all (None), into a temporary sink.
+
+    A few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used, since starting Ray takes
+    longer. Of the first rows any share may fail, since the caller shows their errors.
+
+    Returns:
+        The result, and the label rows as a table, in the order of the corpus.
+    """
+    import pyarrow.parquet as pq
+
+    from raysp.labelling.engine.in_process import MOST_ROWS
+
+    with contextlib.ExitStack() as stack:
+        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
+        resources = _resources(pipeline, address, stack)
+        is_few = num_rows is not None and num_rows <= MOST_ROWS and not requires_ray(address)
+        sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
+        most_errors = pipeline.max_error_rate if num_rows is None else 1.0
+        pipeline = replace(pipeline, sink=sink, max_error_rate=most_errors)
+        plans: list[Plan] = []
+
+        def planned(plan: Plan) -> None:
+            plans.append(plan)
+            plan_shown(plan)
+
+        result = _begin(
+            lambda on_surveyed: make_plan(
+                pipeline, resources, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed
+            ),
+            pipeline,
+            resources,
+            stack,
+            planned,
+            progress_shown,
+            is_own=False,
+            needs_ray=requires_ray(address),
+            in_this_process=lambda plan: is_few and _fits_one_process(plan),
+        )
+        names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
+        store = Sink.of(pipeline.sink).store
+        tables = [pq.read_table(store.open(name)) for name in names]
+        if (columns := text_columns(pipeline)) is not None:  # a trial has no recorded plan, which `status` needs
+            errors = WordErrors()
+            for table in tables:
+                errors.count(table, columns)
+            result = _with_word_errors(result, errors)
+        return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
+            {"error_type": pa.array([], pa.string())}
+        )
+
+
+def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Resources:
+    """Connect to the cluster, if there is one, and return the resources; a local Ray starts later, if there is work."""
+    return stack.enter_context(connected(address)) if is_cluster(address) else local_resources(pipeline)
+
+
+def _begin(
+    make: Callable[[Callable[[Corpus], None]], Plan],
+    pipeline: Pipeline,
+    resources: Resources,
+    stack: contextlib.ExitStack,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    share: Share = ALL,
+    is_own: bool = True,
+    needs_ray: bool = False,
+    in_this_process: Callable[[Plan], bool] = lambda _: False,
+) -> RunResult:
+    """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
+
+    `make` returns the plan. Its argument is a function to call with the corpus once it is certain that there is work:
+    a local Ray, or the process of a small run, then starts while the rest is planned.
+    """
+    stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
+    own_ray = Background(lambda: _ray_and_ray_data(resources))
+    stack.callback(own_ray.end)
+    process = of_this_run()
+    stack.callback(process.close)
+
+    def on_surveyed(corpus: Corpus) -> None:
+        if needs_ray or not is_small(corpus.shards, pipeline, resources):
+            process.close()
+            own_ray.begin()
+        else:
+            process.start()
+
+    opened = Sink.of(pipeline.sink)
+    store = opened.store
+    epoch = lease.highest_epoch(store)
+    plan = make(on_surveyed)
+    store.probe()
+    if own_ray.has_begun:
+        own_ray.wait()  # before any output: Ray's start redirects stderr
+    if on_plan:
+        on_plan(plan.of(share))
+    faults = fault_injection.arm()
+    if plan.todo and plan.resources.can_grow:
+        from raysp.cluster.shared_places import check_shared, labelling_places
+
+        check_shared(store, plan.pipeline, labelling_places(plan))
+    own = stack.enter_context(lease.held(store, share))
+    stack.callback(own_ray.end)  # before the lease is released
+    # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
+    if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan, opened)):
+        plan = make(on_surveyed)
+    if plan.replaces_record and (others := own.others()):
+        raise PlanError(
+            f"{store.url}: {others[0].words} is running on this sink with another pipeline; wait until it has finished "
+            "or stop it, and run again, or use another sink"
+        )
+    entry = RunEntry.now(resolved=_resolved(plan))
+    plan = begin_share(plan, share, entry, opened, is_own=is_own)
+    secrets = secret_values(to_json(plan.pipeline))
+    events = RunEvents(stack.enter_context(EventLog(store, entry.run_id, secrets=secrets)))
+    events.planned(plan)
+    events.started(entry, plan)
+    progress = Progress(
+        rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
+    )
+    failed: dict[str, str] = {}
+    if plan.todo:
+        from raysp.labelling.engine.execution import Execution
+
+        with events.ending(progress):
+            if in_this_process(plan):
+                workers, job = _in_this_process(plan, faults)
+            elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), pipeline, resources):
+                process.close()
+                workers, job = _on_ray(plan, faults, own_ray, events)
+                on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
+            else:
+                workers, job = _in_one_process(plan, faults, own_ray, process, events)
+            stack.callback(job.attempts.close)
+            job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
+            log = ReceiptLog(store, entry.run_id)
+            failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
+    events.finished(progress, failed)
+    if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
+        stopping.settle(store, plan.stops)
+    with fault_injection.passing("run_finished"):
+        own.release()
+    return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+
+
+@contextlib.contextmanager
+def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
+    """Start a local Ray unless one is connected, and import `on_ray`, which takes half a second of a core."""
+    with local_ray(resources), pickling_kept(), quiet_datasets():
+        import_module("raysp.labelling.engine.on_ray.ray_workers")
+        yield
+
+
+def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
+    """Return a callback that calls both."""
+
+    def both(progress: Progress) -> None:
+        first(progress)
+        if second:
+            second(progress)
+
+    return both
+
+
+def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple["Workers", Job]:
+    """Wait for Ray, and return the workers on it and their job."""
+    own_ray.wait()
+    from raysp.labelling.engine.on_ray.ray_workers import OnRay
+
+    return OnRay(events), _job(plan, faults, Attempts())
+
+
+def _in_one_process(
+    plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess, events: RunEvents
+) -> tuple["Workers", Job]:
+    from raysp.labelling.engine.in_process import UncountedAttempts
+    from raysp.labelling.engine.one_process import OneProcess
+
+    def start_ray() -> tuple["Workers", Attempts]:
+        workers, job = _on_ray(plan, faults, own_ray, events)
+        return workers, job.attempts
+
+    return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())
+
+
+def _fits_one_process(plan: Plan) -> bool:
+    """Return whether the model of a plan asks for at most one GPU, and no other step for any."""
+    return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
+
+
+def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:
+    from raysp.labelling.engine.in_process import InProcess, UncountedAttempts
+
+    return InProcess(), replace(_job(plan, faults, UncountedAttempts()), hang_seconds=0.0)
+
+
+def _resolved(plan: Plan) -> dict[str, JsonValue]:
+    settings = plan.settings
+    return {
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "batch_seconds": settings.batch_seconds,
+        "block_seconds": settings.block_seconds,
+        "cpus_per_actor": settings.cpus_per_actor.number,
+        "gpus_per_actor": settings.gpus_per_actor,
+        **({"library": settings.library} if settings.library else {}),
+    }
+
+
+def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
+    settings = plan.settings
+    return Job(
+        pipeline=plan.pipeline,
+        settings=settings,
+        fingerprint=plan.fingerprint,
+        stage_id=plan.stage_id,
+        output_schema=assembly.output_schema(plan.pipeline, settings.checkpoint),
+        metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
+        file_id=file_id(plan.pipeline),
+        relabel=plan.relabel,
+        fault_injection=faults,
+        code=plan.code,
+        functions=load_functions(plan.pipeline),
+        attempts=attempts,
+        hang_seconds=hang_seconds(),
+        carried=plan.corpus.carried,
+    )
+
+
+def _digest_key(plan: Plan) -> str:
+    return next(key for key in plan.parts if key.endswith("checkpoint_digest"))
+
+
+def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:
+    """Return why no row was labelled, with a remedy; None if `progress.unlabelled` is empty."""
+    if not (kinds := progress.unlabelled):
+        return None
+    most = kinds.most_common(1)[0][0]
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+    example = next((f"; for example {one}" for one in examples if f": {most}: " in one), "")
+    return f"0 of {count(kinds.total(), 'row')} were labelled ({counts}){example}. For {most}: {remedy(most)}"
+
+
+def _nothing_has_a_label(status: "Status") -> str | None:
+    """Return why no row of a sink has a label, with a remedy; None if one has, or if all rows were filtered out."""
+    kinds = {kind: number for kind, number in status.errors_by_type.items() if kind != FILTERED}
+    if status.ok or not kinds:
+        return None
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in status.errors_by_type.items())
+    most = next(iter(kinds))
+    return f"0 of {count(status.rows_committed, 'row')} have a label ({counts}). For {most}: {remedy(most)}"
+
+
+def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
+    examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
+    status = _status(plan, progress)
+    nothing_labelled = _nothing_labelled(progress, examples)
+    if status is not None and not plan.todo:
+        nothing_labelled = _nothing_has_a_label(status)
+    result = RunResult(
+        sink=plan.pipeline.sink.url,
+        fingerprint=plan.fingerprint,
+        shards=len(plan.corpus.shards) + len(plan.corpus.unreadable),
+        shards_committed=progress.shards_committed,
+        shards_before=len(plan.done),
+        shards_failed=failed,
+        rows=progress.rows,
+        errors=dict(progress.errors),
+        error_examples=examples,
+        audio_seconds=progress.audio_seconds,
+        wall_seconds=progress.wall_seconds,
+        rtfx=progress.rtfx,
+        padding_efficiency=progress.padding_efficiency,
+        wait_share=progress.wait_share,
+        vanished=plan.corpus.vanished,
+        skipped=dict(progress.skipped),
+        nothing_labelled=nothing_labelled,
+        passed_over=dict(plan.corpus.passed_over),
+    )
+    return _with_word_errors(result, status.word_errors if status else None)
+
+
+def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult:
+    """Return a result with its word errors; unchanged if no row has a reference."""
+    if errors is None or not errors.to_counts():
+        return result
+    return replace(result, word_errors=errors, word_error_rate=errors.rate)
+
+
+def _status(plan: Plan, progress: Progress) -> "Status | None":
+    """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
+    from raysp.verbs.status.label_status import label_status
+
+    if not progress.shards_committed or (plan.todo and text_columns(plan.pipeline) is None):
+        return None
+    return label_status(Sink.of(plan.pipeline.sink).store)

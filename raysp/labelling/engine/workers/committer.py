@@ -1,0 +1,63 @@
+"""Commits of shards, as workers make them."""
+
+import functools
+
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.errors import RayspError
+from raysp.labelling import assembly
+from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.planning.kept_columns import read_source_columns, text_columns
+from raysp.labelling.planning.replaced import find_replaced
+from raysp.sink import commit, fault_injection
+from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.recommitting import recommit
+from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.sinks import Sink
+from raysp.sink.todo import Retry
+from raysp.storage.store import UnusableError
+
+
+def commit_shard(
+    job: Job, shard: Shard, retry: Retry | None
+) -> ShardReceipt | ShardFailure | ChangedRecordingsError | UnusableError:
+    """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
+
+    Returns the error if pieces must be labelled again, or if no shard can be committed.
+    """
+    fault_injection.adopt(job.fault_injection)
+    store = Sink.of(job.pipeline.sink).store
+    sink = job.pipeline.sink
+    source = job.pipeline.source
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    how = (
+        functools.partial(recommit, retry=retry)
+        if retry
+        else functools.partial(
+            commit.commit,
+            replace=job.relabel,
+            stage_id=job.stage_id,
+            is_replaced=lambda: bool(find_replaced(store, job.pipeline, shard).rows),
+        )
+    )
+    try:
+        return how(
+            store,
+            shard,
+            fingerprint=job.fingerprint,
+            source_columns=lambda piece: read_source_columns(job.pipeline, shard, piece, job.carried),
+            output_schema=job.output_schema,
+            rows=sink.rows,
+            compression=sink.compression,
+            metadata=job.metadata,
+            join=lambda windows: assembly.joining(job.pipeline, job.settings)(windows),
+            file_id=job.file_id,
+            versions=root.versions if root else None,
+            texts=text_columns(job.pipeline),
+        )
+    except UnusableError as error:
+        return error
+    except ChangedRecordingsError as error:
+        return error
+    except RayspError as error:
+        return ShardFailure(shard.name, str(error))

@@ -1,0 +1,71 @@
+"""The job of a run: the values that every worker receives."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
+import pyarrow as pa
+
+from raysp.labelling.engine.workers.attempts import Attempts
+from raysp.labelling.planning.run_plan import Settings
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Pipeline, load_function
+
+
+@dataclass(frozen=True)
+class Job:
+    """Data that workers need, the same for every task of a run."""
+
+    pipeline: Pipeline
+    settings: Settings
+    """Resolved settings of the plan; the path of the checkpoint is that of the driver."""
+    fingerprint: str
+    stage_id: str
+    """Staging id of the plan."""
+    output_schema: pa.Schema
+    metadata: Mapping[str, str]
+    file_id: str
+    relabel: bool
+    fault_injection: Mapping[str, str]
+    """Settings of `sink.fault_injection`, for tests."""
+    code: UserCode
+    """Code from outside raysp that workers import."""
+    functions: Mapping[str, Callable[..., object]]
+    """Functions of the main program, by their names in the pipeline; pickled by value."""
+    attempts: Attempts
+    """Client of the ledger, to which workers report starts and ends of work."""
+    hang_seconds: float
+    """Time after which a single operation of a worker counts as hung; 0: no limit."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Types of the columns that label shards carry over."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
+        """Pickle so that a worker installs the user's code before it unpickles values that use it."""
+        import cloudpickle
+
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions")}
+        return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
+
+
+def sleep_while_waiting() -> None:
+    """Make waiting threads of models sleep; called before torch is imported.
+
+    Spinning takes the core that decoding and the driver need, and doubles the CPU time of two threads if other programs
+    run (docs/performance.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
+    """Restore the job on a worker, before torch is imported there."""
+    sleep_while_waiting()
+    code.install()
+    return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
+
+
+def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
+    """Return the functions of a pipeline that the main program defines, which workers cannot import."""
+    mine = [name for step in pipeline.steps for name in step.functions if name.startswith("__main__:")]
+    return {name: load_function(name) for name in mine}

@@ -1,0 +1,195 @@
+"""Actors that hold the model of a `Label` step, label blocks and stage the results."""
+
+import logging
+import os
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.errors import RunError, StoreError
+from raysp.labelling import assembly
+from raysp.labelling.engine.workers import model_loads
+from raysp.labelling.engine.workers.attempts import MAX_CRASHES
+from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece, RowError
+from raysp.labelling.engine.workers.watchdog import watched
+from raysp.labelling.engine.workers.wire import message_row, unpack
+from raysp.labelling.planning.planned_checkpoint import check_digest, checkpoint_folder
+from raysp.ops.adding import DeviceLostError
+from raysp.ops.rows import ERROR, SKIPPED
+from raysp.sink import fault_injection, stage
+from raysp.sink.layout import BlockName
+from raysp.sink.receipts import BlockReceipt, ShardFailure
+from raysp.sink.sinks import Sink
+from raysp.storage.store import UnusableError
+
+if TYPE_CHECKING:
+    from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
+
+logger = logging.getLogger(__name__)
+
+MAX_EXAMPLES = 3
+
+
+def load_labelling(job: Job) -> "LabellingOp":
+    """Load the model of the `Label` step."""
+    import torch
+
+    threads = job.settings.cpus_per_actor.number
+    torch.set_num_threads(threads)
+    planned = job.metadata["checkpoint_digest"]
+    backend = job.settings.checkpoint.backend
+    label = job.pipeline.label
+    check_digest(label.checkpoint, checkpoint_folder(job.pipeline), planned, backend, label.language)
+    return assembly.labelling(job.pipeline, job.settings, threads=threads)
+
+
+class LabelActor:
+    """Actor that holds the model of a `Label` step, labels blocks and stages the results.
+
+    Calls may overlap. The model runs in one separate thread, so that it runs over the next block while columns are
+    made of a result, and while it is staged.
+
+    Args:
+        job: the job.
+        ends_process: whether the process ends if its device fails, so that its work is done again by a new one;
+            otherwise the error is raised.
+    """
+
+    def __init__(self, job: Job, *, ends_process: bool = True) -> None:
+        self.job = job
+        self.ends_process = ends_process
+        fault_injection.adopt(job.fault_injection)
+        self.store = Sink.of(job.pipeline.sink).store
+        self.name = f"{os.uname().nodename}:{os.getpid()}"
+        self.thread = ThreadPoolExecutor(1)
+        self.idle_since: float | None = None
+        try:
+            self.op = self.thread.submit(self._load).result()
+        except Exception as error:
+            raise model_loads.failed(job.attempts, os.uname().nodename, error) from error
+        model_loads.loaded(job.attempts)
+
+    def _load(self) -> "LabellingOp":
+        """Load the model, unless processes of this actor repeatedly crash on it."""
+        attempts = self.job.attempts
+        load = f"load {attempts.actor_id()}"
+        if (crashes := attempts.begin(load)) >= MAX_CRASHES:
+            raise RunError(
+                f"{self.job.pipeline.label.checkpoint}: {crashes} consecutive processes crashed while loading this "
+                "model, most likely out of memory: lower pool.actors, or raise pool.memory"
+            )
+        loaded = load_labelling(self.job)
+        attempts.end(load)
+        return loaded
+
+    def close(self) -> None:
+        """End the model's thread."""
+        self.thread.shutdown()
+
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        """Label one packed block and return a message, also about errors: Ray would retry raised ones."""
+        unpacked = unpack(packed)
+        return message_row(self._label_and_stage(*unpacked) if isinstance(unpacked, tuple) else unpacked)
+
+    def _label_and_stage(self, name: BlockName, block: pa.Table) -> Message:
+        try:
+            given = self.op.prepare(block, name.shard)
+            ran = self.thread.submit(self._run, name, given).result()
+            if isinstance(ran, PoisonedPiece):
+                return ran
+            table, figures, waited = ran
+            labels = self.op.table(given) if table is None else table
+        except Exception as error:
+            logger.exception("%s: a block failed", name.shard)
+            if isinstance(error, DeviceLostError):
+                if not self.ends_process:
+                    raise
+                os._exit(1)  # Ray restarts the actor and retries the block
+            return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
+        try:
+            stage.stage(self.store, name, labels)
+        except UnusableError as error:  # no space or no permission: no other shard could be written
+            return FatalFailure(str(error))
+        except StoreError as error:
+            return ShardFailure(name.shard, str(error))
+        from raysp.ops.decoding import claimed_seconds
+
+        rate, claimed = self.job.settings.checkpoint.sample_rate, claimed_seconds(block)
+        return labelled_block(name, labels, figures, waited, rate, self.name, claimed)
+
+    def _run(self, name: BlockName, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float] | PoisonedPiece":
+        """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
+        started = time.monotonic()
+        waited = 0.0 if self.idle_since is None else started - self.idle_since
+        attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
+        if (crashes := attempts.begin(work)) >= MAX_CRASHES:
+            attempts.end(work)
+            return PoisonedPiece(name.shard, name.piece, crashes)
+        with watched(self.job.hang_seconds):
+            figures = self.op.run(given)
+            table = self.op.table(given) if self.op.has_users_code else None
+        attempts.end(work)
+        self.idle_since = time.monotonic()
+        return table, figures, waited
+
+
+def labelled_block(
+    name: BlockName,
+    labels: pa.Table,
+    figures: "Figures",
+    waited: float,
+    sample_rate: int,
+    actor: str,
+    claimed: float = 0.0,
+) -> LabelledBlock:
+    """Return the message about a staged block.
+
+    Args:
+        name: identity of the block.
+        labels: its labelled windows.
+        figures: amounts of audio in it, and its compute time.
+        waited: seconds that the model waited for it.
+        sample_rate: sample rate of the model.
+        actor: name of the actor that labelled it.
+        claimed: seconds of audio in its piece, as far as they were known before decoding.
+    """
+    receipt = BlockReceipt(
+        shard=name.shard,
+        first=name.piece.first,
+        end=name.piece.end,
+        k=name.k,
+        of=name.of,
+        rows=len(labels) - labels.column("windows").null_count,
+        windows=figures.windows,
+        audio_seconds=sum(s or 0.0 for s in labels.column("seconds").to_pylist()),
+        real_samples=round(figures.audio_seconds * sample_rate),
+        padded_samples=round(figures.padded_seconds * sample_rate),
+        load_seconds=waited,
+        forward_seconds=figures.busy_seconds,
+        actor=actor,
+        finished=time.time(),
+        staged_bytes=labels.nbytes,
+    )
+    errors: Counter[str] = Counter()
+    long_errors: dict[int, str] = {}
+    skipped: Counter[str] = Counter()
+    examples: list[RowError] = []
+    columns = (labels.column(c).to_pylist() for c in ("row", "status", "error_type", "error_message", "windows"))
+    for row, status, error_type, message, windows in zip(*columns, strict=True):
+        if status == SKIPPED and windows is not None:  # a row of several windows counts at its last one
+            skipped[error_type] += 1
+        if status != ERROR or row in long_errors:
+            continue
+        if windows == 1:
+            errors[error_type] += 1
+        else:
+            long_errors[row] = error_type
+        if len(examples) < MAX_EXAMPLES:
+            examples.append(RowError(row, error_type, message))
+    return LabelledBlock(
+        receipt, claimed, dict(errors), long_errors, dict(skipped), tuple(examples), figures.memory_bytes
+    )

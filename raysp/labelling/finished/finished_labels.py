@@ -1,0 +1,137 @@
+"""A sink of labels as it is read: its finished shards, its columns, and the pipeline that it records."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+
+from raysp.columns import ROW_COLUMNS
+from raysp.corpus.shards import Shard
+from raysp.errors import StoreError
+from raysp.labelling.planning.trust import open_recorded
+from raysp.sink.absent import AbsentShard
+from raysp.sink.commit import committed
+from raysp.sink.label_rows import read_labels, read_rest
+from raysp.sink.run_record import RunRecord
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Parquet
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A sink of label shards."""
+
+    store: Store
+    record: RunRecord
+    shards: Mapping[str, Shard]
+    """Recorded shards by name."""
+    done: frozenset[str]
+    """Names of the finished ones."""
+    absent: Mapping[str, AbsentShard] = field(default_factory=dict)
+    """Shards of the source that the plan lacks, because they could not be read."""
+
+    @classmethod
+    def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
+        """Open a sink and read its plan and markers.
+
+        Raises:
+            PlanError: there is no sink of label shards.
+        """
+        url, options = (place.url, place.storage_options) if isinstance(place, Parquet) else (place, None)
+        return cls.of(*open_recorded(url, options or storage_options, trust=trust))
+
+    @classmethod
+    def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
+        """Read the plan and the markers of a sink."""
+        shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
+        found = committed(sink.store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
+        return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done, absent)
+
+    @property
+    def url(self) -> str:
+        """Url of the folder."""
+        return self.store.url
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Names of the shards that are not finished, in the order of the plan; last those that could not be read."""
+        planned = tuple(name for name in self.shards if name not in self.done)
+        return (*planned, *(name for name in self.absent if name not in self.shards))
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Checkpoint that the recorded pipeline names; of a merge all of them."""
+        merged = self.record.parts.get("merge.checkpoints")
+        if isinstance(merged, list):
+            return ", ".join(dict.fromkeys(str(one) for one in merged))
+        steps = _field(self.record.pipeline, "steps")
+        named = [_field(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
+        return next((one for one in named if isinstance(one, str)), None)
+
+    @property
+    def checkpoint_digest(self) -> str | None:
+        """Hash of the weights, configuration and tokenizer that the labels were made with."""
+        parts = self.record.parts.items()
+        return next((str(one) for key, one in parts if key.endswith(".checkpoint_digest")), None)
+
+    @property
+    def reference(self) -> str | None:
+        """Column of the reference texts that the recorded pipeline names."""
+        text = _field(_field(self.record.pipeline, "source"), "text")
+        return text if isinstance(text, str) else None
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of its label shards; none if no shard is finished."""
+        for name in self.shards:
+            if name in self.done:
+                return next(self.tables(self.shards[name])).schema
+        return pa.schema([])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Columns that its steps added."""
+        others = {*ROW_COLUMNS, self.reference, *self.kept}
+        return tuple(name for name in self.schema.names if name not in others)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Columns of the source that the recorded pipeline keeps."""
+        keep = _field(_field(self.record.pipeline, "sink"), "keep")
+        return tuple(name for name in (keep if isinstance(keep, list) else ()) if isinstance(name, str))
+
+    def tables(self, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of a label shard in batches, an empty table first.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._checked(shard, read_labels(self.store, shard, columns))
+
+    def left_out(self, shard: Shard, columns: list[str]) -> Iterator[pa.Table]:
+        """Yield the rows that `rows="ok"` left out of a label shard, in batches.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        return self._checked(shard, (table.select(columns) for table in read_rest(self.store, shard)))
+
+    def _checked(self, shard: Shard, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        try:
+            yield from tables
+        except StoreError:
+            raise
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise StoreError(
+                f"{self.url}/{shard.name}: this label shard cannot be read ({error}); `raysp verify {self.url}` checks "
+                "all of them"
+            ) from error
+
+
+def _field(value: JsonValue, name: str) -> JsonValue:
+    return value.get(name) if isinstance(value, dict) else None

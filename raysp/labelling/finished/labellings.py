@@ -1,0 +1,113 @@
+"""The two sinks of a comparison: their finished shards, and which of these have the same input."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.sink.label_rows import Cursor, side_by_side, stretches
+from raysp.specs.pipeline import Parquet
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import scheme_of
+from raysp.words import count
+
+
+@dataclass(frozen=True)
+class ShardMatch:
+    """Names of the shards of two sinks, by whether they can be compared."""
+
+    compared: tuple[str, ...]
+    only_a: tuple[str, ...]
+    """Shards that B's plan lacks."""
+    only_b: tuple[str, ...]
+    other_input: tuple[str, ...]
+    """Shards that were made from different files, or from different versions of a file."""
+    unfinished_a: tuple[str, ...]
+    unfinished_b: tuple[str, ...]
+
+
+def open_both(
+    a: str | Parquet, b: str | Parquet, storage_options: GivenOptions | None, *, trust: bool
+) -> tuple[Labelling, Labelling]:
+    """Open two sinks.
+
+    Raises:
+        PlanError: one is no sink of label shards, or both are the same.
+    """
+    first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
+    if place_of_sink(first.url) == place_of_sink(second.url):
+        raise PlanError(f"{first.url}: found the same sink twice; give the sinks of two labellings of one corpus")
+    return first, second
+
+
+def match(a: Labelling, b: Labelling) -> ShardMatch:
+    """Return which shards of two sinks can be compared.
+
+    Raises:
+        PlanError: none can.
+    """
+    common = [name for name in a.shards if name in b.shards]
+    other = [name for name in common if not _is_same_input(a.shards[name], b.shards[name])]
+    finished = [name for name in common if name in a.done & b.done]
+    found = ShardMatch(
+        compared=tuple(name for name in finished if name not in other),
+        only_a=tuple(name for name in a.shards if name not in b.shards),
+        only_b=tuple(name for name in b.shards if name not in a.shards),
+        other_input=tuple(other),
+        unfinished_a=a.unfinished,
+        unfinished_b=b.unfinished,
+    )
+    if not found.compared:
+        raise PlanError(f"{a.url} and {b.url} have no finished shard in common: {_reason(a, b, found)}")
+    return found
+
+
+def _reason(a: Labelling, b: Labelling, found: ShardMatch) -> str:
+    if found.other_input:
+        name = found.other_input[0]
+        return (
+            f"{count(len(found.other_input), 'shard')} that both name, such as {name}, were made from other input "
+            f"({_input(a.shards[name])}; {_input(b.shards[name])}); label the same files with both pipelines"
+        )
+    if a.shards.keys() & b.shards.keys():
+        return (
+            f"{count(len(found.unfinished_a), 'shard')} of the first and {len(found.unfinished_b):,} of the second are "
+            "not finished; finish their runs: `raysp run` again continues them"
+        )
+    names = " and ".join(f"{count(len(one.shards), 'shard')}{_such_as([*one.shards])}" for one in (a, b))
+    return f"found {names}; label the same shards in both, with the same source.root"
+
+
+def _such_as(names: Sequence[str]) -> str:
+    return f" such as {names[0]}" if names else ""
+
+
+def _input(shard: Shard) -> str:
+    return f"{shard.url}, {count(shard.num_bytes, 'byte')}, version {shard.version}"
+
+
+def _is_same_input(a: Shard, b: Shard) -> bool:
+    """Return whether two shards were made from the same file; the input id also has the labels beside a shard."""
+    same_file = (a.num_bytes, a.version, a.num_rows, a.part) == (b.num_bytes, b.version, b.num_rows, b.part)
+    return same_file and (a.input_id == b.input_id or a.labels_version != b.labels_version)
+
+
+def place_of_sink(url: str) -> str:
+    """Return a url, of a local folder its real path."""
+    return url if scheme_of(url) else os.path.realpath(url)
+
+
+def rows_of_both(
+    a: Labelling, b: Labelling, name: str, columns: tuple[Sequence[str], Sequence[str]]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Yield the rows of a shard from both sinks in batches that end at the same row; rows left out are included."""
+    (labels_a, rest_a), (labels_b, rest_b) = (
+        (Cursor(one.tables(one.shards[name], [*names])), Cursor(one.left_out(one.shards[name], [*names])))
+        for one, names in zip((a, b), columns, strict=True)
+    )
+    for table, end in stretches(labels_a, rest_a, 0, a.shards[name].num_rows):
+        yield table, side_by_side(labels_b.until(end), rest_b.until(end))

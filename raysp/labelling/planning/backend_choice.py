@@ -1,0 +1,129 @@
+"""Backend of a `Label` step that names none: chosen by a sink's first plan, and carried in its pipeline."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from raysp.backends.finding import HUGGING_FACE, NAMED, choose
+from raysp.backends.hugging_face import installed
+from raysp.backends.packages import GROUP
+from raysp.errors import CheckpointError, PlanError
+from raysp.labelling.planning.planned_checkpoint import folder_of, summary_of
+from raysp.models.summary import OWN, CheckpointSummary
+from raysp.sink.run_record import RunRecord
+from raysp.specs.pipeline import Pipeline
+
+
+class Chosen(NamedTuple):
+    """Backend that runs a checkpoint."""
+
+    name: str
+    summary: CheckpointSummary
+    why: str = ""
+    """Why the models of raysp do not run it; empty if they do."""
+
+
+def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel: bool = False) -> tuple[Pipeline, str]:
+    """Return the pipeline with the backend of its `Label` step, and why the models of raysp do not run it.
+
+    A backend that the step names is kept. Otherwise the recorded one is used where it reads the checkpoint, so that a
+    sink has labels of one backend, whatever is installed; without a record it is chosen.
+
+    Raises:
+        CheckpointError: no backend reads the checkpoint; with the reasons.
+        PlanError: the labels of the sink were made by transformers, which is not installed here.
+    """
+    label = pipeline.label
+    if label.backend is not None:
+        return pipeline, ""
+    recorded = _recorded(record)
+    if recorded == HUGGING_FACE and not installed.version() and not relabel:
+        raise PlanError(
+            f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
+            f"here; {installed.COMMAND}, or relabel (--relabel) with what is installed"
+        )
+    folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
+    chosen = choose_backend(folder_for, first=recorded or OWN)
+    return _with(pipeline, chosen.name), chosen.why
+
+
+def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
+    """Return the pipeline with the recorded backend if its `Label` step names none."""
+    recorded = _recorded(record)
+    return pipeline if pipeline.label.backend is not None or recorded is None else _with(pipeline, recorded)
+
+
+def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chosen:
+    """Return the first backend that reads a checkpoint: `first`, the models of raysp, transformers.
+
+    A folder whose model raysp reads, and whose files disagree, is refused: transformers compares fewer of them.
+
+    Args:
+        folder_for: returns the local folder with the files for the backend that is passed as `backend`.
+        first: backend to try first.
+
+    Raises:
+        CheckpointError: none reads it; with the reasons.
+    """
+    folder = folder_for(backend=OWN)
+    if first != OWN:
+        try:
+            return Chosen(first, summary_of(folder_for(backend=first), first))
+        except CheckpointError:
+            pass  # of another checkpoint than the recorded one, which the fingerprint shows
+    try:
+        return Chosen(OWN, summary_of(folder, OWN))
+    except CheckpointError as error:
+        if choose(folder, OWN).package is not None:
+            raise
+        return _by_transformers(folder, folder_for, error)
+
+
+def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: CheckpointError) -> Chosen:
+    """Return transformers as the backend of a checkpoint that the models of raysp refuse with an error.
+
+    Raises:
+        CheckpointError: it does not read it either, or is not installed.
+    """
+    from raysp.backends.own import unread, unread_error
+
+    other = unread(folder)
+    why = unread_error(folder, other) if other else str(error)
+    if not installed.version():
+        if not other:
+            raise error
+        reads = "reads it" if installed.would_read(folder) else "may read it"
+        raise CheckpointError(f"{why}; transformers {reads}, and is not installed: {installed.COMMAND}") from error
+    try:
+        summary = summary_of(folder_for(backend=HUGGING_FACE), HUGGING_FACE)
+    except CheckpointError as theirs:
+        if str(theirs) == why:
+            raise error from None
+        advice = (
+            f"; use a checkpoint of a supported model, or install a package that offers it (entry points {GROUP})"
+            if other
+            else ""
+        )
+        raise CheckpointError(f"{why}; transformers {installed.version()} refuses it too: {theirs}{advice}") from theirs
+    from raysp.models.checking import reads_kind
+
+    if reads_kind(folder):
+        raise error
+    return Chosen(HUGGING_FACE, summary, f"raysp has no model of type {other!r}" if other else why)
+
+
+def _recorded(record: RunRecord | None) -> str | None:
+    """Return the backend of a recorded pipeline."""
+    steps = record.pipeline.get("steps") if record and isinstance(record.pipeline, dict) else None
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and step.get("backend") in NAMED:
+            return str(step["backend"])
+    return None
+
+
+def _with(pipeline: Pipeline, backend: str) -> Pipeline:
+    label = pipeline.label
+    changed = replace(label, backend=backend)  # type: ignore[arg-type] # one of `NAMED`
+    return replace(pipeline, steps=[changed if step is label else step for step in pipeline.steps])

@@ -1,0 +1,77 @@
+"""Label shards that stand beside the shards of a source: `Shards(labels=...)`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.corpus.beside import options_beside, without_ids
+from raysp.corpus.parquet import read_footer
+from raysp.errors import PlanError, RayspError
+from raysp.sink import commit
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Shards
+from raysp.storage.store import join_url
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.labelling.planning.listing import Found
+
+
+def with_label_shards(found: Sequence["Found"], source: Shards) -> "tuple[Found, ...]":
+    """Return listed shards with the label shards beside them, of which only the places and versions are read.
+
+    Raises:
+        PlanError: `source.labels` is no sink of labels, or some shards are not labelled there as they are now.
+    """
+    if source.labels is None:
+        return tuple(found)
+    sink = Sink.open(source.labels, options_beside(source.labels, source.urls[0], source.storage_options))
+    try:
+        record = sink.existing_record()
+        labelled = {shard.name: shard for shard in sink.shards()}
+        done = commit.committed(sink.store, [*labelled.values()], record.fingerprint, repair=False).done
+        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
+    except RayspError as error:
+        raise PlanError(f"source.labels: {error}") from None
+    _refuse_absent([one.name for one in found if one.name not in versions], len(found), sink.url)
+    for one in found:
+        before = labelled[one.name]
+        if (before.num_bytes, before.version) != (one.num_bytes, one.version):
+            raise PlanError(
+                f"source.labels: {sink.url} was made from another {one.url} ({before.num_bytes:,} bytes, version "
+                f"{before.version}; now {one.num_bytes:,}, version {one.version}): label it again"
+            )
+    return tuple(replace(one, labels=join_url(sink.url, one.name), labels_version=versions[one.name]) for one in found)
+
+
+def _refuse_absent(names: Sequence[str], num_shards: int, url: str) -> None:
+    if names:
+        raise PlanError(
+            f"source.labels: {url} has no finished label shard for {len(names):,} of {count(num_shards, 'shard')}, "
+            f"such as {names[0]}: finish its run, and give the source.url and source.root that it has"
+        )
+
+
+def label_schema(found: Sequence["Found"], source: Shards) -> pa.Schema:
+    """Return the columns of the label shards, from the first of them; none without label shards.
+
+    Raises:
+        PlanError: it cannot be read.
+    """
+    if source.labels is None or not found:
+        return pa.schema([])
+    options = options_beside(source.labels, source.urls[0], source.storage_options)
+    try:
+        return without_ids(read_footer(found[0].labels, options).schema)
+    except RayspError as error:
+        raise PlanError(f"source.labels: {error}") from None
+
+
+def with_columns(schema: pa.Schema, labels: pa.Schema) -> pa.Schema:
+    """Return the columns of a shard and of its label shard; of columns that both have, that of the label shard."""
+    if not len(labels):
+        return schema
+    own = [field for field in schema if field.name not in labels.names]
+    return pa.schema([*own, *labels])

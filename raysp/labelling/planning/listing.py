@@ -1,0 +1,350 @@
+"""Shards of a corpus: the files that its urls list, and the names of their label shards."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product, takewhile
+from pathlib import Path, PurePosixPath
+
+from raysp.corpus import folders, metadata, sources
+from raysp.corpus.kinds import Cut, Origin, SourceKind
+from raysp.corpus.metadata import Metadata
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, ShardError, StoreError
+from raysp.labelling.planning.label_shards import with_label_shards
+from raysp.specs.pipeline import Shards
+from raysp.storage.globs import has_wildcard, is_listed, split_glob
+from raysp.storage.store import (
+    Entry,
+    Listing,
+    NothingListedError,
+    check_names,
+    expand,
+    join_url,
+    normalise,
+    scheme_of,
+)
+
+SUFFIXES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A listed shard; its footer is not read yet."""
+
+    name: str
+    """Path of its label shard."""
+    url: str
+    num_bytes: int
+    version: str
+    kind: str = "parquet"
+    """Name of its kind of source."""
+    part: str = ""
+    labels: str = ""
+    """Url of the label shard beside it; empty: there is none."""
+    labels_version: str = ""
+    unreadable: str = ""
+    """Reason why its file cannot be cut into shards; empty if it can."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A listed corpus."""
+
+    root: str
+    """Folder that the label shards are named relative to."""
+    found: tuple[Found, ...]
+    """Sorted by name."""
+    passed_over: Mapping[str, int]
+    """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
+    unnamed: int = 0
+    """Recordings without a row in the metadata, in folders with metadata files."""
+    missing: int = 0
+    """Recordings of the metadata that do not exist."""
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Files of one url, sorted by kind."""
+
+    listing: Listing
+    """Shards or recordings."""
+    is_audio: bool = False
+    others: tuple[Entry, ...] = ()
+    """Other files, which are passed over."""
+    metadata: Metadata | None = None
+    """Metadata of the recordings."""
+
+
+def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
+    """Return a corpus's shards with the names of their label shards; see `list_corpus`."""
+    return list(list_corpus(source, recorded).found)
+
+
+def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False) -> Listed:
+    """Return a corpus's shards with the names of their label shards relative to its root.
+
+    Args:
+        source: the corpus.
+        recorded: shards of earlier plans by name. Their slices of manifests and folders never change.
+        relabel: slice a manifest again if it changed so that its recorded slices no longer end with a line.
+
+    A manifest that is damaged, such as a truncated `.gz`, is one unreadable shard, unless there is no other file or
+    slices of it are recorded.
+
+    Raises:
+        PlanError: there is no shard, two label shards have the same name, readers would pass over a name, or a shard is
+            not labelled in `source.labels`.
+    """
+    try:
+        listings = [_list_url(url, source.storage_options) for url in source.urls]
+    except StoreError as error:
+        raise PlanError(f"source.url: {error}") from error
+    root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
+    found: list[Found] = []
+    unnamed = missing = 0
+    for kind, origin in [*_folders(listings), *_files(listings)]:
+        for one, cut in _cut(kind, origin, root, recorded or {}, source.storage_options, relabel=relabel):
+            found.append(one)
+            unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
+    if found and all(one.unreadable for one in found):
+        raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
+    for name, times in Counter(one.name for one in found).items():
+        if times > 1:
+            urls = [one.url for one in found if one.name == name]
+            raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
+    passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
+    by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
+    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
+
+
+def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
+    """Yield the folders of recordings with their audio files, each once, even if several urls list it."""
+    files: dict[str, dict[str, Entry]] = {}
+    given = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
+    for one in listings:
+        if one.is_audio:
+            files.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
+    for folder, found in files.items():
+        entries = tuple(sorted(found.values(), key=lambda entry: entry.path))
+        yield sources.FOLDER, Origin(folder, entries, given.get(folder))
+
+
+def _files(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
+    """Yield the files that hold rows, each once."""
+    files = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
+    for url, entry in sorted(files.items()):
+        yield sources.kind_of_file(url), Origin(url, (entry,))
+
+
+def _common_root(listings: Sequence[Listing]) -> str:
+    """Return the folder that holds the roots of all listings."""
+    roots = [listing.root.split("/") for listing in listings]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*roots, strict=False))
+    shared = [parts[0] for parts in alike]
+    is_bucket = len(shared) > 2 or not scheme_of(listings[0].root)
+    if not shared or not is_bucket:
+        places = " and ".join(dict.fromkeys(listing.root for listing in listings))
+        raise PlanError(f"source.url: {places} have no folder in common; use a sink for each")
+    return "/".join(shared) or "/"
+
+
+def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
+    """Return the files of a url: its shards if it has any, otherwise its audio files."""
+    try:
+        listing = expand(url, storage_options, "**/*")
+    except NothingListedError as error:
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", url) and "no such file" in str(error):
+            raise PlanError(
+                f"source.url: {error}. If {url!r} is a data set of the Hugging Face hub, give its split, such as "
+                "source.split='train'"
+            ) from None
+        raise
+    is_folder = listing.root == _normal(url)
+    is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
+    shards: Sequence[Entry] = [one for one in listing.entries if is_shard(one.path) and not _is_hidden(one.path, url)]
+    recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
+    given = None
+    if is_folder:
+        shards = sources.chosen(listing.root, shards, storage_options)
+        if recordings and (files := _metadata_of(listing, shards, storage_options)):
+            shards = []
+            given = _read_metadata(listing.root, files, storage_options).as_listed(one.path for one in listing.entries)
+            recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
+    kept = shards or recordings
+    taken = {entry.path for entry in kept} | {*(given.files if given else ())}
+    others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
+    if not kept:
+        raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
+    chosen = Listing(listing.root, tuple(kept))
+    check_names(chosen)
+    return _Sorted(chosen, not shards, others, given)
+
+
+def _is_hidden(path: str, url: str) -> bool:
+    """Return whether readers would ignore a file that no url names, such as `_old.parquet` of a folder."""
+    return path.rpartition("/")[2].startswith("_") and not url.rpartition("/")[2].startswith("_")
+
+
+def _metadata_of(listing: Listing, shards: Sequence[Entry], storage_options: Mapping[str, object]) -> list[str]:
+    """Return the metadata files of a folder of recordings; empty if it has shards (a Parquet file may be either)."""
+    files = [entry.path for entry in listing.entries if metadata.is_metadata(entry.path)]
+    names = {entry.path for entry in shards}
+    if not names <= {*files}:
+        return []
+    if not all(metadata.names_recordings(join_url(listing.root, path), storage_options) for path in names):
+        return []
+    return files
+
+
+def _read_metadata(root: str, files: Sequence[str], storage_options: Mapping[str, object]) -> Metadata:
+    try:
+        return metadata.read(root, files, storage_options)
+    except ShardError as error:
+        raise PlanError(f"source: {error}") from error
+
+
+def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
+    """Return whether a file describes shards, and need not be reported."""
+    return bool(shards) and sources.describes_shards(entry.path.rpartition("/")[2])
+
+
+def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
+    passed_over = Counter(folders.suffix_of(entry.path) for entry in others)
+    inside = " in it" if is_folder else ""
+    has_manifest = is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"}
+    manifest = ". Give a manifest by its own path" if has_manifest else ""
+    return (
+        f"source.url: {url!r}: found no shard and no recording{inside}, only {count_files(passed_over)}; expected "
+        f"{sources.READ_AS}{manifest}. To label recordings listed in a table, write a manifest with a line for each: "
+        '{"audio_filepath": PATH}'
+    )
+
+
+def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
+    """Return a text such as "3 other files: 2 .txt, 1 .json"; `done` is inserted before the colon."""
+    total, kinds = sum(by_suffix.values()), list(by_suffix.items())
+    shown = [f"{number:,} {suffix or 'without suffix'}" for suffix, number in kinds[:SUFFIXES_SHOWN]]
+    if rest := sum(number for _, number in kinds[SUFFIXES_SHOWN:]):
+        shown.append(f"{rest:,} more")
+    return f"{total:,} other {'file' if total == 1 else 'files'}{done}: {', '.join(shown)}"
+
+
+def _cut(
+    kind: SourceKind,
+    origin: Origin,
+    root: str,
+    recorded: Mapping[str, Shard],
+    storage_options: Mapping[str, object],
+    *,
+    relabel: bool,
+) -> Iterator[tuple[Found, Cut]]:
+    """Cut a file or folder into shards, and name their label shards."""
+    stem = _folder_stem(origin.url, root) if kind.is_folder else _stem(kind, origin.url, root)
+    known = _recorded_slices(stem, kind, recorded) if kind.is_sliced else []
+    try:
+        cuts = kind.cut(origin, known, storage_options, relabel=relabel)
+    except (ShardError, StoreError, OSError, EOFError) as error:
+        if known or kind.is_folder or not isinstance(error, ShardError):
+            raise PlanError(f"source: {origin.url}: {error}") from error
+        [entry] = origin.entries
+        one = Cut(entry.num_bytes, entry.version)
+        name = f"{stem}-{0:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
+        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, unreadable=str(error)), one
+        return
+    for number, one in enumerate(cuts):
+        name = f"{stem}-{number:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
+        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, one.part), one
+
+
+def _recorded_slices(stem: str, kind: SourceKind, recorded: Mapping[str, Shard]) -> list[Shard]:
+    """Return the recorded shards that are slices of one origin, in order.
+
+    Slices that could not be read (`sink.absent`) keep their place before others; behind them, they are cut again.
+    """
+    name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
+    slices = [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind.name and name.fullmatch(one)]
+    while slices and not slices[-1].input_id:
+        slices.pop()
+    return slices
+
+
+def _folder_stem(url: str, root: str) -> str:
+    """Return the beginning of the names of a folder's label shards: in the folder's place, and named after it."""
+    name = PurePosixPath(url).name or "audio"
+    return name if url == root else f"{_relative(url, root)}/{name}"
+
+
+def _stem(kind: SourceKind, url: str, root: str) -> str:
+    """Return the path of a file relative to the root, without its suffix."""
+    return kind.stem(_relative(url, root))
+
+
+def _relative(url: str, root: str) -> str:
+    """Return the path of a file or folder relative to the root."""
+    if not url.startswith(beginning := join_url(root, "")):
+        raise PlanError(f"source.root: {url} is not below {root}")
+    relative = PurePosixPath(url.removeprefix(beginning))
+    for part in relative.parts:
+        if part.startswith(("_", ".")):
+            raise PlanError(f"source: {url}: readers ignore names that begin with {part[0]!r}; rename {part!r}")
+    return relative.as_posix()
+
+
+def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
+    """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
+
+    Raises:
+        PlanError: with the url and the label shard.
+    """
+    sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
+    shards = {place for one in found for place in (one.url, _real(one.url))}
+    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, shards)]
+    for one in found:
+        for label_shard in (join_url(sink, one.name) for sink in sinks):
+            listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
+            if listing is not None or label_shard in shards:
+                raise PlanError(
+                    f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
+                    f"{listing or one.url!r}; choose a folder outside the source"
+                )
+    for sink, shard in product(sinks, shards):
+        if shard.startswith(join_url(sink, "")):
+            raise PlanError(
+                f"sink.url: {sink} is a folder above the source {shard}, which readers of the sink would take for "
+                "labels; choose a folder outside the source"
+            )
+
+
+def _normal(url: str) -> str:
+    try:
+        return normalise(url)
+    except StoreError as error:
+        raise PlanError(str(error)) from error
+
+
+def _real(place: str) -> str:
+    """Return a local path with its links resolved; urls are unchanged."""
+    return place if scheme_of(place) else os.path.realpath(place)
+
+
+def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
+    """Return root and pattern of a folder or glob, with the root as written and with its links resolved."""
+    place = _normal(url)
+    if place in shards:
+        return []
+    root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
+    return [(root or "/", pattern), (_real(root or "/"), pattern)]
+
+
+def _is_folder(place: str) -> bool:
+    return not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
+
+
+def _lists(root: str, pattern: str, url: str) -> bool:
+    """Return whether `expand` would list a file at `url`."""
+    beginning = join_url(root, "")
+    return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)

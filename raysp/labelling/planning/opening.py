@@ -1,0 +1,272 @@
+"""Plan of a run that continues from the records of its sink, and the start of the run."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from raysp.cluster.resources import Resources, local_resources
+from raysp.corpus.shards import Shard, only_first_rows
+from raysp.errors import PlanError
+from raysp.labelling.planning.backend_choice import with_backend
+from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
+from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.hub_data import of_commit
+from raysp.labelling.planning.listing import Found, list_corpus, refuse_listed_sink
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
+from raysp.labelling.planning.readable import refuse_without_recordings
+from raysp.labelling.planning.replaced import find_replaced
+from raysp.labelling.planning.roots import check_root
+from raysp.labelling.planning.run_plan import Corpus, Plan
+from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.surveying import survey
+from raysp.labelling.planning.work_places import with_absolute_paths
+from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopping
+from raysp.sink.run_record import RunEntry, RunRecord
+from raysp.sink.shares import ALL, Share
+from raysp.sink.sinks import Sink
+from raysp.sink.todo import compare
+from raysp.specs.pipeline import Pipeline, file_parts, read_code
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.values import to_json
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """Return the plan of a run on this machine; nothing is written, and Ray is not started.
+
+    Raises:
+        PlanError, ChangedError, CheckpointError: as `make_plan`.
+    """
+    # The run may have a cluster, so a shortage on this machine is not an error.
+    return make_plan(pipeline, replace(local_resources(pipeline), can_grow=True))
+
+
+def make_plan(
+    pipeline: Pipeline,
+    resources: Resources,
+    *,
+    limit_rows: int | None = None,
+    relabel: bool = False,
+    on_surveyed: Callable[[Corpus], None] | None = None,
+) -> Plan:
+    """Return the plan from corpus, pipeline and sink; nothing is written.
+
+    Args:
+        pipeline: the pipeline.
+        resources: resources that the run may use.
+        limit_rows: plan only the first rows of the corpus.
+        relabel: redo label shards that differ, instead of raising.
+        on_surveyed: called with the corpus if the sink has no record, once corpus and checkpoint are found and before
+            the checkpoint is read. There is work then, unless the rest of the plan fails.
+
+    A sink without staged or committed results is not bound to its recorded pipeline: instead of raising, the plan
+    replaces the record.
+
+    Raises:
+        PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
+        CheckpointError: the checkpoint cannot be run.
+    """
+    pipeline = with_absolute_paths(pipeline)
+    sink = Sink.of(pipeline.sink)
+    record = sink.record()
+    if record is None:
+        sink.refuse_training()
+
+    def make(record: RunRecord | None) -> Plan:
+        return _make_plan(
+            pipeline, resources, sink, record, limit_rows=limit_rows, relabel=relabel, on_surveyed=on_surveyed
+        )
+
+    try:
+        return make(record)
+    except PlanError:
+        if record is None or sink.holds_results(record.fingerprint):
+            raise
+    return replace(make(None), replaces_record=True)
+
+
+def _make_plan(
+    pipeline: Pipeline,
+    resources: Resources,
+    sink: Sink,
+    record: RunRecord | None,
+    *,
+    limit_rows: int | None,
+    relabel: bool,
+    on_surveyed: Callable[[Corpus], None] | None,
+) -> Plan:
+    pipeline = of_commit(pipeline, record)
+    recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
+    absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
+    listed = list_corpus(pipeline.source, {**absent_before, **recorded}, relabel=relabel)
+    root, found = listed.root, listed.found
+    if record is not None:
+        check_root(sink.url, record.root, root, found, recorded)
+    refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
+    pipeline = pinned(pipeline)
+    code = read_code(pipeline)
+    stops = stopping.load(sink.store)
+    replaceable = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
+    corpus = survey(
+        found,
+        recorded,
+        pipeline,
+        limit_rows=limit_rows,
+        relabel=relabel,
+        replaceable=replaceable,
+        carried=_carried(pipeline, sink, record, found, recorded, relabel=relabel),
+    )
+    if record is None and on_surveyed:
+        checkpoint_folder(pipeline)  # raises if there is none
+        on_surveyed(corpus)
+    pipeline, why_not_own = with_backend(pipeline, record, relabel=relabel)
+    settings = settle(pipeline, resources, record.resolved if record else None)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
+    if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
+        settings = settle(pipeline, resources)
+        parts, fingerprint = hash_pipeline(pipeline, settings, code)
+    if record is not None and not relabel:
+        files, fields = file_parts(pipeline), to_json(pipeline)
+        run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+    corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
+    corpus = replace(corpus, recorded=tuple(recorded))
+    if limit_rows is not None:
+        shards = only_first_rows(corpus.shards, limit_rows)
+        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)
+    stage_id = stops.stage_id(fingerprint)
+    done, todo = compare(
+        sink.store,
+        corpus.shards,
+        fingerprint,
+        file_id=file_id(pipeline),
+        relabel=relabel,
+        is_replaced=lambda shard: bool(find_replaced(sink.store, pipeline, shard).rows),
+        stage_id=stage_id,
+    )
+    refuse_without_recordings(corpus, todo, pipeline)
+    redo = stopping.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
+    return Plan(
+        pipeline,
+        settings,
+        parts,
+        fingerprint,
+        corpus,
+        done.difference(one.shard.name for one in redo),
+        (*todo, *redo),
+        resources,
+        relabel,
+        code,
+        stage_id,
+        stops.number if stops.is_open else 0,
+        why_not_own=why_not_own,
+    )
+
+
+def _carried(
+    pipeline: Pipeline,
+    sink: Sink,
+    record: RunRecord | None,
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    *,
+    relabel: bool,
+) -> CarriedTypes:
+    """Return the types of carried-over columns, with those of label shards that stay."""
+    listed = {one.name: (one.num_bytes, one.version) for one in found}
+    stay = [
+        one
+        for one in recorded.values()
+        if not relabel or listed.get(one.name, ()) in ((), (one.num_bytes, one.version))
+    ]
+    types, binding = recorded_types(sink, record if stay else None)
+    return CarriedTypes(pipeline, types, sink.url, binding=binding)
+
+
+def file_id(pipeline: Pipeline) -> str:
+    """Return the hash of settings that change a label shard but no label."""
+    return hash_parts(file_parts(pipeline))
+
+
+def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bool = True) -> Sink:
+    """Check that the sink can be written, and record the run and the new shards.
+
+    Args:
+        plan: the plan.
+        run: entry of this run.
+        sink: the sink, if it is opened and probed already.
+        is_own: whether the user passed the pipeline, so that its record may be used from now on.
+
+    Raises:
+        StoreError: the sink cannot be written.
+        ChangedError: another pipeline was recorded first.
+    """
+    if sink is None:
+        sink = Sink.of(plan.pipeline.sink)
+        sink.store.probe()
+    begin_share(plan, ALL, run, sink, is_own=is_own)
+    return sink
+
+
+def begin_share(plan: Plan, share: Share, run: RunEntry, sink: Sink, *, is_own: bool = True) -> Plan:
+    """Record a run over a share of the shards, beside runs over other shares, and return its plan.
+
+    All shards are recorded before the share is cut, so that every run cuts it from the same plan.
+
+    Args:
+        plan: the plan over all shards.
+        share: share that the run labels.
+        run: entry of this run.
+        sink: the sink, opened and probed.
+        is_own: as in `begin_run`.
+
+    Raises:
+        StoreError: the sink cannot be written.
+        ChangedError: another pipeline was recorded first.
+    """
+    _record(plan, run, sink, is_own=is_own, is_alone=share.is_whole)
+    plan = plan.of(share, None if share.is_whole else plan_record.names(sink.store))
+    _discard_unused(plan, sink)
+    return plan
+
+
+def is_outdated(plan: Plan, sink: Sink) -> bool:
+    """Return whether another run has recorded another pipeline, or other resolved settings, since a plan was made."""
+    record = None if plan.relabel else sink.record()
+    return record is not None and (plan.replaces_record or record.fingerprint != plan.fingerprint)
+
+
+def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bool) -> None:
+    if plan.replaces_record:
+        sink.forget_plan()
+    run_record.begin(
+        sink.store,
+        run,
+        pipeline=to_json(plan.pipeline),
+        fingerprint=plan.fingerprint,
+        parts=plan.parts,
+        file_parts=file_parts(plan.pipeline),
+        relabel=plan.relabel,
+        root=plan.corpus.root,
+        resolved=plan.resolved,
+        replaces_record=plan.replaces_record,
+        is_alone=is_alone,
+        columns=encode(plan.corpus.carried),
+    )
+    if is_own:
+        known.remember(to_json(plan.pipeline))
+        if plan.corpus.root is not None:
+            known.remember(plan.corpus.root)
+    supersede = plan.relabel or plan.corpus.supersedes
+    with fault_injection.passing("plan_written"):
+        fresh: Iterable[Shard] = plan.corpus.fresh
+        if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
+            known_names = frozenset(plan_record.names(sink.store))
+            fresh = [shard for shard in fresh if shard.name not in known_names]
+        absent.record(sink.store, plan.corpus.absent)
+        plan_record.record(sink.store, fresh, supersede=supersede)
+
+
+def _discard_unused(plan: Plan, sink: Sink) -> None:
+    """Remove staged results that the run makes again; those of shards outside the plan may be in use."""
+    shards = [todo.shard for todo in plan.todo]
+    stage.discard_unfinished(sink.store, shards, plan.stage_id)
+    if plan.stops:  # blocks that stopped runs staged are never used
+        stage.discard_other(sink.store, shards, plan.stage_id)

@@ -1,0 +1,151 @@
+"""Columns of a corpus that labels are compared with, read before any row is labelled: a wrong one is refused first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raysp import bounds
+from raysp.corpus.shards import Shard, check_columns
+from raysp.corpus.sources import kind_of, read_table
+from raysp.errors import PlanError, ShardError
+from raysp.evaluation.scores import Key
+from raysp.labelling.planning.surveying import holds_text
+from raysp.sink.commit import for_each
+from raysp.sink.word_errors import texts_of
+from raysp.specs.pipeline import Shards
+
+Task = Literal["recognition", "classification", "verification"]
+
+ID = "id"
+"""Column of ids where the source names none."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Columns to read.
+
+    Attributes:
+        task: "recognition": the reference is a text; "classification": a class; "verification": a speaker.
+        reference: column of the references.
+        others: columns for groups of rows.
+    """
+
+    task: Task
+    reference: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class References:
+    """Columns of a shard, one value per row."""
+
+    shard: Shard
+    ids: Sequence[object]
+    references: Sequence[str | None]
+    others: dict[str, Sequence[Key]]
+
+
+def read_references(source: Shards, shards: Sequence[Shard], wanted: Wanted) -> list[References]:
+    """Read the columns of all shards.
+
+    Raises:
+        PlanError: a column is missing or of the wrong type, there is no row, or no row has a reference.
+        ShardError: a shard is damaged.
+    """
+    found = list(for_each(lambda shard: _read(source, shard, wanted), shards))
+    if not any(one.references for one in found):
+        raise PlanError(f"{' and '.join(source.urls)}: found no rows; give shards with rows")
+    if all(text is None for one in found for text in one.references):
+        raise PlanError(
+            f"{' and '.join(source.urls)}: column {wanted.reference!r} is null in all rows; name the column of the "
+            "references"
+        )
+    return found
+
+
+def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
+    schema = kind_of(shard).survey(shard.url, shard.part, source.storage_options).schema
+    _check(source, shard, schema, wanted)
+    id_column = source.id or (ID if ID in schema.names else None)
+    names = [name for name in (id_column, wanted.reference, *wanted.others) if name is not None]
+    pieces = [read_table(shard, piece, list(dict.fromkeys(names)), source.storage_options) for piece in shard.pieces]
+    if not pieces:
+        return References(shard, (), (), dict.fromkeys(wanted.others, ()))
+    table = pa.concat_tables(pieces)
+    stem = shard.name.removesuffix(".parquet")
+    return References(
+        shard,
+        keys_of(table.column(id_column)) if id_column else [f"{stem}:{row}" for row in range(table.num_rows)],
+        _references(table.column(wanted.reference), schema, wanted),
+        {name: keys_of(table.column(name)) for name in wanted.others},
+    )
+
+
+def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> None:
+    """Raise PlanError unless a shard has the columns, with fitting types if it has rows."""
+    try:
+        check_columns(
+            shard.url,
+            schema,
+            audio=source.audio,
+            others=(wanted.reference, *wanted.others),
+            has_rows=shard.num_rows > 0,
+        )
+    except ShardError as error:
+        raise PlanError(str(error)) from None
+    for complaint in _complaints(schema, wanted) if shard.num_rows else ():
+        raise PlanError(f"{shard.url}: {complaint}")
+
+
+def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
+    """Yield what is wrong with the types of the columns."""
+    name, kind = wanted.reference, schema.field(wanted.reference).type
+    if wanted.task == "recognition" and not holds_text(kind):
+        yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts"
+    if wanted.task != "recognition" and not (holds_text(kind) or _holds_numbers(kind)):
+        named = "classes" if wanted.task == "classification" else "speakers"
+        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the {named}"
+    for other in wanted.others:
+        yield from complaints_of_groups(schema, other)
+
+
+def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
+    """Yield what is wrong with the type of a column by which rows are grouped."""
+    if pa.types.is_nested(kind := schema.field(column).type):
+        yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    """Return whether a type holds integers or booleans."""
+    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return bool(pa.types.is_integer(held) or pa.types.is_boolean(held))
+
+
+def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wanted) -> Sequence[str | None]:
+    """Return the references; None for null, and for a speaker without a name."""
+    if holds_text(column.type):
+        texts = texts_of(column)
+        return [text or None for text in texts] if wanted.task == "verification" else texts
+    names = _class_names(schema, wanted.reference)
+    keys = keys_of(column)
+    if names is None:
+        return [None if key is None else str(key) for key in keys]
+    return [names[key] if isinstance(key, int) and 0 <= key < len(names) else None for key in keys]
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """Return the names of the classes of a `ClassLabel` of the `datasets` library; None for other columns."""
+    try:
+        features = bounds.parse_record((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return list(features[column]["names"]) if features[column]["_type"] == "ClassLabel" else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
+    """Return values as JSON has them; dates and the like as text."""
+    if holds_text(column.type):
+        return list(texts_of(column))
+    return [one if isinstance(one, bool | int | float) or one is None else str(one) for one in column.to_pylist()]

@@ -1,0 +1,306 @@
+"""Plan of a run: the work to do, with resolved settings and resources."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.labelling.planning.listing import count_files
+from raysp.labelling.planning.pools import ActorCpus, PoolSize, most_blocks, pool_size
+from raysp.ops.precision import Batching
+from raysp.ops.remedies import remedy
+from raysp.sink.absent import AbsentShard
+from raysp.sink.run_record import Resolved
+from raysp.sink.shares import ALL, Share
+from raysp.sink.todo import Todo
+from raysp.specs.code import UserCode
+from raysp.specs.outputs.output import OWN_MODEL
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.values import JsonValue
+from raysp.words import brief, brief_html, count, duration, html_table
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+
+from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
+
+
+@dataclass(frozen=True, repr=False)
+class Corpus:
+    """A listed and surveyed corpus."""
+
+    shards: tuple[Shard, ...]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Unreadable shards by name, with the reason."""
+    fresh: tuple[Shard, ...] = ()
+    """Those of `shards` that no plan has recorded yet, or only with other content."""
+    vanished: tuple[str, ...] = ()
+    """Recorded shards that no longer exist; their labels are kept."""
+    supersedes: bool = False
+    """Whether some of `fresh` are recorded with other content."""
+    root: str | None = None
+    """Folder that the label shards are named relative to; None: not listed."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Number of files of the source that are neither shards nor recordings, by suffix."""
+    unnamed: int = 0
+    """Recordings without a row in the metadata, in folders with metadata files."""
+    missing: int = 0
+    """Recordings of the metadata that do not exist."""
+    without_bytes: frozenset[str] = frozenset()
+    """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
+    recorded: tuple[str, ...] = ()
+    """Names of the recorded shards, in the order of recording."""
+    absent: tuple[AbsentShard, ...] = ()
+    """Shards of `unreadable` as the sink records them."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Types of the columns that label shards carry over; columns that no shard with rows has are missing."""
+    widened: tuple[str, ...] = ()
+    """Sentences on carried-over columns whose types differ over the shards."""
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of audio, as declared by the source; None if some shard does not declare them."""
+        known = [shard.seconds for shard in self.shards if shard.seconds is not None]
+        return sum(known) if known and len(known) == len(self.shards) else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved values of a pipeline's `auto` settings."""
+
+    checkpoint: "CheckpointSummary"
+    dtype: str
+    device: str
+    batch_seconds: float
+    block_seconds: float
+    cpus_per_actor: ActorCpus
+    """CPUs of each actor, and its number of torch threads."""
+    gpus_per_actor: float
+    batching: Batching
+    """Batching of windows on this device."""
+    fingerprint_seconds: float | None
+    """Budget in padded seconds, if the sink's labels may depend on it; None: they do not."""
+    file_digests: Mapping[str, str] = field(default_factory=dict)
+    """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
+    library: str = ""
+    """Library that runs the checkpoint, with its version; empty: raysp."""
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """Plan of a run."""
+
+    pipeline: Pipeline
+    settings: Settings
+    parts: Mapping[str, JsonValue]
+    fingerprint: str
+    corpus: Corpus
+    done: frozenset[str]
+    """Names of the label shards that are committed."""
+    todo: tuple[Todo, ...]
+    resources: Resources
+    relabel: bool = False
+    """Whether committed label shards that differ are redone and replaced."""
+    code: UserCode = field(default_factory=UserCode)
+    """Code from outside raysp that was hashed, and that workers receive."""
+    stage_id: str = ""
+    """Id in the names of staged results: the fingerprint itself, until a run stops."""
+    stops: int = 0
+    """Number of the last stopped run with work left to redo; 0: no such run."""
+    replaces_record: bool = False
+    """Whether the sink holds no result, and its record of another pipeline is replaced."""
+    share: Share = ALL
+    """Share of the shards that the run labels."""
+    why_not_own: str = ""
+    """Why another library was chosen for the checkpoint; empty: it was not, or the pipeline or the sink names it."""
+
+    def __repr__(self) -> str:
+        """Return the facts of the plan, one per line."""
+        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
+        return "\n".join(["Plan(", *facts, ")"])
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the plan as a table for notebooks."""
+        return html_table("Plan", self.facts)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Facts of the plan for users, as text by name."""
+        settings, size, source = self.settings, self.pool_size, self.pipeline.source
+        shards = count(len(self.corpus.shards), "shard")
+        more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
+        audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
+        checkpoint = settings.checkpoint
+        share = {} if self.share.is_whole else {"share": f"{self.share} of the shards of this sink"}
+        return {
+            **share,
+            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
+            + (f", with the labels of {source.labels}" if source.labels else ""),
+            "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
+            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz"
+            + (f", by {settings.library}" if settings.library else ""),
+            **({"not used": unused} if (unused := checkpoint.unused_words) else {}),
+            **({"other files": files} if (files := self._files) else {}),
+            "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
+            f"{settings.dtype} on {settings.device}, {self._passes}",
+            **self._own_pool_facts,
+            "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
+            "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
+            f"of {count(len(self.todo), 'shard')}",
+            "fingerprint": self.fingerprint,
+        }
+
+    def __post_init__(self) -> None:
+        """Set `stage_id` to the fingerprint by default."""
+        object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
+
+    def of(self, share: Share, names: Sequence[str] | None = None) -> "Plan":
+        """Return the plan of a run over a share of the shards.
+
+        Args:
+            share: the share.
+            names: names of the recorded shards in the order of recording, at least those of this plan; None: as they
+                will be if no other run adds shards before this one records its own.
+        """
+        if share.is_whole:
+            return self
+        corpus = self.corpus
+        own = share.names(
+            dict.fromkeys((*corpus.recorded, *(one.name for one in corpus.fresh))) if names is None else names
+        )
+        return replace(
+            self,
+            corpus=replace(corpus, shards=tuple(one for one in corpus.shards if one.name in own)),
+            done=self.done & own,
+            todo=tuple(todo for todo in self.todo if todo.shard.name in own),
+            share=share,
+        )
+
+    @property
+    def resolved(self) -> Resolved:
+        """Values of "auto" settings that later plans use."""
+        is_set = self.pipeline.label.batch_seconds is not None
+        settings = self.settings
+        return Resolved(settings.dtype, settings.device, None if is_set else settings.batch_seconds)
+
+    @property
+    def pool_size(self) -> PoolSize:
+        """Number of actors of the run: as the pool requests, limited by the machine and by the work."""
+        pool, gpus = self.pipeline.label.pool, self.settings.gpus_per_actor
+        resources = for_model(self.resources, self.pipeline)
+        cpus = self.settings.cpus_per_actor.number
+        if not (pieces := self.pieces_todo):
+            return PoolSize(pool.low, pool.high)
+        blocks = most_blocks(self._pieces(), self.settings.block_seconds, pool.high)
+        machine = [count(resources.machine_cpus or resources.cpus, "CPU")] + (
+            [count(resources.gpus, "GPU")] if gpus else []
+        )
+        rows = f"{count(self.rows_todo, 'row')} in {count(pieces, 'piece')}"
+        return pool_size(
+            pool,
+            machine=(actors_that_fit(resources, cpus, gpus), f"this machine has {' and '.join(machine)}"),
+            work=(blocks, f"{rows} make at most {count(blocks, 'block')}"),
+        )
+
+    @property
+    def own_pool_sizes(self) -> tuple[PoolSize, ...]:
+        """Number of actors of each step with a pool of its own: as requested, limited by the work."""
+        most = max((pool.high for pool in self.pipeline.own_pools), default=0)
+        blocks = most_blocks(self._pieces(), self.settings.block_seconds, most) if most else 0
+        reason = f"{count(self.pieces_todo, 'piece')} make at most {count(blocks, 'block')}"
+        return tuple(pool_size(pool, machine=(None, ""), work=(blocks, reason)) for pool in self.pipeline.own_pools)
+
+    @property
+    def _passes(self) -> str:
+        """Windows of a forward pass."""
+        settings = self.settings
+        if settings.batching is Batching.ALONE:
+            return "one window a pass"
+        of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
+        return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
+
+    @property
+    def _own_pool_facts(self) -> Mapping[str, str]:
+        pools = [stage for stage in self.pipeline.stages if stage.pool is not None]
+        return {
+            f"step {self.pipeline.steps.index(stage.steps[0])}": f"{type(stage.steps[0]).__name__} "
+            f"{', '.join(stage.steps[0].functions)}: {size}, {count(stage.pool.cpus or 1, 'CPU')} and "
+            f"{count(stage.pool.gpus or 0, 'GPU')} each"
+            for stage, size in zip(pools, self.own_pool_sizes, strict=True)
+            if stage.pool is not None
+        }
+
+    @property
+    def _files(self) -> str:
+        digests = self.settings.file_digests
+        outputs = enumerate(self.pipeline.label.outputs)
+        return ", ".join(
+            f"{field} of outputs.{i} {url} ({digests.get(url)})"
+            for i, one in outputs
+            for field, url in {**one.files, **one.checkpoints, **dict.fromkeys(one.own_files, OWN_MODEL)}.items()
+        )
+
+    def _pieces(self) -> Iterator[tuple[int, float | None]]:
+        """Yield rows and encoded bytes of each piece to do; the bytes are None if rows are read by path."""
+        is_by_path = self.pipeline.source.audio_root is not None
+        for todo in self.todo:
+            shard = todo.shard
+            rows_alone = is_by_path or not sources.kind_of(shard).holds_audio
+            for piece in todo.pieces:
+                yield piece.num_rows, None if rows_alone else shard.num_bytes * piece.num_rows / max(1, shard.num_rows)
+
+    @property
+    def shortage(self) -> str:
+        """Resources that the pool requests and that are not up; empty if all are."""
+        settings = self.settings
+        cpus, gpus = held_by_steps(self.pipeline)
+        each = settings.cpus_per_actor.number, settings.gpus_per_actor
+        return shortage_of(self.pool_size.low, self.resources, *each, others=(cpus, gpus))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on properties of the source that a user may not expect."""
+        found = [f"{self.settings.library} runs the checkpoint: {self.why_not_own}"] if self.why_not_own else []
+        found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        found += self.corpus.widened
+        if unnamed := self.corpus.unnamed:
+            found.append(f"{count(unnamed, 'recording')} without a row in the metadata: their other columns are null")
+        if missing := self.corpus.missing:
+            found.append(
+                f"{count(missing, 'recording')} of the metadata not found: their rows become errors (not_found)"
+            )
+        shards = [todo.shard for todo in self.todo]
+        if empty := [shard.name for shard in shards if not shard.num_rows]:
+            found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
+        if bare := [shard.name for shard in shards if shard.name in self.corpus.without_bytes]:
+            found.append(
+                f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
+                f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
+            )
+        return tuple(found)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the corpus."""
+        return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def rows_todo(self) -> int:
+        """Number of rows to label."""
+        return sum(todo.num_rows for todo in self.todo)
+
+    @property
+    def pieces_todo(self) -> int:
+        """Number of pieces to label."""
+        return sum(len(todo.pieces) for todo in self.todo)

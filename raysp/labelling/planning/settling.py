@@ -1,0 +1,304 @@
+"""Settings of a run: checks of checkpoint and pool, and values of "auto" settings."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raysp.backends.finding import choice_of
+from raysp.errors import CheckpointError, PlanError
+from raysp.labelling.planning.pools import actor_cpus
+from raysp.models.base.devices import is_accelerator, kind_of
+from raysp.models.summary import OWN
+from raysp.ops.precision import HALF, Batching, batching
+from raysp.sink.run_record import Resolved
+from raysp.specs.outputs.table import outputs_for
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import EACH, Decode, Label, Step
+from raysp.words import count, megabytes
+
+if TYPE_CHECKING:
+    from raysp.audio.windows import Windowing
+    from raysp.models.summary import CheckpointSummary
+
+from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
+from raysp.labelling.planning.run_plan import Settings
+
+
+def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
+    """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
+
+    Args:
+        pipeline: the pipeline, with the backend that was chosen; its explicit settings are used.
+        resources: resources that are up now.
+        before: values resolved by the sink's first plan, used on any resources; None at the first plan.
+
+    Raises:
+        CheckpointError: the folder does not exist, or its checkpoint cannot be run.
+        PlanError: the pool does not fit, or leaves no CPU for decoding.
+    """
+    from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
+
+    for index, step in enumerate(pipeline.steps):
+        if not isinstance(step, Decode | Label) and (why := _defect(step)):
+            raise PlanError(
+                f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
+            )
+    label = pipeline.label
+    if resources.machine_cpus is not None:
+        check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
+    summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
+    summary.require_language(label.language)
+    _refuse_two_languages(label, summary)
+    outputs = located_outputs(pipeline)
+    for output in outputs:
+        output.check(summary)
+        if output.needs and not {*output.needs} & {*summary.gives}:
+            raise CheckpointError(
+                f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
+                f"{', '.join(outputs_for(summary))}"
+            )
+    _check_filters(pipeline, summary)
+    if label.windows == "speech":
+        label.speech.check(summary)
+    _check_window(summary, label)
+    try:
+        windowing(summary, label)
+    except ValueError as error:
+        raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
+    if before is None:
+        _refuse_chance(pipeline, resources)
+    gpus = _gpus_per_actor(label, resources, before)
+    device = _device(label, gpus, before)
+    on_gpu = is_accelerator(device)
+    auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
+    dtype = auto_dtype if label.dtype == "auto" else label.dtype
+    _refuse_tf32(label, dtype, device)
+    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
+    _check_own_pools(pipeline, resources)
+    left = for_model(resources, pipeline)
+    _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
+    memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
+    _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
+    at_once = 1 if on_gpu or summary.backend != OWN else passes_at_once(cpus.number)
+    loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
+    fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
+    budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
+    return Settings(
+        checkpoint=summary,
+        dtype=dtype,
+        device=device,
+        batch_seconds=budget,
+        block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        batching=batching(dtype=dtype, device=device, exact=label.exact, takes_padding=summary.takes_padding),
+        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
+        file_digests=file_digests(pipeline),
+        library=choice_of(summary).library,
+    )
+
+
+def _refuse_two_languages(label: Label, summary: "CheckpointSummary") -> None:
+    """Raise if outputs of a pass of a CTC model are to have several languages; a text decoder writes any."""
+    if len(label.languages) > 1 and not summary.writes_text:
+        found = ", ".join(map(repr, label.languages))
+        raise PlanError(
+            f"{label.checkpoint}: outputs have the languages {found}, and they share one forward pass of the model, "
+            "which has the adapter of one: run a pipeline for each language"
+        )
+
+
+def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
+    """Raise if a step behind the model cannot filter by the columns of its outputs.
+
+    Raises:
+        PlanError: with the step and the column.
+    """
+    if not pipeline.filters:
+        return
+    import pyarrow as pa
+
+    from raysp.ops.channels.windows import listed
+
+    added = [field for step in pipeline.before_label for field in step.schema()]
+    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(summary)])
+    schema = pa.schema([*added, *(listed(outputs) if pipeline.decode.channel == EACH else outputs)])
+    for index, step in enumerate(pipeline.filters, len(pipeline.before_label) + 1):
+        try:
+            step.check(schema)
+        except ValueError as error:
+            raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
+
+
+def _together(summary: "CheckpointSummary", others: "Sequence[CheckpointSummary]") -> "CheckpointSummary":
+    """Return the description of a checkpoint with the size of all that an actor loads, whose passes take turns."""
+    return replace(
+        summary,
+        num_parameters=summary.num_parameters + sum(one.num_parameters for one in others),
+        weight_bytes=summary.weight_bytes + sum(one.weight_bytes for one in others),
+        activations_per_second=max(one.activations_per_second for one in (summary, *others)),
+    )
+
+
+def _defect(step: Step) -> str:
+    """Return a text on a part that a step between the others lacks; empty if it is complete."""
+    if type(step).op is Step.op:
+        return "has no op"
+    if step.columns and (*step.schema().names,) != step.columns:
+        return f"adds the columns {[*step.columns]}, and its schema has {step.schema().names}"
+    return ""
+
+
+def _fingerprint_seconds(
+    label: Label, summary: "CheckpointSummary", dtype: str, device: str, budget: float, before: Resolved | None
+) -> float | None:
+    """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
+    began = before.device if before and before.device else device
+    takes_padding = summary.takes_padding
+    depends = {
+        one: batching(dtype=dtype, device=one, exact=label.exact, takes_padding=takes_padding) is Batching.RECORDED
+        for one in (began, device)
+    }
+    if depends[began] and before and before.batch_seconds:
+        return label.batch_seconds or before.batch_seconds
+    return budget if any(depends.values()) else None
+
+
+def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: float) -> float:
+    """Return the recorded budget, or a smaller one if actors have less memory now.
+
+    In half precision a text may depend on its batch, so the recorded budget is kept. A batch that does not fit is
+    halved when it fails.
+    """
+    if before is None or before.batch_seconds is None or before.device != device:
+        return fitting
+    return min(before.batch_seconds, fitting) if dtype == "float32" else before.batch_seconds
+
+
+def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float) -> float | None:
+    """Return the bytes of each actor: of its GPU, as reserved, or its share of memory among all actors and a reader."""
+    if gpus:
+        return None if resources.gpu_memory is None else resources.gpu_memory * min(gpus, 1)
+    if label.pool.memory or resources.memory is None:
+        return label.pool.memory
+    most = actors_that_fit(resources, cpus, gpus)
+    return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
+
+
+def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, memory: float | None) -> None:
+    """Raise PlanError if the weights alone exceed the memory of a GPU, or that of `pool.memory`; None: unknown."""
+    weights = (2 if dtype in HALF else 4) * summary.num_parameters
+    if memory is not None and weights > memory:
+        raise PlanError(
+            f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
+            f"{megabytes(memory)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
+        )
+
+
+def _refuse_tf32(label: Label, dtype: str, device: str) -> None:
+    """Raise PlanError if TF32 is asked for where there is none, so that labels would be those of float32."""
+    found = f"on the device {device!r}" if kind_of(device) != "cuda" else "with backend='jax'"
+    if dtype == "tf32" and (kind_of(device) != "cuda" or label.backend == "jax"):
+        raise PlanError(
+            f"{label.checkpoint}: dtype='tf32' {found}, expected the device 'cuda' and a model of torch: TF32 is a "
+            "kind of product of NVIDIA's GPUs. Set dtype='float32'"
+        )
+
+
+def _check_window(summary: "CheckpointSummary", label: Label) -> None:
+    """Raise PlanError if windows are longer than the longest input of the model."""
+    most = summary.max_samples
+    if most is not None and label.window_seconds * summary.sample_rate > most:
+        seconds = most / summary.sample_rate
+        raise PlanError(
+            f"{label.checkpoint}: window_seconds={label.window_seconds:g}, and {summary.architecture} takes at most "
+            f"{seconds:g} s; set window_seconds={seconds:g} or less"
+        )
+
+
+def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
+    """Return how rows are cut into windows for a checkpoint.
+
+    Raises:
+        ValueError: a window would not hold a frame of the model.
+    """
+    from raysp.ops.windowing import windowing_of
+
+    return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
+
+
+def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None) -> float:
+    if label.device == "cpu" or label.pool.gpus is not None:
+        return label.pool.gpus or 0
+    device = before.device if before and label.device == "auto" else label.device
+    if device and device != "auto":  # Ray counts GPUs of "cuda" alone
+        return 1 if device == "cuda" else 0
+    return 1 if resources.gpus else 0
+
+
+def _refuse_chance(pipeline: Pipeline, resources: Resources) -> None:
+    """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
+    label = pipeline.label
+    if label.device == "auto" and label.pool.gpus is None and resources.gpus_may_come:
+        where = f"steps.{pipeline.steps.index(label)}"
+        raise PlanError(
+            f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
+            f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "
+            f"({where}.pool.gpus for a number of GPUs) or {where}.device='cpu'"
+        )
+
+
+def _device(label: Label, gpus: float, before: Resolved | None) -> str:
+    if label.device != "auto":
+        return label.device
+    if label.pool.gpus is None and before and before.device:
+        return before.device
+    return "cuda" if gpus else "cpu"
+
+
+def _check_own_pools(pipeline: Pipeline, resources: Resources) -> None:
+    """Raise if the pools of steps before the model need more GPUs than a machine has."""
+    _, gpus = held_by_steps(pipeline)
+    if gpus > resources.gpus and not resources.can_grow:
+        places = (
+            f"steps.{i}.pool" for i, step in enumerate(pipeline.before_label) if step.own_pool and step.own_pool.gpus
+        )
+        raise PlanError(
+            f"{', '.join(places)}: {count(gpus, 'GPU')} for the actors of these steps; found "
+            f"{count(resources.gpus, 'GPU')}, and this machine has no more. Use the --address of a cluster with GPUs, "
+            "or lower the number"
+        )
+
+
+def _check_pool(
+    label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None, *, others: float
+) -> None:
+    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up.
+
+    Args:
+        label: the step.
+        resources: resources that other steps leave.
+        cpus: CPUs of each actor.
+        gpus: GPUs of each actor.
+        before: values resolved by the sink's first plan.
+        others: GPUs that the actors of other steps hold.
+    """
+    pool = label.pool
+    asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
+    if label.device == "cuda" and gpus == 0:
+        raise PlanError(f"{asked}: a model on a GPU needs pool.gpus above 0; set it, or device='cpu'")
+    if resources.can_grow or not shortage_of(1, resources, cpus, gpus):
+        return
+    if gpus > resources.gpus:
+        recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
+        why = ", as the labels of this sink were made on GPUs" if recorded else ""
+        beside = f" beside {count(others, 'GPU')} of the pools of other steps" if others else ""
+        raise PlanError(
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}{beside}, and this machine has no more. Use the "
+            "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
+        )
+    raise PlanError(
+        f"pool: one actor of {count(cpus, 'CPU')} leaves no CPU of {resources.cpus:g} for decoding; lower pool.cpus"
+    )

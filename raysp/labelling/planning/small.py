@@ -1,0 +1,54 @@
+"""Size of a run, as far as it decides whether the run needs Ray."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from raysp.cluster.machine import num_cpus
+from raysp.cluster.resources import Resources, count_gpus
+from raysp.specs.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from raysp.corpus.shards import Shard
+
+SMALL_BYTES = 64 * 2**20
+"""Encoded bytes up to which a run is small: half an hour of 16-bit audio at 16 kHz, some hours of compressed audio."""
+SMALL_ROWS = 1_000
+"""Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
+
+
+def may_be_small(pipeline: Pipeline) -> bool:
+    """Return whether a run on this machine would be small if its audio is little, as far as the pipeline decides that.
+
+    False on a machine of one CPU, on which nothing can be done beside the plan.
+    """
+    return num_cpus() > 1 and _needs_one_process(pipeline, count_gpus())
+
+
+def is_small(shards: "Iterable[Shard]", pipeline: Pipeline, resources: Resources) -> bool:
+    """Return whether one process on this machine labels the shards as fast as Ray's actors would.
+
+    This holds for little audio, one actor with at most one GPU, and no step with a pool of its own. Starting Ray
+    takes longer than it saves then.
+    """
+    from raysp.corpus import sources
+
+    if resources.machine_cpus is None or not _needs_one_process(pipeline, resources.gpus):
+        return False
+    is_by_path = pipeline.source.audio_root is not None
+    num_bytes = num_rows = 0
+    for shard in shards:
+        if is_by_path or not sources.kind_of(shard).holds_audio:
+            num_rows += shard.num_rows
+        else:
+            num_bytes += shard.num_bytes
+        if num_bytes > SMALL_BYTES or num_rows > SMALL_ROWS:
+            return False
+    return True
+
+
+def _needs_one_process(pipeline: Pipeline, gpus: float) -> bool:
+    """Return whether the pools of a pipeline ask for no more than one process with at most one GPU."""
+    label = pipeline.label
+    if label.pool.high > 1 or label.pool.memory is not None or pipeline.own_pools:
+        return False
+    return (label.pool.gpus or 0) <= 1 and (label.device != "cuda" or gpus > 0)

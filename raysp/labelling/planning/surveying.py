@@ -1,0 +1,264 @@
+"""Survey of a corpus: reads the footers of new shards, checks their columns and cuts shards into pieces."""
+
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import pyarrow as pa
+
+from raysp.cluster.machine import num_cpus
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard, Survey, check_columns, input_id
+from raysp.corpus.surveys import Reading, survey_all
+from raysp.errors import PlanError, ShardError
+from raysp.labelling.planning.carried import CarriedTypes
+from raysp.labelling.planning.label_shards import label_schema, with_columns
+from raysp.labelling.planning.listing import Found
+from raysp.labelling.planning.run_plan import Corpus
+from raysp.sink.absent import AbsentShard
+from raysp.specs.pipeline import Pipeline, Work, before_filters
+from raysp.words import RESTORE
+
+CheckSchema = Callable[[str, pa.Schema], None]
+"""A check of the columns of a shard; its arguments are the url and the schema."""
+
+
+def survey(
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    work: Work,
+    *,
+    limit_rows: int | None = None,
+    relabel: bool = False,
+    replaceable: Collection[str] = (),
+    check: CheckSchema | None = None,
+    carried: CarriedTypes | None = None,
+) -> Corpus:
+    """Read the footers of new shards, check their columns and cut them into pieces.
+
+    Args:
+        found: the listing.
+        recorded: shards recorded by earlier plans of the same sink, by name.
+        work: determines the required columns.
+        limit_rows: stop once this many rows are found.
+        relabel: treat recorded shards with changed content as new, instead of raising.
+        replaceable: names of recorded shards that are treated so even without `relabel`.
+        check: further check of the columns of shards with rows, which raises PlanError.
+        carried: receives the types of the columns that label shards carry over.
+
+    Raises:
+        PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
+    """
+    new_shards = _NewShards(work, label_schema(found, work.source), check, carried)
+    shards: list[Shard] = []
+    fresh: list[Shard] = []
+    absent: list[AbsentShard] = []
+    num_rows = 0
+    may_change = recorded.keys() if relabel else replaceable
+    processes = num_cpus() if limit_rows is None else 1
+    with closing(_surveyed(found, recorded, may_change, new_shards, processes)) as surveyed:
+        for one, shard in surveyed:
+            if isinstance(shard, str):
+                absent.append(AbsentShard(one.name, one.url, shard, one.num_bytes, one.version, one.kind, one.part))
+                continue
+            shards.append(shard)
+            known = recorded.get(one.name)
+            if known is None or (known.input_id, known.part) != (shard.input_id, shard.part):
+                fresh.append(shard)
+            num_rows += shard.num_rows
+            if limit_rows is not None and num_rows >= limit_rows:
+                break
+    names = {one.name for one in found}
+    vanished = tuple(sorted(name for name in recorded if name not in names))
+    supersedes = any(one.name in recorded for one in fresh)
+    without_bytes = frozenset(new_shards.without_bytes)
+    return Corpus(
+        tuple(shards),
+        {one.name: one.reason for one in absent},
+        tuple(fresh),
+        vanished,
+        supersedes,
+        without_bytes=without_bytes,
+        absent=tuple(absent),
+        carried=carried.schema if carried else pa.schema([]),
+        widened=carried.notes if carried else (),
+    )
+
+
+def _surveyed(
+    found: Sequence[Found],
+    recorded: Mapping[str, Shard],
+    may_change: Collection[str],
+    new_shards: "_NewShards",
+    processes: int,
+) -> Generator[tuple[Found, Shard | str]]:
+    """Yield the shards in order, or why they cannot be read; those that have not changed are as recorded.
+
+    Raises:
+        PlanError: a recorded shard has changed that is not in `may_change`.
+    """
+    unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
+    new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None and not one.unreadable]
+    with closing(survey_all(new, new_shards.reading, processes)) as surveys:
+        for one, shard in zip(found, unchanged, strict=True):
+            if shard is not None:
+                yield one, shard
+                continue
+            if one.unreadable:
+                yield one, f"{one.url}: {one.unreadable}"
+                continue
+            known = None if one.name in may_change else recorded.get(one.name)
+            if known is not None and sources.kind_named(one.kind).is_sliced:
+                raise _changed(one, known)  # a slice may no longer end with a line
+            surveyed = next(surveys)
+            if known is not None and not isinstance(surveyed, str):
+                raise _changed(one, known)
+            yield one, surveyed if isinstance(surveyed, str) else new_shards(one, surveyed)
+
+
+def _unchanged(one: Found, known: Shard | None) -> Shard | None:
+    """Return the recorded shard if its content has not changed, with its current place."""
+    if known is None or (known.num_bytes, known.version) != (one.num_bytes, one.version):
+        return None
+    if known.labels_version != one.labels_version:
+        return None
+    part = one.part or known.part
+    if (known.url, known.part, known.labels) == (one.url, part, one.labels):
+        return known
+    return replace(known, url=one.url, part=part, labels=one.labels)
+
+
+class _NewShards:
+    """Shards from their surveys, with checks of their columns.
+
+    Args:
+        work: determines the required columns.
+        labels: columns of the label shards beside them.
+        check: further check of the columns of shards with rows.
+        carried: receives the types of the columns that label shards carry over.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        labels: pa.Schema,
+        check: "CheckSchema | None" = None,
+        carried: CarriedTypes | None = None,
+    ) -> None:
+        self._work = work
+        self._labels = labels
+        self._further_check = check
+        self._carried = carried
+        self._columns = source_columns(work)
+        own = [name for name in self._columns if name not in labels.names]
+        self.reading = Reading(work.source.storage_options, (work.source.audio, *own))
+        self._checked: dict[bool, pa.Schema] = {}
+        """Last schema that was accepted of shards with rows, and of shards without."""
+        self.without_bytes: set[str] = set()
+        """Names of shards whose rows hold no recording and may not be read by path."""
+
+    def __call__(self, one: Found, surveyed: Survey) -> Shard:
+        """Return a shard.
+
+        Raises:
+            PlanError: a column is missing or of the wrong type.
+        """
+        self._check(one, with_columns(surveyed.schema, self._labels), has_rows=surveyed.num_rows > 0)
+        source = self._work.source
+        is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
+        if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
+            self.without_bytes.add(one.name)
+        return Shard(
+            name=one.name,
+            url=one.url,
+            num_bytes=one.num_bytes,
+            version=one.version,
+            num_rows=surveyed.num_rows,
+            input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
+            pieces=surveyed.pieces,
+            kind=one.kind,
+            part=one.part or surveyed.part,
+            seconds=surveyed.seconds,
+            labels=one.labels,
+            labels_version=one.labels_version,
+        )
+
+    def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:
+        """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
+        checked = self._checked.get(has_rows)
+        if checked is not None and checked.equals(schema, check_metadata=True):
+            return
+        source, url = self._work.source, one.url
+        try:  # a writer cannot infer types without rows
+            check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
+        except ShardError as error:
+            raise PlanError(str(error)) from None
+        if source.text is not None and source.text in self._work.kept and has_rows:
+            _check_text(url, schema, source.text, is_labelling=isinstance(self._work, Pipeline))
+        if self._further_check is not None and has_rows:
+            self._further_check(url, schema)
+        check_types(url, schema, self._work)
+        if self._carried is not None and has_rows:
+            self._carried.add(url, one.kind, schema)
+        self._checked[has_rows] = schema
+
+
+def _check_text(url: str, schema: pa.Schema, name: str, *, is_labelling: bool) -> None:
+    """Raise if a column of texts holds something else: a word error rate would be empty, or one of digits."""
+    if not holds_text(found := schema.field(name).type):
+        use, otherwise = "holds the texts of rows", ""
+        if is_labelling:
+            use = "is compared with the labels"
+            otherwise = f", or remove it and keep this column with sink.keep=[{name!r}]"
+        raise PlanError(
+            f"{url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
+            f"strings{otherwise}"
+        )
+
+
+def holds_text(kind: pa.DataType) -> bool:
+    """Return whether a type holds strings, bytes or nulls alone, also as a dictionary."""
+    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null))
+
+
+def _changed(one: Found, known: Shard) -> PlanError:
+    if (known.num_bytes, known.version) == (one.num_bytes, one.version):
+        return PlanError(
+            f"{one.url}: its label shard {one.labels or known.labels} changed since it was planned, or source.labels "
+            f"did. {RESTORE}"
+        )
+    return PlanError(
+        f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
+        f"version {known.version}, now {one.version}). {RESTORE}"
+    )
+
+
+def check_types(url: str, schema: pa.Schema, work: Work) -> None:
+    """Check the types of the columns that each step reads, of the source or of steps before it.
+
+    Args:
+        url: name of the source for messages.
+        schema: columns of the source.
+        work: the pipeline or recipe.
+
+    Raises:
+        PlanError: a column does not have the type that a step needs.
+    """
+    for step in before_filters(work):
+        try:
+            step.check(schema)
+        except ValueError as error:
+            raise PlanError(f"{url}: {error}") from None
+        for field in step.schema():
+            place = schema.get_field_index(field.name)
+            schema = schema.append(field) if place < 0 else schema.set(place, field)
+
+
+def source_columns(work: Work) -> tuple[str, ...]:
+    """Return the source columns that a pipeline or recipe requires besides the audio."""
+    reads = [column for column in work.reads if column != work.source.audio]
+    identity = [work.source.id] if work.source.id else []
+    return tuple(dict.fromkeys([*identity, *work.kept, *reads]))

@@ -1,0 +1,139 @@
+"""The trained checkpoint: a folder that raysp and transformers load, checked before it is published."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raysp.errors import RunError
+from raysp.models.base.arithmetic import arithmetic
+from raysp.models.base.capabilities import Capability
+from raysp.models.base.modeling import Model
+from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.features.parakeet import ParakeetProcessor
+from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
+from raysp.models.features.seamless import Wav2Vec2BertProcessor
+from raysp.models.loading import load_checkpoint
+from raysp.models.unispeech import UniSpeechForPreTrainingOutput
+from raysp.sink import fault_injection
+from raysp.storage.store import Store, explain
+from raysp.training.objectives.language_objective import add_languages
+from raysp.training.objectives.lora import merged_weights
+from raysp.training.sink import exports
+
+CHECKED_SAMPLES = 32_000
+"""Samples of the noise on which the stored model must give the logits of the trained one."""
+
+
+def export(
+    store: Store,
+    model: Model,
+    feature_extractor: FeatureExtractor,
+    tokenizer: "TextOrCTCTokenizer | None",
+    texts: Mapping[str, str],
+    *,
+    fingerprint: str,
+    state: str,
+    epoch: int,
+    source: Path | None = None,
+) -> None:
+    """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
+
+    LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too,
+    beside those of other languages in the folder of the checkpoint that the training began with.
+
+    Args:
+        store: the sink.
+        model: the trained model; it is not changed.
+        feature_extractor: that of the checkpoint it began with.
+        tokenizer: that of its head or decoder; None: it has none.
+        texts: contents of further files, such as README.md, by name.
+        fingerprint: that of the recipe.
+        state: digest of the committed steps that the weights are of.
+        epoch: epoch of the lease that the run holds.
+        source: folder of the checkpoint that the training began with; None: its other languages are left out.
+
+    Raises:
+        RunError: the stored checkpoint does not give the logits of the model.
+        StoreError: the sink or the temporary folder cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
+        folder = Path(name)
+        try:
+            model.save_pretrained(folder, state_dict=merged_weights(model))
+            if isinstance(model, ForCTC) and model.target_lang is not None:
+                model.save_adapter(folder, model.target_lang)
+            _save_processor(folder, feature_extractor, tokenizer)
+            if isinstance(model, ForCTC) and model.target_lang is not None and source is not None:
+                add_languages(folder, source, model.target_lang)
+            for file, text in texts.items():
+                (folder / file).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise explain(error, "write", folder) from error
+        _check(model, folder)
+        files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        with fault_injection.passing("exported"):
+            exports.publish(
+                store,
+                files,
+                lambda name: _publish(store, folder / name),
+                fingerprint=fingerprint,
+                state=state,
+                epoch=epoch,
+            )
+
+
+def metrics_text(metrics: Mapping[str, object]) -> str:
+    """Return the content of metrics.json."""
+    return json.dumps(metrics, indent=1) + "\n"
+
+
+def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer | None") -> None:
+    if tokenizer is None:
+        feature_extractor.save_pretrained(folder)
+        return
+    kinds = (Wav2Vec2BertProcessor, ParakeetProcessor)
+    of_kind = (kind for kind in kinds if isinstance(feature_extractor, kind.extractor_class))
+    next(of_kind, Wav2Vec2Processor)(feature_extractor, tokenizer).save_pretrained(folder)
+
+
+def _publish(store: Store, file: Path) -> None:
+    with store.scratch() as scratch:
+        try:
+            shutil.copyfile(file, scratch)
+        except OSError as error:
+            raise explain(error, "write", f"{store.url}/{file.name}") from error
+        store.publish(scratch, file.name, replace=True)
+
+
+def _check(model: Model, folder: Path) -> None:
+    """Raise unless the checkpoint of a folder gives the logits of a model."""
+    loaded = load_checkpoint(folder, dtype=torch.float32, device=model.device)
+    waves_BS = torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(model.device)
+    features = loaded.feature_extractor.extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
+    if Capability.TEXT_DECODER in model.gives:
+        config: Any = model.config
+        features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
+    was_training = model.training
+    try:
+        with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
+            expected, found = (_compared(one.eval()(**features)) for one in (model, loaded.model))
+    finally:
+        model.train(was_training)
+    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+        raise RunError(
+            "the exported checkpoint gives other outputs than the trained model (by "
+            f"{(found - expected).abs().max():g} at most); it was not published"
+        )
+
+
+def _compared(output: Any) -> torch.Tensor:  # noqa: ANN401 - output of any model
+    """Return the logits of an output, or the frames of one of pre-training."""
+    found: torch.Tensor = (
+        output["projected_states"] if isinstance(output, UniSpeechForPreTrainingOutput) else output["logits"]
+    )
+    return found

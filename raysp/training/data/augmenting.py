@@ -1,0 +1,137 @@
+"""Augmentation of the rows of windows, by the specs of a recipe."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raysp.audio.samples import Samples
+from raysp.corpus import sources
+from raysp.errors import PlanError
+from raysp.labelling import assembly
+from raysp.ops.ordering import Index, Window
+from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.training.data import waveform_augmentation
+from raysp.training.data.row_windows import WaveBuffer
+from raysp.training.data.waveform_augmentation import Augmentation, as_float32, at_speed, augmented, speed_places
+from raysp.training.loop.session import Rows, TrainingRow
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
+
+MOST_SECONDS = 3600.0
+"""Seconds of the sounds of a corpus that are held by each worker."""
+
+
+class Speeds:
+    """Speeds of rows, drawn for each epoch.
+
+    Args:
+        factors: factors of speed, of which one is drawn for each row.
+        seed: seed of the training.
+    """
+
+    def __init__(self, factors: Sequence[float], seed: int) -> None:
+        self.factors = np.asarray(factors, np.float32)
+        self.seed = seed
+
+    def of(self, epoch: int, num_rows: int) -> np.ndarray:
+        """Return the factor of each row of a corpus in an epoch, float32 (num_rows,)."""
+        factors: np.ndarray = self.factors[
+            speed_places(len(self.factors), seed=self.seed, epoch=epoch, num_rows=num_rows)
+        ]
+        return factors
+
+    def index(self, index: Index, epoch: int) -> Index:
+        """Return an index with the durations that rows have in an epoch."""
+        return Index(index.seconds / self.of(epoch, len(index.seconds)), index.piece_rows)
+
+
+class AugmentedRows:
+    """Rows of windows, augmented as the seed, the epoch and their numbers decide.
+
+    Args:
+        rows: returns the rows of a window.
+        speeds: their speeds; None: they are not changed.
+        augmentations: further changes, in order.
+        seed: seed of the training.
+        num_rows: rows of the corpus.
+    """
+
+    def __init__(
+        self, rows: Rows, speeds: Speeds | None, augmentations: Sequence[Augmentation], seed: int, num_rows: int
+    ) -> None:
+        self.rows = rows
+        self.speeds = speeds
+        self.augmentations = augmentations
+        self.seed = seed
+        self.num_rows = num_rows
+
+    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
+        """Return the rows of a window by their numbers. Memory of rows as they were read is returned meanwhile."""
+        factors = self.speeds.of(window.epoch, self.num_rows) if self.speeds else None
+        rows, buffer = dict(self.rows(window)), WaveBuffer()
+        for number in [*rows]:
+            wave = self._changed(rows[number].wave, number, window.epoch, factors)
+            rows[number] = rows[number]._replace(wave=buffer.kept(wave))
+        return rows
+
+    def _changed(self, wave: Samples, row: int, epoch: int, factors: np.ndarray | None) -> Samples:
+        if factors is not None:
+            wave = at_speed(wave, float(factors[row]))
+        return augmented(wave, self.augmentations, seed=self.seed, epoch=epoch, row=row)
+
+
+def speeds_of(plan: TrainingPlan) -> Speeds | None:
+    """Return the speeds of a recipe; None without `Speed`."""
+    found = [one for one in plan.recipe.augment if isinstance(one, Speed)]
+    return Speeds(found[0].factors, plan.recipe.seed) if found else None
+
+
+def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> list[Augmentation]:
+    """Return the augmentations of a recipe besides speed; their sounds are read.
+
+    Args:
+        plan: the plan.
+        decoder: decoding functions; None: those of this process.
+
+    Raises:
+        PlanError: no recording of a corpus of sounds can be decoded.
+    """
+    found: list[Augmentation] = []
+    for place, one in enumerate(plan.recipe.augment):
+        if isinstance(one, Gain):
+            found.append(waveform_augmentation.Gain(one.decibels))
+        elif isinstance(one, Noise):
+            found.append(waveform_augmentation.Noise(_sounds(plan, place, one, decoder), one.snr, share=one.share))
+        elif isinstance(one, Room):
+            found.append(waveform_augmentation.Room(_sounds(plan, place, one, decoder), share=one.share))
+    return found
+
+
+def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | None") -> list[Samples]:
+    """Return the first sounds of a corpus, float32 at the sample rate of the model."""
+    found: list[Samples] = []
+    seconds = 0.0
+    for shard in plan.sounds[place].shards:
+        for piece in shard.pieces:
+            columns = assembly.decoded_columns(work, shard)
+            table = sources.read_table(shard, piece, columns, work.source.storage_options)
+            op = assembly.training_decoding(work, plan.checkpoint, shard, decoder=decoder)
+            decoded = {
+                row_status.row: wave
+                for block, _ in op(table, 0)
+                for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True)
+                if row_status.status == OK and wave is not None and len(wave)
+            }
+            for row in sorted(decoded):
+                if seconds < MOST_SECONDS:
+                    found.append(as_float32(decoded[row]))
+                    seconds += len(decoded[row]) / plan.checkpoint.sample_rate
+        if seconds >= MOST_SECONDS:
+            break
+    if not found:
+        raise PlanError(f"augment.{place}.source: {work.source.urls[0]}: no recording can be decoded")
+    return found

@@ -1,0 +1,199 @@
+"""Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.columns import SECONDS
+from raysp.corpus import sources
+from raysp.corpus.kinds import Options
+from raysp.corpus.shards import Piece, Shard, place_of
+from raysp.errors import ShardError
+from raysp.labelling import assembly
+from raysp.models.summary import CheckpointSummary
+from raysp.ops.recordings import Content, contents
+from raysp.ops.rows import OK, RowStatus
+from raysp.specs.pipeline import Work
+from raysp.specs.steps import Functions
+from raysp.storage.audio_root import AudioRoot
+from raysp.storage.contents import END_BYTES, content_of, digest_of, sampled
+from raysp.storage.store import LocalStore
+from raysp.training.sink.index_record import TRAINED, ShardIndex
+from raysp.training.sink.indexed_contents import table_of_contents, with_paths
+from raysp.training.specs.recipe import Evaluation, Finetune
+from raysp.training.tasks.task import Targets
+from raysp.words import RESTORE, count
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder, Decoding
+
+TOO_SHORT = "too_short"
+"""Reason: the recording is shorter than the shortest input of the model."""
+
+
+def index_shard(
+    recipe: Finetune,
+    checkpoint: CheckpointSummary,
+    shard: Shard,
+    targets: Targets,
+    min_samples: int,
+    *,
+    decoder: "Decoder | None" = None,
+    functions: Functions | None = None,
+) -> ShardIndex:
+    """Return the index of a shard.
+
+    Args:
+        recipe: the recipe.
+        checkpoint: description of the checkpoint to begin with.
+        shard: the shard.
+        targets: targets of the rows; it counts nothing but the values of this shard.
+        min_samples: samples of the shortest row.
+        decoder: decoding functions; None: those of this process.
+        functions: functions of steps that cannot be imported.
+
+    Raises:
+        ShardError: the shard cannot be read, or changed since it was planned.
+        StoreError: its store fails.
+    """
+    seconds: list[float] = []
+    num_labels: list[int] = []
+    reasons: list[str] = []
+    trained_on, recordings = hashlib.sha256(), hashlib.sha256()
+    op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
+    found: list[Content] = []
+    if _is_known(recipe):
+        recordings.update(_content_of_files(recipe, shard))
+        found = _named_contents(recipe, shard, op.root)
+    for table, statuses in _measured(recipe, shard, op):
+        if recipe.source.audio in table.column_names:
+            found += contents(table, recipe.source.audio, op.root)
+        of_rows = found[len(seconds) : len(seconds) + table.num_rows]
+        for row_status, value, content in zip(statuses, values_of(recipe, table), of_rows, strict=True):
+            labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
+            seconds.append(row_status.seconds or 0.0)
+            num_labels.append(labels)
+            reasons.append(reason)
+            if reason == TRAINED:
+                trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
+                recordings.update(content.digest)
+    hashes = trained_on.hexdigest()[:16], recordings.hexdigest()[:16]
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes, table_of_contents(found))
+
+
+def index_sounds(work: Work, shard: Shard) -> ShardIndex:
+    """Return the contents of the recordings of a shard of sounds as an index, in which nothing else is known.
+
+    Raises:
+        ShardError, StoreError: as `index_shard`.
+    """
+    source, found = work.source, list[Content]()
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    for piece in shard.pieces:
+        for table in read_batches(work, shard, piece):
+            found += contents(table, source.audio, root)
+    digest = hashlib.sha256(b"".join(one.digest for one in found)).hexdigest()[:16]
+    nothing = [0] * len(found)
+    return ShardIndex.of(nothing, nothing, [TRAINED] * len(found), {}, "", digest, table_of_contents(found))
+
+
+def _is_known(recipe: Finetune) -> bool:
+    """Return whether durations are those of label shards, so that no recording is read."""
+    return recipe.source.labels is not None and not recipe.late_steps
+
+
+def _content_of_files(recipe: Finetune, shard: Shard) -> bytes:
+    """Return digests of the files that hold the recordings of a shard, for recordings that are not read."""
+    files = sources.kind_of(shard).files_of(shard)
+    return b"".join(_content_of_file(url, recipe.source.storage_options) for url in files)
+
+
+def _named_contents(recipe: Finetune, shard: Shard, root: AudioRoot | None) -> list[Content]:
+    """Return the contents of the files that rows of a shard name."""
+    source, found = recipe.source, list[Content]()
+    for piece in shard.pieces:
+        paths: Sequence[str | None] = [None] * piece.num_rows
+        if root is not None:
+            paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
+        found += contents(pa.table({source.audio: with_paths(paths)}), source.audio, root)
+    return found
+
+
+def _content_of_file(url: str, storage_options: Options) -> bytes:
+    store, name = place_of(url, storage_options)
+    opened = store.open_version(name, END_BYTES)
+    if opened is None:
+        raise ShardError(f"{url}: this file of a shard is missing. {RESTORE}")
+    parts = sampled(opened.file) if isinstance(store, LocalStore) else [content_of(opened.entry).encode()]
+    return digest_of(*parts)
+
+
+def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
+    """Yield the rows of a shard with their outcomes, by the seconds of the label shard beside it, else by headers."""
+    is_known = _is_known(recipe)
+    first = 0
+    for piece in shard.pieces:
+        for table in read_batches(recipe, shard, piece, with_audio=not is_known):
+            known = table.column(SECONDS).to_pylist() if is_known else None
+            yield table, op.measure(table, first) if known is None else op.judge(table, first, known)
+            first += table.num_rows
+
+
+def read_batches(work: Work, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:
+    """Yield the columns of a piece that a recipe or an evaluation reads, some megabytes of rows at a time, in order.
+
+    Args:
+        work: the recipe or evaluation.
+        shard: the shard.
+        piece: the piece.
+        with_audio: whether recordings are read; if not, the seconds of the label shard are.
+
+    Raises:
+        ShardError: the shard cannot be read, or changed since it was planned.
+        StoreError: its store fails.
+    """
+    source = work.source
+    columns = {*assembly.decoded_columns(work, shard), *work.kept}
+    if not with_audio:
+        columns = columns - {source.audio, *sources.kind_of(shard).excerpt_columns} | {SECONDS}
+    num_rows = 0
+    batches = sources.read_batches(
+        shard, piece, sorted(columns), source.storage_options, as_dictionaries=(source.audio,)
+    )
+    for batch in batches:
+        num_rows += batch.num_rows
+        yield batch
+    if num_rows != piece.num_rows:
+        found = count(num_rows, "row")
+        raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
+
+
+def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
+    """Yield the values of which the targets of rows are made, None for rows without targets; bytes as UTF-8."""
+    if work.target is None:
+        yield from [None] * table.num_rows
+    else:
+        yield from map(_as_text, table.column(work.target).to_pylist())
+
+
+def _as_text(value: object) -> object:
+    """Return a value with its bytes, or those in its list, as texts."""
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _judge(
+    row_status: RowStatus, value: object, targets: Targets, checkpoint: CheckpointSummary, min_samples: int
+) -> tuple[int, str]:
+    """Return the number of labels of a row, and the reason for which it is left out."""
+    if row_status.status != OK:
+        return 0, row_status.error_type or row_status.status
+    num_samples = round((row_status.seconds or 0.0) * checkpoint.sample_rate)
+    if num_samples < min_samples:
+        return 0, TOO_SHORT
+    target = targets(value)
+    reason = target.reason or targets.misfit(target, checkpoint.num_frames(num_samples))
+    return len(target.ids), reason or TRAINED

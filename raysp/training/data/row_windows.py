@@ -1,0 +1,241 @@
+"""Decoded rows of windows, for the workers that train on them."""
+
+import mmap
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.audio.samples import Samples
+from raysp.errors import RunError
+from raysp.labelling import assembly
+from raysp.models.summary import CheckpointSummary
+from raysp.ops.ordering import Window
+from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.training.data.indexing import read_batches, values_of
+from raysp.training.loop.session import TrainingRow
+from raysp.training.sink.index_record import CorpusIndex
+from raysp.training.specs.recipe import Finetune
+from raysp.training.tasks.task import Targets
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
+
+LEAST_FAILED = 20
+"""Rows that must have failed before their share can end a training."""
+MOST_LISTED = 100_000
+"""Rows that are listed; more are counted only."""
+BUFFER_BYTES = 32 * 1024 * 1024
+"""Memory that is reserved at once; pages that nothing is written to take none."""
+ALIGNMENT = 8
+"""Bytes of which the place of a row's samples is a multiple."""
+
+
+class FailedRow(NamedTuple):
+    """A row that could not be decoded, or whose target does not fit the decoded recording."""
+
+    row: int
+    """Number of the row in the corpus."""
+    error_type: str
+    message: str
+
+
+class PieceRows(NamedTuple):
+    """Rows of a piece that were asked for."""
+
+    rows: Mapping[int, TrainingRow]
+    """By their numbers in the corpus."""
+    failed: Sequence[FailedRow]
+
+
+class WaveBuffer:
+    """Memory of the samples of many rows, which the system gets back when the last of them is no longer used.
+
+    On the heap, rows that stay alternate with memory that decoding uses meanwhile, and freed windows leave holes.
+    """
+
+    def __init__(self) -> None:
+        self._rest = memoryview(bytearray())
+
+    def kept(self, wave: Samples) -> Samples:
+        """Return a copy of samples in this memory."""
+        num_bytes = -(-wave.nbytes // ALIGNMENT) * ALIGNMENT
+        if len(self._rest) < num_bytes:
+            self._rest = memoryview(mmap.mmap(-1, max(num_bytes, BUFFER_BYTES)))
+        copied: Samples = np.frombuffer(self._rest[: wave.nbytes], wave.dtype)
+        copied[:] = wave
+        self._rest = self._rest[num_bytes:]
+        return copied
+
+
+class PieceReader:
+    """Reader of rows of pieces.
+
+    Args:
+        recipe: the recipe.
+        checkpoint: description of the checkpoint to begin with.
+        corpus: index of the rows.
+        targets: targets of the rows.
+        min_samples: samples of the shortest row.
+        decoder: decoding functions; None: those of this process.
+    """
+
+    def __init__(
+        self,
+        recipe: Finetune,
+        checkpoint: CheckpointSummary,
+        corpus: CorpusIndex,
+        targets: Targets,
+        min_samples: int,
+        decoder: "Decoder | None" = None,
+    ) -> None:
+        self.recipe = recipe
+        self.checkpoint = checkpoint
+        self.corpus = corpus
+        self.targets = targets
+        self.min_samples = min_samples
+        self.decoder = decoder
+
+    def __call__(self, number: int, rows: Sequence[int]) -> PieceRows:
+        """Return rows of a piece.
+
+        Args:
+            number: number of the piece.
+            rows: numbers of the rows in the corpus, ascending.
+
+        Raises:
+            ShardError: the shard cannot be read, or changed since it was planned.
+            StoreError: its store fails.
+        """
+        shard, piece = self.corpus.piece(number)
+        op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
+        found: dict[int, TrainingRow] = {}
+        failed: list[FailedRow] = []
+        buffer = WaveBuffer()
+        first = int(self.corpus.piece_rows[number])
+        for table in read_batches(self.recipe, shard, piece):
+            pa.default_memory_pool().release_unused()  # reading large rows temporarily takes three times their bytes
+            end = first + table.num_rows
+            here = rows[bisect_left(rows, first) : bisect_left(rows, end)]
+            table = table.take(np.asarray(here, np.int64) - first) if len(here) < table.num_rows else table
+            values = [*values_of(self.recipe, table)]
+            for block, _ in op(table, 0) if here else ():
+                self._add(block, here, values, buffer, found, failed)
+            first = end
+        return PieceRows(found, failed)
+
+    def _add(
+        self,
+        block: pa.Table,
+        rows: Sequence[int],
+        values: Sequence[object],
+        buffer: WaveBuffer,
+        found: dict[int, TrainingRow],
+        failed: list[FailedRow],
+    ) -> None:
+        for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
+            row = rows[row_status.row]
+            if row_status.status != OK or wave is None:
+                failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
+            elif len(wave) >= self.min_samples:
+                target, num_frames = self.targets(values[row_status.row]), self.checkpoint.num_frames(len(wave))
+                if reason := self.targets.misfit(target, num_frames):
+                    labels = count(len(target.ids), "label")
+                    failed.append(FailedRow(row, reason, f"{labels} and {count(num_frames, 'frame')}"))
+                else:
+                    found[row] = TrainingRow(buffer.kept(wave), target.ids)
+
+
+class Failures:
+    """Rows that could not be decoded, counted by one worker.
+
+    Args:
+        corpus: index of the rows.
+        max_error_rate: largest share of rows that may fail.
+    """
+
+    def __init__(self, corpus: CorpusIndex, max_error_rate: float) -> None:
+        self.corpus = corpus
+        self.max_error_rate = max_error_rate
+        self.by_type: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        """A message of each type, with its row."""
+        self.num_read = 0
+        self._listed: set[int] = set()
+        self._new: list[FailedRow] = []
+
+    def add(self, num_read: int, failed: Iterable[FailedRow]) -> None:
+        """Count rows that were read.
+
+        Raises:
+            RunError: too many rows cannot be decoded.
+        """
+        self.num_read += num_read
+        failed = [*failed]
+        self.record(failed)
+        for row, kind, message in failed:
+            shard, place = self.corpus.place_of(row)
+            self.by_type[kind] += 1
+            self.examples.setdefault(kind, f"{shard}:{place}: {message}")
+        total = self.by_type.total()
+        if total >= LEAST_FAILED and total > self.max_error_rate * self.num_read:
+            kind, number = self.by_type.most_common(1)[0]
+            raise RunError(
+                f"{total:,} of {count(self.num_read, 'row')} cannot be decoded, more than "
+                f"max_error_rate={self.max_error_rate:g}; {number:,} of them are {kind}, such as {self.examples[kind]}"
+            )
+
+    def record(self, failed: Iterable[FailedRow]) -> None:
+        """Keep rows for a list of them, unless they are listed."""
+        for one in failed:
+            if one.row not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add(one.row)
+                self._new.append(one)
+
+    def take(self) -> Sequence[FailedRow]:
+        """Return the rows that were listed since the last call."""
+        new, self._new = self._new, []
+        return new
+
+
+def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: int) -> dict[int, list[int]]:
+    """Return the rows that a worker needs of each piece of a window, by the numbers of the pieces, in row order."""
+    wanted = np.sort(window.rows_of(worker, num_workers))
+    found: dict[int, list[int]] = {}
+    for number in window.pieces.tolist():
+        first, end = corpus.piece_rows[number : number + 2]
+        rows = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
+        if len(rows):
+            found[number] = rows.tolist()
+    return found
+
+
+class Reading:
+    """Reader of the rows of a worker that trains alone, in its own process.
+
+    Args:
+        reader: reader of rows of pieces.
+        failures: counts of rows that fail.
+    """
+
+    def __init__(self, reader: PieceReader, failures: Failures) -> None:
+        self.reader = reader
+        self.failures = failures
+
+    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
+        """Return the rows of a window by their numbers, without those that cannot be decoded.
+
+        Raises:
+            RunError: too many rows cannot be decoded.
+            ShardError, StoreError: as `PieceReader`.
+        """
+        found: dict[int, TrainingRow] = {}
+        for number, rows in wanted_rows(window, self.reader.corpus, 0, 1).items():
+            piece = self.reader(number, rows)
+            self.failures.add(len(rows), piece.failed)
+            found |= piece.rows
+        return found

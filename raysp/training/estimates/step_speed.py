@@ -1,0 +1,112 @@
+"""Speed of a worker from the steps of a training: of the one in the sink of a recipe, or of another one."""
+
+from collections.abc import Callable, Mapping
+
+from raysp.errors import PlanError
+from raysp.labelling.planning.costs import Speed
+from raysp.sink import run_record
+from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions, options_of
+from raysp.storage.store import Store, open_store, scheme_of
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.sink import committed_steps, step_metrics
+from raysp.training.sink.training_record import TrainingRecord
+from raysp.words import count, duration
+
+LAST_STEPS = 500
+"""Steps that are read, the last ones."""
+COMPARED = ("checkpoint_digest", "dtype", "objective.type", "objective.freeze", "schedule.checkpointing")
+"""Parts of a training, besides its trained weights, on which the speed of a pass depends most."""
+
+Imbalance = Callable[[int], float]
+"""Returns the load of the slowest worker over the mean of so many workers."""
+
+
+def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | None:
+    """Return the speed of a worker in the last run of a training, waiting for rows included.
+
+    It is that of a worker which waits for no other: the imbalance of the workers of that run is taken out of it.
+
+    Args:
+        plan: the plan.
+        store: sink of the training.
+        imbalance: that of a number of workers.
+
+    Returns:
+        The speed; None if no run has metrics, or the last one ran on another device or with other CPUs.
+    """
+    run_id, found = step_metrics.load_last_run(store, LAST_STEPS + 1)
+    found = found[1:] or found  # the first step of a run includes the wait for its first rows
+    seconds, audio = sum(one.seconds for one in found), sum(one.audio_seconds for one in found)
+    if not seconds or not audio or not _is_alike(plan, _resolved(store, run_id)):
+        return None
+    committed = committed_steps.latest(store)
+    workers = committed.num_workers if committed else 1
+    waited = sum(one.waited for one in found) / seconds
+    origin = (
+        f"{count(len(found), 'step')} in {store.url}: {duration(audio)} of audio in {duration(seconds)} on "
+        f"{count(workers, 'worker')}, waiting for rows {waited:.0%} of the time"
+    )
+    return Speed(audio / seconds / workers * imbalance(workers), origin)
+
+
+def of_other(
+    plan: TrainingPlan, url: str, options: GivenOptions | None, parts: Mapping[str, JsonValue], imbalance: Imbalance
+) -> Speed:
+    """Return the speed of a worker in another training, as `of_steps` does.
+
+    Args:
+        plan: the plan.
+        url: sink of the other training.
+        options: options to reach it; None: those of the recipe's sink, if both are of the same kind of store.
+        parts: parts of the plan, such as those of `training_parts`.
+        imbalance: that of a number of workers.
+
+    Raises:
+        PlanError: it is no sink of a training, was begun with another checkpoint or trains other weights, or has no
+            run on this kind of device.
+    """
+    sink = plan.recipe.sink
+    if options is None:
+        options = sink.storage_options if scheme_of(url) == scheme_of(sink.url) else {}
+    store = open_store(url, options_of(options))
+    record = TrainingRecord.existing(store)
+    theirs = _compared(record.parts)
+    different = [
+        f"{name} {theirs[name]!r}, here {value!r}" for name, value in _compared(parts).items() if theirs[name] != value
+    ]
+    if different:
+        raise PlanError(
+            f"--like {url}: its training differs in what its speed depends on: {'; '.join(different)}; name the sink "
+            "of a training that is alike, or state the speed with --rtfx"
+        )
+    speed = of_steps(plan, store, imbalance)
+    if speed is None:
+        runs = run_record.runs_with_files(store)
+        found = "; ".join(dict.fromkeys(_machine(run.resolved) for run in runs if run.resolved)) or "none"
+        raise PlanError(
+            f"--like {url}: its last run has no steps on {_machine(plan.resolved)} as this plan; found {found}. Name "
+            "another sink, or state the speed with --rtfx"
+        )
+    return speed
+
+
+def _compared(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    few = {name: parts.get(f"objective.{name}") is not None for name in ("lora", "adapter")}
+    return {**{name: parts.get(name) for name in COMPARED}, **few}
+
+
+def _resolved(store: Store, run_id: str) -> Mapping[str, JsonValue]:
+    """Return what the entry of a run has of its machine; empty if it is unknown."""
+    return next((run.resolved for run in run_record.runs_with_files(store) if run.run_id == run_id), {})
+
+
+def _is_alike(plan: TrainingPlan, resolved: Mapping[str, JsonValue]) -> bool:
+    return "device" not in resolved or _machine(resolved) == _machine(plan.resolved)
+
+
+def _machine(resolved: Mapping[str, JsonValue]) -> str:
+    """Return the kind of device of a worker; on CPUs with their number."""
+    cpus = resolved.get("cpus_per_worker")
+    more = f", {count(cpus, 'CPU')} a worker" if resolved.get("device") == "cpu" and isinstance(cpus, int) else ""
+    return f"{resolved.get('dtype')} on {resolved.get('device')}{more}"

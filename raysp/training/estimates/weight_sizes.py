@@ -1,0 +1,104 @@
+"""Weights of a training before it starts, from a model without values: their bytes, and those of a committed step."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from raysp.models.base.modeling import Model
+from raysp.models.files.unweighted import without_weights
+from raysp.models.files.weights import TensorHeader, num_file_bytes
+from raysp.training.loop import state
+from raysp.training.loop.averaging import UPDATES
+from raysp.training.loop.optimizing import group_parameters
+from raysp.training.loop.session import AVERAGE, MODEL, OPTIMIZER
+from raysp.training.loop.step_commits import most_commits
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.objectives import trains_few_weights
+from raysp.training.specs.recipe import Finetune
+from raysp.training.tasks.task import Task
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""State of AdamW for each parameter, besides its number of steps."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Size of a committed step in bytes."""
+
+    num_bytes: int
+    files: Mapping[str, int]
+    """Bytes of each of its files."""
+    kept: int
+    """Most committed steps that stay: the last ones, and that of the best evaluation."""
+
+    @property
+    def most_bytes(self) -> int:
+        """Bytes while one more is written, at most."""
+        return (self.kept + 1) * self.num_bytes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of the weights of a training, in float32, and of what is kept for each of them."""
+
+    model: int
+    trained: int
+    largest: int
+    """Those of the largest weight that is trained."""
+    committed: int
+    """Those of the weights that a commit holds, of which there is a moving average if the recipe has one."""
+    commit: Commit
+
+
+def model_of(plan: TrainingPlan, task: Task) -> Model:
+    """Return the model of a training as it begins, on the device "meta"; no weights are read.
+
+    Args:
+        plan: the plan.
+        task: its task, with a vocabulary or classes.
+
+    Raises:
+        PlanError, CheckpointError: as `Task.objective`.
+    """
+    on_meta = replace(plan, workers=replace(plan.workers, device="meta"))
+    with without_weights():
+        return task.objective(on_meta).model
+
+
+def weights_of(recipe: Finetune, model: Model) -> Weights:
+    """Return the weights of a training of a model."""
+    kept = state.weights(model, trained_only=trains_few_weights(recipe.objective))
+    groups = group_parameters(model)
+    trained = {
+        name: one for group in groups for name, one in zip(group.names, group.parameters, strict=True)
+    }  # the rates of groups are not needed
+    files = {MODEL: num_file_bytes(_headers(kept)), OPTIMIZER: num_file_bytes(_moments(trained))}
+    if recipe.ema is not None:
+        averaged = {name: one for name, one in kept.items() if one.is_floating_point()}
+        files[AVERAGE] = num_file_bytes([*_headers(averaged), TensorHeader(UPDATES, torch.int64, ())])
+    has_best = recipe.evaluation is not None
+    return Weights(
+        model=_num_bytes(model.parameters()),
+        trained=_num_bytes(trained.values()),
+        largest=max(one.nbytes for one in trained.values()),
+        committed=_num_bytes(kept.values()),
+        commit=Commit(sum(files.values()), files, most_commits(recipe.average) + has_best),
+    )
+
+
+def _headers(tensors: Mapping[str, Tensor]) -> list[TensorHeader]:
+    return [TensorHeader(name, one.dtype, tuple(one.shape)) for name, one in tensors.items()]
+
+
+def _moments(trained: Mapping[str, Tensor]) -> list[TensorHeader]:
+    """Return the state of the optimiser, as `state.moments` names it."""
+    found = [TensorHeader(f"step{state.SEPARATOR}{name}", torch.float32, ()) for name in trained]
+    for key in MOMENTS:
+        found += _headers({f"{key}{state.SEPARATOR}{name}": one for name, one in trained.items()})
+    return found
+
+
+def _num_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(one.nbytes for one in tensors)

@@ -1,0 +1,430 @@
+"""The run of a recipe: index, steps, commits, and the exported checkpoint."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from raysp.audio.isolation import Decoder
+from raysp.cluster.connection import connected, is_cluster, is_named
+from raysp.errors import RunError, StoreError
+from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
+from raysp.models.base.devices import is_available, refuse_absent
+from raysp.models.checking import load_feature_extractor
+from raysp.sink import fault_injection, lease
+from raysp.sink.run_record import RunEntry
+from raysp.specs.values import to_json
+from raysp.storage.store import Store, open_store
+from raysp.training.checkpoint_export import export
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.row_windows import Failures, Reading
+from raysp.training.loop.evaluated import comparable
+from raysp.training.loop.process_settings import process_settings
+from raysp.training.loop.session import Report, Session
+from raysp.training.loop.step_commits import RunOfSink
+from raysp.training.loop.training_steps import NotFinite, NotFiniteError
+from raysp.training.loop.worker import course_of, new_session
+from raysp.training.model_card import card, figures
+from raysp.training.planning.training_plan import TrainingPlan, plan_training
+from raysp.training.preparing import Prepared, prepare
+from raysp.training.recording import Recording
+from raysp.training.sink import committed_steps as steps
+from raysp.training.sink import exports, training_record
+from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.extending import has_other_length, with_length
+from raysp.training.sink.fencing import FencedStore
+from raysp.training.sink.index_record import INDEX, CorpusIndex
+from raysp.training.sink.training_record import TrainingRecord
+from raysp.training.specs.recipe import Finetune
+from raysp.training.trackers import check_tracker, open_tracker
+from raysp.training.training_progress import TrainingProgress
+from raysp.words import brief, brief_html
+
+logger = logging.getLogger(__name__)
+
+MOST_ROWS = 10
+"""Rows that a message names."""
+MOST_TEXTS = 5
+"""Texts that a try-out shows."""
+PLANNED_ROWS = 20_000
+"""Rows up to which a plan reads their headers, unless the sink has an index."""
+OnTrainingProgress = Callable[[TrainingProgress], None]
+OnIndexed = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, repr=False)
+class FinetuneResult:
+    """Result of a training."""
+
+    sink: str
+    """Folder of the checkpoint."""
+    fingerprint: str
+    steps: int
+    """Updates of the weights, with those of earlier runs."""
+    epochs: int
+    """Epochs that are done."""
+    is_done: bool
+    """Whether no step is left, so that the checkpoint is in the sink."""
+    loss: float | None
+    """Mean loss of the last steps of this run; None without any."""
+    rows: int
+    """Rows that are trained on."""
+    left_out: dict[str, int]
+    """Rows that are left out, by reason."""
+    errors: dict[str, int]
+    """Rows of this run that could not be decoded, by type; each once per epoch."""
+    error_examples: tuple[str, ...]
+    shards_failed: dict[str, str]
+    """Shards that could not be read, with the reasons."""
+    audio_seconds: float
+    """Seconds of audio of the steps of this run."""
+    wall_seconds: float
+    """Seconds of the steps of this run."""
+    waited: float
+    """Share of `wall_seconds` that was spent waiting for rows."""
+    metric: str | None = None
+    """Name of the metric by which evaluations are compared; None without one."""
+    best: float | None = None
+    """Its value in the best evaluation, whose weights the checkpoint has."""
+    best_step: int | None = None
+    """Updates of these weights."""
+    texts: tuple[tuple[str, str], ...] = field(default=())
+    """Of a try-out: references and texts of a few rows."""
+
+    def __repr__(self) -> str:
+        """Return the fields as a text of at most one screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard could not be read, else 0."""
+        return 3 if self.shards_failed else 0
+
+
+def finetune(
+    recipe: Finetune,
+    *,
+    restart: bool = False,
+    address: str | None = None,
+    on_indexed: OnIndexed = lambda done, of: None,
+    on_plan: Callable[[Prepared], None] | None = None,
+    on_progress: OnTrainingProgress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FinetuneResult:
+    """Train a model by a recipe. The same call again continues from the last committed step.
+
+    Args:
+        recipe: the recipe.
+        restart: remove what earlier runs left in the sink, and begin anew.
+        address: address of a Ray cluster; None: RAY_ADDRESS, else this process, or a local Ray for several workers.
+        on_indexed: called with the number of shards that are indexed, and with that of all.
+        on_plan: called with the training once its rows are indexed, before any step.
+        on_progress: called after every step.
+        should_stop: whether to stop after the current step, which is committed.
+
+    Raises:
+        SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
+        RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
+    """
+    for name in recipe.trackers:
+        check_tracker(name)
+    with contextlib.ExitStack() as stack:
+        plan = plan_training(recipe, stack.enter_context(connected(address)) if is_cluster(address) else None)
+        by_ray = _needs_ray(plan, address)
+        sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+        TrainingRecord.load(sink)  # refuses a sink of labels
+        sink.probe()
+        fault_injection.arm()
+        if by_ray and is_cluster(address):
+            from raysp.cluster.shared_places import check_shared, training_places
+
+            check_shared(sink, plan.recipe, training_places(plan))
+        stack.callback(close_decoder)
+        store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
+        if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
+            _remove(store)
+        decoder = process_decoder()
+        prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
+        committed = steps.latest(store, checks=by_ray)
+        entry, record = _begin(prepared, store, committed)
+        if record.fingerprint != prepared.fingerprint:
+            prepared = replace(prepared, fingerprint=record.fingerprint)
+        run = RunOfSink(entry.run_id, store.epoch)
+        if on_plan:
+            on_plan(prepared)
+        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
+        failures = Failures(prepared.corpus, recipe.max_error_rate)
+        begun = committed.position if committed else Position(0, 0, 0)
+        progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
+        trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
+        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, trackers, failures))
+        if by_ray and not course_of(recipe.schedule).is_done(begun):
+            from raysp.training.on_ray import train_workers
+
+            _follow(
+                train_workers.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress
+            )
+        session = new_session(
+            _on_this_machine(prepared),
+            Reading(prepared.reader(decoder), failures),
+            store,
+            decoder=stack.enter_context(Decoder()),
+            run=run,
+        )
+        if not by_ray:
+            _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
+        if session.is_done:
+            _export(prepared, session, progress, store)
+        return _result(prepared, session, progress, failures)
+
+
+def _remove(store: Store) -> None:
+    """Remove what earlier runs left, but not the exported checkpoint, which may be in use."""
+    training_record.remove(store)
+    if exports.Export.load(store) is not None:
+        logger.warning(
+            "%s: the checkpoint of the earlier training stays until this training is done and replaces it", store.url
+        )
+
+
+def _needs_ray(plan: TrainingPlan, address: str | None) -> bool:
+    """Return whether the workers are actors of Ray: several, on a named cluster, or on GPUs of other machines."""
+    workers = plan.workers
+    return workers.high > 1 or is_named(address) or not is_available(workers.device)
+
+
+def _on_this_machine(prepared: Prepared) -> Prepared:
+    """Return the training as this process continues it or exports its checkpoint: without a GPU, if there is none."""
+    plan = prepared.plan
+    if is_available(plan.workers.device):
+        return prepared
+    return replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cpu")))
+
+
+def plan_recipe(
+    recipe: Finetune, *, on_indexed: OnIndexed = lambda done, of: None
+) -> tuple[TrainingPlan, Prepared | None]:
+    """Return the plan of a training, and its rows unless they are many and not indexed yet; nothing is written.
+
+    Args:
+        recipe: the recipe.
+        on_indexed: as for `finetune`.
+
+    Raises:
+        SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
+    """
+    try:
+        plan, prepared, _ = plan_with_sink(recipe, on_indexed)
+    finally:
+        close_decoder()
+    return plan, prepared
+
+
+def plan_with_sink(recipe: Finetune, on_indexed: OnIndexed) -> tuple[TrainingPlan, Prepared | None, Store]:
+    """Return what `plan_recipe` does, and the sink; the decoder of this process stays open."""
+    plan = plan_training(recipe)
+    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+    TrainingRecord.load(store)  # refuses a sink of labels
+    if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(INDEX)):
+        return plan, None, store
+    return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed), store
+
+
+def try_out(
+    recipe: Finetune,
+    num_steps: int,
+    *,
+    on_indexed: OnIndexed = lambda done, of: None,
+    on_plan: Callable[[Prepared], None] | None = None,
+    on_progress: OnTrainingProgress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FinetuneResult:
+    """Train for a few steps, of which nothing is kept, and return references and texts of some of the rows.
+
+    Arguments and errors are those of `finetune`.
+    """
+    schedule = replace(recipe.schedule, epochs=None, steps=num_steps)
+    plan = plan_training(replace(recipe, schedule=schedule))
+    refuse_absent(plan.workers.device)
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_decoder)
+        prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
+        if on_plan:
+            on_plan(prepared)
+        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
+        reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
+        session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
+        progress = TrainingProgress(None)
+        _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
+        result = _result(prepared, session, progress, reading.failures)
+        return replace(result, texts=_texts(prepared, session, reading))
+
+
+def _begin(prepared: Prepared, store: FencedStore, committed: CommittedStep | None) -> tuple[RunEntry, TrainingRecord]:
+    """Record the run, and return it with the record of the training, whose fingerprint is that of all commits."""
+    run = RunEntry.now(resolved=prepared.plan.resolved)
+    corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
+    of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
+    parts = {**prepared.parts, **of_rows}
+    recipe = to_json(prepared.plan.recipe)
+    known = TrainingRecord.load(store)
+    if known is not None and has_other_length(known, parts):
+        with_length(store, known, prepared.plan.recipe, committed, parts=parts, fields=recipe)
+    record = training_record.begin(
+        store,
+        run,
+        recipe=recipe,
+        fingerprint=prepared.fingerprint,
+        parts=parts,
+        epoch=store.epoch,
+        shards=[shard.name for shard in prepared.corpus.shards],
+        unreadable=prepared.unreadable,
+    )
+    return run, record
+
+
+def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[Report, int | None]]:
+    """Train in this process, and yield each step with the number of steps committed."""
+    for report in session.run(should_stop):
+        yield report, session.committed
+
+
+def _follow(
+    reports: Iterator[tuple[Report, int | None]],
+    prepared: Prepared,
+    progress: TrainingProgress,
+    recording: Recording | None,
+    on_progress: OnTrainingProgress | None,
+) -> None:
+    """Run the steps, count and record them.
+
+    Raises:
+        RunError: a loss is not finite, too many rows cannot be decoded, or the sink cannot be written.
+    """
+    try:
+        for report, committed in reports:
+            step = progress.add(report, committed)
+            if recording:
+                recording.add(step, report.evaluated, committed)
+            if on_progress:
+                on_progress(progress)
+    except NotFiniteError as error:
+        raise RunError(_described(error, prepared.corpus)) from None
+    except StoreError as error:
+        raise RunError(_not_stored(error)) from error
+    finally:
+        if recording:
+            recording.write()
+
+
+def _not_stored(error: StoreError) -> str:
+    return f"{error}. The same command continues from the last committed step"
+
+
+def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
+    """Return the message of a loss that is not finite, with the rows at fault, unless the training diverged."""
+    if error.found.is_diverged:
+        return _diverged(error.found)
+    places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
+    more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
+    rows = (
+        f"; at fault: {', '.join(places)}{more}"
+        if places
+        else "; the losses and gradients of each row alone are finite"
+    )
+    return (
+        f"{error}{rows}. Lower schedule.learning_rate, or leave these rows out; the training continues from its last "
+        "committed step"
+    )
+
+
+def _diverged(found: NotFinite) -> str:
+    share = (
+        f"no row of the {found.num_rows:,} of the step has a finite loss and gradient"
+        if len(found.rows) >= found.num_rows > 0
+        else "the loss had grown without bound, or weights are not finite"
+    )
+    return (
+        f"{found.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
+        f"{found.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
+        "sink, or begin anew with --restart; the committed steps remain, and these weights are not committed"
+    )
+
+
+def _state(recipe: Finetune, session: Session, store: Store) -> str:
+    """Return the digest of the committed weights that a training ends with; empty if they are not committed."""
+    best = {session.best.done} if session.best else set()
+    averaged = steps.newest(store, recipe.average, until=session.position.done, every=recipe.sink.every)
+    numbers = sorted({session.position.done, *best, *averaged})
+    try:
+        found = {number: steps.load(store, number) for number in numbers}
+    except (RunError, StoreError):
+        return ""
+    files = [(f"{number}/{name}", file) for number, step in found.items() for name, file in step.files.items()]
+    return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
+
+
+def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: FencedStore) -> None:
+    """Export the checkpoint, unless it is there already: others may be reading it."""
+    recipe = prepared.plan.recipe
+    state = _state(recipe, session, store)
+    if state and exports.is_exported(store, prepared.fingerprint, state):
+        return
+    session.load_result(store, recipe.average, recipe.sink.every)
+    texts = {
+        "README.md": card(prepared, session.position, progress.loss),
+        "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
+    }
+    extractor = load_feature_extractor(prepared.plan.checkpoint.path)
+    try:
+        export(
+            store,
+            session.training.objective.model,
+            extractor,
+            prepared.task.tokenizer,
+            texts,
+            fingerprint=prepared.fingerprint,
+            state=state,
+            epoch=store.epoch,
+            source=prepared.plan.checkpoint.path,
+        )
+    except StoreError as error:
+        raise RunError(_not_stored(error)) from error
+
+
+def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
+    evaluation = prepared.plan.recipe.evaluation
+    return FinetuneResult(
+        sink=prepared.plan.recipe.sink.url,
+        fingerprint=prepared.fingerprint,
+        steps=session.position.done,
+        epochs=session.position.epoch,
+        is_done=session.is_done,
+        loss=progress.loss,
+        rows=prepared.index.num_rows,
+        left_out=dict(prepared.corpus.left_out),
+        errors=dict(failures.by_type),
+        error_examples=tuple(failures.examples.values()),
+        shards_failed=dict(prepared.unreadable),
+        audio_seconds=progress.audio_seconds,
+        wall_seconds=progress.seconds,
+        waited=progress.waited / progress.seconds if progress.seconds else 0.0,
+        metric=evaluation.best if evaluation else None,
+        best=comparable(evaluation.best, session.best.value) if session.best and evaluation else None,
+        best_step=session.best.done if session.best else None,
+    )
+
+
+def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tuple[str, str], ...]:
+    """Return references and texts of a few rows of the first window."""
+    window = next(prepared.first_epoch.windows_from(0))
+    rows = [*reading(window).values()][:MOST_TEXTS]
+    batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
+    predictions = prepared.task.predict(session.training.objective, batch)
+    pairs = ((prepared.task.shown(row.target), found.text) for row, found in zip(rows, predictions, strict=True))
+    return tuple(pair for pair in pairs if any(pair))

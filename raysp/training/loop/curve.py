@@ -1,0 +1,96 @@
+"""Curve of a training: metrics, evaluations and event files of the steps that a commit covers, written with it."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from raysp.evaluation.scores import WorstRow
+from raysp.storage.store import Store
+from raysp.training.loop.evaluated import Evaluated
+from raysp.training.sink import evaluation_records
+from raysp.training.sink.evaluation_records import StepEvaluation
+from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
+from raysp.training.sink.tensorboard import TensorBoardLog
+from raysp.training.specs.recipe import Evaluation
+
+
+class _Step(NamedTuple):
+    metrics: StepMetrics
+    evaluation: StepEvaluation | None
+    time: float
+
+
+class Curve:
+    """Writer of the steps and evaluations of one run.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+        evaluation: that of the recipe; None: there is none.
+    """
+
+    def __init__(self, store: Store, run_id: str, evaluation: Evaluation | None = None) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.evaluation = evaluation
+        self.metrics = MetricsLog(store, run_id)
+        self.events = TensorBoardLog(store, run_id)
+        self._steps: list[_Step] = []
+
+    def add(self, step: StepMetrics, evaluated: Evaluated | None) -> None:
+        """Add a step."""
+        found = recorded(evaluated, self.evaluation) if evaluated and self.evaluation else None
+        self._steps.append(_Step(step, found, time.time()))
+
+    def take(self) -> Callable[[], None]:
+        """Return a function that writes the steps since the last call, which may run while more are added.
+
+        It raises StoreError if metrics or evaluations cannot be written. Event files that cannot be written are
+        written by a later call.
+        """
+        taken, self._steps = self._steps, []
+        return lambda: self._write(taken)
+
+    def _write(self, taken: Sequence[_Step]) -> None:
+        for one in taken:
+            self.metrics.add(one.metrics)
+            done, values = one.metrics.done, one.metrics.tracked
+            if one.evaluation is not None:
+                evaluation_records.save(self.store, done, one.evaluation, run_id=self.run_id)
+                values = {**values, **one.evaluation.tracked}
+            self.events.log(done, values, at=one.time)
+        self.metrics.write()
+        self.events.write()
+
+
+def recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | None:
+    """Return an evaluation of the first worker as it is stored; None for other workers."""
+    comparison = evaluated.comparison
+    if comparison is None:
+        return None
+    worst = []
+    for one, name in zip(comparison.worst, evaluated.rows, strict=True):
+        shard, _, row = name.rpartition(":")
+        worst.append(
+            WorstRow(
+                id=name,
+                shard=shard,
+                row=int(row),
+                seconds=None,
+                reference=one.reference,
+                hypothesis=one.hypothesis,
+                errors=one.errors,
+                score=one.score,
+                edits=one.edits,
+            )
+        )
+    return StepEvaluation(
+        metric=evaluation.best,
+        scores=comparison.scores,
+        by=comparison.by,
+        worst=tuple(worst),
+        classes=comparison.classes,
+        loss=evaluated.loss,
+        normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
+        measure=evaluated.measure,
+    )

@@ -1,0 +1,538 @@
+"""A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from raysp.errors import ChangedError, RunError
+from raysp.ops.ordering import Epoch, Index, Sizes, Window
+from raysp.storage.store import Store
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.loop import state
+from raysp.training.loop.averaging import MovingAverage, mean_of_last
+from raysp.training.loop.evaluated import ROWS, Evaluated
+from raysp.training.loop.optimizing import Group
+from raysp.training.loop.schedules import Shape, factor
+from raysp.training.loop.step_commits import Keeper
+from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
+from raysp.training.sink import committed_steps as steps
+from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.step_metrics import StepMetrics, load_last
+from raysp.words import count
+
+logger = logging.getLogger(__name__)
+
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
+"""Files of a committed step; the last one if there is a moving average."""
+MOST_LOSSES = 1000
+"""Steps whose losses show since when a training diverges."""
+
+
+class TrainingRow(NamedTuple):
+    """A decoded row."""
+
+    wave: np.ndarray
+    """Samples, int16 or float32, at the model's sample rate."""
+    target: Sequence[float]
+
+
+Rows = Callable[[Window], Mapping[int, TrainingRow]]
+"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
+
+
+class _Loaded(NamedTuple):
+    """A window in memory."""
+
+    window: Window
+    rows: Mapping[int, TrainingRow]
+    epoch_steps: int
+    """Steps of its epoch."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Length and learning rates of a training.
+
+    Attributes:
+        epochs: passes over the corpus; None: `steps` counts.
+        steps: updates; None: `epochs` counts.
+        learning_rate: highest rate.
+        shape: as in `schedules.factor`, as are the following two.
+        warmup: share of the course.
+        final: factor at the end.
+    """
+
+    epochs: int | None
+    steps: int | None
+    learning_rate: float
+    shape: Shape = "tri_stage"
+    warmup: float = 0.1
+    final: float = 0.05
+
+    def progress(self, position: Position, epoch_steps: int) -> float:
+        """Return the share that is done, exact although epochs differ by a few steps."""
+        if self.steps is not None:
+            return position.done / self.steps
+        assert self.epochs is not None
+        return (position.epoch + position.step / max(1, epoch_steps)) / self.epochs
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate at a point of the course."""
+        return self.learning_rate * factor(progress, shape=self.shape, warmup=self.warmup, final=self.final)
+
+    def is_done(self, position: Position) -> bool:
+        """Return whether no step is left."""
+        by_steps = self.steps is not None and position.done >= self.steps
+        return by_steps or (self.epochs is not None and position.epoch >= self.epochs)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A step that was run."""
+
+    position: Position
+    """After the step."""
+    update: Update
+    learning_rate: float
+    progress: float
+    """Share of the course that was done before the step."""
+    audio_seconds: float
+    """Seconds of audio of the step, of all workers, according to the index."""
+    seconds: float
+    """Wall-clock time since the step before, or since the start."""
+    waited: float
+    """Seconds of it that this worker waited for rows."""
+    evaluated: Evaluated | None = None
+    """Evaluation after the step; None: it was not evaluated."""
+
+    @property
+    def metrics(self) -> StepMetrics:
+        """Figures of the step as they are recorded."""
+        position, update = self.position, self.update
+        return StepMetrics(
+            done=position.done,
+            epoch=position.epoch,
+            step=position.step,
+            loss=update.loss,
+            norm=update.norm,
+            learning_rate=self.learning_rate,
+            rows=update.num_rows,
+            audio_seconds=self.audio_seconds,
+            seconds=self.seconds,
+            waited=self.waited,
+            share=self.progress,
+            terms=update.terms,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """When and how weights are evaluated.
+
+    Attributes:
+        every: steps between evaluations; the last step is evaluated too.
+        patience: evaluations without a better one after which the training ends; None: it does not.
+        run: evaluates the current weights; all workers call it at the same step.
+        rule: metric and normalisation by which weights are compared, as `rule_of` returns them.
+    """
+
+    every: int
+    patience: int | None
+    run: Callable[[], Evaluated]
+    rule: str
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        value: of the metric; lower is better.
+        done: updates of its weights.
+        measure: how it was measured (see `Evaluated`).
+        misses: evaluations since.
+    """
+
+    value: float
+    done: int
+    measure: str
+    misses: int = 0
+
+    @classmethod
+    def read(cls, step: CommittedStep) -> "Best | None":
+        """Return what a commit holds; None if there was no evaluation."""
+        metrics = step.metrics
+        if "best" not in metrics:
+            return None
+        return cls(metrics["best"], int(metrics["best_done"]), step.measure, int(metrics["best_misses"]))
+
+    def and_then(self, evaluated: Evaluated, done: int) -> "Best":
+        """Return the best of this one and a later evaluation, which begins anew if it was measured otherwise."""
+        assert evaluated.value is not None
+        if evaluated.measure == self.measure and evaluated.value >= self.value:
+            return replace(self, misses=self.misses + 1)
+        return Best(evaluated.value, done, evaluated.measure)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Values for the metrics of a commit."""
+        return {"best": self.value, "best_done": self.done, "best_misses": self.misses}
+
+
+class Session:
+    """Training of one worker over the windows of a corpus.
+
+    Args:
+        training: weights and optimiser.
+        groups: parameters of the optimiser, with their names.
+        index: durations of the rows.
+        sizes: of micro-batches, steps and windows.
+        course: length and learning rates.
+        rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
+        keeper: commits; None: this worker commits nothing.
+        held: parameters that are not trained in the first steps.
+        held_steps: number of these steps.
+        evaluations: when and how weights are evaluated; None: they are not.
+        index_of: returns the durations of rows in an epoch, for its order; None: they are those of `index`.
+        average: moving average of the weights, which is updated and committed with them; None: there is none.
+        first_epoch: order of the first epoch, if it is computed already; None: it is computed from `index`.
+        weights: the weights that are committed, by name, which share their memory with the model; None: all that it
+            stores.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        groups: Sequence[Group],
+        index: Index,
+        sizes: Sizes,
+        course: Course,
+        rows: Rows,
+        keeper: Keeper | None = None,
+        *,
+        held: Sequence[torch.nn.Parameter] = (),
+        held_steps: int = 0,
+        evaluations: Evaluations | None = None,
+        average: MovingAverage | None = None,
+        index_of: Callable[[Index, int], Index] | None = None,
+        first_epoch: Epoch | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.training = training
+        self.groups = groups
+        self.index = index
+        self.sizes = sizes
+        self.course = course
+        self.rows = rows
+        self.keeper = keeper
+        self.held = held
+        self.held_steps = held_steps
+        self.evaluations = evaluations
+        self.best: Best | None = None
+        self.average = average
+        self.index_of = index_of
+        self.first_epoch = first_epoch
+        self.weights = training.objective.model.stored_weights() if weights is None else weights
+        self.position = Position(0, 0, 0)
+        self._waited, self._before = 0.0, time.monotonic()
+        self._is_whole = True
+        """Whether the weights are those of `position`, not amid a step."""
+        self._resumed: int | None = None
+        """Updates at the commit from which the training goes on."""
+        self._store: Store | None = None
+        self._losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
+        """Last steps of this run, with their losses."""
+        self._threads = ThreadPoolExecutor(1, "raysp-reading")
+
+    @property
+    def committed(self) -> int | None:
+        """Updates at the last commit; None before the first."""
+        last = self.keeper.last if self.keeper else None
+        return self._resumed if last is None else last
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left, or patience has ended."""
+        return self.course.is_done(self.position) or self._has_given_up
+
+    @property
+    def _has_given_up(self) -> bool:
+        patience = self.evaluations.patience if self.evaluations else None
+        return patience is not None and self.best is not None and self.best.misses >= patience
+
+    def resume(self, store: Store, fingerprint: str) -> None:
+        """Load the last committed step, if there is one.
+
+        Raises:
+            RunError: it was made with another recipe, or over other rows.
+            ChangedError: the recipe has no evaluation any more, or the training is done with another one.
+        """
+        step = steps.latest(store, checks=True)
+        if step is None:
+            return
+        self._store = store
+        if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
+            what = "recipe" if step.fingerprint != fingerprint else "corpus"
+            raise RunError(
+                f"{store.url}: step {step.position.done} was committed with another {what}; use another sink, or begin "
+                "anew with --restart"
+            )
+        with steps.local_file(store, step, MODEL) as file:
+            state.load_tensors(self.weights, file)
+        with steps.local_file(store, step, OPTIMIZER) as file:
+            state.load_moments(self.training.optimizer, self.groups, file)
+        if self.average is not None:
+            with steps.local_file(store, step, AVERAGE) as file:
+                self.average.load(file)
+        self.position, self._resumed = step.position, step.position.done
+        self.best = Best.read(step)
+        if self.best is not None:
+            self._refuse_another_rule(store, self.best)
+
+    def _refuse_another_rule(self, store: Store, best: Best) -> None:
+        """Raise if the best step was chosen by an evaluation that the recipe does not have, and will not be again."""
+        found, expected = best.measure.partition(ROWS)[0], self.evaluations.rule if self.evaluations else "none"
+        if expected != (found or expected) and (self.is_done or self.evaluations is None):
+            raise ChangedError(
+                f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {found}; "
+                f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or begin anew with "
+                "--restart",
+                (f"`evaluation` was {found!r}, now {expected!r}",),
+            )
+
+    def load_result(self, store: Store, average: int = 0, every: int = 1) -> None:
+        """Load the weights that a training ends with, in place of the last ones.
+
+        They are those of the best evaluation, or the last; their moving average if there is one; or the mean of the
+        last committed ones.
+
+        Args:
+            store: the sink.
+            average: number of committed weights for the mean; 0 or 1: no mean.
+            every: steps between these commits.
+
+        Raises:
+            RunError: a step is not committed.
+        """
+        done = self.best.done if self.best else self.position.done
+        if average > 1:
+            mean = mean_of_last(store, average, name=MODEL, every=every)
+            state.set_tensors(self.weights, mean, f"the mean of {average} steps")
+        elif self.average is not None:
+            if done != self.position.done:
+                with steps.local_file(store, steps.load(store, done), AVERAGE) as file:
+                    self.average.load(file)
+            self.average.apply()
+        elif done != self.position.done:
+            with steps.local_file(store, steps.load(store, done), MODEL) as file:
+                state.load_tensors(self.weights, file)
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+        """Run the steps that are left, and yield a report of each. The last one is committed.
+
+        Args:
+            should_stop: whether this worker asks to stop; all stop after the same step, which is committed.
+
+        Raises:
+            NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
+        """
+        self._before = time.monotonic()
+        if self.keeper:
+            self.keeper.start()
+        if self.position.done < self.held_steps:
+            self.training.freeze(self.held, frozen=True)
+        try:
+            for loaded in self._ahead():
+                window = loaded.window
+                for step in range(self.position.step - window.first_step, window.num_steps):
+                    report = self._step(window, step, loaded.rows, loaded.epoch_steps, stops=should_stop())
+                    yield report
+                    if report.update.stops or self.is_done:
+                        return
+        finally:
+            self._finish()
+
+    def _order(self, number: int) -> Epoch:
+        """Return the order of an epoch."""
+        if number == 0 and self.first_epoch is not None:
+            return self.first_epoch
+        sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
+        index = self.index_of(self.index, number) if self.index_of else self.index
+        return Epoch(index, sizes, seed=self.training.seed, epoch=number)
+
+    def _step(
+        self, window: Window, step: int, rows: Mapping[int, TrainingRow], epoch_steps: int, *, stops: bool
+    ) -> Report:
+        training, before = self.training, self.position
+        if self.held and before.done == self.held_steps:
+            training.freeze(self.held, frozen=False)
+        progress = self.course.progress(before, epoch_steps)
+        rate = self.course.rate(progress)
+        batches = [
+            replace(_micro_batch(window, step, number, rows), progress=progress, updates=before.done)
+            for number in range(training.workers.number, window.micro_batches, training.workers.count)
+        ]
+        self._is_whole = False
+        update = training.step(before.epoch, before.step, batches, learning_rate=rate, stops=stops)
+        if not update.is_finite:
+            found = self._not_finite(update)
+            own_rows = sum(len(batch.rows) for batch in batches)
+            # No weight was changed. Those of a training that diverged replace no commit.
+            self._is_whole = not (found.is_diverged or 1 < own_rows <= len(found.rows))
+            raise NotFiniteError(found)
+        self._losses.append((before.done + 1, update.loss))
+        if self.average is not None:
+            self.average.update()
+        after = Position(before.done + 1, before.epoch, before.step + 1)
+        self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
+        seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
+        evaluated = self._evaluate()
+        self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
+        audio_seconds = self._audio_seconds(window, step)
+        report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
+        if self.keeper:
+            self._keep(self.keeper, report)
+        self._before = time.monotonic()
+        return report
+
+    def _not_finite(self, update: Update) -> NotFinite:
+        """Return what is known of a step whose loss or norm is not finite."""
+        before, training = self.position, self.training
+        losses = [*self._earlier_losses(), *self._losses]
+        return NotFinite(
+            f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
+            f"{update.norm:g}; no weight was changed",
+            training.failed_rows,
+            update.num_rows,
+            has_grown(losses) or not training.has_finite_weights,
+            described_losses(losses),
+        )
+
+    def _earlier_losses(self) -> list[tuple[int, float]]:
+        """Return steps with their losses before the commit from which the training goes on."""
+        if self._store is None or self._resumed is None:
+            return []
+        found = load_last(self._store, MOST_LOSSES, until=self._resumed)
+        return [(step.done, step.loss) for step in found]
+
+    def _keep(self, keeper: Keeper, report: Report) -> None:
+        """Record a step, and commit it if it is time."""
+        keeper.record(report.metrics, report.evaluated)
+        update = report.update
+        is_best = report.evaluated is not None and self.best is not None and self.best.done == self.position.done
+        if update.stops or is_best or keeper.is_due(self.position):
+            self._commit(keeper, {"loss": update.loss, **update.terms})
+
+    def _evaluate(self) -> Evaluated | None:
+        """Evaluate the weights if it is time, and keep the best."""
+        done, evaluations = self.position.done, self.evaluations
+        if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
+            return None
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            evaluated = evaluations.run()
+        if evaluated.value is None:
+            raise RunError(_without_value(done, evaluated))
+        if self.best is not None and self.best.measure != evaluated.measure:
+            logger.warning(
+                "step %d: evaluations are measured otherwise than before (%s; before: %s), so the best one is chosen "
+                "from this one on",
+                done,
+                evaluated.measure,
+                self.best.measure or "unknown",
+            )
+        first = Best(evaluated.value, done, evaluated.measure)
+        self.best = self.best.and_then(evaluated, done) if self.best else first
+        return evaluated
+
+    def _audio_seconds(self, window: Window, step: int) -> float:
+        numbers = range(window.micro_batches)
+        return sum(float(self.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
+
+    def _ahead(self) -> Iterator[_Loaded]:
+        """Yield windows from the current step on with their rows; those of the next one are read meanwhile."""
+        if self.is_done:
+            return
+        windows = self._windows()
+        waiting = self._threads.submit(self._load, windows)
+        while True:
+            began = time.monotonic()
+            loaded = waiting.result()
+            self._waited += time.monotonic() - began
+            if loaded is None:
+                return
+            waiting = self._threads.submit(self._load, windows)
+            yield loaded
+
+    def _windows(self) -> Iterator[tuple[Window, int]]:
+        """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
+        position = self.position
+        while not self.course.is_done(position):
+            epoch = self._order(position.epoch)
+            if not epoch.num_steps:
+                raise RunError("no row is left to train on")
+            for window in epoch.windows_from(position.step):
+                if self.course.is_done(position):
+                    return
+                yield window, epoch.num_steps
+                end = window.first_step + window.num_steps
+                position = Position(position.done + end - position.step, position.epoch, end)
+            position = Position(position.done, position.epoch + 1, 0)
+
+    def _load(self, windows: Iterator[tuple[Window, int]]) -> _Loaded | None:
+        """Return the next window with its rows; None after the last. The order of its epoch is computed here too."""
+        found = next(windows, None)
+        if found is None:
+            return None
+        window, epoch_steps = found
+        return _Loaded(window, self.rows(window), epoch_steps)
+
+    def _commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
+        """Copy the state, and begin its commit."""
+        training = self.training
+        files = {MODEL: state.copied(self.weights), OPTIMIZER: state.moments(training.optimizer, self.groups)}
+        if self.average is not None:
+            files[AVERAGE] = self.average.state()
+        keeper.begin(
+            self.position,
+            files,
+            index=self.index.digest,
+            num_workers=training.workers.count,
+            metrics={**metrics, **(self.best.metrics if self.best else {})},
+            best=self.best.done if self.best else None,
+            measure=self.best.measure if self.best else "",
+        )
+
+    def _finish(self) -> None:
+        """Commit the last step, unless it is committed, and end the threads."""
+        try:
+            if self.keeper:
+                self.keeper.end()
+                if self._is_whole and self.position.done and self.committed != self.position.done:
+                    self._commit(self.keeper, {})
+                    self.keeper.end()
+        finally:
+            self._threads.shutdown()
+
+
+def _without_value(done: int, evaluated: Evaluated) -> str:
+    """Return the message of an evaluation whose metric has no value."""
+    return (
+        f"step {done}: the evaluation has no finite value of its metric ({evaluated.measure}): "
+        f"{count(evaluated.num_rows, 'row')} evaluated, {count(evaluated.failed, 'row')} that could not be decoded, or "
+        "of a length that does not fit. Expected rows with references that define it: check evaluation.source, its "
+        "column and recordings, or choose another evaluation.best; the training continues from its last committed step"
+    )
+
+
+def _micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:
+    """Return a micro-batch without the rows that could not be decoded."""
+    found = [row for row in window.micro_batch(step, number).tolist() if row in rows]
+    return MicroBatch(number, found, [rows[row].wave for row in found], [rows[row].target for row in found])

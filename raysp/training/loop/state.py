@@ -1,0 +1,100 @@
+"""State of a training as safetensors files: weights, moments of the optimiser, and averaged weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raysp.errors import RunError
+from raysp.models.base.modeling import Model
+from raysp.models.files.weights import write_safetensors
+from raysp.storage.store import explain
+from raysp.training.loop.optimizing import Group
+
+SEPARATOR = "|"
+"""Between the name of a moment and that of its parameter."""
+
+
+def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
+    """Return the weights that a training commits, which share their memory with the model.
+
+    Args:
+        model: the model as its training begins.
+        trained_only: whether weights that are not trained are left out, so that they remain those of the checkpoint.
+    """
+    fixed = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    stored = model.stored_weights()
+    return {name: one for name, one in stored.items() if not (trained_only and name in fixed)}
+
+
+def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Replace the values of tensors by those of a file with the same names.
+
+    Raises:
+        RunError: the file has other names or shapes.
+    """
+    set_tensors(tensors, load_file(file), str(file))
+
+
+@torch.no_grad()
+def set_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor], where: str) -> None:
+    """Replace the values of tensors by those with the same names; `where` names the values in a message.
+
+    Raises:
+        RunError: the values have other names or shapes.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if (shapes := {name: tuple(tensor.shape) for name, tensor in values.items()}) != expected:
+        other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
+        raise RunError(f"{where}: the weights do not fit the model: {', '.join(other[:5])}")
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
+
+
+def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:
+    """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU."""
+    found = {
+        f"{key}{SEPARATOR}{name}": value
+        for name, parameter in _named(groups)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    return copied(found)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file: Path) -> None:
+    """Set the state of an optimiser to that of `moments`.
+
+    Raises:
+        RunError: the file has a parameter that the optimiser does not have.
+    """
+    parameters = dict(_named(groups))
+    for full_name, value in load_file(file).items():
+        key, _, name = full_name.partition(SEPARATOR)
+        if name not in parameters:
+            raise RunError(f"{file}: state of {name!r}, which is not trained")
+        parameter = parameters[name]
+        # The number of steps stays on the CPU, as AdamW keeps it.
+        optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies that later steps do not change, so that a thread may write them."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def write(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors to a file.
+
+    Raises:
+        StoreError: it cannot be written, such as on a full disk.
+    """
+    try:
+        write_safetensors(file, tensors)
+    except OSError as error:
+        raise explain(error, "write", file) from error
+
+
+def _named(groups: Sequence[Group]) -> list[tuple[str, nn.Parameter]]:
+    return [pair for group in groups for pair in zip(group.names, group.parameters, strict=True)]

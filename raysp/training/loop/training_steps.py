@@ -1,0 +1,233 @@
+"""Steps of training: micro-batches of one worker, one all-reduce, one update."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from raysp.errors import RunError
+from raysp.models.base.arithmetic import arithmetic
+from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.loop.optimizing import FlatGradients, set_rate
+
+Gathered = TypeVar("Gathered")
+GREW = 10.0
+"""Factor over the lowest loss, or over 1 if that is greater, from which a loss says that the training diverged."""
+
+
+class Workers(Protocol):
+    """The workers that train together."""
+
+    number: int
+    """Number of this worker."""
+    count: int
+
+    def add(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over the workers."""
+        ...
+
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the values of all workers, in their order."""
+        ...
+
+
+class OneWorker:
+    """A worker that trains alone."""
+
+    number, count = 0, 1
+
+    def add(self, values: Tensor) -> None:
+        """Do nothing: the sum is the worker's own."""
+
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the worker's own value."""
+        return [value]
+
+
+@dataclass(frozen=True)
+class Update:
+    """Result of a step, the same on all workers."""
+
+    loss: float
+    """Mean over rows, tokens or frames."""
+    num_rows: int
+    norm: float
+    """Norm of the gradients before clipping."""
+    is_finite: bool
+    """Whether loss and norm are finite; if not, no weight was changed."""
+    stops: bool
+    """Whether a worker asked to stop after this step."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Means of the objective's terms."""
+
+
+class NotFinite(NamedTuple):
+    """A step whose loss or gradient is not finite."""
+
+    message: str
+    """Its place, with loss and norm."""
+    rows: Sequence[int]
+    """Rows whose loss, or else gradient, is not finite alone."""
+    num_rows: int
+    """Rows of the step, of all workers."""
+    grew: bool
+    """Whether weights are not finite, or the loss had grown without bound before."""
+    history: str
+    """The losses before it, as text."""
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether the weights are at fault: they say so, or no row of several has a finite loss and gradient."""
+        return self.grew or 1 < self.num_rows <= len(self.rows)
+
+
+class NotFiniteError(RunError):
+    """A loss or norm that is not finite; `rows` are those of this worker at fault, if they are known."""
+
+    def __init__(self, found: NotFinite) -> None:
+        super().__init__(found.message)
+        self.found = found
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows at fault."""
+        return tuple(self.found.rows)
+
+
+def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
+    """Return whether the last loss is far above the lowest, or not finite.
+
+    Args:
+        losses: steps in order, each with its loss.
+    """
+    if not losses:
+        return False
+    last, lowest = losses[-1][1], min(loss for _, loss in losses)
+    return not math.isfinite(last) or last > GREW * max(abs(lowest), 1.0)
+
+
+def described_losses(losses: Sequence[tuple[int, float]]) -> str:
+    """Return how the loss went, as text; arguments are those of `has_grown`."""
+    if not losses:
+        return "No step was done before it: the weights with which the training begins may be at fault"
+    (step, lowest), (last_step, last) = min(losses, key=lambda one: one[1]), losses[-1]
+    if last <= lowest:
+        return f"The loss was finite until step {last_step:,}, with {last:.4g}, and had not grown"
+    return f"The loss grew since step {step:,}, from {lowest:.4g} to {last:.4g} at step {last_step:,}"
+
+
+_LOSS, _COUNT, _ROWS, _STOPS, _TERMS = range(5)
+
+
+class Training:
+    """Weights, optimiser and order of random numbers.
+
+    Args:
+        objective: model and loss.
+        optimizer: over the parameters that are trained, with a factor `rate` in each group.
+        seed: seed of all random numbers.
+        clip: largest norm of the gradients; None: no limit.
+        workers: the workers that train together.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int,
+        clip: float | None = 1.0,
+        workers: Workers | None = None,
+    ) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+        self.seed = seed
+        self.clip = clip
+        self.workers = workers or OneWorker()
+        self.failed_rows: list[int] = []
+        """Rows of this worker whose loss, or else gradient, was not finite in the last step."""
+        self._collect()
+
+    def freeze(self, parameters: Iterable[torch.nn.Parameter], *, frozen: bool) -> None:
+        """Exclude parameters of the optimiser from the following steps, or train them again."""
+        for parameter in parameters:
+            parameter.requires_grad_(not frozen)
+            parameter.grad = None
+        self._collect()
+
+    def _collect(self) -> None:
+        groups = self.optimizer.param_groups
+        trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+        self.gradients = FlatGradients(trained, _TERMS + len(self.objective.terms))
+
+    @arithmetic(dtype="float32", device="cuda")
+    def step(
+        self, epoch: int, step: int, micro_batches: Sequence[MicroBatch], *, learning_rate: float, stops: bool = False
+    ) -> Update:
+        """Run this worker's micro-batches of a step, add the gradients of all workers, and update the weights.
+
+        Args:
+            epoch: number of the epoch.
+            step: number of the step in the epoch.
+            micro_batches: those of this worker, with the rows that could be decoded.
+            learning_rate: of this step.
+            stops: whether this worker asks to stop after the step.
+        """
+        self.gradients.zero()
+        batches = [batch for batch in micro_batches if batch.rows]
+        finite = [self._run(epoch, step, batch) for batch in batches]
+        sums = self.gradients.sums
+        sums[_STOPS] = float(stops)
+        self.workers.add(self.gradients.buffer)
+        self.gradients.gradients.div_(sums[_COUNT].clamp(min=1))
+        clipped = self.gradients.clip(self.clip)
+        # The only values that the host waits for: all losses and gradients are on the device until here.
+        read = torch.cat([sums, clipped[None], *(one.to(sums.dtype) for one in finite)]).tolist()
+        loss, count, rows, stopping, *of_terms = read[: len(sums)]
+        norm, *flags = read[len(sums) :]
+        all_rows = [row for batch in batches for row in batch.rows]
+        self.failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        if is_finite and count:
+            set_rate(self.optimizer, learning_rate)
+            self.optimizer.step()
+        elif math.isfinite(loss) and count:
+            self.failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
+        mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
+        terms = dict(zip(self.objective.terms, means, strict=True))
+        return Update(mean, round(rows), norm, is_finite, stopping > 0, terms)
+
+    def _run(self, epoch: int, step: int, batch: MicroBatch) -> Tensor:
+        """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""
+        seed_micro_batch(self.seed, epoch, step, batch.number)
+        losses = self.objective(batch)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        sums = self.gradients.sums
+        sums[_LOSS] += losses.total.detach()
+        sums[_COUNT] += losses.count
+        sums[_ROWS] += len(batch.rows)
+        for place, name in enumerate(self.objective.terms, _TERMS):
+            sums[place] += losses.terms[name].detach()
+        return torch.isfinite(losses.rows_B)
+
+    @property
+    def has_finite_weights(self) -> bool:
+        """Whether all weights that are trained are finite."""
+        groups = self.optimizer.param_groups
+        return all(bool(torch.isfinite(one).all()) for group in groups for one in group["params"])
+
+    def _without_finite_gradient(self, epoch: int, step: int, micro_batches: Sequence[MicroBatch]) -> list[int]:
+        """Run each row alone, and return the rows whose gradients are not finite; the gradients are lost."""
+        found = []
+        for batch in micro_batches:
+            for place, row in enumerate(batch.rows):
+                alone = replace(batch, rows=[row], waves=[batch.waves[place]], targets=[batch.targets[place]])
+                self.gradients.zero()
+                self._run(epoch, step, alone)
+                if not torch.isfinite(self.gradients.gradients).all():
+                    found.append(row)
+        return found

@@ -1,0 +1,137 @@
+"""One worker of a training: model, objective, optimiser and session of a prepared recipe."""
+
+from typing import TYPE_CHECKING
+
+from raysp.storage.store import Store
+from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
+from raysp.training.data.micro_batches import Objective
+from raysp.training.loop import state
+from raysp.training.loop.averaging import MovingAverage
+from raysp.training.loop.curve import Curve
+from raysp.training.loop.dev_evaluation import Evaluator
+from raysp.training.loop.evaluated import rule_of
+from raysp.training.loop.optimizing import Group, adamw, group_parameters
+from raysp.training.loop.session import Course, Evaluations, Rows, Session
+from raysp.training.loop.step_commits import Keeper, RunOfSink
+from raysp.training.loop.training_steps import OneWorker, Training, Workers
+from raysp.training.preparing import Prepared
+from raysp.training.specs.objectives import freeze_steps_of, trains_few_weights
+from raysp.training.specs.recipe import Schedule
+
+if TYPE_CHECKING:
+    from raysp.ops.decoding import Decoder
+
+
+def new_session(
+    prepared: Prepared,
+    rows: Rows,
+    store: Store | None,
+    *,
+    workers: Workers | None = None,
+    decoder: "Decoder | None" = None,
+    run: RunOfSink | None = None,
+) -> Session:
+    """Return the session of a worker, which goes on from the last committed step.
+
+    Args:
+        prepared: the training.
+        rows: returns the rows of this worker.
+        store: the sink; None: nothing is committed.
+        workers: the workers that train together; None: this one trains alone.
+        decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
+            process.
+        run: the run that commits; None: its steps are not recorded.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        RunError: the committed step cannot be used.
+    """
+    plan, workers = prepared.plan, workers or OneWorker()
+    recipe = plan.recipe
+    training, groups = new_training(prepared, workers)
+    objective, model = training.objective, training.objective.model
+    weights = state.weights(model, trained_only=trains_few_weights(recipe.objective))
+    speeds = speeds_of(plan)
+    commits = store is not None and workers.number == 0
+    session = Session(
+        training,
+        groups,
+        prepared.index,
+        plan.sizes,
+        course_of(recipe.schedule),
+        _augmented(prepared, rows, speeds, decoder),
+        _keeper(prepared, store, run) if store and commits else None,
+        held=[*prepared.task.held(model)],
+        held_steps=freeze_steps_of(recipe.objective),
+        index_of=speeds.index if speeds else None,
+        first_epoch=None if speeds else prepared.first_epoch,
+        average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
+        evaluations=_evaluations(prepared, objective, workers, decoder),
+        weights=weights,
+    )
+    if store is not None:
+        session.resume(store, prepared.fingerprint)
+    return session
+
+
+def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
+    recipe = prepared.plan.recipe
+    curve = Curve(store, run.run_id, recipe.evaluation) if run else None
+    seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
+    return Keeper(
+        store,
+        prepared.fingerprint,
+        recipe.sink.every,
+        seconds,
+        recipe.average,
+        epoch=run.epoch if run else 0,
+        curve=curve,
+    )
+
+
+def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Training, list[Group]]:
+    """Return the weights and the optimiser of a worker, and the groups of its parameters.
+
+    Args:
+        prepared: the training.
+        workers: as for `new_session`.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    plan = prepared.plan
+    schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
+    groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    optimizer = adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
+    return training, groups
+
+
+def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "Decoder | None") -> Rows:
+    plan = prepared.plan
+    augmentations = augmentations_of(plan, decoder)
+    if speeds is None and not augmentations:
+        return rows
+    return AugmentedRows(rows, speeds, augmentations, plan.recipe.seed, len(prepared.index.seconds))
+
+
+def _evaluations(
+    prepared: Prepared, objective: Objective, workers: Workers, decoder: "Decoder | None"
+) -> Evaluations | None:
+    plan, evaluation = prepared.plan, prepared.plan.recipe.evaluation
+    if evaluation is None:
+        return None
+    run = Evaluator(plan, evaluation, objective, prepared.task, workers, decoder)
+    return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
+
+
+def course_of(schedule: Schedule) -> Course:
+    """Return the length and learning rates that a spec describes."""
+    return Course(
+        epochs=schedule.epochs,
+        steps=schedule.steps,
+        learning_rate=schedule.learning_rate,
+        shape=schedule.shape,
+        warmup=schedule.warmup,
+        final=schedule.final,
+    )

@@ -1,0 +1,102 @@
+"""Rows for several workers: each piece is read once, by a task with an output for each worker."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.ops.ordering import Window
+from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
+from raysp.training.loop.session import TrainingRow
+
+if TYPE_CHECKING:
+    from raysp.training.preparing import Prepared
+
+READER_CPUS = 0.5
+"""CPUs of a task that reads a piece."""
+
+
+class Feeder:
+    """Actor that starts the tasks of a window when the first worker asks for it, and forgets it a window later.
+
+    It holds nothing that is not computed again: if it ends, workers begin again from the last commit.
+
+    Args:
+        prepared: the training.
+    """
+
+    def __init__(self, prepared: "Sequence[ray.ObjectRef[Prepared]]") -> None:
+        [self.reference] = prepared
+        self.prepared: Prepared = ray.get(self.reference)
+        self.begun: dict[tuple[int, int, int], list[list[Any]]] = {}
+
+    def rows(self, window: Window, worker: int, num_workers: int) -> list[Any]:
+        """Return references to the rows of a worker, a `PieceRows` for each piece of a window."""
+        key = (window.epoch, window.number, num_workers)
+        if key not in self.begun:
+            before = max((old for old in self.begun if old < key), default=key)  # workers may still train on it
+            for old in [old for old in self.begun if old[2] != num_workers or old < before]:
+                del self.begun[old]
+            self.begun[key] = self._begin(window, num_workers)
+        return [outputs[worker] for outputs in self.begun[key]]
+
+    def _begin(self, window: Window, num_workers: int) -> list[list[Any]]:
+        wanted = [wanted_rows(window, self.prepared.corpus, one, num_workers) for one in range(num_workers)]
+        task: Any = ray.remote(_read).options(num_cpus=READER_CPUS, num_returns=num_workers, max_retries=3)
+        outputs = []
+        for number in window.pieces.tolist():
+            found = task.remote([self.reference], number, [one.get(number, []) for one in wanted])
+            outputs.append([found] if num_workers == 1 else list(found))
+        return outputs
+
+
+def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, wanted: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
+    """Return the rows of a piece for each worker."""
+    prepared: Prepared = ray.get(reference[0])
+    every = sorted(row for rows in wanted for row in rows)
+    found = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, ())
+    parts = [
+        PieceRows(
+            {row: found.rows[row] for row in rows if row in found.rows},
+            [one for one in found.failed if one.row in {*rows}],
+        )
+        for rows in wanted
+    ]
+    return parts if len(parts) > 1 else parts[0]
+
+
+class FedRows:
+    """Rows of one of several workers, from the tasks of a feeder.
+
+    Args:
+        feeder: handle of the feeder.
+        failures: counts of this worker's rows that fail.
+        board: handle of the board, which is told of them.
+        worker: number of the worker.
+        num_workers: number of all workers.
+    """
+
+    def __init__(self, feeder: Any, failures: Failures, board: Any, worker: int, num_workers: int) -> None:  # noqa: ANN401 - handles of actors
+        self.feeder = feeder
+        self.failures = failures
+        self.board = board
+        self.worker = worker
+        self.num_workers = num_workers
+
+    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
+        """Return the rows of a window by their numbers, without those that cannot be decoded.
+
+        Raises:
+            RunError: too many rows cannot be decoded.
+        """
+        pieces: list[PieceRows] = ray.get(ray.get(self.feeder.rows.remote(window, self.worker, self.num_workers)))
+        found: dict[int, TrainingRow] = {}
+        for piece in pieces:
+            self.failures.add(len(piece.rows) + len(piece.failed), piece.failed)
+            found |= piece.rows
+        if self.failures.by_type:
+            self.board.count.remote(
+                self.worker, dict(self.failures.by_type), self.failures.examples, self.failures.take()
+            )
+        return found

@@ -1,0 +1,318 @@
+"""Several workers: Ray Train places them and starts them again; steps, rows and commits are those of one worker."""
+
+import contextlib
+import functools
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+import torch.distributed
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from torch import Tensor
+
+from raysp.cluster.connection import cluster_resources, local_ray
+from raysp.cluster.machine import num_cpus
+from raysp.cluster.nodes import on_node, own_id
+from raysp.cluster.process_state import Environment
+from raysp.cluster.ray_start import replaced
+from raysp.cluster.resources import Resources
+from raysp.errors import PlanError, RayspError, RunError
+from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.sink import fault_injection
+from raysp.storage.store import open_store
+from raysp.training.data.row_windows import Failures
+from raysp.training.loop.process_settings import process_settings
+from raysp.training.loop.session import Report
+from raysp.training.loop.step_commits import RunOfSink
+from raysp.training.loop.training_steps import Gathered, NotFiniteError
+from raysp.training.loop.worker import new_session
+from raysp.training.on_ray.board import Board, News
+from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.preparing import Prepared
+from raysp.training.sink import committed_steps
+from raysp.training.sink.fencing import FencedStore
+from raysp.words import count
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 1.0
+"""Seconds between two questions of a worker whether to stop."""
+END_SECONDS = 60.0
+"""Longest wait for the workers at the end: Ray must not be shut down while Ray Train uses it."""
+MOST_LOSSES = 3
+"""Losses of Ray Train's own process without a commit between them, after which a training fails."""
+TIMEOUT_SECONDS = 120
+"""Time that workers wait for each other, in which a step must be done."""
+RESIZE_SECONDS = 300.0
+"""Time between two looks for nodes on which more workers could run. They begin again from the last commit then."""
+_SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+}
+
+
+class Together:
+    """A worker of the process group that Ray Train has made."""
+
+    def __init__(self, number: int, count: int) -> None:
+        self.number = number
+        self.count = count
+
+    def add(self, values: Tensor) -> None:
+        """Replace a tensor by its sum over the workers."""
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
+
+    def gather(self, value: Gathered) -> Sequence[Gathered]:
+        """Return the values of all workers, in their order."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+
+def train(
+    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run: RunOfSink
+) -> Iterator[tuple[Report, int | None]]:
+    """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
+
+    Args:
+        prepared: the training.
+        failures: receives the rows that could not be decoded.
+        should_stop: whether the workers should stop after their current step.
+        run: the run that commits.
+
+    Raises:
+        NotFiniteError: a loss is not finite.
+        RunError: too many rows cannot be decoded, or the workers cannot go on.
+    """
+    plan = prepared.plan
+    cpus = plan.workers.low * plan.workers.threads + max(
+        1, num_cpus()
+    )  # besides the workers, which wait for rows, readers
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_set(_SETTINGS))
+        stack.enter_context(local_ray(Resources(cpus=cpus)))
+        _refuse_without_readers(plan)
+        board, config = stack.enter_context(_board_and_feeder(prepared, run))
+        losses, committed = 0, None
+        while True:
+            groups = _placement_groups()
+            fit = _Fit(prepared, config)
+            try:
+                news = yield from _watched(fit, board, failures, should_stop)
+            finally:
+                if not fit.wait(0):
+                    board.stop.remote()
+                    fit.wait(END_SECONDS)
+            if news.not_finite:
+                raise NotFiniteError(news.not_finite)
+            if news.failure:
+                raise news.failure
+            if fit.error is None:
+                return
+            losses, committed = (losses + 1 if news.committed == committed else 1), news.committed
+            if losses > MOST_LOSSES:
+                raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
+            logger.warning("Ray Train ended (%s); starting the workers again", fit.error)
+            for left in _placement_groups() - groups:
+                remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
+
+
+def _placement_groups() -> set[str]:
+    """Return the ids of the placement groups that hold resources; Ray Train's own cleaner needs an API server."""
+    return {name for name, one in placement_group_table().items() if one["state"] != "REMOVED"}
+
+
+def _watched(
+    fit: "_Fit",
+    board: Any,  # noqa: ANN401 - handle of an actor
+    failures: Failures,
+    should_stop: Callable[[], bool],
+) -> Generator[tuple[Report, int | None], None, News]:
+    """Yield the steps until Ray Train ends, and return the last news."""
+    asked = False
+    while True:
+        is_over = fit.wait(POLL_SECONDS)
+        news: News = ray.get(board.take.remote())
+        failures.by_type, failures.examples = news.errors, news.examples
+        failures.record(news.failed)
+        yield from news.reports
+        if is_over:
+            return news
+        if should_stop() and not asked:
+            asked = True
+            board.stop.remote()
+
+
+def _refuse_without_readers(plan: TrainingPlan) -> None:
+    """Raise if the workers would hold all CPUs of a Ray that is connected, so that no task could read rows."""
+    held, found = plan.workers.low * plan.workers.threads, cluster_resources().cpus
+    if held + READER_CPUS > found:
+        raise PlanError(
+            f"pool: {count(plan.workers.low, 'worker')} of {count(plan.workers.threads, 'CPU')} each, and at least "
+            f"{READER_CPUS:g} CPUs for reading; found {found:g} CPUs: lower pool.actors or pool.cpus"
+        )
+
+
+@contextlib.contextmanager
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them."""
+    environment = Environment(settings)
+    try:
+        yield
+    finally:
+        environment.restore()
+
+
+@contextlib.contextmanager
+def _board_and_feeder(prepared: Prepared, run: RunOfSink) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
+    reference = ray.put(prepared)
+    here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
+    board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
+    feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote([reference])
+    config = {
+        "prepared": [reference],
+        "board": board,
+        "feeder": feeder,
+        "faults": fault_injection.arm(),
+        "run": run,
+    }
+    try:
+        yield board, config
+    finally:
+        for actor in (feeder, board):
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+
+class _Fit:
+    """The call of Ray Train, in a thread: in the main thread it would take over the handling of signals."""
+
+    def __init__(self, prepared: Prepared, config: dict[str, Any]) -> None:
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(prepared, config), name="raysp-fit", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return whether the call is over."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self, prepared: Prepared, config: dict[str, Any]) -> None:
+        try:
+            _fit(prepared, config)
+        except Exception as error:
+            self.error = error
+
+
+def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
+    from ray.train import FailureConfig, RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import ScalingConfig
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    plan = prepared.plan
+    low, high, on_gpu = plan.workers.low, plan.workers.high, plan.workers.device == "cuda"
+    resources = {"CPU": plan.workers.threads, **({"GPU": 1} if on_gpu else {})}
+    with tempfile.TemporaryDirectory(prefix="raysp-train-") as folder, _short_end():
+        TorchTrainer(
+            _work,
+            train_loop_config=config,
+            scaling_config=ScalingConfig(
+                num_workers=low if low == high else (low, high),
+                use_gpu=on_gpu,
+                resources_per_worker=resources,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            ),
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
+            run_config=RunConfig(
+                name=f"raysp-{uuid.uuid4().hex[:8]}",
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=-1),
+            ),
+        ).fit()
+
+
+@contextlib.contextmanager
+def _short_end() -> Iterator[None]:
+    """Wait two seconds, not ten, for an actor that asks an API server, which a local Ray of a run does not have."""
+    from ray.train.v2.api import data_parallel_trainer
+
+    name = "PlacementGroupCleanerCallback"
+    callback = getattr(data_parallel_trainer, name, None)
+    shortened = callback and functools.partial(callback, get_actor_timeout_s=1, stop_timeout=2.0)
+    with replaced(data_parallel_trainer, name, shortened):
+        yield
+
+
+def _work(config: Mapping[str, Any]) -> None:
+    """Train as one of the workers; Ray Train calls it in each of them, again after any of them ended."""
+    import ray.train
+
+    context = ray.train.get_context()
+    number, num_workers, board = context.get_world_rank(), context.get_world_size(), config["board"]
+    fault_injection.adopt(config["faults"])
+    prepared: Prepared = ray.get(config["prepared"][0])
+    plan = prepared.plan
+    recipe = plan.recipe
+    try:
+        prepared = replace(prepared, plan=plan.located())
+        with process_settings(plan.workers.threads, deterministic=plan.is_deterministic):
+            run: RunOfSink = config["run"]
+            store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), run.epoch)
+            committed = committed_steps.latest(store)
+            if not ray.get(board.begin.remote(number, committed and committed.position.done)):
+                return
+            workers = Together(number, num_workers)
+            failures = Failures(prepared.corpus, recipe.max_error_rate)
+            rows = FedRows(config["feeder"], failures, board, number, num_workers)
+            session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder(), run=run)
+            _check_same_start(workers, session.position.done)
+            for report in session.run(_Asking(board)):
+                if number == 0:
+                    board.add.remote(report, session.committed)
+            ray.get(board.commit.remote(number, session.committed))
+    except NotFiniteError as error:  # of all workers at the same step
+        ray.get(board.fail_rows.remote(number, num_workers, error.found))
+    except RayspError as error:
+        ray.get(board.fail.remote(error))
+        raise  # ends the other workers too
+
+
+def _check_same_start(workers: Together, done: int) -> None:
+    """Raise, so that all start again, if a process that was thought to have ended committed a step meanwhile."""
+    if len({*workers.gather(done)}) > 1:
+        raise RuntimeError("the workers began at different steps")
+
+
+class _Asking:
+    """Question to the board whether to stop, at most once in `STOP_SECONDS`; the answer is never waited for."""
+
+    def __init__(self, board: Any) -> None:  # noqa: ANN401 - handle of an actor
+        self.board = board
+        self.stops = False
+        self._asked: Any = None
+        self._next = 0.0
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            self.stops, self._asked = ray.get(self._asked), None
+        if self._asked is None and not self.stops and time.monotonic() >= self._next:
+            self._asked, self._next = self.board.stops.remote(), time.monotonic() + STOP_SECONDS
+        return self.stops

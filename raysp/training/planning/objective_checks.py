@@ -1,0 +1,139 @@
+"""Checks of objectives against a checkpoint, without its weights."""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from raysp.errors import CheckpointError, PlanError
+from raysp.labelling.planning.surveying import holds_text
+from raysp.models.base.capabilities import Capability
+from raysp.training.specs.objectives import (
+    CTC,
+    Classify,
+    ClassifyFrames,
+    Objective,
+    Pretrain,
+    Seq2Seq,
+    Speakers,
+    problem_of,
+)
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+
+KEEP, BUILD = "keep", "build"
+"""Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
+PRETRAINED = "unispeech"
+"""Value of `model_type` of the models that can be pre-trained."""
+
+
+def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
+    """Check an objective and its checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be trained for the objective.
+        PlanError: a package is not installed.
+    """
+    if getattr(objective, "lora", None) is not None and find_spec("peft") is None:
+        raise PlanError(
+            "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
+            "field out"
+        )
+    writes_text = Capability.TEXT_DECODER in checkpoint.gives
+    if isinstance(objective, Seq2Seq) and objective.decoder is None:
+        if not writes_text:
+            raise CheckpointError(
+                f"{objective.checkpoint}: {checkpoint.architecture} has no text decoder; set objective.decoder to a "
+                "text model with one"
+            )
+        return
+    if writes_text:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} has a text decoder; "
+            f"{type(objective).__name__} needs an encoder: give the checkpoint of the encoder"
+        )
+    if isinstance(objective, CTC) and objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
+            "objective.vocabulary='build', or to the url of a vocab.json"
+        )
+    if isinstance(objective, Pretrain) and checkpoint.model_type != PRETRAINED:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} is of model_type {checkpoint.model_type!r}; Pretrain "
+            f"needs a checkpoint of model_type {PRETRAINED!r}"
+        )
+
+
+def unused_words(objective: Objective, checkpoint: "CheckpointSummary") -> str:
+    """Return a line for users on parts of the checkpoint that a training does not read; empty without any."""
+    return "" if isinstance(objective, Pretrain) else checkpoint.unused_words
+
+
+def described(objective: Objective) -> str:
+    """Return an objective as text for users."""
+    lora, adapter = getattr(objective, "lora", None), getattr(objective, "adapter", None)
+    more = f", LoRA of rank {lora.rank}" if lora else f", adapter of {adapter}" if adapter else ""
+    return _described(objective) + more + (", from random weights" if objective.random_weights else "")
+
+
+def _described(objective: Objective) -> str:
+    if isinstance(objective, Classify):
+        return f"Classify, {objective.problem}, of the column {objective.column}"
+    if isinstance(objective, ClassifyFrames | Speakers):
+        return f"{type(objective).__name__}, of the column {objective.column}"
+    if isinstance(objective, Seq2Seq):
+        return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
+    known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
+    return f"{type(objective).__name__}, {known.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
+
+
+def check_targets(objective: Objective, column: str | None, url: str, schema: pa.Schema) -> None:
+    """Check the type of a column of targets.
+
+    Args:
+        objective: the objective.
+        column: name of the column; None: there is none.
+        url: name of the source for messages.
+        schema: columns of the source.
+
+    Raises:
+        PlanError: the targets of the objective are of another type.
+    """
+    if column is None or not isinstance(objective, Classify | ClassifyFrames | Speakers):
+        return  # texts are checked with the source
+    found = schema.field(column).type
+    problem = "frames" if isinstance(objective, ClassifyFrames) else problem_of(objective)
+    kinds, shape, fits = TARGET_TYPES[problem]
+    if not fits(found):
+        raise PlanError(
+            f"{url}: column {column!r} holds {found}, expected {kinds}, {shape}: choose another objective.column, or "
+            "write the targets as such"
+        )
+
+
+def _holds_class(kind: pa.DataType) -> bool:
+    return holds_text(kind) or pa.types.is_integer(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
+
+
+def _holds_classes(kind: pa.DataType) -> bool:
+    return _item(kind) != kind and _holds_class(_item(kind))
+
+
+def _holds_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
+    "single": ("strings or integers", "one for each row", _holds_class),
+    "multi": ("strings or integers", "a list for each row", _holds_classes),
+    "frames": ("strings or integers", "a list for each row with one for each frame", _holds_classes),
+    "regression": ("numbers", "or lists of them", lambda kind: _holds_number(_item(kind))),
+}
+"""What the column of a problem holds, in words, and whether a type does."""
+
+
+def _item(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the items of a list; others unchanged."""
+    return kind.value_type if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else kind

@@ -1,0 +1,248 @@
+"""Plan of a training: corpus, checkpoint, resolved settings. It reads no audio and writes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from raysp.checkpoints import locating
+from raysp.cluster.resources import Resources
+from raysp.errors import PlanError
+from raysp.evaluation.normalising import in_language
+from raysp.labelling.planning.hub_data import source_of_commit
+from raysp.labelling.planning.listing import list_corpus
+from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
+from raysp.labelling.planning.run_plan import Corpus
+from raysp.labelling.planning.surveying import CheckSchema, survey
+from raysp.labelling.planning.work_places import recipe_with_absolute_paths
+from raysp.models.base.devices import is_accelerator
+from raysp.ops.ordering import Sizes
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Work, read_code
+from raysp.specs.values import JsonValue
+from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
+from raysp.training.planning.workers import Workers, settle_workers
+from raysp.training.specs.augmentations import OfSounds
+from raysp.training.specs.objectives import (
+    CTC,
+    Classify,
+    ClassifyFrames,
+    Objective,
+    Speakers,
+    checkpoints_of,
+    target_column,
+    with_checkpoints,
+)
+from raysp.training.specs.recipe import Batching, Finetune
+from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+
+MICRO_SECONDS = 15.0
+"""Padded seconds of a micro-batch on a CPU, where a larger one is no faster."""
+GPU_MICRO_SECONDS = 80.0
+"""Padded seconds of a micro-batch on a GPU, if its memory is unknown."""
+WINDOW_STEPS = 100
+"""Steps whose audio makes a window, if the recipe has no window_seconds."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Plan of a training."""
+
+    recipe: Finetune
+    """With absolute paths, ids of the hub resolved to commits, and the sizes of steps for the device."""
+    checkpoint: "CheckpointSummary"
+    """The checkpoint to begin with."""
+    checkpoint_digest: str
+    corpus: Corpus
+    dtype: str
+    sizes: Sizes
+    workers: Workers
+    code: UserCode = field(repr=False)
+    """Code from outside raysp."""
+    evaluated: Corpus | None = None
+    """Rows of the evaluation; None: there is none."""
+    sounds: Mapping[int, Corpus] = field(default_factory=dict)
+    """Corpora of the sounds of augmentations, by their places in the recipe."""
+    decoder: Path | None = None
+    """Folder of the decoder, if it is not that of the checkpoint."""
+
+    def located(self) -> "TrainingPlan":
+        """Return the plan with the folders of its checkpoints on this machine."""
+        folders = _folders(self.recipe)
+        checkpoint = replace(self.checkpoint, path=folders["checkpoint"])
+        return replace(self, checkpoint=checkpoint, decoder=folders.get("decoder"))
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the corpus, with those that are left out."""
+        return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def resolved(self) -> Mapping[str, JsonValue]:
+        """Values that the recipe leaves open, which the entry of a run has."""
+        return {"device": self.workers.device, "dtype": self.dtype, "cpus_per_worker": self.workers.threads}
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether workers on GPUs use kernels that give the same bits each time."""
+        return self.recipe.deterministic and is_accelerator(self.workers.device)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Facts of the plan for users, as text by name."""
+        recipe, checkpoint, sizes = self.recipe, self.checkpoint, self.sizes
+        source, objective = recipe.source, recipe.objective
+        more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
+        return {
+            "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
+            f"{count(self.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
+            "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
+            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
+            **({"not used": unused} if (unused := unused_words(objective, checkpoint)) else {}),
+            "objective": described(objective),
+            "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
+            f"{count(sizes.micro_batches, 'micro-batch')}",
+            "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
+            f"{', deterministic' if self.is_deterministic else ''}",
+            **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
+            **self._evaluation_fact,
+            "sink": recipe.sink.url,
+        }
+
+    @property
+    def _evaluation_fact(self) -> Mapping[str, str]:
+        evaluation = self.recipe.evaluation
+        if evaluation is None or self.evaluated is None:
+            return {}
+        rows = sum(shard.num_rows for shard in self.evaluated.shards)
+        return {
+            "evaluation": f"{count(rows, 'row')} every {count(evaluation.every, 'step')}, best by {evaluation.best}"
+        }
+
+
+def plan_training(recipe: Finetune, cluster: Resources | None = None) -> TrainingPlan:
+    """Return the plan of a training; nothing is written.
+
+    Args:
+        recipe: the recipe.
+        cluster: resources of the cluster; None: this machine.
+
+    Raises:
+        PlanError: there are no rows, a column is missing, or the workers do not fit.
+        CheckpointError: the checkpoint cannot be trained for this objective.
+    """
+    recipe = recipe_with_absolute_paths(recipe)
+    recipe = replace(recipe, source=source_of_commit(recipe.source))
+    if recipe.evaluation:
+        evaluation = replace(
+            recipe.evaluation,
+            source=source_of_commit(recipe.evaluation.source),
+            column=recipe.evaluation.column or target_column(recipe.objective),
+            normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
+        )
+        recipe = replace(recipe, evaluation=evaluation)
+    objective = with_checkpoints(recipe.objective, locating.pinned)
+    recipe = replace(recipe, objective=objective)
+    listed_corpus = list_corpus(recipe.source)
+    code = read_code(recipe)
+    corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.target))
+    corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
+    _refuse_empty(recipe, corpus)
+    folders = _folders(recipe)
+    checkpoint = summary_of(folders["checkpoint"])
+    checkpoint.require_language(getattr(objective, "adapter", None), "name one in objective.adapter")
+    check_objective(objective, checkpoint)
+    workers = settle_workers(recipe, cluster)
+    on_gpu = is_accelerator(workers.device)
+    recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
+    dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
+    evaluated = None
+    if recipe.evaluation:
+        check = partial(check_targets, objective, recipe.evaluation.target)
+        evaluated = _surveyed("evaluation", recipe.evaluation, check)
+    sounds = {
+        place: _surveyed(f"augment.{place}", one)
+        for place, one in enumerate(recipe.augment)
+        if isinstance(one, OfSounds)
+    }
+    return TrainingPlan(
+        recipe=recipe,
+        checkpoint=checkpoint,
+        checkpoint_digest="+".join(digest_of(one, language=_kept_adapter(objective)) for one in folders.values()),
+        corpus=corpus,
+        dtype=dtype,
+        sizes=_sizes(recipe.batching),
+        workers=workers,
+        code=code,
+        evaluated=evaluated,
+        sounds=sounds,
+        decoder=folders.get("decoder"),
+    )
+
+
+def _language(objective: Objective) -> Literal["tr", "az"] | None:
+    """Return the language of the case rules of an objective's texts."""
+    return None if isinstance(objective, Classify | ClassifyFrames | Speakers) else objective.text.language
+
+
+def _folders(recipe: Finetune) -> dict[str, Path]:
+    """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
+    places, language = checkpoints_of(recipe.objective), _kept_adapter(recipe.objective)
+    keeps = getattr(recipe.objective, "adapter", None) is not None  # the other languages are those of the sink too
+    return {
+        name: folder_of(url, recipe.source, language=language, keeps_languages=keeps) for name, url in places.items()
+    }
+
+
+def _kept_adapter(objective: Objective) -> str | None:
+    """Return the language whose adapter is trained further; None: the checkpoint is used as it is."""
+    return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
+
+
+def _surveyed(name: str, work: Work, check: CheckSchema | None = None) -> Corpus:
+    """Return the shards of an evaluation or of sounds, by its name in the recipe.
+
+    Raises:
+        PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
+    """
+    try:
+        corpus = survey(list_corpus(work.source).found, {}, work, check=check)
+    except PlanError as error:
+        raise PlanError(f"{name}.{error}") from None
+    if corpus.unreadable:
+        shard, why = next(iter(corpus.unreadable.items()))
+        raise PlanError(f"{name}.source: {shard} cannot be read: {why}")
+    if not any(shard.num_rows for shard in corpus.shards):
+        raise PlanError(f"{name}.source.url: the shards hold no rows")
+    return corpus
+
+
+def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
+    if not corpus.shards:
+        name, why = next(iter(corpus.unreadable.items()))
+        raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
+    if not any(shard.num_rows for shard in corpus.shards):
+        raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
+
+
+def _settled(batching: Batching, *, on_gpu: bool) -> Batching:
+    """Return sizes with the values of this device, which a training keeps wherever it goes on."""
+    micro = GPU_MICRO_SECONDS if on_gpu else MICRO_SECONDS
+    seconds = micro * batching.micro_batches if batching.seconds is None else batching.seconds
+    return replace(batching, seconds=seconds, window_seconds=batching.window_seconds or WINDOW_STEPS * seconds)
+
+
+def _sizes(batching: Batching) -> Sizes:
+    assert batching.seconds is not None
+    assert batching.window_seconds is not None
+    return Sizes(
+        micro_seconds=batching.seconds / batching.micro_batches,
+        micro_batches=batching.micro_batches,
+        window_seconds=batching.window_seconds,
+        quadratic_seconds=batching.quadratic_seconds,
+        by_length=batching.curriculum,
+    )

@@ -1,0 +1,86 @@
+"""Workers of a training: their device, number and threads, on this machine or on a cluster."""
+
+from dataclasses import dataclass
+
+from raysp.cluster.machine import num_cpus
+from raysp.cluster.resources import Resources, check_device, count_gpus
+from raysp.errors import PlanError
+from raysp.training.specs.recipe import Finetune
+from raysp.words import count
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Workers of a training."""
+
+    device: str
+    low: int
+    """Number with which the training begins; on a cluster the least."""
+    high: int
+    """Largest number; above `low` on clusters only, where workers come and go with the nodes."""
+    threads: int
+    """CPUs and torch threads of each."""
+
+    @property
+    def words(self) -> str:
+        """Their number as text."""
+        return count(self.low, "worker") if self.low == self.high else f"{self.low:,} to {count(self.high, 'worker')}"
+
+
+def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
+    """Return the workers of a recipe.
+
+    Args:
+        recipe: the recipe.
+        cluster: resources of the cluster; None: this machine.
+
+    Raises:
+        PlanError: the machine has no GPU or too few, or a step has less micro-batches than workers.
+    """
+    pool, most = recipe.pool, recipe.batching.micro_batches
+    if pool.low > most:
+        raise PlanError(
+            f"pool.actors={pool.actors}: a step has {count(most, 'micro-batch')}, which is the largest number "
+            "of workers that have work; lower pool.actors, or raise batching.micro_batches"
+        )
+    gpus = _gpus(recipe, cluster)
+    if cluster is None:
+        return _here(recipe, gpus)
+    high = max(pool.low, min(pool.high, most))
+    free = int(min(cluster.node_cpus or cluster.cpus, (cluster.cpus - 1) // pool.low))
+    return Workers(_device(recipe, gpus), pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
+
+
+def _here(recipe: Finetune, gpus: int) -> Workers:
+    """Return the workers on this machine: as many as it has GPUs or CPUs for, within the limits of the pool."""
+    pool = recipe.pool
+    if gpus and pool.low > gpus:
+        raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
+    room = gpus or num_cpus() // (pool.cpus or 1)
+    number = max(pool.low, min(pool.high, recipe.batching.micro_batches, room))
+    return Workers(_device(recipe, gpus), number, number, pool.cpus or max(1, num_cpus() // number))
+
+
+def _device(recipe: Finetune, gpus: int) -> str:
+    """Return the device of workers with or without GPUs."""
+    if not gpus:
+        return "cpu"
+    return "cuda" if recipe.device == "auto" else recipe.device
+
+
+def _gpus(recipe: Finetune, cluster: Resources | None) -> int:
+    """Return the number of GPUs for the workers; 0: they use CPUs."""
+    if recipe.device == "cpu" or recipe.pool.gpus == 0:
+        return 0
+    if recipe.device not in ("auto", "cuda"):
+        if cluster is not None:
+            raise PlanError(f"device={recipe.device!r}: on a cluster, workers use 'cuda' or 'cpu'; set one of them")
+        check_device(recipe.device, "device")
+        return 1
+    found = count_gpus() if cluster is None else int(cluster.gpus)
+    if cluster is not None and cluster.gpus_may_come and (recipe.pool.gpus or recipe.device == "cuda"):
+        found = recipe.pool.low  # they come up for the workers
+    if recipe.device == "cuda" and not found:
+        place = "on this machine" if cluster is None else "in the cluster"
+        raise PlanError(f"device='cuda': found no GPU {place}; set device='cpu', or leave it out")
+    return found

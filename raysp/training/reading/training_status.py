@@ -1,0 +1,208 @@
+"""Progress of a training, from its record, committed steps, metrics and evaluations; nothing is written."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raysp import bounds
+from raysp.evaluation.scores import Estimate
+from raysp.labelling.finished.activity import Running, activity
+from raysp.sink import lease, run_record
+from raysp.sink.run_record import RunEntry
+from raysp.specs.values import JsonValue
+from raysp.storage.store import Store
+from raysp.training.sink import committed_steps as steps
+from raysp.training.sink import evaluation_records as evaluations
+from raysp.training.sink import step_metrics
+from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.exports import Export
+from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.sink.training_record import RECIPE, TrainingRecord
+from raysp.words import brief, brief_html
+
+LAST_STEPS = 50
+"""Steps over which loss and speed are averaged."""
+CHECKPOINT, FIGURES = "config.json", "metrics.json"
+"""Files of an exported checkpoint: the one that is published last, and the one with the number of its step."""
+MISSES = "best_misses"
+"""Name, among the metrics of a committed step, of the number of evaluations since the best one."""
+
+
+@dataclass(frozen=True)
+class LastSteps:
+    """Averages over the last steps before a commit."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    """Of the very last step."""
+    audio_per_second: float
+    """Seconds of audio per second."""
+    waited: float
+    """Share of the time that was spent waiting for rows."""
+
+    @classmethod
+    def of(cls, steps: Sequence[StepMetrics]) -> "LastSteps | None":
+        """Return the averages of steps; None without any."""
+        if not steps:
+            return None
+        seconds = sum(step.seconds for step in steps) or math.inf
+        return cls(
+            number=len(steps),
+            loss=sum(step.loss for step in steps) / len(steps),
+            learning_rate=steps[-1].learning_rate,
+            audio_per_second=sum(step.audio_seconds for step in steps) / seconds,
+            waited=sum(step.waited for step in steps) / seconds,
+        )
+
+
+@dataclass(frozen=True)
+class BestEvaluation:
+    """The best of the evaluations of a training."""
+
+    steps: int
+    """Updates of the weights before it."""
+    metric: str
+    """Name of the metric that decides."""
+    estimate: Estimate
+    evaluations: int
+    """Number of evaluated steps."""
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingStatus:
+    """Progress of a training up to its last commit; `dataclasses.asdict` converts it for JSON."""
+
+    sink: str
+    fingerprint: str
+    steps: int
+    """Committed updates of the weights."""
+    steps_planned: int | None
+    """Updates of the whole training; None: `epochs_planned` counts."""
+    epochs: int
+    """Whole epochs that are done."""
+    epochs_planned: int | None
+    share: float
+    """Share of the training that is done, from 0 to 1."""
+    last_steps: LastSteps | None
+    """None before the first commit."""
+    last_commit: float | None
+    """Time of the last commit, in seconds since the epoch by the clock of the store."""
+    eta_seconds: float | None
+    """Seconds left at the speed of the last steps; None if no training can be active, or the speed is unknown."""
+    best: BestEvaluation | None
+    """None without evaluations."""
+    steps_exported: int | None
+    """Updates of the weights of the checkpoint in the sink, those of the best evaluation if there are evaluations.
+
+    None: it is not exported yet.
+    """
+    last_run: RunEntry | None
+    has_given_up: bool = False
+    """Whether the training ended early, as so many evaluations were no better as its patience allows."""
+    running: Running = Running.NO
+    holder: str = ""
+    """Current or last holder of the lease: user, host, process and start."""
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left, or the training ended early."""
+        by_epochs = self.epochs_planned is not None and self.epochs >= self.epochs_planned
+        return self.has_given_up or by_epochs or (self.steps_planned is not None and self.steps >= self.steps_planned)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no step is left, and the checkpoint of the last one is in the sink."""
+        return self.is_done and self.steps_exported is not None
+
+
+def training_status(store: Store) -> TrainingStatus:
+    """Return the progress of a training; only its sink is read.
+
+    Raises:
+        PlanError: the store is not the sink of a training.
+    """
+    record = TrainingRecord.existing(store)
+    step = steps.latest(store)
+    position = step.position if step else Position(0, 0, 0)
+    epochs, planned = (_number(record.value(f"schedule.{name}")) for name in ("epochs", "steps"))
+    last = step_metrics.load_last(store, LAST_STEPS, until=position.done)
+    share = position.done / planned if planned else _share(position, epochs, last)
+    committed_at = steps.committed_at(store, step) if step else None
+    found, runs = activity(lease.holders(store)), run_record.runs_with_files(store)
+    is_active = found["running"] in (Running.YES, Running.ELSEWHERE)
+    return TrainingStatus(
+        sink=store.url,
+        fingerprint=record.fingerprint,
+        steps=position.done,
+        steps_planned=planned,
+        epochs=position.epoch,
+        epochs_planned=epochs,
+        share=share,
+        last_steps=LastSteps.of(last),
+        last_commit=committed_at,
+        eta_seconds=_seconds_left(share, last, committed_at) if is_active else None,
+        best=_best(store),
+        steps_exported=_steps_exported(store),
+        last_run=runs[-1] if runs else None,
+        has_given_up=_has_given_up(record, step),
+        **found,
+    )
+
+
+def _number(value: JsonValue) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _share(position: Position, epochs: int | None, last: Sequence[StepMetrics]) -> float:
+    """Return the share of a training of some epochs; that of its last step is that of the step before it."""
+    if position.step and last:
+        return last[-1].share + (last[-1].share - last[-2].share if len(last) > 1 else 0.0)
+    return position.epoch / epochs if epochs else 0.0
+
+
+def _seconds_left(share: float, last: Sequence[StepMetrics], committed_at: float | None) -> float | None:
+    """Return the seconds left at the speed of the last steps, some of which have passed since the commit."""
+    if not last or share <= last[0].share:
+        return None
+    seconds = sum(step.seconds for step in last) * (1 - share) / (share - last[0].share)
+    return max(0.0, seconds - max(0.0, time.time() - committed_at if committed_at else 0.0))
+
+
+def _best(store: Store) -> BestEvaluation | None:
+    found = evaluations.load(store)
+    if (done := evaluations.best(found)) is None:
+        return None
+    metric = found[max(found)].metric
+    return BestEvaluation(done, metric, found[done].metrics[metric], len(found))
+
+
+def _steps_exported(store: Store) -> int | None:
+    """Return the updates of the exported checkpoint; None if there is none that this training made."""
+    begun, exported = store.stat(RECIPE), store.stat(CHECKPOINT)
+    if begun is None or exported is None or store.stat(FIGURES) is None:
+        return None
+    if (export := Export.load(store)) is not None and not export.is_whole(store):
+        return None
+    if begun.modified and exported.modified and exported.modified < begun.modified:
+        return None  # of the training before a restart
+    try:
+        found = bounds.parse_record(store.read(FIGURES))
+        return _number(found.get("weights_of_step", found["steps"]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _has_given_up(record: TrainingRecord, step: CommittedStep | None) -> bool:
+    """Return whether the evaluations without a better one have reached the patience of the recipe."""
+    patience = _number(record.value("evaluation.patience"))
+    return patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience

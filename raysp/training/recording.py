@@ -1,0 +1,88 @@
+"""Records of a training that no commit covers: error rows, trackers, a report."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Self
+
+from raysp.errors import RayspError
+from raysp.storage.store import Store
+from raysp.training.data.row_windows import FailedRow, Failures
+from raysp.training.loop.curve import recorded
+from raysp.training.loop.evaluated import Evaluated
+from raysp.training.sink.row_errors import ErrorRow, ErrorsLog
+from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.specs.recipe import Evaluation
+from raysp.training.trackers import Tracker
+from raysp.verbs.report.reporting import report
+
+logger = logging.getLogger(__name__)
+
+
+class Recording:
+    """Writer of the error rows and the report of one run, and its trackers.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+        evaluation: that of the recipe; None: there is none.
+        trackers: trackers, which are told of every step.
+        failures: the rows that could not be decoded; None: there are none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        evaluation: Evaluation | None,
+        trackers: Sequence[Tracker] = (),
+        failures: Failures | None = None,
+    ) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.evaluation = evaluation
+        self.trackers = trackers
+        self.failures = failures
+        self.errors = ErrorsLog(store, run_id)
+        self._written: int | None = None
+
+    def add(self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None) -> None:
+        """Report a step to the trackers, and write the error rows so far after each commit."""
+        values = step.tracked
+        if evaluated and self.evaluation and (found := recorded(evaluated, self.evaluation)):
+            values = {**values, **found.tracked}
+        for tracker in self.trackers:
+            tracker.log(step.done, values)
+        if committed != self._written:
+            self._written = committed
+            self.write()
+
+    def write(self) -> None:
+        """Write the error rows that are left."""
+        if self.failures is not None:
+            self.errors.add(self._error_row(one) for one in self.failures.take())
+            self.errors.write()
+
+    def _error_row(self, failed: FailedRow) -> ErrorRow:
+        assert self.failures is not None
+        return ErrorRow(*self.failures.corpus.place_of(failed.row), failed.error_type, failed.message)
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Finish, with the status of the training for trackers."""
+        self.finish(has_failed=kind is not None)
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Write what is left, end the trackers, and write the report; a report that fails ends no training.
+
+        Args:
+            has_failed: whether an error has ended the training.
+        """
+        self.write()
+        for tracker in self.trackers:
+            tracker.finish(has_failed=has_failed)
+        with contextlib.suppress(RayspError):
+            report(self.store)

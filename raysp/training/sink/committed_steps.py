@@ -1,0 +1,340 @@
+"""Committed steps of a training: the files of its state, and one marker that names them.
+
+A step is committed when its marker exists. `.raysp/steps/<done>.json` is created, if absent, after all files of the
+step were written below `.raysp/steps/<done>.<id>/`. A marker is removed before its files. So the files of a marker are
+whole, unless something else damages them: then a training goes back to the step before, and replaces the marker when
+it is there again. A folder that no marker names was left by a process that ended early, or belongs to one that is
+writing it.
+
+A marker has the epoch of the lease of its run. One below the epoch in which the recorded training began was left by a
+process that was suspended while another run began anew: it does not count, and is replaced.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from raysp import bounds
+from raysp.errors import RunError, StoreError
+from raysp.sink import fault_injection
+from raysp.storage.store import Store, explain
+from raysp.training.sink import training_record
+
+log = logging.getLogger(__name__)
+
+STEPS = ".raysp/steps/"
+
+_MARKER = re.compile(rf"{re.escape(STEPS)}(\d+)\.json")
+_FILE = re.compile(rf"{re.escape(STEPS)}((\d+)\.[0-9a-f]+)/[^/]+")
+
+Writer = Callable[[Path], None]
+"""Callable that writes a file to a local path."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A file of a committed step."""
+
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a training is.
+
+    Attributes:
+        done: updates of the weights so far, over all epochs.
+        epoch: number of the epoch, from 0.
+        step: next step of the epoch, from 0.
+    """
+
+    done: int
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedStep:
+    """Content of a marker.
+
+    Attributes:
+        position: how far the training was.
+        fingerprint: that of the recipe.
+        index: digest of the index of rows.
+        num_workers: workers that took part in the step.
+        files: files by name.
+        metrics: last values by name, such as the loss.
+        epoch: epoch of the lease that its run held.
+        measure: how the best value among the metrics was measured; empty without one.
+    """
+
+    position: Position
+    fingerprint: str
+    index: str
+    num_workers: int
+    files: Mapping[str, StateFile]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    measure: str = ""
+
+
+def commit(
+    store: Store,
+    position: Position,
+    writers: Mapping[str, Writer],
+    *,
+    fingerprint: str,
+    index: str,
+    num_workers: int,
+    metrics: Mapping[str, float],
+    epoch: int = 0,
+    measure: str = "",
+) -> CommittedStep:
+    """Write the files of a step, then its marker.
+
+    If the step is committed already with the same recipe and its files are whole, that commit is kept: training
+    computes the same state again. A damaged one, and one of an earlier training, is replaced.
+
+    Args:
+        store: the sink.
+        position: how far the training is.
+        writers: how to write each file, by name.
+        fingerprint: that of the recipe.
+        index: digest of the index of rows.
+        num_workers: workers that took part in the step.
+        metrics: last values by name.
+        epoch: epoch of the lease that the run holds.
+        measure: how the best value among the metrics was measured.
+
+    Returns:
+        The step as it is committed.
+
+    Raises:
+        RunError: a run of a later epoch, or of another recipe, has committed the step.
+    """
+    folder = f"{STEPS}{position.done}.{uuid.uuid4().hex}/"
+    with fault_injection.passing("step_written"):
+        files = {name: _write(store, f"{folder}{name}", write) for name, write in writers.items()}
+    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics, epoch, measure)
+    with fault_injection.passing("step_committed"):
+        return _mark(store, step)
+
+
+def _mark(store: Store, step: CommittedStep) -> CommittedStep:
+    """Create the marker of a step, and return it, or the one that is there, if it is whole and of the same training."""
+    path, data = _marker(step.position.done), json.dumps(asdict(step)).encode()
+    while not store.create(path, data):
+        if (entry := store.stat(path)) is None:  # removed meanwhile
+            continue
+        found = _parsed(store, step.position.done)
+        if found is not None and found.epoch >= training_record.first_epoch(store):
+            _refuse_another(store, found, step)
+            if is_whole(store, found):
+                return found
+        with store.scratch() as scratch:
+            _fill(scratch, data)
+            if store.publish(scratch, path, expected=entry.version):
+                log.warning("%s: %s was damaged or of an earlier training; it was replaced", store.url, path)
+                return step
+    return step
+
+
+def _refuse_another(store: Store, found: CommittedStep, step: CommittedStep) -> None:
+    """Raise if the marker of a step is of a later run, or of another recipe or corpus."""
+    if found.epoch > step.epoch or (found.fingerprint, found.index) != (step.fingerprint, step.index):
+        raise RunError(
+            f"{store.url}: another run took over: step {found.position.done} was committed by it (epoch {found.epoch} "
+            f"of the lease, fingerprint {found.fingerprint}; this run: epoch {step.epoch}, {step.fingerprint}). This "
+            "run ends, and has replaced nothing of the other one"
+        )
+
+
+def _fill(scratch: Path, data: bytes) -> None:
+    try:
+        scratch.write_bytes(data)
+    except OSError as error:
+        raise explain(error, "write", scratch) from error
+
+
+def _write(store: Store, path: str, write: Writer) -> StateFile:
+    with store.scratch() as scratch:
+        write(scratch)
+        file = StateFile(path, scratch.stat().st_size, _sha256(scratch))
+        store.publish(scratch, path)
+    return file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(store: Store, done: int) -> CommittedStep:
+    """Read a marker.
+
+    Raises:
+        RunError: it cannot be parsed.
+        StoreError: it cannot be read, or was removed.
+    """
+    path = _marker(done)
+    data = store.read(path)
+    try:
+        content = bounds.parse_record(data)
+        position, files = Position(**content.pop("position")), content.pop("files")
+        return CommittedStep(position, files={name: StateFile(**file) for name, file in files.items()}, **content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{store.url}: committed step {path} cannot be parsed ({bounds.plain(error)})") from error
+
+
+def _parsed(store: Store, done: int) -> CommittedStep | None:
+    """Return a marker, or None if it cannot be parsed or was removed meanwhile."""
+    try:
+        return load(store, done)
+    except RunError:
+        return None
+    except StoreError:
+        if store.stat(_marker(done)) is not None:
+            raise
+        return None
+
+
+def latest(store: Store, *, checks: bool = False) -> CommittedStep | None:
+    """Return the last step of which all files are whole; None without one.
+
+    Logs a warning for each later step that is damaged.
+
+    Args:
+        store: the sink.
+        checks: whether the content of the files is compared too, not only their sizes.
+
+    Raises:
+        StoreError: a marker cannot be read, which may be temporary, so no earlier step is taken in its place.
+    """
+    sizes, since = {entry.path: entry.num_bytes for entry in store.list(STEPS)}, training_record.first_epoch(store)
+    for done in sorted(_committed(sizes), reverse=True):
+        try:
+            step = load(store, done)
+        except RunError as error:
+            log.warning("%s; going back to the committed step before it", error)
+            continue
+        if step.epoch < since:
+            log.warning("%s: %s is of a training before this one; it is passed over", store.url, _marker(done))
+            continue
+        broken = [file.path for file in step.files.values() if sizes.get(file.path) != file.num_bytes]
+        if not broken and checks:
+            broken = [file.path for file in step.files.values() if not _is_as_written(store, file)]
+        if not broken:
+            return step
+        log.warning(
+            "%s: step %d has missing, incomplete or changed files (%s); going back to the committed step before it",
+            store.url,
+            done,
+            ", ".join(broken),
+        )
+    return None
+
+
+def is_whole(store: Store, step: CommittedStep) -> bool:
+    """Return whether all files of a step exist with the content that was written."""
+    return all(_is_as_written(store, file) for file in step.files.values())
+
+
+def _is_as_written(store: Store, file: StateFile) -> bool:
+    entry = store.stat(file.path)
+    if entry is None or entry.num_bytes != file.num_bytes:
+        return False
+    with store.open(file.path) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+
+
+def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int]:
+    """Return the last committed steps up to one, in order, at most `number`.
+
+    Args:
+        store: the sink.
+        number: most steps to return.
+        until: last step to return.
+        every: only multiples of it, and `until`, are returned: others were committed because of the time or a stop.
+    """
+    since = training_record.first_epoch(store)
+    numbers = sorted(_committed([entry.path for entry in store.list(STEPS)]), reverse=True)
+    found: list[int] = []
+    for done in numbers:
+        if len(found) < number and done <= until and (done % every == 0 or done == until):
+            step = _parsed(store, done)
+            if step is not None and step.epoch >= since:
+                found.insert(0, done)
+    return found
+
+
+def committed_at(store: Store, step: CommittedStep) -> float | None:
+    """Return the time of a commit, in seconds since the epoch by the clock of the store; None if it is unknown."""
+    entry = store.stat(_marker(step.position.done))
+    return entry.modified if entry else None
+
+
+@contextmanager
+def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
+    """Yield a local copy of a file of a step, after a check of its content.
+
+    Raises:
+        RunError: the step has no such file, or its content is not what was written.
+    """
+    if name not in step.files:
+        found = ", ".join(sorted(step.files)) or "none"
+        raise RunError(f"{store.url}: step {step.position.done} has no file {name!r} (found: {found})")
+    file = step.files[name]
+    with store.scratch() as scratch:
+        with store.open(file.path) as source, scratch.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        if (found := _sha256(scratch)) != file.sha256:
+            raise RunError(
+                f"{store.url}: {file.path} was changed: its sha256 is {found}, that of the commit {file.sha256}. "
+                f"Remove {_marker(step.position.done)} to go on from the committed step before it"
+            )
+        yield scratch
+
+
+def remove_others(store: Store, kept: Collection[int], *, before: int) -> None:
+    """Remove the committed steps before `before` that are not kept, each marker before its files.
+
+    Later steps are left alone: they are those of a process that took over.
+    """
+    paths = [entry.path for entry in store.list(STEPS)]
+    for done in sorted(_committed(paths)):
+        if done < before and done not in kept:
+            with fault_injection.passing("step_removed"):
+                step = _parsed(store, done)
+                store.delete(_marker(done))
+                for file in step.files.values() if step else ():
+                    store.delete(file.path)
+
+
+def unnamed(store: Store) -> list[str]:
+    """Return the paths of files that no marker names. They may be removed while nobody trains.
+
+    Files of a step whose marker cannot be parsed may be those that it named, and are left out.
+    """
+    paths = [entry.path for entry in store.list(STEPS)]
+    found = {done: _parsed(store, done) for done in _committed(paths)}
+    named = {file.path for step in found.values() if step for file in step.files.values()}
+    unknown = {done for done, step in found.items() if step is None}
+    files = [(path, match) for path in paths if (match := _FILE.fullmatch(path))]
+    return [path for path, match in files if path not in named and int(match[2]) not in unknown]
+
+
+def _marker(done: int) -> str:
+    return f"{STEPS}{done}.json"
+
+
+def _committed(paths: Collection[str]) -> set[int]:
+    return {int(match[1]) for path in paths if (match := _MARKER.fullmatch(path))}

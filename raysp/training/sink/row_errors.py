@@ -1,0 +1,80 @@
+"""Rows of a training that could not be decoded: JSON lines below `.raysp/errors/`, each row once a run."""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from raysp import bounds
+from raysp.errors import StoreError
+from raysp.sink.layout import ERRORS
+from raysp.storage.store import Store
+from raysp.training.sink import training_record
+
+logger = logging.getLogger(__name__)
+
+LISTS = ERRORS
+"""Folder of the files."""
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """A row that could not be decoded."""
+
+    shard: str
+    row: int
+    """Number of the row in its shard."""
+    error_type: str
+    """As in label shards."""
+    error_message: str
+
+
+class ErrorsLog:
+    """Writer of the error rows of one run.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self._rows: list[ErrorRow] = []
+        self._num_files = 0
+
+    def add(self, rows: Iterable[ErrorRow]) -> None:
+        """Add rows."""
+        self._rows += rows
+
+    def write(self) -> None:
+        """Write the rows since the last call. If that fails, they are written by the next call."""
+        if not self._rows:
+            return
+        lines = "".join(f"{json.dumps(asdict(row))}\n" for row in self._rows)
+        try:
+            self.store.create(f"{ERRORS}{self.run_id}-{self._num_files:06}.jsonl", lines.encode())
+        except StoreError as error:
+            logger.warning("%s: %d error rows are not written yet: %s", self.store.url, len(self._rows), error)
+            return
+        self._rows, self._num_files = [], self._num_files + 1
+
+
+def load(store: Store) -> list[ErrorRow]:
+    """Return the error rows of all runs, each once, in the order of shards and rows.
+
+    Raises:
+        StoreError: a file cannot be parsed.
+    """
+    found: dict[tuple[str, int], ErrorRow] = {}
+    runs = {entry.path: entry.path.removeprefix(ERRORS).rpartition("-")[0] for entry in store.list(ERRORS)}
+    known = training_record.belongs(store, {*runs.values()})
+    for path in sorted(path for path, run_id in runs.items() if run_id in known):
+        try:
+            rows = [ErrorRow(**bounds.parse_record(line)) for line in store.read(path).decode().splitlines()]
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{store.url}/{path}: not a list of error rows ({bounds.plain(error)}); remove this file"
+            ) from error
+        found |= {(row.shard, row.row): row for row in rows}
+    return [found[place] for place in sorted(found)]

@@ -1,0 +1,158 @@
+"""Metrics of the steps of a training: JSON lines below `.raysp/metrics/`, a file for each commit of each run.
+
+The file of a commit is written before its marker, so that every committed step has a line. A run that goes on from an
+earlier step writes lines for the same steps again. The later run counts.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from raysp import bounds
+from raysp.errors import StoreError
+from raysp.sink.commit import for_each
+from raysp.storage.store import Store
+from raysp.training.sink import training_record
+
+METRICS = ".raysp/metrics/"
+
+_STEPS_OF_FILE = re.compile(r"-\d{9,}(-\d{9,})?\.jsonl$")  # the id of a run may end with six digits of its own
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """Figures of a step."""
+
+    done: int
+    """Updates of the weights, with this one."""
+    epoch: int
+    step: int
+    """Number of the step in the epoch."""
+    loss: float
+    norm: float
+    """Norm of the gradients before clipping."""
+    learning_rate: float
+    rows: int
+    audio_seconds: float
+    seconds: float
+    """Wall-clock time of the step."""
+    waited: float
+    """Seconds of it spent waiting for rows."""
+    share: float
+    """Share of the training that was done before the step, from 0 to 1."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Terms of the loss without their weights, by name; empty for a loss of one term."""
+
+    @property
+    def tracked(self) -> dict[str, float]:
+        """The figures that TensorBoard and trackers show, by name."""
+        return {
+            "train/loss": self.loss,
+            "train/learning_rate": self.learning_rate,
+            "train/gradient_norm": self.norm,
+            "train/audio_per_second": self.audio_seconds / self.seconds if self.seconds else 0.0,
+            "train/waited": self.waited / self.seconds if self.seconds else 0.0,
+            "train/epoch": float(self.epoch),
+            **{f"train/{name}": value for name, value in self.terms.items()},
+        }
+
+
+class MetricsLog:
+    """Writer of the metrics of one run.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self._lines: list[str] = []
+
+    def add(self, step: StepMetrics) -> None:
+        """Add a step."""
+        self._lines.append(json.dumps(asdict(step)))
+
+    def write(self) -> None:
+        """Write the steps since the last call; a file of the same run and steps stays.
+
+        Raises:
+            StoreError: they cannot be written; the next call writes them.
+        """
+        if not self._lines:
+            return
+        first, last = (json.loads(line)["done"] for line in (self._lines[0], self._lines[-1]))
+        content = "".join(f"{one}\n" for one in self._lines)
+        # Workers of a run that were started again may commit other steps: a file of theirs never replaces another one.
+        self.store.create(f"{METRICS}{self.run_id}-{first:09}-{last:09}.jsonl", content.encode())
+        self._lines.clear()
+
+
+def load(store: Store) -> list[StepMetrics]:
+    """Return the metrics of all steps in order; of a step that several runs made, those of the last run."""
+    found: dict[int, StepMetrics] = {}
+    for steps in for_each(lambda path: _read(store, path), _paths(store)):
+        found.update(steps)
+    return [found[done] for done in sorted(found)]
+
+
+def load_last(store: Store, number: int, *, until: int) -> list[StepMetrics]:
+    """Return the metrics of the last steps in order; only the files that hold them are read.
+
+    Args:
+        store: the sink.
+        number: number of steps.
+        until: number of the last step.
+    """
+    found: dict[int, StepMetrics] = {}
+    for path in reversed(_paths(store)):
+        found = {done: step for done, step in _read(store, path).items() if done <= until} | found
+        if len(found) >= number:
+            break
+    return [found[done] for done in sorted(found)[-number:]]
+
+
+def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
+    """Return the id of the last run with metrics, and the metrics of its last steps in order; "" and none without any.
+
+    Args:
+        store: the sink.
+        number: number of steps.
+    """
+    paths = _paths(store)
+    run_id = _run_of(paths[-1]) if paths else ""
+    found: dict[int, StepMetrics] = {}
+    for path in reversed([one for one in paths if one.startswith(f"{METRICS}{run_id}-")]):
+        found = _read(store, path) | found
+        if len(found) >= number:
+            break
+    return run_id, [found[done] for done in sorted(found)[-number:]]
+
+
+def _paths(store: Store) -> list[str]:
+    """Return the files of the runs of this training in the order in which they were written."""
+    paths = {path: _run_of(path) for path in sorted(entry.path for entry in store.list(METRICS))}
+    known = training_record.belongs(store, {*paths.values()})
+    return [path for path, run_id in paths.items() if run_id in known]
+
+
+def _run_of(path: str) -> str:
+    """Return the id of the run of a file; those of older versions name the first step alone."""
+    return _STEPS_OF_FILE.sub("", path.removeprefix(METRICS))
+
+
+def _read(store: Store, path: str) -> dict[int, StepMetrics]:
+    """Return the steps of a file by their numbers.
+
+    Raises:
+        StoreError: it cannot be parsed.
+    """
+    try:
+        fields = [bounds.parse_record(line) for line in store.read(path).decode().splitlines()]
+        return {one["done"]: StepMetrics(**one) for one in fields}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{store.url}/{path}: not the metrics of steps ({bounds.plain(error)}); remove this file"
+        ) from error

@@ -1,0 +1,187 @@
+"""Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from raysp import bounds
+from raysp.errors import ChangedError, PlanError
+from raysp.sink import layout
+from raysp.sink.run_record import RunEntry, differences
+from raysp.specs.values import JsonValue
+from raysp.storage.store import Store
+from raysp.training.sink import shard_names
+
+RECIPE = ".raysp/recipe.json"
+REPORT = ".raysp/report.html"
+EXPORT = ".raysp/export.json"
+"""Record of the checkpoint at the root of the sink."""
+CORPUS = "corpus"
+"""Name, among the parts, of the digests of rows and targets."""
+VOCABULARY = "vocabulary_digest"
+"""Name, among the parts, of the digest of the vocabulary or classes, which are those of the texts."""
+RECORDINGS = "recordings"
+"""Name, among the parts, of the digest of the content of recordings."""
+_NONE: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Content of recipe.json."""
+
+    created: str
+    recipe: JsonValue
+    fingerprint: str
+    parts: Mapping[str, JsonValue]
+    """Everything that can change the weights, by dotted name."""
+    epoch: int = 0
+    """Epoch of the lease in which it began. What has a lower one belongs to a training before it."""
+
+    @classmethod
+    def load(cls, store: Store) -> Self | None:
+        """Return the record; None if the store is not the sink of a training yet.
+
+        Raises:
+            PlanError: it is not a record, or the sink has label shards.
+        """
+        if not is_training(store):
+            if store.stat(layout.RUN) is not None:
+                raise PlanError(f"{store.url}: a sink of labels; choose another folder for the checkpoint")
+            return None
+        return cls._read(store)
+
+    @classmethod
+    def existing(cls, store: Store) -> Self:
+        """Return the record of a training that must exist.
+
+        Raises:
+            PlanError: it is not a record, or there is none.
+        """
+        if not is_training(store):
+            raise PlanError(
+                f"{store.url}: not the sink of a training: found no {RECIPE}; give the folder of the trained "
+                "checkpoint, or the recipe file"
+            )
+        return cls._read(store)
+
+    @classmethod
+    def _read(cls, store: Store) -> Self:
+        try:
+            return cls(**bounds.parse_record(store.read(RECIPE)))
+        except (ValueError, TypeError) as error:
+            raise PlanError(
+                f"{store.url}/{RECIPE}: not the record of a training ({bounds.plain(error)}); restore it"
+            ) from error
+
+    def value(self, path: str) -> JsonValue:
+        """Return a value of the recipe by its dotted path; None if there is none."""
+        found = self.recipe
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+    def check_same(
+        self,
+        store: Store,
+        parts: Mapping[str, JsonValue],
+        shards: Collection[str] = (),
+        unreadable: Mapping[str, str] = _NONE,
+    ) -> None:
+        """Raise if a training has another recipe, or other rows. Arguments are those of `begin`.
+
+        Raises:
+            ChangedError: `differences` lists every key with its recorded and its current value.
+        """
+        if self.parts == parts:  # after a change of its length the fingerprint is still the first one
+            return
+        changed = differences(self.parts, parts)
+        if of_shards := shard_names.described_change(store, shards, unreadable):
+            others = differences(_without_rows(self.parts), _without_rows(parts))
+            more = f" Also changed: {'; '.join(others)}; undo that." if others else ""
+            raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
+        raise ChangedError(
+            f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
+            "sink, or begin anew with --restart",
+            changed,
+        )
+
+
+def _without_rows(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the parts that other shards do not change."""
+    return {name: value for name, value in parts.items() if name not in (CORPUS, RECORDINGS, VOCABULARY)}
+
+
+def is_training(store: Store) -> bool:
+    """Return whether a store is the sink of a training."""
+    return store.stat(RECIPE) is not None
+
+
+def begin(
+    store: Store,
+    run: RunEntry,
+    *,
+    recipe: JsonValue,
+    fingerprint: str,
+    parts: Mapping[str, JsonValue],
+    epoch: int = 0,
+    shards: Collection[str] = (),
+    unreadable: Mapping[str, str] = _NONE,
+) -> TrainingRecord:
+    """Create the record with the first run, or check a later run against it; and add the run's entry.
+
+    Args:
+        store: the sink.
+        run: the run that begins.
+        recipe: the recipe as JSON.
+        fingerprint: that of the recipe.
+        parts: everything that can change the weights, by dotted name.
+        epoch: epoch of the lease that the run holds.
+        shards: names of the shards that are trained on; none: they are not recorded.
+        unreadable: shards that cannot be read, with the reasons.
+
+    Raises:
+        ChangedError: the recorded training has another recipe, or other rows.
+        PlanError: as `TrainingRecord.load`.
+        StoreError: the sink cannot be written.
+    """
+    new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
+    if (record := TrainingRecord.load(store)) is None:
+        if shards:
+            shard_names.save(store, shards)
+        store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
+        record = TrainingRecord.load(store) or new
+    record.check_same(store, parts, shards, unreadable)
+    store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
+    return record
+
+
+def first_epoch(store: Store) -> int:
+    """Return the epoch of the lease in which the recorded training began; 0 without a record that can be read."""
+    try:
+        return TrainingRecord._read(store).epoch if is_training(store) else 0
+    except PlanError:
+        return 0
+
+
+def belongs(store: Store, run_ids: Collection[str]) -> set[str]:
+    """Return which runs belong to the recorded training.
+
+    A run that was suspended while another one began anew may write a file of its own when it wakes. Its entry was
+    removed by then. Without any entries, as of a sink that another program filled, all runs do.
+    """
+    entries = {entry.path for entry in store.list(layout.RUNS)}
+    return {run_id for run_id in run_ids if not entries or layout.run_path(run_id) in entries}
+
+
+def remove(store: Store) -> None:
+    """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index.
+
+    The exported checkpoint at the root stays, with its record.
+    """
+    if is_training(store):
+        store.delete(RECIPE)
+    kept = (layout.LEASE, layout.TMP, ".raysp/index/", EXPORT)
+    for entry in [*store.list(layout.HOME)]:
+        if not entry.path.startswith(kept):
+            store.delete(entry.path)

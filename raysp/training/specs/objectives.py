@@ -1,0 +1,323 @@
+"""Objectives of trainings: texts by CTC or by a decoder, classes of recordings or frames, speakers, pre-training."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, field, replace
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+
+from raysp.specs.outputs.output import GenerateValue
+from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
+from raysp.training.specs.adaptation import Language, LoRA, check_parts
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Column = Annotated[str, Field(min_length=1)]
+Masks = Mapping[str, float | int | bool]
+Steps = Annotated[int, Field(ge=0)]
+FrozenPart = Literal["feature_encoder", "base"] | None
+
+
+@spec
+class Text:
+    """Rules for the reference texts.
+
+    Texts are in Unicode's form NFC, with single spaces between words.
+
+    Attributes:
+        case: "lower", "upper", or "keep".
+        keep: "all" characters; "letters": letters with their marks, digits, and apostrophes within words; or the
+            characters that stay besides spaces, in a string. Others become spaces.
+        language: "tr" or "az": İ and i, I and ı are pairs, as in Turkish and Azerbaijani. Evaluations of a training
+            compare texts by the same rule. None: the case rules that most languages share, by which I and i are one.
+    """
+
+    case: Literal["keep", "lower", "upper"] = "keep"
+    _: KW_ONLY
+    keep: Annotated[str, Field(min_length=1)] = "all"
+    language: Literal["tr", "az"] | None = None
+
+    def fields(self) -> dict[str, JsonValue]:
+        """Return the rules as JSON, with the language only if it is set, so that fingerprints without one stay."""
+        fields = cast("dict[str, JsonValue]", to_json(self))
+        if self.language is None:
+            del fields["language"]
+        return fields
+
+
+@spec
+class CTC:
+    """Training of a CTC head on characters.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
+        text: rules for the reference texts.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+        blank_bias: initial bias of the blank in a new head.
+        label_prior: power of the share of frames of each token, by which its probabilities are divided in the loss, so
+            that tokens last longer and begin with their sounds (docs/decisions/030); 0: the usual loss.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
+        adapter: language, such as "tur", whose adapter layers are trained with the head in place of all weights; they
+            are new unless `vocabulary` is "keep".
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    vocabulary: str = "keep"
+    freeze: Literal["feature_encoder", "base"] | None = None
+    freeze_steps: Annotated[int, Field(ge=0)] = 0
+    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    random_weights: bool = False
+    blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
+    label_prior: Share = 0.0
+    lora: LoRA | None = None
+    adapter: Language | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights, steps=self.freeze_steps)
+
+
+@spec
+class Seq2Seq:
+    """Training of an encoder of speech with a decoder of text.
+
+    Attributes:
+        checkpoint: model folder or hub id of an encoder-decoder; with `decoder`, of an encoder of speech.
+        decoder: model folder or hub id of a text model with a decoder, whose tokenizer is used; None: `checkpoint` has
+            both.
+        text: rules for the reference texts.
+        prompt_tokens: tokens of the decoder's vocabulary that begin every text, such as that of a language.
+        smoothing: share of the probability of each token that is spread over the vocabulary.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "encoder", all of it.
+        freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
+        masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+        generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
+        lora: LoRA of encoder and decoder, which is trained in place of all weights, with the parts that are new.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    decoder: Url | None = None
+    text: Text = field(default_factory=Text)
+    prompt_tokens: Listed[str] = ()
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    freeze: Literal["feature_encoder", "encoder"] | None = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
+    generate: Mapping[str, GenerateValue] = field(default_factory=dict)
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
+
+
+@spec
+class Classify:
+    """Training of a head that classifies recordings.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
+        column: column of the targets: a class; a list of classes for "multi"; a number, or a list of numbers, for
+            "regression".
+        problem: "single", one class for each recording; "multi", any number of classes; "regression", numbers.
+        classes: names of the classes, or of the numbers; None: the classes of the column, sorted, or its name.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    problem: Literal["single", "multi", "regression"] = "single"
+    classes: Listed[str] | None = None
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names of the classes, and that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
+        _check_classes(self.classes, least=2 if self.problem == "single" else 1)
+
+
+@spec
+class ClassifyFrames:
+    """Training of a head that classifies the frames of recordings.
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
+        column: column of the targets: a list of classes, one for each frame of the model; null where a frame does not
+            count. A row of another number of frames is left out.
+        classes: names of the classes; None: those of the column, sorted.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    classes: Listed[str] | None = None
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the names of the classes, and that the trained parts fit together."""
+        check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
+        _check_classes(self.classes, least=2)
+
+
+@spec
+class Speakers:
+    """Training of speaker embeddings, with a margin between the speakers (AM-softmax).
+
+    Attributes:
+        checkpoint: model folder or hub id to begin with; without these speakers, their weights are new.
+        column: column of the speakers.
+        classes: names of the speakers; None: those of the column, sorted.
+        margin: margin between the cosines of speakers.
+        margin_warmup: share of the training over which the margin grows from 0.
+        crop_seconds: duration to which longer recordings are cut, at random places; None: they are not.
+        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
+        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+        lora: LoRA of the encoder, which is trained with the head in place of all weights.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    column: Column
+    classes: Listed[str] | None = None
+    margin: Share = 0.4
+    margin_warmup: Share = 0.2
+    crop_seconds: Positive | None = 3.0
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names of the speakers, and that the trained parts fit together."""
+        check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
+        _check_classes(self.classes, least=2)
+
+
+@spec
+class Pretrain:
+    """Pre-training of UniSpeech: codes of masked frames, and CTC for rows with a text.
+
+    Attributes:
+        checkpoint: model folder or hub id of a UniSpeech model to begin with.
+        text: rules for the reference texts; rows without one are trained on without CTC, and so is a source without a
+            column of texts.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        alpha: weight of CTC; that of the codes is `1 - alpha`.
+        temperature: temperature of the noise by which codes are drawn, at the start.
+        final_temperature: lowest temperature; 0.5, or 0.1 for large models.
+        temperature_decay: factor of the temperature at each step.
+        masks: fields of the model's configuration for training, such as mask_time_prob, replace_prob or layerdrop.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    vocabulary: str = "build"
+    alpha: Share = 0.5
+    temperature: Positive = 2.0
+    final_temperature: Positive = 0.5
+    temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.999995
+    masks: Masks = field(default_factory=lambda: {"mask_time_prob": 0.5})
+    random_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the temperature falls."""
+        if self.final_temperature > self.temperature:
+            raise ValueError(
+                f"found final_temperature={self.final_temperature:g}; expected at most temperature={self.temperature:g}"
+            )
+
+
+Objective = CTC | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
+"""Objectives of recipes."""
+FEW_WEIGHTS = ("lora", "adapter")
+"""Fields by which an objective trains few weights in place of all."""
+
+
+def target_column(objective: Objective) -> str | None:
+    """Return the column of an objective's targets; None: that of the reference texts."""
+    return getattr(objective, "column", None)
+
+
+def needs_texts(objective: Objective) -> bool:
+    """Return whether an objective cannot be trained without a column of reference texts."""
+    return isinstance(objective, CTC | Seq2Seq)
+
+
+def freeze_steps_of(objective: Objective) -> int:
+    """Return the number of first steps in which the head alone is trained."""
+    return 0 if isinstance(objective, Pretrain) else objective.freeze_steps
+
+
+def metrics_of(objective: Objective) -> tuple[str, ...]:
+    """Return the metrics by which the weights of an objective can be compared."""
+    if needs_texts(objective):
+        return ("wer", "cer", "loss")
+    if isinstance(objective, Speakers):
+        return ("eer", "accuracy", "f1", "loss")
+    if isinstance(objective, ClassifyFrames) or (isinstance(objective, Classify) and objective.problem == "single"):
+        return ("accuracy", "f1", "loss")
+    return ("loss",)
+
+
+def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "regression"]:
+    """Return the problem of a classification; speakers are single classes."""
+    return objective.problem if isinstance(objective, Classify) else "single"
+
+
+def checkpoints_of(objective: Objective) -> dict[str, str]:
+    """Return the checkpoints that an objective begins with, by the names of their fields."""
+    found = {name: getattr(objective, name, None) for name in ("checkpoint", "decoder")}
+    return {name: url for name, url in found.items() if url is not None}
+
+
+def trains_few_weights(objective: Objective) -> bool:
+    """Return whether an objective trains LoRA or adapter layers in place of the weights of its checkpoint."""
+    return any(getattr(objective, name, None) is not None for name in FEW_WEIGHTS)
+
+
+def with_checkpoints(objective: Objective, change: Callable[[str], str]) -> Objective:
+    """Return an objective whose checkpoints are changed."""
+    changed: dict[str, Any] = {name: change(url) for name, url in checkpoints_of(objective).items()}
+    return replace(objective, **changed)
+
+
+def _check_classes(classes: Sequence[str] | None, *, least: int) -> None:
+    """Raise ValueError for too few names, empty names, or a name that occurs twice."""
+    if classes is None:
+        return
+    if len(classes) < least:
+        raise ValueError(f"found classes {[*classes]}; expected at least {least}, or None for those of the data")
+    wrong = [name for name, number in Counter(classes).items() if number > 1 or not name]
+    if wrong:
+        raise ValueError(f"found classes {[*classes]}; {wrong[0]!r} is empty or occurs twice: name each class once")

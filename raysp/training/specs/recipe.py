@@ -1,0 +1,389 @@
+"""Recipes as values: what a model is trained on, for what, how long, and where it goes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, field
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+
+from raysp.specs.code import UserCode
+from raysp.specs.order import check_added, check_reads
+from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
+from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
+from raysp.specs.values import Device, JsonValue, Listed, Url, spec, to_json
+from raysp.training.specs.augmentations import Augmentation, Speed
+from raysp.training.specs.objectives import CTC as CTC
+from raysp.training.specs.objectives import (
+    FEW_WEIGHTS,
+    ClassifyFrames,
+    Objective,
+    Positive,
+    Share,
+    checkpoints_of,
+    metrics_of,
+    needs_texts,
+    target_column,
+)
+from raysp.training.specs.objectives import Text as Text
+
+LONGEST_ROW = 120.0
+"""Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
+
+The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
+FINAL = 0.05
+"""Factor of the learning rate at the end, if it falls."""
+NORMALISE = "letters"
+"""Rules for the texts that an evaluation compares."""
+TRAINING_VERSION = 1
+"""Version of training, increased with every change of raysp that changes the weights a recipe gives."""
+
+
+@spec
+class Batching:
+    """Sizes of steps.
+
+    Attributes:
+        seconds: padded seconds of audio per step; None: 15 per micro-batch on CPUs.
+        micro_batches: micro-batches per step, which the workers share: at most as many workers are of use.
+        window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
+            steps.
+        quadratic_seconds: duration at which a row costs twice its seconds.
+        curriculum: whether the steps of a window go from short rows to long ones in the first epoch.
+    """
+
+    seconds: Positive | None = None
+    _: KW_ONLY
+    micro_batches: Annotated[int, Field(ge=1)] = 8
+    window_seconds: Positive | None = None
+    quadratic_seconds: Positive = 60
+    curriculum: bool = False
+
+
+@spec
+class Schedule:
+    """Length and learning rates of a training.
+
+    Attributes:
+        epochs: passes over the corpus; or give `steps`.
+        steps: updates.
+        learning_rate: highest rate of the layers.
+        head_rate: factor of the head's rate; of an encoder-decoder, of the weights that no checkpoint has.
+        layer_decay: factor of a layer's rate to that of the next layer; an encoder and a decoder are counted apart.
+        warmup: share of the course over which the rate grows from 0.
+        shape: course after it: "tri_stage", "linear", "cosine" or "constant".
+        final: factor of the rate at the end, but for "constant".
+        weight_decay: of matrices.
+        clip: largest norm of the gradients; None: no limit.
+        checkpointing: whether activations are computed again in the backward pass, which saves memory.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    _: KW_ONLY
+    steps: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Positive = 3e-4
+    head_rate: Positive = 10.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    warmup: Share = 0.1
+    shape: Literal["tri_stage", "linear", "cosine", "constant"] = "tri_stage"
+    final: Annotated[float, Field(gt=0, le=1)] = FINAL
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    clip: Positive | None = 1.0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the length is given once, and no last rate of a constant one."""
+        if self.shape == "constant" and self.final not in (FINAL, 1.0):
+            raise ValueError(f"found final={self.final:g} with shape='constant', which keeps the rate; leave one out")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"found epochs={self.epochs} and steps={self.steps}; give one of them")
+
+
+@spec
+class Checkpoint:
+    """A sink: the folder of the trained checkpoint.
+
+    Attributes:
+        url: folder for the checkpoint, and for the committed steps below `.raysp/`.
+        every: steps between commits.
+        minutes: longest time between commits; None: the steps alone count.
+        storage_options: options of the storage; secrets by `Env`.
+        shared: whether all machines of a cluster see the same files at a local `url`. If not declared, a training on a
+            cluster checks it on nodes that are up.
+    """
+
+    url: Url
+    _: KW_ONLY
+    every: Annotated[int, Field(ge=1)] = 500
+    minutes: Positive | None = 10.0
+    storage_options: StorageOptions = field(default_factory=dict)
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the url is not empty."""
+        if not self.url:
+            raise ValueError("url is empty; give the folder that receives the checkpoint")
+
+
+@spec
+class Evaluation:
+    """Evaluation during a training; the weights of the best one become the checkpoint.
+
+    Attributes:
+        source: the rows to evaluate on; its `text` is the column of reference texts.
+        column: column of other references; None: that of the objective.
+        every: steps between evaluations; the last step is evaluated too.
+        best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
+            "loss"; for speakers also "eer", the equal error rate; for pre-training "loss".
+        patience: evaluations without a better one after which the training ends; None: it does not end before its time.
+        normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
+            language of the objective's `Text` if that has one, as "letters-tr".
+        by: columns whose values have metrics of their own; "seconds": bands of duration.
+        max_seconds: longer rows are left out.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    column: str | None = None
+    every: Annotated[int, Field(ge=1)] = 1000
+    best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    normalise: str = NORMALISE
+    by: Listed[str] = ()
+    max_seconds: Positive = 120.0
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The step that decodes."""
+        return (Decode(self.max_seconds),)
+
+    @property
+    def target(self) -> str | None:
+        """The column of the references; None: the rows have none."""
+        return self.column or self.source.text
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The column of the references, and those of groups."""
+        columns = [name for name in self.by if name != "seconds"]
+        return tuple(dict.fromkeys([*([self.target] if self.target else []), *columns]))
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that the steps read: none."""
+        return ()
+
+
+@spec
+class Finetune:
+    """A recipe: training of a model on audio shards.
+
+    Attributes:
+        source: the corpus; its `text` is the column of reference texts, of objectives with texts; pre-training needs
+            none.
+        steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns. If none of them
+            has `max_seconds`, and the objective cuts no rows, rows above 120 s are left out.
+        objective: what the model is trained for.
+        schedule: length and learning rates.
+        sink: destination of the checkpoint.
+        batching: sizes of steps.
+        augment: changes of the recordings, drawn anew in each epoch: at most one `Speed`, then the others in order.
+        evaluation: evaluation during the training; None: the last weights become the checkpoint.
+        ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
+            and becomes the checkpoint. None: there is none.
+        average: number of last commits, `sink.every` steps apart, of which the mean of the weights becomes the
+            checkpoint; 0: no mean.
+        pool: the workers.
+        seed: seed of all random numbers.
+        dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
+        device: "auto": GPUs if there are any, else CPUs. "cpu", "cuda", or another kind of device of the installed
+            torch.
+        deterministic: whether GPUs use kernels that give the same bits each time, which are slower; an operation that
+            has none ends the training. On CPUs the bits are always the same.
+        name: name shown during training.
+        trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
+        max_error_rate: largest share of rows that may fail to decode before training stops.
+    """
+
+    source: Shards
+    _: KW_ONLY
+    steps: Listed[Step]
+    objective: Objective
+    schedule: Schedule
+    sink: Checkpoint
+    batching: Batching = field(default_factory=Batching)
+    augment: Listed[Augmentation] = ()
+    evaluation: Evaluation | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    average: Annotated[int, Field(ge=0)] = 0
+    pool: Pool = field(default_factory=Pool)
+    seed: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Device = "auto"
+    deterministic: bool = False
+    name: str | None = None
+    trackers: Listed[Literal["mlflow", "wandb"]] = ()
+    max_error_rate: Share = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the steps, and that targets and metrics fit."""
+        names = [type(step).__name__ for step in self.steps]
+        if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
+            raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
+        if self.decode.keep_prefix:
+            raise ValueError("found Decode(keep_prefix=True); damaged recordings are left out of a training")
+        if self.decode.channel == EACH:
+            raise ValueError(
+                "found Decode(channel='each'); a training row is one channel: choose one by its index, or "
+                "channel='mean'"
+            )
+        check_reads(self.steps, self.source.audio)
+        check_added(self.steps)
+        refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
+        self._check_targets()
+        speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
+        if speeds not in ([], [0]):
+            raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
+        if speeds and isinstance(self.objective, ClassifyFrames):
+            raise ValueError(
+                "found Speed in augment; ClassifyFrames has classes of frames at the speed of the recording"
+            )
+        if self.average > 1 and (self.ema is not None or self.evaluation is not None):
+            other = "ema" if self.ema is not None else "evaluation"
+            raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
+
+    def _check_targets(self) -> None:
+        """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
+        evaluation = self.evaluation
+        if needs_texts(self.objective):
+            if self.source.text is None:
+                raise ValueError("source.text is not set; give the column of the reference texts")
+            if evaluation and evaluation.source.text is None:
+                raise ValueError("evaluation.source.text is not set; give the column of the reference texts")
+        metrics, name = metrics_of(self.objective), type(self.objective).__name__
+        if evaluation and evaluation.normalise != NORMALISE and not needs_texts(self.objective):
+            raise ValueError(
+                f"found evaluation.normalise={evaluation.normalise!r}; {name} compares no texts: leave it out"
+            )
+        if evaluation and evaluation.best not in metrics:
+            raise ValueError(f"found evaluation.best={evaluation.best!r}; {name} has {', '.join(metrics)}")
+
+    @property
+    def target(self) -> str | None:
+        """The column of the targets; None: the rows have none."""
+        return target_column(self.objective) or self.source.text
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The column of the targets."""
+        return (self.target,) if self.target else ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
+        return columns_read(self.steps)
+
+    @property
+    def late_steps(self) -> tuple[Step, ...]:
+        """Steps that add columns, or filter rows by added ones."""
+        added = {column for step in self.steps for column in step.columns}
+        return tuple(step for step in self.steps if step.columns or not added.isdisjoint(step.reads))
+
+    @property
+    def decode(self) -> Decode:
+        """The step that decodes."""
+        return next(step for step in self.steps if isinstance(step, Decode))
+
+    @property
+    def limits_rows(self) -> bool:
+        """Whether the recipe limits the duration of rows: by a step, or by the crops of its objective."""
+        by_decode = self.decode.max_seconds != Decode().max_seconds
+        by_keep = any(isinstance(step, Keep) and step.max_seconds is not None for step in self.steps)
+        return by_decode or by_keep or getattr(self.objective, "crop_seconds", None) is not None
+
+    @property
+    def longest_seconds(self) -> float:
+        """Duration above which a row is left out as `too_long`."""
+        return self.decode.max_seconds if self.limits_rows else LONGEST_ROW
+
+
+_NO_SOUNDS: Mapping[int, str] = {}
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average", "trackers")
+"""Fields of a recipe that change no step."""
+
+
+def training_parts(
+    recipe: Finetune,
+    *,
+    checkpoint_digest: str,
+    vocabulary_digest: str,
+    dtype: str,
+    code: UserCode,
+    sound_digests: Mapping[int, str] = _NO_SOUNDS,
+) -> dict[str, JsonValue]:
+    """Return everything that can change the weights, by the dotted names used in reports of differences.
+
+    Args:
+        recipe: the recipe.
+        checkpoint_digest: hash of the checkpoint to begin with.
+        vocabulary_digest: hash of the vocabulary or classes.
+        dtype: resolved dtype, never "auto".
+        code: code of functions and specs from outside raysp.
+        sound_digests: hashes of the sounds of augmentations, by their places.
+    """
+    fields = cast("dict[str, JsonValue]", to_json(recipe))
+    for name in UNIMPORTANT:
+        del fields[name]
+    source = cast("dict[str, JsonValue]", fields.pop("source"))
+    parts: dict[str, JsonValue] = {"training_version": TRAINING_VERSION, "dtype": dtype}
+    parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
+    for index, step in enumerate(recipe.steps):
+        parts |= {f"steps.{index}.{name}": value for name, value in step.label_fields().items()}
+    for name in ("objective", "schedule", "batching"):
+        of_part = cast("dict[str, JsonValue]", fields[name])
+        parts |= {f"{name}.{key}": value for key, value in of_part.items()}
+    if "objective.text" in parts:
+        parts["objective.text"] = cast("Text", recipe.objective.text).fields()  # type: ignore[union-attr]
+    for name in checkpoints_of(recipe.objective):
+        del parts[f"objective.{name}"]
+    for name in FEW_WEIGHTS:
+        if parts.get(f"objective.{name}") is None:
+            parts.pop(f"objective.{name}", None)
+    if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
+        evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
+        parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
+    parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
+    for place, one in enumerate(cast("list[JsonValue]", fields["augment"])):
+        of_one = {key: value for key, value in cast("dict[str, JsonValue]", one).items() if key != "source"}
+        parts |= {f"augment.{place}.{key}": value for key, value in of_one.items()}
+    parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
+    if recipe.ema is not None:
+        parts["ema"] = recipe.ema
+    if recipe.deterministic:
+        parts["deterministic"] = True
+    return {**parts, **code.parts()}
+
+
+def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
+    """Return the hash of the parts, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(target: str) -> Finetune:
+    """Load a recipe from `file.py` (its only one, or the one named `recipe`) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    return load_value(target, {"recipe": Finetune})
+
+
+def load_work(target: str) -> Pipeline | Finetune:
+    """Load a pipeline or recipe from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    kinds: dict[str, type[Pipeline | Finetune]] = {"pipeline": Pipeline, "recipe": Finetune}
+    return load_value(target, kinds)

@@ -1,0 +1,236 @@
+"""Trackers of experiments that are not part of raysp: MLflow, Weights & Biases.
+
+A training that is continued continues its run there. Credentials and servers come from the environment, as their
+documentation says. Errors after the beginning are logged: a tracker that fails ends no training.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from raysp.errors import PlanError, SpecError
+from raysp.training.sending import Sender, Sent
+from raysp.training.sink.training_record import TrainingRecord
+
+logger = logging.getLogger(__name__)
+
+MOST_PARAMETERS, MOST_CHARACTERS = 100, 500
+"""Parameters of a run of MLflow, and characters of each, that all of its servers take."""
+MOST_METRICS = 1000
+"""Metrics of a request that servers of MLflow take."""
+TAG = "raysp.training"
+"""Tag of a run of MLflow with the id of its training."""
+OF_EACH_STEP = "train/loss"
+"""A value that each step has."""
+PATIENCE = 60.0
+"""Seconds that the end of a training waits for a server of MLflow."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""Settings of MLflow while a run begins and ends, unless the environment has them: by default it tries for minutes."""
+
+
+class Tracker(Protocol):
+    """Receiver of the values of a training."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Receive values by name, such as `StepMetrics.tracked` or `StepEvaluation.tracked`.
+
+        Args:
+            step: updates of the weights so far; it never decreases within a run.
+            values: values by name.
+        """
+        ...
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Send the values that are left, and end the run.
+
+        Args:
+            has_failed: whether an error has ended the training.
+        """
+        ...
+
+
+class MLflow:
+    """Tracker that logs to MLflow, into the active run of the process if there is one.
+
+    Values of steps that the run of an earlier process has already are ignored.
+
+    Args:
+        mlflow: the package.
+        name: name of a new run.
+        training: id of the training, of which an earlier run is continued.
+        parameters: parameters of a new run.
+    """
+
+    def __init__(self, mlflow: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
+        self._mlflow = mlflow
+        self._is_own = mlflow.active_run() is None
+        self._last = 0
+        with _impatient():
+            self._client = mlflow.MlflowClient()
+            if self._is_own:
+                self._begin(name, training, parameters)
+        self._run_id = mlflow.active_run().info.run_id
+        self._sender = Sender("mlflow", self._send, MOST_METRICS)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send values in a thread, which MLflow's own cannot do: it waits at the end for each request by itself."""
+        if step > self._last:
+            self._sender.add(step, values)
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Wait until all values are sent, and end the run, unless it was active before."""
+        self._sender.finish(PATIENCE)
+        if self._is_own:
+            with _impatient(), contextlib.redirect_stdout(sys.stderr):  # it prints links, and stdout may be JSON
+                self._mlflow.end_run("FAILED" if has_failed else "FINISHED")
+
+    def _begin(self, name: str, training: str, parameters: Mapping[str, str]) -> None:
+        tag = f"tags.`{TAG}` = '{training}'"
+        if found := self._mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
+            run_id = found[0].info.run_id
+            self._last = max((one.step for one in self._client.get_metric_history(run_id, OF_EACH_STEP)), default=0)
+            self._mlflow.start_run(run_id=run_id)
+            return
+        self._mlflow.start_run(run_name=name, tags={TAG: training})
+        try:
+            self._mlflow.log_params({key: parameters[key][:MOST_CHARACTERS] for key in [*parameters][:MOST_PARAMETERS]})
+        except Exception:
+            with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
+                self._mlflow.end_run("FAILED")  # else it would be the active run of what the process does next
+            raise
+
+    def _send(self, steps: Sequence[Sent]) -> None:
+        metric = self._mlflow.entities.Metric
+        metrics = [metric(key, value, one.milliseconds, one.step) for one in steps for key, value in one.values.items()]
+        self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
+
+
+class WeightsAndBiases:
+    """Tracker that logs to Weights & Biases, into the active run of the process if there is one.
+
+    A new run is in the project of WANDB_PROJECT, or "raysp".
+
+    Args:
+        wandb: the package.
+        name: name of a new run.
+        training: id of the training and of its run, which is continued if it exists.
+        parameters: configuration of the run.
+    """
+
+    def __init__(self, wandb: Any, name: str, training: str, parameters: Mapping[str, str]) -> None:  # noqa: ANN401
+        self._is_own = wandb.run is None
+        if not self._is_own:
+            self._run = wandb.run
+            return
+        project = os.environ.get("WANDB_PROJECT", "raysp")
+        self._run = wandb.init(project=project, id=training, name=name, config=dict(parameters), resume="allow")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send values; those of steps that the run has already are ignored."""
+        self._run.log(dict(values), step=step)
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """Wait until all values are sent, and end the run, unless it was active before."""
+        if self._is_own:
+            self._run.finish(exit_code=int(has_failed))
+
+
+TRACKERS: Mapping[str, Callable[[Any, str, str, Mapping[str, str]], Tracker]] = {
+    "mlflow": MLflow,
+    "wandb": WeightsAndBiases,
+}
+"""Trackers by the names of their packages and extras."""
+
+
+def check_tracker(name: str) -> None:
+    """Raise if a tracker cannot be used.
+
+    Raises:
+        SpecError: the name is unknown, or its package is not installed.
+    """
+    _package(name)
+
+
+def open_tracker(name: str, url: str, record: TrainingRecord) -> Tracker:
+    """Begin the run of a training, or continue it.
+
+    Args:
+        name: one of `TRACKERS`.
+        url: sink of the training.
+        record: record of the training.
+
+    Raises:
+        SpecError: as `check_tracker`.
+        PlanError: the run cannot begin, for example because the server does not answer.
+    """
+    package = _package(name)
+    training = hashlib.sha256(f"{url} {record.created}".encode()).hexdigest()[:16]
+    title = str(record.value("name") or url.rstrip("/").rpartition("/")[2])
+    parameters = {"fingerprint": record.fingerprint, **{key: str(value) for key, value in record.parts.items()}}
+    try:
+        return _Tolerant(name, TRACKERS[name](package, title, training, parameters))
+    except Exception as error:
+        raise PlanError(
+            f"tracker {name!r}: the run cannot begin ({type(error).__name__}: {error}); check its settings in the "
+            "environment, or leave the tracker out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    added = {key: value for key, value in IMPATIENT.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
+def _package(name: str) -> Any:  # noqa: ANN401
+    if name not in TRACKERS:
+        raise SpecError(f"found the tracker {name!r}, expected one of {', '.join(TRACKERS)}")
+    try:
+        return import_module(name)
+    except ImportError:
+        raise SpecError(
+            f"the tracker {name!r} needs the package {name}, which is not installed; pip install 'raysp[{name}]', or "
+            "leave the tracker out"
+        ) from None
+
+
+class _Tolerant:
+    """A tracker whose errors are logged.
+
+    Args:
+        name: name of the tracker.
+        tracker: the tracker.
+    """
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name = name
+        self._tracker = tracker
+        self._has_failed = False
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values; a failure is logged once."""
+        try:
+            self._tracker.log(step, values)
+        except Exception as error:
+            if not self._has_failed:
+                logger.warning(
+                    "tracker %r: values of step %d and maybe later ones are lost: %s", self._name, step, error
+                )
+            self._has_failed = True
+
+    def finish(self, *, has_failed: bool = False) -> None:
+        """End the run; a failure is logged."""
+        try:
+            self._tracker.finish(has_failed=has_failed)
+        except Exception as error:
+            logger.warning("tracker %r: the run was not ended: %s", self._name, error)

@@ -1,0 +1,112 @@
+"""Progress of a training."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raysp.evaluation.scores import TITLES
+from raysp.training.loop.evaluated import Evaluated
+from raysp.training.loop.session import Report
+from raysp.training.sink.step_metrics import StepMetrics
+from raysp.words import count, duration
+
+LAST_STEPS = 50
+"""Steps over which loss and speed are averaged."""
+LEFT_OUT = ("waited", "rate", "audio", "epoch", "committed")
+"""Parts of the progress line, in the order in which they are left out of a narrow line."""
+
+
+@dataclass
+class TrainingProgress:
+    """State of a training since the start of this run."""
+
+    epochs: int | None
+    """Epochs of the whole training; None: `steps` counts."""
+    done: int = 0
+    """Updates of the weights, with those of earlier runs."""
+    epoch: int = 0
+    committed: int | None = None
+    """Updates at the last commit."""
+    share: float = 0.0
+    """Share of the training that is done, from 0 to 1."""
+    steps: int = 0
+    """Steps of this run."""
+    rows: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+    """Wall-clock time of the steps of this run."""
+    waited: float = 0.0
+    """Seconds of it spent waiting for rows."""
+    evaluated: tuple[int, Evaluated] | None = None
+    """Updates at the last evaluation of this run, and its result."""
+    last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+
+    def add(self, report: Report, committed: int | None) -> StepMetrics:
+        """Count a step, and return its metrics."""
+        position, step = report.position, report.metrics
+        self.done, self.epoch, self.committed = position.done, position.epoch, committed
+        self.share = report.progress
+        self.steps += 1
+        self.rows += step.rows
+        self.audio_seconds += report.audio_seconds
+        self.seconds += report.seconds
+        self.waited += report.waited
+        self.last.append(step)
+        if report.evaluated is not None:
+            self.evaluated = position.done, report.evaluated
+        return step
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of the last steps; None before the first."""
+        return sum(step.loss for step in self.last) / len(self.last) if self.last else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the end at the speed of the last steps; None if unknown."""
+        if len(self.last) < 2 or self.share <= self.last[0].share:
+            return None
+        seconds = sum(step.seconds for step in self.last) - self.last[0].seconds
+        return seconds * (1 - self.share) / (self.share - self.last[0].share)
+
+
+def training_line(progress: TrainingProgress, width: int | None = None) -> str:
+    """Return the figures of a training that fit into a line of this width."""
+    loss, eta, last = progress.loss, progress.eta_seconds, progress.last
+    rate = f"rate {last[-1].learning_rate:.1e}" if last else ""
+    seconds = sum(step.seconds for step in last)
+    parts: dict[str, str] = {
+        "share": f"{progress.share:.0%}",
+        "step": f"step {progress.done:,}",
+        "epoch": _epoch(progress),
+        "loss": f"loss {loss:.3f}" if loss is not None else "",
+        "rate": rate,
+        "audio": f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
+        "waited": f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
+        "committed": f"{count(progress.committed, 'step')} committed" if progress.committed else "",
+        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
+    }
+    for name in LEFT_OUT:
+        if width is None or len(_joined(parts)) <= width:
+            break
+        del parts[name]
+    return _joined(parts)
+
+
+def evaluation_line(done: int, evaluated: Evaluated) -> str:
+    """Return the metrics of an evaluation as text."""
+    metrics = evaluated.comparison.scores.metrics if evaluated.comparison else {}
+    parts = [f"{TITLES[name]} {one.percentage} ({one.interval})" for name, one in metrics.items()]
+    parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
+    parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
+    return f"evaluation at step {done:,}: {', '.join(parts)}"
+
+
+def _epoch(progress: TrainingProgress) -> str:
+    if progress.epochs is None:
+        return f"epoch {progress.epoch + 1:,}"
+    return f"epoch {min(progress.epoch + 1, progress.epochs):,}/{progress.epochs:,}"
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return " · ".join(part for part in parts.values() if part)

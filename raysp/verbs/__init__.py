@@ -1,0 +1,1 @@
+"""What is asked of sinks and plans: one room a verb."""

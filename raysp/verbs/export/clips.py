@@ -1,0 +1,248 @@
+"""Export of training clips, cut from recordings at pauses between words or regions of speech."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.audio import Channel, DecodeOptions, TooLong
+from raysp.audio.encoding import cut_parts, encode_flac
+from raysp.audio.isolation import Decoder
+from raysp.corpus.shards import AUDIO, Shard
+from raysp.errors import AudioError, PlanError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.ops.recordings import Recordings
+from raysp.specs.steps import EACH
+from raysp.specs.values import JsonValue
+from raysp.text.clipping import Clip, cut_clips
+from raysp.text.formats.json_lines import json_line
+from raysp.verbs.export.archives import SampleArchive
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
+from raysp.verbs.export.datasets import data_path
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
+from raysp.verbs.export.source_audio import Source
+from raysp.verbs.export.text_files import ASK_WORDS
+
+GROUP_BYTES = 32 * 1024 * 1024
+"""Bytes of the recordings of a row group."""
+NO_CLIP, LOW_SCORE = "no_clip", "clip_below_min_score"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        (AUDIO_COLUMN, AUDIO),
+        ("text", pa.string()),
+        ("source_id", pa.string()),
+        ("row", pa.int64()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("seconds", pa.float64()),
+        ("score", pa.float32()),
+    ]
+)
+"""Columns of clips as Parquet."""
+
+
+class Sample(NamedTuple):
+    """A clip as it is written."""
+
+    key: str
+    """Unique name of the clip in its file."""
+    values: Mapping[str, str | int | float | None]
+    """Values of the columns besides the audio."""
+    audio: bytes
+
+
+class Writer(Protocol):
+    """Writer of the clips of a label shard."""
+
+    def add(self, sample: Sample) -> None:
+        """Append a clip."""
+        ...
+
+
+class ParquetClips:
+    """Writer of clips into a Parquet file.
+
+    Args:
+        writer: the open file.
+    """
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._held: list[Sample] = []
+        self._num_bytes = 0
+
+    def add(self, sample: Sample) -> None:
+        """Append a clip; memory holds one row group."""
+        self._held.append(sample)
+        self._num_bytes += len(sample.audio)
+        if self._num_bytes >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the clips that are held."""
+        rows = [{**one.values, AUDIO_COLUMN: {"bytes": one.audio, "path": f"{one.key}.flac"}} for one in self._held]
+        if rows:
+            self._writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+        self._held, self._num_bytes = [], 0
+
+
+class TarClips:
+    """Writer of clips into a WebDataset shard: `.flac`, `.txt` and `.json`.
+
+    Args:
+        archive: the open file.
+    """
+
+    def __init__(self, archive: SampleArchive) -> None:
+        self._archive = archive
+
+    def add(self, sample: Sample) -> None:
+        """Append a clip."""
+        text = str(sample.values["text"] or "")
+        files = {"flac": sample.audio, "txt": text.encode(), "json": json_line(sample.values).encode()}
+        self._archive.add(sample.key, files)
+
+
+@contextmanager
+def parquet_clips(path: Path) -> Iterator[ParquetClips]:
+    """Yield a writer of a Parquet file."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        clips = ParquetClips(writer)
+        yield clips
+        clips.flush()
+
+
+@contextmanager
+def tar_clips(path: Path) -> Iterator[TarClips]:
+    """Yield a writer of a WebDataset shard."""
+    with SampleArchive(path) as archive:
+        yield TarClips(archive)
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Export of a file of clips for each label shard, and for Parquet a card."""
+
+    labelling: Labelling
+    source: Source
+    options: Mapping[str, JsonValue]
+
+    def checked(self) -> "ClipFiles":
+        """Return this export, after a check of its columns and source.
+
+        Raises:
+            PlanError: there are neither words nor regions of speech, or they are of each channel; or as
+                `Source.pipeline`, like TrustError.
+        """
+        _ = self.channel, self.spans
+        return self
+
+    @cached_property
+    def channel(self) -> Channel:
+        """Channel that clips are cut from."""
+        channel = self.source.pipeline.decode.channel
+        if channel == EACH:
+            raise PlanError(
+                f"{self.labelling.url}: its rows have words of each channel (Decode(channel='each')), and clips are "
+                "cut from one; label one channel by Decode(channel=0) for them"
+            )
+        return channel
+
+    @cached_property
+    def spans(self) -> str:
+        """Column of words or regions of speech."""
+        prefix = str(self.options["column"])
+        return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), ASK_WORDS)
+
+    @property
+    def is_tar(self) -> bool:
+        """Whether clips are written as WebDataset shards."""
+        return self.options["layout"] == "tar"
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (".tar",) if self.is_tar else (".parquet", CARD)
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the file of a label shard."""
+        path = f"{stem_of(shard)}.tar" if self.is_tar else data_path(shard)
+        opened = tar_clips if self.is_tar else parquet_clips
+        with files.file(path) as scratch, opened(scratch) as writer, Decoder() as decoder:
+            cutting = _Cutting(self, shard, decoder, files)
+            for labels, places, recordings in self.source.rows(shard, [self.spans], files):
+                for row, place in zip(to_rows(labels), places, strict=True):
+                    cutting(row, recordings, place, writer)
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Write the card of Parquet files. Returns the number of files."""
+        if self.is_tar:
+            return 0
+        destination.put(CARD, card(self.labelling, "clips", self.options, SCHEMA, marks, has_audio=True))
+        return 1
+
+
+class _Cutting:
+    """Cutting of the recordings of one label shard."""
+
+    def __init__(self, export: ClipFiles, shard: Shard, decoder: Decoder, files: ShardFiles) -> None:
+        options, decode = export.options, export.source.pipeline.decode
+        self.column = export.spans
+        self.shard, self.decoder, self.files = shard, decoder, files
+        self.rate = int(str(options["sample_rate"]))
+        self.least, self.most = float(str(options["min_seconds"])), float(str(options["max_seconds"]))
+        self.min_score = None if options["min_score"] is None else float(str(options["min_score"]))
+        self.decode = DecodeOptions(self.rate, export.channel, decode.max_seconds)
+        self.key = stem_of(shard).replace("/", "-").replace(".", "-")
+
+    def __call__(self, row: Row, recordings: Recordings, place: int, writer: Writer) -> None:
+        """Write the clips of a row; the recording is decoded in parts up to the end of the last clip."""
+        clips = self._clips(row)
+        if not clips:
+            self.files.left_out[NO_CLIP] += 1
+            return
+        parts = [(round(one.start * self.rate), round(one.end * self.rate)) for one in clips]
+        written: list[Clip] = []
+        try:
+            chunks = self.decoder.decode_chunks(recordings.excerpt(place), self.decode)
+            for number, (clip, samples) in enumerate(zip(clips, cut_parts(chunks, parts), strict=True)):
+                if len(samples):
+                    writer.add(self._sample(row, clip, number, encode_flac(samples, self.rate)))
+                    written.append(clip)
+        except (AudioError, TooLong) as error:
+            self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
+        self.files.rows += bool(written)
+        self.files.clips += len(written)
+        self.files.seconds += sum(one.seconds for one in written)
+
+    def _clips(self, row: Row) -> list[Clip]:
+        spans = spans_of(row, self.column)
+        clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
+        self.files.left_out.update(left_out)
+        if self.min_score is None:
+            return clips
+        kept = [one for one in clips if one.score is not None and one.score >= self.min_score]
+        self.files.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
+        return kept
+
+    def _sample(self, row: Row, clip: Clip, number: int, audio: bytes) -> Sample:
+        source_id = id_of(row, self.shard)
+        has_text = not self.column.endswith("_speech")
+        values = {
+            "id": f"{source_id}-{number:04}",
+            "text": clip.text if has_text else None,
+            "source_id": source_id,
+            "row": int(str(row["row"])),
+            "start": clip.start,
+            "end": clip.end,
+            "seconds": clip.seconds,
+            "score": clip.score,
+        }
+        return Sample(f"{self.key}-{int(str(row['row'])):08}-{number:04}", values, audio)

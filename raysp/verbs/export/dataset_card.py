@@ -1,0 +1,123 @@
+"""Card of an exported data set: README.md with the metadata that `datasets` and the Hugging Face hub read."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.sink.run_record import raysp_version
+from raysp.specs.values import JsonValue
+from raysp.text.formats.cleaning import on_one_line
+from raysp.verbs.export.destination import ShardMark
+from raysp.verbs.export.export_formats import OPTIONS
+from raysp.words import count, duration
+
+CARD = "README.md"
+AUDIO_COLUMN = "audio"
+NO_LICENCE = "unknown"
+"""Licence in the metadata where none is given."""
+
+
+def card(
+    labelling: Labelling,
+    to: str,
+    options: Mapping[str, JsonValue],
+    schema: pa.Schema,
+    marks: Sequence[ShardMark],
+    *,
+    has_audio: bool,
+) -> bytes:
+    """Return the card of an export.
+
+    Args:
+        labelling: the sink.
+        to: the format.
+        options: options of the format.
+        schema: columns of the exported files.
+        marks: markers of the exported label shards.
+        has_audio: whether the column `audio` holds recordings.
+    """
+    rows = sum(mark.clips if to == "clips" else mark.rows for mark in marks)
+    num_bytes = sum(mark.num_bytes for mark in marks)
+    seconds = sum(mark.seconds for mark in marks)
+    split = str(options["split"])
+    licence = options["licence"]
+    head: dict[str, object] = {
+        "license": licence or NO_LICENCE,
+        "task_categories": ["automatic-speech-recognition"],
+        "tags": ["raysp"],
+        "configs": [{"config_name": "default", "data_files": [{"split": split, "path": "data/**/*.parquet"}]}],
+        "dataset_info": {
+            "features": features(schema, has_audio=has_audio),
+            "splits": [{"name": split, "num_bytes": num_bytes, "num_examples": rows}],
+            "download_size": num_bytes,
+            "dataset_size": num_bytes,
+        },
+    }
+    front = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
+    return "\n".join(["---", *front, "---", "", *_body(labelling, to, options, marks, rows, seconds), ""]).encode()
+
+
+def _body(
+    labelling: Labelling,
+    to: str,
+    options: Mapping[str, JsonValue],
+    marks: Sequence[ShardMark],
+    rows: int,
+    seconds: float,
+) -> list[str]:
+    left_out: dict[str, int] = {}
+    for mark in marks:
+        for reason, number in mark.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + number
+    reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(left_out.items()))
+    made = [
+        f"- {count(rows, 'clip' if to == 'clips' else 'row')}, {duration(seconds)} hours:minutes:seconds of audio",
+        f"- split: {options['split']}",
+        f"- left out: {reasons or 'nothing'}",
+        f"- checkpoint: `{_code(labelling.checkpoint)}` (digest {_code(labelling.checkpoint_digest)})",
+        f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
+        f"- command: `{_code(_command(labelling, to, options))}`",
+        f"- licence: {_code(str(options['licence'])) if options['licence'] else 'not stated; set it with --licence'}",
+    ]
+    return [f"# Labels by raysp {raysp_version()}", "", *made]
+
+
+def _code(value: object) -> str:
+    """Return a value as text that does not end a code span."""
+    return on_one_line(str(value)).replace("`", "'")
+
+
+def _command(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> str:
+    """Return the command that makes the export."""
+    words = ["raysp", "export", labelling.url, "DEST", "--to", to]
+    for name, value in options.items():
+        if value != OPTIONS[to][name]:
+            option = {"layout": "as"}.get(name, name).replace("_", "-")
+            words += ["--no-audio"] if value is False else [f"--{option}", str(value)]
+    return shlex.join(words)
+
+
+def features(schema: pa.Schema, *, has_audio: bool) -> list[dict[str, object]]:
+    """Return the columns as `datasets` writes them in a card."""
+    found = [{"name": field.name, **_feature(field.type)} for field in schema]
+    return [
+        {"name": one["name"], "dtype": "audio"} if has_audio and one["name"] == AUDIO_COLUMN else one for one in found
+    ]
+
+
+def _feature(kind: pa.DataType) -> dict[str, object]:
+    if isinstance(kind, pa.DictionaryType):
+        return _feature(kind.value_type)
+    if isinstance(kind, pa.StructType):
+        return {"struct": [{"name": field.name, **_feature(field.type)} for field in kind]}
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        name = "large_list" if isinstance(kind, pa.LargeListType) else "list"
+        inner = _feature(kind.value_type)
+        content = inner["dtype"] if [*inner] == ["dtype"] else inner.get("struct", inner)
+        sized = {"length": kind.list_size} if isinstance(kind, pa.FixedSizeListType) else {}
+        return {name: content, **sized}
+    names = {"float": "float32", "double": "float64", "halffloat": "float16", "date32[day]": "date32"}
+    return {"dtype": names.get(str(kind), str(kind))}

@@ -1,0 +1,163 @@
+"""Export to a folder that `datasets.load_dataset` opens: labels, with the recordings of the source beside them."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysp.audio import Channel, DecodeOptions, TooLong
+from raysp.audio.encoding import encode_flac
+from raysp.audio.isolation import Decoder
+from raysp.columns import SECONDS
+from raysp.corpus.shards import AUDIO, Shard
+from raysp.errors import AudioError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.ops.recordings import Recordings
+from raysp.specs.steps import EACH
+from raysp.specs.values import JsonValue
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.export_rows import ok_rows, stem_of
+from raysp.verbs.export.source_audio import Source
+
+GROUP_BYTES = 64 * 1024 * 1024
+"""Bytes of recordings of a row group, unless one row has more."""
+GROUP_ROWS = 1000
+MOST_BYTES = 2**31 - 1
+"""Of a value of a Parquet file of the layout of `datasets`."""
+FLAC_CHANNELS = 8
+"""Largest number of channels of a FLAC file."""
+
+
+def data_path(shard: Shard) -> str:
+    """Return the path of the exported file of a label shard."""
+    return f"data/{stem_of(shard)}.parquet"
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Export of a Parquet file for each label shard, and a card."""
+
+    labelling: Labelling
+    source: Source
+    options: Mapping[str, JsonValue]
+
+    def checked(self) -> "DatasetFiles":
+        """Return this export, after a check of its source.
+
+        Raises:
+            TrustError, PlanError: as `Source.pipeline`.
+        """
+        if self.has_audio:
+            _ = self.source.pipeline
+        return self
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (".parquet", CARD)
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether recordings are exported."""
+        return bool(self.options["audio"])
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Columns of the label shards that are exported."""
+        ours = {AUDIO_COLUMN, self.source.pipeline.source.audio} if self.has_audio else set()
+        return [name for name in self.labelling.schema.names if name not in ours]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of the exported files: the recordings come after the id."""
+        fields = [self.labelling.schema.field(name) for name in self.columns]
+        audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.has_audio else []
+        return pa.schema([*fields[:1], *audio_field, *fields[1:]])
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the file of a label shard."""
+        with files.file(data_path(shard)) as scratch, pq.ParquetWriter(scratch, self.schema, compression="zstd") as new:
+            for table in self._tables(shard, files):
+                files.rows += table.num_rows
+                files.seconds += sum(one or 0.0 for one in table.column(SECONDS).to_pylist())
+                if table.num_rows:
+                    new.write_table(table.select(self.schema.names).cast(self.schema))
+
+    def _tables(self, shard: Shard, files: ShardFiles) -> Iterator[pa.Table]:
+        if not self.has_audio:
+            yield from ok_rows(self.labelling, shard, self.columns, files)
+            return
+        with Decoder() as decoder:
+            channel = self.source.pipeline.decode.channel
+            read = Reading(decoder, None if channel == EACH else channel, files)
+            for labels, places, recordings in self.source.rows(shard, self.columns, files):
+                yield from read(labels, places, recordings)
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Write the card, and return 1."""
+        text = card(self.labelling, "dataset", self.options, self.schema, marks, has_audio=self.has_audio)
+        destination.put(CARD, text)
+        return 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Reading of the recordings of label rows, as they are stored."""
+
+    decoder: Decoder
+    """Decodes excerpts."""
+    channel: Channel | None
+    """Channel that excerpts are written with; None: all."""
+    files: ShardFiles
+
+    def __call__(self, labels: pa.Table, places: Sequence[int], recordings: Recordings) -> Iterator[pa.Table]:
+        """Yield label rows with their recordings; those whose recording cannot be read are left out and counted."""
+        labels = labels.unify_dictionaries()
+        rows: list[int] = []
+        held: list[dict[str, bytes | str | None]] = []
+        num_bytes = 0
+        for row, place in enumerate(places):
+            try:
+                data, name = self._bytes(recordings, place), recordings.name(place)
+            except (AudioError, TooLong) as error:
+                self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
+                continue
+            if data is None:
+                self.files.left_out["too_large"] += 1
+                continue
+            rows.append(row)
+            held.append({"bytes": data, "path": name})
+            num_bytes += len(data)
+            if num_bytes >= GROUP_BYTES or len(rows) == GROUP_ROWS:
+                yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
+                rows, held, num_bytes = [], [], 0
+        if rows:
+            yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
+
+    def _bytes(self, recordings: Recordings, place: int) -> bytes | None:
+        """Return a recording as it is stored, or its excerpt as FLAC at its own sample rate; None if too large."""
+        excerpt = recordings.excerpt(place)
+        if excerpt.offset or excerpt.duration is not None:
+            header = self.decoder.read_header(excerpt.audio)
+            options = DecodeOptions(header.sample_rate, "mean" if self.channel is None else self.channel)
+            if self.channel is not None:
+                return encode_flac(self.decoder.decode(excerpt, options), header.sample_rate)
+            if header.channels > FLAC_CHANNELS:
+                raise AudioError(
+                    "unsupported_format", f"{header.channels} channels; a FLAC file has at most {FLAC_CHANNELS}"
+                )
+            each = [self.decoder.decode(replace(excerpt, channel=c), options) for c in range(header.channels)]
+            return encode_flac(np.stack(each, axis=1), header.sample_rate)
+        found = recordings.get(place)
+        if isinstance(found, memoryview):
+            return bytes(found) if len(found) <= MOST_BYTES else None
+        num_bytes = found.seek(0, os.SEEK_END)
+        if num_bytes > MOST_BYTES:
+            return None
+        found.seek(0, os.SEEK_SET)
+        return found.read(num_bytes)

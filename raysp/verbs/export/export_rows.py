@@ -1,0 +1,138 @@
+"""Rows of label shards for export: those that are ok, with counts of the others, and the spans in their columns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import OK, SECONDS, STATUS
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.finished.first_rows import readable
+from raysp.text.times import Span
+from raysp.verbs.export.destination import ShardFiles
+
+Row = Mapping[str, object]
+KEYS = ("id", "row", SECONDS, STATUS, "error_type")
+"""Columns that are read of every label shard."""
+TEXT_KEYS = ("word", "char", "label")
+"""Fields with the text of a span."""
+SPEECH = "speech"
+"""Text of a span without one."""
+
+
+def stem_of(shard: Shard) -> str:
+    """Return the path of a label shard without its suffix."""
+    return shard.name.removesuffix(".parquet")
+
+
+def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:
+    """Yield the ok rows of a label shard in batches, and count those left out by their error type.
+
+    Args:
+        labelling: the sink.
+        shard: the shard.
+        columns: columns besides `KEYS`; None: all.
+        files: receives the counts.
+    """
+    names = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
+    for table in labelling.tables(shard, names):
+        yield only_ok(table, files)
+    for table in labelling.left_out(shard, [STATUS, "error_type"]):
+        only_ok(table, files)
+
+
+def only_ok(table: pa.Table, files: ShardFiles) -> pa.Table:
+    """Return the ok rows, and count the others."""
+    is_ok = pc.is_in(table.column(STATUS), value_set=pa.array([OK]))
+    others = table.filter(pc.invert(is_ok))
+    kinds = zip(others.column(STATUS).to_pylist(), others.column("error_type").to_pylist(), strict=True)
+    files.left_out.update(str(kind or status) for status, kind in kinds)
+    return table.filter(is_ok)
+
+
+def to_rows(table: pa.Table) -> list[dict[str, object]]:
+    """Return rows as values; invalid UTF-8 of columns that were carried over is replaced."""
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError:
+        return readable(table).to_pylist()
+
+
+def id_of(row: Row, shard: Shard) -> str:
+    """Return the id of a row as text; without one, its place."""
+    found = row["id"]
+    return f"{stem_of(shard)}:{row['row']}" if found is None else str(found)
+
+
+def seconds_of(row: Row) -> float:
+    """Return the duration of a row."""
+    found = row[SECONDS]
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def spans_of(row: Row, column: str | None) -> list[Span]:
+    """Return the spans in a column of a row; none if it is null or there is no column."""
+    found = cast("list[Mapping[str, object] | None] | None", row[column] if column else None)
+    return [_span(one) for one in found or [] if one is not None]
+
+
+def _span(value: Mapping[str, object]) -> Span:
+    text = next((value[key] for key in TEXT_KEYS if key in value), SPEECH)
+    start, end, score = (_number(value.get(name)) for name in ("start", "end", "score"))
+    return Span("" if text is None else str(text), start, end, score)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def holds_spans(kind: pa.DataType) -> bool:
+    """Return whether a column has lists of structs with a start and an end."""
+    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)):
+        return False
+    fields = {field.name: field.type for field in kind.value_type}
+    return all(pa.types.is_floating(fields.get(name, pa.null())) for name in ("start", "end"))
+
+
+def is_by_channel(schema: pa.Schema, column: str) -> bool:
+    """Return whether a column has lists of an entry for each channel: of texts, or of the spans of a text."""
+    kind = schema.field(column).type if column in schema.names else pa.null()
+    return pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or holds_spans(kind.value_type))
+
+
+def by_channel(row: Row, columns: Sequence[str]) -> list[Row]:
+    """Return a row for each channel, with its entries of columns that hold one for each."""
+    lists = {name: cast("list[object]", row[name]) for name in columns}
+    return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip(*lists.values(), strict=True)]
+
+
+def find_spans(schema: pa.Schema, *names: str) -> str | None:
+    """Return the first of some columns that is there and has spans, of each row or of each channel."""
+
+    def holds(kind: pa.DataType) -> bool:
+        return holds_spans(kind) or (pa.types.is_list(kind) and holds_spans(kind.value_type))
+
+    return next((name for name in names if name in schema.names and holds(schema.field(name).type)), None)
+
+
+def need_spans(labelling: Labelling, to: str, names: tuple[str, ...], advice: str) -> str:
+    """Return the first of some columns that has spans.
+
+    Raises:
+        PlanError: there is none, with the columns found and the outputs to ask for.
+    """
+    if found := find_spans(labelling.schema, *names):
+        return found
+    raise missing(labelling, to, names, f"with a start and an end in seconds. {advice}")
+
+
+def missing(labelling: Labelling, to: str, names: tuple[str, ...], advice: str) -> PlanError:
+    """Return the error for columns that a format needs."""
+    outputs = ", ".join(labelling.outputs) or "none"
+    return PlanError(
+        f"{labelling.url}: the format {to} needs a column {' or '.join(names)}{' ' if advice[0].islower() else '. '}"
+        f"{advice}. Found the output columns {outputs}"
+    )

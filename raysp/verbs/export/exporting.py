@@ -1,0 +1,246 @@
+"""Export of a sink: the options are checked, then its label shards are written one after the other."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, RunError, StoreError, refuse_unused
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.planning.trust import open_recorded
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Entry, Store, open_store, scheme_of
+from raysp.verbs.export import text_files
+from raysp.verbs.export.clips import ClipFiles
+from raysp.verbs.export.datasets import DatasetFiles
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark, identity_of, refuse_overlap
+from raysp.verbs.export.export_formats import settled
+from raysp.verbs.export.export_result import Export
+from raysp.verbs.export.source_audio import Source
+
+WRITER_VERSION = 1
+"""Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
+Format = Literal["srt", "vtt", "ctm", "textgrid", "rttm", "jsonl", "nemo", "dataset", "clips"]
+
+
+class Writing(Protocol):
+    """Export of label shards to one format."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        ...
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        ...
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Write the files of the whole export, and return their number less that of parts."""
+        ...
+
+
+def export(
+    sink: str,
+    storage_options: GivenOptions | None = None,
+    *,
+    to: Format,
+    dest: str | Store,
+    dest_options: GivenOptions | None = None,
+    column: str | None = None,
+    max_chars: int | None = None,
+    min_seconds: float | None = None,
+    max_seconds: float | None = None,
+    min_score: float | None = None,
+    layout: Literal["parquet", "tar"] | None = None,
+    sample_rate: int | None = None,
+    audio: bool | None = None,
+    one_file: bool | None = None,
+    split: str | None = None,
+    licence: str | None = None,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+    restart: bool = False,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Write the finished label shards of a sink in a format that other tools read.
+
+    Rows that are not ok are left out and counted. The same call again goes on: label shards that are there completely,
+    made from the same labels with the same options, are skipped, and a killed export writes the same files. Options
+    that are None have the default of the format; options of other formats are refused.
+
+    Args:
+        sink: url of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        to: the format.
+        dest: url of a new or empty folder, or of an earlier export.
+        dest_options: options to reach it; None: those of the sink if both urls have the same scheme.
+        column: prefix of the exported columns, such as "aligned"; for rttm also a whole name. Default "pred".
+        max_chars: for srt and vtt: characters of a line, 42.
+        min_seconds: for clips: shortest clip, 1.
+        max_seconds: for srt and vtt: longest display of a cue, 7; for clips: longest clip, 20.
+        min_score: for clips: least mean probability of a clip's words.
+        layout: for clips: "parquet" (default), or "tar" for WebDataset.
+        sample_rate: for clips: sample rate in Hz, 16000.
+        audio: for dataset: with the recordings; for nemo: with the paths of recordings that were read by path.
+        one_file: for ctm, rttm, jsonl and nemo: one file for all label shards.
+        split: for dataset and clips: name of the split, "train".
+        licence: for dataset and clips: licence in the card, as the Hugging Face hub names it.
+        pipeline: pipeline that made the labels, from whose source recordings are read; None: the recorded one, if this
+            user ran it on this machine.
+        trust: use the recorded pipeline and storage options, regardless of who recorded them.
+        restart: remove another export that `dest` holds.
+        on_shard: called after each label shard with the number of those done, and of all.
+
+    Raises:
+        SpecError: an option is invalid for any data.
+        PlanError: there is no sink with finished label shards, it lacks a column, or `dest` holds something else.
+        TrustError: recordings are needed, and the sink names untrusted values.
+        ShardError: a shard changed since it was labelled, or cannot be read.
+        StoreError: a folder cannot be read or written, before any file is.
+        RunError: the same during the export; finished files are kept.
+    """
+    options = settled(
+        to,
+        {
+            "column": column,
+            "max_chars": max_chars,
+            "min_seconds": min_seconds,
+            "max_seconds": max_seconds,
+            "min_score": min_score,
+            "layout": layout,
+            "sample_rate": sample_rate,
+            "audio": audio,
+            "one_file": one_file,
+            "split": split,
+            "licence": licence,
+        },
+    )
+    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    labelling = Labelling.of(opened, record)
+    if not labelling.done:
+        raise PlanError(f"{labelling.url}: has no finished label shard; `raysp status` shows its progress")
+    source = Source(labelling, storage_options, pipeline, trust=trust)
+    if to == "nemo" and audio and not source.has_paths():
+        why = "it writes paths of recordings, and no row was read by path; leave it out, and audio_filepath is the id"
+        refuse_unused({"audio": audio}, why)
+    writing = _writing(labelling, source, to, options)
+    reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
+    destination = Destination(_destination(dest, dest_options, sink, reached_by))
+    refuse_overlap(labelling.store, destination.store)
+    destination.begin(_record(labelling, to, options, writing), restart=restart)
+    try:
+        return _run(labelling, to, writing, destination, on_shard)
+    except StoreError as error:
+        raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
+
+
+def _destination(
+    dest: str | Store, dest_options: GivenOptions | None, sink: str, storage_options: GivenOptions | None
+) -> Store:
+    if not isinstance(dest, str):
+        refuse_unused({"dest_options": dest_options}, "dest is an open store; leave them out")
+        return dest
+    is_same = scheme_of(dest) == scheme_of(sink)
+    return open_store(dest, storage_options if dest_options is None and is_same else dest_options)
+
+
+def _record(labelling: Labelling, to: str, options: Mapping[str, JsonValue], writing: Writing) -> dict[str, JsonValue]:
+    """Return the identity of an export."""
+    return {
+        "to": to,
+        "options": dict(options),
+        "sink": labelling.url,
+        "fingerprint": labelling.record.fingerprint,
+        "files": list(writing.suffixes),
+        "writer_version": WRITER_VERSION,
+    }
+
+
+def _writing(labelling: Labelling, source: Source, to: str, options: Mapping[str, JsonValue]) -> Writing:
+    """Return the export to a format.
+
+    Raises:
+        PlanError, TrustError: the sink lacks what the format needs.
+    """
+    if to in ("srt", "vtt"):
+        return text_files.subtitles(labelling, to, options)
+    if to == "textgrid":
+        return text_files.text_grids(labelling, to, options)
+    if to == "ctm":
+        return text_files.word_lines(labelling, to, options)
+    if to == "rttm":
+        return text_files.speaker_lines(labelling, to, options)
+    if to == "jsonl":
+        return text_files.json_rows(labelling, to, options)
+    if to == "dataset":
+        return DatasetFiles(labelling, source, options).checked()
+    if to == "clips":
+        return ClipFiles(labelling, source, options).checked()
+    if options["audio"]:
+        source.check_paths()
+    return text_files.manifest_lines(labelling, options, source.paths if options["audio"] else lambda shard: {})
+
+
+def _run(
+    labelling: Labelling,
+    to: str,
+    writing: Writing,
+    destination: Destination,
+    on_shard: Callable[[int, int], None] | None,
+) -> Export:
+    """Write the label shards that the destination lacks."""
+    versions = {entry.path: entry for entry in labelling.store.list() if entry.path in labelling.done}
+    marks: list[ShardMark] = []
+    before = 0
+    for name in (name for name in labelling.shards if name in versions):
+        shard = labelling.shards[name]
+        identity = _identity(shard, versions[name])
+        mark = destination.done(name, identity)
+        before += mark is not None
+        marks.append(mark or _write(writing, shard, identity, destination))
+        if on_shard:
+            on_shard(len(marks), len(versions))
+    others = writing.finish(destination, marks)
+    return _result(labelling, to, destination, marks, before, others)
+
+
+def _identity(shard: Shard, labels: Entry) -> str:
+    return identity_of(shard.input_id, labels.num_bytes, labels.version)
+
+
+def _write(writing: Writing, shard: Shard, identity: str, destination: Destination) -> ShardMark:
+    files = ShardFiles(destination.store)
+    writing(shard, files)
+    mark = files.mark(shard.name, identity)
+    destination.finish(mark)
+    return mark
+
+
+def _result(
+    labelling: Labelling,
+    to: str,
+    destination: Destination,
+    marks: Sequence[ShardMark],
+    before: int,
+    others: int,
+) -> Export:
+    left_out: Counter[str] = Counter()
+    for mark in marks:
+        left_out.update(mark.left_out)
+    return Export(
+        sink=labelling.url,
+        dest=destination.store.url,
+        to=to,
+        shards=len(marks),
+        shards_before=before,
+        unfinished=labelling.unfinished,
+        rows=sum(mark.rows for mark in marks),
+        clips=sum(mark.clips for mark in marks) if to == "clips" else None,
+        files=sum(mark.num_files for mark in marks) + others,
+        num_bytes=sum(mark.num_bytes for mark in marks),
+        seconds=round(sum(mark.seconds for mark in marks), 3),
+        left_out=dict(left_out.most_common()),
+    )

@@ -1,0 +1,147 @@
+"""The source of a sink's labels: recordings and paths of rows, read only if the sink's record may be used."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import pyarrow as pa
+
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.errors import AudioError, PlanError, ShardError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.planning.replaced import find_replaced
+from raysp.labelling.planning.trust import check_same_source, read_recorded, refusal
+from raysp.ops.recordings import Recordings
+from raysp.sink import footer, run_record
+from raysp.sink.label_rows import Cursor
+from raysp.sink.recordings import Hashes, shown
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import join_url
+from raysp.verbs.export.destination import ShardFiles
+from raysp.verbs.export.export_rows import KEYS, only_ok
+from raysp.words import RESTORE
+
+
+class Source:
+    """Recordings of a sink's rows.
+
+    Args:
+        labelling: the sink.
+        storage_options: options to reach it.
+        pipeline: pipeline that made the labels; None: the recorded one.
+        trust: use the recorded one, regardless of who recorded it.
+    """
+
+    def __init__(
+        self, labelling: Labelling, storage_options: GivenOptions | None, pipeline: Pipeline | None, *, trust: bool
+    ) -> None:
+        self.labelling = labelling
+        self._given = storage_options, pipeline, trust
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """Pipeline that made the labels.
+
+        Raises:
+            TrustError: the sink names untrusted values.
+            ChangedError: the given pipeline is another one.
+            PlanError: rows were read by path, and the given pipeline does not say where.
+        """
+        storage_options, pipeline, trust = self._given
+        url, record = self.labelling.url, self.labelling.record
+        recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
+        found = recorded.trusted_pipeline()
+        if outside := recorded.outside(self.labelling.shards.values()):
+            raise refusal(url, [f"a shard at {one!r}" for one in outside])
+        check_same_source(url, record, found)
+        if run_record.names_audio_root(record.pipeline) and found.source.audio_root is None:
+            raise PlanError(
+                f"{url}: some of its rows were read by path, and the pipeline has no source.audio_root; add "
+                "--set source.audio_root=DIR"
+            )
+        return found
+
+    def check_paths(self) -> None:
+        """Raise if rows of the first label shard were read by path, and the pipeline may not be used."""
+        first = next(name for name in self.labelling.shards if name in self.labelling.done)
+        if footer.read(self.labelling.store, first).recordings:
+            _ = self.pipeline
+
+    def has_paths(self) -> bool:
+        """Return whether a row of a finished label shard was read by path."""
+        names = (name for name in self.labelling.shards if name in self.labelling.done)
+        return any(footer.read(self.labelling.store, name).recordings for name in names)
+
+    def paths(self, shard: Shard) -> Mapping[int, tuple[str, float | None]]:
+        """Return the url of each recording of a shard that was read by path, with its offset in seconds, by row.
+
+        Raises:
+            ShardError: the shard or a recording changed since it was labelled.
+        """
+        if not (encoded := footer.read(self.labelling.store, shard.name).recordings):
+            return {}
+        self._refuse_replaced(shard)
+        source = self.pipeline.source
+        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+        is_read = Hashes.decode(encoded, shard.num_rows).is_read
+        found: dict[int, tuple[str, float | None]] = {}
+        offset_columns = sources.kind_of(shard).excerpt_columns[:1]
+        for piece in shard.pieces:
+            paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
+            offsets: list[float | None] = [None] * len(paths)
+            for name in offset_columns:
+                table = sources.read_table(shard, piece, [name], source.storage_options)
+                offsets = table.column(name).to_pylist()
+            for row, (path, offset) in enumerate(zip(paths, offsets, strict=True), piece.first):
+                if root is not None and is_read[row] and path is not None:
+                    try:
+                        found[row] = join_url(root.url, root.inside(path)), offset
+                    except AudioError:  # it was read before, so another root allowed it
+                        continue
+        return found
+
+    def rows(
+        self, shard: Shard, columns: list[str] | None, files: ShardFiles
+    ) -> Iterator[tuple[pa.Table, list[int], Recordings]]:
+        """Yield the ok rows of a label shard in batches, with their recordings and the index of each among these.
+
+        Args:
+            shard: the shard.
+            columns: columns besides `KEYS`; None: all.
+            files: receives the counts of the other rows.
+
+        Raises:
+            ShardError: the shard or a recording changed since it was labelled, or cannot be read.
+        """
+        self._refuse_replaced(shard)
+        source = self.pipeline.source
+        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+        excerpts = sources.kind_of(shard).excerpt_columns
+        names = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
+        labels = Cursor(self.labelling.tables(shard, names))
+        for first, table in self._tables(shard):
+            found = labels.until(first + table.num_rows)
+            assert found is not None
+            ok = only_ok(found, files)
+            places = (ok.column("row").to_numpy() - first).tolist()
+            yield ok, places, Recordings(table, source.audio, root, excerpts)
+        for table in self.labelling.left_out(shard, ["status", "error_type"]):
+            only_ok(table, files)
+
+    def _tables(self, shard: Shard) -> Iterator[tuple[int, pa.Table]]:
+        """Yield the source's columns of recordings in batches, each with the number of its first row."""
+        source = self.pipeline.source
+        excerpts = sources.kind_of(shard).excerpt_columns
+        for piece in shard.pieces:
+            first = piece.first
+            for table in sources.read_batches(shard, piece, [source.audio, *excerpts], source.storage_options):
+                yield first, table
+                first += table.num_rows
+
+    def _refuse_replaced(self, shard: Shard) -> None:
+        """Raise ShardError if recordings were replaced after they were labelled."""
+        if found := find_replaced(self.labelling.store, self.pipeline, shard).rows:
+            raise ShardError(
+                f"{shard.url}: recordings were replaced after they were labelled: {shown(found)}. {RESTORE}"
+            )

@@ -1,0 +1,290 @@
+"""Export to formats of text: a file a row, or a file a label shard."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import OK, SECONDS, STATUS
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.specs.values import JsonValue
+from raysp.text.formats.cleaning import FileNames
+from raysp.text.formats.cues import cues_of, one_cue
+from raysp.text.formats.fields import ctm, rttm
+from raysp.text.formats.json_lines import json_line
+from raysp.text.formats.subtitles import srt, vtt
+from raysp.text.formats.textgrid import textgrid
+from raysp.text.times import Span, timed_words
+from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
+from raysp.verbs.export.export_rows import (
+    Row,
+    by_channel,
+    find_spans,
+    id_of,
+    is_by_channel,
+    missing,
+    need_spans,
+    ok_rows,
+    seconds_of,
+    spans_of,
+    stem_of,
+    to_rows,
+)
+
+Lines = Callable[[Row, str], str]
+"""Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+TIMED = ("words", "chars")
+"""Endings of the columns whose times cut a text."""
+ASK_WORDS = (
+    "Ask for them with Transcript(words=True), or name the prefix of other columns with --column, such as aligned for "
+    "those of Align()"
+)
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Export of a file for each row, in a folder named after the label shard."""
+
+    labelling: Labelling
+    suffix: str
+    columns: list[str]
+    text: Callable[[Row], str]
+    """Content of the file of a row."""
+    by_channel: bool = False
+    """Whether each channel has a file of its own."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (self.suffix,)
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        folder, name = f"{_folder(stem_of(shard), self.suffix)}/", FileNames()
+        for table in ok_rows(self.labelling, shard, self.columns, files):
+            rows = to_rows(table)
+            named = [(f"{folder}{name(id_of(row, shard), int(str(row['row'])))}", row) for row in rows]
+            files.put((f"{path}{self.suffix}", self.text(row).encode()) for path, row in self._parts(named))
+            _count(files, rows)
+        files.remove_others(folder, self.suffix)
+
+    def _parts(self, named: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+        """Yield rows with their paths, or their channels with the path and the number of the channel."""
+        for path, row in named:
+            if self.by_channel:
+                channels = enumerate(by_channel(row, self.columns), 1)
+                yield from ((f"{path}.{number}", one) for number, one in channels)
+            else:
+                yield path, row
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Return 0: the export has no other files."""
+        return 0
+
+
+@dataclass(frozen=True)
+class LineFiles:
+    """Export of a file of lines for each label shard."""
+
+    labelling: Labelling
+    suffix: str
+    columns: list[str] | None
+    lines: Callable[[Shard], Lines]
+    one_file: bool = False
+    """Whether the files are parts of one file, `labels` and the suffix."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        return (self.suffix,)
+
+    def path(self, shard: Shard) -> str:
+        """Return the path of the file of a label shard."""
+        return f"{PARTS if self.one_file else ''}{stem_of(shard)}{self.suffix}"
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the file of a label shard."""
+        lines = self.lines(shard)
+        with files.file(self.path(shard)) as scratch, scratch.open("wb") as file:
+            for table in ok_rows(self.labelling, shard, self.columns, files):
+                rows = to_rows(table)
+                file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
+                _count(files, rows)
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Join the parts of one file. Returns the number of other files less that of parts."""
+        if not self.one_file:
+            return 0
+        parts = [path for mark in marks for path in mark.sizes]
+        destination.join(parts, f"labels{self.suffix}")
+        return 1 - len(parts)
+
+
+def _count(files: ShardFiles, rows: list[dict[str, object]]) -> None:
+    files.rows += len(rows)
+    files.seconds += sum(map(seconds_of, rows))
+
+
+def _folder(stem: str, suffix: str) -> str:
+    """Return the folder of a label shard's rows, which is never named like the file of a row."""
+    return f"{stem}~" if stem.rstrip("~").endswith(suffix) else stem
+
+
+def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+    """Return the export to subtitles, cut by the times of words or characters.
+
+    Raises:
+        PlanError: there are neither words nor texts, or no times and a row with a text is too long for one cue.
+    """
+    prefix, max_chars = str(options["column"]), int(str(options["max_chars"]))
+    max_seconds = float(str(options["max_seconds"]))
+    names = labelling.schema.names
+    text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
+    if not words and text not in names:
+        raise missing(labelling, to, (f"{prefix}_words", text), ASK_WORDS)
+    if not words and not chars:
+        _refuse_long_rows(labelling, to, text, max_seconds)
+    write = {"srt": srt, "vtt": vtt}[to]
+    found = [words] if words else [text, chars] if chars else [text]
+
+    def subtitle(row: Row) -> str:
+        if not words and not chars:
+            return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
+        spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
+        return write(cues_of(spans, max_chars=max_chars, max_seconds=max_seconds))
+
+    return RowFiles(labelling, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
+
+
+def _refuse_long_rows(labelling: Labelling, to: str, text: str, max_seconds: float) -> None:
+    """Raise PlanError for a row with a text that is longer than a cue may be: it cannot be cut without times."""
+    columns = ["id", "row", SECONDS, STATUS, text]
+    for shard in (labelling.shards[name] for name in labelling.shards if name in labelling.done):
+        for table in labelling.tables(shard, columns):
+            longer = table.filter(pc.greater(table.column(SECONDS), pa.scalar(max_seconds)))
+            for row in to_rows(longer.filter(pc.equal(longer.column(STATUS), pa.scalar(OK)))):
+                if _is_written(row[text]):
+                    raise PlanError(
+                        f"{labelling.url}: the row {id_of(row, shard)} is {seconds_of(row):.1f} s long, longer than a "
+                        f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. Label with "
+                        f"Transcript(words=True) or Align() for {to}, or raise --max-seconds for one cue a row"
+                    )
+
+
+def _is_written(text: object) -> bool:
+    """Return whether a text, or that of one channel, has characters to show."""
+    return any(map(_is_written, text)) if isinstance(text, list) else bool(str(text or "").strip())
+
+
+def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+    """Return the export to TextGrids.
+
+    Raises:
+        PlanError: there are no words.
+    """
+    prefix = str(options["column"])
+    words = need_spans(labelling, to, (f"{prefix}_words",), ASK_WORDS)
+    chars = find_spans(labelling.schema, f"{prefix}_chars")
+
+    tiers = {"words": words, **({"chars": chars} if chars else {})}
+
+    def grid(row: Row) -> str:
+        spans = {
+            f"{name}{ending}": spans_of(one, column)
+            for ending, one in _channels(labelling, row, [*tiers.values()]).items()
+            for name, column in tiers.items()
+        }
+        return textgrid(spans, seconds_of(row))
+
+    return RowFiles(labelling, ".TextGrid", [*tiers.values()], grid)
+
+
+def _channels(labelling: Labelling, row: Row, columns: Sequence[str]) -> dict[str, Row]:
+    """Return the channels of a row by the ending of the names of their tiers; a row of one label has no ending."""
+    if not is_by_channel(labelling.schema, columns[0]):
+        return {"": row}
+    return {f" {number}": one for number, one in enumerate(by_channel(row, columns), 1)}
+
+
+def _numbered(labelling: Labelling, row: Row, column: str) -> Iterator[tuple[list[Span], int]]:
+    """Yield the spans of each channel of a row with its number, counted from 1; a row of one label is channel 1."""
+    for number, one in enumerate(_channels(labelling, row, [column]).values(), 1):
+        yield spans_of(one, column), number
+
+
+def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export to CTM files.
+
+    Raises:
+        PlanError: there are no words.
+    """
+    words = need_spans(labelling, to, (f"{options['column']}_words",), ASK_WORDS)
+    lines: Lines = lambda row, id_: "".join(ctm(id_, *one) for one in _numbered(labelling, row, words))  # noqa: E731
+    return LineFiles(labelling, ".ctm", [words], lambda shard: lines, bool(options["one_file"]))
+
+
+def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export to RTTM files.
+
+    Raises:
+        PlanError: there are no segments.
+    """
+    prefix = str(options["column"])
+    names = (f"{prefix}_segments", f"{prefix}_speech", prefix)
+    segments = need_spans(labelling, to, names, "Ask for them with Segments(), or name another column with --column")
+    lines: Lines = lambda row, id_: "".join(rttm(id_, *one) for one in _numbered(labelling, row, segments))  # noqa: E731
+    return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, bool(options["one_file"]))
+
+
+def json_rows(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export of all columns to lines of JSON."""
+    return LineFiles(
+        labelling, f".{to}", None, lambda shard: lambda row, id_: json_line(row), bool(options["one_file"])
+    )
+
+
+def manifest_lines(
+    labelling: Labelling,
+    options: Mapping[str, JsonValue],
+    paths: Callable[[Shard], Mapping[int, tuple[str, float | None]]],
+) -> LineFiles:
+    """Return the export to NeMo's manifests.
+
+    Args:
+        labelling: the sink.
+        options: options of the format.
+        paths: callable that returns the paths and offsets of a shard's recordings, by row; of rows that were not read
+            by path, the id is written.
+
+    Raises:
+        PlanError: there are no texts, or they are of each channel.
+    """
+    prefix = str(options["column"])
+    text, score, reference = f"{prefix}_text", f"{prefix}_score", labelling.reference
+    names = labelling.schema.names
+    if text not in names:
+        raise missing(labelling, "nemo", (text,), "Ask for it with Transcript()")
+    if is_by_channel(labelling.schema, text):
+        raise PlanError(
+            f"{labelling.url}: column {text!r} has a text for each channel, and a line of a NeMo manifest has one; "
+            "export to jsonl or ctm, or label one channel by Decode(channel=0)"
+        )
+    known = reference if reference in names else None
+
+    def lines(shard: Shard) -> Lines:
+        found = paths(shard)
+
+        def line(row: Row, id_: str) -> str:
+            path, offset = found.get(int(str(row["row"])), (id_, None))
+            spoken = row[known] if known and row[known] is not None else row[text]
+            values = {"audio_filepath": path, "duration": row[SECONDS], "offset": offset, "text": spoken or ""}
+            values |= {"pred_text": row[text] or "", "score": row.get(score)}
+            return json_line({key: value for key, value in values.items() if key != "offset" or value is not None})
+
+        return line
+
+    columns = [text, *([score] if score in names else []), *([known] if known else [])]
+    return LineFiles(labelling, ".jsonl", columns, lines, bool(options["one_file"]))

@@ -1,0 +1,155 @@
+"""Choice of a label for each row, and the column that records it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import OK, SKIPPED, STATUS
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, StoreError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.sink import footer
+from raysp.sink.label_rows import Cursor, side_by_side, stretches
+
+PROVENANCE = "labelling"
+"""Column of a merged label shard: the labelling that a row was taken from."""
+PROVENANCE_TYPE = pa.struct(
+    [(name, pa.string()) for name in ("sink", "run", "fingerprint", "checkpoint", "checkpoint_digest")]
+)
+Choice = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the labellings."""
+
+    labelling: Labelling
+    columns: Sequence[str]
+    """Columns of the merged label shards, without the provenance, which it may not have itself."""
+
+    def cursors(self, shard: Shard) -> tuple[Cursor, Cursor]:
+        """Return readers of a label shard and of the rows left out of it, with the provenance of each row."""
+        names = [*self.columns, *({PROVENANCE} & {*self.labelling.schema.names})]
+        runs = footer.runs(self.labelling.store, shard)
+        labels, rest = self.labelling.tables(shard, names), self.labelling.left_out(shard, names)
+        return Cursor(self._with_provenance(labels, runs)), Cursor(self._with_provenance(rest, runs))
+
+    def _with_provenance(self, tables: Iterator[pa.Table], runs: Sequence[str | None]) -> Iterator[pa.Table]:
+        record = self.labelling.record
+        values = {
+            "sink": self.labelling.url,
+            "fingerprint": record.fingerprint,
+            "checkpoint": self.labelling.checkpoint,
+            "checkpoint_digest": self.labelling.checkpoint_digest,
+        }
+        for table in tables:
+            if PROVENANCE not in table.column_names:
+                rows = [{**values, "run": runs[row]} for row in table.column("row").to_numpy().tolist()]
+                table = table.append_column(PROVENANCE, pa.array(rows, PROVENANCE_TYPE))
+            yield table.unify_dictionaries()
+
+
+def values_of(table: pa.Table, by: str) -> npt.NDArray[np.float64]:
+    """Return the values of a numeric column, or of a field of a struct (`signal.noise`); -inf for nulls and NaN."""
+    name, *fields = by.split(".")
+    column = table.column(name)
+    for one in fields:
+        column = pc.struct_field(column, one)
+    values = pc.cast(column, pa.float64()).to_numpy().astype(np.float64)
+    return np.where(np.isnan(values), -np.inf, values)
+
+
+def check_numeric(url: str, schema: pa.Schema, by: str) -> None:
+    """Raise PlanError if label shards have no such column of numbers."""
+    name, *fields = by.split(".")
+    kind = schema.field(name).type if name in schema.names else None
+    for one in fields:
+        place = kind.get_field_index(one) if kind is not None and pa.types.is_struct(kind) else -1
+        kind = kind.field(place).type if kind is not None and place >= 0 else None
+    if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        found = f"a column of {kind}" if kind is not None else "no such column"
+        raise PlanError(f"{url}: by={by!r}: found {found}, expected numbers; columns of numbers are {_numeric(schema)}")
+
+
+def _numeric(schema: pa.Schema) -> str:
+    names = [one.name for one in schema if pa.types.is_floating(one.type) or pa.types.is_integer(one.type)]
+    names += [
+        f"{one.name}.{inner.name}"
+        for one in schema
+        if pa.types.is_struct(one.type)
+        for inner in one.type
+        if pa.types.is_floating(inner.type) or pa.types.is_integer(inner.type)
+    ]
+    return ", ".join(names) or "none"
+
+
+@dataclass
+class Chooser:
+    """Reader of the merged rows of shards, which counts the choices."""
+
+    sides: Sequence[Side]
+    by: str
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Count from zero."""
+        self.counts = [0] * len(self.sides)
+
+    def tables(self, shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        """Yield the rows of a shard in order, an empty table first; `shards` has the record of each labelling.
+
+        Raises:
+            StoreError: a label shard cannot be read, or a row is in none of them.
+        """
+        cursors = [side.cursors(shard) for side, shard in zip(self.sides, shards, strict=True)]
+        (labels, rest), others = cursors[0], cursors[1:]
+        yield self._empty(shards[0])
+        first = 0
+        for table, end in stretches(labels, rest, 0, shards[0].num_rows):
+            tables = [table, *(side_by_side(one.until(end), left.until(end)) for one, left in others)]
+            yield self._chosen(tables, first, end, shards[0].name)
+            first = end
+
+    def _empty(self, shard: Shard) -> pa.Table:
+        schema = self.sides[0].labelling.schema
+        fields = [schema.field(name) for name in self.sides[0].columns]
+        return pa.schema([*fields, pa.field(PROVENANCE, PROVENANCE_TYPE)]).empty_table()
+
+    def _chosen(self, tables: Sequence[pa.Table], first: int, end: int, shard: str) -> pa.Table:
+        names = [*self.sides[0].columns, PROVENANCE]
+        places = np.full((len(tables), end - first), -1, np.int64)
+        ranks = np.full((len(tables), end - first), -1)
+        values = np.full((len(tables), end - first), -np.inf)
+        offset = 0
+        for index, table in enumerate(tables):
+            rows = table.column("row").to_numpy() - first
+            places[index, rows] = offset + np.arange(len(rows))
+            ranks[index, rows] = [_rank(status) for status in table.column(STATUS).to_pylist()]
+            values[index, rows] = values_of(table, self.by)
+            offset += len(rows)
+        best = _best(ranks, values)
+        taken = places[best, np.arange(end - first)]
+        if (taken < 0).any():
+            row = first + int(np.flatnonzero(taken < 0)[0])
+            raise StoreError(
+                f"{shard}: row {row} is in none of the labellings: the files of the rows that they left out are gone; "
+                "run `raysp verify` on them, and label the shard again"
+            )
+        for index, number in enumerate(np.bincount(best, minlength=len(tables)).tolist()):
+            self.counts[index] += number
+        return pa.concat_tables([one.select(names) for one in tables]).unify_dictionaries().take(taken)
+
+
+def _rank(status: str | None) -> int:
+    return 2 if status == OK else int(status == SKIPPED)
+
+
+def _best(ranks: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Choice:
+    """Return the first labelling of each row with the best outcome and, of these, the highest value."""
+    values = np.where(ranks == ranks.max(0), values, -np.inf)
+    best: Choice = ((ranks == ranks.max(0)) & (values == values.max(0))).argmax(0)
+    return best

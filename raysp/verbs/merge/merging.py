@@ -1,0 +1,260 @@
+"""Merge of labellings of one corpus into a sink of its own, shard by shard; no audio is read, and no Ray started."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import pyarrow as pa
+
+from raysp.corpus.shards import Piece
+from raysp.errors import ChangedError, PlanError, SpecError, StoreError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.finished.labellings import match, place_of_sink
+from raysp.sink import absent, commit, footer, plan_record, run_record
+from raysp.sink.absent import AbsentShard
+from raysp.sink.commit import LabelShard
+from raysp.sink.receipts import ReceiptLog, ShardReceipt
+from raysp.sink.recordings import Hashes
+from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
+from raysp.sink.word_errors import TextColumns
+from raysp.specs.pipeline import Parquet
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.values import JsonValue
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.verbs.export.destination import identity_of, refuse_overlap
+from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side, check_numeric
+from raysp.verbs.merge.merge_result import Merge
+from raysp.words import count
+
+MERGED = "merged"
+"""Entry of the metadata of a merged label shard: a hash of the versions of the label shards that it was made from."""
+MERGE_VERSION = 1
+"""Version of the rule of choice; a higher one makes merges of earlier versions other merges."""
+
+
+def merge(
+    *sinks: str | Parquet,
+    to: str | Parquet | Store,
+    by: str,
+    storage_options: GivenOptions | None = None,
+    trust: bool = False,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> Merge:
+    """Merge labellings of one corpus: each row has the label of the labelling with the highest value of a column.
+
+    Rows are matched by the name of their shard and their number in it. A row that is ok in a labelling goes before one
+    that is skipped, and this before an error row; then the higher value counts, a null below all numbers; of equal
+    ones the labelling named first. The result is a sink of labels with all rows, the columns of the labellings and
+    `labelling`, which holds the sink, run, fingerprint and checkpoint that each row was taken from.
+
+    The same call again goes on. Label shards made from labels that have changed since are replaced. Shards that are not
+    finished in all labellings, or that were made from other input, are not merged and listed.
+
+    Args:
+        sinks: urls of two or more sinks; or `Parquet`s, for their storage options.
+        to: url of the merged sink, outside of the others; or a `Parquet`.
+        by: column of numbers, such as "pred_score"; a field of a struct after a dot.
+        storage_options: options to reach all sinks; None: the recorded ones of each if they may be used.
+        trust: use the recorded storage options, regardless of who recorded them.
+        on_shard: called after each label shard with the number of those done, and of all.
+
+    Raises:
+        SpecError: fewer than two sinks are given.
+        PlanError: one is no sink of labels, two are the same, they have no finished shard in common, their columns
+            differ, or `by` is no column of numbers.
+        ChangedError: `to` holds other labels.
+        StoreError: a label shard cannot be read or written.
+    """
+    if len(sinks) < 2:
+        raise SpecError(f"merge: found {count(len(sinks), 'labelling')}, expected at least two")
+    labellings = [Labelling.open(one, storage_options, trust=trust) for one in sinks]
+    names, not_merged = _names(labellings)
+    sides = _sides(labellings, by)
+    sink = _sink(to, storage_options)
+    for one in labellings:
+        refuse_overlap(one.store, sink.store)
+    return _Merging(labellings, sides, by, sink).run(names, not_merged, on_shard)
+
+
+def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
+    """Return the names of the shards that all have finished, and the others with the reason.
+
+    Raises:
+        PlanError: two are the same, or there is no such shard.
+    """
+    first, *others = labellings
+    for index, one in enumerate(labellings):
+        if any(place_of_sink(one.url) == place_of_sink(other.url) for other in labellings[:index]):
+            raise PlanError(f"{one.url}: found the same sink twice; give the sinks of labellings of one corpus")
+    not_merged: dict[str, str] = {}
+    for one in others:
+        found = match(first, one)
+        not_merged |= dict.fromkeys(found.only_a, f"not in {one.url}") | dict.fromkeys(
+            found.only_b, f"only in {one.url}"
+        )
+        not_merged |= dict.fromkeys(found.unfinished_a, f"not finished in {first.url}")
+        not_merged |= dict.fromkeys(found.unfinished_b, f"not finished in {one.url}")
+        not_merged |= dict.fromkeys(found.other_input, f"made from other input in {one.url}")
+    names = [name for name in first.shards if name not in not_merged]
+    if not names:
+        raise PlanError(f"{first.url}: no shard is finished in all labellings; finish their runs")
+    return names, not_merged
+
+
+def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
+    """Return the labellings with the columns of the merged label shards.
+
+    Raises:
+        PlanError: their columns differ, or `by` is no column of numbers.
+    """
+    first, *others = labellings
+    fields = [_fields(one) for one in labellings]
+    for one, theirs in zip(others, fields[1:], strict=True):
+        names = [name for name in {**fields[0], **theirs} if fields[0].get(name) != theirs.get(name)]
+        if names:
+            shown = ", ".join(
+                f"{name} ({fields[0].get(name, 'absent')}; {theirs.get(name, 'absent')})" for name in names
+            )
+            raise PlanError(
+                f"{first.url} and {one.url}: their label shards differ in the columns {shown}; merge labellings with "
+                "the same outputs and the same sink.keep"
+            )
+    for one in labellings:
+        check_numeric(one.url, one.schema, by)
+    return [Side(one, tuple(fields[0])) for one in labellings]
+
+
+def _fields(one: Labelling) -> Mapping[str, "pa.DataType"]:
+    return {field.name: field.type for field in one.schema if field.name != PROVENANCE}
+
+
+def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Sink:
+    return Sink.of(to) if isinstance(to, Parquet) else Sink.open(to, storage_options if isinstance(to, str) else None)
+
+
+class _Merging:
+    """Merge of label shards into a sink that records it."""
+
+    def __init__(self, labellings: Sequence[Labelling], sides: Sequence[Side], by: str, sink: Sink) -> None:
+        self._labellings, self._sides, self._by, self._sink = labellings, sides, by, sink
+        self._parts: dict[str, JsonValue] = {
+            "merge.by": by,
+            "merge.fingerprints": [one.record.fingerprint for one in labellings],
+            "merge.checkpoints": [one.checkpoint for one in labellings],
+            "merge.version": MERGE_VERSION,
+        }
+        self._fingerprint = hash_parts(self._parts)
+        self._file_parts: dict[str, JsonValue] = {**labellings[0].record.file_parts, "sink.rows": "all"}
+        self._versions = [{one.path: one.version for one in labelling.store.list()} for labelling in labellings]
+
+    def run(
+        self, names: Sequence[str], not_merged: Mapping[str, str], on_shard: Callable[[int, int], None] | None
+    ) -> Merge:
+        """Merge the label shards that the sink lacks."""
+        store = self._sink.store
+        log = ReceiptLog(store, self._begin(names, not_merged))
+        chooser = Chooser(self._sides, self._by)
+        before = rows = 0
+        try:
+            for number, name in enumerate(names, 1):
+                receipt = self._merge(name, chooser)
+                if receipt is None:
+                    before += 1
+                else:
+                    rows += receipt.rows
+                    log.add(receipt)
+                if on_shard:
+                    on_shard(number, len(names))
+        finally:
+            with suppress(StoreError):  # receipts are read for speed only
+                log.flush()
+        shards = [self._labellings[0].shards[name] for name in names]
+        commit.committed(store, shards, self._fingerprint, file_id=hash_parts(self._file_parts))  # writes markers
+        chosen = zip((one.url for one in self._labellings), chooser.counts, strict=True)
+        return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
+
+    def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
+        """Record the merge and its shards, and return the id of this run.
+
+        Raises:
+            ChangedError: the sink holds other labels.
+        """
+        self._sink.refuse_training()
+        first, entry = self._labellings[0], RunEntry.now()
+        run_record.begin(
+            self._sink.store,
+            entry,
+            pipeline=_with_sink(first.record.pipeline, self._sink.url),
+            fingerprint=self._fingerprint,
+            parts=self._parts,
+            file_parts=self._file_parts,
+            root=first.record.root,
+        )
+        known = {one.name: one for one in self._sink.shards()}
+        left = {name: reason for name, reason in not_merged.items() if name not in known}
+        absent.record(self._sink.store, self._absent(left))
+        fresh = [first.shards[name] for name in names if known.get(name) != first.shards[name]]
+        plan_record.record(self._sink.store, fresh, supersede=any(one.name in known for one in fresh))
+        return entry.run_id
+
+    def _absent(self, left: Mapping[str, str]) -> Iterator[AbsentShard]:
+        """Yield the shards that were never merged, as the merged sink records them."""
+        for name, reason in left.items():
+            shard = next(
+                one.shards[name] if name in one.shards else one.absent[name].shard
+                for one in self._labellings
+                if name in one.shards or name in one.absent
+            )
+            yield AbsentShard(name, shard.url, reason, shard.num_bytes, shard.version, shard.kind, shard.part)
+
+    def _merge(self, name: str, chooser: Chooser) -> ShardReceipt | None:
+        """Write a merged label shard; None if it is there, made from the same labels."""
+        store, shard = self._sink.store, self._labellings[0].shards[name]
+        made_from = identity_of(*(versions.get(name) for versions in self._versions))
+        found = store.stat(name)
+        if found is not None:
+            if footer.read(store, name).fingerprint != self._fingerprint:
+                raise ChangedError(
+                    f"{store.url}/{name}: a label shard that this merge did not write; choose another sink", (name,)
+                )
+            if footer.entries(store, name).get(MERGED) == made_from:
+                return None
+        label_shard = LabelShard(
+            shard,
+            self._fingerprint,
+            _no_source,
+            pa.schema([]),
+            rows="all",
+            compression="zstd",
+            metadata={MERGED: made_from, "merge": json.dumps(self._parts)},
+            file_id=hash_parts(self._file_parts),
+            replace=found is not None,
+            texts=self._texts(),
+        )
+        tables = chooser.tables([one.shards[name] for one in self._labellings])
+        hashes = Hashes.zeros(shard.num_rows)
+        receipt = commit.write(store, label_shard, tables, hashes, expected=found.version if found else None)
+        if receipt is None and footer.entries(store, name).get(MERGED) != made_from:
+            raise ChangedError(f"{store.url}/{name}: another process wrote other labels; merge again", (name,))
+        return receipt
+
+    def _texts(self) -> TextColumns | None:
+        """Return the columns whose word errors are counted; None without reference texts or transcripts."""
+        first = self._labellings[0]
+        hypothesis = next((name for name in first.outputs if name.endswith("_text")), None)
+        if first.reference is None or first.reference not in self._sides[0].columns or hypothesis is None:
+            return None
+        return TextColumns(first.reference, hypothesis)
+
+
+def _no_source(piece: Piece) -> pa.Table:
+    raise NotImplementedError
+
+
+def _with_sink(pipeline: JsonValue, url: str) -> JsonValue:
+    """Return the recorded pipeline of a labelling, whose columns the merged label shards have, with another sink."""
+    if not isinstance(pipeline, dict) or not isinstance(sink := pipeline.get("sink"), dict):
+        return pipeline
+    return {**pipeline, "sink": {**sink, "url": url, "storage_options": {}, "rows": "all"}}

@@ -1,0 +1,100 @@
+"""Single rows labelled again, each alone, by the ops themselves: the reference of `verify --sample`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+import pyarrow as pa
+
+from raysp.cluster.resources import Resources, count_gpus
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import RunError
+from raysp.labelling import assembly
+from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.settling import settle
+from raysp.sink import run_record
+from raysp.sink.commit import RESULT_SCHEMA
+from raysp.sink.run_record import RunRecord
+from raysp.sink.stage import join_windows
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Decode, Label, Pool
+from raysp.words import count
+
+
+class Recomputing:
+    """Callable that labels rows of a sink again, one at a time, without Ray.
+
+    Args:
+        pipeline: the recorded pipeline.
+        record: record of the sink; the checkpoint must still be the recorded one.
+
+    Raises:
+        ChangedError: the checkpoint is not the recorded one.
+    """
+
+    def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
+        steps = [
+            replace(step, pool=Pool(), dtype="auto") if step is pipeline.label else step for step in pipeline.steps
+        ]
+        pipeline = replace(pipeline, steps=steps)
+        dtype = next((str(value) for key, value in record.parts.items() if key.endswith(".dtype")), "float32")
+        budget = next((value for key, value in record.parts.items() if key.endswith(".batch_seconds")), None)
+        settings = replace(
+            settle(pipeline, Resources(cpus=2, gpus=count_gpus())),
+            dtype=dtype,
+            fingerprint_seconds=cast("float | None", budget),
+        )
+        parts, fingerprint = hash_pipeline(pipeline, settings, recorded=record.parts)
+        run_record.check_same(
+            pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
+        )
+        self.dtype = dtype
+        self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
+        # Without filters, which choose rows and change no label. A row of any length is one block.
+        unfiltered = [step for step in steps if isinstance(step, Decode | Label) or step.columns]
+        self.pipeline = replace(pipeline, steps=unfiltered)
+        self.settings = replace(settings, block_seconds=pipeline.decode.max_seconds)
+        self.op = assembly.labelling(self.pipeline, self.settings)
+        self.join = assembly.joining(self.pipeline, self.settings)
+
+    def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
+        """Return the label of one row, with the columns of a label shard except those carried over."""
+        decoding = assembly.decoding(self.pipeline, self.settings, shard)
+        columns = assembly.decoded_columns(self.pipeline, shard)
+        table = sources.read_table(shard, Piece(row, row + 1), columns, self.pipeline.source.storage_options)
+        windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
+        rows = join_windows(f"{shard.url} row {row}", windows, self.join).to_pylist()
+        if len(rows) != 1:
+            raise RunError(
+                f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "
+                "report it"
+            )
+        return {name: rows[0][name] for name in self.columns}
+
+
+def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:
+    """Return a text on the first column in which a label differs from that of the row alone; empty if all agree.
+
+    Texts are compared exactly, numbers to `digits` digits.
+    """
+    for name, value in alone.items():
+        if not _alike(labelled.get(name), value, 10.0**-digits):
+            return f"{name} is {_shown(labelled.get(name))}, recomputed alone {_shown(value)}"
+    return ""
+
+
+def _alike(one: object, other: object, tolerance: float) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (one != one and other != other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str | bytes):
+        return len(one) == len(other) and all(_alike(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and one == other
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,395 @@
+"""Verification of a sink: every row once, in its place, and made by the recorded pipeline from the recorded input.
+
+Label shards are read completely and checked against the plan, the source and themselves; nothing is written.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import ERROR, OK, SKIPPED
+from raysp.corpus.shards import Shard
+from raysp.corpus.sources import kind_of
+from raysp.corpus.widening import cast_column
+from raysp.errors import ChangedError, PlanError, ShardError, StoreError, refuse_unused
+from raysp.labelling.planning.kept_columns import read_source_columns
+from raysp.labelling.planning.replaced import find_replaced
+from raysp.labelling.planning.roots import named_twice
+from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded, refusal
+from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
+from raysp.sink import footer, run_record
+from raysp.sink.commit import Tally
+from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
+from raysp.sink.orphans import find_orphans
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.recordings import shown
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import open_store, split_url
+from raysp.verbs.verify.recomputing import Recomputing, differing
+from raysp.words import brief, brief_html, count
+
+SHARDS_AT_ONCE = 4
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, repr=False)
+class Verification:
+    """Result of a verification; `dataclasses.asdict` converts it for JSON."""
+
+    sink: str
+    shards: int
+    """Planned shards, and those that the last plan could not read."""
+    rows: int
+    """Rows found in label shards, and beside them if label shards hold only ok rows."""
+    sampled: int
+    """Rows that were labelled again, each alone."""
+    sampled_equal: int
+    """Sampled rows that got the same label again."""
+    duplicate_ids: int
+    """Rows whose id an earlier row has as well: allowed, because rows are identified by their place."""
+    sources_missing: tuple[str, ...]
+    """Shards that no longer exist, whose ids could not be compared, and the number of missing recordings of others."""
+    orphans: tuple[str, ...]
+    """Files of killed runs that `raysp gc` removes; during a run also files in use."""
+    differences: tuple[str, ...]
+    """Deviations from the expected state, one per line."""
+    unused: tuple[str, ...] = ()
+    """Untrusted values of the sink, because of which the source was not compared (`raysp.labelling.planning.trust`)."""
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if there is a difference, else 0."""
+        return 1 if self.differences else 0
+
+
+@dataclass
+class _Checked:
+    """Findings in one label shard."""
+
+    differences: list[str] = field(default_factory=list)
+    rows: int = 0
+    source_is_missing: bool = False
+    recordings_gone: int = 0
+    ids: list[Ints] = field(default_factory=list)
+    """Hashes of the ids."""
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Types of the columns."""
+    chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = field(default_factory=list)
+    """Ok rows that may be sampled: random number, shard, row, label."""
+
+
+def verify(
+    sink: str,
+    storage_options: GivenOptions | None = None,
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Verification:
+    """Check a sink: every label shard exists, is complete and in order, and matches the plan.
+
+    Args:
+        sink: url of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
+            compared exactly and numbers to three digits; in half precision, the share of equal rows is checked
+            (`ops.precision`).
+        seed: seed for the choice of these rows.
+        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
+            either, the source is not compared, and `unused` lists the reasons.
+        trust: use the recorded pipeline, regardless of who recorded it.
+
+    Raises:
+        PlanError: There is no sink at this url. Or `sample` is set, rows were read by path, and the pipeline has no
+            `source.audio_root`.
+        ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
+        TrustError: `sample` is set, and the sink names untrusted values.
+    """
+    if not sample:
+        refuse_unused({"seed": seed or None}, "it chooses the rows of sample=, and there is none; leave it out")
+    recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    record, store = recorded.record, recorded.sink.store
+    shards = recorded.sink.shards()
+    outside = recorded.outside(shards)
+    unused = (*recorded.unused, *(f"a shard at {url!r}" for url in outside))
+    if sample and unused:
+        raise refusal(store.url, unused)
+    if recorded.pipeline:
+        check_same_source(store.url, record, recorded.pipeline)
+        if sample and run_record.names_audio_root(record.pipeline) and recorded.pipeline.source.audio_root is None:
+            raise PlanError(
+                f"{store.url}: some of its rows were read by path, and the pipeline has no source.audio_root, so "
+                "they cannot be labelled again; add --set source.audio_root=DIR"
+            )
+    differences: list[str] = []
+    missing: list[str] = []
+    ids: list[Ints] = []
+    chosen: list[tuple[float, Shard, int, Mapping[str, object]]] = []
+    rows = 0
+    types: dict[str, tuple[pa.DataType, str]] = {}
+    check = _Check(recorded, frozenset(outside), sample, seed)
+    for shard, checked in zip(shards, _at_once(check, shards), strict=True):
+        differences += [f"{shard.name}: {difference}" for difference in checked.differences]
+        missing += [shard.name] * checked.source_is_missing
+        if checked.recordings_gone:
+            missing.append(f"{shard.name} ({checked.recordings_gone} recordings of its rows)")
+        rows += checked.rows
+        for name, kind in checked.types.items():
+            first, there = types.setdefault(name, (kind, shard.name))
+            if first != kind:
+                differences.append(
+                    f"{shard.name}: column {name} is {kind}, in {there} it is {first}, so readers cannot read both; "
+                    "use another sink"
+                )
+        ids += checked.ids
+        chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
+    absent = recorded.sink.absent()
+    differences += [f"{one.name}: not labelled: {one.reason}" for one in absent]
+    names = {*(shard.name for shard in shards), *(one.name for one in absent)}
+    differences += _unplanned(recorded.sink, names)
+    differences += [
+        f"{' and '.join(names)}: both hold labels of the shard {url}, so readers see its rows twice; use another sink"
+        for url, names in named_twice(shards)
+    ]
+    unequal: list[str] = []
+    if chosen:
+        alone = Recomputing(recorded.trusted_pipeline(), record)
+        for _, shard, row, label in chosen:
+            if difference := differing(label, alone(shard, row), digits=DIGITS[alone.dtype]):
+                unequal.append(f"{shard.name}: row {row}: {difference}")
+        differences += beyond_agreement(unequal, len(chosen), alone.dtype)
+    return Verification(
+        sink=store.url,
+        shards=len(names),
+        rows=rows,
+        sampled=len(chosen),
+        sampled_equal=len(chosen) - len(unequal),
+        duplicate_ids=_count_duplicates(ids),
+        sources_missing=tuple(missing),
+        orphans=tuple(orphan.path for orphan in find_orphans(store)),
+        differences=tuple(differences),
+        unused=unused,
+    )
+
+
+def beyond_agreement(unequal: Sequence[str], num_rows: int, dtype: str) -> list[str]:
+    """Return the differences that unequal rows make: each row in float32; in half precision one, if too many differ."""
+    if len(unequal) <= most_unequal(num_rows, dtype):
+        return []
+    if agreed_rate(dtype) == 1.0:
+        return list(unequal)
+    return [
+        f"{num_rows - len(unequal)} of {num_rows} sampled rows are equal when labelled again alone "
+        f"({1 - len(unequal) / num_rows:.1%}), expected at least {agreed_rate(dtype):.0%} in {dtype}: {unequal[0]}"
+    ]
+
+
+def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        for start in range(0, len(shards), 16 * SHARDS_AT_ONCE):
+            yield from pool.map(check, shards[start : start + 16 * SHARDS_AT_ONCE])
+
+
+def _unplanned(sink: Sink, planned: set[str]) -> Iterator[str]:
+    for path in sink.label_shards():
+        if path not in planned:
+            yield f"{path}: readers see this file, but it is not in the sink's plan"
+
+
+def _count_duplicates(ids: Sequence[Ints]) -> int:
+    hashes = np.concatenate(ids) if ids else np.empty(0, np.int64)
+    return len(hashes) - len(np.unique(hashes))
+
+
+class _Check:
+    """Callable that checks a label shard."""
+
+    def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
+        self.store = recorded.sink.store
+        self.pipeline = recorded.pipeline
+        self.record = recorded.record
+        self.outside = outside
+        self.file_id = hash_parts(self.record.file_parts)
+        self.only_ok = self.record.file_parts.get("sink.rows") == "ok"
+        self.sample = sample
+        self.seed = seed
+
+    def __call__(self, shard: Shard) -> _Checked:
+        checked = _Checked()
+        try:
+            if self.store.stat(shard.name) is None:
+                checked.differences.append("not committed: there is no label shard; run again")
+                return checked
+            receipt = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
+            if self._check_rows(shard, receipt, checked):
+                self._check_source(shard, checked)
+                self._check_recordings(shard, checked)
+        except ChangedError as error:
+            checked.differences.append("; ".join(error.differences))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, StoreError) and not isinstance(error.__cause__, pa.ArrowException):
+                raise
+            checked.differences.append(f"cannot be read: {' '.join(str(error).split())}")
+        return checked
+
+    def _check_rows(self, shard: Shard, receipt: ShardReceipt, checked: _Checked) -> bool:
+        """Read all of a label shard; return whether its rows are in order and within the shard."""
+        tally, seen = Tally(), np.zeros(shard.num_rows, bool)
+        drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
+        in_order, last = True, -1
+        for table in read_labels(self.store, shard):
+            checked.types = {one.name: one.type for one in table.schema}
+            rows = _numbers(table)
+            in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
+            in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
+            if not in_order:
+                checked.differences.append(f"from row {last + 1} on, its rows are out of order or not in the shard")
+                return False
+            last = rows[-1] if rows.size else last
+            seen[rows] = True
+            tally.add(table)
+            self._check_nulls(table, checked)
+            self._choose(shard, table, drawn, checked)
+        for table in read_rest(self.store, shard) if self.only_ok else ():
+            fresh = table.take(np.flatnonzero(~seen[_numbers(table)]))
+            seen[_numbers(fresh)] = True
+            tally.add(fresh)
+        checked.rows = tally.rows
+        if not seen.all():
+            lost = np.flatnonzero(~seen)
+            checked.differences.append(
+                f"missing: {len(lost):,} of {count(shard.num_rows, 'row')}, the first is row {lost[0]}"
+            )
+        self._check_counts(tally, receipt, checked)
+        return True
+
+    def _check_nulls(self, table: pa.Table, checked: _Checked) -> None:
+        ok = pc.equal(table.column("status"), pa.scalar(OK))
+        for name in ("error_type", "error_message"):
+            wrong = pc.not_equal(ok, pc.is_null(table.column(name)))
+            if pc.any(wrong, min_count=0).as_py():
+                row = table.column("row").filter(wrong)[0].as_py()
+                checked.differences.append(f"row {row}: {name} must be null exactly where status is ok")
+
+    def _check_counts(self, tally: Tally, receipt: ShardReceipt, checked: _Checked) -> None:
+        found = {
+            "rows": tally.rows,
+            **{status: tally.by_status[status] for status in (OK, SKIPPED, ERROR)},
+            "errors_by_type": dict(tally.by_type),
+        }
+        for name, number in found.items():
+            if getattr(receipt, name) != number:
+                checked.differences.append(f"its metadata says {name}={getattr(receipt, name)}, found {number}")
+        if not math.isclose(tally.seconds, receipt.seconds, rel_tol=1e-6, abs_tol=1e-6):
+            checked.differences.append(f"its metadata says {receipt.seconds} seconds, found {tally.seconds}")
+
+    def _choose(self, shard: Shard, table: pa.Table, drawn: npt.NDArray[np.float64], checked: _Checked) -> None:
+        if not self.sample:
+            return
+        ok = table.filter(pc.equal(table.column("status"), pa.scalar(OK)))
+        numbers = drawn[_numbers(ok)]
+        best = np.argsort(numbers)[: self.sample]
+        labels = ok.take(best).to_pylist()
+        fresh = [(float(numbers[i]), shard, int(label["row"]), label) for i, label in zip(best, labels, strict=True)]
+        checked.chosen = sorted([*checked.chosen, *fresh], key=lambda one: one[0])[: self.sample]
+
+    def _check_source(self, shard: Shard, checked: _Checked) -> None:
+        """Compare the columns carried over with the source."""
+        if self.pipeline is None or shard.url in self.outside:
+            checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
+            return
+        folder, name = split_url(shard.url)
+        is_file = not kind_of(shard).is_folder
+        if is_file and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
+            checked.source_is_missing = True
+            return
+        names = ["id", *self.pipeline.kept]
+        labels = Cursor(read_labels(self.store, shard, ["row", *names]))
+        rest = Cursor(table.select(["row", *names]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
+        for piece in shard.pieces:
+            found = side_by_side(labels.until(piece.end), rest.until(piece.end))
+            try:
+                source = read_source_columns(self.pipeline, shard, piece)
+            except ShardError as error:
+                checked.differences.append(f"its shard: {error}")
+                return
+            source = source.take(_numbers(found) - piece.first)
+            checked.ids.append(_hashes(found.column("id")))
+            for column in names:
+                if difference := _differing(found, source, column):
+                    checked.differences.append(difference)
+                    return
+
+    def _check_recordings(self, shard: Shard, checked: _Checked) -> None:
+        """Compare the files that rows were labelled from with the current files."""
+        if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
+            return
+        try:
+            found = find_replaced(self.store, self.pipeline, shard)
+        except ShardError as error:
+            checked.differences.append(f"its shard: {error}")
+            return
+        checked.recordings_gone = len(found.gone)
+        if found.rows:
+            checked.differences.append(
+                f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
+                "files, or replace the labels that differ with raysp run --relabel"
+            )
+
+    def _ids(self, shard: Shard) -> Iterator[pa.Table]:
+        yield from read_labels(self.store, shard, ["id"])
+        yield from (table.select(["id"]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
+
+
+def _numbers(table: pa.Table) -> Ints:
+    return cast("Ints", table.column("row").to_numpy())
+
+
+def _hashes(ids: "pa.ChunkedArray[Any]") -> Ints:
+    """Return 64-bit hashes of ids; only these are kept until all label shards are read."""
+    known = [_hash(value) for value in ids.to_pylist() if value is not None]
+    return np.array(known, np.int64)
+
+
+def _hash(value: object) -> int:
+    try:
+        return hash(value)
+    except TypeError:  # a list, a struct or a map
+        return hash(repr(value))
+
+
+def _differing(found: pa.Table, source: pa.Table, column: str) -> str:
+    """Return a text on the first row in which a carried-over column differs from the source; empty if all agree."""
+    ours, theirs = found.column(column), source.column(column)
+    try:
+        theirs = cast_column(theirs, ours.type)
+    except pa.ArrowException:
+        return f"{column} is {ours.type}, in the source it is {theirs.type}"
+    if ours.equals(theirs):
+        return ""
+    pairs = zip(found.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)
+    # Two NaNs are equal here.
+    wrong = ((row, a, b) for row, a, b in pairs if a != b and not (a != a and b != b))
+    return next((f"row {row}: {column} is {a!r}, in the source it is {b!r}" for row, a, b in wrong), "")

@@ -1,0 +1,105 @@
+"""Following the log of a job across lost connections."""
+
+from functools import partial
+
+import pytest
+
+from raysp import PlanError, RunError
+from raysp.cluster.submitting.following import Lines, follow
+from raysp.cluster.submitting.head import Head
+from raysp.cluster.submitting.job_entries import Job
+from tests.cluster.submitting.fake_head import HANGS, LOST, FakeHead
+
+at_once = partial(follow, retry_seconds=(0.01,))
+
+
+def followed(head: FakeHead, **options) -> tuple[Job, list[str]]:
+    lines: list[str] = []
+    return at_once(Head(head.url), "raysp-a", lines.append, **options), lines
+
+
+@pytest.fixture
+def running(head: FakeHead) -> FakeHead:
+    head.add("raysp-a")
+    return head
+
+
+def ends(head: FakeHead, code: int = 0):
+    return lambda: head.end("raysp-a", "FAILED" if code else "SUCCEEDED", code)
+
+
+def test_lines_come_whole_whatever_the_parts(running):
+    running.logs = [["one\ntw", "o\n", "\nlast", ends(running, 3)]]
+    job, lines = followed(running)
+    assert (job.exit_code, lines) == (3, ["one", "two", "", "last"])
+
+
+def test_a_lost_connection_repeats_and_loses_no_line(running):
+    running.logs = [
+        ["one\ntw", LOST],
+        [LOST],
+        ["one\n", "two\nthr", LOST],
+        ["one\ntwo\nthree\n", "four\n", ends(running)],
+    ]
+    job, lines = followed(running)
+    assert (job.status, lines) == ("succeeded", ["one", "two", "three", "four"])
+
+
+def test_a_connection_that_is_silent_is_made_again(running):
+    running.logs = [["one\n", HANGS], ["one\ntwo\n", ends(running)]]
+    assert followed(running, silence_seconds=0.2)[1] == ["one", "two"]
+
+
+def test_a_log_that_ends_before_the_job_is_followed_on(running):
+    running.logs = [["one\n"], ["one\n"], ["one\ntwo\n", ends(running)]]
+    assert followed(running)[1] == ["one", "two"]
+
+
+def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(running):
+    running.logs = [["one\n", ends(running, 143)], ["one\nraysp: stopped\n"]]
+    job, lines = followed(running)
+    assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
+
+
+def test_a_head_that_is_away_for_a_while_is_waited_for(running):
+    running.logs = [["one\n", lambda: running.failing.extend([502, 503])], ["one\ntwo\n", ends(running)]]
+    assert followed(running)[1] == ["one", "two"]
+
+
+def test_a_head_that_stays_away_is_given_up(running):
+    running.logs = [["one\n", lambda: running.failing.extend([503] * 1000)]]
+    with pytest.raises(RunError, match=r"HTTP 503.* No answer for 0 s; the job may go on"):
+        followed(running, patience_seconds=0.1)
+
+
+def test_a_job_whose_log_is_gone_is_reported_after_a_few_attempts(running):
+    running.logs = [[LOST]]
+    running.end("raysp-a", "FAILED", None, "the node failed")
+    job, lines = followed(running)
+    assert (job.exit_code, lines) == (1, [])
+
+
+def test_a_head_that_forgot_the_job_is_said_to_have_been_restarted(running):
+    running.logs = [["one\n", running.jobs.clear]]
+    with pytest.raises(RunError, match=r"no job of raysp named 'raysp-a'.*Has the head been restarted\? Submit again"):
+        followed(running)
+
+
+def test_a_job_that_never_was_is_refused(head):
+    with pytest.raises(PlanError, match="has no job of raysp named 'raysp-a'"):
+        followed(head)
+
+
+def test_lines_of_a_repeated_log_are_emitted_once_wherever_its_parts_end():
+    log = "first\nsecond\nthird"
+    for cut in range(len(log) + 1):
+        for size in (1, 4, len(log)):
+            seen: list[str] = []
+            lines = Lines(seen.append)
+            lines.begin()
+            lines.add(log[:cut])
+            lines.begin()
+            for place in range(0, len(log), size):
+                lines.add(log[place : place + size])
+            lines.end()
+            assert seen == ["first", "second", "third"]

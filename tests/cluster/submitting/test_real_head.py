@@ -1,0 +1,311 @@
+"""A pipeline submitted to a real head with dashboard and token, from object storage to object storage."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from raysp.labelling.engine.ray_metrics import METRICS, SINK
+from tests.cluster.submitting.real_head import RealHead, real_head
+from tests.corpora import label_here, wav
+from tests.runs import CHECKPOINT, audio_shard, row_hash
+from tests.s3_servers import S3Server
+
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
+
+PIPELINE = """
+import raysp
+from endpoints import SOURCE, STORE
+
+def options(endpoint):
+    return {{"key": {key!r}, "secret": raysp.Env("CORPUS_SECRET"), "endpoint_url": endpoint}}
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("s3://{bucket}/in/*.parquet", text="text", storage_options=options(SOURCE)),
+    steps=[raysp.Decode(), raysp.Label("s3://{bucket}/models/digits", outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet("s3://{bucket}/labels", keep=["speaker_id"], storage_options=options(STORE)),
+)
+"""
+RECIPE = """
+import raysp
+from label_digits_on_s3 import options, pipeline
+from endpoints import STORE
+
+recipe = raysp.Finetune(
+    pipeline.source,
+    steps=[raysp.Decode()],
+    objective=raysp.CTC("s3://{bucket}/models/digits", text=raysp.Text("upper")),
+    schedule=raysp.Schedule(steps=3, learning_rate=1e-4),
+    batching=raysp.Batching(seconds=10, micro_batches=2),
+    sink=raysp.Checkpoint("s3://{bucket}/model", every=2, storage_options=options(STORE)),
+    pool=raysp.Pool((1, 2), cpus=1),
+)
+"""
+SECRETS = ("CORPUS_SECRET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
+
+
+@pytest.fixture(scope="module")
+def head():
+    with real_head() as started:
+        yield started
+
+
+@pytest.fixture
+def bucket(s3, small_shards) -> str:
+    name = s3.bucket()
+    s3.upload(small_shards, name, "in/")
+    s3.upload(CHECKPOINT, name, "models/digits/")
+    return name
+
+
+@pytest.fixture
+def project(s3: S3Server, proxy, bucket, tmp_path) -> Path:
+    """A pipeline file and a module beside it; labels are written through the proxy."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "label_digits_on_s3.py").write_text(PIPELINE.format(bucket=bucket, key=s3.key))
+    (folder / "endpoints.py").write_text(f"SOURCE, STORE = {s3.endpoint!r}, {proxy.server.endpoint!r}\n")
+    return folder
+
+
+class Client:
+    """The command line of raysp in processes of its own, with the token of the cluster and secrets of the store."""
+
+    def __init__(self, head: RealHead, s3: S3Server, project: Path) -> None:
+        self.file = str(project / "label_digits_on_s3.py")
+        self.head = head
+        self.started: list[subprocess.Popen] = []
+        self.environment = {
+            **head.environment,
+            "CORPUS_SECRET": s3.secret,
+            "AWS_ACCESS_KEY_ID": s3.key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret,
+            "AWS_ENDPOINT_URL": s3.endpoint,
+            "XDG_CACHE_HOME": str(project.parent / "cache"),
+            "XDG_STATE_HOME": str(project.parent / "state"),
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "raysp", *arguments]
+        pipe = subprocess.PIPE
+        begun = subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True, cwd="/")
+        self.started.append(begun)
+        return begun
+
+    def kill(self) -> None:
+        """End commands that a failed test left behind."""
+        for command in self.started:
+            command.kill()
+            command.wait()
+
+    def submit(self, *more: str) -> subprocess.Popen:
+        named = [word for name in SECRETS for word in ("--env", name)]
+        return self.start("submit", self.file, "--address", self.head.url, *named, *more)
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        return ended(self.start(*arguments))
+
+
+@pytest.fixture
+def client(head, s3, project) -> Iterator[Client]:
+    made = Client(head, s3, project)
+    yield made
+    made.kill()
+
+
+def ended(command: subprocess.Popen) -> tuple[int, str, str]:
+    out, said = command.communicate(timeout=300)
+    return command.returncode, out, said
+
+
+def committed(s3: S3Server, bucket: str, folder: Path) -> list[str]:
+    return sorted(key for key in s3.download(bucket, folder) if key.startswith("labels/part-"))
+
+
+def hold_commits_after_the_first(proxy) -> threading.Event:
+    """Let one label shard be written; the others are held until the event, and then their connections break."""
+    first: list[str] = []
+    lock, release = threading.Lock(), threading.Event()
+
+    def is_held(method: str, path: str) -> bool:
+        if method != "PUT" or "/labels/part-" not in path:
+            return False
+        with lock:
+            first[:] = first or [path]
+            return path not in first
+
+    def hold(method: str, path: str) -> None:
+        if is_held(method, path):
+            release.wait(240)
+
+    proxy.hold = hold
+    proxy.judge = lambda method, path: "reset" if is_held(method, path) else None
+    return release
+
+
+def wait_for_a_commit(s3: S3Server, bucket: str, following: subprocess.Popen) -> None:
+    while following.poll() is None:
+        if s3.client.list_objects_v2(Bucket=bucket, Prefix="labels/part-").get("KeyCount"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the job ended before the first commit: {following.communicate()}")
+
+
+def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_one_machine(
+    s3, proxy, bucket, client, head, make_pipeline, small_shards, tmp_path
+):
+    release = hold_commits_after_the_first(proxy)
+    following = client.submit()
+    shown = []
+    for line in following.stderr:  # live: the job cannot end before its commits are released
+        shown.append(line)
+        if "120 of 120 rows to do" in line:
+            break
+    assert following.poll() is None, "".join(shown)
+    job_id = next(line for line in shown if "following" in line).split()[2].rstrip(";")
+    wait_for_a_commit(s3, bucket, following)
+
+    second, _, said = client.run("submit", client.file, "--address", head.url)
+    assert (second, f"the job {job_id} writes to s3://{bucket}/labels already (running)" in said) == (2, True)
+    code, out, said = client.run("stop", job_id, "--address", head.url, "--json")
+    assert (code, json.loads(out)["status"]) == (0, "stopped"), said
+    code, out, said = ended(following)
+    assert code == 143
+    assert "stopped; committed and staged labels are kept. To resume: submit it again" in said
+    assert len(committed(s3, bucket, tmp_path / "half")) == 1
+    release.set()
+    proxy.hold, proxy.judge = lambda method, path: None, lambda method, path: None
+
+    code, out, said = ended(client.submit("--json"))
+    assert code == 0, said
+    assert json.loads(out)["exit_code"] == 0
+    before = re.search(r"(\d+) of 6 shards committed already", said)
+    assert before, said
+    assert int(before[1]) >= 1
+    code, out, said = client.run("jobs", "--address", head.url, "--json")
+    assert [job["exit_code"] for job in json.loads(out)["jobs"]] == [143, 0]
+
+    label_here(
+        make_pipeline(small_shards, sink="alone", source={"text": "text"}, sink_options={"keep": ["speaker_id"]})
+    )
+    s3.download(bucket, tmp_path / "all")
+    assert row_hash(tmp_path / "all" / "labels") == row_hash(tmp_path / "alone")
+    records = [folder / ".raysp" / "run.json" for folder in (tmp_path / "all" / "labels", tmp_path / "alone")]
+    assert len({json.loads(record.read_text())["fingerprint"] for record in records}) == 1
+
+    # By --address too: nothing is left to do, which another fingerprint would refuse.
+    code, out, said = client.run("run", client.file, "--json", "--address", head.gcs)
+    assert (code, json.loads(out or "{}").get("rows")) == (0, 0), said
+    refuse_secrets_in_what_ray_shows(head, s3)
+
+
+def refuse_secrets_in_what_ray_shows(head: RealHead, s3: S3Server) -> None:
+    for path in ("/api/jobs/", "/api/v0/actors?detail=true", "/api/v0/runtime_envs?detail=true", "/api/v0/jobs"):
+        request = urllib.request.Request(head.url + path, headers={"Authorization": f"Bearer {head.token}"})
+        shown = urllib.request.urlopen(request, timeout=60).read().decode()
+        assert path != "/api/jobs/" or "RAYSP_SEALED" in shown
+        assert s3.secret not in shown
+    logs = [file for file in head.folder.rglob("*") if file.is_file() and file.suffix in (".log", ".out", ".err")]
+    assert any("runtime_env_agent" in file.name for file in logs)
+    assert not [file for file in logs if s3.secret.encode() in file.read_bytes()]
+
+
+def test_relative_labels_of_a_plain_ray_job_are_refused(head, project, s3):
+    """Ray's own command runs in a package folder that it removes; labels there would be lost."""
+    entrypoint = "python -m raysp run label_digits_on_s3.py --set sink.url=labels --set source.url=in"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.url]
+    command += ["--working-dir", str(project), "--", *entrypoint.split()]
+    ran = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode != 0
+    assert "source.url: 'in' is the place '" in ran.stdout
+    assert "which Ray removes after the job. Give an object store" in ran.stdout
+
+
+RUN_IN_A_PROGRAM = """
+import json, sys, time
+import ray, raysp
+
+source, checkpoint, sink, address = sys.argv[1:]
+for attempt in range(60):  # on a busy machine the node of a head comes up after its dashboard
+    try:
+        ray.init(address=address, log_to_driver=False)
+        break
+    except ConnectionError:
+        time.sleep(2)
+pipeline = raysp.Pipeline(
+    source=raysp.Shards(source),
+    steps=[raysp.Decode(), raysp.Keep(max_seconds=20), raysp.Label(checkpoint, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet(sink),
+)
+result = raysp.run(pipeline, progress=False)
+names = ("rows", "errors", "skipped", "audio_seconds", "shards_committed", "rtfx", "padding_efficiency", "wait_share")
+print(json.dumps({name: getattr(result, name) for name in names}), flush=True)
+sys.stdin.read()  # its gauges are exported while it runs
+"""
+
+
+def scraped(url: str, sink: str) -> dict[tuple[str, str], float]:
+    """Return the metrics of a sink at the endpoint of a node, by name and label."""
+    text = urllib.request.urlopen(url, timeout=30).read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    labels = {f"ray_{metric.name}": metric.label for metric in METRICS}
+    mine = [sample for sample in samples if sample.name in labels and sample.labels[SINK] == sink]
+    return {(sample.name, sample.labels.get(labels[sample.name], "")): sample.value for sample in mine}
+
+
+def test_prometheus_reads_the_figures_of_a_run_from_its_node(head, small_shards, tmp_path):
+    audio_shard(small_shards / "odd.parquet", [("bad", b"no audio"), ("long", wav(21 * 16_000)), ("good", wav(16_000))])
+    sink = str(tmp_path / "labels")
+    command = [sys.executable, "-c", RUN_IN_A_PROGRAM, f"{small_shards}/*.parquet", str(CHECKPOINT), sink, head.gcs]
+    pipe = subprocess.PIPE
+    program = subprocess.Popen(command, env=head.environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    try:
+        line = program.stdout.readline()
+        assert line, program.stderr.read()
+        result = json.loads(line)
+        wanted = {
+            ("ray_raysp_rows_total", "ok"): 121,
+            ("ray_raysp_rows_total", "error"): 1,
+            ("ray_raysp_rows_total", "skipped"): 1,
+            ("ray_raysp_errors_total", "unsupported_format"): 1,
+            ("ray_raysp_audio_seconds_total", ""): pytest.approx(result["audio_seconds"]),
+            ("ray_raysp_shards_committed_total", ""): 7,
+            ("ray_raysp_blocks_staged_total", ""): pytest.approx(12, abs=12),
+            ("ray_raysp_pieces_in_flight", ""): 0,
+            ("ray_raysp_rtfx", ""): pytest.approx(result["rtfx"], rel=0.2),
+            ("ray_raysp_padding_efficiency", ""): pytest.approx(result["padding_efficiency"]),
+            ("ray_raysp_wait_share", ""): pytest.approx(result["wait_share"]),
+            ("ray_raysp_batch_memory_bytes", ""): pytest.approx(2e9, abs=1.9e9),
+        }
+        assert result["rows"] == 123
+        assert (result["errors"], result["skipped"]) == ({"unsupported_format": 1}, {"filtered": 1})
+        deadline = time.monotonic() + 120
+        while (found := scraped(head.metrics, sink)) != wanted and time.monotonic() < deadline:
+            time.sleep(1)
+        assert found == wanted
+    finally:
+        program.communicate("", timeout=120)
+
+
+@pytest.mark.soak
+def test_a_recipe_is_trained_by_the_workers_of_the_cluster(s3, bucket, client, head, project, tmp_path):
+    file = project / "train_digits_on_s3.py"
+    file.write_text(RECIPE.format(bucket=bucket))
+    named = [word for name in SECRETS for word in ("--env", name)]
+    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url, *named)
+    assert code == 0, said + out
+    assert "1 to 2 workers, float32 on cpu" in out
+    assert f"checkpoint   s3://{bucket}/model" in out
+    files = {key for key in s3.download(bucket, tmp_path / "all") if key.startswith("model/")}
+    assert {"model/config.json", "model/model.safetensors", "model/README.md"} <= files
+    assert client.run("inspect", str(tmp_path / "all" / "model"))[0] == 0
+    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url, *named)  # nothing is left to train
+    assert (code, "steps        3" in out) == (0, True), said + out

@@ -1,0 +1,168 @@
+"""Counters of a run never decrease, and count each row once."""
+
+import logging
+
+import pytest
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, Kind, exported
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.workers.messages import LabelledBlock
+from raysp.sink.receipts import BlockReceipt
+from raysp.sink.todo import Todo
+
+PIECES = (Piece(0, 4), Piece(4, 6))
+SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)
+
+
+class Written:
+    """Keeps what an exporter writes, by name and tags."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, frozenset], float] = {}
+
+    def add(self, name, value, tags):
+        assert value > 0
+        key = (name, frozenset(tags.items()))
+        self.values[key] = self.values.get(key, 0) + value
+
+    def set(self, name, value, tags):
+        self.values[name, frozenset(tags.items())] = value
+
+    def of(self, name: str, **tags: str) -> float | None:
+        return self.values.get((name, frozenset({"sink": "s3://b/labels", **tags}.items())))
+
+
+@pytest.fixture
+def written() -> Written:
+    return Written()
+
+
+@pytest.fixture
+def exporter(written) -> Exporter:
+    return Exporter("s3://b/labels", written)
+
+
+@pytest.fixture
+def shards() -> OpenShards:
+    shards = OpenShards([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
+    for piece in PIECES:
+        shards.submit(SHARD.name, piece)
+    return shards
+
+
+def add(shards, piece, k, of, rows, errors=None, long_errors=None, skipped=None, memory_bytes=0) -> None:
+    receipt = BlockReceipt(
+        SHARD.name,
+        piece.first,
+        piece.end,
+        k,
+        of,
+        rows,
+        rows,
+        2.0 * rows,
+        9,
+        12,
+        load_seconds=1,
+        forward_seconds=3,
+        actor="x",
+    )
+    message = LabelledBlock(receipt, 0.0, errors or {}, long_errors or {}, skipped or {}, (), memory_bytes)
+    shards.add(message)
+
+
+def test_rows_count_once_when_their_piece_is_completely_staged(shards, exporter, written):
+    add(shards, PIECES[0], 0, 0, 3, {"corrupt_audio": 1}, {3: "model_output"})
+    exporter.write(shards.progress)
+    assert written.of("raysp_rows_total", status="ok") is None
+    assert written.of("raysp_blocks_staged_total") == 1
+    assert written.of("raysp_pieces_in_flight") == 2
+    for _ in range(2):  # Ray may report a block twice
+        add(shards, PIECES[0], 1, 2, 1, {}, {3: "model_output"}, {"filtered": 1})
+        exporter.write(shards.progress)
+    assert [written.of("raysp_rows_total", status=one) for one in ("ok", "skipped", "error")] == [1, 1, 2]
+    assert written.of("raysp_errors_total", error_type="corrupt_audio") == 1
+    assert written.of("raysp_errors_total", error_type="model_output") == 1
+    assert written.of("raysp_audio_seconds_total") == 8.0
+    assert written.of("raysp_blocks_staged_total") == 2
+    assert written.of("raysp_pieces_in_flight") == 1
+
+
+def test_results_that_are_discarded_never_count(shards, exporter, written):
+    add(shards, PIECES[0], 0, 0, 3, {"corrupt_audio": 3})
+    exporter.write(shards.progress)
+    shards.forget(SHARD.name, PIECES[0])  # workers crashed on this piece, whose rows are labelled again
+    exporter.write(shards.progress)
+    assert written.of("raysp_pieces_in_flight") == 1
+    add(shards, PIECES[0], 0, 1, 4, {"worker_crashed": 1})
+    exporter.write(shards.progress)
+    assert written.of("raysp_errors_total", error_type="corrupt_audio") is None
+    assert written.of("raysp_errors_total", error_type="worker_crashed") == 1
+    assert written.of("raysp_rows_total", status="ok") == 3
+
+
+def test_pieces_of_a_failed_shard_are_not_in_flight_and_committed_shards_count(shards, exporter, written):
+    shards.fail(SHARD.name, "no such file")
+    exporter.write(shards.progress)
+    assert written.of("raysp_pieces_in_flight") == 0
+    shards.committed(SHARD.name)
+    exporter.write(shards.progress)
+    assert written.of("raysp_shards_committed_total") == 1
+
+
+def test_shares_are_written_once_they_are_known(shards, exporter, written):
+    exporter.write(shards.progress)
+    unknown = ("raysp_padding_efficiency", "raysp_wait_share", "raysp_batch_memory_bytes")
+    assert [written.of(name) for name in unknown] == [None, None, None]
+    add(shards, PIECES[0], 0, 1, 4, memory_bytes=5000)
+    add(shards, PIECES[1], 0, 1, 2, memory_bytes=3000)
+    exporter.write(shards.progress)
+    assert [written.of(name) for name in unknown] == [0.75, 0.25, 5000]
+    assert written.of("raysp_rtfx") > 0
+
+
+def test_states_are_written_at_most_every_two_seconds(shards, written):
+    now = 100.0
+    exporter = Exporter("s3://b/labels", written, clock=lambda: now)
+    exporter(shards.progress)
+    add(shards, PIECES[0], 0, 1, 4)
+    now += 1.9
+    exporter(shards.progress)
+    assert written.of("raysp_blocks_staged_total") is None
+    now += 0.2
+    exporter(shards.progress)
+    assert written.of("raysp_blocks_staged_total") == 1
+
+
+def test_a_failure_to_write_is_logged_once_and_ends_no_run(shards, caplog):
+    exporter = Exporter("out", None)
+    add(shards, PIECES[0], 0, 1, 4)
+    with caplog.at_level(logging.WARNING):
+        exporter.write(shards.progress)
+        exporter.write(shards.progress)
+    assert caplog.text.count("metrics are not written any more") == 1
+
+
+def test_all_try_outs_share_one_value_of_the_label(shards, written):
+    for number in (1, 2):
+        Exporter(f"s3://b/labels/.raysp/trial/{number}", written).write(shards.progress)
+    assert {dict(tags)["sink"] for _, tags in written.values} == {TRY_OUT}
+
+
+def test_nothing_is_written_without_ray(shards, monkeypatch):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with exported("out", shards.progress) as write:
+        write(shards.progress)
+    assert "ray" not in sys.modules
+
+
+def test_names_and_descriptions_are_as_prometheus_expects():
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert metric.name.startswith("raysp_")
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.unit
+        assert metric.description

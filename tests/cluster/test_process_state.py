@@ -1,0 +1,172 @@
+"""A run leaves the process that called it unchanged."""
+
+import copy
+import faulthandler
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+
+import raysp
+from raysp.cluster.process_state import Environment
+from raysp.labelling.engine.running import run
+from tests.corpora import write_shard
+from tests.runs import CHECKPOINT, DEMO
+
+RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.execution", "ray.train", "ray.serve")
+RULES = "def every_row(table):\n    return [True] * table.num_rows\n"
+PROGRAM = """
+import ray, ray.data, raysp
+from tests.cluster.test_process_state import differing, snapshot
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards({corpus!r}),
+    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet({sink!r}),
+)
+raysp.plan(pipeline)
+before = snapshot()
+assert raysp.run(pipeline).exit_code == 0
+assert not ray.is_initialized()
+assert not (found := differing(before)), found
+ray.init(address="local", num_cpus=2, include_dashboard=False)
+assert ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows).materialize().num_blocks() == 2
+"""
+
+
+class Interrupted(BaseException):
+    """Exception of a caller's own signal handler."""
+
+
+def snapshot() -> dict[str, object]:
+    """Copy the visible state of a process, including Ray's settings."""
+    from ray import cloudpickle
+    from ray._private import ray_constants, utils, worker
+    from ray._raylet import get_authentication_mode
+    from ray.data import DataContext
+
+    loggers = [logging.getLogger(name) for name in (None, "raysp", "torch", "pyarrow", "py.warnings", *RAYS_LOGGERS)]
+    context = DataContext.get_current()
+    return {
+        "data context": plain(context),
+        "the object of it": id(context),
+        "environment": dict(os.environ),
+        "loggers": {
+            one.name: (one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers
+        },
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "warnings": warnings.filters[:],
+        "pickled by value": set(cloudpickle.list_registry_pickle_by_value()),
+        "hooks": (sys.excepthook, threading.excepthook, sys.stdout, sys.stderr, sys.path[:]),
+        "fault handler": faulthandler.is_enabled(),
+        "Ray's internals": (worker.print_to_stdstream, utils.set_sigterm_handler, ray_constants.ENABLE_RAY_CLUSTER),
+        "Ray's cached settings": get_authentication_mode(),
+    }
+
+
+def differing(before: dict[str, object]) -> list[object]:
+    """List what differs by now, with both values."""
+    found: list[object] = []
+    for key, now in snapshot().items():
+        then = before[key]
+        if isinstance(now, dict):
+            found += [(key, name, then.get(name), value) for name, value in now.items() if then.get(name) != value]
+            found += [(key, name, then[name], "gone") for name in then.keys() - now.keys()]
+        elif now != then:
+            found.append((key, then, now))
+    return found
+
+
+def plain(value: object) -> object:
+    """Copy a value's fields, and those of the values in them."""
+    if hasattr(value, "__dict__") and not callable(value):
+        return {name: plain(part) for name, part in vars(value).items()}
+    return copy.copy(value) if isinstance(value, (dict, list, set)) else value
+
+
+def num_blocks(dataset) -> int:
+    return dataset.materialize().num_blocks()
+
+
+@pytest.fixture
+def two_blocks(local_ray):
+    """Make a dataset of the caller's, of two blocks."""
+    import ray.data
+
+    return lambda: ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows)
+
+
+@pytest.fixture
+def with_a_function(make_pipeline, tmp_path, monkeypatch):
+    """Make a pipeline over some shards with a step whose function travels by value."""
+    (tmp_path / "rules_of_a_caller.py").write_text(RULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda shards, **more: make_pipeline(shards, steps=[raysp.Keep(where="rules_of_a_caller:every_row")], **more)
+
+
+@pytest.mark.cluster
+def test_a_run_leaves_its_callers_process_and_datasets_as_they_were(two_blocks, with_a_function, small_shards):
+    pipeline = with_a_function(small_shards / "part-0.parquet")
+    raysp.plan(pipeline)  # what torch and others change when they are first imported is not the run's doing
+    made_before = two_blocks()
+    before = snapshot()
+    meanwhile = []
+    result = run(
+        pipeline,
+        on_progress=lambda _: meanwhile.append(num_blocks(two_blocks())) if not meanwhile else None,
+    )
+    assert differing(before) == []
+    assert result.rows == 20
+    assert meanwhile == [2]
+    assert num_blocks(made_before) == num_blocks(two_blocks()) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("raised", [pytest.param(raysp.RunError, marks=pytest.mark.soak), Interrupted])
+def test_a_run_that_fails_or_is_interrupted_leaves_them_as_well(two_blocks, with_a_function, small_shards, raised):
+    before = snapshot()
+
+    def stop(_):
+        raise raised("stopped by its caller")
+
+    with pytest.raises(raised) as kept:  # `kept` holds every frame that the exception came through
+        run(with_a_function(small_shards / "part-0.parquet"), on_progress=stop)
+    assert differing(before) == []
+    assert num_blocks(two_blocks()) == 2
+    assert "stopped by its caller" in str(kept.value)
+
+
+def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch):
+    monkeypatch.setenv("RAYSP_TEST_MINE", "mine")
+    monkeypatch.setenv("RAYSP_TEST_OVERWRITTEN", "mine")
+    for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER"):
+        monkeypatch.delenv(name, raising=False)
+    changes = Environment({"RAYSP_TEST_MINE": "ours", "RAYSP_TEST_NEW": "ours", "RAYSP_TEST_LATER": "ours"})
+    os.environ["RAYSP_TEST_OVERWRITTEN"] = "Ray's"
+    changes.record()
+    os.environ["RAYSP_TEST_LATER"] = "the caller's"
+    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_NEW"]) == ("mine", "ours")
+    changes.restore()
+    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_OVERWRITTEN"]) == ("mine", "mine")
+    assert os.environ["RAYSP_TEST_LATER"] == "the caller's"
+    assert "RAYSP_TEST_NEW" not in os.environ
+
+
+@pytest.mark.cluster
+@pytest.mark.soak
+def test_a_run_that_starts_a_ray_of_its_own_leaves_no_trace_of_it(tmp_path):
+    rows = write_shard(tmp_path / "in" / "a.parquet", table=first_rows())
+    program = PROGRAM.format(corpus=str(rows), checkpoint=str(CHECKPOINT), sink=str(tmp_path / "labels"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def first_rows():
+    import pyarrow.parquet as pq
+
+    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5)

@@ -1,0 +1,76 @@
+"""A local Ray starts while the checkpoint is checked, once there is sure to be work."""
+
+from contextlib import contextmanager
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.labelling.engine import running
+from raysp.labelling.engine.running import run
+from tests.corpora import a_pipeline, label_here, write_shard
+from tests.runs import DEMO
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2)
+    write_shard(tmp_path / "in" / "a.parquet", table=rows)
+    return tmp_path
+
+
+@pytest.fixture
+def noted(monkeypatch, with_ray):
+    """What happens to the local Ray, which is none here; `fails` is raised by its start."""
+    seen = Noted()
+
+    @contextmanager
+    def local_ray(_):
+        seen.append("started")
+        if seen.fails:
+            raise seen.fails
+        yield
+        seen.append("ended")
+
+    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "local_ray", local_ray)
+    return seen
+
+
+class Noted(list):
+    fails: Exception | None = None
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_when_ray_has_ended_and_nothing_is_written(corpus, noted):
+    pipeline = a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]})
+    with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
+        run(pipeline)
+    assert noted == ["started", "ended"]
+    assert not (corpus / "out").exists()
+
+
+def test_a_refusal_is_reported_even_if_ray_does_not_start(corpus, noted):
+    noted.fails = raysp.RunError("the local Ray did not start")
+    with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
+        run(a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]}))
+    with pytest.raises(raysp.RunError, match="the local Ray did not start"):
+        run(a_pipeline(f"{corpus}/in", corpus / "out"))
+
+
+def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, noted):
+    no_model = raysp.Label(f"{corpus}/no-model", outputs=[raysp.Transcript()])
+    for pipeline in (
+        a_pipeline(f"{corpus}/elsewhere", corpus / "out"),
+        a_pipeline(raysp.Shards(f"{corpus}/in", audio="sound"), corpus / "out"),
+        a_pipeline(f"{corpus}/in", corpus / "out", steps=[raysp.Decode(), no_model]),
+    ):
+        with pytest.raises((raysp.PlanError, raysp.CheckpointError)):
+            run(pipeline)
+    assert noted == []
+
+
+@pytest.mark.slow
+def test_where_all_is_committed_ray_is_not_started(corpus, noted):
+    label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
+    result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
+    assert (result.shards_before, result.rows, noted) == (1, 0, [])

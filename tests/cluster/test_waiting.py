@@ -1,0 +1,153 @@
+"""A run waits for a busy cluster, reports what is missing, and ends after a limit."""
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import ray
+
+from raysp.cluster import waiting
+from raysp.cluster.waiting import Nodes, Waiting
+from raysp.errors import RunError
+from raysp.labelling.engine.running import run
+from tests.runs import DEMO
+
+ACTOR, READER = {"CPU": 2.0, "GPU": 1.0}, {"CPU": 0.99}
+
+
+class Cluster:
+    """Nodes whose resources a test sets, and a clock that it moves on."""
+
+    def __init__(self, **requests) -> None:
+        self.now = 0.0
+        self.activity = (0, 0)
+        self.free = [{"CPU": 0.0, "GPU": 0.0}]
+        self.waiting = Waiting(
+            lambda: self.activity,
+            lambda: Nodes(self.free, [{"CPU": 8.0, "GPU": 2.0, "memory": 64e9}]),
+            actor=ACTOR,
+            reader=READER,
+            clock=lambda: self.now,
+            **requests,
+        )
+
+    def pass_by(self, seconds: float, num_actors: int = 0, steps: Sequence[int] = ()) -> None:
+        for _ in range(int(seconds)):
+            self.now += 1
+            self.waiting.look(num_actors, steps)
+
+
+@pytest.fixture
+def cluster(caplog):
+    caplog.set_level(logging.WARNING)
+    return Cluster()
+
+
+def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cluster, caplog):
+    cluster.pass_by(60)
+    assert caplog.messages == []
+    cluster.pass_by(20)
+    assert caplog.messages == [
+        "waiting for the cluster for 1 min: a reader requests 0.99 CPUs and a model actor requests 2 CPUs, 1 GPU; the "
+        "cluster has 0 of 8 CPUs, 0 of 2 GPUs, 0.0 of 64.0 GB of memory free. Other jobs use the rest, or nodes are "
+        "still starting; the run ends after 120 min"
+    ]
+    cluster.pass_by(1200)
+    assert len(caplog.messages) == 5  # after 1, 2, 4, 8 and 16 minutes
+
+
+def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
+    with pytest.raises(
+        RunError, match=r"no worker could start for 120 min: .*0 of 2 GPUs.* Run again when .* pool.gpus"
+    ):
+        cluster.pass_by(7300)
+    monkeypatch.setenv("RAYSP_WAIT_SECONDS", "300")
+    with pytest.raises(RunError, match=r"no worker could start for 5 min: .* wait longer with RAYSP_WAIT_SECONDS"):
+        Cluster().pass_by(400)
+
+
+@pytest.mark.parametrize("activity", [(0, 1), (0, 7)])
+def test_active_workers_reset_the_wait(cluster, caplog, activity):
+    cluster.activity = activity
+    cluster.pass_by(1800)
+    assert caplog.messages == []
+    cluster.pass_by(100)  # they died, and there is no room for others
+    assert "waiting for the cluster" in caplog.messages[0]
+
+
+def test_each_report_of_a_worker_restarts_the_count(cluster, caplog):
+    for number in range(1000):
+        cluster.activity = (number, 0)
+        cluster.pass_by(50)
+    assert caplog.messages == []
+
+
+def test_a_cluster_with_free_resources_is_not_waited_for(cluster, caplog):
+    cluster.free = [{"CPU": 2.0, "GPU": 1.0}]
+    cluster.pass_by(20_000)
+    assert caplog.messages == []
+
+
+def test_free_resources_on_two_nodes_do_not_fit_one_actor(cluster, caplog):
+    cluster.free = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
+    cluster.pass_by(100)
+    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
+    assert "a reader" not in caplog.messages[0]
+
+
+def test_a_node_on_which_the_model_does_not_load_has_no_room_for_an_actor(cluster, caplog):
+    nodes = Nodes([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}], [{"CPU": 8.0, "GPU": 1.0}] * 2, [{"CPU": 1.0}])
+    cluster.waiting.nodes = lambda: nodes
+    cluster.pass_by(100)
+    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
+    assert "a reader" not in caplog.messages[0]
+
+
+def test_once_a_model_is_loaded_its_own_share_is_not_missing(cluster, caplog):
+    cluster.free = [{"CPU": 1.0}]
+    cluster.pass_by(500, num_actors=1)
+    assert caplog.messages == []
+
+
+def test_actors_of_steps_are_missing_until_one_of_each_pool_runs(caplog):
+    caplog.set_level(logging.WARNING)
+    requests = {"an actor of step 1": {"CPU": 1.0}, "an actor of step 2": {"CPU": 1.0, "GPU": 0.5}}
+    cluster = Cluster(step_actors=requests)
+    cluster.free = [{"CPU": 1.0}]
+    cluster.pass_by(80, 1, [0, 1])
+    cluster.pass_by(80, 1, [1, 1])
+    assert caplog.messages == []
+    cluster.pass_by(80, 1, [1, 0])
+    assert [message.partition(";")[0] for message in caplog.messages] == [
+        "waiting for the cluster for 1 min: an actor of step 2 requests 1 CPU, 0.5 GPUs"
+    ]
+
+
+def test_a_pause_of_the_machine_is_not_waiting(cluster):
+    for _ in range(100):
+        cluster.now += 3600
+        cluster.waiting.look(0)
+
+
+@pytest.mark.drivers
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(waiting, "FIRST_WARNING_SECONDS", 1.0)
+    monkeypatch.setenv("RAYSP_WAIT_SECONDS", "3")
+
+    class Holder:
+        def hold(self) -> None:
+            pass
+
+    cpus = ray.cluster_resources()["CPU"]
+    other = ray.remote(Holder).options(num_cpus=cpus).remote()
+    try:
+        ray.get(other.hold.remote())
+        with pytest.raises(RunError, match=r"no worker could start for .*the cluster has 0 of \d+ CPU"):
+            run(make_pipeline(DEMO / "audio"))
+        assert any(said.startswith("waiting for the cluster") for said in caplog.messages)
+    finally:
+        ray.kill(other)

@@ -1,0 +1,338 @@
+"""Comparisons of two sinks, and sinks that cannot be compared."""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import jiwer
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError, SpecError, StoreError
+from raysp.labelling.finished import labellings
+from tests.classifiers import make_classifier
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
+
+DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
+BROKEN = 10
+"""A recording that cannot be decoded."""
+WRONG = {0: "three one", 7: "six"}
+"""Texts that B's labels have in place of the right ones."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Two labellings of two shards: A of all rows, B without the longest row, with other texts in two rows."""
+    folder = tmp_path_factory.mktemp("diff")
+    rows = DIGITS.to_pylist()
+    rows[BROKEN]["audio"]["bytes"] = b"nothing"
+    table = pa.Table.from_pylist(rows, DIGITS.schema)
+    for number, name in enumerate(("a", "b")):
+        write_shard(folder / "in" / f"{name}.parquet", table=table.slice(6 * number, 6), row_group_size=3)
+    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id", "audio"])))
+    seconds = sorted(labels(folder / "A", "seconds"))
+    longest = raysp.Keep(max_seconds=seconds[-2])
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[longest]))
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/ok", rows="ok"), keep=[longest]))
+    for sink in ("B", "ok"):
+        rewrite(folder / sink)
+    return folder
+
+
+def rewrite(sink: Path) -> None:
+    """Give the rows of `WRONG` other texts."""
+    for number, name in enumerate(("a", "b")):
+        file = pq.ParquetFile(sink / f"{name}.parquet")
+        table = file.read()
+        rows = [6 * number + row for row in table.column("row").to_pylist()]
+        texts = [WRONG.get(row, text) for row, text in zip(rows, table.column("pred_text").to_pylist(), strict=True)]
+        place = table.column_names.index("pred_text")
+        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+        with pq.ParquetWriter(sink / f"{name}.parquet", table.schema, write_page_checksum=True) as writer:
+            writer.write_table(table.set_column(place, "pred_text", pa.array(texts, pa.string())))
+            writer.add_key_value_metadata(kept)
+
+
+def labels(sink: Path, column: str) -> list:
+    """Read a column of the ok rows of all label shards."""
+    tables = [pq.read_table(path) for path in sorted(sink.glob("*.parquet"))]
+    return [row[column] for table in tables for row in table.to_pylist() if row["status"] == "ok"]
+
+
+@pytest.fixture
+def diff(made):
+    def compare(a: str = "A", b: str = "B", **options: object):
+        return raysp.diff(str(made / a), str(made / b), **options)
+
+    return compare
+
+
+class TestRows:
+    @pytest.mark.slow
+    def test_each_row_is_counted_once_with_the_reason_of_the_other_side(self, diff):
+        found = diff()
+        assert (found.rows.total, found.rows.compared, found.rows.neither, found.rows.absent) == (12, 10, 1, 0)
+        assert (found.rows.only_a, found.rows.only_b) == ({"filtered": 1}, {})
+        assert diff("B", "A").rows.only_b == {"filtered": 1}
+        assert found.shards.compared == ("a.parquet", "b.parquet")
+        assert found.exit_code == 0
+
+    def test_a_sink_of_ok_rows_compares_as_one_of_all_rows(self, diff):
+        every, ok = diff(), diff(b="ok")
+        assert (ok.rows, ok.columns, ok.seconds) == (every.rows, every.columns, every.seconds)
+        assert diff("ok", "A").rows == diff("B", "A").rows
+
+    def test_rows_whose_file_of_left_out_rows_is_gone_are_counted(self, diff, made, tmp_path):
+        sink = shutil.copytree(made / "ok", tmp_path / "ok")
+        shutil.rmtree(sink / ".raysp" / "errors")
+        found = raysp.diff(str(made / "A"), str(sink))
+        assert (found.rows.compared, found.rows.absent, found.rows.only_a) == (10, 2, {})
+        assert found.columns == diff().columns
+
+    @pytest.mark.parametrize("size", [1, 2, 4])
+    def test_batches_of_any_size_give_the_same(self, diff, monkeypatch, size):
+        pairs = ("A", "B"), ("A", "ok"), ("ok", "A")
+        whole = [diff(*pair, by=["speaker_id"]) for pair in pairs]
+        monkeypatch.setattr("raysp.sink.label_rows.ROWS_A_BATCH", size)
+        assert [diff(*pair, by=["speaker_id"]) for pair in pairs] == whole
+
+
+class TestTexts:
+    def test_the_rates_are_those_of_jiwer_on_the_texts(self, diff, made):
+        by_id = {
+            sink: dict(zip(labels(made / sink, "id"), labels(made / sink, "pred_text"), strict=True)) for sink in "AB"
+        }
+        ids = [one for one in by_id["A"] if one in by_id["B"]]
+        a, b = ([by_id[sink][one] for one in ids] for sink in "AB")
+        texts = dict(zip(DIGITS["id"].to_pylist(), DIGITS["text"].to_pylist(), strict=True))
+        right = [texts[one] for one in ids]
+        [text, _] = diff(normalise="none").columns
+        metrics = {**text.scores.metrics, **text.against.scores.metrics}
+        assert len(ids) == 10
+        assert {name: one.value for name, one in metrics.items()} == {
+            "wer": pytest.approx(jiwer.wer(a, b)),
+            "cer": pytest.approx(jiwer.cer(a, b)),
+            "agreement": 0.8,
+            "wer_a": pytest.approx(jiwer.wer(right, a)),
+            "wer_b": pytest.approx(jiwer.wer(right, b)),
+            "wer_change": pytest.approx(jiwer.wer(right, b) - jiwer.wer(right, a)),
+            "cer_a": pytest.approx(jiwer.cer(right, a)),
+            "cer_b": pytest.approx(jiwer.cer(right, b)),
+            "cer_change": pytest.approx(jiwer.cer(right, b) - jiwer.cer(right, a)),
+        }
+
+    def test_the_worst_rows_name_their_places(self, diff):
+        [text, _] = diff(worst=1).columns
+        [worst] = text.worst
+        assert (worst.id, worst.shard, worst.row) == (DIGITS["id"][0].as_py(), "a.parquet", 0)
+        assert worst.hypothesis == WRONG[0]
+
+    def test_groups_are_those_of_columns_of_either_sink(self, diff):
+        for found in (diff(by=["speaker_id", "seconds"]), diff("B", "A", by=["speaker_id"])):
+            for one in found.columns:
+                assert one.by.keys() == {"seconds", "speaker_id"}
+                assert sum(group.scores.rows for group in one.by["speaker_id"]) == 10
+            assert found.columns[0].against.by.keys() == {"seconds", "speaker_id"}
+
+    def test_units_of_the_bootstrap_are_the_values_of_a_column(self, diff):
+        rows, speakers = diff(column="pred_text"), diff(column="pred_text", over="speaker_id")
+        assert (speakers.intervals.over, "draws of the values of speaker_id" in repr(speakers)) == ("speaker_id", True)
+        ends = [found.columns[0].scores.metrics["wer"] for found in (rows, speakers)]
+        assert ends[0].value == ends[1].value
+        assert (ends[0].low, ends[0].high) != (ends[1].low, ends[1].high)
+
+    def test_one_column_is_compared_if_it_is_named(self, diff):
+        assert [one.column for one in diff().columns] == ["pred_text", "pred_score"]
+        assert [one.column for one in diff(column="pred_score").columns] == ["pred_score"]
+        assert diff(column="pred_score").normalisation is None
+
+    def test_without_references_in_the_label_shards_only_the_labels_are_compared(self, made, tmp_path):
+        for name in ("one", "two"):
+            label_here(a_pipeline(f"{made}/in/a.parquet", raysp.Parquet(str(tmp_path / name))))
+        [text, score] = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
+        assert (text.against, text.worst, text.scores.metrics["agreement"].value) == (None, (), 1)
+        assert score.scores.counts == {"above_zero": 0, "below_zero": 0}
+
+    @pytest.mark.parametrize(
+        ("limits", "code"),
+        [
+            ({"fail_above": {"wer": 0.3}}, 0),
+            ({"fail_above": {"wer": 0.1}}, 1),
+            ({"fail_above": {"wer_change": 0.0}}, 1),
+            ({"fail_above": {"wer_change": 0.5}}, 0),
+            ({"fail_below": {"agreement": 0.8}}, 0),
+            ({"fail_below": {"agreement": 0.81}}, 1),
+            ({"fail_above": {"wer": 0.3}, "column": "pred_score"}, 1),
+        ],
+    )
+    def test_limits_decide_the_exit_code(self, diff, limits, code):
+        assert diff(**limits).exit_code == code
+
+
+def test_classes_of_two_checkpoints(made, tmp_path):
+    for name, classes in (("one", ("cat", "dog", "cow")), ("two", ("dog", "cow", "cat"))):
+        checkpoint = make_classifier(tmp_path / f"model-{name}", *classes)
+        steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Classes()])]
+        label_here(a_pipeline(f"{made}/in/a.parquet", tmp_path / name, steps=steps))
+    a, b = (labels(tmp_path / name, "pred_label") for name in ("one", "two"))
+    classes, scores = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
+    assert (classes.kind, scores.kind) == ("class", "number")
+    assert classes.scores.counts["equal"] == sum(one == other for one, other in zip(a, b, strict=True))
+    changed = Counter((one, other) for one, other in zip(a, b, strict=True) if one != other)
+    assert changed
+    assert {(one.a, one.b): one.rows for one in classes.changes} == changed
+    assert len(classes.worst) == changed.total()
+
+
+@pytest.mark.slow
+def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
+    """B has embeddings of length 1, and no words."""
+    outputs = {
+        "one": [raysp.Transcript(words=True), raysp.Embedding()],
+        "two": [raysp.Transcript(), raysp.Embedding(normalize=True), raysp.Embedding("first", layer=0)],
+    }
+    for name, some in outputs.items():
+        steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=some)]
+        label_here(a_pipeline(f"{made}/in/a.parquet", str(tmp_path / name), steps=steps))
+    found = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"))
+    assert {one.column: one.kind for one in found.columns} == {
+        "pred_text": "text", "pred_score": "number", "embedding": "vector",
+    }  # fmt: skip
+    assert found.not_compared == {"pred_words": "only in A", "first": "only in B"}
+    assert found.columns[2].scores.metrics["cosine"].value == pytest.approx(1, abs=1e-4)
+    assert found.columns[2].lowest
+    with pytest.raises(PlanError, match="output column 'first' cannot be compared: only in B; both have pred_text"):
+        raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"), column="first")
+    none = label_embeddings(made, tmp_path / "three")
+    with pytest.raises(PlanError, match=r"no output column is in both: found pred_text, .* and last; compare"):
+        raysp.diff(str(tmp_path / "one"), none)
+
+
+def label_embeddings(made: Path, sink: Path) -> str:
+    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding("last")])]
+    label_here(a_pipeline(f"{made}/in/a.parquet", str(sink), steps=steps))
+    return str(sink)
+
+
+class TestShards:
+    @pytest.fixture
+    def copies(self, made, tmp_path) -> tuple[Path, Path]:
+        a, b = (Path(shutil.copytree(made / name, tmp_path / name)) for name in "AB")
+        return a, b
+
+    def test_unfinished_shards_are_named_and_not_compared(self, copies):
+        a, b = copies
+        (b / "b.parquet").unlink()
+        found = raysp.diff(str(a), str(b))
+        assert (found.shards.compared, found.shards.unfinished_b) == (("a.parquet",), ("b.parquet",))
+        assert (found.rows.total, found.facts["unfinished"]) == (6, "1 shard: b.parquet of B")
+
+    def test_without_a_finished_shard_in_common_there_is_nothing_to_compare(self, copies):
+        a, b = copies
+        (a / "a.parquet").unlink()
+        (b / "b.parquet").unlink()
+        with pytest.raises(PlanError, match="1 shard of the first and 1 of the second are not finished; finish"):
+            raysp.diff(str(a), str(b))
+
+    def test_shards_of_one_sink_only_are_named(self, made, tmp_path):
+        label_here(a_pipeline(raysp.Shards(f"{made}/in/a.parquet"), raysp.Parquet(str(tmp_path / "out"))))
+        found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
+        assert (found.shards.compared, found.shards.only_a, found.shards.only_b) == (("a.parquet",), ("b.parquet",), ())
+        assert found.facts["only in A"] == "1 shard: b.parquet"
+
+    def test_other_shards_have_nothing_in_common(self, made, tmp_path):
+        write_shard(tmp_path / "in" / "c.parquet", 1)
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        with pytest.raises(PlanError, match=r"found 2 shards such as a\.parquet and 1 shard such as c\.parquet; label"):
+            raysp.diff(str(made / "A"), str(tmp_path / "out"))
+
+    @pytest.mark.slow
+    def test_shards_of_other_input_are_named_and_not_compared(self, made, tmp_path):
+        shutil.copytree(made / "in", tmp_path / "in")
+        write_shard(tmp_path / "in" / "b.parquet", table=rows_table(6))
+        shutil.copystat(made / "in" / "a.parquet", tmp_path / "in" / "a.parquet")
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
+        assert (found.shards.compared, found.shards.other_input) == (("a.parquet",), ("b.parquet",))
+        os.utime(tmp_path / "in" / "a.parquet", (1, 1))
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "other"))
+        with pytest.raises(PlanError, match=r"2 shards that both name, such as a\.parquet, were made from other input"):
+            raysp.diff(str(made / "A"), str(tmp_path / "other"))
+
+    def test_a_label_shard_that_cannot_be_read_is_named(self, copies):
+        a, b = copies
+        (b / "a.parquet").write_bytes(b"PAR1 and no more")
+        with pytest.raises(StoreError, match=r"a\.parquet: this label shard cannot be read .* `raysp verify "):
+            raysp.diff(str(a), str(b))
+
+    def test_no_row_that_is_ok_in_both_ends_with_exit_code_3(self, made, tmp_path):
+        nothing = raysp.Keep(max_seconds=0.01)
+        label_here(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]))
+        found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
+        assert (found.rows.compared, found.exit_code) == (0, 3)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "error", "complaint"),
+        [
+            (
+                {"column": "text"},
+                PlanError,
+                "the output column 'text' is in neither; both have pred_text",
+            ),
+            ({"by": ["accent"]}, PlanError, "neither has a column 'accent'; their columns are id, .*keep="),
+            ({"over": "accent"}, PlanError, "neither has a column 'accent'"),
+            ({"by": ["audio"]}, PlanError, "column 'audio' holds struct.*, expected single values"),
+            ({"normalise": "upper"}, SpecError, "found the normalisation 'upper'"),
+            ({"fail_above": {"f1": 0.1}}, SpecError, "found 'f1', expected one of wer, cer, agreement, wer_change"),
+            ({"fail_above": {"agreement": 0.1}}, SpecError, "higher values of agreement are better; use fail_below"),
+        ],
+    )
+    def test_an_option_that_does_not_fit(self, diff, options, error, complaint):
+        with pytest.raises(error, match=complaint):
+            diff(**options)
+
+    def test_a_folder_that_is_no_sink(self, made, diff):
+        with pytest.raises(PlanError, match="in: not a sink of raysp"):
+            diff(b="in")
+
+    def test_the_sink_of_a_training(self, diff, made, tmp_path):
+        (tmp_path / "model" / ".raysp").mkdir(parents=True)
+        (tmp_path / "model" / ".raysp" / "recipe.json").write_text("{}")
+        with pytest.raises(PlanError, match="the sink of a training, without label shards"):
+            raysp.diff(str(tmp_path / "model"), str(made / "A"))
+
+    def test_the_same_sink_twice_also_by_another_path(self, diff, made, tmp_path):
+        (tmp_path / "link").symlink_to(made / "A")
+        for other in ("A", "A/", "../" + made.name + "/A", str(tmp_path / "link")):
+            with pytest.raises(PlanError, match="found the same sink twice"):
+                diff("A", other)
+
+
+def test_the_representation_has_the_facts_of_all_columns(diff):
+    found = diff()
+    assert repr(found).startswith("LabelDiff(\n    A='")
+    assert "pred_text_WER_change='+20.00% (" in repr(found)
+    assert "<caption" in found._repr_html_()
+
+
+def test_a_parquet_of_a_pipeline_names_a_sink(made):
+    assert raysp.diff(raysp.Parquet(str(made / "A")), str(made / "B")).rows.compared == 10
+
+
+def test_labels_beside_a_shard_do_not_make_it_other_input():
+    shard = Shard("a.parquet", "in/a.parquet", 10, "1", 2, "id-1", ())
+    assert labellings._is_same_input(shard, replace(shard, input_id="id-2", labels="out", labels_version="7"))
+    for change in ({"num_bytes": 11}, {"version": "2"}, {"input_id": "id-2"}, {"part": "0-5"}):
+        assert not labellings._is_same_input(shard, replace(shard, **change))
+
+
+def test_the_place_of_a_bucket_is_its_url():
+    assert labellings.place_of_sink("s3://bucket/out") == "s3://bucket/out"

@@ -1,0 +1,102 @@
+"""The page of a comparison: its figures are those of the result, and texts of users stay texts."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.errors import StoreError
+from raysp.evaluation.diff.diff_page import render
+from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow
+from raysp.evaluation.limits import Limit
+from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
+from raysp.text.error_rates import edits
+from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.pages import HOSTILE, Page
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> LabelDiff:
+    """The comparison of two labellings of six spoken digits, one of which skips a row."""
+    folder = tmp_path_factory.mktemp("diff")
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    write_shard(folder / "in" / "a.parquet", table=table)
+    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+    return raysp.diff(str(folder / "A"), str(folder / "B"), by=["speaker_id"])
+
+
+def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff:
+    """Return a comparison with worst rows, changed classes and low cosines, in which texts of users are one."""
+    score = Scores(1, {"agreement": Estimate(0.5)}, {"equal": 1})
+    row = WorstRow(text, text, 1, 1.0, f"one {text}", f"{text} two", 2, None, edits(f"one {text}", f"{text} two"))
+    column = ColumnDifference(
+        text,
+        "class",
+        score,
+        {text: (Group(text, score),) * number},
+        worst=(row,) * number,
+        lowest=(LowRow(text, text, 1, 1.0, 0.25),) * number,
+        changes=(ClassChange(text, text, 7),) * number,
+    )
+    limit = Limit.of("agreement", 0.9, Estimate(0.5), is_upper=False)
+    a = replace(found.a, sink=text, checkpoint=text)
+    return replace(found, a=a, columns=(column,), limits=(limit,), not_compared={text: text})
+
+
+def test_the_facts_are_those_of_the_result(found):
+    page = Page(render(found))
+    assert page.texts[1] == "A and B"
+    assert page.texts[2] == f"{found.rows.compared} of 6 rows compared, 0:02 of audio"
+    for name, fact in found.facts.items():
+        assert page.after(f"{name[0].upper()}{name[1:]}").startswith(fact[:200])
+    [text, score] = found.columns
+    assert page.after("Agreement") == text.facts["agreement"]
+    assert page.after("Difference") == score.facts["difference"]
+    assert page.after("WER change") == text.against.verdict
+    assert page.texts[page.texts.index("B less A") + 1] == text.against.scores.value("wer_change")
+    assert {"By duration", "By speaker_id", "By speaker_id, against the references"} <= {*page.texts}
+
+
+def test_differences_classes_cosines_and_limits_are_shown(found):
+    page = Page(render(changed(found)))
+    assert ("del", "one plain") in page.marked
+    assert ("ins", "plain two") in page.marked
+    assert page.texts[page.texts.index("in B") + 2 :][:3] == ["plain", "plain", "7"]
+    assert "0.2500" in page.texts
+    assert page.after("Limits") == "agreement is 50.00%, expected at least 90.00%: not met"
+
+
+def test_texts_of_users_stay_texts(found):
+    plain, hostile = Page(render(changed(found))), Page(html := render(changed(found, HOSTILE)))
+    assert hostile.attributes == plain.attributes
+    assert hostile.tags.keys() == plain.tags.keys()
+    assert sum("<script>alert(1)</script>" in text for text in hostile.texts) > 10
+    assert "\x1b" not in html
+
+
+@pytest.mark.slow
+def test_it_is_one_small_file_that_needs_nothing_else(found):
+    html = render(changed(found, '"&<' * 50_000, number=1000))
+    page = Page(html)
+    assert len(html.encode()) < 300_000
+    assert not page.attributes & {"src", "href", "srcset", "data", "action"}
+    assert not page.tags.keys() & {"script", "link", "iframe", "img", "object"}
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_nothing_in_common_is_said(found):
+    page = Page(render(replace(found, rows=replace(found.rows, compared=0))))
+    assert page.texts[2].startswith("0 of 6 rows compared")
+    assert "pred_text" not in page.texts
+
+
+def test_the_page_is_written_where_it_is_asked_for(found, tmp_path):
+    place = found.write_html(tmp_path / "diff.html")
+    assert Path(place).read_text() == render(found)
+    with pytest.raises(StoreError, match=r"nowhere/diff\.html: cannot write it"):
+        found.write_html(tmp_path / "nowhere" / "diff.html")

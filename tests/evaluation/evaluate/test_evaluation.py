@@ -1,0 +1,402 @@
+"""Evaluations: rows counted by what became of them, metrics of those that are compared, refusals before any work."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.evaluation.evaluate import evaluation
+from raysp.evaluation.verification import compare_speakers
+from raysp.labelling.engine import running
+from raysp.training.specs.recipe import Text
+from tests.classifiers import make_classifier, make_speaker_model
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard
+from tests.here import run_without_ray
+
+NO_AUDIO = {"bytes": b"no audio at all", "path": None}
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch):
+    run_without_ray(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def digits() -> pa.Table:
+    """Six spoken digits; the model recognises each of them."""
+    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+
+
+@pytest.fixture
+def mixed(digits, tmp_path):
+    """Two shards: an error, an empty reference, no reference, a wrong word; speakers of whom one is unknown."""
+    audio = digits["audio"].to_pylist()
+    audio[1] = NO_AUDIO
+    texts = digits["text"].to_pylist()
+    texts[2], texts[3], texts[4] = "", None, f"{texts[4]} more"
+    table = pa.table(
+        {
+            "id": digits["id"],
+            "audio": pa.array(audio, AUDIO),
+            "text": pa.array(texts, pa.string()),
+            "speaker": pa.array(["a", "a", "b", None, None, "a"]),
+            "take": pa.array([1, 2, 1, 2, 1, 2], pa.int16()),
+        }
+    )
+    write_shard(tmp_path / "in" / "a.parquet", table=table.slice(0, 4))
+    write_shard(tmp_path / "in" / "b.parquet", table=table.slice(4))
+    return f"{tmp_path}/in"
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    return functools.partial(make_classifier, tmp_path / "classifier")
+
+
+@pytest.fixture
+def spoken(digits, tmp_path):
+    """Six digits, of which one has no class."""
+    classes = pa.array(["cat", "dog", "cat", None, "dog", "owl"])
+    write_shard(tmp_path / "in" / "a.parquet", table=digits.select(["id", "audio"]).append_column("kind", classes))
+    return str(tmp_path / "in")
+
+
+def evaluated(shards, **options):
+    return raysp.evaluate(str(CHECKPOINT), str(shards), **{"text": "text", "rows": 20, "progress": False, **options})
+
+
+@pytest.mark.slow
+def test_the_bundled_checkpoint_on_the_bundled_digits():
+    found = raysp.evaluate(
+        str(CHECKPOINT), f"{DEMO}/audio/*.parquet", text="text", by=["speaker_id"], over="speaker_id", progress=False
+    )
+    wer = found.scores.metrics["wer"]
+    assert (found.rows.compared, found.scores.counts["words"], wer.value) == (300, 300, 7 / 300)
+    assert 0 <= wer.low < wer.value < wer.high < 0.06
+    assert sum(group.scores.counts["substitutions"] for group in found.by["speaker_id"]) == 7
+    assert {group.scores.metrics["wer"].interval for group in found.by["speaker_id"]} == {"-"}
+    assert len(found.worst) == 7
+    assert (found.labels, found.exit_code, found.run.rows) == (None, 0, 300)
+
+
+class TestRows:
+    def test_each_row_is_counted_once_and_only_labelled_ones_with_a_reference_are_compared(self, mixed):
+        found = evaluated(mixed)
+        rows = found.rows
+        assert (rows.total, rows.compared, rows.without_reference) == (6, 4, 1)
+        assert (rows.errors, rows.skipped, rows.uncommitted) == ({"unsupported_format": 1}, {}, 0)
+        # Of four words: speech where there is none, and a word that is not there.
+        counts = {name: found.scores.counts[name] for name in ("words", "substitutions", "insertions", "deletions")}
+        assert counts == {"words": 4, "substitutions": 0, "insertions": 1, "deletions": 1}
+        assert found.scores.metrics["wer"].value == 0.5
+        assert found.exit_code == 0
+
+    @pytest.mark.slow
+    def test_the_worst_rows_have_their_ids_and_places(self, mixed, digits):
+        found = evaluated(mixed).worst
+        assert [(one.shard, one.row, one.errors) for one in found] == [("a.parquet", 2, 1), ("b.parquet", 0, 1)]
+        assert [one.id for one in found] == [digits["id"][row].as_py() for row in (2, 4)]
+        assert [[edit.kind for edit in one.edits] for one in found] == [["insert"], ["delete"]]
+        assert found[0].hypothesis == digits["text"][2].as_py()
+
+    @pytest.mark.slow
+    def test_groups_of_columns_with_null_values_and_of_duration(self, mixed):
+        found = evaluated(mixed, by=["speaker", "take", "seconds"])
+        assert [(one.value, one.scores.rows, one.scores.metrics["wer"].value) for one in found.by["speaker"]] == [
+            (None, 1, 0.5),
+            ("a", 2, 0.0),
+            ("b", 1, None),
+        ]
+        assert {one.value: one.scores.rows for one in found.by["take"]} == {1: 3, 2: 1}
+        assert [(one.value, one.scores.rows) for one in found.by["seconds"]] == [("<1", 4)]
+
+    def test_only_the_first_rows(self, mixed):
+        found = evaluated(mixed, rows=3)
+        assert (found.rows.total, found.rows.compared, found.first_rows) == (3, 2, 3)
+
+    def test_one_row(self, mixed):
+        wer = evaluated(mixed, rows=1).scores.metrics["wer"]
+        assert (wer.value, wer.low, wer.high) == (0.0, None, None)
+
+    def test_every_row_failing_ends_with_exit_code_3_and_no_metric(self, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
+        found = evaluated(tmp_path / "in", by=["language"], fail_above={"wer": 1.0})
+        assert (found.exit_code, found.rows.compared, found.rows.errors) == (3, 0, {"unsupported_format": 3})
+        assert (found.scores.metrics["wer"].value, found.by, found.worst) == (None, {"seconds": (), "language": ()}, ())
+        assert [limit.is_met for limit in found.limits] == [False]
+        assert "0 of 3 rows were labelled" in found.run.nothing_labelled
+
+    def test_rows_that_a_step_leaves_out_are_counted(self, mixed):
+        steps = [raysp.Keep(where=[("take", "==", 1)]), raysp.Decode()]
+        rows = evaluated(mixed, steps=steps).rows
+        assert (rows.compared, rows.skipped, rows.errors) == (3, {"filtered": 2}, {})
+
+    def test_rows_that_are_all_left_out_end_with_exit_code_3(self, mixed):
+        found = evaluated(mixed, steps=[raysp.Decode(), raysp.Keep(min_seconds=100)], rows=1)
+        assert (found.exit_code, found.run.exit_code, found.rows.skipped) == (3, 0, {"filtered": 1})
+
+    @pytest.mark.slow
+    def test_shards_that_cannot_be_read_end_with_exit_code_3(self, mixed, tmp_path):
+        (tmp_path / "in" / "c.parquet").write_bytes(b"PAR1 and no more")
+        found = evaluated(mixed)
+        assert (found.exit_code, list(found.run.shards_failed), found.rows.compared) == (3, ["c.parquet"], 4)
+        for name in "ab":
+            (tmp_path / "in" / f"{name}.parquet").unlink()
+        with pytest.raises(raysp.PlanError, match=r"no shard can be read, such as c\.parquet: "):
+            evaluated(mixed)
+
+
+class TestSettings:
+    @pytest.mark.slow
+    def test_the_normalisation_is_recorded(self, mixed):
+        assert evaluated(mixed).normalisation.name == "letters"
+        assert evaluated(mixed, normalise="none").scores.metrics["wer"].value == 1.25  # letter case counts
+        upper = evaluated(mixed, normalise=Text("upper"))
+        assert upper.normalisation.description == "case='upper', keep='all'"
+        assert upper.scores.metrics["wer"].value == 0.5
+
+    @pytest.mark.slow
+    def test_a_source_may_name_the_texts_and_a_step_the_outputs(self, mixed):
+        source = raysp.Shards(mixed, text="text")
+        step = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding(), raysp.Transcript("said")])
+        found = raysp.evaluate(step, source, rows=20, progress=False)
+        assert (found.column, found.scores.metrics["wer"].value) == ("text", 0.5)
+
+    @pytest.mark.slow
+    def test_settings_change_the_pipeline(self, mixed):
+        assert evaluated(mixed, settings=["source.id=take"]).worst[0].id == 1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("limits", "code"),
+        [
+            ({"fail_above": {"wer": 0.5}}, 0),
+            ({"fail_above": {"wer": 0.49}}, 1),
+            ({"fail_above": {"wer": 0.6, "cer": 0.0}}, 1),
+        ],
+    )
+    def test_limits(self, mixed, limits, code):
+        found = evaluated(mixed, **limits)
+        assert found.exit_code == code
+        assert all(limit.is_met for limit in found.limits) == (code == 0)
+
+    @pytest.mark.slow
+    def test_a_limit_is_a_sentence(self, mixed):
+        [limit] = evaluated(mixed, fail_above={"wer": 0.25}).limits
+        assert limit.words == "WER is 50.00%, expected at most 25.00%: not met"
+
+    @pytest.mark.slow
+    def test_it_is_json_and_short_in_notebooks(self, mixed):
+        found = evaluated(mixed, by=["speaker"])
+        assert json.loads(json.dumps(dataclasses.asdict(found)))["by"]["speaker"][0]["value"] is None
+        assert len(repr(found).splitlines()) <= 12
+        assert "WER='50.00% (" in repr(found)
+        assert "<table>" in found._repr_html_()
+        assert "0 substitutions, 1 insertion, 1 deletion in 4 words" in found._repr_html_()
+
+
+class TestLabelsThatAreKept:
+    @pytest.mark.slow
+    def test_another_evaluation_with_other_columns_labels_nothing_again(self, mixed, tmp_path):
+        first = evaluated(mixed, rows=None, sink=str(tmp_path / "out"))
+        assert (first.run.rows, first.labels) == (6, str(tmp_path / "out"))
+        again = evaluated(
+            mixed, rows=None, sink=raysp.Parquet(str(tmp_path / "out")), by=["speaker"], normalise="lower"
+        )
+        assert (again.run.rows, again.rows, again.exit_code) == (0, first.rows, 0)
+        assert again.scores == first.scores
+        assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == ["a.parquet", "b.parquet"]
+
+    @pytest.mark.slow
+    def test_labels_of_other_settings_are_refused_or_replaced(self, mixed, tmp_path):
+        options = {"rows": None, "sink": str(tmp_path / "out")}
+        evaluated(mixed, **options)
+        with pytest.raises(raysp.ChangedError, match=r"steps\.1\.exact"):
+            evaluated(mixed, **options, settings=["steps.1.exact=false"])
+        assert evaluated(mixed, **options, settings=["steps.1.exact=false"], relabel=True).run.rows == 6
+
+    def test_the_first_rows_are_never_kept_so_that_a_sink_is_refused(self, mixed, tmp_path):
+        with pytest.raises(raysp.SpecError, match="sink: without effect: labels of the first rows"):
+            evaluated(mixed, sink=str(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            ({"text": None}, "found none of text, label and speaker; name the column of the reference texts"),
+            ({"speaker": "speaker"}, "found text='text' and speaker='speaker'; give one of them"),
+            ({"label": "speaker"}, "found text='text' and label='speaker'; give one of them"),
+            ({"normalise": "upper"}, "found the normalisation 'upper', expected one of"),
+            ({"fail_above": {"accuracy": 0.5}}, "fail_above: found 'accuracy', expected one of wer, cer"),
+            ({"fail_below": {"wer": 0.5}}, "fail_below: lower values of wer are better; use fail_above"),
+            ({"fail_above": {"wer": 20.0}}, "found wer=20, expected a share from 0 to 1, such as 0.2 for 20 %"),
+            ({"sink": raysp.Parquet("out", rows="ok")}, "sink: found rows='ok', expected 'all'"),
+            ({"settings": ["sink.rows=ok"]}, "sink: found rows='ok'"),
+            ({"steps": []}, "expected one Decode"),
+        ],
+    )
+    def test_arguments_that_are_invalid_for_any_data(self, mixed, options, complaint):
+        with pytest.raises(raysp.SpecError, match=complaint):
+            evaluated(mixed, **options)
+
+    @pytest.mark.parametrize("outputs", [[raysp.Embedding()], [raysp.Classes()]])
+    def test_a_step_without_a_transcript(self, mixed, outputs):
+        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Transcript\(\) among them"):
+            raysp.evaluate(raysp.Label(str(CHECKPOINT), outputs=outputs), mixed, text="text")
+
+    @pytest.mark.parametrize("column", ["sentence", "take"])
+    def test_columns_that_do_not_fit_are_refused_before_any_work(self, mixed, monkeypatch, column):
+        monkeypatch.setattr(running, "_in_this_process", None)
+        with pytest.raises(raysp.PlanError, match=f"column '{column}'"):
+            evaluated(mixed, text=column)
+
+    def test_on_a_cluster_labels_need_a_place(self, mixed, monkeypatch):
+        monkeypatch.setattr(evaluation, "is_cluster", lambda _: True)
+        with pytest.raises(raysp.SpecError, match="on a cluster all machines write labels; give a folder or url"):
+            evaluated(mixed, address="10.0.0.7:6379")
+
+
+class TestClasses:
+    def test_metrics_are_those_of_the_labels(self, classifier, spoken):
+        found = raysp.evaluate(classifier("cat", "dog", "owl"), spoken, label="kind", rows=20, progress=False)
+        assert (found.task, found.normalisation, found.rows.compared) == ("classification", None, 5)
+        assert found.rows.without_reference == 1
+        [*wrong] = found.worst
+        assert found.scores.metrics["accuracy"].value == pytest.approx(1 - len(wrong) / 5)
+        assert all(one.reference != one.hypothesis and one.score > 1 / 3 for one in wrong)
+        assert {one.name for one in found.classes} >= {"cat", "dog", "owl"}
+        assert "accuracy" in found.facts
+
+    def test_two_classes_have_an_equal_error_rate(self, classifier, spoken, digits, tmp_path):
+        table = digits.select(["id", "audio"]).append_column("kind", pa.array(["cat", "dog"] * 3))
+        write_shard(tmp_path / "in" / "a.parquet", table=table)
+        options = {"label": "kind", "rows": 20, "progress": False, "fail_above": {"eer": 1.0}}
+        found = raysp.evaluate(classifier("cat", "dog"), spoken, **options, fail_below={"accuracy": 0.0})
+        assert 0 <= found.scores.metrics["eer"].value <= 1
+        assert [limit.is_met for limit in found.limits] == [True, True]
+
+    @pytest.mark.parametrize(
+        ("names", "problem", "options", "error", "complaint"),
+        [
+            (("a", "b"), None, {}, raysp.PlanError, "found 'cat', 'dog', 'owl', none of which is a class of"),
+            (("cat", "dog"), "multi_label_classification", {}, raysp.CheckpointError, "compares one class of several"),
+            (("cat",), None, {}, raysp.CheckpointError, "found 1 outputs"),
+            (("cat", "dog", "owl"), None, {"fail_above": {"eer": 0.1}}, raysp.PlanError, "rate is that of two classes"),
+            (("cat", "dog"), None, {"fail_above": {"accuracy": 0.1}}, raysp.SpecError, "higher values of accuracy are"),
+        ],
+    )
+    def test_checkpoints_and_limits_that_do_not_fit(
+        self, classifier, spoken, names, problem, options, error, complaint
+    ):
+        with pytest.raises(error, match=complaint):
+            raysp.evaluate(
+                classifier(*names, problem=problem), spoken, label="kind", rows=20, progress=False, **options
+            )
+
+    def test_several_classes_of_a_recording_are_refused(self, classifier, spoken):
+        step = raysp.Label(classifier("cat", "dog", "owl"), outputs=[raysp.Classes(top_k=2)])
+        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Classes\(top_k=1\) among them"):
+            raysp.evaluate(step, spoken, label="kind")
+
+
+class TestSpeakers:
+    @pytest.fixture
+    def checkpoint(self, tmp_path):
+        return make_speaker_model(tmp_path / "speakers")
+
+    @pytest.fixture
+    def voices(self, digits, tmp_path):
+        """Write the six digits as rows of some speakers."""
+
+        def write(*names, audio=None):
+            table = digits.select(["id", "audio"]).append_column("who", pa.array(names, pa.string()))
+            if audio is not None:
+                table = table.set_column(1, "audio", pa.array(audio, AUDIO))
+            write_shard(tmp_path / "in" / "a.parquet", table=table)
+            return str(tmp_path / "in")
+
+        return write
+
+    @staticmethod
+    def compared(checkpoint, shards, **options):
+        return raysp.evaluate(checkpoint, shards, **{"speaker": "who", "rows": 20, "progress": False, **options})
+
+    def test_the_rate_is_that_of_the_embeddings_of_all_pairs(self, checkpoint, voices, tmp_path):
+        shards = voices("ann", "ann", "ben", "ben", "", None)
+        found = self.compared(checkpoint, shards, rows=None, sink=str(tmp_path / "out"), by=["id"])
+        labels = pq.read_table(tmp_path / "out" / "a.parquet").column("embedding").to_pylist()
+        alone = compare_speakers(["ann", "ann", "ben", "ben"], [np.array(one) for one in labels[:4]])
+        assert (found.task, found.column, found.normalisation) == ("verification", "who", None)
+        assert (found.rows.compared, found.rows.without_reference, found.worst, found.classes) == (4, 2, (), ())
+        assert found.scores.metrics == alone.scores.metrics
+        assert found.scores.counts == {"speakers": 2, "target_pairs": 2, "non_target_pairs": 4, "without_vector": 0}
+        assert found.facts["EER"].endswith("): 2 target pairs, 4 non-target pairs")
+        assert [group.scores.metrics["eer"].value for group in found.by["id"]] == [None] * 4
+        again = self.compared(checkpoint, shards, rows=None, sink=str(tmp_path / "out"), over="who")
+        assert (again.run.rows, again.scores.metrics["eer"].value) == (0, alone.scores.metrics["eer"].value)
+        assert json.loads(json.dumps(dataclasses.asdict(again)))["scores"]["counts"]["speakers"] == 2
+
+    def test_limits_are_those_of_the_rate(self, checkpoint, voices):
+        shards = voices(*"aabbcc")
+        met = self.compared(checkpoint, shards, fail_above={"eer": 1.0})
+        assert (met.exit_code, [limit.is_met for limit in met.limits]) == (0, [True])
+        missed = self.compared(checkpoint, shards, fail_above={"eer": 0.0})
+        assert missed.exit_code == (0 if missed.scores.metrics["eer"].value == 0 else 1)
+        with pytest.raises(raysp.SpecError, match="fail_below: found 'accuracy', expected one of eer"):
+            self.compared(checkpoint, shards, fail_below={"accuracy": 0.5})
+
+    def test_rows_that_are_too_short_for_the_head_are_in_no_pair(self, checkpoint, voices, digits):
+        audio = digits["audio"].to_pylist()
+        audio[0] = {"bytes": wav(500), "path": None}
+        found = self.compared(checkpoint, voices(*"aabbcc", audio=audio))
+        assert (found.rows.compared, found.rows.skipped) == (5, {"too_short": 1})
+        assert found.facts["EER"].endswith("2 target pairs, 8 non-target pairs")
+
+    @pytest.mark.parametrize("names", ["aabbbb", "aaaabb"])
+    def test_pairs_of_one_kind_alone_end_with_exit_code_3_and_no_rate(self, checkpoint, voices, digits, names):
+        audio = digits["audio"].to_pylist()
+        for row in (0, 2, 3, 4) if names == "aabbbb" else (4, 5):
+            audio[row] = NO_AUDIO
+        found = self.compared(checkpoint, voices(*names, audio=audio), fail_above={"eer": 1.0})
+        assert (found.exit_code, found.scores.metrics["eer"].value) == (3, None)
+        assert found.facts["EER"].startswith("- (-): ")
+        assert found.nothing_compared.startswith("EER is undefined: found ")
+
+    def test_a_checkpoint_without_the_head_compares_means_of_frames_if_asked(self, voices):
+        shards = voices(*"aabbcc")
+        with pytest.raises(
+            raysp.CheckpointError, match=r"has no x-vectors; .*--set steps\.1\.outputs\.0\.pooling=mean"
+        ):
+            self.compared(str(CHECKPOINT), shards)
+        found = self.compared(str(CHECKPOINT), shards, settings=["steps.1.outputs.0.pooling=mean"])
+        step = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Embedding("mean", dtype="float16")])
+        assert found.scores.metrics["eer"].value is not None
+        assert self.compared(step, shards).scores.counts == found.scores.counts
+
+    @pytest.mark.parametrize(
+        ("names", "complaint"),
+        [
+            ("aaaaaa", "column 'who': found 6 rows of the speaker 'a' alone, expected several speakers"),
+            ("abcdef", "column 'who': found 6 speakers with one row each, such as 'a', expected several rows of a"),
+        ],
+    )
+    def test_speakers_without_pairs_of_both_kinds_are_refused_before_any_work(
+        self, checkpoint, voices, monkeypatch, names, complaint
+    ):
+        monkeypatch.setattr(running, "_in_this_process", None)
+        with pytest.raises(raysp.PlanError, match=complaint):
+            self.compared(checkpoint, voices(*names))
+
+    @pytest.mark.parametrize(
+        "output", [raysp.Transcript(), raysp.Embedding(pooling="none"), raysp.Embedding(layer=(0, 1))]
+    )
+    def test_a_step_without_one_vector_for_a_row_is_refused(self, voices, output):
+        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Embedding\(pooling='xvector'\), or 'mean', of one"):
+            self.compared(raysp.Label(str(CHECKPOINT), outputs=[output]), voices(*"aabbcc"))

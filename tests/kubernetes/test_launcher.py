@@ -1,0 +1,130 @@
+import copy
+import json
+import shlex
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray.autoscaler
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from raysp.cluster.connection import _SETTINGS
+from tests.kubernetes.manifests import CLUSTER, Document, parent_of, read
+from tests.kubernetes.test_kubernetes import mutations, of_ray
+
+CLOUDS = ("aws", "gcp")
+SCHEMA = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
+FIELDS = (
+    "cluster_name",
+    "provider",
+    "provider/type",
+    "provider/region",
+    "max_workers",
+    "idle_timeout_minutes",
+    "head_node_type",
+    "file_mounts",
+    "setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "available_node_types/head/resources",
+    "available_node_types/decode/min_workers",
+    "available_node_types/decode/max_workers",
+    "available_node_types/model/resources",
+    "available_node_types/model/min_workers",
+    "available_node_types/model/node_config",
+)
+"""Fields that a mutation of is a fault, as JSON pointers."""
+
+
+def launcher(cloud: str) -> Document:
+    (found,) = read(CLUSTER / "launcher" / f"{cloud}.yaml")
+    return found
+
+
+def faults(config: Document) -> list[str]:
+    """Return what Ray's own schema and checks find, and what else a run would miss."""
+    found = [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(config)]
+    if found:
+        return found
+    try:
+        validate_config(prepare_config(copy.deepcopy(config)))
+        return [*_faults(config)]
+    except Exception as error:  # types of Ray's errors vary
+        return [f"{type(error).__name__}: {error}"]
+
+
+def _faults(config: Document) -> list[str]:
+    types, found = config["available_node_types"], []
+    if types[config["head_node_type"]]["resources"] != {"CPU": 0, "GPU": 0}:
+        found.append("head: work is scheduled there")
+    for name in ("decode", "model"):
+        if not 0 <= types[name]["min_workers"] <= types[name]["max_workers"] <= config["max_workers"]:
+            found.append(f"{name}: workers out of order")
+        if "spot" not in json.dumps(types[name]["node_config"]).lower():
+            found.append(f"{name}: not on spot")
+    if types["model"]["resources"] != {"CPU": 2, "GPU": 1} or types["model"]["min_workers"] != 0:
+        found.append("model: resources")
+    if "spot" in json.dumps(types["head"]["node_config"]).lower():
+        found.append("head: on spot")
+    if config["idle_timeout_minutes"] > 60 or not config["provider"]["region"]:
+        found.append("nodes stay up, or are nowhere")
+    if "/home/ubuntu/.ray/auth_token" not in config["file_mounts"]:
+        found.append("no token reaches the nodes")
+    if not any("RAY_AUTH_MODE=token" in line for line in config["setup_commands"]):
+        found.append("anyone who reaches the cluster can run code on it")
+    if not any("constraints.txt" in line for line in config["setup_commands"]):
+        found.append("nothing is pinned")
+    head = [line for line in config["head_start_ray_commands"] if "ray start --head" in line]
+    if not head or "--dashboard-host=127.0.0.1" not in head[0] or "--autoscaling-config" not in head[0]:
+        found.append("head: how it starts")
+    if not any("ray start --address=$RAY_HEAD_IP:6379" in line for line in config["worker_start_ray_commands"]):
+        found.append("workers: how they start")
+    return found
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_ray_accepts_the_configuration(cloud):
+    assert faults(launcher(cloud)) == []
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+@pytest.mark.parametrize("pointer", FIELDS)
+def test_a_field_that_is_removed_misspelt_or_of_another_type_is_found(cloud, pointer):
+    for name, changed in mutations(launcher(cloud), pointer).items():
+        assert faults(changed), name
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_nodes_are_those_of_kubernetes(cloud):
+    types = launcher(cloud)["available_node_types"]
+    for group in of_ray("standing")["spec"]["workerGroupSpecs"]:
+        found = types[group["groupName"]]
+        assert (found["min_workers"], found["max_workers"]) == (group["minReplicas"], group["maxReplicas"])
+        if "num-cpus" in group["rayStartParams"]:
+            assert found["resources"]["CPU"] == int(group["rayStartParams"]["num-cpus"])
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_nodes_have_the_settings_of_the_ray_that_raysp_starts(cloud):
+    (line,) = [one for one in launcher(cloud)["setup_commands"] if "bashrc" in one]
+    exported = dict(
+        one.split("=", 1) for one in shlex.split(shlex.split(line)[shlex.split(line).index("echo") + 1])[1:]
+    )
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_task_oom_retries", "RAY_worker_niceness"):
+        assert exported[name] == _SETTINGS[name]
+    assert exported["PATH"].startswith("~/raysp/bin:")
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_workers_cannot_start_machines(cloud):
+    types = launcher(cloud)["available_node_types"]
+    key = "IamInstanceProfile" if cloud == "aws" else "serviceAccounts"
+    accounts = {name: json.dumps(one["node_config"][key]) for name, one in types.items()}
+    assert accounts["decode"] == accounts["model"]
+    assert "raysp-head" in accounts["head"]
+    assert "raysp-head" not in accounts["model"]
+
+
+def test_machines_of_aws_answer_only_signed_requests_for_credentials():
+    for one in launcher("aws")["available_node_types"].values():
+        assert parent_of(one, "node_config/MetadataOptions/HttpTokens")[0] == {"HttpTokens": "required"}

@@ -1,0 +1,191 @@
+"""`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.errors import PlanError
+from tests.cluster.test_process_state import differing, plain, snapshot
+from tests.corpora import CHECKPOINT
+from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
+from tests.labelling.engine.datasets.conftest import COLUMNS
+
+if TYPE_CHECKING:
+    import ray.data
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.fixture
+def dataset(shard):
+    """Return a function that makes datasets of the rows."""
+    import ray.data
+
+    def make():
+        return ray.data.read_parquet(str(shard))
+
+    return make
+
+
+def table_of(dataset) -> pa.Table:
+    return pa.concat_tables(list(dataset.iter_batches(batch_size=None, batch_format="pyarrow")))
+
+
+def test_label_rows_are_those_of_a_run_whatever_the_blocks(steps, dataset, rows, label_rows, labelled_sink):
+    for one in (dataset(), dataset().repartition(rows.num_rows)):
+        found = table_of(raysp.apply(steps, one, **COLUMNS))
+        assert_same_rows(by_id(found), label_rows)
+    assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
+
+
+def test_a_step_with_a_pool_of_its_own_gives_the_same_rows(steps, dataset, label_rows):
+    pooled = [replace(one, pool=raysp.Pool()) if isinstance(one, raysp.Map) else one for one in steps]
+    labelled = raysp.apply(pooled, dataset(), **COLUMNS).materialize()
+    assert_same_rows(by_id(table_of(labelled)), label_rows)
+    assert "SliceSteps" in labelled.stats()
+
+
+def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dataset, rows, label_rows):
+    from ray.data.expressions import col
+
+    def renamed(table: pa.Table) -> pa.Table:
+        return table.rename_columns({"id": "name", "audio": "sound"})
+
+    def upper(table: pa.Table) -> pa.Table:
+        return table.append_column("said", pc.utf8_lower(table.column("pred_text")))
+
+    given = dataset().repartition(5)
+    given.context.execution_options.preserve_order = True
+    steps = [replace(one, reads=["sound", "text"]) if isinstance(one, raysp.Map) else one for one in steps]
+    labelled = raysp.apply(steps, given.map_batches(renamed, batch_format="pyarrow"), id="name", audio="sound")
+    found = table_of(labelled.map_batches(upper, batch_format="pyarrow").filter(expr=col("status") == "ok"))
+    ok = [row for row in label_rows.values() if row["status"] == "ok"]
+    assert found.column("id").to_pylist() == [row["id"] for row in ok]
+    assert found.column("said").to_pylist() == [row["pred_text"].lower() for row in ok]
+
+
+@pytest.mark.drivers
+def test_an_actor_pool_of_labellers_gives_the_same_rows(steps, dataset, label_rows):
+    import ray.data
+
+    labelled = dataset().map_batches(
+        raysp.Labeller,
+        fn_constructor_kwargs={"steps": steps, **COLUMNS},
+        batch_format="pyarrow",
+        batch_size=7,
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    assert_same_rows(by_id(table_of(labelled)), label_rows)
+
+
+def test_the_calling_process_and_its_dataset_are_as_before(steps, dataset):
+    def unchanged(table: pa.Table) -> pa.Table:
+        return table
+
+    given = dataset()
+    table_of(dataset().map_batches(unchanged, batch_format="pyarrow"))  # Ray Data sets itself up when it first runs
+    own_context, before = plain(given.context), snapshot()
+    labelled = raysp.apply(steps, given, **COLUMNS)
+    assert differing(before) == []
+    assert plain(given.context) == own_context
+    assert table_of(labelled.limit(2)).num_rows == 2
+    assert differing(before) == []
+    executions = {"_execution_idx"}  # which Ray Data counts
+    assert {name for name, value in plain(given.context).items() if value != own_context[name]} <= executions
+
+
+def test_nothing_is_read_before_the_result_is_consumed(steps, tmp_path):
+    import ray.data
+
+    seen = tmp_path / "seen"
+
+    def counted(table: pa.Table) -> pa.Table:
+        seen.touch()
+        return table
+
+    given = ray.data.range(3).map_batches(counted, batch_format="pyarrow")
+    labelled = raysp.apply(steps, given)
+    assert not seen.exists()
+    with pytest.raises(Exception, match="dataset: has no column 'audio', expected one; its columns are id"):
+        labelled.take_all()
+    assert seen.exists()
+
+
+def test_missing_columns_of_a_known_schema_and_swapped_arguments_are_refused_at_once(steps, dataset):
+    import ray.data
+
+    with pytest.raises(PlanError, match="dataset: has no column 'audio', expected one; its columns are id"):
+        raysp.apply(steps, ray.data.range(3))
+    with pytest.raises(PlanError, match=r"found a list as dataset, expected a ray.data.Dataset"):
+        raysp.apply(dataset(), steps)
+    no_model = [raysp.Decode(), raysp.Label("no-such-model", outputs=[raysp.Transcript()])]
+    with pytest.raises(raysp.CheckpointError, match="no-such-model"):
+        raysp.apply(no_model, dataset())
+
+
+def test_a_pool_that_leaves_no_cpu_for_decoding_is_named_in_the_log(dataset, caplog):
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=3))
+    raysp.apply([raysp.Decode(), label], dataset())
+    assert "4 CPUs, 3 found; the dataset waits until the cluster has them" in caplog.text
+
+
+def without_rows(rows: pa.Table) -> "dict[str, Callable[[], ray.data.Dataset]]":
+    """Return functions that make datasets without rows, in every way in which a program may come to one."""
+    import ray.data
+    from ray.data.expressions import col
+
+    given = ray.data.from_arrow
+    return {
+        "no rows": lambda: given(rows.slice(0, 0)),
+        "blocks without rows": lambda: given([rows.slice(0, 0)] * 3),
+        "an expression": lambda: given(rows).filter(expr=col("place") < 0),
+        "a limit": lambda: given(rows).limit(0),
+        "no items": lambda: ray.data.from_items([]),
+        "a function": lambda: given(rows).map_batches(lambda table: table.slice(0, 0), batch_format="pyarrow"),
+        "no items of rows": lambda: given(rows).flat_map(lambda row: []),
+    }
+
+
+UNTYPED = ("no rows", "blocks without rows", "no items", "a function", "no items of rows")
+"""Datasets whose columns Ray Data does not know without reading them."""
+
+
+@pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning")  # of Ray, without blocks
+@pytest.mark.parametrize("kind", ["an expression", "a limit", *UNTYPED])
+def test_a_dataset_without_rows_has_the_columns_and_types_of_one_with_rows(steps, rows, labelled_types, kind):
+    labelled = raysp.apply(steps, without_rows(rows)[kind](), **COLUMNS)
+    assert labelled.count() == 0
+    found = labelled.materialize().schema()
+    expected = labelled_types
+    if kind in UNTYPED:
+        expected = {**expected, **dict.fromkeys(("id", *COLUMNS["keep"]), pa.null())}
+    assert dict(zip(found.names, found.types, strict=True)) == expected
+    assert found.names == [*labelled_types]
+
+
+@pytest.fixture(scope="session")
+def labelled_types(steps, rows, local_ray):
+    """The types of label rows that a model made, by column."""
+    with raysp.Labeller(steps, **COLUMNS) as labeller:
+        schema = labeller(rows.slice(0, 2)).schema
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def test_blocks_without_rows_between_others_change_neither_rows_nor_types(steps, rows, labelled_types):
+    import ray.data
+
+    some = rows.slice(0, 4)
+    given = ray.data.from_arrow([rows.slice(0, 0), some.slice(0, 1), rows.slice(0, 0), some.slice(1)])
+    given.context.execution_options.preserve_order = True
+    labelled = raysp.apply(steps, given, **COLUMNS).materialize()
+    found = labelled.schema()
+    assert dict(zip(found.names, found.types, strict=True)) == labelled_types
+    assert table_of(labelled).column("id").to_pylist() == some.column("id").to_pylist()
+    with_null_ids = raysp.apply(steps, ray.data.from_arrow(rows.slice(0, 0)), id=None, row="place").schema()
+    assert dict(zip(with_null_ids.names, with_null_ids.types, strict=True))["id"] == pa.string()

@@ -1,0 +1,59 @@
+"""The program of the guide labels the bundled digits as a run does."""
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import label_here, write_shard
+from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id
+
+pytestmark = pytest.mark.cluster
+
+REPOSITORY = Path(__file__).parents[4]
+SECTION = (
+    (REPOSITORY / "docs" / "guide.md").read_text().partition("## Inside a Ray Data program")[2].partition("\n## ")[0]
+)
+PROGRAM, ACTORS, PAIRS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.mark.drivers
+def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
+    program = {"__name__": "__main__"}  # its functions are pickled by value, as those of a main program
+    text = PROGRAM.replace("digit-labels", str(tmp_path / "digit-labels"))  # workers of this Ray have another folder
+    exec(compile(text, "guide.py", "exec"), program)
+    assert len(PROGRAM.splitlines()) <= 25
+    shards, sink = raysp.Shards("pipelines/demo/audio/*.parquet"), raysp.Parquet("labels", keep=["text"])
+    label_here(raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink))
+    expected = by_id(pq.read_table("labels"))
+    found = by_id(pq.read_table("digit-labels"))
+    assert len(found) == 57
+    agreed = {name: row.pop("agrees") for name, row in found.items()}
+    assert 50 < sum(agreed.values()) <= 57
+    assert_same_rows(found, {name: {**expected[name], "row": None} for name in found})
+
+
+@pytest.mark.drivers
+def test_the_other_programs_of_the_guide_are_valid(local_ray, tmp_path, monkeypatch):
+    import ray.data
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
+    (*before, _, _, _) = re.split(r"^labels", PROGRAM, flags=re.MULTILINE)
+    program = {"__name__": "__main__"}
+    exec(compile("".join(before), "guide.py", "exec"), program)
+    text = ACTORS.replace("num_gpus=1", "num_gpus=0").replace("size=2", "size=1")  # for the one block of few digits
+    exec(compile(text, "guide.py", "exec"), program)
+    assert isinstance(program["labels"], ray.data.Dataset)
+    found = program["labels"].take(1)[0]
+    assert (found["status"], "pred_text" in found, "text" in found) == ("ok", True, True)
+    write_shard(tmp_path / "in" / "a.parquet")
+    shards, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "labels"))
+    label_here(raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink))
+    exec(compile(PAIRS, "guide.py", "exec"), program)
+    assert program["pairs"].schema().names == ["id", "pred_text", "audio"]
+    assert program["pairs"].take(1)[0]["audio"]["bytes"]

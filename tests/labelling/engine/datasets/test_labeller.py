@@ -1,0 +1,322 @@
+"""`raysp.Labeller` on tables, without Ray."""
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import raysp
+from raysp.audio import isolation
+from raysp.errors import PlanError, SpecError
+from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
+from raysp.labelling.engine.datasets.table_job import Columns, local_job
+from raysp.labelling.engine.datasets.table_labelling import TableLabelling
+from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
+from raysp.labelling.planning.planned_checkpoint import digest_of
+from raysp.labelling.planning.pools import ActorCpus
+from tests import decoders
+from tests.corpora import AUDIO, CHECKPOINT, wav
+from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
+from tests.labelling.engine.datasets.conftest import COLUMNS
+
+MAIN_PROGRAM = """
+import sys
+import raysp
+from ray import cloudpickle
+from raysp.labelling.engine.datasets.table_job import Columns, local_job
+from raysp.ops.filtering import RowOp
+from raysp.specs import spec
+from raysp.specs.steps import Step
+
+@spec
+class Spoken(Step):
+    column: str = "text"
+
+    @property
+    def reads(self):
+        return (self.column,)
+
+    def op(self, functions):
+        return HasText(self.column)
+
+class HasText(RowOp):
+    def __init__(self, column):
+        self.column = column
+
+    def __call__(self, rows):
+        return [None if text else "no text" for text in rows.column(self.column).to_pylist()]
+
+def wanted(rows):
+    return [name != "b" for name in rows.column("id").to_pylist()]
+
+label = raysp.Label(sys.argv[1], outputs=[raysp.Transcript()])
+steps = [Spoken(), raysp.Keep(where="__main__:wanted"), raysp.Decode(), label]
+sys.stdout.buffer.write(cloudpickle.dumps(local_job(steps, Columns("id", "audio", (), None, None, None))))
+"""
+
+
+@pytest.fixture(scope="module")
+def labeller(steps):
+    with raysp.Labeller(steps, **COLUMNS) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def plain():
+    with raysp.Labeller([raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def job(steps):
+    yield local_job(steps, Columns("id", "audio", COLUMNS["keep"], COLUMNS["row"], None, None))
+    close_decoder()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_a_table_gets_the_columns_and_rows_of_its_label_shard(labeller, rows, shard, labelled_sink, label_rows):
+    found = labeller(rows)
+    assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
+    assert found.column("id").to_pylist() == rows.column("id").to_pylist()
+    assert {row["error_type"] for row in by_id(found).values()} >= {
+        "no_audio",
+        "unsupported_format",
+        "filtered",
+        None,
+        "step_failed",
+    }
+    assert len(by_id(found)["long"]["pred_words"]) > 10
+    assert_same_rows(by_id(found), label_rows)
+
+
+def test_a_row_alone_gets_the_label_that_it_gets_among_others(labeller, rows, label_rows):
+    for name in ("long", "too short", "no audio", rows.column("id")[1].as_py()):
+        alone = labeller(rows.filter(pa.compute.equal(rows.column("id"), name)))
+        assert_same_rows(by_id(alone), {name: label_rows[name]})
+
+
+def test_a_table_without_rows_gets_the_columns_of_label_rows(labeller, rows):
+    assert labeller(rows.slice(0, 0)).schema == labeller(rows.slice(1, 1)).schema
+
+
+def test_without_ids_and_row_numbers_both_are_null(rows):
+    with raysp.Labeller(
+        [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])], id=None
+    ) as labeller:
+        found = labeller(rows.slice(1, 1).select(["audio"]))
+    assert found.schema.field("id").type == pa.string()
+    assert found.schema.field("row").type == pa.int64()
+    assert (found.column("id").to_pylist(), found.column("row").to_pylist()) == ([None], [None])
+    assert found.column("status").to_pylist() == ["ok"]
+
+
+def test_recordings_as_bytes_and_without_any_bytes(plain):
+    as_bytes = pa.table({"id": ["a"], "audio": [wav(8000)]})
+    assert plain(as_bytes).column("status").to_pylist() == ["ok"]
+    for audio in ([None], [{"bytes": None, "path": None}], [{"path": None}]):
+        assert plain(pa.table({"id": ["a"], "audio": audio})).column("error_type").to_pylist() == ["no_audio"]
+
+
+def test_recordings_by_path_below_the_root_only(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(wav(8000))
+    (tmp_path / "b.wav").write_bytes(wav(8000))
+    rows = pa.table({"id": ["a", "b", "c"], "audio": [{"path": one} for one in ("a.wav", "../b.wav", "c.wav")]})
+    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
+    with raysp.Labeller(steps, audio_root=str(tmp_path / "in")) as labeller:
+        assert labeller(rows).column("error_type").to_pylist() == [None, "path_not_allowed", "not_found"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            {"id": ["a"], "sound": [b""]},
+            "dataset: has no column 'audio', expected one; its columns are id, sound. Name other columns by audio=",
+        ),
+        ({"name": ["a"], "audio": [b""]}, "dataset: has no column 'id', expected one; its columns are name, audio"),
+        ({"id": ["a"], "audio": ["a.wav"]}, "column 'audio' is string; expected struct<bytes: binary, path: string>"),
+        ({"id": ["a"], "audio": [{"array": [0.5], "sampling_rate": 8}]}, "column 'audio' is struct<array: list<"),
+    ],
+)
+def test_missing_columns_and_other_types_are_refused(plain, rows, message):
+    with pytest.raises(PlanError, match=f".*{message}".replace("(", r"\(")) as found:
+        plain(pa.table(rows))
+    assert message in str(found.value)
+
+
+def test_a_row_number_that_is_no_integer_and_a_filter_of_another_type_are_refused(rows):
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+    by_text = local_job([raysp.Decode(), label], Columns("id", "audio", (), "text", None, None))
+    with pytest.raises(PlanError, match="column 'text' is string, expected integers"):
+        by_text.check(rows.schema)
+    filtered = [raysp.Keep(where=[("place", "==", "x")]), raysp.Decode(), label]
+    with pytest.raises(PlanError, match="dataset: Keep cannot compare 'place' == 'x'"):
+        local_job(filtered, Columns("id", "audio", (), None, None, None)).check(rows.schema)
+
+
+def test_batches_of_another_format_are_refused_with_the_format_to_ask_for(plain):
+    with pytest.raises(PlanError, match=r'found rows as a dict, .* batch_format="pyarrow"'):
+        plain({"id": ["a"]})
+
+
+def test_steps_of_no_pipeline_and_columns_that_clash_are_refused_when_it_is_made():
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+    with pytest.raises(SpecError, match="expected one Decode and one Label"):
+        raysp.Labeller([label])
+    with pytest.raises(SpecError, match="two columns would be named 'pred_text'"):
+        raysp.Labeller([raysp.Decode(), label], keep=["pred_text"])
+
+
+def test_samples_of_a_text_decoder_need_ids_to_draw_by():
+    sampled = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(generate={"do_sample": True})])
+    with pytest.raises(SpecError, match="draws by the id of a row"):
+        raysp.Labeller([raysp.Decode(), sampled], id=None)
+
+
+def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
+    op, seen = plain._labelling.op, []
+
+    def forward(waves, parts, places, *others):
+        seen.extend(places)
+        return original(waves, parts, places, *others)
+
+    original = op._forward
+    monkeypatch.setattr(op, "_forward", forward)
+    for first in (1, 2):
+        plain(rows.slice(first, 1))
+    assert seen == [f"{name}|0" for name in rows.column("id").to_pylist()[1:3]]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
+def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
+    with raysp.Labeller(steps, **COLUMNS) as labeller:
+        assert labeller._labelling.op.at_once == 2
+        assert_same_rows(by_id(labeller(rows)), label_rows)
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
+def test_an_actor_of_several_cpus_labels_several_batches_of_a_slice_at_once(job, rows, label_rows):
+    job = replace(job, settings=replace(job.settings, cpus_per_actor=ActorCpus(2)))
+    actor = SliceLabeller(job, digest_of(job.settings.checkpoint.path))
+    assert actor.labelling.op.at_once == 2
+    assert_same_rows(by_id(pa.concat_tables([actor(packed) for packed in decode(job, rows)])), label_rows)
+
+
+@pytest.mark.slow
+def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(job, rows, label_rows, monkeypatch):
+    labelling = TableLabelling(job, process_decoder(), threads=1)
+    short = replace(job, settings=replace(job.settings, block_seconds=1.0))
+    sizes = {}
+    for name, one, longest in (("whole", job, None), ("short", short, None), ("streamed", short, 16_000 * 4 * 5)):
+        if longest is not None:
+            monkeypatch.setattr("raysp.labelling.engine.datasets.slices.SLICE_BYTES", longest)
+        packed = [Packed.from_table(table) for table in decode(one, rows)]
+        sizes[name] = [(found.rows.num_rows, found.blocks is None) for found in packed]
+        labelled = [
+            labelling(found.rows) if found.blocks is None else labelling.label(found.rows, found.blocks)
+            for found in packed
+        ]
+        found = pa.concat_tables(labelled)
+        assert found.column("id").to_pylist() == rows.column("id").to_pylist()
+        assert_same_rows(by_id(found), label_rows)
+    assert sizes["whole"] == [(rows.num_rows, False)]
+    assert len(sizes["short"]) > 3
+    assert not any(is_streamed for _, is_streamed in sizes["short"])
+    assert (1, True) in sizes["streamed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("longest", [None, 16_000 * 4 * 5])
+def test_a_step_with_a_pool_is_applied_to_slices_by_its_actors_or_else_by_the_model_s(
+    job, rows, label_rows, monkeypatch, longest
+):
+    pooled = [replace(one, pool=raysp.Pool()) if isinstance(one, raysp.Map) else one for one in job.pipeline.steps]
+    job = replace(job, pipeline=replace(job.pipeline, steps=pooled))
+    if longest is not None:
+        monkeypatch.setattr("raysp.labelling.engine.datasets.slices.SLICE_BYTES", longest)
+    labeller = SliceLabeller(job, digest_of(job.settings.checkpoint.path))
+    actor = SliceSteps(job, 1)
+    applied = [actor(packed) for packed in decode(job, rows)]
+    assert any(Packed.from_table(one).blocks is None for one in applied) == (longest is not None)
+    assert_same_rows(by_id(pa.concat_tables(map(labeller, applied))), label_rows)
+
+
+def test_a_slice_that_is_longer_than_its_headers_claim_is_left_to_the_actor(job, rows, monkeypatch):
+    monkeypatch.setattr("raysp.labelling.engine.datasets.slices.MOST_BYTES", 1000)
+    [packed] = [Packed.from_table(table) for table in decode(job, rows)]
+    assert packed.blocks is None
+    assert packed.rows.select(["id", "audio"]) == rows.select(["id", "audio"])
+
+
+@pytest.mark.slow
+def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
+    (tmp_path / "program.py").write_text(MAIN_PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
+    job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    rows = pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]})
+    [packed] = [Packed.from_table(table) for table in decode(job, rows)]
+    found = {row["row"]: (row["error_type"], row["error_message"]) for row in packed.blocks[0].drop("wave").to_pylist()}
+    assert found[0] == ("filtered", "no text")
+    assert found[1] == ("filtered", "does not meet where=__main__:wanted")
+    assert found[2][0] == "no_audio"
+
+
+def test_a_batch_without_rows_gives_no_slice(job):
+    assert list(decode(job, pa.table({}))) == []
+
+
+def test_the_decoding_process_ends_with_the_labeller(plain, rows, monkeypatch):
+    monkeypatch.setattr(isolation, "_Child", decoders.Child)
+    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
+
+    def children() -> set[int]:
+        return {one.pid for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE}
+
+    before = children()
+    labeller = raysp.Labeller(steps)
+    labeller(rows.slice(1, 1))
+    assert children() > before
+    del labeller
+    assert children() == before
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_labeller_imports_no_ray():
+    code = (
+        "import sys, pyarrow as pa, raysp\n"
+        f"steps = [raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript()])]\n"
+        "rows = raysp.Labeller(steps)(pa.table({'id': ['a'], 'audio': [b'']}))\n"
+        "print(rows.column('error_type')[0], 'ray' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
+    assert ran.stdout.split() == ["no_audio", "False"]
+
+
+def test_numbers_are_compared_to_three_digits():
+    assert alike({"a": [1.0, "x"]}, {"a": [1.0001, "x"]})
+    assert not alike({"a": [1.0]}, {"a": [1.1]})
+    assert not alike({"a": ["x"]}, {"a": ["y"]})
+    assert AUDIO.names == ["bytes", "path"]

@@ -1,0 +1,112 @@
+"""Steps with pools of their own on Ray: which processes call them, and what happens when these end."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.labelling.engine.running import run
+from tests.corpora import label_here
+from tests.runs import read_labels
+
+pytestmark = pytest.mark.cluster
+
+CODE = '''
+import os
+import pathlib
+
+HERE = pathlib.Path({folder!r})
+LETTERS = {{"length": "int32", "process": "int64"}}
+
+
+def measure(rows):
+    samples = [one["samples"] for one in rows.column("audio")]
+    return {{"length": [len(one.values) for one in samples], "process": [os.getpid()] * len(rows)}}
+
+
+def double(rows):
+    """Double the length, and end this process: for one row always, or at the first call that finds a file."""
+    ids = rows.column("id").to_pylist()
+    if (HERE / "deadly").exists() and (HERE / "deadly").read_text() in ids:
+        os._exit(1)
+    try:
+        (HERE / "once").unlink()
+    except FileNotFoundError:
+        pass
+    else:
+        os._exit(1)
+    return {{"twice": [2 * one for one in rows.column("length").to_pylist()], "doubler": [os.getpid()] * len(rows)}}
+'''
+
+
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    """Two steps: decoding tasks call the first, a pool the second."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "measures_of_a_user.py").write_text(CODE.format(folder=str(tmp_path)))
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    measured = {"length": "int32", "process": "int64"}
+    doubled = {"twice": "int32", "doubler": "int64"}
+    return [
+        raysp.Map("measures_of_a_user:measure", adds=measured, reads=["audio"]),
+        raysp.Map("measures_of_a_user:double", adds=doubled, reads=["id", "length"], pool=raysp.Pool(1)),
+        raysp.Keep(where=[("twice", "!=", 0)]),
+    ]
+
+
+def rows_of(folder: Path) -> list[dict[str, object]]:
+    return read_labels(folder).to_pylist()
+
+
+def without_processes(row: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name not in ("process", "doubler", "pred_score")}
+
+
+@pytest.fixture
+def expected(make_pipeline, small_shards, steps, tmp_path) -> list[dict[str, object]]:
+    label_here(make_pipeline(small_shards, steps=steps, sink="expected"))
+    return [without_processes(row) for row in rows_of(tmp_path / "expected")]
+
+
+def test_actors_of_a_pool_call_the_function(local_ray, make_pipeline, small_shards, steps, expected, tmp_path):
+    pipeline = make_pipeline(small_shards, steps=steps)
+    plan = raysp.plan(pipeline)
+    assert plan.facts["step 2"] == "Map measures_of_a_user:double: 1 actor, 1 CPU and 0 GPUs each"
+    assert run(pipeline).exit_code == 0
+    found = rows_of(tmp_path / "labels")
+    assert [without_processes(row) for row in found] == expected
+    assert all(row["twice"] == 2 * row["length"] > 0 for row in found)
+    doublers = {row["doubler"] for row in found}
+    assert len(doublers) == 1
+    assert doublers.isdisjoint({row["process"] for row in found} | {os.getpid()})
+
+
+@pytest.mark.drivers
+def test_a_lost_actor_is_replaced(local_ray, make_pipeline, small_shards, steps, expected, tmp_path):
+    (tmp_path / "once").touch()
+    assert run(make_pipeline(small_shards, steps=steps)).exit_code == 0
+    assert not (tmp_path / "once").exists()
+    assert [without_processes(row) for row in rows_of(tmp_path / "labels")] == expected
+
+
+@pytest.mark.drivers
+def test_a_row_that_ends_every_actor_becomes_an_error_row(
+    local_ray, make_pipeline, small_shards, steps, expected, tmp_path
+):
+    names = [row["id"] for row in expected]
+    (tmp_path / "deadly").write_text(names[3])
+    run(make_pipeline(small_shards, steps=steps))
+    found = [without_processes(row) for row in rows_of(tmp_path / "labels")]
+    assert found[3]["error_type"] == "worker_crashed"
+    assert found[3]["twice"] is None
+    assert [*found[:3], *found[4:]] == [*expected[:3], *expected[4:]]
+
+
+def test_a_result_of_another_shape_fails_the_shards(local_ray, make_pipeline, small_shards, steps, tmp_path):
+    code = tmp_path / "code" / "measures_of_a_user.py"
+    code.write_text(code.read_text().replace('"doubler": ', '"other": '))
+    result = run(make_pipeline(small_shards, steps=steps))
+    assert result.exit_code != 0
+    assert all("measures_of_a_user:double returned the columns" in why for why in result.shards_failed.values())
+    assert not [*(tmp_path / "labels").glob("*.parquet")]

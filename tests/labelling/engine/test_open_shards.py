@@ -1,0 +1,72 @@
+"""The driver counts every block once, also when Ray reports it twice or takes it back."""
+
+import pytest
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.workers.messages import LabelledBlock, RowError
+from raysp.sink.receipts import BlockReceipt
+from raysp.sink.todo import Todo
+
+PIECES = (Piece(0, 4), Piece(4, 6))
+SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)
+
+
+def block(piece: Piece, k: int, of: int, rows: int) -> BlockReceipt:
+    samples = {"real_samples": 10, "padded_samples": 11}
+    seconds = {"audio_seconds": 2.0 * rows, "load_seconds": 0.0, "forward_seconds": 1.0}
+    return BlockReceipt(SHARD.name, piece.first, piece.end, k, of, rows, windows=rows, actor="x", **samples, **seconds)
+
+
+@pytest.fixture
+def shards() -> OpenShards:
+    return OpenShards([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
+
+
+def add(shards: OpenShards, receipt: BlockReceipt, errors=None, long_errors=None, skipped=None) -> Shard | None:
+    examples = (RowError(0, "corrupt_audio", "cut short"),) if errors else ()
+    return shards.add(LabelledBlock(receipt, 0.0, errors or {}, long_errors or {}, skipped or {}, examples))
+
+
+def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(shards):
+    assert add(shards, block(PIECES[0], 1, 2, 1)) is None
+    assert add(shards, block(PIECES[1], 0, 1, 2)) is None
+    assert add(shards, block(PIECES[0], 0, 0, 3)) == SHARD
+    assert (shards.progress.rows, shards.progress.audio_seconds) == (6, 12.0)
+    shards.committed(SHARD.name)
+    assert shards.unfinished() == {}
+
+
+def test_a_repeated_message_counts_once(shards):
+    for _ in range(3):
+        add(shards, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 1})
+    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.blocks) == (3, 1, 1)
+    add(shards, block(PIECES[0], 1, 2, 1))
+    assert add(shards, block(PIECES[0], 1, 2, 1)) is None  # the piece is through
+    assert shards.progress.rows == 4
+
+
+def test_results_that_are_redone_are_subtracted(shards):
+    add(shards, block(PIECES[0], 0, 0, 3), {"corrupt_audio": 2}, skipped={"filtered": 1})
+    assert shards.progress.skipped == {"filtered": 1}
+    shards.forget(SHARD.name, PIECES[0])
+    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.audio_seconds) == (0, 0, 0.0)
+    assert (shards.progress.begun_rows, shards.progress.begun_seconds, shards.progress.done_seconds) == (0, 0, 0)
+    assert shards.progress.skipped == {}
+    add(shards, block(PIECES[0], 0, 1, 4), {"corrupt_audio": 1})
+    assert (shards.progress.rows, shards.progress.num_errors) == (4, 1)
+
+
+def test_an_error_of_a_row_of_several_windows_counts_once_over_blocks(shards):
+    add(shards, block(PIECES[0], 0, 0, 0), long_errors={1: "model_output"})
+    add(shards, block(PIECES[0], 1, 2, 4), long_errors={1: "model_output", 2: "model_output"})
+    assert shards.progress.errors == {"model_output": 2}
+
+
+def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_given(shards):
+    add(shards, block(PIECES[0], 0, 1, 4))
+    assert shards.unfinished() == {"a.parquet": "no result for 1 piece; run again"}
+    shards.failed["a.parquet"] = "no such file"
+    assert add(shards, block(PIECES[1], 0, 1, 2)) is None
+    assert shards.unfinished() == {"a.parquet": "no such file"}

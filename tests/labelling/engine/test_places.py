@@ -1,0 +1,138 @@
+"""Paths on a Ray whose workers run elsewhere: in another working directory than the driver."""
+
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import raysp
+from raysp.cluster import shared_places
+from raysp.labelling.engine.running import run, try_out
+from raysp.specs.pipeline import file_parts, with_overrides
+from tests.corpora import a_pipeline, write_shard
+from tests.runs import CHECKPOINT, read_labels
+from tests.text.beams.arpa_files import write_arpa
+
+pytestmark = pytest.mark.cluster
+
+ELSEWHERE = "/proc/self/cwd"
+"""A folder that each process sees as its own working directory."""
+
+
+@pytest.fixture
+def relative(small_shards, tmp_path, monkeypatch) -> raysp.Pipeline:
+    """A pipeline of relative paths, in a folder that is not the workers' working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("model").symlink_to(CHECKPOINT)
+    return raysp.Pipeline(
+        source=raysp.Shards("corpus/part-0.parquet"),
+        steps=[raysp.Decode(), raysp.Label("model", outputs=[raysp.Transcript()])],
+        sink=raysp.Parquet("labels"),
+    )
+
+
+def test_relative_paths_are_those_of_the_driver(local_ray, relative, tmp_path):
+    result = run(relative)
+    assert (result.exit_code, result.sink) == (0, str(tmp_path / "labels"))
+    assert read_labels(tmp_path / "labels").num_rows == 20
+    assert raysp.verify("labels").differences == ()
+
+
+@pytest.mark.drivers
+def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, make_pipeline, small_shards, monkeypatch):
+    """It is absolute and can be written everywhere, as /home is on machines that do not share it."""
+    monkeypatch.chdir(small_shards.parent)
+    pipeline = make_pipeline(small_shards, sink=f"{ELSEWHERE}/labels")
+    message = (
+        r"sink.url: 1 of 1 node of the cluster cannot see the files that this process writes to "
+        r"'/proc/self/cwd/labels'; on [\d.]+: /proc/self/cwd/labels: no such file. Use a location that all "
+        r"machines share: .*s3://.* \(then sink.shared=true declares it, and it is not checked\)"
+    )
+    with pytest.raises(raysp.PlanError, match=message):
+        run(pipeline)
+    assert not [path for path in Path("labels").rglob("*") if path.is_file()]
+    with pytest.raises(raysp.PlanError, match=r"cannot see the files that this process writes"):
+        try_out(pipeline, 3)
+
+
+def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_refused(
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    """Each is where this process has it, and workers do not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(CHECKPOINT)
+    write_arpa(tmp_path / "words", [["ONE"]], 1)
+    pipeline = make_pipeline(small_shards, outputs=[raysp.Transcript(), raysp.Align(of="pred")])
+    places = {
+        "source.url": ["source.url=" + ELSEWHERE + "/corpus"],
+        "source.audio_root": ["source.audio_root=" + ELSEWHERE + "/corpus"],
+        "steps.1.checkpoint": ["steps.1.checkpoint=" + ELSEWHERE + "/model"],
+        "steps.1.outputs.0.lm": ["steps.1.outputs.0.beams=2", "steps.1.outputs.0.lm=" + ELSEWHERE + "/words"],
+        "steps.1.outputs.1.checkpoint": ["steps.1.outputs.1.checkpoint=" + ELSEWHERE + "/model"],
+    }
+    for field, changes in places.items():
+        for start in (run, lambda changed: try_out(changed, 3)):
+            with pytest.raises(
+                raysp.PlanError,
+                match=rf"^{field}: 1 of 1 node of the cluster cannot see the files that this process sees in "
+                rf"'{ELSEWHERE}/\w+'; on [\d.]+: {ELSEWHERE}/.*: No such file or directory. Use a location .*s3://",
+            ):
+                start(with_overrides(pipeline, changes))
+    assert not [path for path in Path(pipeline.sink.url).rglob("*") if path.is_file()]
+
+
+def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"four")
+    seen = shared_places._seen("source.url", str(tmp_path), file)
+    assert shared_places._difference(seen) == ""
+    file.write_bytes(b"five!")
+    assert shared_places._difference(seen) == f"{file}: found 5 bytes, expected 4"
+
+
+def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipeline, small_shards, monkeypatch):
+    """The workers fail on it later, each with its reason."""
+    monkeypatch.chdir(small_shards.parent)
+    pipeline = make_pipeline(f"{ELSEWHERE}/corpus/part-0.parquet", source={"shared": True})
+    assert list(run(pipeline).shards_failed) == ["part-0.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ([], "source.url: found '/data/in', a path of this machine, and no node of the cluster is up"),
+        (["source.shared=true"], "sink.url: found '/data/out', a path of this machine, and no node"),
+        (["source.url=s3://corpus/in"], "sink.url: found '/data/out'"),
+        (["source.shared=true", "sink.shared=true"], None),
+        (["source.url=s3://corpus/in", "sink.url=s3://labels/out"], None),
+    ],
+)
+def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes, refused):
+    monkeypatch.setattr(shared_places, "_nodes", list)
+    plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
+    if refused is None:
+        shared_places.check_shared(None, plan.pipeline, ())
+        return
+    with pytest.raises(raysp.PlanError, match=f"^{refused}.*shared=true declares it"):
+        shared_places.check_shared(None, plan.pipeline, ())
+
+
+def test_a_declaration_changes_no_fingerprint(tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet")
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
+    declared = with_overrides(pipeline, ["source.shared=true", "sink.shared=true"])
+    assert raysp.plan(declared).fingerprint == raysp.plan(pipeline).fingerprint
+    assert file_parts(declared) == file_parts(pipeline)
+
+
+def test_a_try_out_writes_where_the_workers_of_a_cluster_can(
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", ELSEWHERE)  # a temporary folder of the driver's alone
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "mine").write_text("stays")
+    result, table = try_out(make_pipeline(small_shards), 5)
+    assert (result.exit_code, table.num_rows) == (0, 5)
+    assert [path.name for path in (tmp_path / "labels").rglob("*")] == ["mine"]

@@ -1,0 +1,98 @@
+"""The pipelines that ship: each runs as its docstring says, and is short."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from raysp.specs.pipeline import load_pipeline, with_overrides
+from raysp.specs.steps import Pool
+from raysp.specs.values import override
+from raysp.training.finetuning import finetune, try_out
+from raysp.training.specs.recipe import Schedule, load_recipe
+from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
+from tests.device.class_cases import make_checkpoint
+from tests.training.conftest import SMALL
+
+PIPELINES = Path(__file__).parents[3] / "pipelines"
+CASES = {
+    "label_ctc": (None, {"pred_text", "pred_score", "pred_words", "embedding"}),
+    "label_digits": (None, {"pred_text"}),
+    "align": (None, {"text", "aligned_score", "aligned_words"}),
+    "embed": (None, {"embedding"}),
+    "classify": ("Wav2Vec2BertForSequenceClassification", {"pred_label", "pred_label_scores"}),
+    "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
+}
+
+TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "pretrain", "train_digits")
+"""Recipes of trainings."""
+LOOP = "relabel_loop"
+"""Two pipelines, and a recipe between them."""
+NOT_BUNDLED = ("adapter", "finetune_seq2seq")
+"""Those that name checkpoints that are not bundled."""
+
+
+def test_every_recipe_is_tested_and_short():
+    files = sorted(PIPELINES.glob("*.py"))
+    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP])
+    assert all(len(file.read_text().splitlines()) <= 40 for file in files)
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_recipe_trains(name):
+    recipe = load_recipe(str(PIPELINES / f"{name}.py"))
+    if name not in NOT_BUNDLED:
+        assert try_out(replace(recipe, pool=Pool(1, cpus=1)), 1).is_done
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words, tmp_path):
+    mms = tmp_path / "mms"
+    Wav2Vec2Model(Wav2Vec2Config(**SMALL, do_stable_layer_norm=True, adapter_attn_dim=8)).save_pretrained(mms)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(mms)
+    recipe, sink = load_recipe(str(PIPELINES / "adapter.py")), tmp_path / "out"
+    settings = {"source.url": words, "objective.checkpoint": mms, "sink.url": sink, "schedule.epochs": 1}
+    for path, value in settings.items():
+        recipe = override(recipe, path, str(value))
+    assert finetune(replace(recipe, pool=Pool(1, cpus=1))).is_done
+    assert {"adapter.tur.safetensors", "config.json", "vocab.json"} <= {file.name for file in sink.iterdir()}
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_recipe_labels_a_corpus(name, tmp_path):
+    checkpoint, columns = CASES[name]
+    folder = CHECKPOINT
+    if checkpoint:
+        folder = tmp_path / "checkpoint"
+        make_checkpoint(checkpoint, folder)
+    write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5))
+    loaded = load_pipeline(str(PIPELINES / f"{name}.py"))
+    step = loaded.steps.index(loaded.label)
+    settings = [f"source.url={tmp_path}/in", f"steps.{step}.checkpoint={folder}", f"sink.url={tmp_path}/out"]
+    label_here(with_overrides(loaded, settings))
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert columns <= rows[0].keys()
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = PIPELINES / f"{LOOP}.py"
+    label_here(load_pipeline(f"{file}:label"))
+    recipe = load_recipe(str(file))
+    result = finetune(replace(recipe, pool=Pool(1, cpus=1), schedule=Schedule(steps=1)))
+    assert result.is_done
+    assert 0 < result.left_out["filtered"] < 60
+    label_here(load_pipeline(f"{file}:relabel"))
+    assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
+        path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
+    }

@@ -1,0 +1,108 @@
+"""How many requests a run makes to an object store for each shard, and for each recording that is read by path."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from benchmarks.synthetic_bucket import SyntheticBucket
+from raysp.labelling.engine import execution, running
+from raysp.labelling.engine.label_process import LabelProcess
+from raysp.sink import event_log, lease
+from raysp.storage.store import open_store
+from tests.corpora import a_pipeline, write_shard
+from tests.runs import DEMO
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A bucket that counts requests; runs label in this process, so that it sees all of them."""
+    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "requires_ray", lambda _: False)
+    monkeypatch.setattr(LabelProcess, "start", lambda _: None)
+    monkeypatch.setattr(running, "_in_one_process", lambda plan, faults, *_: running._in_this_process(plan, faults))
+    monkeypatch.setenv(lease.BEAT_VARIABLE, "3600")  # what depends on time is left out
+    monkeypatch.setattr(execution, "RECEIPTS_SECONDS", 3600.0)
+    monkeypatch.setattr(event_log, "WRITE_SECONDS", 3600.0)
+    (tmp_path / "objects").mkdir()
+    made = SyntheticBucket(tmp_path / "objects")
+    with made.used():
+        open_store("s3://bucket/any").probe()  # a process asks once which conditions a store honours
+        yield made
+
+
+def digits(first: int, number: int):
+    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
+
+
+def put_shards(bucket: SyntheticBucket, folder: Path, number: int) -> None:
+    """Write shards of two digits each to `in-<number>` of the bucket."""
+    for place in range(number):
+        file = write_shard(folder / f"{place}.parquet", table=digits(2 * place, 2))
+        bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
+
+
+def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
+    """Label a corpus in the bucket, and return the requests."""
+    bucket.requests.clear()
+    result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), progress=False)
+    assert (result.exit_code, result.errors) == (0, {})
+    return Counter(bucket.requests)
+
+
+def each(fewer: Counter[str], more: Counter[str], number: int) -> dict[str, float]:
+    """Return the requests for each of `number` units that only the second run labelled."""
+    return {kind: (more[kind] - fewer[kind]) / number for kind in ("LIST", "GET", "HEAD", "PUT", "DELETE")}
+
+
+def test_a_shard_of_one_block(bucket, tmp_path):
+    found = []
+    for number in (2, 6):
+        put_shards(bucket, tmp_path, number)
+        found.append(requests(bucket, f"in-{number}", f"out-{number}"))
+    # Footer, shard, and source columns; the staged block. PUT: block, label shard, marker.
+    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 0, "PUT": 3, "DELETE": 1}
+
+
+def test_a_recording_that_is_read_by_path(bucket):
+    found = []
+    for number in (2, 6):
+        lines = []
+        for place, row in enumerate(digits(0, number).to_pylist()):
+            bucket.put_object("bucket", f"clips-{number}/{place}.flac", row["audio"]["bytes"])
+            lines.append(json.dumps({"audio_filepath": f"{place}.flac", "id": row["id"]}))
+        bucket.put_object("bucket", f"clips-{number}/m.jsonl", "\n".join(lines).encode())
+        found.append(requests(bucket, f"clips-{number}/m.jsonl", f"by-path-{number}"))
+    # Once for its headers, once for its samples; and its version at the commit, by a listing where there are many.
+    assert each(*found, 4) == {"LIST": 0, "GET": 2, "HEAD": 1, "PUT": 0, "DELETE": 0}
+
+
+def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket, tmp_path):
+    found = []
+    for number in (2, 6):
+        put_shards(bucket, tmp_path, number)
+        pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
+        raysp.run(pipeline, progress=False)
+        bucket.requests.clear()
+        assert raysp.plan(pipeline).todo == ()
+        assert raysp.status(pipeline.sink.url, pipeline=pipeline).is_complete
+        found.append(Counter(bucket.requests))
+    assert found[0] == found[1]
+
+
+def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp_path):
+    for place in range(48):
+        file = write_shard(tmp_path / "p.parquet", table=digits(place, 100), row_group_size=25)
+        bucket.put_object("bucket", f"in/{place:02}.parquet", file.read_bytes())
+    plan = raysp.plan(a_pipeline("s3://bucket/in", "s3://bucket/out"))
+    bucket.requests.clear()
+    assert raysp.estimate(plan).places == 32
+    counts = Counter(bucket.requests)
+    # The footer of each shard, and of each place; one range of its row group or two. HEAD: the record of the sink.
+    assert counts["GET"] <= 4 * 32
+    assert counts == {"GET": counts["GET"], "HEAD": 1}

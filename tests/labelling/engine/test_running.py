@@ -1,0 +1,386 @@
+"""Whole runs on a real Ray."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import av
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp.labelling.engine.running import run, try_out
+from raysp.labelling.engine.workers.attempts import Attempts
+from tests.corpora import label_here
+from tests.hub_server import COMMIT, lay_out
+from tests.runs import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
+from tests.user_specs import Spoken
+
+pytestmark = pytest.mark.slow
+
+
+FIRST = "digits-0000[01]-*.parquet"
+"""Two of the ten shards."""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("batch_seconds", "actors", "shards"),
+    [
+        (5, 2, FIRST),
+        pytest.param(600, 1, FIRST, marks=pytest.mark.drivers),
+        *(
+            pytest.param(*one, "*.parquet", marks=pytest.mark.soak)
+            for one in [(5, 1), (5, 2), (60, 1), (60, 2), (600, 1), (600, 2)]
+        ),
+    ],
+)
+def test_reference_texts_do_not_depend_on_batch_size_or_pool(
+    shared, local_ray, make_pipeline, tmp_path, reference_scores, batch_seconds, actors, shards
+):
+    corpus = shared / "data" / "digits" / shards
+    checkpoint = shared / "checkpoints" / "unispeech-digits-ctc"
+    pool = raysp.Pool(actors=actors)
+    result = run(make_pipeline(corpus, checkpoint=checkpoint, batch_seconds=batch_seconds, pool=pool))
+    texts = json.loads((checkpoint / "texts.json").read_text())
+    labels = read_labels(tmp_path / "labels").select(["id", "pred_text", "pred_score"]).to_pylist()
+    assert (result.exit_code, len(labels)) == (0, 2500 if shards == "*.parquet" else 500)
+    assert [(row["id"], row["pred_text"]) for row in labels if row["pred_text"] != texts[row["id"]]] == []
+    for row in labels:
+        first = reference_scores.setdefault(row["id"], row["pred_score"])
+        assert row["pred_score"] == pytest.approx(first, abs=5e-4)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("shards", [FIRST, pytest.param("*.parquet", marks=pytest.mark.soak)])
+def test_a_log_mel_checkpoint_gives_the_reference_texts(shared, local_ray, make_pipeline, tmp_path, shards):
+    checkpoint = shared / "checkpoints" / "w2vbert-digits-ctc"
+    corpus = shared / "data" / "digits" / shards
+    result = run(make_pipeline(corpus, checkpoint=checkpoint, batch_seconds=30, pool=raysp.Pool(actors=1)))
+    texts = json.loads((checkpoint / "texts.json").read_text())
+    labels = read_labels(tmp_path / "labels").select(["id", "pred_text"]).to_pylist()
+    assert (result.exit_code, len(labels)) == (0, 2500 if shards == "*.parquet" else 500)
+    assert [(row["id"], row["pred_text"]) for row in labels if row["pred_text"] != texts[row["id"]]] == []
+
+
+@pytest.fixture(scope="module")
+def reference_scores():
+    """Scores of the first of the runs that are compared, by id."""
+    return {}
+
+
+@pytest.mark.cluster
+def test_label_shards_have_the_rows_of_their_shards_in_order_and_a_damaged_shard_fails_alone(
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    ledgers = []
+
+    class Kept(Attempts):
+        def __init__(self):
+            super().__init__()
+            ledgers.append(self)
+
+    monkeypatch.setattr("raysp.labelling.engine.running.Attempts", Kept)
+    damaged = small_shards / "part-3.parquet"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer
+    own = Spoken("speaker_id", most_per_second=1000)  # a user's own step, which here keeps every row
+    result = run(make_pipeline(small_shards, steps=[own], sink_options={"keep": ["speaker_id"]}))
+    assert (result.exit_code, result.shards_committed) == (3, 5)
+    assert list(result.shards_failed) == ["part-3.parquet"]
+    assert not (tmp_path / "labels" / "part-3.parquet").exists()
+    damaged.unlink()
+    for source in sorted(small_shards.glob("*.parquet")):
+        labels, rows = pq.read_table(tmp_path / "labels" / source.name), pq.read_table(source)
+        assert labels.column_names == [
+            "id", "speaker_id", "row", "seconds", "status", "error_type", "error_message", "pred_text", "pred_score",
+        ]  # fmt: skip
+        assert labels.column("id").to_pylist() == rows.column("id").to_pylist()
+        assert labels.column("speaker_id").to_pylist() == rows.column("speaker_id").to_pylist()
+        assert labels.column("row").to_pylist() == list(range(20))
+        assert set(labels.column("status").to_pylist()) == {"ok"}
+        assert pq.read_metadata(tmp_path / "labels" / source.name).metadata[b"raysp.fingerprint"].decode()
+    assert [ledger.activity() for ledger in ledgers] == [(-1, 0)]  # it ended with the run, on a Ray that goes on
+
+
+@pytest.mark.cluster
+def test_a_hub_checkpoint_labels_like_its_folder_and_a_push_affects_no_run(
+    local_ray, workers_hub_cache, make_pipeline, small_shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workers_hub_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shard = next(small_shards.iterdir())
+    lay_out(workers_hub_cache, CHECKPOINT)
+    pipeline = make_pipeline(shard, checkpoint="owner/name")
+    main = workers_hub_cache / "models--owner--name" / "refs" / "main"
+    result = run(pipeline, on_plan=lambda _: main.write_text("f" * 40))  # of which there are no files
+    assert (result.exit_code, result.rows) == (0, 20)
+    label_here(make_pipeline(shard, sink="of a folder"))
+    assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "of a folder")
+    main.write_text(COMMIT)
+    assert run(pipeline).rows == 0  # goes on from what is there
+
+
+@pytest.mark.cluster
+def test_workers_of_a_local_ray_have_the_priority_of_the_driver(local_ray):
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
+def test_a_second_run_labels_no_row(without_ray, make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    run(pipeline)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")}
+    result = run(pipeline)
+    assert (result.rows, result.shards_before, result.exit_code) == (0, 6, 0)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")} == before
+
+
+def test_only_a_new_shard_is_labelled(without_ray, make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    run(pipeline)
+    (small_shards / "part-9.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
+    result = run(pipeline)
+    assert (result.rows, result.shards_before, result.shards_committed) == (20, 6, 7)
+
+
+def test_a_changed_pipeline_is_rejected_with_the_names_of_the_changed_keys(without_ray, make_pipeline, small_shards):
+    run(make_pipeline(small_shards))
+    with pytest.raises(raysp.ChangedError, match=r"`steps\.1\.window_seconds` was 30\.0, now 20\.0"):
+        run(make_pipeline(small_shards, window_seconds=20))
+
+
+def test_pool_and_batch_may_change_between_runs(without_ray, make_pipeline, small_shards):
+    run(make_pipeline(small_shards))
+    result = run(make_pipeline(small_shards, batch_seconds=7, pool=raysp.Pool(actors=2)))
+    assert result.shards_before == 6
+
+
+def test_a_run_plans_again_if_another_run_committed_after_its_plan(without_ray, make_pipeline, small_shards):
+    pipeline = make_pipeline(small_shards)
+    result = run(pipeline, on_plan=lambda _: run(pipeline))
+    assert (result.rows, result.shards_before, result.shards_committed) == (0, 6, 6)
+
+
+def test_rows_ok_stores_error_rows_in_a_separate_file(without_ray, make_pipeline, tmp_path):
+    shard = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2)
+    good = [row["bytes"] for row in shard.column("audio").to_pylist()]
+    audio_shard(tmp_path / "mixed.parquet", [("a", good[0]), ("b", b"nothing"), ("c", good[1])])
+    run(make_pipeline(tmp_path / "mixed.parquet", sink_options={"rows": "ok"}))
+    labels = pq.read_table(tmp_path / "labels" / "mixed.parquet")
+    assert labels.column("row").to_pylist() == [0, 2]
+    [rest] = (tmp_path / "labels" / ".raysp" / "errors").iterdir()
+    with pa.OSFile(str(rest)) as file:
+        assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
+
+
+def test_too_many_error_rows_stop_the_run_and_repaired_rows_are_labelled_by_the_next(
+    without_ray, make_pipeline, small_shards, tmp_path
+):
+    audio_shard(tmp_path / "bad.parquet", [(f"r{i}", b"no audio at all") for i in range(300)])
+    with pytest.raises(raysp.RunError, match=r"300 of 300 rows failed \(300 unsupported_format\).*max_error_rate=0.5"):
+        run(make_pipeline(tmp_path / "bad.parquet"))
+    assert not list((tmp_path / "labels").glob("*.parquet"))
+    (tmp_path / "bad.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
+    assert run(make_pipeline(tmp_path / "bad.parquet")).exit_code == 0
+    assert pq.read_table(tmp_path / "labels" / "bad.parquet").column("status").to_pylist() == ["ok"] * 20
+
+
+def test_a_try_out_leaves_no_files(without_ray, make_pipeline, small_shards, tmp_path):
+    result, table = try_out(make_pipeline(small_shards), 25)
+    assert table.num_rows == result.rows == 25
+    assert table.column("row").to_pylist() == [*range(20), *range(5)]
+    assert not (tmp_path / "labels").exists()
+
+
+def test_filtered_rows_keep_their_positions(without_ray, make_pipeline, small_shards, tmp_path):
+    keep = raysp.Keep(where=[("speaker_id", "==", "jackson")], max_seconds=0.5)
+    own = Spoken("speaker_id", most_per_second=2.5)  # a user's own step: at least 0.4 seconds
+    run(make_pipeline(small_shards, steps=[keep, own], sink_options={"keep": ["speaker_id"]}))
+    for row in read_labels(tmp_path / "labels").to_pylist():
+        kept = row["speaker_id"] == "jackson" and 0.4 <= row["seconds"] <= 0.5
+        assert (row["status"], row["error_type"]) == (("ok", None) if kept else ("skipped", "filtered"))
+        assert (row["pred_text"] is not None) == kept
+
+
+@pytest.mark.cluster
+def test_workers_run_user_code_as_of_the_plan(local_ray, make_pipeline, small_shards, tmp_path, monkeypatch):
+    """Also after its files are gone, and on workers that ran another version of it before."""
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    (tmp_path / "code").mkdir()
+    files = {
+        "my_rules": "import near\n\ndef short_id(table):\n    import pack.late\n"
+        "    return [len(i) < near.LIMIT + pack.late.MORE for i in table.column('id').to_pylist()]\n"
+        "def length(table):\n    return {{'length': [len(i) + near.LIMIT for i in table.column('id').to_pylist()]}}\n",
+        "near": "LIMIT = {}\n",
+        "pack/late": "MORE = 4\n",
+    }
+    keep = raysp.Keep(where="my_rules:short_id")
+    length = raysp.Map("my_rules:length", adds={"length": "int16"}, reads=["id"])
+    for limit in (10, 11):
+        for name, text in files.items():
+            file = tmp_path / "code" / f"{name}.py"
+            file.parent.mkdir(exist_ok=True, parents=True)
+            file.write_text(text.format(limit))
+        pipeline = make_pipeline(small_shards, sink=f"labels-{limit}", steps=[keep, length])
+        run(pipeline, on_plan=lambda _: shutil.rmtree(tmp_path / "code"))
+        labels = read_labels(tmp_path / f"labels-{limit}").to_pylist()
+        assert {row["status"] for row in labels} == {"ok", "skipped"}
+        for row in labels:
+            assert (row["status"] == "ok") == (len(row["id"]) < limit + 4)
+            assert row["length"] == (len(row["id"]) + limit if row["status"] == "ok" else None)
+
+
+def test_an_error_of_the_program_in_the_decoder_ends_the_run_with_its_traceback(
+    small_shards, without_ray, make_pipeline, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("RAYSP_DECODER_FAULTS", "RIFF=TypeError")
+    with pytest.raises(raysp.RunError, match="TypeError in the decoder") as caught:
+        run(make_pipeline(small_shards))
+    assert "Traceback (most recent call last)" in str(caught.value)
+    assert not [*(tmp_path / "labels").glob("*.parquet")]
+
+
+def test_unusual_and_invalid_recordings_among_valid_rows(shared, without_ray, make_pipeline, tmp_path):
+    files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
+    good = pq.read_table(sorted((shared / "data" / "digits").glob("*.parquet"))[0]).slice(0, 30).to_pylist()
+    recordings = [(f"good-{row['id']}", row["audio"]["bytes"]) for row in good]
+    mixed = []
+    for place, file in enumerate(files):
+        mixed.append((file.name, file.read_bytes()))
+        if place % 7 == 0 and recordings:
+            mixed.append(recordings.pop())
+    mixed += recordings
+    (tmp_path / "mixed").mkdir()
+    audio_shard(tmp_path / "mixed" / "mixed.parquet", mixed)
+    audio_shard(tmp_path / "mixed" / "good.parquet", [r for r in mixed if r[0].startswith("good-")])
+    pipeline = make_pipeline(tmp_path / "mixed")
+    pipeline = raysp.Pipeline(source=pipeline.source, steps=pipeline.steps, sink=pipeline.sink, max_error_rate=1)
+    assert run(pipeline).exit_code == 0
+    labels = pq.read_table(tmp_path / "labels" / "mixed.parquet").to_pylist()
+    assert [row["id"] for row in labels] == [name for name, _ in mixed]
+    assert [row["row"] for row in labels] == list(range(len(mixed)))
+    alone = {row["id"]: row for row in pq.read_table(tmp_path / "labels" / "good.parquet").to_pylist()}
+    types = {}
+    for row, (name, data) in zip(labels, mixed, strict=True):
+        if name in alone:
+            assert row["pred_text"] == alone[name]["pred_text"]
+            assert row["pred_score"] == pytest.approx(alone[name]["pred_score"], abs=5e-4)
+            continue
+        types[name] = row["error_type"]
+        if name == "claxon__non_subset.flac":
+            assert row["status"] == "ok"  # soundfile refuses it only because it seeks after every read
+            continue
+        if name == "flac-test-files__05_-_wrong_total_number_of_samples.flac":
+            assert row["seconds"] == pytest.approx(4.562, abs=1e-3)  # soundfile stops at the count of its header
+            continue
+        try:
+            samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        except Exception:
+            if (seconds := seconds_by_ffmpeg(data)) is None:
+                assert row["status"] == "error", name
+            elif row["status"] != "error":  # the end of a stream cannot be told from that of its last frame
+                assert row["seconds"] == pytest.approx(seconds, abs=0.1), name
+            continue
+        labelled = row["status"] == "ok" or row["error_type"] == "too_short"
+        assert labelled or row["error_type"] in ("invalid_audio", "unsupported_format"), (name, row)
+        if labelled:
+            assert row["seconds"] == pytest.approx(len(samples) / rate, abs=2e-3), name
+    assert types["made__zero_bytes.wav"] == "no_audio"
+    assert types["made__wav_nan_inf.wav"] == "invalid_audio"
+    assert types["made__flac_bitrot.flac"] == "corrupt_audio"
+    assert types["made__text_as_flac.flac"] == "unsupported_format"
+
+
+def seconds_by_ffmpeg(data: bytes) -> float | None:
+    """Return the seconds of a recording in a container of FFmpeg alone, up to an error; None in any other."""
+    seconds = 0.0
+    try:
+        with av.open(io.BytesIO(data)) as media:
+            if not {*media.format.name.split(",")} & {"mp4", "aac", "matroska", "asf"}:
+                return None
+            for frame in media.decode(audio=0):
+                seconds += frame.samples / frame.sample_rate
+    except (av.FFmpegError, IndexError):
+        return seconds or None
+    return seconds
+
+
+@pytest.mark.drivers
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "moments", [pytest.param({2}, id="once"), pytest.param(set(range(1, 11)), id="ten times", marks=pytest.mark.soak)]
+)
+def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, tmp_path, moments):
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    (tmp_path / "corpus").mkdir()
+    for number in range(12):
+        pq.write_table(rows.slice(10 * number, 10), tmp_path / "corpus" / f"part-{number:02}.parquet")
+    label_here(make_pipeline(tmp_path / "corpus", sink="undisturbed"))
+    killed = []
+
+    def kill(progress):
+        if progress.blocks in moments - {blocks for blocks, _ in killed}:
+            deadline = time.monotonic() + 30
+            while not (pids := _model_actors()) and time.monotonic() < deadline:
+                time.sleep(0.1)  # the one that takes the place of the last one killed
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+                killed.append((progress.blocks, pid))
+
+    result = run(make_pipeline(tmp_path / "corpus"), on_progress=kill)
+    assert len(killed) >= len(moments) - 2  # the last blocks may be done when their moment comes
+    assert result.exit_code == 0
+    assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
+
+
+def _model_actors() -> list[int]:
+    """Find the actors of this process's own Ray."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may just have ended
+            if "LabelActor" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_stops_the_run_and_the_next_run_resumes_once_there_is_space(
+    without_ray, make_pipeline, small_shards, tmp_path
+):
+    label_here(make_pipeline(small_shards, sink="undisturbed"))
+    (tmp_path / "labels").mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path / "labels"], check=False
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        filler = tmp_path / "labels" / "_filler"
+        pipeline = make_pipeline(small_shards)
+        raysp.plan(pipeline)
+        filler.write_bytes(b"\0" * 276 * 1024)
+        assert "No space left" in _why_it_stopped(pipeline)
+        filler.unlink()
+        assert run(pipeline).exit_code == 0
+        assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
+    finally:
+        subprocess.run(["umount", tmp_path / "labels"], check=True)
+
+
+def _why_it_stopped(pipeline) -> str:
+    """Depending on which file took the last space, the run stops or leaves shards uncommitted, with the reason."""
+    try:
+        result = run(pipeline)
+    except (raysp.RunError, raysp.StoreError) as error:
+        return str(error)
+    assert result.exit_code == 3
+    return " ".join(result.shards_failed.values())

@@ -1,0 +1,152 @@
+"""A try-out of a few rows: labelled in this process, without Ray."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import raysp
+from raysp.cluster import resources
+from raysp.labelling.engine import running
+from raysp.labelling.engine.running import try_out
+from raysp.ops.labelling import Labelling
+from raysp.verbs.verify.recomputing import differing
+from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+
+CODE = """
+import sys
+from raysp.cli import main
+
+code = main(sys.argv[1:])
+assert "ray" not in sys.modules and "ray.data" not in sys.modules
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Five digits in two shards; the fourth is no recording, the fifth is empty."""
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5).select(["id", "audio", "text"])
+    audio = rows["audio"].to_pylist()
+    audio[3:] = [{"bytes": b"no audio at all", "path": None}, {"bytes": None, "path": None}]
+    rows = rows.set_column(1, "audio", pa.array(audio, AUDIO))
+    write_shard(tmp_path / "in" / "a.parquet", table=rows.slice(0, 3))
+    write_shard(tmp_path / "in" / "b.parquet", table=rows.slice(3))
+    return tmp_path
+
+
+@pytest.fixture
+def without_ray(monkeypatch):
+    def started(*_: object) -> None:
+        raise AssertionError("a Ray was started")
+
+    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "requires_ray", lambda _: False)
+    monkeypatch.setattr(running, "local_ray", started)
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_the_command_line_labels_three_rows_without_importing_ray(tmp_path):
+    pipeline = DEMO.parent / "label_digits.py"
+    command = [sys.executable, "-c", CODE, "run", str(pipeline), "--rows", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["pred_text"] for row in json.loads(done.stdout)["table"]] == ["THREE", "FIVE", "FOUR"]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_ray):
+    threads = torch.get_num_threads()
+    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
+    assert not (digits / "out").exists()
+    label_here(a_pipeline(f"{digits}/in", digits / "run"))
+    whole = pa.concat_tables([pq.read_table(name) for name in sorted((digits / "run").glob("*.parquet"))])
+    assert table.to_pylist() == whole.to_pylist()
+    assert result.errors == {"unsupported_format": 1, "no_audio": 1}
+    assert (result.rows, result.shards_committed) == (5, 2)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.slow
+def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, without_ray, monkeypatch):
+    monkeypatch.setattr(resources, "num_cpus", lambda: 3)
+    write_shard(
+        tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 20)
+    )
+    asked = [raysp.Pool(cpus=1), raysp.Pool(cpus=2), raysp.Pool()]
+    outputs = [raysp.Transcript(words=True), raysp.Embedding()]
+    one, *others = (
+        try_out(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"pool": pool, "outputs": outputs}), 20)[1]
+        for pool in asked
+    )
+    assert one["pred_text"][:3].to_pylist() == ["THREE", "FIVE", "FOUR"]
+    for other in others:
+        assert other["pred_text"].equals(one["pred_text"])
+        pairs = zip(other.to_pylist(), one.to_pylist(), strict=True)
+        assert [found for found in (differing(*pair) for pair in pairs) if found] == []
+
+
+def test_a_step_that_fails_makes_error_rows(digits, without_ray, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ValueError("no such language")
+
+    monkeypatch.setattr(Labelling, "_forward", fail)
+    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out", max_error_rate=1.0), 3)
+    assert result.errors == {"step_failed": 3}
+    assert table["error_message"][0].as_py() == "the model failed: ValueError: no such language"
+
+
+def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits, without_ray):
+    (digits / "in" / "b.parquet").write_bytes(b"PAR1 and no more")
+    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
+    assert (result.exit_code, list(result.shards_failed), table.num_rows) == (3, ["b.parquet"], 3)
+
+
+def test_a_model_that_cannot_be_loaded_ends_it(digits, without_ray, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise raysp.CheckpointError("model.safetensors: cut off")
+
+    monkeypatch.setattr("raysp.labelling.engine.workers.label_actor.load_labelling", fail)
+    with pytest.raises(raysp.RunError, match=r"CheckpointError: model\.safetensors: cut off"):
+        try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
+
+
+@pytest.mark.parametrize("address", ["local", "10.0.0.7:6379"])
+def test_rows_are_labelled_on_ray_at_an_address(digits, monkeypatch, address):
+    class StartedError(Exception):
+        pass
+
+    def started(*_: object) -> None:
+        raise StartedError
+
+    monkeypatch.setattr(running, "is_cluster", lambda asked: asked not in (None, "local"))
+    monkeypatch.setattr(running, "local_ray", started)
+    monkeypatch.setattr(running, "connected", started)
+    with pytest.raises(StartedError):
+        try_out(a_pipeline(f"{digits}/in", digits / "out"), 3, address=address)
+
+
+def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
+    (digits / "in" / "b.parquet").unlink()
+    table = pq.read_table(digits / "in" / "a.parquet")
+    references = pa.array(["ZERO WRONG", "", None])
+    write_shard(digits / "in" / "a.parquet", table=table.set_column(2, "text", references))
+    result, labels = try_out(a_pipeline(raysp.Shards(f"{digits}/in", text="text"), digits / "out"), 3)
+    found = result.word_errors
+    said = labels["pred_text"].to_pylist()
+    assert (found.rows, found.words, found.unlabelled) == (2, 2, 0)
+    assert found.insertions == len(said[1].split())  # of speech where the reference has no word
+    assert found.substitutions + found.deletions == (1 if said[0].casefold() == "zero" else 2)
+    assert result.word_error_rate == found.errors / 2
+
+
+@pytest.mark.slow
+def test_a_result_without_references_has_no_word_errors(digits, without_ray):
+    result, _ = try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
+    assert (result.word_errors, result.word_error_rate) == (None, None)

@@ -1,0 +1,208 @@
+"""Shards that cannot be read stay in the record of a sink until they are planned, and every verb counts them."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.cluster.resources import local_resources
+from raysp.errors import PlanError
+from raysp.labelling.planning.opening import make_plan
+from raysp.sink.sinks import Sink
+from tests.commands import write_recipe
+from tests.corpora import a_pipeline, label_here, wav, write_shard
+from tests.here import run_without_ray
+
+JUNK = b"PAR1 junk PAR1"
+
+
+def half_readable(folder: Path, sink: str = "out") -> raysp.Pipeline:
+    """Label a corpus of a good and a damaged shard."""
+    if not (folder / "in").exists():
+        write_shard(folder / "in" / "good.parquet", 2)
+        (folder / "in" / "bad.parquet").write_bytes(JUNK)
+    pipeline = a_pipeline(str(folder / "in"), folder / sink)
+    label_here(pipeline)
+    return pipeline
+
+
+def test_status_verify_and_export_count_a_shard_that_could_not_be_read(tmp_path):
+    pipeline = half_readable(tmp_path)
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.shards_committed, status.is_complete) == (2, 1, False)
+    assert "bad.parquet" in status.failed["bad.parquet"]
+    assert status.unreadable == {"bad.parquet": status.failed["bad.parquet"]}
+    verified = raysp.verify(str(tmp_path / "out"), pipeline=pipeline)
+    assert (verified.shards, verified.exit_code) == (2, 1)
+    assert [one.partition(":")[0] for one in verified.differences] == ["bad.parquet"]
+    found = raysp.export(str(tmp_path / "out"), to="jsonl", dest=str(tmp_path / "rows"))
+    assert (found.unfinished, found.exit_code) == (("bad.parquet",), 3)
+    assert "bad.parquet" in Path(raysp.report(str(tmp_path / "out"))).read_text()
+
+
+def test_run_and_retry_exit_with_3_until_the_shard_can_be_read(tmp_path, monkeypatch):
+    pipeline = half_readable(tmp_path)
+    run_without_ray(monkeypatch)
+    for result in (raysp.run(pipeline, progress=False), raysp.retry(str(tmp_path / "out"), pipeline=pipeline)):
+        assert result.exit_code == 3
+        assert [*result.shards_failed] == ["bad.parquet"]
+    assert raysp.status(str(tmp_path / "out")).unreadable
+    write_shard(tmp_path / "in" / "bad.parquet", 1)
+    assert raysp.run(pipeline, progress=False).exit_code == 0
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.is_complete, status.failed) == (2, True, {})
+    assert not raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences
+
+
+def test_a_shard_that_is_removed_from_the_source_leaves_the_record(tmp_path):
+    pipeline = half_readable(tmp_path)
+    (tmp_path / "in" / "bad.parquet").unlink()
+    label_here(pipeline)
+    assert raysp.status(str(tmp_path / "out")).is_complete
+
+
+def test_a_comparison_and_a_merge_name_it_and_the_merged_sink_records_it(tmp_path):
+    for sink in ("a", "b"):
+        half_readable(tmp_path, sink)
+    urls = [str(tmp_path / sink) for sink in ("a", "b")]
+    assert raysp.diff(*urls).shards.unfinished_a == ("bad.parquet",)
+    merged = raysp.merge(*urls, to=str(tmp_path / "merged"), by="pred_score")
+    assert ([*merged.not_merged], merged.exit_code) == (["bad.parquet"], 3)
+    assert [*raysp.status(str(tmp_path / "merged")).unreadable] == ["bad.parquet"]
+
+
+def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
+    pipeline = half_readable(tmp_path)
+    (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
+    plan = make_plan(pipeline, local_resources(pipeline))
+    assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
+    label_here(pipeline)
+    status = raysp.status(str(tmp_path / "out"))
+    assert (status.shards, status.is_complete) == (2, False)
+    assert len(status.failed) == 2
+
+
+def damaged_tar(folder: Path) -> None:
+    (folder / "in" / "bad.tar").write_bytes(b"\1" * 1024)
+
+
+def damaged_arrow(folder: Path) -> None:
+    (folder / "in" / "bad.arrow").write_bytes(b"ARROW1\0\0junkARROW1")
+
+
+def unreadable(folder: Path) -> None:
+    (folder / "in" / "bad.parquet").symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("damage", [damaged_tar, damaged_arrow, unreadable], ids=["tar", "arrow", "no permission"])
+def test_shards_of_every_kind_are_recorded(tmp_path, damage: Callable[[Path], None]):
+    write_shard(tmp_path / "in" / "good.parquet", 1)
+    damage(tmp_path)
+    label_here(a_pipeline(str(tmp_path / "in"), tmp_path / "out"))
+    assert [*raysp.status(str(tmp_path / "out")).unreadable] == ["bad.parquet"]
+
+
+class TestManifests:
+    """Slices of a manifest with lines that are not JSON objects."""
+
+    def write(self, folder: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> raysp.Pipeline:
+        monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
+        (folder / "a.wav").write_bytes(wav())
+        (folder / "m.jsonl").write_text("\n".join(lines) + "\n")
+        return a_pipeline(str(folder / "m.jsonl"), folder / "out")
+
+    def test_a_slice_keeps_its_name_and_lines_while_an_earlier_one_is_wrong(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        pipeline = self.write(tmp_path, monkeypatch, [good, "nonsense", good, good, "[]", "7"])
+        for _ in range(2):
+            label_here(pipeline)
+            status = raysp.status(str(tmp_path / "out"))
+            assert [*status.unreadable] == ["m-00000.parquet", "m-00002.parquet"]
+            assert (status.shards, status.shards_committed, status.rows) == (3, 1, 2)
+        assert "line 1" in status.unreadable["m-00002.parquet"]
+        assert "and 1 more line (2)" in status.unreadable["m-00002.parquet"]
+        middle = len(good) + len("nonsense") + 2
+        [planned] = Sink.open(str(tmp_path / "out")).shards()
+        assert (planned.name, planned.part) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
+
+    def test_it_is_labelled_once_it_is_corrected(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        pipeline = self.write(tmp_path, monkeypatch, ["x" * len(good), good, good, good, "x"])
+        label_here(pipeline)
+        assert len(raysp.status(str(tmp_path / "out")).unreadable) == 2
+        self.write(tmp_path, monkeypatch, [good] * 5)
+        label_here(pipeline)
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.is_complete, status.rows) == (3, True, 5)
+
+    def test_one_that_is_truncated_is_an_unreadable_shard_until_it_is_copied_again(self, tmp_path, monkeypatch):
+        run_without_ray(monkeypatch)
+        line = json.dumps({"audio_filepath": "a.wav"}) + "\n"
+        self.write(tmp_path, monkeypatch, [line.strip()])
+        whole = gzip.compress(b"".join(line.replace("a.wav", f"./{n}/../a.wav").encode() for n in range(3)))
+        other = tmp_path / "n.jsonl.gz"
+        other.write_bytes(whole[: len(whole) // 2])
+        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
+        ran = raysp.run(pipeline, progress=False)
+        assert (ran.exit_code, [*ran.shards_failed]) == (3, ["n-00000.parquet"])
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.shards_committed) == (2, 1)
+        assert "n.jsonl.gz: " in status.unreadable["n-00000.parquet"]
+        assert "Copy the manifest again" in status.unreadable["n-00000.parquet"]
+        other.write_bytes(whole)
+        raysp.run(pipeline, progress=False)
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.shards, status.shards_committed, status.unreadable, status.rows) == (3, 3, {}, 4)
+
+    def test_one_that_is_truncated_after_its_slices_were_recorded_is_refused(self, tmp_path, monkeypatch):
+        self.write(tmp_path, monkeypatch, [json.dumps({"audio_filepath": "a.wav"})])
+        other = tmp_path / "n.jsonl.gz"
+        other.write_bytes(gzip.compress(json.dumps({"audio_filepath": "a.wav"}).encode()))
+        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
+        label_here(pipeline)
+        other.write_bytes(other.read_bytes()[:-12])
+        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
+            raysp.plan(pipeline)
+
+    def test_one_that_is_truncated_and_alone_is_refused(self, tmp_path):
+        (tmp_path / "n.jsonl.gz").write_bytes(gzip.compress(b"{}" * 99)[:-12])
+        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
+            raysp.plan(a_pipeline(str(tmp_path / "n.jsonl.gz"), tmp_path / "out"))
+
+    def test_a_line_without_a_recording_is_an_error_row(self, tmp_path, monkeypatch):
+        good = json.dumps({"audio_filepath": "a.wav"})
+        label_here(self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']))
+        status = raysp.status(str(tmp_path / "out"))
+        assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 1, "not_found": 1})
+
+
+def test_the_command_line_names_the_shard_and_a_plan_without_a_readable_one_exits_with_3(tmp_path, raysp_command):
+    half_readable(tmp_path)
+    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
+    planned = raysp_command("plan", str(file), "--sample", "0")
+    assert planned.code == 0
+    assert "bad.parquet" in planned.err
+    (tmp_path / "in" / "good.parquet").unlink()
+    alone = raysp_command("plan", str(file), "--set", f"sink.url={tmp_path / 'new'}")
+    assert alone.code == 3
+    assert "no shard can be read" in alone.out + alone.err
+    shown = raysp_command("status", str(tmp_path / "out"))
+    assert "bad.parquet" in shown.out
+    assert "1 of 2 shards" in shown.out
+
+
+def test_the_json_of_a_run_names_the_shard_and_exits_with_3(tmp_path, raysp_command, monkeypatch):
+    run_without_ray(monkeypatch)
+    write_shard(tmp_path / "in" / "good.parquet", 2)
+    (tmp_path / "in" / "bad.parquet").write_bytes(JUNK)
+    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
+    for _ in range(2):  # the second run finds nothing to do, and the shard still unreadable
+        ran = raysp_command("run", str(file), "--json")
+        found = json.loads(ran.out)
+        assert (ran.code, [*found["shards_failed"]]) == (3, ["bad.parquet"])
+        assert "bad.parquet" in found["shards_failed"]["bad.parquet"]
+    shown = json.loads(raysp_command("status", str(tmp_path / "out"), "--json").out)
+    assert (shown["shards"], shown["shards_committed"], [*shown["failed"]]) == (2, 1, ["bad.parquet"])

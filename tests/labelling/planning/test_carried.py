@@ -1,0 +1,304 @@
+"""Types that differ over the shards of a source: label shards have one type a column, or the plan refuses."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.errors import PlanError
+from raysp.labelling.planning.carried import encode
+from raysp.sink.sinks import Sink
+from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.here import run_without_ray
+
+
+def shard(folder: Path, name: str, ids: "pa.Array", *, column: str = "id", suffix: str = "parquet") -> None:
+    """Write a shard of recordings with a column."""
+    table = rows_table(len(ids), prefix=name)
+    place = table.column_names.index(column) if column in table.column_names else table.num_columns
+    table = table.set_column(place, column, ids) if place < table.num_columns else table.append_column(column, ids)
+    path = folder / "in" / f"{name}.{suffix}"
+    if suffix == "parquet":
+        write_shard(path, table=table)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+def pipeline_of(folder: Path, keep: list[str] | None = None, **fields: object) -> raysp.Pipeline:
+    return a_pipeline(str(folder / "in"), raysp.Parquet(str(folder / "out"), keep=keep or []), **fields)
+
+
+def read_all(folder: Path) -> pa.Table:
+    return pyarrow.dataset.dataset(str(folder / "out"), format="parquet").to_table()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("column", ["id", "speaker"])
+def test_types_that_no_type_holds_are_refused_with_both_shards(tmp_path, column, suffix):
+    shard(tmp_path, "a", pa.array([1, 2]), column=column, suffix=suffix)
+    shard(tmp_path, "b", pa.array(["x", "y"]), column=column, suffix=suffix)
+    with pytest.raises(PlanError, match=rf"b\.{suffix}: column '{column}' is string, in .*a\.{suffix} it is int64"):
+        raysp.plan(pipeline_of(tmp_path, [column] if column != "id" else []))
+
+
+def test_a_column_that_a_step_reads_is_compared_as_well(tmp_path):
+    shard(tmp_path, "a", pa.array([1, 2]), column="n")
+    shard(tmp_path, "b", pa.array(["x", "y"]), column="n")
+    assert raysp.plan(pipeline_of(tmp_path)).num_rows == 4
+    with pytest.raises(PlanError, match=r"b\.parquet: column 'n' is string, in .*a\.parquet it is int64"):
+        raysp.plan(with_map(tmp_path))
+
+
+def with_map(folder: Path) -> raysp.Pipeline:
+    step = raysp.Map("tests.labelling.planning.test_carried:doubled", adds={"m": "int64"}, reads=["n"])
+    label = raysp.Label(a_pipeline().label.checkpoint, outputs=[raysp.Transcript()])
+    return pipeline_of(folder, steps=[step, raysp.Decode(), label])
+
+
+def doubled(table: pa.Table) -> pa.Table:
+    return pa.table({"m": table.column("n")})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (pa.array([1, 2], pa.int32()), pa.array([2**40, None]), pa.int64()),
+        (pa.array([2**40, None]), pa.array([1, 2], pa.int32()), pa.int64()),
+        (pa.nulls(2), pa.array(["x", "y"]), pa.string()),
+        (pa.array(["x", "y"]), pa.array(["x", None], pa.large_string()), pa.large_string()),
+        (pa.array(["x", "y"]).dictionary_encode(), pa.array(["x", "z"]), pa.string()),
+        (pa.array(["x", "y"], pa.string_view()), pa.array(["x", "z"]), pa.string()),
+        (pa.array([[1], []], pa.list_(pa.int8())), pa.array([[300], None]), pa.list_(pa.int64())),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("column", ["id", "kept"])
+def test_types_are_widened_and_every_reader_reads_the_sink(tmp_path, column, first, second, expected):
+    shard(tmp_path, "a", first, column=column)
+    shard(tmp_path, "b", second, column=column)
+    pipeline = pipeline_of(tmp_path, [column] if column != "id" else [])
+    plan = raysp.plan(pipeline)
+    if {first.type, second.type} != {pa.string_view(), pa.string()}:  # the same type once views are replaced
+        assert any(note.startswith(f"column {column!r} is ") and f"hold {expected}" in note for note in plan.notes)
+    label_here(pipeline)
+    types = [pq.read_schema(tmp_path / "out" / f"{name}.parquet").field(column).type for name in "ab"]
+    assert types == [expected, expected]
+    assert read_all(tmp_path).column(column).to_pylist() == [*first.to_pylist(), *second.to_pylist()]
+    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+    label_here(pipeline, retry=True)
+    assert raysp.plan(pipeline).rows_todo == 0
+
+
+def test_a_nullable_field_metadata_and_a_shard_without_rows_make_no_difference(tmp_path):
+    strict = pa.schema([pa.field("id", pa.int64(), nullable=False, metadata={"x": "y"})], metadata={"run": "1"})
+    for name, nullable in (("a", False), ("b", True)):
+        table = rows_table(1).set_column(0, pa.field("id", pa.int64(), nullable=nullable), pa.array([1]))
+        write_shard(tmp_path / "in" / f"{name}.parquet", table=table.replace_schema_metadata({"run": name}))
+    write_shard(tmp_path / "in" / "c.parquet", table=rows_table(0))
+    pipeline = pipeline_of(tmp_path)
+    assert raysp.plan(pipeline).corpus.carried == pa.schema([("id", pa.int64())]) != strict
+    label_here(pipeline)
+    assert read_all(tmp_path).column("id").to_pylist() == [1, 1]
+    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+
+
+class TestLaterShards:
+    """Shards that are added after label shards were written."""
+
+    def test_a_narrower_type_is_stored_as_the_sink_has_it(self, tmp_path):
+        shard(tmp_path, "a", pa.array([1, 2]))
+        label_here(pipeline_of(tmp_path))
+        shard(tmp_path, "b", pa.array([3, 4], pa.int16()))
+        label_here(pipeline_of(tmp_path))
+        assert read_all(tmp_path).column("id").to_pylist() == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("column", ["id", "speaker"])
+    def test_a_column_without_values_is_stored_as_strings_so_that_later_ones_fit(self, tmp_path, column):
+        pipeline = pipeline_of(tmp_path, [column] if column != "id" else [])
+        shard(tmp_path, "a", pa.nulls(2), column=column)
+        label_here(pipeline)
+        shard(tmp_path, "b", pa.nulls(1), column=column)
+        shard(tmp_path, "c", pa.array(["x"]), column=column)
+        label_here(pipeline)
+        assert read_all(tmp_path).column(column).to_pylist() == [None, None, None, "x"]
+        assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+        shard(tmp_path, "d", pa.array([1]), column=column)
+        with pytest.raises(PlanError, match=r"d\.parquet: column .* is int64; the label shards of .*out hold string.*"):
+            raysp.plan(pipeline)
+
+    def test_a_shard_without_rows_and_types_binds_the_sink_to_none(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(0))
+        label_here(pipeline_of(tmp_path))
+        shard(tmp_path, "b", pa.array(["x"]))
+        label_here(pipeline_of(tmp_path))
+        assert read_all(tmp_path).column("id").to_pylist() == ["x"]
+
+    def test_a_planned_column_without_values_takes_any_type_until_a_label_shard_holds_it(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(2))
+        pipeline = pipeline_of(tmp_path)
+        label_here(pipeline)
+        (tmp_path / "out" / "a.parquet").unlink()
+        shard(tmp_path, "b", pa.array([1]))
+        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.int64()
+
+    def test_a_sink_that_holds_nulls_without_a_type_names_the_remedy(self, tmp_path):
+        shard(tmp_path, "a", pa.nulls(2))
+        pipeline = pipeline_of(tmp_path)
+        label_here(pipeline)
+        record = tmp_path / "out" / ".raysp" / "run.json"
+        record.write_text(
+            json.dumps({**json.loads(record.read_text()), "columns": encode(pa.schema([("id", pa.null())]))})
+        )
+        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.null()
+        shard(tmp_path, "b", pa.array(["x"]))
+        with pytest.raises(PlanError, match=r"hold null, .* a column\. Label the source into another sink"):
+            raysp.plan(pipeline)
+
+    @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "sink of an earlier version"])
+    def test_a_wider_type_is_refused_with_the_sink(self, tmp_path, forgets):
+        shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
+        label_here(pipeline_of(tmp_path))
+        if forgets:
+            path = tmp_path / "out" / ".raysp" / "run.json"
+            record = json.loads(path.read_text())
+            del record["columns"]
+            path.write_text(json.dumps(record))
+        shard(tmp_path, "b", pa.array([3, 4]))
+        with pytest.raises(PlanError, match=r"b\.parquet: column 'id' is int64; the label shards of .*out hold int32"):
+            raysp.plan(pipeline_of(tmp_path))
+
+    def test_all_shards_written_again_with_another_type_can_be_relabelled(self, tmp_path):
+        shard(tmp_path, "a", pa.array([1, 2]))
+        label_here(pipeline_of(tmp_path))
+        shard(tmp_path, "a", pa.array(["x", "y"]))
+        label_here(pipeline_of(tmp_path), relabel=True)
+        assert read_all(tmp_path).column("id").to_pylist() == ["x", "y"]
+        shard(tmp_path, "b", pa.array(["z"]))
+        label_here(pipeline_of(tmp_path))
+        assert Sink.open(str(tmp_path / "out")).record().columns
+
+    def test_a_sink_whose_label_shards_differ_is_found_by_verify(self, tmp_path):
+        for name in ("a", "b"):
+            shard(tmp_path, name, pa.array([1, 2]))
+        pipeline = pipeline_of(tmp_path)
+        label_here(pipeline)
+        path = tmp_path / "out" / "b.parquet"
+        metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
+        table = table.set_column(0, "id", table.column("id").cast(pa.int32()))
+        own = {key: value for key, value in metadata.items() if not key.startswith(b"ARROW")}
+        pq.write_table(table.replace_schema_metadata(own), path)
+        found = raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences
+        assert any("b.parquet: column id is int32, in a.parquet it is int64" in one for one in found)
+
+
+def tars(folder: Path, values: list[list[object]]) -> None:
+    for number, rows in enumerate(values):
+        if (folder / "in" / f"{number}.tar").exists():
+            continue
+        with tarfile.open(folder / "in" / f"{number}.tar", "w") as tar:
+            for row, value in enumerate(rows):
+                for name, data in ((f"{row}.wav", wav()), (f"{row}.json", json.dumps({"n": value}).encode())):
+                    path = folder / name
+                    path.write_bytes(data)
+                    tar.add(path, name)
+
+
+def manifests(folder: Path, values: list[list[object]]) -> None:
+    (folder / "in" / "a.wav").write_bytes(wav())
+    for number, rows in enumerate(values):
+        lines = [json.dumps({"audio_filepath": "a.wav", "n": value}) + "\n" for value in rows]
+        (folder / "in" / f"{number}.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("write", [tars, manifests])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[1, 2], ["x", None]], ["1", "2", "x", None]),
+        ([[1, 2], [0.5, None]], [1.0, 2.0, 0.5, None]),
+        ([[None, None], [True, False]], [None, None, True, False]),
+        ([[True], [{"a": 1}]], ["true", '{"a": 1}']),
+    ],
+)
+def test_values_of_json_that_differ_over_shards_are_stored_as_within_one(
+    tmp_path, write: Callable[[Path, list[list[object]]], None], values, expected
+):
+    (tmp_path / "in").mkdir()
+    write(tmp_path, values)
+    source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
+    pipeline = a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
+    label_here(pipeline)
+    assert read_all(tmp_path).column("n").to_pylist() == expected
+    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
+
+
+@pytest.mark.parametrize("write", [tars, manifests])
+def test_later_values_of_json_of_any_type_fit_a_column_without_values(tmp_path, write):
+    (tmp_path / "in").mkdir()
+    values: list[list[object]] = [[None, None]]
+    for later in ([1], ["x"], []):
+        write(tmp_path, values)
+        source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
+        label_here(a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])))
+        values.append(later)
+    assert read_all(tmp_path).column("n").to_pylist() == [None, None, "1", "x"]
+
+
+def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
+    """Write shards, and label shards for them with a column `mark` that may differ in type."""
+    for name, marks in zip("ab", ids, strict=True):
+        shard(folder, name, pa.array([f"{name}{row}" for row in range(len(marks))]))
+    label_here(a_pipeline(str(folder / "in"), folder / "labels"))
+    for name, marks in zip("ab", ids, strict=True):
+        path = folder / "labels" / f"{name}.parquet"
+        metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
+        own = {key: value for key, value in metadata.items() if not key.startswith(b"ARROW")}
+        pq.write_table(table.append_column("mark", marks).replace_schema_metadata(own), path)
+    source = raysp.Shards(str(folder / "in"), labels=str(folder / "labels"))
+    return a_pipeline(source, raysp.Parquet(str(folder / "out"), keep=["mark"]))
+
+
+class TestLabelsBeside:
+    """Columns of label shards that stand beside the shards: a sink of raysp has one type a column."""
+
+    def test_a_narrower_type_is_stored_as_that_of_the_first(self, tmp_path):
+        label_here(label_shards_beside(tmp_path, pa.array([2**40]), pa.array([1, 2], pa.int32())))
+        assert read_all(tmp_path).column("mark").to_pylist() == [2**40, 1, 2]
+
+    @pytest.mark.parametrize("second", [pa.array(["x"]), pa.array([2**40])], ids=["string", "wider"])
+    def test_a_shard_whose_values_do_not_fit_fails_by_name_and_the_others_are_committed(
+        self, tmp_path, monkeypatch, second
+    ):
+        run_without_ray(monkeypatch)
+        ran = raysp.run(label_shards_beside(tmp_path, pa.array([1, 2], pa.int32()), second), progress=False)
+        assert (ran.exit_code, [*ran.shards_failed]) == (3, ["b.parquet"])
+        assert (
+            f"column 'mark' is {second.type}, and the label shards of the sink hold int32"
+            in ran.shards_failed["b.parquet"]
+        )
+        assert read_all(tmp_path).column("mark").to_pylist() == [1, 2]
+
+
+def test_values_of_the_metadata_of_a_folder_that_differ_over_its_slices_have_one_type(tmp_path, monkeypatch):
+    monkeypatch.setattr("raysp.corpus.folders.FILES_A_SHARD", 2)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    values = [1, 2, "x", None]
+    for number in range(len(values)):
+        (folder / f"{number}.wav").write_bytes(wav())
+    lines = [json.dumps({"file_name": f"{number}.wav", "n": value}) for number, value in enumerate(values)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    pipeline = a_pipeline(raysp.Shards(str(folder)), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
+    label_here(pipeline)
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
+    assert read_all(tmp_path).column("n").to_pylist() == ["1", "2", "x", None]
+    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()

@@ -1,0 +1,71 @@
+"""The model of speech: part of the fingerprint, the same on all workers, and refused where it cannot be used."""
+
+from dataclasses import replace
+
+import pytest
+
+import raysp
+from raysp.checkpoints.packaged import SPEECH_MODEL
+from raysp.cluster.resources import Resources
+from raysp.errors import CheckpointError, SpecError
+from raysp.labelling import assembly
+from raysp.labelling.planning.settling import settle
+from raysp.specs.pipeline import label_parts
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+
+CUT = {"windows": "speech"}
+FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
+
+
+def parts(**label: object) -> dict[str, object]:
+    made = a_pipeline(label=label)
+    return label_parts(made, checkpoint_digest="d", dtype="float32", file_digests={SPEECH_MODEL: "ab"})
+
+
+def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():
+    even, cut = parts(), parts(**CUT)
+    assert "steps.1.windows" not in even
+    assert {key for key in {**even, **cut} if even.get(key) != cut.get(key)} == {
+        "steps.1.windows",
+        "steps.1.windows_by",
+    }
+    assert cut["steps.1.windows_by"] == {
+        **{"type": "Speech", "name": "pred_speech", "threshold": 0.5, "weights": "ab"},
+        **{"min_speech_seconds": 0.25, "min_silence_seconds": 0.1},
+    }
+
+
+def test_windows_are_cut_by_the_settings_of_the_first_speech_output():
+    outputs = [raysp.Speech("a", threshold=0.3), raysp.Speech("b", threshold=0.4)]
+    assert parts(outputs=outputs, **CUT)["steps.1.windows_by"]["threshold"] == 0.3
+
+
+@pytest.mark.parametrize("label", [CUT, FOUND, {**FOUND, **CUT}])
+@pytest.mark.parametrize("build", [assembly.labelling, assembly.joining, assembly.decoding])
+def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
+    write_shard(tmp_path / "in" / "a.parquet")
+    made = a_pipeline(str(tmp_path / "in"), label=label)
+    settings = settle(made, Resources(cpus=2))
+    arguments = (None,) if build is assembly.decoding else ()
+    build(made, settings, *arguments)
+    other = replace(settings, file_digests={SPEECH_MODEL: "0123456789abcdef"})
+    if build is assembly.decoding and label is FOUND:
+        build(made, other, *arguments)  # decodes, and needs no model of speech
+        return
+    with pytest.raises(CheckpointError, match=r"digest of its weights was 0123456789abcdef when .* it is \w{16}; inst"):
+        build(made, other, *arguments)
+
+
+@pytest.mark.parametrize("label", [CUT, FOUND])
+def test_without_the_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label):
+    monkeypatch.setattr("raysp.checkpoints.packaged.find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"silero-vad is not installed.*pip install 'raysp\[speech\]'"):
+        settle(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
+
+
+@pytest.mark.parametrize(
+    "output", [raysp.Embedding(pooling="none"), type("Own", (raysp.Transcript,), {"allows_gaps": 0})()]
+)
+def test_outputs_that_need_all_frames_are_refused(output):
+    with pytest.raises(SpecError, match=rf"leaves out silence, and {type(output).__name__}\(.* needs all frames"):
+        raysp.Label(str(CHECKPOINT), outputs=[output], windows="speech")

@@ -1,0 +1,249 @@
+"""The plan of a run: from corpus and sink to what there is to do."""
+
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import raysp
+from raysp import ChangedError, PlanError
+from raysp.cluster.resources import Resources
+from raysp.corpus.parquet import cut_pieces
+from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.sink import stage
+from raysp.sink.run_record import RunEntry
+from raysp.storage.store import open_store
+from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
+from tests.sink.sinks import results
+from tests.trainings import Sink
+from tests.user_specs import Counted
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def _cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    @pytest.fixture
+    def pipeline(self, tmp_path) -> raysp.Pipeline:
+        write_shard(tmp_path / "in" / "a.parquet", 30)
+        write_shard(tmp_path / "in" / "b.parquet", 5)
+        return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+    @pytest.fixture
+    def small_pieces(self, monkeypatch):
+        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", partial(cut_pieces, max_bytes=2_000))
+
+    def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
+        before = files_below(tmp_path / "in")
+        plan = raysp.plan(pipeline)
+        assert (len(plan.corpus.shards), plan.num_rows, plan.rows_todo, plan.pieces_todo) == (2, 35, 35, 2)
+        assert plan.done == frozenset()
+        assert len(plan.corpus.fresh) == 2
+        assert files_below(tmp_path / "in") == before
+        assert not (tmp_path / "out").exists()
+
+    def test_a_second_plan_of_a_begun_sink_writes_nothing_either(self, tmp_path, pipeline):
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        before = files_below(tmp_path / "out")
+        assert before
+        assert raysp.plan(pipeline).corpus.fresh == ()
+        assert files_below(tmp_path / "out") == before
+
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            (lambda data: b"", "found 0 bytes; expected a Parquet file"),
+            (lambda data: data[:-20], "expected b'PAR1', the end of a Parquet file"),
+            (lambda data: data[:-8] + b"\xff\xff\xff\x00PAR1", "its footer length is"),
+            (lambda data: b"not parquet at all", "ends in b' all'"),
+        ],
+    )
+    def test_a_shard_that_cannot_be_read_is_listed_and_the_others_are_planned(self, tmp_path, pipeline, damage, reason):
+        path = tmp_path / "in" / "b.parquet"
+        path.write_bytes(damage(path.read_bytes()))
+        plan = raysp.plan(pipeline)
+        assert list(plan.corpus.unreadable) == ["b.parquet"]
+        assert reason in plan.corpus.unreadable["b.parquet"]
+        assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
+
+    def test_a_shard_with_an_extension_type_of_ray_is_listed_as_unreadable(self, tmp_path, pipeline):
+        metadata = {"ARROW:extension:name": "ray.data.arrow_tensor", "ARROW:extension:metadata": "x"}
+        evil = pa.field("evil", pa.binary(), metadata=metadata)
+        table = rows_table(2).append_column(evil, pa.array([b"x", b"y"]))
+        write_shard(tmp_path / "in" / "b.parquet", table=table)
+        assert "would run code from the file" in raysp.plan(pipeline).corpus.unreadable["b.parquet"]
+
+    @pytest.mark.parametrize(
+        ("source", "fields", "message"),
+        [
+            ({"audio": "sound"}, {}, "a.parquet: has no column 'sound', expected one; its columns are id, audio, text"),
+            ({"id": "key"}, {}, "has no column 'key'"),
+            ({"text": "words"}, {}, "has no column 'words'"),
+            ({"audio": "text"}, {}, "a.parquet: column 'text' is string; expected struct<bytes: binary, path: string>"),
+            ({}, {"keep": [raysp.Keep(where=[("lang", "==", "en")])]}, "has no column 'lang'"),
+            (
+                {},
+                {"keep": [raysp.Keep(where=[("language", "==", 3)])]},
+                "a.parquet: Keep cannot compare 'language' == 3, a column of string: Function 'equal' has no kernel "
+                "matching",
+            ),
+            (
+                {},
+                {"keep": [Counted(), raysp.Keep(where=[("words", "==", "one")])]},
+                "a.parquet: Keep cannot compare 'words' == 'one', a column of int32",
+            ),
+        ],
+    )
+    def test_a_wrong_column_is_refused_with_the_shard(self, tmp_path, pipeline, source, fields, message):
+        with pytest.raises(PlanError, match=message):
+            raysp.plan(a_pipeline(raysp.Shards(pipeline.source.url, **source), tmp_path / "out", **fields))
+
+    @pytest.mark.parametrize(
+        ("references", "found"),
+        [
+            (pa.array([7, 5, 3]), "int64"),
+            (pa.array([7, 5, 3]).dictionary_encode(), "(int64|dictionary)"),
+            (pa.array([0.5, None, 1.0]), "double"),
+            (pa.array([["a"], [], None]), "list<"),
+        ],
+    )
+    def test_references_that_are_no_texts_are_refused_with_what_to_do(self, tmp_path, references, found):
+        table = rows_table(3).set_column(2, "text", references)
+        write_shard(tmp_path / "in" / "a.parquet", table=table)
+        with pytest.raises(
+            PlanError, match=rf"a.parquet: column 'text' holds {found}.*, expected strings: .* sink.keep"
+        ):
+            raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out"))
+        pipeline = a_pipeline(f"{tmp_path}/in", raysp.Parquet(f"{tmp_path}/out", keep=["text"]))
+        assert raysp.plan(pipeline).num_rows == 3
+
+    @pytest.mark.parametrize(
+        "kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.binary(), pa.null()]
+    )
+    def test_references_of_any_type_of_text_are_planned(self, tmp_path, kind):
+        texts = pa.nulls(3) if kind == pa.null() else pa.array(["a", "b", None]).cast(kind)
+        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3).set_column(2, "text", texts))
+        assert raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out")).num_rows == 3
+
+    @pytest.mark.parametrize(
+        "ids",
+        [
+            pa.array([1, 2, 3]),
+            pa.array(["a", None, "b"]).dictionary_encode(),
+            pa.array(["a", "b", "c"], pa.large_string()),
+        ],
+    )
+    def test_ids_and_audio_of_any_stored_type_are_planned(self, tmp_path, ids):
+        audio = pa.array([b"x", None, b""], pa.large_binary())
+        write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio}))
+        assert raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).num_rows == 3
+
+    def test_the_sink_of_a_training_is_refused_and_stays_as_it_is(self, tmp_path, pipeline):
+        Sink(tmp_path / "out").train(range(1, 3))
+        before = files_below(tmp_path / "out")
+        with pytest.raises(PlanError, match="out: the sink of a training; choose another folder for the labels"):
+            raysp.plan(pipeline)
+        assert files_below(tmp_path / "out") == before
+
+    def test_a_shard_without_rows_is_planned_without_pieces(self, tmp_path):
+        write_shard(tmp_path / "in" / "a.parquet", 0)
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
+        assert [(todo.shard.num_rows, todo.pieces) for todo in plan.todo] == [(0, ())]
+
+    def test_a_shard_that_changed_after_it_was_planned_is_refused(self, tmp_path, pipeline):
+        begin_and_stage(raysp.plan(pipeline))
+        write_shard(tmp_path / "in" / "b.parquet", 6)
+        with pytest.raises(PlanError, match=r"b.parquet: its content changed since it was planned \(.* bytes, now"):
+            raysp.plan(pipeline)
+
+    def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        (tmp_path / "in" / "a.parquet").unlink()
+        write_shard(tmp_path / "in" / "c.parquet", 7)
+        plan = raysp.plan(pipeline)
+        assert plan.corpus.vanished == ("a.parquet",)
+        assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
+        assert [todo.shard.name for todo in plan.todo] == ["b.parquet", "c.parquet"]
+
+    def test_pieces_are_never_cut_again(self, pipeline, small_pieces, monkeypatch):
+        first = raysp.plan(pipeline)
+        assert first.pieces_todo > 2
+        begin_run(first, RunEntry.now())
+        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", cut_pieces)
+        assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
+
+    def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
+        first = raysp.plan(pipeline)
+        store = begin_run(first, RunEntry.now()).store
+        shard = first.corpus.shards[0]
+        whole, half = shard.pieces[0], shard.pieces[1]
+        for piece, of in ((whole, 1), (half, 2)):
+            block = stage.BlockName(shard.name, piece, shard.input_id, first.fingerprint, 0, of)
+            stage.stage(store, block, results(list(range(piece.first, piece.end))))
+        second = raysp.plan(pipeline)
+        assert second.todo[0].pieces == shard.pieces[1:]
+        assert second.rows_todo == first.rows_todo - whole.num_rows
+
+    @pytest.mark.parametrize(
+        ("change", "difference"),
+        [
+            ("steps.1.exact=false", r"`steps.1.exact` was True, now False"),
+            ("steps.0.channel=0", r"`steps.0.channel` was 'mean', now 0"),
+            (
+                'sink.keep=["language"]',
+                r"same labels in other columns or rows: `sink.keep` was \[\], now \['language'\]",
+            ),
+            ("source.text=text", r"same labels in other columns or rows: `source.text` was unset, now 'text'"),
+        ],
+    )
+    def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
+        from raysp.specs.pipeline import with_overrides
+
+        begin_and_stage(raysp.plan(pipeline))
+        with pytest.raises(ChangedError, match=difference):
+            raysp.plan(with_overrides(pipeline, [change]))
+
+    @pytest.mark.parametrize(
+        "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
+    )
+    def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
+        from raysp.specs.pipeline import with_overrides
+
+        begin_run(raysp.plan(pipeline), RunEntry.now())
+        assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
+
+    def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
+        write_shard(tmp_path / "out" / "a.parquet")
+        with pytest.raises(ChangedError, match=r"a.parquet"):
+            raysp.plan(pipeline)
+
+    def test_the_first_rows_can_be_planned_alone(self, pipeline):
+        plan = make_plan(pipeline, Resources(4), limit_rows=32)
+        assert [shard.num_rows for shard in plan.corpus.shards] == [30, 2]
+        assert plan.rows_todo == 32
+        assert len(make_plan(pipeline, Resources(4), limit_rows=3).corpus.shards) == 1
+
+    def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        begin_run(raysp.plan(a_pipeline("in/*.parquet", "out")), RunEntry.now())
+        assert open_store("out").url == str(tmp_path / "out")
+        assert raysp.plan(pipeline).corpus.fresh == ()
+
+    def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
+        import shutil
+
+        copy = tmp_path / "copy"
+        shutil.copytree(CHECKPOINT, copy)
+        steps = [raysp.Decode(), raysp.Label(str(copy), outputs=[raysp.Transcript()])]
+        copied = a_pipeline(pipeline.source, pipeline.sink, steps=steps)
+        assert raysp.plan(copied).fingerprint == raysp.plan(pipeline).fingerprint
+        raw = bytearray((copy / "model.safetensors").read_bytes())
+        raw[-1] ^= 1
+        (copy / "model.safetensors").write_bytes(raw)
+        assert raysp.plan(copied).fingerprint != raysp.plan(pipeline).fingerprint

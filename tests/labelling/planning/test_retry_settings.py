@@ -1,0 +1,158 @@
+"""`retry --set`: settings that no labelled row depends on, with which error rows are done again."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.cluster.resources import local_resources
+from raysp.errors import PlanError, SpecError
+from raysp.labelling.planning.fingerprints import AUDIO_ROOT, hash_pipeline
+from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+from raysp.labelling.planning.settling import settle
+from raysp.sink import run_record
+from raysp.storage.store import open_store
+from tests.commands import write_recipe
+from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.here import run_without_ray
+
+NAMES = ["a.wav", "b.wav", "c.wav"]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two recordings by path, and a shard with a third one's bytes beside their paths."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes(wav(1600 + 160 * number))
+    rows = [{"bytes": None, "path": name} for name in NAMES]
+    rows[1]["bytes"] = (folder / NAMES[1]).read_bytes()
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": NAMES, "audio": pa.array(rows, AUDIO)}))
+    return folder
+
+
+def pipeline_of(clips, **fields) -> raysp.Pipeline:
+    return a_pipeline(raysp.Shards(f"{clips.parent}/in/*.parquet", **fields), clips.parent / "out")
+
+
+def rows_of(clips) -> dict[str, dict]:
+    return {row["id"]: row for row in pq.read_table(clips.parent / "out" / "a.parquet").to_pylist()}
+
+
+@pytest.fixture
+def labelled(clips) -> str:
+    """A sink whose rows by path are errors, since no folder was given for them."""
+    label_here(pipeline_of(clips))
+    assert [row["error_type"] for row in rows_of(clips).values()] == ["path_not_allowed", None, "path_not_allowed"]
+    return str(clips.parent / "out")
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Label in this process, as a try-out does."""
+    run_without_ray(monkeypatch)
+
+
+class TestAudioRoot:
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("no_ray")
+    def test_rows_without_a_folder_for_their_paths_are_labelled_once_it_is_set(self, raysp_command, clips, labelled):
+        before = rows_of(clips)
+        ran = raysp_command("retry", labelled, "--set", f"source.audio_root={clips}")
+        assert (ran.code, "error rows   2 labelled again, 0 failed again" in ran.out) == (0, True)
+        assert f"next         raysp status {labelled}\n" in ran.out
+        after = rows_of(clips)
+        assert [row["status"] for row in after.values()] == ["ok"] * 3
+        assert after["b.wav"] == before["b.wav"]
+
+    @pytest.mark.slow
+    def test_from_python_too_by_settings_or_by_the_pipeline(self, clips, labelled):
+        for given in (
+            {"settings": [f"source.audio_root={clips}"]},
+            {"pipeline": pipeline_of(clips, audio_root=str(clips))},
+        ):
+            made = recorded_pipeline(labelled, **given)
+            assert plan_retry(made, local_resources(made)).rows_todo == 2
+
+    @pytest.mark.slow
+    def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
+        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
+        before = rows_of(clips)
+        write_recipe(clips.parent)
+        for pipeline in (pipeline_of(clips), pipeline_of(clips, audio_root=str(clips))):
+            assert make_plan(pipeline, local_resources(pipeline)).todo == ()
+            label_here(pipeline)
+            for arguments in (["status"], ["verify"], ["verify", "--sample", 3], ["gc"]):
+                ran = raysp_command(arguments[0], labelled, *arguments[1:])
+                assert (ran.code, "only the sink was checked" in ran.err) == (0, False), ran.err
+            assert raysp.verify(labelled, pipeline=pipeline).differences == ()
+        assert rows_of(clips) == before
+
+    @pytest.mark.slow
+    def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
+        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
+        label_here(pipeline_of(clips))  # names no folder
+        record = run_record.load(open_store(labelled))
+        assert record.pipeline["source"]["audio_root"] == str(clips)
+        (clips / "c.wav").write_bytes(wav(8000))
+        (difference,) = raysp.verify(labelled).differences
+        assert "recordings were replaced after they were labelled: row 2 ('c.wav')" in difference
+
+    @pytest.mark.slow
+    def test_a_sample_of_rows_read_by_path_needs_the_folder(self, clips, labelled):
+        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
+        with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
+            raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
+
+    def test_a_sink_whose_fingerprint_has_the_folder_still_continues(self, clips):
+        pipeline = pipeline_of(clips, audio_root=str(clips))
+        settings = settle(pipeline, local_resources(pipeline))
+        parts, fingerprint = hash_pipeline(pipeline, settings)
+        older_parts, older = hash_pipeline(pipeline, settings, recorded={AUDIO_ROOT: True})
+        assert (older_parts, older != fingerprint) == ({**parts, AUDIO_ROOT: True}, True)
+
+
+class TestOtherSettings:
+    def test_pool_and_storage_options_are_set_and_recorded(self, clips, labelled):
+        settings = ["steps.1.pool.actors=3", 'sink.storage_options={"auto_mkdir": true}', "max_error_rate=1"]
+        made = recorded_pipeline(labelled, settings=settings)
+        assert (made.label.pool.actors, made.sink.storage_options, made.max_error_rate) == (3, {"auto_mkdir": True}, 1)
+        label_here(made, retry=True)
+        record = run_record.load(open_store(labelled))
+        assert record.pipeline["steps"][1]["pool"]["actors"] == 3
+        assert record.pipeline["sink"]["storage_options"] == {"auto_mkdir": True}
+
+    @pytest.mark.parametrize(
+        "setting",
+        ["steps.1.window_seconds=20", "source.url=x", "sink.url=x", "source.audio=a", "source.audio_rootx=a", "name=x"],
+    )
+    def test_any_other_is_refused_with_the_accepted_ones_and_the_way_to_change_labels(
+        self, raysp_command, labelled, setting
+    ):
+        before = (open_store(labelled)).read(".raysp/run.json")
+        ran = raysp_command("retry", labelled, "--set", setting)
+        path = setting.partition("=")[0]
+        assert (ran.code, ran.err) == (
+            2,
+            f"raysp: --set {path}: a retry accepts only source.audio_root, source.storage_options, "
+            "sink.storage_options, steps.N.pool, max_error_rate, since existing labels do not change; to change "
+            "labels use `raysp "
+            "run PIPELINE --set ... --relabel`\n",
+        )
+        assert open_store(labelled).read(".raysp/run.json") == before
+
+    def test_a_value_that_cannot_be_is_refused_by_its_field(self, labelled):
+        with pytest.raises(SpecError, match=r"Pool\.actors"):
+            recorded_pipeline(labelled, settings=["steps.1.pool.actors=0"])
+
+    def test_without_trust_a_setting_does_not_open_an_untrusted_record(self, raysp_command, clips, labelled):
+        file = clips.parent / "out" / ".raysp" / "run.json"
+        record = json.loads(file.read_text())
+        record["pipeline"]["source"]["url"] = "/elsewhere/*.parquet"
+        file.write_text(json.dumps(record))
+        ran = raysp_command("retry", labelled, "--set", f"source.audio_root={clips}")
+        assert (ran.code, "source.url='/elsewhere/*.parquet'" in ran.err) == (2, True)

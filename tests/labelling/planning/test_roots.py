@@ -1,0 +1,170 @@
+"""The root that a sink's label shards are named relative to: recorded at the first plan, and kept."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import ChangedError
+from raysp.cluster.resources import local_resources
+from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.planning.listing import list_source
+from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.roots import root_of
+from raysp.sink import layout, plan_record
+from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
+from tests.corpora import a_pipeline, begin_and_stage, label_here, rows_table, write_shard
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    write_shard(tmp_path / "data" / "a" / "x.parquet", 2)
+    write_shard(tmp_path / "data" / "b" / "y.parquet", 3)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def sink(data, tmp_path) -> Path:
+    """A sink begun with the first folder alone."""
+    begin_and_stage(raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out")))
+    return tmp_path / "out"
+
+
+def forget_root(sink: Path) -> None:
+    """Make the record that of a sink from before roots were recorded."""
+    file = sink / layout.RUN
+    found = json.loads(file.read_text())
+    del found["root"]
+    file.write_text(json.dumps(found))
+
+
+def sources_of_both(data: Path) -> list[raysp.Shards]:
+    return [
+        raysp.Shards([str(data / "a"), str(data / "b")]),
+        raysp.Shards(str(data)),
+        raysp.Shards(str(data / "a"), root=str(data)),
+        raysp.Shards(str(data / "b")),
+    ]
+
+
+@pytest.mark.parametrize("relabel", [False, True])
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("number", range(4))
+def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is_old, relabel):
+    if is_old:
+        forget_root(sink)
+    before = {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()}
+    pipeline = a_pipeline(sources_of_both(data)[number], sink)
+    other = data / "b" if number == 3 else data
+    message = (
+        rf"{sink}: its label shards are named relative to '{data}/a', this source's to '{other}'.*"
+        rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
+    )
+    with pytest.raises(ChangedError, match=message) as error:
+        make_plan(pipeline, local_resources(pipeline), relabel=relabel)
+    assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
+    assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
+
+
+def test_the_remedy_of_the_message_works(data, sink, tmp_path):
+    write_shard(data / "a" / "z.parquet", 1)
+    both = [str(data / "a" / "x.parquet"), str(data / "a" / "z.parquet")]
+    plan = raysp.plan(a_pipeline(raysp.Shards(both, root=str(data / "a")), sink))
+    assert [shard.name for shard in plan.corpus.shards] == ["x.parquet", "z.parquet"]
+    assert [shard.name for shard in plan.corpus.fresh] == ["z.parquet"]
+    assert len(raysp.plan(a_pipeline(raysp.Shards(str(data)), tmp_path / "another")).corpus.shards) == 3
+
+
+def test_the_root_is_in_the_record_and_an_old_record_gets_it_with_its_next_run(data, sink):
+    def recorded() -> str | None:
+        return json.loads((sink / layout.RUN).read_text()).get("root")
+
+    assert recorded() == str(data / "a")
+    forget_root(sink)
+    begin_run(raysp.plan(a_pipeline(str(data / "a"), sink)), RunEntry.now())
+    assert recorded() == str(data / "a")
+
+
+def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
+    moved = Path(shutil.copytree(data / "a", tmp_path / "moved"))
+    plan = raysp.plan(a_pipeline(str(moved), sink))
+    assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
+    begin_run(plan, RunEntry.now())
+    assert Sink.of(plan.pipeline.sink).existing_record().root == str(moved)
+    with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
+        raysp.plan(a_pipeline(str(data), sink))
+
+
+def test_a_copy_beside_the_recorded_shard_does_not_pass_for_a_move(data, sink):
+    shutil.copy2(data / "a" / "x.parquet", data / "x.parquet")
+    with pytest.raises(ChangedError, match=r"undo the change of source.url"):
+        raysp.plan(a_pipeline(str(data), sink))
+
+
+def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
+    (data / "a" / "x.parquet").write_bytes(b"broken")
+    first = raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out"))
+    begin_run(first, RunEntry.now())
+    assert [shard.name for shard in raysp.plan(a_pipeline(str(data), tmp_path / "out")).corpus.fresh] == ["b/y.parquet"]
+
+
+@pytest.mark.parametrize("root", [None, "."])
+@pytest.mark.parametrize("url", ["in/*.parquet", "in/m.jsonl", "in/voices", "**/x.arrow", "[in/x.arrow,in/voices]"])
+def test_the_root_of_an_old_sink_follows_from_its_shards(tmp_path, monkeypatch, root, url):
+    (tmp_path / "in" / "voices").mkdir(parents=True)
+    (tmp_path / "in" / "voices" / "v.wav").write_bytes(b"x")
+    (tmp_path / "in" / "x.arrow").write_bytes(b"x")
+    (tmp_path / "in" / "m.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
+    write_shard(tmp_path / "in" / "x.parquet")
+    monkeypatch.chdir(tmp_path)
+    urls = url.strip("[]").split(",")
+    source = raysp.Shards(urls if len(urls) > 1 else url, root=root)
+    expected = str(tmp_path if root or url.startswith("**") else tmp_path / "in")
+    if url == "in/voices" and not root:
+        expected = str(tmp_path / "in" / "voices")
+    for one in list_source(source):
+        shard = Shard(one.name, one.url, 1, "1", 1, "a", (Piece(0, 1),), one.kind, one.part)
+        assert root_of([shard]) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "expected"),
+    [
+        ("a/b.parquet", "s3://bucket/a/b.parquet", "s3://bucket"),
+        ("b.parquet", "/b.parquet", "/"),
+        ("c.parquet", "/data/b.parquet", None),
+        ("a/b.parquet", "/b.parquet", None),
+    ],
+)
+def test_a_root_is_reported_only_where_name_and_url_agree(name, url, expected):
+    assert root_of([Shard(name, url, 1, "1", 1, "a", ())]) == expected
+    assert root_of([]) is None
+
+
+def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
+    """Sinks from before roots were recorded may hold rows twice."""
+    write_shard(data / "a" / "x.parquet", table=rows_table(2))
+    pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
+    label_here(pipeline)
+    assert raysp.verify(str(tmp_path / "out")).differences == ()
+    store = Sink.of(pipeline.sink).store
+    [shard] = plan_record.load(store)
+    doubled = Shard(**{**vars(shard), "name": "a/x.parquet"})
+    plan_record.record(store, [doubled])
+    (tmp_path / "out" / "a").mkdir()
+    shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "a" / "x.parquet")
+    found = raysp.verify(str(tmp_path / "out"))
+    assert found.differences == (
+        f"a/x.parquet and x.parquet: both hold labels of the shard {data}/a/x.parquet, so readers see its rows twice; "
+        "use another sink",
+    )
+    assert found.exit_code == 1
+
+
+def test_verify_finds_a_label_shard_that_is_not_planned(data, tmp_path):
+    label_here(a_pipeline(str(data / "a"), tmp_path / "out"))
+    shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "z.parquet")
+    assert [one for one in raysp.verify(str(tmp_path / "out")).differences if one.startswith("z.parquet: readers see")]

@@ -1,0 +1,190 @@
+"""Settings that are "auto": resolved by a sink's first plan, recorded, and taken by every later one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp import ChangedError, PlanError
+from raysp.cluster.resources import Resources, local_resources
+from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.retrying import plan_retry
+from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.settling import settle
+from raysp.sink import layout
+from raysp.sink.run_record import Resolved, RunEntry
+from raysp.sink.sinks import Sink
+from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
+
+SCALED_TO_ZERO = Resources(4, can_grow=True)
+GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
+WITH_GPUS = Resources(4, gpus=2, gpu_memory=80e9, can_grow=True)
+LAPTOP = Resources(4)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    return tmp_path
+
+
+def a_plan(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
+    return make_plan(a_pipeline(f"{corpus}/in", corpus / "out", label=label), resources, relabel=relabel)
+
+
+def begun(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
+    plan = a_plan(corpus, resources, relabel=relabel, **label)
+    begin_run(plan, RunEntry.now())
+    return plan
+
+
+def where(plan: Plan) -> tuple[str, str, float]:
+    return plan.settings.device, plan.settings.dtype, plan.settings.gpus_per_actor
+
+
+def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
+    first = begun(corpus, WITH_GPUS)
+    assert where(first) == ("cuda", "bfloat16", 1)
+    second = a_plan(corpus, SCALED_TO_ZERO)
+    assert where(second) == where(first)
+    assert second.fingerprint == first.fingerprint
+    assert second.shortage == "1 GPU, 0 found"
+    begin_run(second, RunEntry.now())
+    assert where(a_plan(corpus, WITH_GPUS)) == where(first)
+    assert a_plan(corpus, WITH_GPUS).shortage == ""
+
+
+@pytest.mark.parametrize("label", [{}, {"pool": raysp.Pool(4, cpus=2)}, {"dtype": "bfloat16"}])
+def test_a_first_plan_does_not_depend_on_whether_gpus_are_up(corpus, label):
+    message = (
+        r"steps\.1\.device: found 'auto', and no GPU of the cluster is up now, .* the first plan of a sink determines "
+        r"device and dtype .* Set steps\.1\.device='cuda' \(steps\.1\.pool\.gpus .*\) or steps\.1\.device='cpu'"
+    )
+    with pytest.raises(PlanError, match=message):
+        a_plan(corpus, GPUS_MAY_COME, **label)
+
+
+@pytest.mark.parametrize("label", [{"device": "cuda"}, {"device": "cpu"}, {"pool": raysp.Pool(gpus=0.5)}])
+def test_a_device_of_the_pipeline_gives_one_fingerprint_whatever_is_up(corpus, label):
+    plans = [a_plan(corpus, resources, **label) for resources in (GPUS_MAY_COME, WITH_GPUS)]
+    assert len({(where(plan), plan.fingerprint) for plan in plans}) == 1
+
+
+def test_a_recorded_sink_is_continued_whatever_is_up(corpus):
+    first = begun(corpus, WITH_GPUS)
+    assert where(a_plan(corpus, GPUS_MAY_COME)) == where(first)
+    with pytest.raises(PlanError, match="found 'auto', and no GPU"):  # "auto" is resolved again
+        a_plan(corpus, GPUS_MAY_COME, relabel=True, window_seconds=20)
+
+
+def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpus):
+    first = begun(corpus, SCALED_TO_ZERO)
+    assert where(first) == ("cpu", "float32", 0)
+    assert where(a_plan(corpus, WITH_GPUS)) == where(first)
+
+
+def test_gpus_that_are_requested_need_not_be_up(corpus):
+    plan = a_plan(corpus, SCALED_TO_ZERO, pool=raysp.Pool(gpus=3, cpus=6))
+    assert where(plan) == ("cuda", "bfloat16", 3)
+    assert plan.shortage == "3 GPUs, 0 found; 7 CPUs, 4 found"
+    assert where(a_plan(corpus, SCALED_TO_ZERO, device="cuda")) == ("cuda", "bfloat16", 1)
+
+
+def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
+    """On a laptop: `raysp plan` may be for a cluster, `retry --address` is at one whose GPUs are not up."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pipeline = a_pipeline(f"{corpus}/in", corpus / "out")
+    first = begun(corpus, WITH_GPUS)
+    assert where(raysp.plan(pipeline)) == where(plan_retry(pipeline, SCALED_TO_ZERO)) == where(first)
+    assert where(raysp.plan(a_pipeline(f"{corpus}/in", corpus / "other", label={"device": "cuda"}))) == where(first)
+
+
+def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
+    begin_and_stage(a_plan(corpus, WITH_GPUS))
+    message = (
+        r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
+        r", and this machine has no more. Use the --address of a cluster with GPUs.*device='cpu'"
+    )
+    with pytest.raises(PlanError, match=message):
+        a_plan(corpus, LAPTOP)
+    with pytest.raises(PlanError, match=message):
+        plan_retry(a_pipeline(f"{corpus}/in", corpus / "out"), LAPTOP)
+
+
+def test_the_remedy_of_the_message_keeps_the_precision_of_the_labels(corpus):
+    first = begun(corpus, WITH_GPUS)
+    found = a_plan(corpus, LAPTOP, device="cpu")
+    assert where(found) == ("cpu", "bfloat16", 0)
+    assert found.fingerprint == first.fingerprint
+    assert where(a_plan(corpus, SCALED_TO_ZERO)) == where(first)  # one run elsewhere does not change the record
+
+
+def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
+    begin_and_stage(a_plan(corpus, SCALED_TO_ZERO, dtype="bfloat16"))  # each window alone
+    with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
+        a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
+
+
+def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
+    begin_and_stage(a_plan(corpus, WITH_GPUS))
+    with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
+        a_plan(corpus, WITH_GPUS, dtype="float32")
+
+
+def test_a_relabelling_with_another_pipeline_resolves_again_and_once(corpus):
+    begun(corpus, SCALED_TO_ZERO)
+    assert where(a_plan(corpus, WITH_GPUS, relabel=True)) == ("cpu", "float32", 0)  # nothing differs
+    other = begun(corpus, WITH_GPUS, relabel=True, window_seconds=20)
+    assert where(other) == ("cuda", "bfloat16", 1)
+    again = a_plan(corpus, SCALED_TO_ZERO, relabel=True, window_seconds=20)
+    assert (where(again), again.fingerprint) == (where(other), other.fingerprint)
+
+
+def test_a_share_of_a_gpu_without_one_is_refused(corpus):
+    with pytest.raises(PlanError, match=r"of 0 GPUs, device='cuda': a model on a GPU needs pool.gpus above 0"):
+        a_plan(corpus, WITH_GPUS, device="cuda", pool=raysp.Pool(gpus=0))
+
+
+class TestBudget:
+    def budget(self, before: Resolved | None, resources: Resources, **label: object) -> float:
+        return settle(a_pipeline(label=label), resources, before).batch_seconds
+
+    def test_it_is_recorded_and_taken(self, corpus):
+        first = begun(corpus, Resources(4, memory=100e6))
+        assert first.settings.batch_seconds < 15
+        assert a_plan(corpus, Resources(4, memory=64e9)).settings.batch_seconds == first.settings.batch_seconds
+
+    def test_less_memory_lowers_it_in_float32(self):
+        recorded = Resolved("float32", "cpu", 15)
+        assert self.budget(recorded, Resources(4)) == 15
+        assert 1 <= self.budget(recorded, Resources(4, memory=100e6)) < 15
+
+    def test_in_half_precision_it_holds_as_recorded(self):
+        assert self.budget(Resolved("bfloat16", "cuda", 333), replace(WITH_GPUS, gpu_memory=1e8)) == 333
+
+    def test_one_of_the_pipeline_is_used_and_not_recorded(self, corpus):
+        assert begun(corpus, LAPTOP, batch_seconds=7).settings.batch_seconds == 7
+        assert Sink.open(str(corpus / "out")).existing_record().resolved.batch_seconds is None
+        assert a_plan(corpus, LAPTOP).settings.batch_seconds == 15
+
+    def test_that_of_another_device_has_no_effect(self):
+        assert self.budget(Resolved("float32", "cuda", 600), LAPTOP, device="cpu") == 15
+
+
+@pytest.mark.slow
+def test_settings_of_an_older_sink_are_inferred_from_its_runs(corpus):
+    label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
+    file = corpus / "out" / layout.RUN
+    found = json.loads(file.read_text())
+    del found["settings"]
+    found["runs"] = [{**run, "resolved": {"dtype": "float32", "device": "cpu"}} for run in found["runs"]]
+    file.write_text(json.dumps(found))
+    assert where(a_plan(corpus, WITH_GPUS)) == ("cpu", "float32", 0)
+    begun(corpus, WITH_GPUS)
+    assert json.loads(file.read_text())["settings"]["device"] == "cpu"
+
+
+def test_resources_of_a_local_machine_are_fixed():
+    assert not local_resources(a_pipeline()).can_grow

@@ -1,0 +1,332 @@
+"""A sink is data: nothing that its record names is used on its word; and what happens where the guards are off."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.cli import main
+from raysp.errors import PlanError, SpecError, TrustError
+from raysp.labelling.planning import trust
+from raysp.labelling.planning.retrying import recorded_pipeline
+from raysp.labelling.planning.trust import read_recorded
+from raysp.sink import known, run_record, sinks
+from raysp.storage.store import LocalStore
+from raysp.verbs.verify.verifying import verify
+from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
+from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
+
+RECIPE = """
+import raysp
+pipeline = raysp.Pipeline(
+    raysp.Shards({source!r}),
+    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+VERBS = [["status"], ["gc", "--dry-run"], ["gc"], ["verify"], ["verify", "--sample", "1"], ["retry"]]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    """A corpus of two rows, its labels, and the recipe that made them."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_shard(folder / "in" / "a.parquet", 2)
+    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "out"))
+    return folder
+
+
+@pytest.fixture
+def own(labelled, tmp_path, monkeypatch) -> Path:
+    """A sink that this user made, and its recipe beside it."""
+    sink = Path(shutil.copytree(labelled / "out", tmp_path / "out"))
+    recipe = RECIPE.format(source=f"{labelled}/in/*.parquet", checkpoint=str(CHECKPOINT), sink=str(sink))
+    (tmp_path / "recipe_of_a_sink.py").write_text(recipe)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return sink
+
+
+@pytest.fixture
+def server():
+    with listening() as found:
+        yield found
+
+
+@pytest.fixture
+def foreign(own, server, monkeypatch) -> Path:
+    """A sink made by someone else, opened by a user whose working directory is its folder."""
+    make_hostile(own, server)
+    monkeypatch.setenv(VARIABLE, SECRET)
+    monkeypatch.syspath_prepend(own)
+    return own
+
+
+@pytest.fixture
+def command(capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run
+
+
+def nothing_happened(sink: Path, server) -> bool:
+    return server.heard == [] and not (sink / "imported").exists() and MODULE not in sys.modules
+
+
+class TestAForeignSink:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_no_verb_sends_or_imports_anything(self, command, foreign, server, verb):
+        code, out, err = command(verb[0], foreign, *verb[1:])
+        assert nothing_happened(foreign, server), (server.heard, out, err)
+        assert code == (2 if verb[0] == "retry" or "--sample" in verb else 0)
+        assert SECRET not in out + err
+
+    @pytest.mark.slow
+    def test_values_that_would_have_been_used_are_listed(self, command, foreign, server):
+        code, _, err = command("retry", foreign)
+        names = [
+            f"source.url='{server.url}/a.parquet'",
+            f"source.storage_options.headers.X-Token=Env('{VARIABLE}')",
+            f"steps.1.where='{MODULE}:wanted'",
+            f"steps.2.function='{MODULE}:wanted'",
+            f"steps.3.checkpoint='{server.url}/model'",
+            f"steps.3.outputs.0.type='{MODULE}:Evil'",
+            f"sink.storage_options.headers.X-Token=Env('{VARIABLE}')",
+            f"sink.storage_options.endpoint_url='{server.url}'",
+        ]
+        with pytest.raises(TrustError) as caught:
+            raysp.retry(str(foreign))
+        assert caught.value.unused == tuple(names)
+        assert (code, err) == (2, f"raysp: {caught.value}\n")
+        assert str(caught.value) == (
+            f"{foreign}: its record names {'; '.join(names)}. A sink is untrusted data: none of this is used unless "
+            "you give the pipeline file instead of the sink, or --trust (in Python: pipeline=, trust=True)"
+        )
+
+    @pytest.mark.slow
+    def test_verify_checks_the_sink_alone_and_reports_what_it_did_not_check(self, command, foreign):
+        code, out, err = command("verify", foreign)
+        assert (code, "2" in out) == (0, True)
+        assert f"raysp: {foreign}: only the sink was checked, not its source: its record names source.url='" in err
+        assert verify(str(foreign)).rows == 2
+        assert json.loads(command("verify", foreign, "--json")[1])["unused"][0].startswith("source.url=")
+        (foreign / "a.parquet").unlink()
+        assert command("verify", foreign)[0] == 1
+
+    @pytest.mark.slow
+    def test_with_the_pipeline_file_it_is_compared_with_the_users_own_source(self, command, own, server, monkeypatch):
+        recipe = own.parent / "recipe_of_a_sink.py"
+        make_hostile(own, server)
+        monkeypatch.syspath_prepend(own)
+        code, _, err = command("verify", recipe)
+        assert (code, nothing_happened(own, server)) == (0, True)
+        assert f"names a shard at '{server.url}/a.parquet'" in err  # the plan is the stranger's
+        assert command("verify", recipe, "--sample", "1")[0] == 2
+        code, _, err = command("retry", recipe)
+        assert (code, nothing_happened(own, server)) == (2, True)
+        assert f"names a shard at '{server.url}/a.parquet'" in err
+        assert command("status", recipe)[0] == command("gc", recipe)[0] == command("plan", recipe)[0] == 0
+        assert nothing_happened(own, server)
+
+    @pytest.mark.slow
+    def test_with_trust_all_of_it_is_used(self, command, foreign, server):
+        command("verify", foreign, "--trust")
+        assert server.secrets
+        assert (foreign / "imported").exists()
+
+
+class TestTheGuards:
+    """Switched off, each lets its attack through."""
+
+    @pytest.mark.slow
+    def test_without_the_look_at_the_record_the_secret_is_sent_and_the_module_imported(
+        self, foreign, server, monkeypatch
+    ):
+        monkeypatch.setattr(trust, "untrusted_parts", lambda record: ())
+        monkeypatch.setattr(trust.Recorded, "outside", lambda self, shards: ())
+        verify(str(foreign))
+        assert {*server.secrets} == {"/a.parquet"}
+        assert (foreign / "imported").exists()
+
+    @pytest.mark.slow
+    def test_without_it_a_retry_imports_the_module(self, foreign, monkeypatch):
+        monkeypatch.setattr(trust, "untrusted_parts", lambda record: ())
+        assert type(recorded_pipeline(str(foreign)).label.outputs[0]).__name__ == "Evil"
+        assert (foreign / "imported").exists()
+
+    @pytest.mark.slow
+    def test_without_the_check_of_the_plan_it_sends_options_of_the_user_elsewhere(self, own, server, monkeypatch):
+        with_shards_at(own, server.url)
+        found = verify(str(own))
+        assert (found.unused, found.differences, server.heard) == ((f"a shard at '{server.url}/a.parquet'",), (), [])
+        with pytest.raises(TrustError):
+            verify(str(own), sample=1)
+        monkeypatch.setattr(trust.Recorded, "outside", lambda self, shards: ())
+        verify(str(own))
+        assert {path for path, _ in server.heard} == {"/a.parquet"}
+
+    @pytest.mark.slow
+    def test_without_the_rule_for_modules_a_known_record_imports_files_of_the_folder(self, foreign, monkeypatch):
+        known.remember(json.loads((foreign / ".raysp" / "run.json").read_text())["pipeline"])
+        assert read_recorded(str(foreign)).pipeline is None
+        assert not (foreign / "imported").exists()
+        monkeypatch.setattr(trust, "_is_import", lambda part: False)
+        assert read_recorded(str(foreign)).pipeline is not None
+        assert (foreign / "imported").exists()
+
+
+class TestASinkOfOnesOwn:
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_every_verb_needs_only_the_sink(self, command, own, verb):
+        code, out, err = command(verb[0], own, *verb[1:])
+        assert code == 0, err
+        assert "unused" not in out
+        assert "only the sink was checked" not in err
+
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_every_verb_takes_the_pipeline_file_and_its_settings(self, command, own, verb):
+        moved = own.rename(own.with_name("moved"))
+        recipe = own.parent / "recipe_of_a_sink.py"
+        code, out, err = command(verb[0], recipe, "--set", f"sink.url={moved}", *verb[1:])
+        assert code == 0, err
+        assert str(own) not in out + err
+
+    def test_on_another_machine_the_pipeline_file_or_trust_is_needed(self, command, own, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+        assert command("retry", own)[0] == 2
+        assert command("retry", own, "--trust")[0] == 0
+        assert command("retry", own)[0] == 2  # trust is not remembered
+        assert command("retry", own.parent / "recipe_of_a_sink.py")[0] == 0
+        assert command("verify", own, "--trust", "--sample", "1")[0] == 0
+
+    def test_a_record_that_was_changed_by_one_letter_is_no_longer_known(self, own):
+        assert verify(str(own)).unused == ()
+        edit_record(own, lambda pipeline: pipeline["source"].update(id=None))
+        assert verify(str(own)).unused != ()
+
+    def test_a_pipeline_that_did_not_make_the_labels_is_refused_by_name(self, command, own):
+        recipe = own.parent / "recipe_of_a_sink.py"
+        code, _, err = command("verify", recipe, "--set", 'sink.keep=["language"]')
+        assert code == 2
+        assert "made by another pipeline: `sink.keep` " in err
+        assert "`sink.keep` was [], now ['language']; give the pipeline that made them" in err
+        code, _, err = command("retry", recipe, "--set", "steps.1.window_seconds=20")
+        assert (code, "`steps.1.window_seconds` was 30.0, now 20.0" in err) == (2, True)
+
+    def test_settings_go_with_a_pipeline_file_alone(self, command, own):
+        code, _, err = command("status", own, "--set", "sink.url=x")
+        assert (code, err) == (2, f"raysp: --set sink.url=x: applies to a pipeline file, found the sink '{own}'\n")
+
+    @pytest.mark.slow
+    def test_the_command_that_a_run_prints_works_as_printed(self, command, own):
+        recipe = own.parent / "recipe_of_a_sink.py"
+        printed = command("run", recipe)[1].splitlines()[-1].split(maxsplit=1)[1]
+        assert printed == f"raysp status {own}"
+        assert command(*shlex.split(printed)[1:])[0] == 0
+        setting = 'sink.storage_options={"auto_mkdir": true}'
+        printed = command("run", recipe, "--set", setting)[1].splitlines()[-1].split(maxsplit=1)[1]
+        assert shlex.split(printed) == ["raysp", "status", str(recipe), "--set", setting]
+        assert command(*shlex.split(printed)[1:])[0] == 0
+
+
+def parts_of(own: Path, change) -> tuple[str, ...]:
+    edit_record(own, change)
+    return trust.untrusted_parts(run_record.load(LocalStore(own)))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda p: p["source"].update(url=["/a/*.parquet", "s3://b/*.parquet"]), "source.url.1='s3://b/*.parquet'"),
+        (lambda p: p["source"].update(audio_root="/etc"), "source.audio_root='/etc'"),
+        (lambda p: p["sink"].update(storage_options={"profile": "x"}), "sink.storage_options.profile='x'"),
+        (lambda p: p["sink"].update(storage_options={"anon": True}), "sink.storage_options.anon=True"),
+        (lambda p: p.update(type="evil:Pipeline"), "type='evil:Pipeline'"),
+        (lambda p: p["steps"][1].update(lm="http://a/lm.arpa"), "steps.1.lm='http://a/lm.arpa'"),
+        (lambda p: p.update(name={"type": "evil:Name"}), "name.type='evil:Name'"),
+        (
+            lambda p: p.update(name={"type": "mapping", "items": {"a": {"type": "evil:N"}}}),
+            "name.items.a.type='evil:N'",
+        ),
+    ],
+)
+def test_all_references_out_of_a_sink_are_named(own, change, part):
+    assert part in parts_of(own, change)
+
+
+def test_a_record_of_any_shape_is_refused_and_never_a_crash(own):
+    for pipeline in (None, [], "x", {"type": "Shards", "url": "x"}, {"type": 3}):
+        record = json.loads((own / ".raysp" / "run.json").read_text())
+        (own / ".raysp" / "run.json").write_text(json.dumps({**record, "pipeline": pipeline}))
+        raysp.status(str(own))
+        with pytest.raises((PlanError, SpecError)):
+            recorded_pipeline(str(own), trust=True)
+
+
+def test_recorded_options_hold_at_the_recorded_place_alone(own, tmp_path, monkeypatch):
+    """A sink elsewhere that has a copy of one's own record gets none of the options that stand in it."""
+    pipeline = edit_record(own, lambda p: p["sink"].update(url=str(own), storage_options={"auto_mkdir": True}))
+    known.remember(pipeline)
+    opened = []
+    open_store = sinks.open_store
+
+    def noted(url, options=None):
+        opened.append((url, options))
+        return open_store(url, options)
+
+    monkeypatch.setattr(sinks, "open_store", noted)
+    raysp.status(str(own))
+    assert opened[:-1] == [(str(own), None)] * 2  # a look for a training, and for the record
+    assert opened[-1] == (str(own), {"auto_mkdir": True})
+    opened.clear()
+    elsewhere = shutil.copytree(own, tmp_path / "elsewhere")
+    raysp.status(str(elsewhere))
+    assert opened == [(str(elsewhere), None)] * 2
+    assert read_recorded(str(elsewhere)).pipeline.sink.storage_options == {}
+
+
+def test_a_home_that_cannot_be_written_means_that_nothing_is_known(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    known.remember({"a": 1})
+    assert not known.is_known({"a": 1})
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    known.remember({"a": 1, "b": [2]})
+    assert known.is_known({"b": [2], "a": 1})
+    assert not known.is_known({"b": [2], "a": 2})
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "state" / "raysp" / "known").iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("url", "is_outside"),
+    [
+        ("/corpus/in/a.parquet", False),
+        ("/corpus/in/deep/a.parquet", False),
+        ("/corpus/in", False),
+        ("/corpus/other/a.parquet", True),
+        ("/corpus/in/../../etc/a.parquet", True),
+        ("/corpus/inside/a.parquet", True),
+        ("http://host/a.parquet", True),
+        ("s3://bucket/in/a.parquet", False),
+        ("s3://bucket/in/../a.parquet", True),
+        ("s3://bucket.evil/in/a.parquet", True),
+        ("/one/file.parquet", False),
+        ("/one/other.parquet", True),
+    ],
+)
+def test_planned_shards_are_in_the_source(own, url, is_outside):
+    from dataclasses import replace
+
+    source = raysp.Shards(["/corpus/in", "s3://bucket/in/*.parquet", "/one/file.parquet"])
+    recorded = read_recorded(str(own), pipeline=a_pipeline(source))
+    [shard] = recorded.sink.shards()
+    assert (recorded.outside([replace(shard, url=url)]) == (url,)) == is_outside

@@ -1,0 +1,83 @@
+"""Axes of charts: few round ticks with different labels, inside a range that holds all values."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.pages.axes import MOST_TICKS, Axis, count_axis, value_axis
+
+NUMBERS = st.floats(-1e12, 1e12, allow_nan=False).filter(lambda value: value == 0 or abs(value) > 1e-12)
+
+
+def texts(axis: Axis) -> list[str]:
+    return [tick.text for tick in axis.ticks]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (0, ["0", "1"]),
+        (1, ["0", "1"]),
+        (16, ["0", "5", "10", "15"]),
+        (8_000, ["0", "2,000", "4,000", "6,000", "8,000"]),
+        (120_000, ["0", "50k", "100k"]),
+        (4_000_000, ["0", "1M", "2M", "3M", "4M"]),
+    ],
+)
+def test_steps_are_whole_numbers_from_zero(last, expected):
+    assert texts(count_axis(last)) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        ([0.02, 0.36], {}, ["0", "0.1", "0.2", "0.3", "0.4"]),
+        ([3.0, 7.5], {"from_zero": True}, ["0", "2", "4", "6", "8"]),
+        ([0.0, 3e-4], {}, ["0", "1e-4", "2e-4", "3e-4"]),
+        ([0.0, 1.2e-4], {}, ["0", "5e-5", "1e-4", "1.5e-4"]),
+        ([0.061, 0.082], {"is_share": True}, ["6%", "7%", "8%", "9%"]),
+        ([0.0612, 0.0635], {"is_share": True}, ["6.1%", "6.2%", "6.3%", "6.4%"]),
+        ([5.0], {}, ["0", "5", "10"]),
+        ([0.0, 0.0], {"from_zero": True}, ["0", "0.5", "1.0"]),
+        ([-1.0, 1.0], {}, ["-1.0", "-0.5", "0", "0.5", "1.0"]),
+        ([1e7, 4e7], {}, ["1e7", "2e7", "3e7", "4e7"]),
+        ([0.15, 4.6], {"may_be_log": True}, ["0.1", "0.2", "0.5", "1", "2", "5"]),
+        ([0.15, 460.0], {"may_be_log": True}, ["0.1", "1", "10", "100"]),
+        ([1e-9, 1e9], {"may_be_log": True}, ["1e-9", "1e-5", "0.1", "1,000", "1e7"]),
+        ([0.0, 460.0], {"may_be_log": True}, ["0", "200", "400", "600"]),
+    ],
+)
+def test_ticks_are_round_and_have_a_sensible_number_of_digits(values, options, expected):
+    assert texts(value_axis(np.array(values), **options)) == expected
+
+
+def check(axis: Axis, values: np.ndarray) -> None:
+    places = [tick.place for tick in axis.ticks]
+    assert 2 <= len(places) <= MOST_TICKS + 1
+    assert places == sorted({*places})
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in places)
+    assert len({*texts(axis)}) == len(places)
+    found = axis.places(values)
+    assert found.min() >= -1e-9
+    assert found.max() <= 1 + 1e-9
+    assert (np.diff(axis.places(np.sort(values))) >= 0).all()
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=5), st.booleans(), st.booleans())
+def test_any_values_have_distinct_ticks_in_order(values, from_zero, is_share):
+    found = np.array(values)
+    check(value_axis(found, from_zero=from_zero, is_share=is_share), found)
+
+
+@given(st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=5))
+def test_any_positive_values_have_distinct_ticks_on_a_logarithmic_axis(values):
+    found = np.array(values)
+    axis = value_axis(found, may_be_log=True)
+    assert axis.is_log == (found.max() / found.min() >= 30)
+    check(axis, found)
+
+
+@given(st.integers(0, 10**9))
+def test_any_number_of_steps_has_distinct_ticks(last):
+    check(count_axis(last), np.array([0.0, float(max(1, last))]))

@@ -1,0 +1,116 @@
+"""Charts: what their paths show, however many steps there are."""
+
+import re
+
+import numpy as np
+import pytest
+
+from raysp.evaluation.scores import Estimate, Scores
+from raysp.pages.page_charts import MOST_POINTS, SIDE, Chart
+from raysp.training.reading.training_charts import Curve, metric_chart
+from raysp.training.sink.evaluation_records import StepEvaluation
+
+
+def points(path: str) -> np.ndarray:
+    """Return the points of a path of M and L as (N, 2)."""
+    return np.array([[float(one) for one in pair.split()] for pair in re.split("[ML]", path)[1:]])
+
+
+def curve(values, **options) -> Chart:
+    parts = np.array(values, np.float64)
+    return Curve("Loss", "", np.arange(1.0, len(parts) + 1), parts, **options).chart()
+
+
+def evaluated(*values: tuple[float | None, ...], metric: str = "wer") -> dict[int, StepEvaluation]:
+    made = {10 * i: Scores(1, {metric: Estimate(*value)}, {}) for i, value in enumerate(values, 1)}
+    return {done: StepEvaluation(metric, scores, {}) for done, scores in made.items()}
+
+
+def test_a_short_curve_is_drawn_as_it_is():
+    chart = curve([4.0, 0.0, 2.0])
+    np.testing.assert_allclose(points(chart.line), [[333.3, 0], [666.7, 1000], [1000, 500]])
+    assert (chart.raw, chart.note, chart.figure) == ("", "", "last 2")
+
+
+def test_a_long_curve_is_smoothed_before_its_single_steps():
+    chart = curve([1.0, 3.0] * 150)
+    assert chart.note == "mean of 6 steps"
+    assert np.ptp(points(chart.line)[3:-3, 1]) == 0
+    assert len(points(chart.raw)) == 300
+    assert chart.figure == "last 2"
+
+
+@pytest.mark.parametrize(("steps", "width"), [(9, 1), (19, 1), (30, 3), (64, 5), (250, 5), (5000, 100)])
+def test_a_curve_is_averaged_over_a_share_of_its_steps(steps, width):
+    assert curve(np.arange(steps)).note == (f"mean of {width} steps" if width > 1 else "")
+
+
+def test_a_very_long_curve_keeps_its_extremes():
+    values = np.ones(100_000)
+    values[[777, 50_003]] = 5.0, 0.5
+    chart = curve(values)
+    assert max(len(points(chart.line)), len(points(chart.raw))) <= MOST_POINTS
+    heights = points(chart.raw)[:, 1]
+    assert (heights.min(), heights.max()) == (166.7, 916.7)  # 5.0 and 0.5 of 0 to 6
+    assert abs(points(chart.raw)[heights.argmin(), 0] - 7.77) < 5
+
+
+def test_a_curve_of_ratios_is_smoothed_by_both_quantities():
+    audio, seconds = np.full(300, 10.0), np.tile([1.0, 9.0], 150)
+    chart = Curve("Speed", "", np.arange(1.0, 301), audio, seconds, from_zero=True).chart()
+    assert chart.figure == "last 2"
+
+
+def test_values_that_are_not_finite_are_left_out():
+    assert len(points(curve([1.0, np.inf, 2.0]).line)) == 2
+
+
+@pytest.mark.parametrize(("values", "note"), [([100.0, 1.0], "log scale"), ([20.0, 1.0], ""), ([100.0, -1.0], "")])
+def test_values_far_apart_have_a_logarithmic_axis(values, note):
+    assert curve(values, may_be_log=True).note == note
+
+
+def test_a_single_step_is_a_dot():
+    chart = curve([2.0])
+    assert re.fullmatch(r"M1000 \S+h0", chart.line)
+    assert [tick.text for tick in chart.x.ticks] == ["0", "1"]
+
+
+def test_the_grid_has_a_line_at_each_tick():
+    chart = curve([0.0, 4.0])
+    assert chart.grid == "".join(f"M0 {height}H{SIDE}" for height in (1000, 750, 500, 250, 0))
+
+
+def test_a_metric_has_its_interval_and_its_best_point():
+    chart = metric_chart("wer", evaluated((0.4, 0.3, 0.5), (0.2, 0.1, 0.3), (None,), (0.3, 0.2, 0.4)), 40)
+    assert chart is not None
+    assert (chart.title, chart.note) == ("WER", "95% intervals")
+    assert chart.figure == "best 20.00% (10.00% to 30.00%) at step 20"
+    assert points(chart.line)[:, 0].tolist() == [250, 500, 1000]
+    assert chart.band.endswith("Z")
+    assert chart.points.count("h0") == 3
+    assert chart.best == f"M500 {points(chart.line)[1, 1]:g}h0"
+
+
+def test_the_highest_accuracy_is_the_best():
+    chart = metric_chart("accuracy", evaluated((0.9,), (0.8,), metric="accuracy"), 20)
+    assert chart is not None
+    assert chart.best.startswith("M500 ")
+
+
+def test_one_evaluation_has_its_interval_as_a_vertical_line():
+    chart = metric_chart("wer", evaluated((0.4, 0.3, 0.5)), 10)
+    assert chart is not None
+    assert re.fullmatch(r"M1000 1000V0", chart.band)
+
+
+def test_a_metric_that_no_evaluation_defines_has_no_chart():
+    assert metric_chart("wer", evaluated((None,), (float("nan"),)), 20) is None
+    assert metric_chart("cer", evaluated((0.1,)), 10) is None
+
+
+def test_a_loss_is_no_share_and_has_no_interval():
+    found = {10: StepEvaluation("loss", Scores(1, {}, {}), {}, loss=2.5)}
+    chart = metric_chart("loss", found, 10)
+    assert chart is not None
+    assert (chart.title, chart.note, chart.figure) == ("Loss", "", "best 2.5 at step 10")

@@ -1,0 +1,39 @@
+"""State that workers and the driver of a training share."""
+
+from raysp.training.data.row_windows import FailedRow
+from raysp.training.loop.training_steps import NotFinite
+from raysp.training.on_ray.board import MOST_STARTS, Board
+
+FAILED = [FailedRow(row, "corrupt_audio", "it ends early") for row in range(3)]
+
+
+def test_rows_that_could_not_be_decoded_are_handed_on_once():
+    board = Board()
+    board.count(0, {"corrupt_audio": 1}, {"corrupt_audio": "a.parquet:0"}, FAILED[:1])
+    board.count(1, {"corrupt_audio": 2}, {"corrupt_audio": "a.parquet:1"}, FAILED[1:])
+    news = board.take()
+    assert (news.errors, news.examples) == ({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:0"})
+    assert news.failed == FAILED
+    again = board.take()
+    assert (again.errors, again.failed) == ({"corrupt_audio": 3}, [])
+
+
+def test_too_many_starts_without_a_commit_are_a_failure():
+    board = Board()
+    assert all(board.begin(0, 4) for _ in range(MOST_STARTS))
+    assert board.begin(0, 6)
+    assert all(board.begin(0, 6) for _ in range(MOST_STARTS - 1))
+    assert not board.begin(0, 6)
+    assert "ended 5 times without a commit between" in str(board.take().failure)
+
+
+def test_rows_whose_loss_is_not_finite_are_those_of_all_workers():
+    board = Board()
+    found = NotFinite("the loss is nan", [3], num_rows=2, grew=False, history="")
+    board.fail_rows(1, 2, found._replace(rows=[7]))
+    assert board.take().not_finite is None
+    board.fail_rows(0, 2, found)
+    joined = board.take().not_finite
+    assert joined is not None
+    assert joined.rows == (3, 7)
+    assert joined.is_diverged

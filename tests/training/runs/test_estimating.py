@@ -1,0 +1,96 @@
+"""`raysp.estimate` of recipes, compared with their trainings."""
+
+from pathlib import Path
+
+import pytest
+
+import raysp
+from raysp.errors import PlanError, SpecError
+from raysp.training import finetuning
+from raysp.training.finetuning import finetune
+from raysp.training.specs.recipe import Checkpoint, Schedule
+from tests.recipes import a_recipe
+
+
+def test_a_stated_speed_gives_time_and_money_and_nothing_is_written(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=3))
+    found = raysp.estimate(recipe, rtfx=2.0, price=0.5)
+    assert found.left.steps == 21
+    assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / 2)
+    assert found.cost.money.value == pytest.approx(found.left.audio_seconds / 2 / 3600 * 0.5)
+    assert found.imbalance.keys() == {2, 3}
+    assert found.imbalance[2] > 1.3
+    assert (found.speed.origin, found.notes) == ("as stated", ())
+    assert not (tmp_path / "out").exists()
+    assert "TrainingEstimate(" in repr(found)
+    assert "<table>" in found._repr_html_()
+
+
+def test_several_workers_wait_for_the_slowest(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out", pool=raysp.Pool(2, cpus=1))
+    found = raysp.estimate(recipe, rtfx=2.0)
+    assert found.cost.actors == 2
+    assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / 4 * found.imbalance[2])
+    assert found.cost.device_hours.value == pytest.approx(2 * found.cost.wall_seconds.value / 3600)
+
+
+@pytest.mark.slow
+def test_a_training_that_has_begun_gives_the_speed_of_what_is_left_and_of_another_one(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, Checkpoint(str(tmp_path / "out"), every=2), schedule=Schedule(steps=6))
+    assert raysp.estimate(recipe).speed is None
+    asked = iter([False, False, False, True])
+    stopped = finetune(recipe, should_stop=lambda: next(asked))
+    found = raysp.estimate(recipe)
+    assert (stopped.steps, found.left.steps, found.left.share) == (4, 2, pytest.approx(1 / 3))
+    assert found.speed.origin.startswith(f"3 steps in {tmp_path}/out: 0:1")
+    assert found.speed.rtfx > 0
+    other = a_recipe(words, tiny, tmp_path / "other", seed=4, schedule=Schedule(steps=8))
+    alike = raysp.estimate(other, like=str(tmp_path / "out"))
+    assert alike.speed.rtfx == pytest.approx(found.speed.rtfx)
+    assert alike.left.share == 1
+    assert raysp.estimate(other).speed is None
+    changed = a_recipe(words, tiny, Checkpoint(str(tmp_path / "out"), every=2), seed=4, schedule=Schedule(steps=6))
+    assert raysp.estimate(changed).speed is None
+    finetune(recipe)
+    done = raysp.estimate(recipe)
+    assert (done.left.steps, done.left.share, done.cost.wall_seconds.value) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_a_calibration_measures_speed_and_memory_and_writes_nothing(words, tiny, tmp_path):
+    found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), calibrate=True)
+    assert found.speed.origin.startswith("measured here on 1 CPU: ")
+    assert found.speed.memory_bytes > 1e8
+    assert found.cost is not None
+    assert not (tmp_path / "out").exists()
+
+
+class TestRowsThatAreNotIndexed:
+    @pytest.fixture
+    def recipe(self, words, tiny, tmp_path, monkeypatch) -> raysp.Finetune:
+        monkeypatch.setattr(finetuning, "PLANNED_ROWS", 10)
+        return a_recipe(words, tiny, tmp_path / "out")
+
+    def test_commit_memory_and_the_time_of_full_steps_are_known(self, recipe):
+        found = raysp.estimate(recipe, rtfx=3.0)
+        assert found.left.audio_seconds == 6 * 6.0
+        assert found.cost.wall_seconds.value == pytest.approx(12.0)
+        assert found.commit.num_bytes > 100_000
+        assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
+        assert "60 rows are not indexed yet" in found.notes[0]
+
+    def test_a_calibration_is_refused(self, recipe):
+        with pytest.raises(PlanError, match=r"--calibrate: 60 rows are not indexed yet; begin the training"):
+            raysp.estimate(recipe, calibrate=True)
+
+    def test_without_declared_durations_epochs_have_no_time(self, recipe, words, tiny, tmp_path):
+        found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
+        assert (found.left, found.cost) == (None, None)
+        assert Path(recipe.sink.url).name == "out"
+
+
+def test_a_sample_is_refused_for_a_recipe(words, tiny, tmp_path):
+    with pytest.raises(SpecError, match="sample: without effect: the rows of a recipe are not sampled"):
+        raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), sample=5)
+    with pytest.raises(SpecError, match="found rtfx and calibrate, expected one of them"):
+        raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), rtfx=2.0, calibrate=True)

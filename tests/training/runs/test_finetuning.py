@@ -1,0 +1,464 @@
+"""Whole trainings in one process: what comes out, resuming, refusals, and rows that fail."""
+
+import dataclasses
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+
+import raysp
+from raysp.errors import ChangedError, PlanError, RunError, StoreError
+from raysp.models.checking import check_checkpoint
+from raysp.ops import ordering
+from raysp.storage.store import LocalStore
+from raysp.training.finetuning import finetune, plan_recipe, try_out
+from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.sink import row_errors, step_metrics
+from raysp.training.specs.recipe import Batching, Schedule
+from tests.corpora import wav, write_shard
+from tests.recipes import WORDS, a_recipe, words_table, write_words
+from tests.soaked import some
+
+pytestmark = pytest.mark.slow
+
+DROPPING = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[int]:
+    """Rows in the order in which the model saw them."""
+    rows: list[int] = []
+    original = CTCObjective.__call__
+
+    def recorded(self, batch):
+        rows.extend(batch.rows)
+        return original(self, batch)
+
+    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    return rows
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def steps_until(number: int):
+    """Return a request to stop after this many steps."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= number
+
+
+@pytest.fixture(scope="module")
+def undisturbed(words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("undisturbed")
+    finetune(again(words, tiny, sink))
+    return sink
+
+
+def again(words, tiny, sink, **fields):
+    schedule = Schedule(epochs=2, learning_rate=1e-3)
+    return a_recipe(words, tiny, sink, **{"schedule": schedule, "objective": {"masks": DROPPING}, **fields})
+
+
+def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undisturbed):
+    import transformers
+
+    from raysp.models.loading import load_checkpoint
+
+    summary = check_checkpoint(undisturbed)
+    assert (summary.architecture, summary.vocab_size) == ("UniSpeechForCTC", 18)
+    ours = load_checkpoint(undisturbed)
+    theirs = transformers.UniSpeechForCTC.from_pretrained(undisturbed).eval()
+    processor = transformers.AutoProcessor.from_pretrained(undisturbed)
+    samples = np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    inputs = processor(samples, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**inputs).logits
+        found = ours.model(inputs["input_values"]).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    figures = json.loads((undisturbed / "metrics.json").read_text())
+    assert (figures["epochs"], figures["rows"]) == (2, 60)
+    card = (undisturbed / "README.md").read_text()
+    assert "base_model" not in card.partition("\n---\n")[0]  # of a folder: the hub refuses a path there
+    assert figures["fingerprint"] in card
+
+
+def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monkeypatch):
+    costs = []
+    original = ordering.micro_batch_edges
+    monkeypatch.setattr(ordering, "micro_batch_edges", lambda cost, *rest: costs.append(cost) or original(cost, *rest))
+    schedule, batching = Schedule(epochs=2, learning_rate=1e-3), Batching(seconds=6, micro_batches=3, window_seconds=5)
+    recipe = again(words, tiny, tmp_path / "out", schedule=schedule, batching=batching)
+    finetune(recipe, on_plan=lambda prepared: prepared.facts)
+    assert sum(len(cost) for cost in costs) == 60 * 2
+
+
+def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, tiny, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    ones = {name: torch.ones_like(one) for name, one in weights(tiny).items()}
+    save_file(ones, other / "model.safetensors")
+    found = {}
+    for checkpoint, seed in ((tiny, 0), (other, 0), (tiny, 1)):
+        sink = tmp_path / f"{checkpoint.name}{seed}"
+        schedule, objective = Schedule(steps=1, learning_rate=1e-9), {"random_weights": True}
+        finetune(again(words, checkpoint, sink, schedule=schedule, objective=objective, seed=seed))
+        found[checkpoint, seed] = weights(sink)
+    assert same(found[tiny, 0], found[other, 0])
+    assert not same(found[tiny, 0], found[tiny, 1])
+    assert not same(found[tiny, 0], weights(tiny))
+    card = (tmp_path / f"{tiny.name}0" / "README.md").read_text()
+    assert "base_model" not in card.partition("\n---\n")[0]
+    assert "and random weights, trained by raysp" in card
+
+
+def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path, seen):
+    result = finetune(again(words, tiny, tmp_path / "out"))
+    assert (result.epochs, result.is_done, result.exit_code, result.rows) == (2, True, 0, 60)
+    assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
+    assert seen[:60] != seen[60:]
+
+
+@pytest.mark.parametrize("number", some([1, 3, 4], 3))
+def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_path, seen, number):
+    recipe = again(words, tiny, tmp_path / "out")
+    first = finetune(recipe, should_stop=steps_until(number))
+    assert (first.steps, first.is_done) == (number, False)
+    assert not (tmp_path / "out" / "config.json").exists()
+    second = finetune(recipe)
+    assert second.is_done
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+    assert sorted(seen) == sorted([*range(60)] * 2)
+    lines = step_metrics.load(LocalStore(tmp_path / "out"))
+    assert [step.done for step in lines] == [*range(1, second.steps + 1)]
+
+
+def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed, tmp_path, seen):
+    recipe = again(words, tiny, tmp_path / "out")
+    shutil.copytree(undisturbed, tmp_path / "out")
+    (tmp_path / "out" / "config.json").unlink()
+    result = finetune(recipe)
+    assert (seen, result.is_done, result.loss) == ([], True, None)
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+    check_checkpoint(tmp_path / "out")
+
+
+def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_path, monkeypatch):
+    """Ctrl-C in a program of a user's own may come amid an update."""
+    recipe = again(words, tiny, tmp_path / "out")
+    original, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == 4:
+            self.param_groups[0]["params"][0].data.add_(1.0)
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(recipe)
+    monkeypatch.undo()
+    finetune(recipe)
+    assert same(weights(tmp_path / "out"), weights(undisturbed))
+
+
+def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_path):
+    url = write_words(tmp_path / "in", 12)
+    recipe = a_recipe(url, tiny, tmp_path / "out")
+    finetune(recipe)
+    with pytest.raises(ChangedError, match=r"with another recipe or corpus: `seed` was 0, now 1; undo the change"):
+        finetune(dataclasses.replace(recipe, seed=1))
+    write_words(tmp_path / "in", 12, 9)
+    with pytest.raises(ChangedError, match=r"1 shard is new: 1\.parquet"):
+        finetune(recipe)
+    assert finetune(recipe, restart=True).rows == 21
+    write_words(tmp_path / "in", 12, 8)
+    with pytest.raises(ChangedError, match=r"another recipe or corpus: .*`corpus` was"):
+        finetune(recipe)
+    write_words(tmp_path / "in", 12, 9)
+    assert finetune(dataclasses.replace(recipe, pool=raysp.Pool(1, cpus=1), name="another")).is_done
+
+
+@pytest.mark.parametrize("vocabulary", ["build", "keep"])
+def test_a_shard_that_is_away_is_named_and_the_training_goes_on_once_it_is_back(words, tiny, tmp_path, vocabulary):
+    url = write_words(tmp_path / "in", 12, 9, 8)
+    recipe = a_recipe(url, tiny, tmp_path / "out", objective={"vocabulary": vocabulary})
+    finetune(recipe, should_stop=steps_until(2))
+    away = tmp_path / "in" / "1.parquet"
+    away.rename(tmp_path / "away")
+    with pytest.raises(ChangedError) as found:
+        finetune(recipe)
+    message = str(found.value)
+    assert "1 shard of the 3 with which it began is missing: 1.parquet. The training continues over" in message
+    assert "bring the missing ones back, and run the same command again" in message
+    assert "anew" not in message
+    assert "Also changed" not in message
+    with pytest.raises(ChangedError, match=r"is missing: 1\.parquet\..* Also changed: `seed` was 0, now 1; undo that"):
+        finetune(dataclasses.replace(recipe, seed=1))
+    away.write_bytes(b"damaged")
+    with pytest.raises(ChangedError, match=r"is missing: 1\.parquet \(cannot be read: .*1\.parquet"):
+        finetune(recipe)
+    (tmp_path / "away").rename(away)
+    assert finetune(recipe).is_done
+
+
+def test_a_new_shard_is_named_and_the_training_goes_on_without_it(tiny, tmp_path):
+    recipe = a_recipe(write_words(tmp_path / "in", 12, 9), tiny, tmp_path / "out")
+    finetune(recipe, should_stop=steps_until(2))
+    write_words(tmp_path / "in", 12, 9, 8)
+    with pytest.raises(
+        ChangedError, match=r"1 shard is new: 2\.parquet\. .*: leave the new ones out, and run the same"
+    ):
+        finetune(recipe)
+    (tmp_path / "in" / "0.parquet").rename(tmp_path / "in" / "3.parquet")
+    with pytest.raises(ChangedError, match=r"bring the missing ones back and leave the new ones out"):
+        finetune(recipe)
+    (tmp_path / "in" / "3.parquet").rename(tmp_path / "in" / "0.parquet")
+    (tmp_path / "in" / "2.parquet").unlink()
+    assert finetune(recipe).is_done
+
+
+def test_the_shards_of_a_training_that_an_earlier_version_began_are_another_corpus(tiny, tmp_path):
+    recipe = a_recipe(write_words(tmp_path / "in", 12, 9), tiny, tmp_path / "out")
+    finetune(recipe, should_stop=steps_until(2))
+    (tmp_path / "out" / ".raysp" / "shards.json").unlink()
+    (tmp_path / "in" / "1.parquet").unlink()
+    with pytest.raises(ChangedError, match="`corpus` was"):
+        finetune(recipe)
+
+
+def test_a_corrected_text_is_another_corpus(tiny, tmp_path):
+    """Durations and characters stay as they are."""
+    texts = [*WORDS, "one", "two"]
+    for found in (texts, texts[::-1]):
+        write_shard(tmp_path / "in" / "0.parquet", table=words_table(12, texts=found))
+        recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(steps=1))
+        if found is texts:
+            finetune(recipe)
+    with pytest.raises(ChangedError, match="`corpus` was"):
+        finetune(recipe)
+
+
+def _noise(table: pa.Table) -> pa.Table:
+    """Return rows with noise of the lengths of their recordings."""
+    found = []
+    for index, one in enumerate(table["audio"].to_pylist()):
+        samples, rate = soundfile.read(io.BytesIO(one["bytes"]))
+        found.append({"bytes": wav(len(samples), rate, seed=1000 + index), "path": one["path"]})
+    return table.set_column(table.column_names.index("audio"), "audio", pa.array(found, table["audio"].type))
+
+
+def test_other_recordings_of_the_same_lengths_are_another_corpus_and_a_touched_file_is_not(tiny, tmp_path):
+    table = words_table(12)
+    file = tmp_path / "in" / "0.parquet"
+    write_shard(file, table=table)
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(steps=1))
+    finetune(recipe)
+    write_shard(file, table=table, row_group_size=5)
+    assert finetune(recipe).is_done
+    write_shard(file, table=_noise(table))
+    with pytest.raises(ChangedError, match="`recordings` was"):
+        finetune(recipe)
+
+
+def test_files_of_other_content_in_a_folder_are_another_corpus(tiny, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i}.wav").write_bytes(wav(8000, seed=i))
+    (folder / "metadata.csv").write_text("file_name,text\n" + "".join(f"{i}.wav,one\n" for i in range(12)))
+    source = raysp.Shards(str(folder), text="text")
+    recipe = a_recipe("", tiny, tmp_path / "out", source=source, schedule=Schedule(steps=1))
+    finetune(recipe)
+    (folder / "3.wav").touch()
+    assert finetune(recipe).is_done
+    (folder / "3.wav").write_bytes(wav(8000, seed=100))
+    with pytest.raises(ChangedError, match=r"1 recording of source has another content .*\('3\.wav'\)"):
+        finetune(recipe)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_sink_of_labels_is_refused_and_stays_as_it_is(words, tiny, tmp_path, restart):
+    (tmp_path / "out" / ".raysp").mkdir(parents=True)
+    (tmp_path / "out" / ".raysp" / "run.json").write_text("{}")
+    with pytest.raises(PlanError, match="a sink of labels; choose another folder for the checkpoint"):
+        finetune(a_recipe(words, tiny, tmp_path / "out"), restart=restart)
+    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == ["run.json"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
+    original, sink = CTCObjective.__call__, tmp_path / "out"
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        bad = torch.tensor([7 in (row,) for row in batch.rows])
+        rows = torch.where(bad, torch.nan, losses.rows_B)
+        return dataclasses.replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
+
+    recipe = again(words, tiny, sink)
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"the loss is nan .* at fault: 0.parquet:7\. Lower schedule"):
+        finetune(recipe)
+    monkeypatch.undo()
+    assert finetune(recipe).is_done
+
+
+@pytest.mark.parametrize("rate", [1e12, 1e30])
+def test_a_training_that_diverged_says_so_and_names_no_row(words, tiny, tmp_path, rate):
+    schedule = Schedule(steps=40, learning_rate=rate, warmup=0.0, clip=None, shape="constant")
+    with pytest.raises(RunError) as found:
+        finetune(a_recipe(words, tiny, tmp_path / "out", schedule=schedule))
+    message = str(found.value)
+    assert "The training diverged: " in message
+    assert "the weights are at fault and not the rows. " in message
+    assert re.search(r"The loss (grew since step \d+, from|was finite until step \d+, with) \d", message)
+    assert ".parquet" not in message
+    assert "Lower schedule.learning_rate" in message
+
+
+def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, tiny, tmp_path, monkeypatch):
+    original, done = CTCObjective.__call__, []
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        done.append(batch)
+        factor = torch.nan if len(done) > 9 else 1.0  # from the fourth step of three micro-batches on
+        return dataclasses.replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
+
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"diverged: no row of the \d+ of the step has a finite loss and gradient, so"):
+        finetune(again(words, tiny, tmp_path / "out"))
+    assert [one.path for one in LocalStore(tmp_path / "out").list(".raysp/steps/") if one.path.endswith(".json")] == [
+        ".raysp/steps/2.json"
+    ]
+
+
+def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path, seen):
+    """Their headers are whole, so the index does not know."""
+    write_words(tmp_path / "in", 20)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(epochs=2))
+    result = finetune(recipe)
+    assert result.rows == 26
+    assert sorted(seen) == sorted([*range(20)] * 2)
+    assert sum(result.errors.values()) == 12
+    assert result.error_examples[0].startswith("z.parquet:")
+    listed = row_errors.load(LocalStore(tmp_path / "out"))
+    assert [(one.shard, one.row) for one in listed] == [("z.parquet", row) for row in range(6)]
+    assert {one.error_type for one in listed} == {*result.errors}
+
+
+def test_too_many_of_them_end_the_training(tiny, tmp_path):
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(30))
+    with pytest.raises(RunError, match=r"30 of 30 rows cannot be decoded, more than max_error_rate=0.5; 30 of them"):
+        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", batching=Batching(seconds=60)))
+
+
+def broken_table(num_rows: int) -> pa.Table:
+    """Make rows that can be decoded only by their headers."""
+    table = words_table(num_rows, seed=9)
+    cut = pa.array([{"bytes": _broken_flac(), "path": None}] * num_rows, table.schema.field("audio").type)
+    return table.set_column(1, "audio", cut)
+
+
+def _broken_flac() -> bytes:
+    """Make a recording whose header is whole, and whose frames are not."""
+    import io
+
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    whole = file.getvalue()
+    return whole[:200] + bytes(len(whole) - 200)
+
+
+def test_a_try_out_writes_nothing_and_shows_texts(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out")
+    result = try_out(recipe, 2)
+    assert (result.steps, result.is_done) == (2, True)
+    assert next(reference for reference, _ in result.texts) in words_of(words)
+    assert not (tmp_path / "out").exists()
+
+
+def words_of(url: str) -> set[str]:
+    return set(pq.read_table(Path(url).parent, columns=["text"]).column("text").to_pylist())
+
+
+def test_a_plan_writes_nothing_and_is_that_of_the_training(words, tiny, tmp_path):
+    recipe = a_recipe(words, tiny, tmp_path / "out")
+    _, prepared = plan_recipe(recipe)
+    assert prepared is not None
+    assert not (tmp_path / "out").exists()
+    assert finetune(recipe).fingerprint == prepared.fingerprint
+
+
+def test_only_the_head_is_trained_at_first(words, headless, tmp_path):
+    recipe = a_recipe(words, headless, tmp_path / "out", objective={"freeze_steps": 6})
+    finetune(recipe)
+    before, after = load_file(headless / "model.safetensors"), weights(tmp_path / "out")
+    base = {name.removeprefix("unispeech."): value for name, value in after.items() if not name.startswith("lm_head")}
+    assert all(torch.equal(value, before[name]) for name, value in base.items() if name in before)
+    longer = a_recipe(words, headless, tmp_path / "more", objective={"freeze_steps": 3})
+    finetune(longer)
+    moved = {name.removeprefix("unispeech."): value for name, value in weights(tmp_path / "more").items()}
+    assert any(not torch.equal(moved[name], value) for name, value in before.items() if name in moved)
+
+
+def test_recordings_beside_their_table_are_read(tiny, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    lines = []
+    for number in range(12):
+        (folder / f"{number}.wav").write_bytes(wav(8000, seed=number))
+        lines.append(json.dumps({"audio_filepath": f"{number}.wav", "text": "one", "id": str(number)}))
+    assert soundfile.info(folder / "0.wav").frames == 8000
+    (folder / "m.jsonl").write_text("\n".join(lines))
+    source = raysp.Shards(f"{folder}/m.jsonl", text="text")
+    assert finetune(a_recipe("", tiny, tmp_path / "out", source=source)).rows == 12
+
+
+def test_a_sink_that_cannot_be_written_any_more_ends_the_training(words, tiny, tmp_path, monkeypatch):
+    original, calls = LocalStore.publish, []
+
+    def full(self, scratch, path, **options):
+        calls.append(path) if path.endswith(".safetensors") else None
+        if len(calls) == 3:
+            raise StoreError(f"{path}: No space left on device")
+        return original(self, scratch, path, **options)
+
+    recipe = again(words, tiny, tmp_path / "out")
+    monkeypatch.setattr(LocalStore, "publish", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        finetune(recipe)
+    monkeypatch.undo()
+    assert finetune(recipe).is_done
+
+
+def test_a_checkpoint_that_cannot_be_written_is_written_by_the_same_command(words, tiny, tmp_path, monkeypatch):
+    recipe = again(words, tiny, tmp_path / "out")
+
+    def full(self, folder, **options):
+        raise OSError(28, "No space left on device", str(folder))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("raysp.models.base.modeling.Model.save_pretrained", full)
+        with pytest.raises(RunError, match=r"cannot write it \(No space left on device\); .* from the last committed"):
+            finetune(recipe)
+    assert not (tmp_path / "out" / "config.json").exists()
+    assert finetune(recipe).is_done
+    assert (tmp_path / "out" / "config.json").exists()

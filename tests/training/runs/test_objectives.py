@@ -1,0 +1,251 @@
+"""Whole trainings of every objective: what comes out, resuming, evaluation, labels by the checkpoint."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import raysp
+from raysp.errors import CheckpointError, PlanError
+from raysp.models.base.capabilities import Capability
+from raysp.models.loading import load_checkpoint
+from raysp.training.finetuning import finetune, plan_recipe, try_out
+from raysp.training.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers
+from raysp.training.specs.recipe import Evaluation, Schedule
+from tests.corpora import write_shard
+from tests.recipes import WORDS, a_recipe, words_table
+from tests.soaked import some
+from tests.training.objectives.originals import save_decoder
+
+MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
+OBJECTIVES = {
+    "single": (Classify, {"column": "speaker"}),
+    "multi": (Classify, {"column": "tags", "problem": "multi"}),
+    "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
+    "regression": (Classify, {"column": "age", "problem": "regression"}),
+    "frames": (ClassifyFrames, {"column": "frames"}),
+    "pretraining": (Pretrain, {"text": raysp.Text("lower"), "temperature_decay": 0.7}),
+}
+
+
+DECODERS = ("bert", "gpt2", "bart")
+
+
+@pytest.fixture(scope="session")
+def decoders(tmp_path_factory) -> dict[str, str]:
+    """Text models of random weights with their tokenizers, by their kind."""
+    folder = tmp_path_factory.mktemp("decoders")
+    return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
+
+
+@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "multi", "frames", "pretraining", "bert"))
+def objective(request, headless, listener, decoders) -> Objective:
+    if request.param in DECODERS:
+        generate = {"max_new_tokens": 8}
+        return Seq2Seq(str(headless), decoder=decoders[request.param], masks=MASKS, generate=generate)
+    cls, fields = OBJECTIVES[request.param]
+    return cls(listener if cls in (Speakers, ClassifyFrames) else str(headless), masks=MASKS, **fields)
+
+
+def trained(words, sink, objective, **fields):
+    return a_recipe(words, Path(), sink, objective=objective, source=raysp.Shards(words, text="text"), **fields)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_and_its_checkpoint_loads_in_both_libraries(words, objective, tmp_path):
+    finetune(trained(words, tmp_path / "once", objective))
+    stopped = finetune(trained(words, tmp_path / "out", objective), should_stop=lambda: True)
+    assert (stopped.steps, stopped.is_done) == (1, False)
+    result = finetune(trained(words, tmp_path / "out", objective))
+    assert (result.steps, result.is_done) == (6, True)
+    once, found = weights(tmp_path / "once"), weights(tmp_path / "out")
+    assert once.keys() == found.keys()
+    assert all(torch.equal(once[name], value) for name, value in found.items())
+    assert_same_logits(tmp_path / "out")
+
+
+def assert_same_logits(folder: Path) -> None:
+    loaded = load_checkpoint(folder)
+    theirs, info = getattr(transformers, type(loaded.model).__name__).from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    theirs.eval()
+    wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    config = loaded.model.config
+    writes = Capability.TEXT_DECODER in loaded.model.gives
+    inputs = {"decoder_input_ids": torch.tensor([[config.decoder_start_token_id, 7, 5]])} if writes else {}
+    compared = "projected_states" if "PreTraining" in type(loaded.model).__name__ else "logits"
+    with torch.inference_mode():
+        expected, found = theirs(wave, **inputs)[compared], loaded.model(wave, **inputs)[compared]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
+    _, prepared = plan_recipe(trained(words, tmp_path / "out", objective))
+    travelled = pickle.loads(pickle.dumps(prepared))
+    values = {"speaker": "s1", "tags": ["noisy"], "age": 21, "frames": ["low", None, "high"]}
+    value = values.get(prepared.plan.recipe.kept[0], "seven")
+    assert travelled.task.targets()(value) == prepared.task.targets()(value)
+    assert travelled.task.digest == prepared.task.digest
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
+    objective = Classify(str(headless), column="speaker")
+    finetune(trained(words, tmp_path / "out", objective))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- audio-classification\n" in card
+    label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Classes(top_k=1)])
+    sink = raysp.Parquet(str(tmp_path / "labels"))
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    table = pq.read_table(tmp_path / "labels" / "a.parquet")
+    assert table.num_rows == 4
+    assert {*table.column("pred_label").to_pylist()} <= {"s0", "s1", "s2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("best", some(["accuracy", "f1", "loss"], "f1"))
+def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, tmp_path, best):
+    evaluation = Evaluation(raysp.Shards(words), every=2, best=best, by=["text"])
+    seen = []
+
+    def keep(progress):
+        if progress.evaluated and progress.evaluated[0] == progress.done:
+            seen.append(progress.evaluated)
+
+    schedule = Schedule(steps=6, learning_rate=3e-3)
+    objective = Classify(str(headless), column="speaker")
+    recipe = trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule)
+    result = finetune(recipe, on_progress=keep)
+    assert [done for done, _ in seen] == [2, 4, 6]
+    metrics = {done: {**found.comparison.scores.metrics} for done, found in seen}
+    values = {done: found.loss if best == "loss" else metrics[done][best].value for done, found in seen}
+    chosen = min(values, key=values.get) if best == "loss" else max(values, key=values.get)
+    assert (result.best_step, result.best) == (chosen, values[chosen])
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["best"] == {"metric": best, "value": values[chosen], "step": chosen}
+    assert metrics[2].keys() == {"accuracy", "f1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", some(["multi", "regression"], "regression"))
+def test_lists_and_numbers_are_evaluated_by_their_loss(words, headless, tmp_path, name):
+    cls, fields = OBJECTIVES[name]
+    evaluation = Evaluation(raysp.Shards(words), every=10, best="loss")
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    objective = cls(str(headless), **fields)
+    result = finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule))
+    assert result.best > 0
+    assert result.best_step == 2
+
+
+@pytest.mark.slow
+def test_a_try_out_shows_classes(words, headless, tmp_path):
+    result = try_out(trained(words, tmp_path / "out", Classify(str(headless), column="speaker")), 1)
+    assert {one for pair in result.texts for one in pair} <= {"s0", "s1", "s2"}
+
+
+@pytest.fixture(scope="module")
+def writer(words, headless, decoders, tmp_path_factory) -> Path:
+    """A trained encoder with a decoder."""
+    sink = tmp_path_factory.mktemp("writer") / "out"
+    objective = Seq2Seq(str(headless), decoder=decoders["gpt2"], generate={"max_new_tokens": 6})
+    evaluation = Evaluation(raysp.Shards(words, text="text"), every=10)
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    result = finetune(trained(words, sink, objective, evaluation=evaluation, schedule=schedule))
+    assert result.best > 0
+    return sink
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
+    label = raysp.Label(str(writer), outputs=[raysp.Transcript()])
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
+    sink = raysp.Parquet(str(tmp_path / "labels"))
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
+    assert len(texts) == 4
+    assert all(isinstance(text, str) for text in texts)
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path):
+    objective = Seq2Seq(str(writer), freeze="encoder")
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    result = try_out(trained(words, tmp_path / "out", objective, schedule=schedule), 1)
+    assert {reference for reference, _ in result.texts} <= {*WORDS}
+    assert finetune(trained(words, tmp_path / "out", objective, schedule=schedule)).is_done
+    before, after = weights(writer), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert "decoder" in changed
+    assert "encoder" not in changed
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "decoder", "message"),
+    [
+        ("writer", "bert", "SpeechEncoderDecoderModel has a text decoder; Seq2Seq needs an encoder"),
+        ("headless", None, "UniSpeechModel has no text decoder; set objective.decoder to a text model with one"),
+        ("headless", "headless", "is no text model with a decoder: use one"),
+    ],
+)
+@pytest.mark.slow
+def test_parts_that_do_not_fit_are_refused(words, writer, headless, decoders, tmp_path, checkpoint, decoder, message):
+    folders = {"writer": str(writer), "headless": str(headless), **decoders}
+    objective = Seq2Seq(folders[checkpoint], decoder=decoder and folders[decoder])
+    with pytest.raises(CheckpointError, match=message):
+        finetune(trained(words, tmp_path / "out", objective))
+
+
+def test_texts_that_a_decoder_cannot_be_trained_on_have_a_reason(headless, decoders, tmp_path):
+    texts = ["one", None, " ", "two " * 100]
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4, texts=texts))
+    objective = Seq2Seq(str(headless), decoder=decoders["bert"])
+    recipe = trained(f"{tmp_path}/in/*.parquet", tmp_path / "out", objective)
+    plan, prepared = plan_recipe(recipe)
+    assert plan.facts["objective"] == f"Seq2Seq, decoder {decoders['bert']}"
+    assert prepared.corpus.left_out == {"empty_text": 2, "label_too_long": 1}
+    assert prepared.facts["tokens"].startswith("100 tokens, of which ")
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_checkpoint_of_speakers_embeds_recordings(words, listener, tmp_path):
+    evaluation = Evaluation(raysp.Shards(words), every=10, best="accuracy")
+    schedule = Schedule(steps=2, learning_rate=3e-3)
+    objective = Speakers(listener, column="speaker", crop_seconds=0.5)
+    result = finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule))
+    assert 0 <= result.best <= 1
+    assert result.left_out["too_short"] > 0
+    label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Embedding(pooling="xvector")])
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
+    sink = raysp.Parquet(str(tmp_path / "labels"))
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    [column] = [name for name in pq.read_schema(tmp_path / "labels" / "a.parquet").names if "embedding" in name]
+    found = pq.read_table(tmp_path / "labels" / "a.parquet").column(column).to_pylist()
+    assert {len(one) for one in found if one is not None} == {12}
+
+
+def test_crops_that_no_model_could_read_are_refused(words, listener, tmp_path):
+    objective = Speakers(listener, column="speaker", crop_seconds=0.1)
+    with pytest.raises(PlanError, match=r"found objective.crop_seconds=0.1; expected at least 0\.\d+, the shortest"):
+        plan_recipe(trained(words, tmp_path / "out", objective))
+
+
+def test_an_architecture_without_a_head_for_speakers_is_refused(words, headless, tmp_path):
+    with pytest.raises(CheckpointError, match="UniSpeech has none of the classes UniSpeechForXVector"):
+        plan_recipe(trained(words, tmp_path / "out", Speakers(str(headless), column="speaker")))

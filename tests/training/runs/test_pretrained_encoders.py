@@ -1,0 +1,104 @@
+"""Checkpoints of pre-training, as published: labels, plans and trainings begin with their encoder."""
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import raysp
+from raysp.errors import CheckpointError
+from raysp.models import AutoModel, Wav2Vec2FeatureExtractor
+from raysp.models.checking import check_checkpoint
+from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.specs.objectives import Classify, ClassifyFrames, Seq2Seq, Speakers
+from raysp.training.specs.recipe import Schedule, Text
+from tests.here import run_without_ray
+from tests.recipes import a_recipe, write_words
+from tests.training.conftest import SMALL
+from tests.training.objectives.originals import save_decoder
+
+FIELDS = {"num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 32, "ctc_zero_infinity": True}
+FIELDS |= {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
+UNUSED = "project_hid, project_q, quantizer: other heads of the checkpoint"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    return write_words(tmp_path_factory.mktemp("words"), 12)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A `Wav2Vec2ForPreTraining` of random weights, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    torch.manual_seed(0)
+    transformers.Wav2Vec2ForPreTraining(transformers.Wav2Vec2Config(**{**SMALL, **FIELDS})).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory) -> str:
+    return str(save_decoder("bert", tmp_path_factory.mktemp("decoder")))
+
+
+def objective_of(name: str, folder: str, decoder: str):
+    match name:
+        case "Classify":
+            return Classify(folder, column="speaker")
+        case "ClassifyFrames":
+            return ClassifyFrames(folder, column="frames", masks={"mask_time_prob": 0.0})
+        case "Speakers":
+            return Speakers(folder, column="speaker", crop_seconds=0.5)
+        case "Seq2Seq":
+            return Seq2Seq(folder, decoder=decoder, text=Text("lower"))
+        case _:
+            return {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CTC", "Classify", "ClassifyFrames", "Speakers", "Seq2Seq"])
+def test_every_training_begins_with_the_encoder_of_pre_training(words, pretrained, decoder, tmp_path, name):
+    objective = objective_of(name, str(pretrained), decoder)
+    recipe = a_recipe(
+        words, pretrained, tmp_path / "out", objective=objective, schedule=Schedule(steps=1, learning_rate=1e-9)
+    )
+    assert plan_recipe(recipe)[0].facts["not used"] == UNUSED
+    finetune(recipe)
+    assert check_checkpoint(tmp_path / "out").unused == ()
+    before = load_file(pretrained / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    prefix = "encoder." if name == "Seq2Seq" else "wav2vec2."
+    for layer in ("encoder.layers.1.attention.k_proj.weight", "feature_projection.projection.weight"):
+        torch.testing.assert_close(after[prefix + layer], before["wav2vec2." + layer], atol=1e-6, rtol=0)
+
+
+def test_a_vocabulary_that_pre_training_does_not_have_is_not_kept(words, pretrained, tmp_path):
+    with pytest.raises(CheckpointError, match="Wav2Vec2Model has no CTC head whose vocabulary could be kept"):
+        plan_recipe(a_recipe(words, pretrained, tmp_path, objective={"vocabulary": "keep"}))
+
+
+def test_inspect_plan_and_labels_use_the_encoder(words, pretrained, tmp_path, raysp_command, monkeypatch):
+    run_without_ray(monkeypatch)
+    ran = raysp_command("inspect", pretrained)
+    assert (ran.code, ran.err) == (0, "")
+    facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])
+    assert facts["architecture"].strip() == "Wav2Vec2Model (wav2vec2)"
+    assert (facts["outputs"].strip(), facts["not used"].strip()) == ("Embedding", UNUSED)
+    pipeline = raysp.Pipeline(
+        source=raysp.Shards(words),
+        steps=[raysp.Decode(), raysp.Label(str(pretrained), outputs=[raysp.Embedding()])],
+        sink=raysp.Parquet(str(tmp_path / "out")),
+    )
+    assert raysp.plan(pipeline).facts["not used"] == UNUSED
+    raysp.run(pipeline)
+    row = pq.read_table(tmp_path / "out").to_pylist()[0]
+    wave = raysp.audio.decode(pq.read_table(words.replace("*", "0"))["audio"][0].as_py()["bytes"], sample_rate=16_000)
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(pretrained)
+    inputs = extractor(wave / 32768, sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.no_grad():
+        theirs = transformers.Wav2Vec2Model.from_pretrained(pretrained).eval()(inputs).last_hidden_state.mean(1)[0]
+        ours = AutoModel.from_pretrained(pretrained)(inputs).last_hidden_state.mean(1)[0]
+    torch.testing.assert_close(torch.tensor(row["embedding"]), theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)

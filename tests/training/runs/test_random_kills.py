@@ -1,0 +1,119 @@
+"""Trainings whose parts are killed at random moments: the weights are those of an undisturbed one, bit for bit."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raysp.storage.store import Store, open_store
+from raysp.training.sink import committed_steps
+from tests.s3_servers import SECRET_VARIABLE
+from tests.training.runs.test_finetuning import DROPPING
+from tests.training.runs.test_several_workers import of_ray
+
+pytestmark = [pytest.mark.cluster, pytest.mark.soak]
+
+KILLS = int(os.environ.get("RAYSP_TEST_KILLS", "5"))
+"""Kills of a training."""
+MOST_SECONDS = 1.0
+"""Longest time from a commit to the next kill."""
+DRIVER = "the driver"
+WORKER = "ray::RayTrainWorker"
+RECIPE = """
+import raysp
+recipe = raysp.Finetune(
+    raysp.Shards({source!r}, text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC({checkpoint!r}, text=raysp.Text("lower"), vocabulary="build", masks={masks!r}),
+    schedule=raysp.Schedule(epochs=40, learning_rate=1e-3),
+    batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
+    sink=raysp.Checkpoint({sink!r}, every=2, storage_options={options}),
+    pool=raysp.Pool(2, cpus=1),
+)
+"""
+
+
+class Training:
+    """A recipe that is run by the command line, again and again until it is done."""
+
+    def __init__(self, folder: Path, store: Store, options: str, words: str, checkpoint: Path) -> None:
+        self.store = store
+        self.file = folder / f"recipe_{store.url.rpartition('/')[2]}.py"
+        given = {"source": words, "checkpoint": str(checkpoint), "masks": DROPPING}
+        self.file.write_text(RECIPE.format(**given, sink=store.url, options=options))
+        self.begin()
+
+    def begin(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "raysp", "finetune", str(self.file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RAYSP_BEAT_SECONDS": "1"},
+        )
+
+    def done(self) -> int:
+        found = committed_steps.latest(self.store)
+        return found.position.done if found else 0
+
+    def wait_for_a_commit(self) -> bool:
+        """Wait until more steps are committed, and return whether the training goes on."""
+        before, deadline = self.done(), time.monotonic() + 240
+        while self.done() == before and self.process.poll() is None:
+            assert time.monotonic() < deadline, f"no commit after step {before}"
+            time.sleep(0.1)
+        return self.process.poll() is None
+
+    def kill(self, part: str, number: int) -> bool:
+        """Kill a part, and return whether it was there."""
+        if part == DRIVER:
+            self.process.kill()
+            self.process.wait()
+            self.begin()
+            return True
+        with contextlib.suppress(AssertionError):
+            of_ray(self.process.pid, part).send_signal(number)
+            return True
+        return False
+
+    def weights(self) -> bytes:
+        _, said = self.process.communicate(timeout=600)
+        assert self.process.returncode == 0, said
+        return self.store.read("model.safetensors")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def train(request, words, tiny, tmp_path):
+    """Begins a training with a sink of this name."""
+    if request.param == "disk":
+        return lambda name: Training(tmp_path, open_store(str(tmp_path / name)), "{}", words, tiny)
+    s3 = request.getfixturevalue("s3")
+    bucket = s3.bucket()
+    options = f'{{"key": {s3.key!r}, "secret": raysp.Env({SECRET_VARIABLE!r}), "endpoint_url": {s3.endpoint!r}}}'
+    return lambda name: Training(tmp_path, open_store(f"s3://{bucket}/{name}", s3.options), options, words, tiny)
+
+
+@pytest.mark.parametrize(
+    ("part", "number"),
+    [
+        (WORKER, signal.SIGKILL),
+        (WORKER, signal.SIGSTOP),
+        ("ray::Feeder", signal.SIGKILL),
+        ("ray::TrainController", signal.SIGKILL),
+        (DRIVER, signal.SIGKILL),
+    ],
+)
+def test_kills_at_random_moments_change_no_weight(train, part, number):
+    expected = train("undisturbed").weights()
+    chance, run, kills = random.Random(f"{part} {number}"), train("killed"), 0
+    while kills < KILLS and run.wait_for_a_commit():
+        time.sleep(chance.uniform(0, MOST_SECONDS))
+        kills += run.process.poll() is None and run.kill(part, number)
+    assert run.weights() == expected
+    assert kills > KILLS // 2

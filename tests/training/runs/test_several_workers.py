@@ -1,0 +1,283 @@
+"""Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.errors import PlanError, RunError
+from raysp.storage.store import LocalStore
+from raysp.training.finetuning import finetune
+from raysp.training.sink import committed_steps, step_metrics, training_record
+from raysp.training.specs.recipe import Schedule
+from tests.corpora import write_shard
+from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
+from tests.recipes import a_recipe, write_words
+from tests.training.objectives.originals import save_decoder
+from tests.training.runs.test_finetuning import DROPPING, broken_table
+from tests.training.runs.test_taking_over import take_over
+
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
+
+RECIPE = """
+import raysp
+recipe = raysp.Finetune(
+    raysp.Shards({source!r}, text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC({checkpoint!r}, text=raysp.Text("lower"), vocabulary="build", masks={masks!r}),
+    schedule=raysp.Schedule(epochs={epochs}, learning_rate=1e-3),
+    batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
+    sink=raysp.Checkpoint({sink!r}, every=2),
+    pool=raysp.Pool({workers}, cpus=1),
+)
+"""
+
+
+def several(words, tiny, sink, num_workers: int, **fields):
+    schedule = Schedule(epochs=6, learning_rate=1e-3)
+    given = {"schedule": schedule, "objective": {"masks": DROPPING}, "pool": raysp.Pool(num_workers, cpus=1), **fields}
+    return a_recipe(words, tiny, sink, **given)
+
+
+def curve(sink: Path) -> list[float]:
+    return [step.loss for step in step_metrics.load(LocalStore(sink))]
+
+
+def weights(sink: Path) -> dict[str, torch.Tensor]:
+    return load_file(sink / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("alone")
+    finetune(several(words, tiny, sink, 1))
+    return sink
+
+
+@pytest.fixture(scope="module")
+def by_two(local_ray, words, tiny, tmp_path_factory) -> Path:
+    sink = tmp_path_factory.mktemp("by two")
+    assert finetune(several(words, tiny, sink, 2)).is_done
+    return sink
+
+
+def check_same_curve(found: Path, expected: Path) -> None:
+    assert curve(found) == pytest.approx(curve(expected), rel=1e-5)
+    values = weights(found)
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(values[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_have_the_curve_of_one(alone, by_two):
+    check_same_curve(by_two, alone)
+
+
+def test_a_named_cluster_trains_with_as_many_workers_as_it_has_room_for(local_ray, words, tiny, alone, tmp_path):
+    recipe = several(words, tiny, tmp_path / "out", 1, pool=raysp.Pool((1, 2), cpus=1))
+    assert finetune(recipe, address="the-one-that-is-connected").is_done
+    check_same_curve(tmp_path / "out", alone)
+
+
+@pytest.mark.soak
+def test_three_workers_have_it_too(begun, alone, tmp_path):
+    begun(epochs=6, workers=3).end()
+    check_same_curve(tmp_path / "out", alone)
+
+
+def test_workers_that_leave_no_cpu_for_reading_are_refused(local_ray, words, tiny, tmp_path):
+    with pytest.raises(PlanError, match=r"3 workers of 1 CPU each, and at least 0.5 CPUs for reading; found 3 CPUs"):
+        finetune(several(words, tiny, tmp_path / "out", 3))
+
+
+def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, tiny, by_two, tmp_path):
+    killed = []
+
+    def kill(progress):
+        if progress.committed and not killed:
+            killed.append(of_ray(os.getpid(), "ray::RayTrainWorker"))
+            killed[0].kill()
+
+    result = finetune(several(words, tiny, tmp_path / "out", 2), on_progress=kill)
+    assert result.is_done
+    assert killed
+    assert_same(tmp_path / "out", by_two)
+
+
+def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, words, tiny, tmp_path):
+    """They hold no lease themselves, and go on while their driver is suspended."""
+    store, theirs = LocalStore(tmp_path / "out"), {}
+    paths = ("config.json", "model.safetensors", "vocab.json", training_record.RECIPE, f"{committed_steps.STEPS}4.json")
+
+    def suspend(progress):
+        if progress.committed and not theirs:
+            take_over(store)
+            theirs.update({path: store.read(path) for path in paths})
+
+    with pytest.raises(RunError, match="another run took over"):
+        finetune(several(words, tiny, tmp_path / "out", 2), on_progress=suspend)
+    assert {path: store.read(path) for path in paths} == theirs
+
+
+def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, tiny, by_two, tmp_path):
+    sink = tmp_path / "out"
+    shutil.copytree(by_two, sink)
+    (sink / "config.json").unlink()
+    last = committed_steps.latest(LocalStore(sink))
+    path = sink / last.files["model.safetensors"].path
+    path.write_bytes(path.read_bytes()[:1000])
+    assert finetune(several(words, tiny, sink, 2)).is_done
+    assert committed_steps.latest(LocalStore(sink), checks=True).position == last.position
+    assert (sink / "config.json").exists()
+    assert_same(sink, by_two)
+
+
+@pytest.mark.soak
+def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, by_two, tmp_path):
+    stopped = finetune(several(words, tiny, tmp_path / "out", 2), should_stop=lambda: True)
+    assert 0 < stopped.steps < 42
+    finetune(several(words, tiny, tmp_path / "out", 2))
+    assert_same(tmp_path / "out", by_two)
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    values = weights(found)
+    for name, value in weights(expected).items():
+        assert torch.equal(values[name], value), name
+
+
+@pytest.mark.soak
+def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, tiny, tmp_path):
+    write_words(tmp_path / "in", 6)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(60))
+    recipe = several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2)
+    with pytest.raises(RunError, match=r"rows cannot be decoded, more than max_error_rate=0.5; .* such as z.parquet:"):
+        finetune(recipe)
+
+
+def of_ray(driver: int, name: str) -> psutil.Process:
+    """Return a process of the Ray that a driver has started, by a part of its title."""
+    for one in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(one.cmdline()):
+                return one
+    raise AssertionError(name)
+
+
+class Run:
+    """A training by the command line, in a process of its own with a Ray of its own."""
+
+    def __init__(self, file: Path, sink: Path, *options: str, environment: Mapping[str, str] = os.environ) -> None:
+        self.sink = sink
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "raysp", "finetune", str(file), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**environment, "RAYSP_BEAT_SECONDS": "1"},
+        )
+
+    def wait_for_commits(self, number: int) -> None:
+        deadline = time.monotonic() + 120
+        while not any(int(one.stem) >= number for one in (self.sink / ".raysp" / "steps").glob("*.json")):
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None, self.process.stdout.read()
+            time.sleep(0.05)
+
+    def end(self) -> str:
+        output, _ = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, output
+        return output
+
+
+@pytest.fixture
+def begun(words, tiny, tmp_path):
+    def begin(sink: str = "out", epochs: int = 12, workers: int = 2) -> Run:
+        file = tmp_path / f"recipe_for_{sink}.py"
+        values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs, "workers": workers}
+        file.write_text(RECIPE.format(**values, sink=str(tmp_path / sink)))
+        return Run(file, tmp_path / sink)
+
+    return begin
+
+
+def undisturbed_weights(begun, tmp_path) -> bytes:
+    begun("undisturbed").end()
+    return (tmp_path / "undisturbed" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("ray::RayTrainWorker", signal.SIGKILL),
+        ("ray::Feeder", signal.SIGKILL),
+        ("ray::TrainController", signal.SIGKILL),
+        ("ray::RayTrainWorker", signal.SIGSTOP),
+    ],
+)
+def test_a_training_goes_on_after_one_of_its_processes_was_killed(begun, tmp_path, name, number):
+    expected = undisturbed_weights(begun, tmp_path)
+    run = begun()
+    run.wait_for_commits(6)
+    of_ray(run.process.pid, name).send_signal(number)
+    run.end()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.soak
+def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, tmp_path):
+    expected = undisturbed_weights(begun, tmp_path)
+    run = begun()
+    run.wait_for_commits(6)
+    run.process.kill()
+    run.process.wait()
+    begun().end()
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+
+
+@pytest.mark.soak
+def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
+    """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
+    begun("undisturbed", epochs=60).end()
+    with small_cluster(2) as cluster:
+        file = tmp_path / "recipe_for_undisturbed.py"
+        text = file.read_text().replace(f"{tmp_path}/undisturbed", f"{tmp_path}/out")
+        (tmp_path / "elastic.py").write_text(text.replace("raysp.Pool(2, cpus=1)", "raysp.Pool((1, 2), cpus=1)"))
+        run = Run(tmp_path / "elastic.py", tmp_path / "out", "--address", cluster.address, environment=NO_TOKENS)
+        for commits in (4, 100):
+            run.wait_for_commits(commits)
+            cluster.kill_a_node()
+        run.end()
+    check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
+
+
+SOAKED = ("classes", "classes of frames", "pre-training", "lora")
+"""Objectives whose curves the quick tests show without Ray."""
+KINDS = ("texts of a decoder", *(pytest.param(one, marks=pytest.mark.soak) for one in SOAKED))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, listener, tmp_path, kind):
+    decoder = save_decoder("bert", tmp_path / "decoder")
+    objective = {
+        "classes": raysp.Classify(str(headless), column="speaker"),
+        "classes of frames": raysp.ClassifyFrames(listener, column="frames"),
+        "pre-training": raysp.Pretrain(str(headless), text=raysp.Text("lower"), temperature_decay=0.7),
+        "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
+        "lora": raysp.CTC(str(headless), text=raysp.Text("lower"), vocabulary="build", lora=raysp.LoRA(4, dropout=0.2)),
+    }[kind]
+    schedule = Schedule(steps=4, learning_rate=1e-3)
+    for number in (1, 2):
+        finetune(several(words, headless, tmp_path / str(number), number, objective=objective, schedule=schedule))
+    check_same_curve(tmp_path / "2", tmp_path / "1")

@@ -1,0 +1,91 @@
+"""The exported checkpoint: whole, or a folder that nothing loads."""
+
+import pytest
+
+from raysp.errors import CheckpointError
+from raysp.storage.store import LocalStore
+from raysp.training.sink import exports, training_record
+from raysp.training.sink.exports import Export
+
+FIRST = {"adapter.tur.safetensors": b"1", "config.json": b"{}", "model.safetensors": b"one", "vocab.json": b"[1]"}
+SECOND = {"config.json": b"{2}", "model.safetensors": b"two", "vocab.json": b"[2]", "README.md": b"read"}
+PARTS = {
+    "config.json": b"{3}",
+    "model-1.safetensors": b"3",
+    "model.safetensors.index.json": b"{}",
+    "vocab.json": b"[3]",
+}
+
+
+class Killed(BaseException):
+    """Kill of a process."""
+
+
+def export(store, files: dict[str, bytes], *, until: int = 100, **facts) -> None:
+    """Publish files; the process is killed after some of them."""
+    put = []
+
+    def publish(name: str) -> None:
+        if len(put) == until:
+            raise Killed
+        put.append(name)
+        store.replace(name, files[name])
+
+    sizes = {name: len(data) for name, data in files.items()}
+    exports.publish(store, sizes, publish, **{"fingerprint": "f", "state": "s", "epoch": 1, **facts})
+
+
+def root(store) -> dict[str, bytes]:
+    return {entry.path: store.read(entry.path) for entry in store.list() if not entry.path.startswith(".raysp")}
+
+
+@pytest.fixture
+def sink(tmp_path) -> LocalStore:
+    return LocalStore(tmp_path / "model")
+
+
+@pytest.mark.parametrize("second", [SECOND, PARTS], ids=["one file", "parts"])
+def test_a_second_export_leaves_no_file_of_the_first(sink, second):
+    export(sink, FIRST)
+    export(sink, second)
+    assert root(sink) == second
+    export(sink, FIRST)
+    assert root(sink) == FIRST
+
+
+@pytest.mark.parametrize("second", [SECOND, PARTS], ids=["one file", "parts"])
+@pytest.mark.parametrize("until", range(4))
+def test_an_export_that_is_killed_leaves_a_folder_that_does_not_load(sink, second, until):
+    from raysp import models
+
+    export(sink, FIRST)
+    with pytest.raises(Killed):
+        export(sink, second, until=until)
+    found = root(sink)
+    weights = {name: found[name] for name in exports.WEIGHTS if name in found}
+    assert exports.NOTE in weights.values()
+    if until < len(second) - 2:
+        assert found["config.json"] == exports.NOTE
+    assert not exports.is_exported(sink, "f", "s")
+    with pytest.raises(CheckpointError):
+        models.AutoModel.from_pretrained(sink.url)
+    export(sink, second)
+    assert root(sink) == second
+
+
+def test_a_checkpoint_is_exported_once(sink):
+    assert not exports.is_exported(sink, "f", "s")
+    export(sink, SECOND)
+    assert exports.is_exported(sink, "f", "s")
+    assert not exports.is_exported(sink, "g", "s")
+    assert not exports.is_exported(sink, "f", "t")
+    sink.replace("README.md", b"by the user")
+    assert exports.is_exported(sink, "f", "s")
+    sink.replace("vocab.json", b"")
+    assert not exports.is_exported(sink, "f", "s")
+
+
+def test_a_record_that_cannot_be_read_is_that_of_no_export(sink, caplog):
+    sink.create(training_record.EXPORT, b"{")
+    assert Export.load(sink) is None
+    assert "not the record of an exported checkpoint" in caplog.text

@@ -1,0 +1,51 @@
+"""Exports from and to object storage."""
+
+import pytest
+
+import raysp
+from raysp.storage.store import open_store
+from tests.sink.sinks import CrashingStore, Killed
+from tests.verbs.export.sinks import content, exported
+
+SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
+
+
+def downloaded(s3, bucket: str, folder) -> dict[str, bytes]:
+    s3.download(bucket, folder)
+    return content(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "options"), [("srt", {}), ("ctm", {"one_file": True}), ("clips", SHORT)])
+def test_a_bucket_receives_the_files_that_a_folder_does(s3, long, tmp_path, to, options):
+    bucket = s3.bucket()
+    raysp.export(str(long / "out"), to=to, dest=str(tmp_path / "local"), **options)
+    for _ in range(2):
+        found = raysp.export(str(long / "out"), to=to, dest=f"s3://{bucket}", dest_options=s3.options, **options)
+    assert (found.shards, found.shards_before) == (2, 2)
+    assert downloaded(s3, bucket, tmp_path / "copy") == content(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_an_export_killed_at_any_request_gives_the_same_files(s3, long, tmp_path):
+    raysp.export(str(long / "out"), to="jsonl", dest=str(tmp_path / "local"))
+    for number in range(1, 6):
+        bucket = s3.bucket()
+        store = CrashingStore(open_store(f"s3://{bucket}", s3.options), number, "after")
+        with pytest.raises(Killed):
+            raysp.export(str(long / "out"), to="jsonl", dest=store)
+        raysp.export(str(long / "out"), to="jsonl", dest=f"s3://{bucket}", dest_options=s3.options)
+        assert downloaded(s3, bucket, tmp_path / f"{number}") == content(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_sink_in_a_bucket_is_exported_to_it_with_the_same_options(s3, long, tmp_path):
+    bucket = s3.bucket()
+    s3.upload(long / "out", bucket, "out/")
+    with pytest.raises(raysp.PlanError, match="is in the same folder as the sink"):
+        raysp.export(f"s3://{bucket}/out", s3.options, to="jsonl", dest=f"s3://{bucket}/out/x")
+    found = raysp.export(f"s3://{bucket}/out", s3.options, to="jsonl", dest=f"s3://{bucket}/json")
+    raysp.export(str(long / "out"), to="jsonl", dest=str(tmp_path / "local"))
+    s3.download(bucket, tmp_path / "copy")
+    assert exported(tmp_path / "copy" / "json") == exported(tmp_path / "local")
+    assert found.rows == 3

@@ -1,0 +1,190 @@
+"""Exports to formats of text, opened by other libraries."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pysubs2
+import pytest
+import webvtt
+from lhotse import SupervisionSegment, SupervisionSet
+from praatio import textgrid as praat
+
+import raysp
+from raysp.errors import PlanError
+from tests.verbs.export.sinks import exported, make_sink
+
+TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
+FILES = ["a/U2~3", "a/a_b~0", "a/a_b~1", "a/u2", "more/b/u7", "more/b/xnul~1", "more/b/שלום"]
+
+
+def with_column(sink, folder, column: str, values: pa.Array):
+    """Copy a sink and add a column to its label shards."""
+    copied = shutil.copytree(sink, folder)
+    for path in copied.rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        table = file.read()
+        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+        with pq.ParquetWriter(
+            path, table.schema.append(pa.field(column, values.type)), write_page_checksum=True
+        ) as new:
+            new.write_table(table.append_column(column, values.take(pa.array([0] * table.num_rows))))
+            new.add_key_value_metadata(kept)
+    return copied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["srt", "vtt"])
+def test_each_row_has_its_subtitles_in_the_folder_of_its_shard(export, tmp_path, to):
+    found = export(to)
+    assert sorted(exported(tmp_path / "dest")) == [f"{name}.{to}" for name in FILES]
+    assert (found.rows, found.files, found.shards, found.shards_before) == (7, 7, 2, 0)
+    assert (found.left_out, found.exit_code) == ({"unsupported_format": 1}, 0)
+    file = str(tmp_path / "dest" / "a" / f"a_b~0.{to}")
+    if to == "srt":
+        assert [(one.start, one.text) for one in pysubs2.load(file)] == [(0, "THREE")]
+    else:
+        assert [(one.start, one.text) for one in webvtt.read(file)] == [("00:00:00.000", "THREE")]
+
+
+def test_without_words_a_text_is_shown_for_the_whole_recording(made, tmp_path):
+    sink = with_column(made / "out", tmp_path / "out", "other_text", pa.array(["one two"]))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other")
+    [cue] = pysubs2.load(str(tmp_path / "dest" / "a" / "u2.srt"))
+    assert (cue.start, cue.end, cue.text) == (0, 328, "one two")
+
+
+@pytest.mark.parametrize("to", ["srt", "vtt"])
+def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tmp_path, to):
+    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
+    message = r"the row long/0 is 5\.\d s long, longer .* max_seconds=4, and other_text has no times .*words=True"
+    with pytest.raises(PlanError, match=message):
+        raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=4)
+    assert not (tmp_path / "dest").exists()
+    found = raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=30)
+    assert found.rows == 3
+
+
+def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
+    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array([None], pa.string()))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=1)
+    assert set(exported(tmp_path / "dest").values()) == {b""}
+
+
+def test_characters_cut_subtitles_as_words_do(long, tmp_path):
+    def cut(sink, name):
+        raysp.export(str(sink), to="srt", dest=str(tmp_path / name), max_seconds=2)
+        return exported(tmp_path / name)
+
+    copied = shutil.copytree(long / "out", tmp_path / "out")
+    for path in copied.rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+        table = file.read().drop_columns(["pred_words"])
+        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as new:
+            new.write_table(table)
+            new.add_key_value_metadata(kept)
+    by_chars = cut(copied, "chars")
+    assert by_chars == cut(long / "out", "words")
+    assert all(data.count(b"-->") > 1 for data in by_chars.values())
+
+
+def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
+    export("ctm", one_file=True)
+    assert sorted(exported(tmp_path / "dest")) == ["labels.ctm"]
+    rows = [SupervisionSegment(id=one, recording_id=one.replace(" ", "%20"), start=0, duration=9) for one in TEXTS]
+    found = SupervisionSet.from_segments(rows).with_alignment_from_ctm(tmp_path / "dest" / "labels.ctm")
+    assert {one.id: [word.symbol for word in one.alignment["word"]] for one in found} == {
+        id_: [text] for id_, text in TEXTS.items()
+    }
+
+
+def test_aligned_words_are_exported_by_their_prefix(tmp_path):
+    make_sink(tmp_path, output=raysp.Align("text"))
+    raysp.export(str(tmp_path / "out"), to="srt", dest=str(tmp_path / "srt"), column="aligned")
+    assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
+    raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "ctm"), column="aligned")
+    assert b"u2 1 0." in exported(tmp_path / "ctm")["a.ctm"]
+
+
+def test_a_file_for_each_label_shard(export, tmp_path):
+    export("ctm")
+    assert {name: len(data.splitlines()) for name, data in exported(tmp_path / "dest").items()} == {
+        "a.ctm": 4,
+        "more/b.ctm": 3,
+    }
+
+
+def test_praatio_reads_words_and_characters(export, tmp_path):
+    export("textgrid")
+    found = praat.openTextgrid(str(tmp_path / "dest" / "a" / "a_b~0.TextGrid"), includeEmptyIntervals=False)
+    assert [one.label for one in found.getTier("words").entries] == ["THREE"]
+    assert [one.label for one in found.getTier("chars").entries] == list("THREE")
+    assert found.maxTimestamp == pytest.approx(0.282125)
+
+
+def test_lhotse_reads_segments(made, tmp_path):
+    kind = pa.list_(pa.struct([("label", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
+    values = pa.array([[{"label": "s 1", "start": 0.5, "end": 0.75}, {"label": "x", "start": 0.0, "end": 1.0}]], kind)
+    sink = with_column(made / "out", tmp_path / "out", "pred_segments", values)
+    raysp.export(str(sink), to="rttm", dest=str(tmp_path / "dest"), one_file=True)
+    found = list(SupervisionSet.from_rttm(tmp_path / "dest" / "labels.rttm"))
+    assert len(found) == 14
+    assert {(one.speaker, one.start, one.duration) for one in found} == {("x", 0, 1), ("s%201", 0.5, 0.25)}
+
+
+def test_regions_of_speech_are_segments_without_a_speaker(made, tmp_path):
+    kind = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())]))
+    values = pa.array([[{"start": 0.5, "end": 0.75, "score": 0.5}]], kind)
+    sink = with_column(made / "out", tmp_path / "out", "pred_speech", values)
+    raysp.export(str(sink), to="rttm", dest=str(tmp_path / "dest"))
+    lines = exported(tmp_path / "dest")["a.rttm"].decode().splitlines()
+    assert lines[0] == "SPEAKER a/b 1 0.500 0.250 <NA> <NA> speech <NA> <NA>"
+
+
+def test_lines_of_json_have_all_columns(export, made, tmp_path):
+    export("jsonl")
+    rows = [json.loads(line) for line in exported(tmp_path / "dest")["a.jsonl"].splitlines()]
+    label_shard = pq.read_table(made / "out" / "a.parquet")
+    assert [row["id"] for row in rows] == ["a/b", "a b", "u2", "U2"]
+    assert rows == [row for row in label_shard.to_pylist() if row["status"] == "ok"]
+
+
+def test_a_number_that_is_not_finite_is_null(made, tmp_path):
+    sink = with_column(made / "out", tmp_path / "out", "loudness", pa.array([float("nan")]))
+    raysp.export(str(sink), to="jsonl", dest=str(tmp_path / "dest"))
+    for line in exported(tmp_path / "dest")["a.jsonl"].splitlines():
+        assert json.loads(line, parse_constant=lambda name: pytest.fail(name))["loudness"] is None
+
+
+def test_a_manifest_of_embedded_recordings_names_them_by_their_ids(export, tmp_path):
+    export("nemo")
+    rows = [json.loads(line) for data in exported(tmp_path / "dest").values() for line in data.splitlines()]
+    assert {row["audio_filepath"]: row["pred_text"] for row in rows} == TEXTS
+    assert rows[0]["text"] == "three"
+    assert rows[0]["duration"] == pytest.approx(0.282125)
+    assert rows[0]["score"] < 0
+    assert "offset" not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "expected"),
+    [
+        ("ctm", {"column": "aligned"}, r"needs a column aligned_words with a start .*Transcript\(words=True\)"),
+        ("textgrid", {"column": "text"}, r"needs a column text_words"),
+        ("srt", {"column": "x"}, r"needs a column x_words or x_text. Ask for them with Transcript\(words=True\)"),
+        ("rttm", {}, r"needs a column pred_segments or pred_speech or pred with .*Segments\(\).*Found .* pred_text"),
+        ("nemo", {"column": "x"}, r"needs a column x_text. Ask for it with Transcript\(\)"),
+    ],
+)
+def test_a_format_that_needs_another_column_says_which_output_to_ask_for(export, tmp_path, to, options, expected):
+    with pytest.raises(PlanError, match=expected):
+        export(to, **options)
+    assert not (tmp_path / "dest").exists()
+
+
+def test_left_out_rows_of_a_sink_of_ok_rows_are_counted(made, tmp_path):
+    make_sink(tmp_path, rows="ok")
+    found = raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "dest"))
+    assert (found.rows, found.left_out) == (7, {"unsupported_format": 1})

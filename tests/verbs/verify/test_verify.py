@@ -1,0 +1,269 @@
+"""Faults put into a finished sink by hand, each found and named; and whole sinks in which nothing is found."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import raysp
+from raysp.cli.entry import app
+from raysp.errors import ChangedError, PlanError
+from raysp.sink import layout
+from raysp.verbs.verify.recomputing import differing
+from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+
+DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> dict[str, Path]:
+    """Two shards, labelled with all rows and with the ok ones only; one recording of the second cannot be decoded."""
+    folder = tmp_path_factory.mktemp("verify")
+    bad = DIGITS.slice(6, 6).to_pylist()
+    bad[4]["audio"]["bytes"] = b"nothing"
+    rows = {"a": DIGITS.slice(0, 6), "b": pa.Table.from_pylist(bad, DIGITS.schema)}
+    for name, table in rows.items():
+        write_shard(folder / "in" / f"{name}.parquet", table=table, row_group_size=3)
+    for kind in ("all", "ok"):
+        sink = raysp.Parquet(str(folder / kind), keep=["speaker_id"], rows=kind, compression="none")
+        label_here(a_pipeline(f"{folder}/in/*.parquet", sink))
+    return {"in": folder / "in", "all": folder / "all", "ok": folder / "ok"}
+
+
+@pytest.fixture(params=["all", "ok"])
+def sink(request, finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished[request.param], tmp_path / "labels"))
+
+
+def rewrite(path: Path, change) -> None:
+    """Write a label shard again with the same metadata."""
+    file = pq.ParquetFile(path)
+    table = change(file.read())
+    kept = {k: v for k, v in file.metadata.metadata.items() if k.startswith(b"raysp.")}
+    with pq.ParquetWriter(path, table.schema, write_page_checksum=True, compression="none") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(kept)
+
+
+def found(sink: Path, **options) -> list[str]:
+    verified = raysp.verify(str(sink), **options)
+    assert verified.exit_code == bool(verified.differences)
+    return list(verified.differences)
+
+
+@pytest.mark.slow
+def test_a_sink_as_it_should_be_has_no_difference(sink):
+    verified = raysp.verify(str(sink), sample=5)
+    assert verified.differences == ()
+    assert (verified.shards, verified.rows, verified.sampled, verified.duplicate_ids) == (2, 12, 5, 0)
+    assert (verified.orphans, verified.sources_missing, verified.exit_code) == ((), (), 0)
+
+
+@pytest.mark.slow
+def test_a_missing_label_shard(sink):
+    (sink / "b.parquet").unlink()
+    assert found(sink) == ["b.parquet: not committed: there is no label shard; run again"]
+
+
+def test_rows_out_of_order(sink):
+    rewrite(sink / "a.parquet", lambda table: table.take([0, 2, 1, 3, 4, 5]))
+    assert found(sink) == ["a.parquet: from row 0 on, its rows are out of order or not in the shard"]
+
+
+def test_a_row_that_is_there_twice(sink):
+    rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 1, 2, 3, 4, 5]))
+    assert "out of order" in found(sink)[0]
+
+
+def test_a_row_that_is_missing(sink):
+    rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 2, 4, 5]))
+    assert found(sink)[:2] == [
+        "a.parquet: missing: 1 of 6 rows, the first is row 3",
+        "a.parquet: its metadata says rows=6, found 5",
+    ]
+
+
+def test_an_id_that_is_not_the_sources(sink):
+    ids = DIGITS.column("id").to_pylist()[:6]
+    rewrite(sink / "a.parquet", lambda table: table.set_column(0, "id", pa.array([*ids[:5], "other"])))
+    assert found(sink) == [f"a.parquet: row 5: id is 'other', in the source it is {ids[5]!r}"]
+
+
+def test_a_kept_column_that_is_not_the_sources(sink):
+    rewrite(sink / "a.parquet", lambda table: table.set_column(1, "speaker_id", pa.array(["x"] * 6)))
+    assert found(sink)[0].startswith("a.parquet: row 0: speaker_id is 'x', in the source it is ")
+
+
+@pytest.mark.slow
+def test_a_label_that_the_row_alone_does_not_give(sink):
+    def other(table):
+        return table.set_column(
+            table.schema.get_field_index("pred_text"), "pred_text", pa.array(["FOUR HUNDRED"] * table.num_rows)
+        )
+
+    rewrite(sink / "a.parquet", other)
+    assert found(sink) == []
+    differences = found(sink, sample=11)
+    assert len(differences) == 6
+    assert all("pred_text is 'FOUR HUNDRED', recomputed alone '" in line for line in differences)
+    assert len({tuple(found(sink, sample=3, seed=seed)) for seed in range(4)}) > 1
+    assert found(sink, sample=3, seed=1) == found(sink, sample=3, seed=1)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["alone", "in batches"])
+def half(request, finished, tmp_path_factory) -> Path:
+    """A sink in bfloat16; its original padding (exact=False) makes labels depend on the batch on a CPU, too."""
+    folder = tmp_path_factory.mktemp("half") / "labels"
+    label = {"dtype": "bfloat16", "exact": request.param}
+    label_here(a_pipeline(f"{finished['in']}/*.parquet", raysp.Parquet(str(folder)), label=label))
+    return folder
+
+
+class TestHalfPrecision:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("wrong", "equal"), [([], 11), ([2], 10), ([1, 2, 3], 8)])
+    def test_rows_are_compared_by_the_share_of_equal_ones(self, half, tmp_path, wrong, equal):
+        sink = Path(shutil.copytree(half, tmp_path / "labels"))
+
+        def other(table):
+            texts = [f"{text} TEN" if row in wrong else text for row, text in enumerate(table["pred_text"].to_pylist())]
+            return table.set_column(table.schema.get_field_index("pred_text"), "pred_text", pa.array(texts))
+
+        rewrite(sink / "a.parquet", other)
+        verified = raysp.verify(str(sink), sample=100)
+        assert (verified.sampled, verified.sampled_equal) == (11, equal)
+        assert len(verified.differences) == (len(wrong) > 1)
+        if verified.differences:
+            assert re.match(
+                r"8 of 11 sampled rows are equal when labelled again alone \(72\.7%\), expected at least 90% in "
+                r"bfloat16: a\.parquet: row \d: pred_text is '.* TEN', recomputed alone '",
+                verified.differences[0],
+            )
+
+    @pytest.mark.slow
+    def test_the_command_prints_the_rate(self, half):
+        result = CliRunner().invoke(app, ["verify", str(half), "--sample", "4"])
+        assert result.exit_code == 0
+        assert re.search(r"4 rows labelled again, each alone: 4 equal \(100\.0%\)", result.output)
+
+
+def test_counts_that_the_rows_do_not_bear_out(sink):
+    path = sink / "b.parquet"
+    path.write_bytes(path.read_bytes().replace(b'"skipped": 0', b'"skipped": 7'))
+    assert found(sink) == ["b.parquet: its metadata says skipped=7, found 0"]
+
+
+def test_a_reason_on_a_row_that_is_ok(sink):
+    def reason(table):
+        return table.set_column(table.schema.get_field_index("error_type"), "error_type", pa.array(["x"] * 6))
+
+    rewrite(sink / "a.parquet", reason)
+    assert "a.parquet: row 0: error_type must be null exactly where status is ok" in found(sink)
+
+
+def test_a_label_shard_of_another_pipeline(sink):
+    path = sink / "a.parquet"
+    fingerprint = json.loads((sink / ".raysp" / "run.json").read_text())["fingerprint"]
+    path.write_bytes(path.read_bytes().replace(fingerprint.encode(), b"0123456789abcdef"))
+    # The marker of the first one is still there: it is not believed.
+    assert found(sink) == [f"a.parquet: fingerprint: '0123456789abcdef' -> '{fingerprint}'"]
+
+
+def test_a_bit_that_flipped_in_a_page(sink):
+    path = sink / "a.parquet"
+    data = path.read_bytes()
+    text = pq.read_table(path).column("pred_text")[2].as_py().encode()
+    assert data.count(text)
+    path.write_bytes(data.replace(text, bytes([text[0] ^ 2]) + text[1:]))
+    assert "a.parquet: cannot be read: " in found(sink)[0]
+    assert "CRC" in found(sink)[0]
+
+
+def test_a_label_shard_cut_short(sink):
+    path = sink / "a.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert found(sink) == ["a.parquet: a.parquet: not a label shard of raysp"]
+
+
+def test_a_file_that_readers_would_take_for_labels(sink):
+    shutil.copy(sink / "a.parquet", sink / "copy.parquet")
+    assert found(sink) == ["copy.parquet: readers see this file, but it is not in the sink's plan"]
+
+
+def test_rows_kept_aside_that_are_gone(finished, tmp_path):
+    sink = Path(shutil.copytree(finished["ok"], tmp_path / "labels"))
+    shutil.rmtree(sink / ".raysp" / "errors")
+    assert "b.parquet: missing: 1 of 6 rows, the first is row 4" in found(sink)
+
+
+def test_orphans_are_listed_and_are_not_differences(sink):
+    orphan = sink / ".raysp" / "tmp" / "0123"
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"x")
+    verified = raysp.verify(str(sink))
+    assert (verified.orphans, verified.exit_code) == ((".raysp/tmp/0123",), 0)
+    assert layout.TMP == ".raysp/tmp/"
+
+
+class TestSources:
+    @pytest.fixture
+    def made(self, tmp_path):
+        rows = DIGITS.slice(0, 3).to_pylist()
+        rows[1]["id"] = rows[2]["id"] = rows[0]["id"]
+        write_shard(tmp_path / "in" / "a.parquet", table=pa.Table.from_pylist(rows, DIGITS.schema))
+        write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows[:1], DIGITS.schema))
+        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        return tmp_path
+
+    def test_duplicate_ids_within_and_across_shards_are_counted_and_are_not_differences(self, made):
+        verified = raysp.verify(str(made / "out"))
+        assert (verified.duplicate_ids, verified.differences) == (3, ())
+
+    def test_a_missing_shard_is_reported_and_its_labels_are_checked(self, made):
+        (made / "in" / "b.parquet").unlink()
+        verified = raysp.verify(str(made / "out"))
+        assert (verified.sources_missing, verified.differences, verified.rows) == (("b.parquet",), (), 4)
+
+    def test_a_shard_whose_content_changed_is_a_difference(self, made):
+        write_shard(made / "in" / "b.parquet", table=DIGITS.slice(7, 1))
+        [difference] = found(made / "out")
+        assert "changed since it was planned" in difference
+
+    @pytest.mark.slow
+    def test_a_checkpoint_that_changed_cannot_be_compared_with(self, made):
+        checkpoint = shutil.copytree(DEMO / "unispeech-digits-ctc", made / "checkpoint")
+        steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])]
+        label_here(a_pipeline(f"{made}/in/*.parquet", made / "other", steps=steps))
+        vocabulary = json.loads((checkpoint / "vocab.json").read_text())
+        (checkpoint / "vocab.json").write_text(json.dumps(vocabulary, indent=9))
+        assert found(made / "other") == []
+        with pytest.raises(ChangedError, match=r"the files of `steps.1.checkpoint` changed"):
+            raysp.verify(str(made / "other"), sample=1)
+
+
+def test_a_folder_without_a_sink_is_refused(tmp_path):
+    with pytest.raises(PlanError, match="not a sink of raysp"):
+        raysp.verify(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ({"t": "ONE"}, {"t": "ONE"}, True),
+        ({"t": "ONE"}, {"t": "one"}, False),
+        ({"t": "ONE"}, {"t": None}, False),
+        ({"s": -0.12345}, {"s": -0.12391}, True),
+        ({"s": -0.123}, {"s": -0.125}, False),
+        ({"w": [{"word": "a", "start": 0.5}]}, {"w": [{"word": "a", "start": 0.5001}]}, True),
+        ({"w": [{"word": "a", "start": 0.5}]}, {"w": [{"word": "b", "start": 0.5}]}, False),
+        ({"w": [1.0]}, {"w": [1.0, 2.0]}, False),
+        ({"s": float("nan")}, {"s": float("nan")}, True),
+    ],
+)
+def test_texts_are_compared_exactly_and_numbers_to_three_digits(one, other, alike):
+    assert (differing(one, other) == "") == alike
