@@ -33,6 +33,7 @@ from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label
 from .specs.steps import Map as Map
 from .specs.steps import Pool as Pool
+from .specs.text_rules import Text as Text
 from .specs.values import Column as Column
 from .specs.values import Env as Env
 from .training.finetuning import finetune as finetune
@@ -47,18 +48,17 @@ from .training.specs.objectives import ClassifyFrames as ClassifyFrames
 from .training.specs.objectives import Pretrain as Pretrain
 from .training.specs.objectives import Seq2Seq as Seq2Seq
 from .training.specs.objectives import Speakers as Speakers
-from .training.specs.objectives import Text as Text
 from .training.specs.recipe import Batching as Batching
 from .training.specs.recipe import Checkpoint as Checkpoint
 from .training.specs.recipe import Evaluation as Evaluation
 from .training.specs.recipe import Finetune as Finetune
 from .training.specs.recipe import Schedule as Schedule
-from .verbs.estimate.estimating import estimate as estimate
+from .verbs.estimate import estimate as estimate
 from .verbs.export.exporting import export as export
+from .verbs.gc import gc as gc
 from .verbs.merge.merging import merge as merge
-from .verbs.report.reporting import report as report
-from .verbs.status.cleaning import gc as gc
-from .verbs.status.label_status import status as status
+from .verbs.report import report as report
+from .verbs.status import status as status
 from .verbs.verify.verifying import verify as verify
 
 __all__: list[str]

@@ -4,7 +4,8 @@ import dataclasses
 import html
 import re
 import reprlib
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def ago(when: float) -> str:
+    """Return how long ago a time was, in seconds since the epoch, such as "5 min ago"."""
+    return f"{duration(max(0.0, time.time() - when))} ago"
+
+
+def listed(facts: Collection[str], most: int) -> str | None:
+    """Return the first facts and the number of the others; None if there are none."""
+    more = [f"and {len(facts) - most:,} more"] if len(facts) > most else []
+    return ", ".join([*list(facts)[:most], *more]) or None
 
 
 def without_password(text: str) -> str:

@@ -42,7 +42,7 @@ ON_OBJECT_STORAGE = (
     "labelling/engine/test_object_storage.py",
     "ops/test_refusals.py",
     "verbs/export/test_in_a_bucket.py",
-    "verbs/report/test_in_a_bucket.py",
+    "labelling/reports/test_in_a_bucket.py",
     "training/reading/test_in_a_bucket.py",
     "sink/test_relabelling.py",
     "storage/test_guards.py",

@@ -18,7 +18,7 @@ import typer
 from raysp.cli.console import out
 from raysp.cli.entry import app
 from raysp.errors import SpecError
-from raysp.specs.pipeline import load_pipeline, with_overrides
+from raysp.specs.work_files import load_pipeline, with_overrides
 
 FOLDER = Path(__file__).parents[1] / "docs" / "tour"
 _SPEC = importlib.util.spec_from_file_location("make_tours", FOLDER / "make.py")

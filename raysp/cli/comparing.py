@@ -100,7 +100,8 @@ def _sinks(targets: list[str], storage_options: list[str] | None) -> "list[Parqu
 
 def _sink(target: str, storage_options: list[str] | None) -> "Parquet":
     """Return the sink of a folder or of a pipeline file."""
-    from raysp.specs.pipeline import Parquet, is_pipeline_file
+    from raysp.specs.pipeline import Parquet
+    from raysp.specs.work_files import is_pipeline_file
 
     url, pipeline, options = named_sink(target, None, storage_options)
     if pipeline is None and is_pipeline_file(target):

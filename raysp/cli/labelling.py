@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import print_command, print_fact, print_json, printing, say, showing
-from raysp.cli.estimates import SAMPLE_ROWS, estimate_json, print_estimate
+from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
 from raysp.cli.options import (
     Address,
     AsJson,
@@ -26,7 +26,7 @@ from raysp.cli.options import (
     named_sink,
     parse_share,
 )
-from raysp.cli.plans import plan_json, print_failures, print_plan, urls
+from raysp.cli.plans import print_failures, print_part, urls
 from raysp.cli.progress import Shown
 from raysp.cli.results import (
     next_commands,
@@ -38,13 +38,15 @@ from raysp.cli.results import (
 )
 from raysp.cli.rows import print_rows
 from raysp.cli.signals import resume_hint
-from raysp.cli.training import print_training_plan
+from raysp.cli.training import show_indexed
 from raysp.errors import SpecError, refuse_unused
+from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
 
+SAMPLE_ROWS = 256
 PARTIAL = 3
 """Exit code if some shards are not, or cannot be, labelled."""
 
@@ -85,38 +87,32 @@ def plan(
       raysp plan pipelines/finetune_ctc.py --calibrate
     """
     from raysp.labelling.planning.costs import check_speed
-    from raysp.specs.pipeline import Pipeline
+    from raysp.work import Given, kind_of_work
 
     loaded = load_any(file, settings)
-    if not isinstance(loaded, Pipeline) and sample is not None:
+    if not loaded.HAS_SHARES and sample is not None:
         raise SpecError(
-            f"--sample: the rows of a training are indexed, not sampled, found the recipe {file}; leave it out"
+            f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )
-    check_speed(rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-    of_estimate = {"--rtfx": rtfx, "--like": like, "--calibrate": calibrate, "--price": price}
+    given = Given(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    check_speed(given)
     if sample == 0:
-        refuse_unused(of_estimate, "--sample 0 makes no estimate; leave out one of them")
+        refuse_unused(given.speed_options, "--sample 0 makes no estimate; leave out one of them")
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
-    if not isinstance(loaded, Pipeline):
-        print_training_plan(loaded, as_json, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-        return
-    import raysp
-
-    found = raysp.plan(loaded)
-    if not as_json:
-        with printing():
-            print_plan(found)
-    estimate = None
-    if sample != 0 and found.rows_todo:
-        estimate = raysp.estimate(found, sample=sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-    elif unused := [name for name, value in {"--sample": sample, **of_estimate}.items() if value]:
-        say(f"{' and '.join(unused)}: without effect: no row is left to label, so there is nothing to estimate")
-    with showing(PARTIAL if found.corpus.unreadable and not found.corpus.shards else 0):
+    found: dict[str, object] = {}
+    code = 0
+    with Display(err, is_quiet=as_json) as display:
+        for part in kind_of_work(loaded).plan_parts(loaded, given, partial(show_indexed, display)):
+            display.stop()
+            found |= part.json
+            code = max(code, part.exit_code)
+            if not as_json:
+                with printing():
+                    print_part(part)
+    with showing(code):
         if as_json:
-            print_json({**plan_json(found), "estimate": None if estimate is None else estimate_json(estimate)})
-        elif estimate is not None:
-            print_estimate(estimate)
+            print_json(found)
 
 
 def run(
@@ -150,7 +146,7 @@ def run(
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if is_cluster(address):  # a relative path would not say of which machine
-        from raysp.labelling.planning.work_places import with_absolute_paths
+        from raysp.cluster.work_places import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
     if not as_json:
@@ -222,7 +218,7 @@ def retry(
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
     from raysp.labelling.engine.running import retry as retry_rows
-    from raysp.specs.pipeline import is_pipeline_file
+    from raysp.specs.work_files import is_pipeline_file
 
     of_file = settings if is_pipeline_file(sink) else None
     url, pipeline, options = named_sink(sink, of_file, storage_options)

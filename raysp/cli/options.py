@@ -9,8 +9,7 @@ import typer
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
-    from raysp.specs.pipeline import Pipeline
-    from raysp.training.specs.recipe import Finetune
+    from raysp.specs.pipeline import Pipeline, Work
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
@@ -93,7 +92,7 @@ Address = Annotated[
 
 def load(target: str, settings: list[str] | None) -> "Pipeline":
     """Return the pipeline of a file, with `--set` applied."""
-    from raysp.specs.pipeline import load_pipeline, with_overrides
+    from raysp.specs.work_files import load_pipeline, with_overrides
 
     return with_overrides(load_pipeline(target), settings or [])
 
@@ -114,10 +113,10 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
     return share.number, share.of
 
 
-def load_any(target: str, settings: list[str] | None) -> "Pipeline | Finetune":
+def load_any(target: str, settings: list[str] | None) -> "Work":
     """Return the pipeline or recipe of a file, with `--set` applied."""
-    from raysp.specs.pipeline import with_overrides
-    from raysp.training.specs.recipe import load_work
+    from raysp.specs.work_files import with_overrides
+    from raysp.work import load_work
 
     return with_overrides(load_work(target), settings or [])
 
@@ -132,7 +131,7 @@ class NamedSink(NamedTuple):
 
 def named_sink(target: str, settings: list[str] | None, storage_options: list[str] | None) -> NamedSink:
     """Return the sink of a target, with the pipeline that made it if the target is a pipeline file."""
-    from raysp.specs.pipeline import is_pipeline_file
+    from raysp.specs.work_files import is_pipeline_file
 
     if is_pipeline_file(target):
         if storage_options:
@@ -140,12 +139,9 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
                 f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
                 f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
             )
-        from raysp.specs.pipeline import Pipeline
-
         found = load_any(target, settings)
-        if isinstance(found, Pipeline):
-            return NamedSink(found.sink.url, found, None)
-        return NamedSink(found.sink.url, None, found.sink.storage_options)
+        pipeline = found.labelled_by
+        return NamedSink(found.sink.url, pipeline, None if pipeline else found.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
     return NamedSink(target, None, parse_storage_options(storage_options, [target]))

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err, printing
-from raysp.cli.plans import print_notes, print_pool_size, print_shortage, print_vanished
+from raysp.cli.console import err, printing, say
 from raysp.labelling.engine.display import Display
 from raysp.words import count
 
@@ -43,10 +42,8 @@ class Shown(Display):
         if self.is_quiet:
             return
         with printing():
-            print_vanished(found.corpus.vanished)
-            print_notes(found)
-            print_pool_size(found)
-            print_shortage(found)
+            for message in found.messages_at_start:
+                say(message)
         if found.todo:
             self.start()
 

@@ -10,7 +10,6 @@ from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.running import RunResult
-    from raysp.sink.word_errors import WordErrors
     from raysp.specs.pipeline import Pipeline
 
 EXAMPLE_CHARACTERS = 200
@@ -68,7 +67,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
         print_command("once fixed", commands.retry)
     print_passed_over(result)
     if result.word_errors is not None:
-        print_fact("word errors", word_errors(result.word_errors))
+        print_fact("word errors", result.word_errors.sentence)
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
     if result.shards_committed:
@@ -105,23 +104,6 @@ def print_passed_over(result: "RunResult") -> None:
 
     if result.passed_over:
         print_fact("source", count_files(result.passed_over, " passed over"))
-
-
-def word_errors(errors: "WordErrors") -> str:
-    """Return the word error rate, the errors by kind, and the numbers of words and rows compared."""
-    unlabelled = f"; {count(errors.unlabelled, 'row')} with a reference not labelled" if errors.unlabelled else ""
-    if not errors.rows:
-        return f"nothing to compare{unlabelled}"
-    rate = f"{errors.rate:.2%} of {count(errors.words, 'reference word')}" if errors.words else "no reference words"
-    kinds = ", ".join(
-        count(number, noun)
-        for number, noun in (
-            (errors.substitutions, "substitution"),
-            (errors.insertions, "insertion"),
-            (errors.deletions, "deletion"),
-        )
-    )
-    return f"{rate} in {count(errors.rows, 'labelled row')} (ignoring case and punctuation): {kinds}{unlabelled}"
 
 
 def _committed(result: "RunResult") -> str:

@@ -7,14 +7,11 @@ import typer
 
 from raysp.cli.console import err, flat, out, print_fact, print_facts, print_json, print_some, say, showing
 from raysp.cli.options import AsJson, Debug, Settings, Sink, StorageOptions, Trust, named_sink
-from raysp.cli.statuses import facts_of
 from raysp.cli.watching import watch
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.training.reading.training_status import TrainingStatus
-    from raysp.verbs.status.cleaning import Cleaning
-    from raysp.verbs.status.label_status import Status
+    from raysp.verbs.gc import Cleaning
     from raysp.verbs.verify.verifying import Verification
 
 
@@ -131,26 +128,16 @@ def status(
 
         found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
-        from raysp.verbs.status.watching import Watch
+        from raysp.verbs.watching import Watch
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
         found = watch(states, is_quiet=as_json)
     with showing(0):
         fields = dataclasses.asdict(found)
         if as_json:
-            print_json({**fields, **_derived(found)})
+            print_json({**fields, **found.derived})
             return
         if seconds is None:
-            print_facts(found.sink, facts_of(found))
+            print_facts(found.sink, found.facts)
         if verbose:
             print_facts("Details", flat(fields))
-
-
-def _derived(found: "Status | TrainingStatus") -> dict[str, object]:
-    """Return the properties of a status that JSON has beside its fields."""
-    from raysp.training.reading.training_status import TrainingStatus
-
-    if isinstance(found, TrainingStatus):
-        return {"is_done": found.is_done, "is_complete": found.is_complete}
-    rate = found.word_errors.rate if found.word_errors else None
-    return {"word_error_rate": rate, "eta_seconds": found.eta_seconds}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
-from raysp.cli.estimates import print_training_estimate
 from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.plans import print_failures, urls
 from raysp.cli.signals import stopping_after_a_step
@@ -17,9 +16,7 @@ from raysp.words import count, duration
 
 if TYPE_CHECKING:
     from raysp.training.finetuning import FinetuneResult
-    from raysp.training.planning.training_plan import TrainingPlan
     from raysp.training.preparing import Prepared
-    from raysp.training.specs.recipe import Finetune
     from raysp.training.training_progress import TrainingProgress
 
 
@@ -48,9 +45,9 @@ def finetune(
       raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
     from raysp.cluster.connection import is_cluster
+    from raysp.cluster.work_places import with_absolute_paths
     from raysp.errors import SpecError, refuse_unused
-    from raysp.labelling.planning.work_places import recipe_with_absolute_paths
-    from raysp.specs.pipeline import with_overrides
+    from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out
     from raysp.training.specs.recipe import load_recipe
@@ -63,7 +60,7 @@ def finetune(
         refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
     loaded = with_overrides(load_recipe(recipe), settings or [])
     if is_cluster(address):  # a relative path would not say of which machine
-        loaded = recipe_with_absolute_paths(loaded)
+        loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     with stopping_after_a_step(as_json) as stop, Display(err, is_quiet=as_json) as display:
@@ -72,7 +69,7 @@ def finetune(
             display.stop()
             if not as_json:
                 with printing():
-                    print_prepared(prepared)
+                    _print_prepared(prepared)
             display.show(lambda _: "loading the model ...")
             display.start()
 
@@ -87,7 +84,7 @@ def finetune(
             if steps is None
             else partial(try_out, loaded, steps)
         )
-        indexed = partial(_show_indexed, display)
+        indexed = partial(show_indexed, display)
         result = run(on_indexed=indexed, on_plan=planned, on_progress=went_on, should_stop=stop)
     again = command_line("finetune", recipe, settings, address=address)
     with showing(stop.exit_code if stop() and not result.is_done else result.exit_code):
@@ -97,76 +94,24 @@ def finetune(
             _print_result(result, again, is_try_out=steps is not None)
 
 
-def print_training_plan(
-    recipe: "Finetune",
-    as_json: bool,
-    *,
-    rtfx: float | None = None,
-    like: str | None = None,
-    calibrate: bool = False,
-    price: float | None = None,
-) -> None:
-    """Print what a training would do and need; arguments are those of `raysp.estimate`."""
-    from raysp.training.estimates.training_estimate import Given
-    from raysp.verbs.estimate.estimating import estimate_recipe
-
-    given = Given(rtfx, like, calibrate, price=price)
-    with Display(err, is_quiet=as_json) as display:
-        plan, prepared, estimate = estimate_recipe(recipe, given, on_indexed=partial(_show_indexed, display))
-    with showing(0):
-        if as_json:
-            print_json({**_plan_json(plan, prepared), "estimate": dataclasses.asdict(estimate)})
-            return
-        if prepared is None:
-            for name, fact in plan.facts.items():
-                print_fact(name, fact)
-        else:
-            print_prepared(prepared)
-        print_training_estimate(estimate)
-
-
-def _show_indexed(display: Display, done: int, num_shards: int) -> None:
+def show_indexed(display: Display, done: int, num_shards: int) -> None:
     """Show how many shards are indexed; called before each of the others."""
     display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
     display.start()
 
 
-def print_prepared(prepared: "Prepared") -> None:
+def _print_prepared(prepared: "Prepared") -> None:
     """Print the plan of a training whose rows are indexed."""
     for name, fact in prepared.facts.items():
         print_fact(name, fact)
     print_failures(prepared.unreadable)
 
 
-def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:
-    found: dict[str, object] = {
-        "sink": plan.recipe.sink.url,
-        "shards": len(plan.corpus.shards),
-        "rows": plan.num_rows,
-        "workers": plan.workers.low,
-        "dtype": plan.dtype,
-        "device": plan.workers.device,
-        "sizes": dataclasses.asdict(plan.sizes),
-    }
-    if prepared is not None:
-        found |= {
-            "fingerprint": prepared.fingerprint,
-            "rows_trained": prepared.index.num_rows,
-            "audio_seconds": float(prepared.index.seconds.sum()),
-            "left_out": dict(prepared.corpus.left_out),
-            **prepared.task.outputs,
-            "steps_per_epoch": prepared.first_epoch.num_steps,
-            "shards_unreadable": dict(prepared.unreadable),
-            "parts": dict(prepared.parts),
-        }
-    return found
-
-
 def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
     from raysp.evaluation.scores import Estimate
+    from raysp.sink.layout import REPORT
     from raysp.storage.store import join_url
     from raysp.training.sink import evaluation_records, row_errors
-    from raysp.training.sink.training_record import REPORT
 
     print_failures(result.shards_failed)
     if result.errors:

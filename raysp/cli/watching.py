@@ -8,12 +8,10 @@ from rich.live import Live
 from rich.text import Text
 
 from raysp.cli.console import fact_lines, out, print_facts, print_folded, printing, say
-from raysp.cli.statuses import facts_of, one_line
 
 if TYPE_CHECKING:
-    from raysp.training.reading.training_status import TrainingStatus
-    from raysp.verbs.status.label_status import Status
-    from raysp.verbs.status.watching import Watch
+    from raysp.verbs.watching import Watch
+    from raysp.work import Progress
 
 WATCH, SECONDS = "--watch", "5"
 """Option that may have a value, and its value if it has none."""
@@ -40,7 +38,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def watch(states: "Watch", *, is_quiet: bool) -> "Status | TrainingStatus":
+def watch(states: "Watch", *, is_quiet: bool) -> "Progress":
     """Show the states of a sink until its runs have ended, and return the last one."""
     if is_quiet:
         *_, last = states
@@ -49,17 +47,17 @@ def watch(states: "Watch", *, is_quiet: bool) -> "Status | TrainingStatus":
     else:
         last = _lines(states)
         with printing():
-            print_facts(last.sink, facts_of(last))
+            print_facts(last.sink, last.facts)
     if states.is_lost:
         say(LOST)
     return last
 
 
-def _in_place(states: "Watch") -> "Status | TrainingStatus":
+def _in_place(states: "Watch") -> "Progress":
     with Live(console=out, auto_refresh=False) as live:
         for found in states:
             with printing():
-                live.update(_text(found.sink, facts_of(found)), refresh=True)
+                live.update(_text(found.sink, found.facts), refresh=True)
     return found
 
 
@@ -68,11 +66,11 @@ def _text(title: str, facts: Mapping[str, object]) -> Text:
     return Text("\n").join([Text(first, style="bold"), *map(Text, others)])
 
 
-def _lines(states: "Watch", now: Callable[[], str] = lambda: time.strftime("%H:%M:%S")) -> "Status | TrainingStatus":
+def _lines(states: "Watch", now: Callable[[], str] = lambda: time.strftime("%H:%M:%S")) -> "Progress":
     before = ""
     for found in states:
         with printing():
-            if (line := one_line(found)) != before:
+            if (line := found.line) != before:
                 print_folded(out, f"{now()} {line}", 2)
             before = line
     return found

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +11,10 @@ import ray
 from raysp.cluster.nodes import on_node
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
-from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, folder_of
-from raysp.labelling.planning.run_plan import Plan
 from raysp.sink import layout
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.pipeline import Shards, Work
 from raysp.storage.store import Store, scheme_of
-from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.augmentations import OfSounds
-from raysp.training.specs.objectives import checkpoints_of
-from raysp.training.specs.recipe import Finetune
 from raysp.words import count
 
 MOST_NODES = 8
@@ -49,7 +42,7 @@ class Seen:
     """Size of a file; None: a folder."""
 
 
-def check_shared(store: Store, work: Pipeline | Finetune, places: Iterable[Seen]) -> None:
+def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
     """Raise PlanError unless workers see the files that this process sees and writes.
 
     Places on object stores are shared, and local ones that are declared as `shared`. The others are checked on nodes
@@ -80,7 +73,7 @@ def check_shared(store: Store, work: Pipeline | Finetune, places: Iterable[Seen]
         store.delete(path)
 
 
-def _check(work: Pipeline | Finetune, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
+def _check(work: Work, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
     """Raise PlanError for the first field whose files some nodes do not see."""
     if not places and not written:
         return
@@ -99,63 +92,37 @@ def _check(work: Pipeline | Finetune, nodes: list[dict[str, Any]], places: list[
             )
 
 
-def _described(work: Pipeline | Finetune, places: Iterable[Seen]) -> dict[str, str]:
+def _described(work: Work, places: Iterable[Seen]) -> dict[str, str]:
     """Return a description of the files of each field."""
     files = {one.field: f"the files that this process sees in {one.place!r}" for one in places}
     return {"sink.url": f"the files that this process writes to {work.sink.url!r}", **files}
 
 
-def labelling_places(plan: Plan) -> Iterator[Seen]:
-    """Yield local places that the workers of a run read and that are not declared as shared, each with one file."""
-    pipeline = plan.pipeline
-    yield from _of_source("source", pipeline.source, [one.shard for one in plan.todo])
-    step = f"steps.{pipeline.steps.index(pipeline.label)}"
-    yield from _of_checkpoint(f"{step}.checkpoint", pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
-    for number, output in enumerate(pipeline.label.outputs):
-        for name, url in output.files.items():
-            if not scheme_of(url):
-                yield _seen(f"{step}.outputs.{number}.{name}", url, Path(url))
-        for name, url in output.checkpoints.items():
-            folder = partial(folder_of, url, pipeline.source)
-            yield from _of_checkpoint(f"{step}.outputs.{number}.{name}", url, folder)
-
-
-def training_places(plan: TrainingPlan) -> Iterator[Seen]:
-    """Yield those of the workers of a training, as `labelling_places` does."""
-    recipe = plan.recipe
-    yield from _of_source("source", recipe.source, plan.corpus.shards)
-    if recipe.evaluation is not None and plan.evaluated is not None:
-        yield from _of_source("evaluation.source", recipe.evaluation.source, plan.evaluated.shards)
-    for place, sounds in plan.sounds.items():
-        one = recipe.augment[place]
-        assert isinstance(one, OfSounds)
-        yield from _of_source(f"augment.{place}.source", one.source, sounds.shards)
-    for name, url in checkpoints_of(recipe.objective).items():
-        yield from _of_checkpoint(f"objective.{name}", url, partial(folder_of, url, recipe.source))
-
-
-def _of_source(field: str, source: Shards, shards: Iterable[Shard]) -> Iterator[Seen]:
+def places_of_source(field: str, source: Shards, shards: Iterable[Shard]) -> Iterator[Seen]:
+    """Yield a shard, its labels and the folder of its recordings, as far as they are local and not declared."""
     if source.shared:
         return
     shard = next((one for one in shards if not scheme_of(one.url)), None)
     if shard is not None:
-        yield _seen(f"{field}.url", source.urls[0], Path(shard.url))
+        yield seen(f"{field}.url", source.urls[0], Path(shard.url))
         if shard.labels and not scheme_of(shard.labels):
-            yield _seen(f"{field}.labels", str(source.labels), Path(shard.labels))
+            yield seen(f"{field}.labels", str(source.labels), Path(shard.labels))
     if source.audio_root is not None and not scheme_of(source.audio_root):
-        yield _seen(f"{field}.audio_root", source.audio_root, Path(source.audio_root))
+        yield seen(f"{field}.audio_root", source.audio_root, Path(source.audio_root))
 
 
-def _of_checkpoint(field: str, checkpoint: str, folder: Callable[[], Path]) -> Iterator[Seen]:
+def place_of_checkpoint(field: str, checkpoint: str, folder: Callable[[], Path]) -> Iterator[Seen]:
+    """Yield the configuration of a checkpoint in a local folder."""
     if not scheme_of(checkpoint) and Path(checkpoint).is_dir():
-        yield _seen(field, checkpoint, folder() / "config.json")
+        yield seen(field, checkpoint, folder() / "config.json")
 
 
-def _seen(field: str, place: str, path: Path) -> Seen:
+def seen(field: str, place: str, path: Path) -> Seen:
+    """Return a place as this process sees it."""
     return Seen(field, place, str(path), path.stat().st_size if path.is_file() else None)
 
 
-def _refuse_unchecked(work: Pipeline | Finetune) -> None:
+def _refuse_unchecked(work: Work) -> None:
     """Raise for a local place that no node can check and that is not declared as shared."""
     source, sink = work.source, work.sink
     local = [url for url in source.urls if source.split is None and not scheme_of(url)]

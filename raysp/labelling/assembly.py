@@ -19,10 +19,9 @@ from raysp.corpus.shards import Shard
 from raysp.labelling.planning.planned_checkpoint import check_speech, checkpoint_folder, located_outputs
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
-from raysp.specs.pipeline import Pipeline, Shards, Work, before_filters, load_function
+from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
-from raysp.training.specs.recipe import Finetune
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -65,7 +64,7 @@ def decoding(
         [step for stage in pipeline.stages for step in stage.steps],
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
-        keep_prefix=_decode(pipeline).keep_prefix,
+        keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
         apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=decoder,
@@ -177,10 +176,11 @@ def header_reading(
 
 
 def measuring(
-    recipe: Finetune,
+    recipe: ReadsCorpus,
     checkpoint: "CheckpointSummary",
     shard: Shard,
     *,
+    late: Sequence[Step],
     decoder: "Decoder | None" = None,
     functions: Functions = _NO_FUNCTIONS,
 ) -> "Decoding":
@@ -190,16 +190,17 @@ def measuring(
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
         shard: the shard.
+        late: steps that add columns, or filter rows by added ones.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
     """
     from raysp.ops.late_steps import LateSteps
 
-    late, rate = recipe.late_steps, checkpoint.sample_rate
+    rate = checkpoint.sample_rate
     ops = [late_op(step, functions) for step in late]
     return _decoding(
         recipe.source,
-        [_decode(recipe) if isinstance(step, Decode) else step for step in recipe.steps],
+        [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps],
         late,
         shard,
         windowing=_whole_rows(recipe, checkpoint),
@@ -211,7 +212,7 @@ def measuring(
 
 
 def training_decoding(
-    work: Work, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
+    work: ReadsCorpus, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
 ) -> "Decoding":
     """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
 
@@ -219,7 +220,7 @@ def training_decoding(
     """
     return _decoding(
         work.source,
-        [_decode(work)],
+        [work.decoding],
         (),
         shard,
         windowing=_whole_rows(work, checkpoint),
@@ -230,17 +231,11 @@ def training_decoding(
     )
 
 
-def _whole_rows(work: Work, checkpoint: "CheckpointSummary") -> Windowing:
+def _whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
     """Return the division of rows into windows of which the longest row fills one."""
     from raysp.ops.windowing import windowing_of
 
-    return windowing_of(checkpoint, window_seconds=_decode(work).max_seconds, overlap_seconds=0)
-
-
-def _decode(work: Work | Pipeline) -> Decode:
-    """Return the step that decodes, with the limit of a training."""
-    step = next(step for step in work.steps if isinstance(step, Decode))
-    return replace(step, max_seconds=work.longest_seconds) if isinstance(work, Finetune) else step
+    return windowing_of(checkpoint, window_seconds=work.decoding.max_seconds, overlap_seconds=0)
 
 
 def late_steps(
@@ -266,13 +261,13 @@ def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
     return AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
 
 
-def decoded_columns(work: Work, shard: Shard) -> list[str]:
+def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
     source = work.source
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
     if source.labels is not None:
         columns.add(STATUS)
-    if any(step.reads_all for step in before_filters(work)):
+    if any(step.reads_all for step in work.source_steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 

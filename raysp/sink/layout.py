@@ -13,6 +13,8 @@ from raysp.errors import PlanError
 
 HOME = ".raysp/"
 RUN = ".raysp/run.json"
+RECIPE = ".raysp/recipe.json"
+REPORT = ".raysp/report.html"
 RUNS = ".raysp/runs/"
 PLAN = ".raysp/plan/"
 STAGE = ".raysp/stage/"
@@ -27,6 +29,10 @@ TRIAL = ".raysp/trial/"
 ABSENT = ".raysp/absent.json"
 RELABELLED = ".raysp/relabelled"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
+
+OF_A_TRAINING = "the sink of a training"
+OTHER_RECORDS = {RECIPE: OF_A_TRAINING}
+"""Records of sinks without label shards, with what such a sink is."""
 
 MAX_COMPONENT_BYTES = 200
 """Limit for a shard's name: the 255 of file systems, less a marker's `.<input id>.<fingerprint>` and some reserve."""

@@ -16,8 +16,6 @@ from raysp.sink import footer, layout, lease, plan_record, run_record, stopping,
 from raysp.sink.commit import committed
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
-from raysp.training.sink import committed_steps
-from raysp.training.sink.training_record import is_training
 
 
 @dataclass(frozen=True)
@@ -29,24 +27,8 @@ class Orphan:
     reason: str
 
 
-def remove_orphans(store: Store, own: lease.Lease, *, rest_seconds: float | None = None) -> tuple[Orphan, ...]:
-    """Remove files and uploads that no run will use any more.
-
-    Args:
-        store: the sink.
-        own: the lease, acquired just now, so that its file has the current time of the store's clock.
-        rest_seconds: replaces `REST_SECONDS`.
-
-    Raises:
-        RunError: Another process took over the lease.
-    """
-    taken = store.stat(layout.lease_path(own.epoch))
-    now = taken.modified if taken else None
-    orphans = tuple(find_orphans(store, now=now, rest_seconds=rest_seconds))
-    for orphan in orphans:
-        own.check()
-        _remove(store, orphan)
-    return orphans
+Find = Callable[..., Iterator[Orphan]]
+"""A function such as `find_orphans`: it takes a store and, as `now`, a time of the store's clock."""
 
 
 def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float | None = None) -> Iterator[Orphan]:
@@ -59,7 +41,6 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     """
     record = run_record.load(store)
     if record is None:
-        yield from _of_training(store)
         return
     shards = {shard.name: shard for shard in plan_record.load(store)}
     file_id = hash_parts(record.file_parts)
@@ -78,20 +59,26 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
             reason = _reason(entry.path, wanted, stage_id, found.done, found.foreign.keys(), old_epochs)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
-    for upload in _uploads(store):
-        yield Orphan(upload, 0, UPLOAD)
+    yield from abandoned_uploads(store)
 
 
-def _of_training(store: Store) -> Iterator[Orphan]:
-    """Yield files and uploads that no run of a training will use any more; nothing in other stores."""
-    if not is_training(store):
-        return
-    unnamed, old_epochs = set(committed_steps.unnamed(store)), set(lease.old_epochs(store))
-    for entry in store.list(layout.HOME):
-        if reason := UNCOMMITTED if entry.path in unnamed else _reason_alike(entry.path, old_epochs):
-            yield Orphan(entry.path, entry.num_bytes, reason)
-    for upload in _uploads(store):
-        yield Orphan(upload, 0, UPLOAD)
+def remove_orphans(store: Store, own: lease.Lease, find: Find = find_orphans) -> tuple[Orphan, ...]:
+    """Remove files and uploads that no run will use any more.
+
+    Args:
+        store: the sink.
+        own: the lease, acquired just now, so that its file has the current time of the store's clock.
+        find: finds them in a sink of this kind.
+
+    Raises:
+        RunError: Another process took over the lease.
+    """
+    taken = store.stat(layout.lease_path(own.epoch))
+    orphans = tuple(find(store, now=taken.modified if taken else None))
+    for orphan in orphans:
+        own.check()
+        _remove(store, orphan)
+    return orphans
 
 
 def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
@@ -110,7 +97,6 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
 REST = "left-out rows that no label shard refers to"
 REST_SECONDS = 3600.0
 """Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
-UNCOMMITTED = "of a step that was not committed"
 UPLOAD = "an incomplete upload"
 UPLOAD_SECONDS = 3600.0
 """Age from which an upload counts as abandoned if no run is active: a worker outlives its run by minutes."""
@@ -125,7 +111,7 @@ def _reason(
     old_epochs: Iterable[str],
 ) -> str:
     """Return why no run over label shards will use a file any more; empty if a run may."""
-    if reason := _reason_alike(path, old_epochs):
+    if reason := reason_alike(path, old_epochs):
         return reason
     if trial.is_left(path):
         return "of a try-out that was killed"
@@ -138,8 +124,8 @@ def _reason(
     return ""
 
 
-def _reason_alike(path: str, old_epochs: Iterable[str]) -> str:
-    """Return the reason for files that runs and trainings leave alike."""
+def reason_alike(path: str, old_epochs: Iterable[str]) -> str:
+    """Return the reason for files that runs of every kind leave; empty for others."""
     if path.startswith(layout.TMP):
         return "a temporary file of a process that has ended"
     return "an old epoch of the lease" if path in old_epochs else ""
@@ -149,10 +135,12 @@ def _of_another(found: tuple[str, str, str], wanted: Mapping[str, tuple[str, str
     return "" if wanted.get(found[0]) == found[1:] else "of another pipeline or other input"
 
 
-def _uploads(store: Store) -> list[str]:
+def abandoned_uploads(store: Store) -> Iterator[Orphan]:
+    """Yield the multipart uploads that no process continues."""
     # Only stores with multipart uploads have this method.
     listing: Callable[[float], Iterable[str]] | None = getattr(store, "incomplete_uploads", None)
-    return list(listing(UPLOAD_SECONDS)) if listing else []
+    for upload in list(listing(UPLOAD_SECONDS)) if listing else ():
+        yield Orphan(upload, 0, UPLOAD)
 
 
 def _remove(store: Store, orphan: Orphan) -> None:

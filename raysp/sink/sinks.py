@@ -16,7 +16,9 @@ from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, open_store
-from raysp.training.sink.training_record import RECIPE, is_training
+
+OTHER_KINDS = {layout.OF_A_TRAINING: "`raysp status` shows its progress, and `raysp inspect` checks its checkpoint"}
+"""What to do with sinks that have no label shards."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +66,24 @@ class Sink:
         """
         if (record := self.record()) is not None:
             return record
-        if is_training(self.store):
-            raise PlanError(
-                f"{self.url}: the sink of a training, without label shards; `raysp status` shows its progress, and "
-                "`raysp inspect` checks its checkpoint"
-            )
+        if other := self._other_kind():
+            raise PlanError(f"{self.url}: {other}, without label shards; {OTHER_KINDS[other]}")
         raise PlanError(
-            f"{self.url}: not a sink of raysp: found neither {layout.RUN} nor {RECIPE}; give the folder that a run "
-            "wrote to, or the pipeline file"
+            f"{self.url}: not a sink of raysp: found neither {layout.RUN} nor {layout.RECIPE}; give the folder that a "
+            "run wrote to, or the pipeline file"
         )
 
-    def refuse_training(self) -> None:
-        """Raise if a training writes its checkpoint here: labels need a folder of their own.
+    def refuse_other_kind(self) -> None:
+        """Raise if something else than labels is written here: labels need a folder of their own.
 
         Raises:
             PlanError: with the url.
         """
-        if is_training(self.store):
-            raise PlanError(f"{self.url}: the sink of a training; choose another folder for the labels")
+        if other := self._other_kind():
+            raise PlanError(f"{self.url}: {other}; choose another folder for the labels")
+
+    def _other_kind(self) -> str | None:
+        return next((kind for path, kind in layout.OTHER_RECORDS.items() if self.store.stat(path) is not None), None)
 
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""

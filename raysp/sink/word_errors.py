@@ -11,6 +11,7 @@ import pyarrow as pa
 from raysp.columns import OK, SKIPPED
 from raysp.text.error_rates import count_errors
 from raysp.text.normalisation import joined
+from raysp.words import count
 
 _NO_LETTER = re.compile(r"[^\w\s']")
 
@@ -47,6 +48,17 @@ class WordErrors:
     def rate(self) -> float:
         """Word error rate; 0 without reference words."""
         return self.errors / self.words if self.words else 0.0
+
+    @property
+    def sentence(self) -> str:
+        """The word error rate, the errors by kind, and the numbers of words and rows compared."""
+        unlabelled = f"; {count(self.unlabelled, 'row')} with a reference not labelled" if self.unlabelled else ""
+        if not self.rows:
+            return f"nothing to compare{unlabelled}"
+        rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
+        numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
+        kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
+        return f"{rate} in {count(self.rows, 'labelled row')} (ignoring case and punctuation): {kinds}{unlabelled}"
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add counts in the form of `to_counts`; missing counts are zero."""

@@ -2,16 +2,13 @@
 
 import dataclasses
 import hashlib
-import importlib.machinery
-import importlib.util
+import importlib
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
-from pathlib import Path
-from types import MappingProxyType, ModuleType
-from typing import Annotated, Literal, NamedTuple, Protocol, TypeVar, cast
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -27,10 +24,14 @@ from raysp.specs.order import (
     check_reads,
     label_of,
 )
+from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
-Loaded = TypeVar("Loaded")
+Change = Callable[[str], str]
+"""A change of a url, path or name of a checkpoint."""
+SHARD_PLACES = ("root", "audio_root", "labels")
+"""Fields of a source with places beside its url."""
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 6
 """Version of labels, increased with every change of raysp that changes a label."""
@@ -167,6 +168,14 @@ class Shards:
         """The urls as a tuple, even if there is only one."""
         return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
+    def with_places(self, change: Change) -> "Shards":
+        """Return the source with its urls and paths changed, without ids of data sets."""
+        url: str | Sequence[str] = self.url
+        if self.split is None:
+            url = change(self.url) if isinstance(self.url, str) else [change(one) for one in self.url]
+        places: dict[str, Any] = {n: change(value) for n in SHARD_PLACES if (value := getattr(self, n)) is not None}
+        return dataclasses.replace(self, url=url, **places)
+
 
 @spec
 class Parquet:
@@ -219,6 +228,10 @@ class Pipeline:
             rows). A stopped run leaves no error rows. 1: a run never stops.
     """
 
+    NOUN: ClassVar = "pipeline"
+    VERB: ClassVar = "run"
+    HAS_SHARES: ClassVar = True
+
     source: Shards
     _: KW_ONLY
     steps: Listed[Step]
@@ -256,7 +269,7 @@ class Pipeline:
     @property
     def reads(self) -> tuple[str, ...]:
         """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
-        return columns_read(before_filters(self))
+        return columns_read(self.source_steps)
 
     @property
     def before_label(self) -> Sequence[Step]:
@@ -294,38 +307,145 @@ class Pipeline:
         return next(step for step in self.steps if isinstance(step, Decode))
 
     @property
+    def decoding(self) -> Decode:
+        """The step that decodes, with the longest duration that is read."""
+        return self.decode
+
+    @property
+    def source_steps(self) -> Sequence[Step]:
+        """Steps that read columns of the source, or of steps before them: all but filters by outputs."""
+        return [*self.before_label, self.label]
+
+    def text_use(self, column: str) -> tuple[str, str]:
+        """Return what the column of texts is for, and another remedy if it holds no texts."""
+        return "is compared with the labels", f", or remove it and keep this column with sink.keep=[{column!r}]"
+
+    @property
     def label(self) -> Label:
         """The step that runs the model."""
         return label_of(self.steps)[1]
 
+    @property
+    def labelled_by(self) -> "Pipeline":
+        """The pipeline that makes the labels of the sink."""
+        return self
 
-class Work(Protocol):
-    """What reads a corpus: a pipeline, or a recipe."""
+    @property
+    def sources(self) -> dict[str, Shards]:
+        """The corpus, by the name of its field."""
+        return {"source": self.source}
+
+    @property
+    def read_places(self) -> Iterator[tuple[str, str]]:
+        """Field names and values of the checkpoints and files that are read and never written."""
+        yield "checkpoint", self.label.checkpoint
+        for output in self.label.outputs:
+            yield from {**output.checkpoints, **output.files}.items()
+
+    def with_places(self, place: Change, checkpoint: Change) -> "Pipeline":
+        """Return the pipeline with the urls of its places and the names of its checkpoints changed."""
+        changed = dataclasses.replace(
+            self,
+            source=self.source.with_places(place),
+            sink=dataclasses.replace(self.sink, url=place(self.sink.url)),
+        )
+        return changed.with_model_places(place, checkpoint)
+
+    def with_model_places(self, place: Change, checkpoint: Change) -> "Pipeline":
+        """Return the pipeline with its checkpoints and the files that outputs read changed; itself if none is."""
+        label = self.label
+        outputs = [_with_places(one, one.files, place) for one in label.outputs]
+        outputs = [_with_places(one, one.checkpoints, checkpoint) for one in outputs]
+        changed = dataclasses.replace(label, checkpoint=checkpoint(label.checkpoint), outputs=outputs)
+        if changed == label:
+            return self
+        return dataclasses.replace(self, steps=[changed if step is label else step for step in self.steps])
+
+
+def _with_places(output: Output, places: Mapping[str, str], change: Change) -> Output:
+    changed: dict[str, Any] = {name: change(url) for name, url in places.items()}
+    return dataclasses.replace(cast("Any", output), **changed) if changed else output
+
+
+class SinkPlace(Protocol):
+    """Destination of the results of work."""
+
+    @property
+    def url(self) -> str:
+        """The folder."""
+
+    @property
+    def storage_options(self) -> Mapping[str, object]:
+        """Options of the storage."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether all machines of a cluster see the same files at a local url."""
+
+
+class ReadsCorpus(Protocol):
+    """What reads a corpus: work, or a part of it."""
 
     @property
     def source(self) -> Shards:
         """The corpus."""
-        ...
 
     @property
     def steps(self) -> Sequence[Step]:
         """Steps in order."""
-        ...
+
+    @property
+    def source_steps(self) -> Sequence[Step]:
+        """Steps that read columns of the source, or of steps before them: all but filters by outputs."""
+
+    @property
+    def decoding(self) -> Decode:
+        """The step that decodes, with the longest duration that is read."""
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Source columns that are used as they are."""
-        ...
 
     @property
     def reads(self) -> tuple[str, ...]:
         """Source columns that the steps read."""
-        ...
+
+    def text_use(self, column: str) -> tuple[str, str]:
+        """Return what the column of texts is for, and another remedy if it holds no texts, which may be empty."""
 
 
-def before_filters(work: Work) -> Sequence[Step]:
-    """Return the steps that read columns of the source, or of steps before them: all but filters by outputs."""
-    return [*work.before_label, work.label] if isinstance(work, Pipeline) else work.steps
+class Work(ReadsCorpus, Protocol):
+    """What a file defines and a verb acts on: a pipeline, a recipe, and what comes later."""
+
+    NOUN: ClassVar[str]
+    """What it is called, which is also its usual name in a file."""
+    VERB: ClassVar[str]
+    """Verb of the command line that runs it."""
+    HAS_SHARES: ClassVar[bool]
+    """Whether runs may be over shares of the shards, and replace earlier results (`--shards`, `--relabel`)."""
+
+    @property
+    def name(self) -> str | None:
+        """Name shown during a run."""
+
+    @property
+    def sink(self) -> SinkPlace:
+        """Destination of the results."""
+
+    @property
+    def labelled_by(self) -> Pipeline | None:
+        """The pipeline that makes the labels of the sink; None: it has no labels."""
+
+    @property
+    def sources(self) -> Mapping[str, Shards]:
+        """All corpora that are read, by the names of their fields; the first is `source`."""
+
+    @property
+    def read_places(self) -> Iterable[tuple[str, str]]:
+        """Field names and values of the checkpoints and files that are read and never written."""
+
+    def with_places(self, place: Change, checkpoint: Change) -> Self:
+        """Return the work with the urls of its places and the names of its checkpoints changed."""
 
 
 def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
@@ -334,7 +454,7 @@ def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(column for step in steps for column in step.reads if column not in added))
 
 
-def read_code(work: Work) -> UserCode:
+def read_code(work: ReadsCorpus) -> UserCode:
     """Read the files of all functions and spec classes from outside raysp, and of the neighbouring modules they import.
 
     Raises:
@@ -418,90 +538,6 @@ def fingerprint(parts: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_pipeline(target: str) -> Pipeline:
-    """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
-
-    Raises:
-        SpecError: as `load_value`.
-    """
-    return load_value(target, {"pipeline": Pipeline})
-
-
-def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
-    """Load a spec from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
-
-    The file is executed as a module under its own name, so that its functions can be imported by that name.
-
-    Args:
-        target: the file, and possibly a name.
-        kinds: usual names of the accepted classes, such as {"pipeline": Pipeline}.
-
-    Raises:
-        SpecError: there is no such file or name, no spec or several; or the file raises an error.
-    """
-    path, _, name = target.partition(":")
-    classes = tuple(kinds.values())
-    expected = " or ".join(f"raysp.{one.__name__}" for one in classes)
-    values = vars(_module(Path(path), expected))
-    found = {key: value for key, value in values.items() if isinstance(value, classes)}
-    if name:
-        if name not in found:
-            raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(found) or 'none'}")
-        return found[name]
-    usual = [found[name] for name in kinds if name in found]
-    if len(usual) == 1:
-        return usual[0]
-    if len({id(value) for value in found.values()}) != 1:
-        if not found:
-            raise SpecError(f"{path}: expected one {expected}, found {_other_work(values, path)}")
-        raise SpecError(f"{path}: expected one {expected}, found {', '.join(sorted(found))}; choose one by {path}:NAME")
-    return next(iter(found.values()))
-
-
-def _other_work(values: Mapping[str, object], path: str) -> str:
-    """Return what a file without the expected spec defines, with the command that takes it."""
-    verbs = {"Pipeline": "run", "Finetune": "finetune"}
-    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.")}
-    kind = min(names & verbs.keys(), default=None)
-    return "none" if kind is None else f"a raysp.{kind}, which `raysp {verbs[kind]} {path}` takes"
-
-
-def is_pipeline_file(target: str) -> bool:
-    """Return whether a target of the command line is `file.py` or `file.py:name`, not a sink."""
-    path = target.partition(":")[0]
-    return path.endswith(".py") and not Path(path).is_dir()
-
-
-def _module(path: Path, expected: str) -> ModuleType:
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise SpecError(f"{path}: {found}; expected a Python file that defines a {expected}")
-    _refuse_taken_name(path)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    definition = importlib.util.spec_from_file_location(path.stem, path)
-    if definition is None or definition.loader is None:
-        raise SpecError(f"{path}: expected a Python file, named *.py")
-    module = importlib.util.module_from_spec(definition)
-    sys.modules[path.stem] = module
-    try:
-        definition.loader.exec_module(module)
-    except SpecError as error:
-        raise SpecError(f"{path}: {error}") from error
-    except Exception as error:
-        raise SpecError(f"{path} raised {type(error).__name__}: {error}") from error
-    return module
-
-
-def _refuse_taken_name(path: Path) -> None:
-    """Raise SpecError for a file that, as a module, would shadow one of Python or of an installed package."""
-    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
-    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
-    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
-        raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
-
-
 def load_function(name: str) -> Callable[..., object]:
     """Import `module:function`, and return the function.
 
@@ -521,22 +557,6 @@ def load_function(name: str) -> Callable[..., object]:
     return cast("Callable[..., object]", found)
 
 
-def with_overrides(given: Loaded, settings: Sequence[str]) -> Loaded:
-    """Return a pipeline or recipe with `PATH=VALUE` settings of the command line applied.
-
-    Raises:
-        SpecError: a path does not exist, or a value is invalid.
-    """
-    from raysp.specs.values import override
-
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not equals:
-            raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
-        given = cast("Loaded", override(given, path, text))
-    return given
-
-
 __all__ = [
     "Env",
     "Parquet",
@@ -545,11 +565,8 @@ __all__ = [
     "file_parts",
     "fingerprint",
     "from_json",
-    "is_pipeline_file",
     "label_parts",
     "load_function",
-    "load_pipeline",
     "read_code",
     "to_json",
-    "with_overrides",
 ]

@@ -141,7 +141,8 @@ def finetune(
         sink.probe()
         fault_injection.arm()
         if by_ray and is_cluster(address):
-            from raysp.cluster.shared_places import check_shared, training_places
+            from raysp.cluster.shared_places import check_shared
+            from raysp.training.on_ray.training_places import training_places
 
             check_shared(sink, plan.recipe, training_places(plan))
         stack.callback(close_decoder)

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Self
 
 from raysp.errors import RayspError
+from raysp.sink.layout import REPORT
 from raysp.storage.store import Store
 from raysp.training.data.row_windows import FailedRow, Failures
 from raysp.training.loop.curve import recorded
 from raysp.training.loop.evaluated import Evaluated
+from raysp.training.reading.training_report import render
 from raysp.training.sink.row_errors import ErrorRow, ErrorsLog
 from raysp.training.sink.step_metrics import StepMetrics
 from raysp.training.specs.recipe import Evaluation
 from raysp.training.trackers import Tracker
-from raysp.verbs.report.reporting import report
 
 logger = logging.getLogger(__name__)
 
@@ -85,4 +86,4 @@ class Recording:
         for tracker in self.trackers:
             tracker.finish(has_failed=has_failed)
         with contextlib.suppress(RayspError):
-            report(self.store)
+            self.store.replace(REPORT, render(self.store).encode())

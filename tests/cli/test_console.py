@@ -109,7 +109,7 @@ def test_words_are_not_split_at_any_width():
     ],
 )
 def test_word_errors_are_shown_by_kind_and_without_a_rate_if_there_are_no_words(errors, shown):
-    assert results.word_errors(errors) == shown
+    assert errors.sentence == shown
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class TestErrors:
         assert "possibly a bug" not in ran.err
 
     def test_an_unexpected_error_is_one_line_and_exit_code_1(self, raysp_command, recipe, monkeypatch):
-        monkeypatch.setattr("raysp.training.specs.recipe.load_work", lambda target: 1 / 0)
+        monkeypatch.setattr("raysp.work.load_work", lambda target: 1 / 0)
         ran = raysp_command("plan", recipe)
         assert ran.code == 1
         assert ran.err == "raysp: ZeroDivisionError: division by zero (possibly a bug in raysp; rerun with --debug)\n"
@@ -61,7 +61,8 @@ class TestErrors:
 
         monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
         monkeypatch.setattr(
-            "raysp.specs.pipeline.load_pipeline" if where == "load" else "raysp.labelling.engine.running.run", interrupt
+            "raysp.specs.work_files.load_pipeline" if where == "load" else "raysp.labelling.engine.running.run",
+            interrupt,
         )
         ran = raysp_command("run", recipe)
         assert ran.code == 130

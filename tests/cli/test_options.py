@@ -16,7 +16,7 @@ import raysp
 from raysp.cli import main
 from raysp.cli.entry import app
 from raysp.labelling.engine import running
-from raysp.specs.pipeline import load_pipeline
+from raysp.specs.work_files import load_pipeline
 from raysp.training.specs.recipe import load_recipe
 from tests import trainings
 from tests.cli.test_finetune import RECIPE
@@ -252,7 +252,7 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_relabel_retry_verify_and_gc_from_the_command_line")],
     "status --verbose": [Helped("in --json always")],
     "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],
-    "report --out": [Acts("verbs/report/test_reporting.py::test_the_command_prints_the_path")],
+    "report --out": [Acts("labelling/reports/test_reporting.py::test_the_command_prints_the_path")],
     **{
         f"evaluate {one}": [Refused(f"{EVALUATE} {one} text {other} text", "; give one of them")]
         for one, other in (("--text", "--label"), ("--label", "--speaker"), ("--speaker", "--text"))

@@ -144,7 +144,7 @@ class TestRefusals:
         self.refused(raysp_command("plan", path), "broken_recipe.py")
 
     def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
-        from raysp.specs.pipeline import load_pipeline
+        from raysp.specs.work_files import load_pipeline
 
         begin_and_stage(raysp.plan(load_pipeline(str(recipe))))
         ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")

@@ -117,7 +117,7 @@ class TestRowsWithoutLabels:
     @pytest.mark.slow
     @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
     def test_a_sink_without_results_accepts_any_pipeline(self, raysp_command, recipe, tmp_path, change):
-        from raysp.specs.pipeline import load_pipeline
+        from raysp.specs.work_files import load_pipeline
 
         write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
         write_shard(tmp_path / "in" / "b.parquet", 2)

@@ -14,19 +14,19 @@ import pytest
 
 import raysp
 from raysp.cli.console import print_facts
-from raysp.cli.statuses import progress_facts, training_facts
 from raysp.evaluation.scores import Estimate
-from raysp.labelling.finished.activity import Running
+from raysp.labelling.finished.label_status import Status
 from raysp.labelling.planning.opening import begin_run
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
+from raysp.sink.lease import Running
 from raysp.sink.processes import Process
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
-from raysp.verbs.status.label_status import Status, status
+from raysp.verbs.status import status
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
 
@@ -55,7 +55,7 @@ WORST = Status(
 
 
 def test_progress_is_ten_lines_at_most_with_the_state_start_and_duration_of_a_run(capsys):
-    print_facts(WORST.sink, progress_facts(WORST))
+    print_facts(WORST.sink, WORST.facts)
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == "s3://bucket/labels"
     assert [" ".join(line.split()) for line in lines] == [
@@ -94,7 +94,7 @@ TRAINING = TrainingStatus(
 
 def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1125.0)
-    print_facts(TRAINING.sink, training_facts(TRAINING))
+    print_facts(TRAINING.sink, TRAINING.facts)
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == "s3://bucket/model"
     assert [" ".join(line.split()) for line in lines] == [
@@ -133,7 +133,7 @@ def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
 )
 def test_facts_of_a_training(monkeypatch, changes, name, expected):
     monkeypatch.setattr(time, "time", lambda: 1125.0)
-    assert training_facts(replace(TRAINING, **changes))[name] == expected
+    assert replace(TRAINING, **changes).facts[name] == expected
 
 
 class TestStatusOfATraining:
@@ -213,7 +213,7 @@ def test_active_killed_and_remote_runs_are_distinguished(pipeline):
     dead = Process(here.host, here.boot, here.pid, "1")
     lease.acquire(store, holder=lease.Holder("ann-1", dead, "2026-01-01"))
     assert status(url).running is Running.KILLED
-    assert "killed; the same command again continues: ann-1" in str(progress_facts(status(url))["run"])
+    assert "killed; the same command again continues: ann-1" in str(status(url).facts["run"])
     away = Process("another machine", "x", 1, "1")
     lease.acquire(store, holder=lease.Holder("ann-2", away, "2026-01-02"))
     assert status(url).running is Running.ELSEWHERE
@@ -242,7 +242,7 @@ def test_the_time_left_comes_from_receipts(pipeline):
 class TestStatus:
     @pytest.fixture
     def sink(self, recipe, tmp_path) -> Path:
-        from raysp.specs.pipeline import load_pipeline
+        from raysp.specs.work_files import load_pipeline
 
         write_shard(tmp_path / "in" / "b.parquet", 2)
         plan = raysp.plan(load_pipeline(str(recipe)))

@@ -13,7 +13,7 @@ from raysp.sink.lease import Holder
 from raysp.sink.processes import Process
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
-from raysp.verbs.status import watching as states
+from raysp.verbs import watching as states
 from tests.trainings import Sink
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from raysp.specs.pipeline import Pipeline, load_pipeline
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.work_files import load_pipeline
 from tests.kubernetes.manifests import KUBERNETES, Document, at, parent_of, pods, read, rendered, schema_faults
 from tests.kubernetes.rules import amount, faults
 

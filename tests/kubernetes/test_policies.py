@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import raysp
-from raysp.specs.pipeline import load_pipeline
+from raysp.specs.work_files import load_pipeline
 from tests import s3_servers
 from tests.corpora import CHECKPOINT, write_shard
 from tests.faulty_proxy import FaultyProxy

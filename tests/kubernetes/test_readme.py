@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from raysp.specs.pipeline import load_pipeline, with_overrides
+from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.kubernetes.manifests import CLUSTER, CRDS, KUBERNETES, rendered
 
 ROOT = CLUSTER.parent

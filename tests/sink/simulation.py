@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -354,7 +355,7 @@ class Driver:
 
     def _clean(self, actor: Actor, store: Store) -> None:
         own = self._take_lease(actor, store)
-        orphans.remove_orphans(store, own, rest_seconds=REST_SECONDS)
+        orphans.remove_orphans(store, own, partial(orphans.find_orphans, rest_seconds=REST_SECONDS))
         own.release()
 
     def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:

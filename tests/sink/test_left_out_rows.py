@@ -10,7 +10,7 @@ from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
-from raysp.verbs.status.cleaning import gc
+from raysp.verbs.gc import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 

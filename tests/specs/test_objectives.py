@@ -3,6 +3,7 @@
 import pytest
 
 from raysp.errors import SpecError
+from raysp.specs.text_rules import Text
 from raysp.specs.values import to_json
 from raysp.training.specs.adaptation import LoRA
 from raysp.training.specs.objectives import (
@@ -16,7 +17,6 @@ from raysp.training.specs.objectives import (
     metrics_of,
     needs_texts,
 )
-from raysp.training.specs.recipe import Text
 
 ALL = {
     Seq2Seq: {},

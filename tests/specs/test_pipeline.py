@@ -8,7 +8,8 @@ import pytest
 
 import raysp
 from raysp import SpecError
-from raysp.specs.pipeline import file_parts, fingerprint, label_parts, load_function, load_pipeline, with_overrides
+from raysp.specs.pipeline import file_parts, fingerprint, label_parts, load_function
+from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.corpora import a_pipeline
 
 DECODE, LABEL = raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])

@@ -11,12 +11,12 @@ import pytest
 
 import raysp
 from raysp.corpus import line_process
+from raysp.specs.text_rules import Text
 from raysp.storage.store import LocalStore
 from raysp.training.data import indexes
 from raysp.training.data.indexes import Indexer, index_all
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.specs.recipe import Text
 from raysp.training.tasks.task_table import task_of
 from tests.recipes import a_recipe, write_words
 

@@ -5,7 +5,7 @@ import secrets as random
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from raysp.cluster.submitting.ignored import IGNORE_FILE
 from raysp.cluster.submitting.job_entries import Job
 from raysp.cluster.submitting.package import Package, collect
 from raysp.cluster.submitting.sealing import SEALED, SETUP_HOOK, seal
+from raysp.cluster.work_places import REMEDY, data_places
 from raysp.errors import PlanError, SpecError
-from raysp.labelling.planning.work_places import REMEDY, data_places
 from raysp.sink.shares import ALL, Share
 from raysp.specs.code.origins import is_installed_path
-from raysp.specs.pipeline import Pipeline, read_code, with_overrides
+from raysp.specs.pipeline import Work, read_code
+from raysp.specs.work_files import with_overrides
 from raysp.storage.store import normalise, scheme_of
-from raysp.training.specs.objectives import checkpoints_of
-from raysp.training.specs.recipe import Finetune, load_work
+from raysp.work import load_work
 
 STOP_SECONDS = 120
 """Time that a job has to end in order after a request to stop; by default Ray kills it after three seconds."""
@@ -52,7 +52,7 @@ class Request:
     """
 
     target: str
-    work: Pipeline | Finetune
+    work: Work
     package: Package
     settings: tuple[str, ...] = ()
     relabel: bool = False
@@ -67,9 +67,8 @@ class Request:
         changes = [word for setting in self.settings for word in ("--set", setting)]
         share = [] if self.share.is_whole else ["--shards", str(self.share)]
         relabel = ["--relabel"] if self.relabel else []
-        verb = "run" if isinstance(self.work, Pipeline) else "finetune"
         return shlex.join(
-            ["python", "-m", "raysp", verb, f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
+            ["python", "-m", "raysp", self.work.VERB, f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
         )
 
     @property
@@ -110,8 +109,8 @@ def prepare(
         PlanError: a place is local to this machine.
     """
     work = with_overrides(load_work(target), settings)
-    if not isinstance(work, Pipeline) and (relabel or not share.is_whole):
-        raise SpecError(f"{'--relabel' if relabel else '--shards'}: {target} is a recipe, which labels no shards")
+    if not work.HAS_SHARES and (relabel or not share.is_whole):
+        raise SpecError(f"{'--relabel' if relabel else '--shards'}: {target} is a {work.NOUN}, which labels no shards")
     file = Path(target.partition(":")[0]).absolute()
     wheel, extras = _wheel(with_raysp)
     package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
@@ -223,7 +222,7 @@ def _refuse_missing(package: Package, path: Path, what: str) -> None:
         )
 
 
-def _refuse_local_places(work: Pipeline | Finetune, package: Package) -> None:
+def _refuse_local_places(work: Work, package: Package) -> None:
     """Raise PlanError for places that exist on this machine only. Absolute paths may be shared; the job checks."""
     for name, url in data_places(work):
         if scheme_of(url):
@@ -237,18 +236,8 @@ def _refuse_local_places(work: Pipeline | Finetune, package: Package) -> None:
                 f"{name}: {url!r} is in the folder of the submitted file, which a job sees only as a copy that Ray "
                 f"removes. {REMEDY}"
             )
-    for field, place in _read_besides(work):
+    for field, place in work.read_places:
         _refuse_unshipped(field, place, package)
-
-
-def _read_besides(work: Pipeline | Finetune) -> Iterator[tuple[str, str]]:
-    """Yield the field names and values of the checkpoints and files that a job reads and never writes."""
-    if isinstance(work, Pipeline):
-        yield "checkpoint", work.label.checkpoint
-        for output in work.label.outputs:
-            yield from {**output.checkpoints, **output.files}.items()
-    else:
-        yield from (("checkpoint", url) for url in checkpoints_of(work.objective).values())
 
 
 def _refuse_unshipped(field: str, place: str, package: Package) -> None:

@@ -21,9 +21,9 @@ from raysp.labelling.finished.labellings import match, open_both, rows_of_both
 from raysp.labelling.planning.references import keys_of
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Parquet
+from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
 from raysp.text.normalisation import TextRules
-from raysp.training.specs.recipe import Text
 
 METRICS = ("wer", "cer", "agreement", "wer_change", "cer_change")
 """Metrics that limits are for."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from raysp.cluster.connection import is_cluster
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
@@ -21,7 +22,6 @@ from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.running import RunResult, run, try_out
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
-from raysp.labelling.planning.work_places import with_absolute_paths
 from raysp.models.summary import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels
 from raysp.sink.sinks import Sink
@@ -29,9 +29,10 @@ from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import Output
 from raysp.specs.outputs.transcript import Transcript
-from raysp.specs.pipeline import Parquet, Pipeline, Shards, with_overrides
+from raysp.specs.pipeline import Parquet, Pipeline, Shards
 from raysp.specs.steps import EACH, Decode, Label, Step
-from raysp.training.specs.recipe import Text
+from raysp.specs.text_rules import Text
+from raysp.specs.work_files import with_overrides
 from raysp.words import count
 
 NOT_KEPT = "not-kept"

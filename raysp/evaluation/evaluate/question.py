@@ -10,8 +10,8 @@ from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.scores import SECONDS
 from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
+from raysp.specs.text_rules import Text
 from raysp.text.normalisation import TextRules
-from raysp.training.specs.recipe import Text
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),

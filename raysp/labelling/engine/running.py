@@ -46,7 +46,7 @@ from raysp.words import brief, brief_html, count
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.execution import Workers
-    from raysp.verbs.status.label_status import Status
+    from raysp.labelling.finished.label_status import Status
 
 logger = logging.getLogger(__name__)
 
@@ -303,7 +303,8 @@ def _begin(
         on_plan(plan.of(share))
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
-        from raysp.cluster.shared_places import check_shared, labelling_places
+        from raysp.cluster.shared_places import check_shared
+        from raysp.labelling.engine.run_places import labelling_places
 
         check_shared(store, plan.pipeline, labelling_places(plan))
     own = stack.enter_context(lease.held(store, share))
@@ -496,7 +497,7 @@ def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
-    from raysp.verbs.status.label_status import label_status
+    from raysp.labelling.finished.label_status import label_status
 
     if not progress.shards_committed or (plan.todo and text_columns(plan.pipeline) is None):
         return None

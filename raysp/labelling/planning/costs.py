@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 from raysp.errors import SpecError
+from raysp.words import duration
+from raysp.work import Given
+
+LEAST_AMOUNT = 0.01
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,17 @@ class Amount:
     def times(self, factor: float) -> "Amount":
         """Return the amount multiplied by a factor."""
         return Amount(self.value * factor, self.margin * factor)
+
+    @property
+    def as_time(self) -> str:
+        """The amount of seconds, such as "3 h 20 min +- 5 min"."""
+        return f"{duration(self.value)}{f' +- {duration(self.margin)}' if self.margin else ''}"
+
+    def __str__(self) -> str:
+        """Return an amount of hours or money with three digits: "12,345 +- 600", "0.42", "below 0.01"."""
+        if 0 < self.value < LEAST_AMOUNT:
+            return f"below {LEAST_AMOUNT}"
+        return f"{three_digits(self.value)}{f' +- {three_digits(self.margin)}' if self.margin else ''}"
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,11 @@ class Cost:
     money: Amount | None
     """In the currency of the price; None: no price was given."""
 
+    def facts(self, on: str) -> dict[str, str]:
+        """Return the time `on` some actors, and the money if there is a price, as facts to print."""
+        time = f"{self.wall_seconds.as_time}{on}, {self.device_hours} {self.device}-hours"
+        return {"time": time, **({} if self.money is None else {"money": str(self.money)})}
+
     @classmethod
     def of(
         cls,
@@ -74,13 +94,17 @@ class Cost:
         return cls(actors, wall, hours, device, None if price is None else hours.times(price))
 
 
-def check_speed(
-    *, rtfx: float | None = None, like: str | None = None, calibrate: bool = False, price: float | None = None
-) -> None:
-    """Raise SpecError if arguments that give a speed or a price are invalid for any data."""
-    for name, value in (("rtfx", rtfx), ("price", price)):
+def check_speed(given: Given) -> None:
+    """Raise SpecError if what gives a speed or a price is invalid for any data."""
+    for name, value in (("rtfx", given.rtfx), ("price", given.price)):
         if value is not None and not 0 < value < float("inf"):
             raise SpecError(f"{name}: found {value:g}, expected a number above 0")
-    given = [name for name, value in (("rtfx", rtfx), ("like", like), ("calibrate", calibrate or None)) if value]
-    if len(given) > 1:
-        raise SpecError(f"found {' and '.join(given)}, expected one of them: each of them gives the speed")
+    speeds = {"rtfx": given.rtfx, "like": given.like, "calibrate": given.calibrate or None}
+    found = [name for name, value in speeds.items() if value]
+    if len(found) > 1:
+        raise SpecError(f"found {' and '.join(found)}, expected one of them: each of them gives the speed")
+
+
+def three_digits(value: float) -> str:
+    """Return a number with three digits, such as "12,345" or "0.42"."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from raysp.cluster.resources import Resources, local_resources
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.shards import Shard, only_first_rows
 from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
@@ -18,7 +19,6 @@ from raysp.labelling.planning.roots import check_root
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import survey
-from raysp.labelling.planning.work_places import with_absolute_paths
 from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopping
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import ALL, Share
@@ -68,7 +68,7 @@ def make_plan(
     sink = Sink.of(pipeline.sink)
     record = sink.record()
     if record is None:
-        sink.refuse_training()
+        sink.refuse_other_kind()
 
     def make(record: RunRecord | None) -> Plan:
         return _make_plan(

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,6 @@ from raysp.models.summary import OWN, CheckpointSummary
 from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards
-from raysp.specs.steps import Label
 from raysp.specs.values import Column
 from raysp.storage.store import scheme_of
 
@@ -191,33 +190,7 @@ def pinned(pipeline: Pipeline) -> Pipeline:
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
-    return with_checkpoints(pipeline, locating.pinned)
-
-
-def with_checkpoints(pipeline: Pipeline, change: Callable[[str], str]) -> Pipeline:
-    """Return the pipeline with the names of all its checkpoints changed; itself if none is."""
-    label = pipeline.label
-    outputs = [_with_places(output, output.checkpoints, change) for output in label.outputs]
-    return _with_label(pipeline, replace(label, checkpoint=change(label.checkpoint), outputs=outputs))
-
-
-def with_files(pipeline: Pipeline, change: Callable[[str], str]) -> Pipeline:
-    """Return the pipeline with the urls of all files that outputs read changed; itself if none is."""
-    label = pipeline.label
-    outputs = [_with_places(output, output.files, change) for output in label.outputs]
-    return _with_label(pipeline, replace(label, outputs=outputs))
-
-
-def _with_label(pipeline: Pipeline, changed: Label) -> Pipeline:
-    label = pipeline.label
-    if changed == label:
-        return pipeline
-    return replace(pipeline, steps=[changed if step is label else step for step in pipeline.steps])
-
-
-def _with_places(output: Output, places: Mapping[str, str], change: Callable[[str], str]) -> Output:
-    changed: dict[str, Any] = {name: change(url) for name, url in places.items()}
-    return replace(cast("Any", output), **changed) if changed else output
+    return pipeline.with_model_places(lambda url: url, locating.pinned)
 
 
 def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:

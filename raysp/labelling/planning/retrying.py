@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from raysp.cluster.resources import Resources
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import SpecError
 from raysp.labelling.planning.carried import decode
 from raysp.labelling.planning.fingerprints import hash_pipeline
@@ -12,12 +13,12 @@ from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.trust import read_recorded, refusal
-from raysp.labelling.planning.work_places import with_absolute_paths
 from raysp.sink import run_record
 from raysp.sink.recommitting import find_error_rows
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code, with_overrides
+from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code
 from raysp.specs.values import override, to_json
+from raysp.specs.work_files import with_overrides
 from raysp.storage.options import GivenOptions, options_of
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")

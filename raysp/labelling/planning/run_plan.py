@@ -1,16 +1,16 @@
 """Plan of a run: the work to do, with resolved settings and resources."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
+from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import count_files
-from raysp.labelling.planning.pools import ActorCpus, PoolSize, most_blocks, pool_size
-from raysp.ops.precision import Batching
+from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import Resolved
@@ -101,6 +101,8 @@ class Settings:
 class Plan:
     """Plan of a run."""
 
+    NOUN: ClassVar[str] = Pipeline.NOUN
+
     pipeline: Pipeline
     settings: Settings
     parts: Mapping[str, JsonValue]
@@ -160,6 +162,69 @@ class Plan:
             f"of {count(len(self.todo), 'shard')}",
             "fingerprint": self.fingerprint,
         }
+
+    @property
+    def json(self) -> dict[str, object]:
+        """Content of `raysp plan --json`."""
+        corpus = self.corpus
+        return {
+            "fingerprint": self.fingerprint,
+            "sink": self.pipeline.sink.url,
+            "shards": len(corpus.shards),
+            "shards_committed": len(self.done),
+            "shards_unreadable": dict(corpus.unreadable),
+            "shards_vanished": list(corpus.vanished),
+            "files_passed_over": dict(corpus.passed_over),
+            "recordings_without_metadata": corpus.unnamed,
+            "recordings_missing": corpus.missing,
+            "rows": self.num_rows,
+            "audio_seconds": corpus.seconds,
+            "rows_todo": self.rows_todo,
+            "pieces_todo": self.pieces_todo,
+            "settings": asdict(self.settings),
+            "actors": asdict(self.pool_size),
+            "parts": dict(self.parts),
+        }
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences that `raysp plan` prints beside the facts."""
+        return (*self._vanished, *self.notes, *self._shortage, *self._batching)
+
+    @property
+    def messages_at_start(self) -> tuple[str, ...]:
+        """Sentences that a run prints before its first row."""
+        cpus = self.settings.cpus_per_actor
+        is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
+        pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
+        return (*self._vanished, *self.notes, *pool, *self._shortage)
+
+    @property
+    def _vanished(self) -> Iterator[str]:
+        if names := self.corpus.vanished:
+            others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            yield f"{names[0]}{others}: no longer in the source; the labels are kept"
+
+    @property
+    def _shortage(self) -> Iterator[str]:
+        if self.shortage and self.todo:
+            yield f"the pool requests {self.shortage}: the run waits until they are available"
+
+    @property
+    def _batching(self) -> Iterator[str]:
+        settings = self.settings
+        if settings.fingerprint_seconds is None:
+            return
+        advice = "verify --sample, which labels rows alone, may find differences; exact=True avoids both"
+        if self.pipeline.label.exact or settings.checkpoint.takes_padding:
+            advice = (
+                f"verify --sample expects {AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not "
+                "depend on the batch"
+            )
+        yield (
+            f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
+            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and {advice}"
+        )
 
     def __post_init__(self) -> None:
         """Set `stage_id` to the fingerprint by default."""

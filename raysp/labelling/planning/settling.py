@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysp.backends.finding import choice_of
+from raysp.cluster.pools import actor_cpus
 from raysp.errors import CheckpointError, PlanError
-from raysp.labelling.planning.pools import actor_cpus
 from raysp.models.base.devices import is_accelerator, kind_of
 from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching

@@ -16,7 +16,7 @@ from raysp.labelling.planning.label_shards import label_schema, with_columns
 from raysp.labelling.planning.listing import Found
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.sink.absent import AbsentShard
-from raysp.specs.pipeline import Pipeline, Work, before_filters
+from raysp.specs.pipeline import ReadsCorpus
 from raysp.words import RESTORE
 
 CheckSchema = Callable[[str, pa.Schema], None]
@@ -26,7 +26,7 @@ CheckSchema = Callable[[str, pa.Schema], None]
 def survey(
     found: Sequence[Found],
     recorded: Mapping[str, Shard],
-    work: Work,
+    work: ReadsCorpus,
     *,
     limit_rows: int | None = None,
     relabel: bool = False,
@@ -140,7 +140,7 @@ class _NewShards:
 
     def __init__(
         self,
-        work: Work,
+        work: ReadsCorpus,
         labels: pa.Schema,
         check: "CheckSchema | None" = None,
         carried: CarriedTypes | None = None,
@@ -194,7 +194,7 @@ class _NewShards:
         except ShardError as error:
             raise PlanError(str(error)) from None
         if source.text is not None and source.text in self._work.kept and has_rows:
-            _check_text(url, schema, source.text, is_labelling=isinstance(self._work, Pipeline))
+            _check_text(url, schema, source.text, *self._work.text_use(source.text))
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         check_types(url, schema, self._work)
@@ -203,13 +203,9 @@ class _NewShards:
         self._checked[has_rows] = schema
 
 
-def _check_text(url: str, schema: pa.Schema, name: str, *, is_labelling: bool) -> None:
+def _check_text(url: str, schema: pa.Schema, name: str, use: str, otherwise: str) -> None:
     """Raise if a column of texts holds something else: a word error rate would be empty, or one of digits."""
     if not holds_text(found := schema.field(name).type):
-        use, otherwise = "holds the texts of rows", ""
-        if is_labelling:
-            use = "is compared with the labels"
-            otherwise = f", or remove it and keep this column with sink.keep=[{name!r}]"
         raise PlanError(
             f"{url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
             f"strings{otherwise}"
@@ -236,7 +232,7 @@ def _changed(one: Found, known: Shard) -> PlanError:
     )
 
 
-def check_types(url: str, schema: pa.Schema, work: Work) -> None:
+def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
     """Check the types of the columns that each step reads, of the source or of steps before it.
 
     Args:
@@ -247,7 +243,7 @@ def check_types(url: str, schema: pa.Schema, work: Work) -> None:
     Raises:
         PlanError: a column does not have the type that a step needs.
     """
-    for step in before_filters(work):
+    for step in work.source_steps:
         try:
             step.check(schema)
         except ValueError as error:
@@ -257,7 +253,7 @@ def check_types(url: str, schema: pa.Schema, work: Work) -> None:
             schema = schema.append(field) if place < 0 else schema.set(place, field)
 
 
-def source_columns(work: Work) -> tuple[str, ...]:
+def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
     """Return the source columns that a pipeline or recipe requires besides the audio."""
     reads = [column for column in work.reads if column != work.source.audio]
     identity = [work.source.id] if work.source.id else []

@@ -15,7 +15,7 @@ from raysp.labelling import assembly
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.recordings import Content, contents
 from raysp.ops.rows import OK, RowStatus
-from raysp.specs.pipeline import Work
+from raysp.specs.pipeline import ReadsCorpus
 from raysp.specs.steps import Functions
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.contents import END_BYTES, content_of, digest_of, sampled
@@ -62,7 +62,9 @@ def index_shard(
     num_labels: list[int] = []
     reasons: list[str] = []
     trained_on, recordings = hashlib.sha256(), hashlib.sha256()
-    op = assembly.measuring(recipe, checkpoint, shard, decoder=decoder, functions=functions or {})
+    op = assembly.measuring(
+        recipe, checkpoint, shard, late=recipe.late_steps, decoder=decoder, functions=functions or {}
+    )
     found: list[Content] = []
     if _is_known(recipe):
         recordings.update(_content_of_files(recipe, shard))
@@ -83,7 +85,7 @@ def index_shard(
     return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes, table_of_contents(found))
 
 
-def index_sounds(work: Work, shard: Shard) -> ShardIndex:
+def index_sounds(work: ReadsCorpus, shard: Shard) -> ShardIndex:
     """Return the contents of the recordings of a shard of sounds as an index, in which nothing else is known.
 
     Raises:
@@ -141,7 +143,7 @@ def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[
             first += table.num_rows
 
 
-def read_batches(work: Work, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:
+def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:
     """Yield the columns of a piece that a recipe or an evaluation reads, some megabytes of rows at a time, in order.
 
     Args:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysp.errors import PlanError
-from raysp.labelling.planning.costs import Amount, Cost, Speed
+from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits
 from raysp.models.base.devices import is_accelerator
 from raysp.ops.balance import numbers_of_workers
-from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.training.estimates.step_speed import of_other, of_steps
 from raysp.training.estimates.training_rows import Left, RowFacts
@@ -18,6 +17,7 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task_table import task_of
 from raysp.words import brief, brief_html, count
+from raysp.work import Given
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -50,24 +50,15 @@ class TrainingEstimate:
         """Return the fields as a table for notebooks."""
         return brief_html(self)
 
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Facts that `raysp plan` prints, with their names."""
+        return facts_of(self)
 
-@dataclass(frozen=True)
-class Given:
-    """Speed and price as a user gives them; at most one of the first three gives the speed.
-
-    Attributes:
-        rtfx: seconds of audio on which one worker trains per second.
-        like: sink of another training, whose last run gives the speed.
-        calibrate: whether the speed is measured in this process.
-        like_options: storage options of `like`.
-        price: price of an hour of one GPU, or of one CPU.
-    """
-
-    rtfx: float | None = None
-    like: str | None = None
-    calibrate: bool = False
-    like_options: GivenOptions | None = None
-    price: float | None = None
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Sentences that `raysp plan` prints beside the facts."""
+        return (*self.notes, *([too_much(self.memory)] if self.memory.is_too_much else []))
 
 
 def estimate_training(
@@ -141,3 +132,65 @@ def _cost(plan: TrainingPlan, rows: RowFacts, left: Left, speed: Speed, price: f
         price=price,
         imbalance=rows.imbalance_of(workers.low),
     )
+
+
+def facts_of(found: TrainingEstimate) -> list[tuple[str, str]]:
+    """Return the facts in order."""
+    commit = found.commit
+    kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
+    return [
+        ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
+        ("memory", _memory(found.memory) + _measured(found.speed)),
+        *_time(found).items(),
+    ]
+
+
+def _memory(memory: Memory) -> str:
+    trained = memory.weights + memory.gradients + memory.moments + memory.average
+    parts = (
+        f"of which weights and optimiser {_bytes(trained)}, activations {_bytes(memory.activations)}, a commit "
+        f"{_bytes(memory.copies)}, rows {_bytes(memory.rows)}"
+    )
+    more = f"{_bytes(memory.machine)} in all, " if memory.machine > memory.worker else ""
+    machine = f"{more}this machine has {_bytes(memory.machine_has)}"
+    if memory.gpu is None:
+        return f"up to {_bytes(memory.worker)} a worker, {parts}; {machine}"
+    there = "" if memory.gpu_has is None else f" of {_bytes(memory.gpu_has)}"
+    on_gpu = f"{_bytes(memory.gpu)}{there} of a worker's GPU and {_bytes(memory.worker)} beside it"
+    return f"up to {on_gpu}, {parts}; {machine}"
+
+
+def _measured(speed: Speed | None) -> str:
+    return f"; {_bytes(speed.memory_bytes)} measured here" if speed and speed.memory_bytes else ""
+
+
+def too_much(memory: Memory) -> str:
+    """Return a warning with the remedies."""
+    of_gpu = memory.gpu is not None and memory.gpu_has is not None and memory.gpu > memory.gpu_has
+    needed, there = (memory.gpu, memory.gpu_has) if of_gpu else (memory.machine, memory.machine_has)
+    place = "a worker's GPU" if of_gpu else "this machine"
+    return (
+        f"the training may need {_bytes(needed or 0)} of memory, and {place} has {_bytes(there or 0)}: lower "
+        "batching.seconds or batching.window_seconds, raise batching.micro_batches, or set schedule.checkpointing=True "
+        "(the estimate is an upper bound)"
+    )
+
+
+def _time(found: TrainingEstimate) -> dict[str, str]:
+    left, speed, cost = found.left, found.speed, found.cost
+    if speed is None:
+        return {"time": "unknown: give --rtfx N, --like SINK (of a training), or --calibrate"}
+    facts = {"speed": f"RTFx {three_digits(speed.rtfx)} a worker, {speed.origin}"}
+    if left is None or cost is None:
+        return {**facts, "time": "unknown: the rows are not indexed yet, and the source declares no durations"}
+    if not left.share:
+        return {**facts, "time": "no step is left"}
+    steps = "" if left.steps is None else f" for {count(left.steps, 'step')}"
+    share = "" if left.share == 1 else f", the {left.share:.0%} that are left,"
+    workers = f"{count(cost.actors, 'worker')} without their start, evaluations and commits"
+    return {**facts, **cost.facts(f"{steps}{share} on {workers}")}
+
+
+def _bytes(num_bytes: float) -> str:
+    """Return bytes with three digits: "12.9 MB", "1.07 GB"."""
+    return f"{three_digits(num_bytes / 1e6)} MB" if num_bytes < 1e9 else f"{three_digits(num_bytes / 1e9)} GB"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raysp.checkpoints import locating
 from raysp.cluster.resources import Resources
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import PlanError
 from raysp.evaluation.normalising import in_language
 from raysp.labelling.planning.hub_data import source_of_commit
@@ -15,11 +16,10 @@ from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey
-from raysp.labelling.planning.work_places import recipe_with_absolute_paths
 from raysp.models.base.devices import is_accelerator
 from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import Work, read_code
+from raysp.specs.pipeline import ReadsCorpus, read_code
 from raysp.specs.values import JsonValue
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.workers import Workers, settle_workers
@@ -135,7 +135,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         PlanError: there are no rows, a column is missing, or the workers do not fit.
         CheckpointError: the checkpoint cannot be trained for this objective.
     """
-    recipe = recipe_with_absolute_paths(recipe)
+    recipe = with_absolute_paths(recipe)
     recipe = replace(recipe, source=source_of_commit(recipe.source))
     if recipe.evaluation:
         evaluation = replace(
@@ -203,7 +203,7 @@ def _kept_adapter(objective: Objective) -> str | None:
     return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
 
 
-def _surveyed(name: str, work: Work, check: CheckSchema | None = None) -> Corpus:
+def _surveyed(name: str, work: ReadsCorpus, check: CheckSchema | None = None) -> Corpus:
     """Return the shards of an evaluation or of sounds, by its name in the recipe.
 
     Raises:

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from raysp.labelling.finished.activity import Running
 from raysp.pages import rendering
 from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import runs_table
 from raysp.sink import run_record
+from raysp.sink.lease import Running
 from raysp.storage.store import Store
 from raysp.training.reading.training_charts import Curve, metric_chart
 from raysp.training.reading.training_status import TrainingStatus, training_status

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from raysp import bounds
 from raysp.evaluation.scores import Estimate
-from raysp.labelling.finished.activity import Running, activity
 from raysp.sink import lease, run_record
+from raysp.sink.layout import RECIPE
+from raysp.sink.lease import Running, activity
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
@@ -18,8 +19,9 @@ from raysp.training.sink import step_metrics
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.exports import Export
 from raysp.training.sink.step_metrics import StepMetrics
-from raysp.training.sink.training_record import RECIPE, TrainingRecord
-from raysp.words import brief, brief_html
+from raysp.training.sink.training_record import TrainingRecord
+from raysp.words import ago, brief, brief_html, count, duration
+from raysp.work import run_fact
 
 LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
@@ -68,6 +70,13 @@ class BestEvaluation:
     estimate: Estimate
     evaluations: int
     """Number of evaluated steps."""
+
+    @property
+    def sentence(self) -> str:
+        """The best value, with its step."""
+        of = f", the best of {self.evaluations:,}" if self.evaluations > 1 else ""
+        value = evaluations.text(self.metric, self.estimate)
+        return f"{evaluations.title(self.metric)} {value} at step {self.steps:,}{of}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,6 +132,48 @@ class TrainingStatus:
     def is_complete(self) -> bool:
         """Whether no step is left, and the checkpoint of the last one is in the sink."""
         return self.is_done and self.steps_exported is not None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Facts that `raysp status` prints, by name."""
+        last, left = self.last_steps, self.eta_seconds
+        of_steps = f" of {self.steps_planned:,}" if self.steps_planned else ""
+        of_epochs = f" of {self.epochs_planned:,}" if self.epochs_planned else ""
+        committed = f", the last {ago(self.last_commit)}" if self.last_commit else ""
+        return {
+            "run": run_fact(self, self.last_commit, "commit"),
+            "steps": f"{self.steps:,}{of_steps} committed ({self.share:.0%}){committed}",
+            "epochs": f"{self.epochs:,}{of_epochs} done{', ended early by patience' if self.has_given_up else ''}",
+            "time left": None if left is None else duration(left),
+            "loss": last and f"{last.loss:.4g}, the mean of {count(last.number, 'step')}",
+            "rate": last and f"{last.learning_rate:.1e}, that of the last step",
+            "speed": last
+            and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
+            "evaluation": self.best and self.best.sentence,
+            "checkpoint": self._exported,
+        }
+
+    @property
+    def _exported(self) -> str:
+        if self.steps_exported is not None:
+            return f"exported, with the weights of step {self.steps_exported:,}"
+        return "not exported; the same command again exports it" if self.is_done else "not exported yet"
+
+    @property
+    def line(self) -> str:
+        """The progress as one line."""
+        of_steps = f" of {self.steps_planned:,}" if self.steps_planned else ""
+        parts = (
+            f"{self.steps:,}{of_steps} steps ({self.share:.0%})",
+            f"loss {self.last_steps.loss:.4g}" if self.last_steps else "",
+            f"time left {duration(self.eta_seconds)}" if self.eta_seconds is not None else "",
+        )
+        return ", ".join(filter(None, parts))
+
+    @property
+    def derived(self) -> dict[str, object]:
+        """Properties that the JSON of `raysp status` has beside the fields."""
+        return {"is_done": self.is_done, "is_complete": self.is_complete}
 
 
 def training_status(store: Store) -> TrainingStatus:

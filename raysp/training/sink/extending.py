@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from raysp.errors import ChangedError
+from raysp.sink.layout import RECIPE
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.sink.committed_steps import CommittedStep
-from raysp.training.sink.training_record import RECIPE, TrainingRecord
+from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.objectives import Speakers
 from raysp.training.specs.recipe import Finetune, Schedule
 from raysp.words import count

@@ -8,13 +8,12 @@ from typing import Self
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
+from raysp.sink.layout import RECIPE
 from raysp.sink.run_record import RunEntry, differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.sink import shard_names
 
-RECIPE = ".raysp/recipe.json"
-REPORT = ".raysp/report.html"
 EXPORT = ".raysp/export.json"
 """Record of the checkpoint at the root of the sink."""
 CORPUS = "corpus"

@@ -64,6 +64,20 @@ class OfSounds:
         return (Decode(),)
 
     @property
+    def source_steps(self) -> tuple[Step, ...]:
+        """Steps that read columns of the source: those above."""
+        return self.steps
+
+    @property
+    def decoding(self) -> Decode:
+        """The step that decodes."""
+        return Decode()
+
+    def text_use(self, column: str) -> tuple[str, str]:
+        """Return what the column of texts is for; there is no other remedy."""
+        return "holds the texts of rows", ""
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Columns that are used as they are: none."""
         return ()

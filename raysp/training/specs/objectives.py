@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from raysp.specs.outputs.output import GenerateValue
-from raysp.specs.values import JsonValue, Listed, Url, spec, to_json
+from raysp.specs.text_rules import Text as Text
+from raysp.specs.values import Listed, Url, spec
 from raysp.training.specs.adaptation import Language, LoRA, check_parts
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -17,33 +18,6 @@ Column = Annotated[str, Field(min_length=1)]
 Masks = Mapping[str, float | int | bool]
 Steps = Annotated[int, Field(ge=0)]
 FrozenPart = Literal["feature_encoder", "base"] | None
-
-
-@spec
-class Text:
-    """Rules for the reference texts.
-
-    Texts are in Unicode's form NFC, with single spaces between words.
-
-    Attributes:
-        case: "lower", "upper", or "keep".
-        keep: "all" characters; "letters": letters with their marks, digits, and apostrophes within words; or the
-            characters that stay besides spaces, in a string. Others become spaces.
-        language: "tr" or "az": İ and i, I and ı are pairs, as in Turkish and Azerbaijani. Evaluations of a training
-            compare texts by the same rule. None: the case rules that most languages share, by which I and i are one.
-    """
-
-    case: Literal["keep", "lower", "upper"] = "keep"
-    _: KW_ONLY
-    keep: Annotated[str, Field(min_length=1)] = "all"
-    language: Literal["tr", "az"] | None = None
-
-    def fields(self) -> dict[str, JsonValue]:
-        """Return the rules as JSON, with the language only if it is set, so that fingerprints without one stay."""
-        fields = cast("dict[str, JsonValue]", to_json(self))
-        if self.language is None:
-            del fields["language"]
-        return fields
 
 
 @spec

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import KW_ONLY, field
-from typing import Annotated, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, field, replace
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from raysp.specs.code import UserCode
 from raysp.specs.order import check_added, check_reads
-from raysp.specs.pipeline import Pipeline, Shards, StorageOptions, columns_read, load_value
+from raysp.specs.pipeline import Change, Shards, StorageOptions, columns_read
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
+from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, spec, to_json
-from raysp.training.specs.augmentations import Augmentation, Speed
+from raysp.specs.work_files import load_value
+from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
     FEW_WEIGHTS,
@@ -25,8 +27,8 @@ from raysp.training.specs.objectives import (
     metrics_of,
     needs_texts,
     target_column,
+    with_checkpoints,
 )
-from raysp.training.specs.objectives import Text as Text
 
 LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
@@ -159,6 +161,20 @@ class Evaluation:
         return (Decode(self.max_seconds),)
 
     @property
+    def source_steps(self) -> tuple[Step, ...]:
+        """Steps that read columns of the source: those above."""
+        return self.steps
+
+    @property
+    def decoding(self) -> Decode:
+        """The step that decodes."""
+        return Decode(self.max_seconds)
+
+    def text_use(self, column: str) -> tuple[str, str]:
+        """Return what the column of texts is for; there is no other remedy."""
+        return "holds the texts of rows", ""
+
+    @property
     def target(self) -> str | None:
         """The column of the references; None: the rows have none."""
         return self.column or self.source.text
@@ -205,6 +221,10 @@ class Finetune:
         trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
         max_error_rate: largest share of rows that may fail to decode before training stops.
     """
+
+    NOUN: ClassVar = "recipe"
+    VERB: ClassVar = "finetune"
+    HAS_SHARES: ClassVar = False
 
     source: Shards
     _: KW_ONLY
@@ -296,6 +316,56 @@ class Finetune:
         return next(step for step in self.steps if isinstance(step, Decode))
 
     @property
+    def decoding(self) -> Decode:
+        """The step that decodes, with the longest duration that is read."""
+        return replace(self.decode, max_seconds=self.longest_seconds)
+
+    @property
+    def source_steps(self) -> Sequence[Step]:
+        """Steps that read columns of the source, or of steps before them."""
+        return self.steps
+
+    def text_use(self, column: str) -> tuple[str, str]:
+        """Return what the column of texts is for; there is no other remedy."""
+        return "holds the texts of rows", ""
+
+    @property
+    def labelled_by(self) -> None:
+        """The pipeline that makes the labels of the sink: it has none."""
+
+    @property
+    def sources(self) -> dict[str, Shards]:
+        """All corpora that are read, by the names of their fields."""
+        of_sounds = {f"augment.{place}.source": one.source for place, one in self.sounds.items()}
+        evaluated = {} if self.evaluation is None else {"evaluation.source": self.evaluation.source}
+        return {"source": self.source, **evaluated, **of_sounds}
+
+    @property
+    def sounds(self) -> dict[int, OfSounds]:
+        """Augmentations with sounds of a corpus, by their places."""
+        return {place: one for place, one in enumerate(self.augment) if isinstance(one, OfSounds)}
+
+    @property
+    def read_places(self) -> list[tuple[str, str]]:
+        """Field names and values of the checkpoints that are read and never written."""
+        return [("checkpoint", url) for url in checkpoints_of(self.objective).values()]
+
+    def with_places(self, place: Change, checkpoint: Change) -> "Finetune":
+        """Return the recipe with the urls of its places and the names of its checkpoints changed."""
+        evaluation = self.evaluation
+        return replace(
+            self,
+            source=self.source.with_places(place),
+            augment=[
+                replace(one, source=one.source.with_places(place)) if isinstance(one, OfSounds) else one
+                for one in self.augment
+            ],
+            evaluation=evaluation and replace(evaluation, source=evaluation.source.with_places(place)),
+            objective=with_checkpoints(self.objective, checkpoint),
+            sink=replace(self.sink, url=place(self.sink.url)),
+        )
+
+    @property
     def limits_rows(self) -> bool:
         """Whether the recipe limits the duration of rows: by a step, or by the crops of its objective."""
         by_decode = self.decode.max_seconds != Decode().max_seconds
@@ -377,13 +447,3 @@ def load_recipe(target: str) -> Finetune:
         SpecError: as `load_value`.
     """
     return load_value(target, {"recipe": Finetune})
-
-
-def load_work(target: str) -> Pipeline | Finetune:
-    """Load a pipeline or recipe from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
-
-    Raises:
-        SpecError: as `load_value`.
-    """
-    kinds: dict[str, type[Pipeline | Finetune]] = {"pipeline": Pipeline, "recipe": Finetune}
-    return load_value(target, kinds)

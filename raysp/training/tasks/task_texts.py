@@ -8,12 +8,12 @@ from raysp.errors import PlanError
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison
+from raysp.specs.text_rules import Text
 from raysp.text import vocabulary as vocabularies
 from raysp.text.normalisation import TextRules
 from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.planning.objective_checks import BUILD, KEEP
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import Text
 from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.task import WORST_ROWS, Prediction
 from raysp.words import count

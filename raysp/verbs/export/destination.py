@@ -7,7 +7,6 @@ that was killed writes the files of an unmarked shard again.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
-from raysp.storage.store import TMP, Store, scheme_of
+from raysp.storage.store import TMP, Store
 
 RECORD, DONE, PARTS = ".raysp/export.json", ".raysp/done/", ".raysp/parts/"
 AT_ONCE = 8
@@ -198,29 +197,6 @@ class Destination:
                 for part in parts:
                     file.write(self.store.read(part))
             self.store.publish(scratch, path, replace=True)
-
-
-def refuse_overlap(sink: Store, destination: Store) -> None:
-    """Raise if one of two folders is in the other.
-
-    Raises:
-        PlanError: with both.
-    """
-    ours, theirs = (_place(one.url) for one in (sink, destination))
-    if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
-        raise PlanError(
-            f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
-            "choose a destination outside"
-        )
-
-
-def _place(url: str) -> str:
-    return (url if scheme_of(url) else os.path.realpath(url)).rstrip("/")
-
-
-def identity_of(*parts: object) -> str:
-    """Return a hash of values that identify what was exported: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
 def _marker(shard: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError, StoreError, refuse_unused
+from raysp.labelling.finished.destinations import identity_of, refuse_overlap
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.pipeline import Pipeline
@@ -15,7 +16,7 @@ from raysp.storage.store import Entry, Store, open_store, scheme_of
 from raysp.verbs.export import text_files
 from raysp.verbs.export.clips import ClipFiles
 from raysp.verbs.export.datasets import DatasetFiles
-from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark, identity_of, refuse_overlap
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_formats import settled
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.source_audio import Source

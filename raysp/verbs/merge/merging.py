@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raysp.corpus.shards import Piece
 from raysp.errors import ChangedError, PlanError, SpecError, StoreError
+from raysp.labelling.finished.destinations import identity_of, refuse_overlap
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import match, place_of_sink
 from raysp.sink import absent, commit, footer, plan_record, run_record
@@ -23,7 +24,6 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.verbs.export.destination import identity_of, refuse_overlap
 from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side, check_numeric
 from raysp.verbs.merge.merge_result import Merge
 from raysp.words import count
@@ -181,7 +181,7 @@ class _Merging:
         Raises:
             ChangedError: the sink holds other labels.
         """
-        self._sink.refuse_training()
+        self._sink.refuse_other_kind()
         first, entry = self._labellings[0], RunEntry.now()
         run_record.begin(
             self._sink.store,

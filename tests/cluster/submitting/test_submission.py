@@ -17,7 +17,8 @@ from raysp.cluster.submitting import sealing
 from raysp.cluster.submitting.head import Head
 from raysp.cluster.submitting.submission import MAX_BYTES, prepare, submit
 from raysp.sink.shares import ALL, Share
-from raysp.specs.pipeline import label_parts, load_pipeline
+from raysp.specs.pipeline import label_parts
+from raysp.specs.work_files import load_pipeline
 from tests.cluster.submitting.conftest import write_pipeline
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.corpora import CHECKPOINT

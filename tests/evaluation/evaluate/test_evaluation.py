@@ -13,7 +13,7 @@ import raysp
 from raysp.evaluation.evaluate import evaluation
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine import running
-from raysp.training.specs.recipe import Text
+from raysp.specs.text_rules import Text
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard
 from tests.here import run_without_ray

@@ -138,7 +138,7 @@ class Attacked:
 
     def differences(self) -> Counter[str]:
         """Count rows that differ from those that the same parts give here, undisturbed."""
-        from raysp.specs.pipeline import load_pipeline
+        from raysp.specs.work_files import load_pipeline
 
         label_here(load_pipeline(str(self.reference_file)))
         wanted, found = (_rows(folder) for folder in (self.folder / "undisturbed", self.sink))

@@ -19,7 +19,7 @@ import raysp
 from raysp.labelling.engine import label_process, running
 from raysp.labelling.engine.running import run
 from raysp.specs import spec
-from raysp.specs.pipeline import load_pipeline
+from raysp.specs.work_files import load_pipeline
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 from tests.here import run_without_ray
 from tests.labelling.engine.deadly import UnloadableTranscript

@@ -9,7 +9,8 @@ import pytest
 import raysp
 from raysp.cluster import shared_places
 from raysp.labelling.engine.running import run, try_out
-from raysp.specs.pipeline import file_parts, with_overrides
+from raysp.specs.pipeline import file_parts
+from raysp.specs.work_files import with_overrides
 from tests.corpora import a_pipeline, write_shard
 from tests.runs import CHECKPOINT, read_labels
 from tests.text.beams.arpa_files import write_arpa
@@ -85,7 +86,7 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
 def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
     file = tmp_path / "a.parquet"
     file.write_bytes(b"four")
-    seen = shared_places._seen("source.url", str(tmp_path), file)
+    seen = shared_places.seen("source.url", str(tmp_path), file)
     assert shared_places._difference(seen) == ""
     file.write_bytes(b"five!")
     assert shared_places._difference(seen) == f"{file}: found 5 bytes, expected 4"

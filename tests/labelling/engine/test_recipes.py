@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-from raysp.specs.pipeline import load_pipeline, with_overrides
 from raysp.specs.steps import Pool
 from raysp.specs.values import override
+from raysp.specs.work_files import load_pipeline, with_overrides
 from raysp.training.finetuning import finetune, try_out
 from raysp.training.specs.recipe import Schedule, load_recipe
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard

@@ -12,9 +12,9 @@ from raysp import PlanError
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
 from raysp.labelling.engine.label_process import LabelProcess
-from raysp.labelling.finished.activity import Running
 from raysp.labelling.planning.opening import begin_run, begin_share, is_outdated, make_plan
 from raysp.sink import layout, lease, plan_record
+from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink

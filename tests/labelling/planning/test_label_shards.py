@@ -15,8 +15,9 @@ from raysp.corpus.shards import Piece
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.listing import list_source
 from raysp.labelling.planning.opening import plan
+from raysp.specs.text_rules import Text
 from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule, Text
+from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, wav, write_shard
 
 ROWS = 6

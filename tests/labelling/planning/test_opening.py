@@ -203,7 +203,7 @@ class TestPlan:
         ],
     )
     def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
-        from raysp.specs.pipeline import with_overrides
+        from raysp.specs.work_files import with_overrides
 
         begin_and_stage(raysp.plan(pipeline))
         with pytest.raises(ChangedError, match=difference):
@@ -213,7 +213,7 @@ class TestPlan:
         "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
     )
     def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
-        from raysp.specs.pipeline import with_overrides
+        from raysp.specs.work_files import with_overrides
 
         begin_run(raysp.plan(pipeline), RunEntry.now())
         assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()

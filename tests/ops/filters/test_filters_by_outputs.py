@@ -14,7 +14,7 @@ from benchmarks.corpus import read_utterances
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.opening import plan
 from raysp.specs.outputs.signals import LEVELS
-from raysp.verbs.status.label_status import status
+from raysp.verbs.status import status
 from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, wav, write_shard
 

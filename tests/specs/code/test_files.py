@@ -8,7 +8,8 @@ import pytest
 import raysp
 from raysp.errors import SpecError
 from raysp.specs.code import reading
-from raysp.specs.pipeline import load_pipeline, read_code
+from raysp.specs.pipeline import read_code
+from raysp.specs.work_files import load_pipeline
 from tests.corpora import a_pipeline
 from tests.specs.code.projects import Project, code_of, names_of
 

@@ -11,8 +11,8 @@ import pytest
 import raysp
 from raysp.errors import PlanError, StoreError
 from raysp.evaluation.scores import Estimate
-from raysp.labelling.finished.activity import Running
 from raysp.sink import lease
+from raysp.sink.lease import Running
 from raysp.sink.processes import Process
 from raysp.storage.store import LocalStore
 from raysp.training.reading.training_status import BestEvaluation, TrainingStatus

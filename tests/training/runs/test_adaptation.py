@@ -24,10 +24,11 @@ from raysp.models import (
 )
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
+from raysp.specs.text_rules import Text
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.planning import objective_checks
 from raysp.training.specs.objectives import Classify, Objective, Seq2Seq
-from raysp.training.specs.recipe import CTC, Evaluation, Schedule, Text
+from raysp.training.specs.recipe import CTC, Evaluation, Schedule
 from tests.corpora import write_shard
 from tests.hub_server import lay_out
 from tests.recipes import a_recipe, words_table

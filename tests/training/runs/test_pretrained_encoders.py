@@ -10,9 +10,10 @@ import raysp
 from raysp.errors import CheckpointError
 from raysp.models import AutoModel, Wav2Vec2FeatureExtractor
 from raysp.models.checking import check_checkpoint
+from raysp.specs.text_rules import Text
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.specs.objectives import Classify, ClassifyFrames, Seq2Seq, Speakers
-from raysp.training.specs.recipe import Schedule, Text
+from raysp.training.specs.recipe import Schedule
 from tests.here import run_without_ray
 from tests.recipes import a_recipe, write_words
 from tests.training.conftest import SMALL

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from raysp.cluster.resources import Resources, local_resources
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.shards import AUDIO, check_columns
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.labelling import assembly
@@ -14,7 +15,6 @@ from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import check_types, source_columns
-from raysp.labelling.planning.work_places import with_absolute_paths
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
 from raysp.specs.steps import Label, Map, Pool, Step

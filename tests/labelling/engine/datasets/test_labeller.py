@@ -15,13 +15,13 @@ import torch
 
 import raysp
 from raysp.audio import isolation
+from raysp.cluster.pools import ActorCpus
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling
 from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
 from raysp.labelling.planning.planned_checkpoint import digest_of
-from raysp.labelling.planning.pools import ActorCpus
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema

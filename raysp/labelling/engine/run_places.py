@@ -1,0 +1,25 @@
+"""Local places that the workers of a run read."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from raysp.cluster.shared_places import Seen, place_of_checkpoint, places_of_source, seen
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, folder_of
+from raysp.labelling.planning.run_plan import Plan
+from raysp.storage.store import scheme_of
+
+
+def labelling_places(plan: Plan) -> Iterator[Seen]:
+    """Yield local places that the workers of a run read and that are not declared as shared, each with one file."""
+    pipeline = plan.pipeline
+    yield from places_of_source("source", pipeline.source, [one.shard for one in plan.todo])
+    step = f"steps.{pipeline.steps.index(pipeline.label)}"
+    yield from place_of_checkpoint(f"{step}.checkpoint", pipeline.label.checkpoint, lambda: checkpoint_folder(pipeline))
+    for number, output in enumerate(pipeline.label.outputs):
+        for name, url in output.files.items():
+            if not scheme_of(url):
+                yield seen(f"{step}.outputs.{number}.{name}", url, Path(url))
+        for name, url in output.checkpoints.items():
+            folder = partial(folder_of, url, pipeline.source)
+            yield from place_of_checkpoint(f"{step}.outputs.{number}.{name}", url, folder)

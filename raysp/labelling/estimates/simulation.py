@@ -1,0 +1,120 @@
+"""Simulation of blocks and batches over sampled durations, by the functions of the run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.labelling import assembly
+from raysp.labelling.estimates.row_sampling import Sample
+from raysp.labelling.planning.run_plan import Plan
+from raysp.models.base.devices import is_accelerator
+from raysp.models.summary import OWN
+from raysp.ops.blocks import cut_passes
+from raysp.ops.budget import passes_of_actor
+from raysp.ops.precision import Batching
+
+MOST_PIECES = 4
+"""Pieces that are simulated, spread evenly over those of the plan."""
+MOST_SECONDS = 4 * 3600.0
+"""Seconds of audio that are simulated; longer pieces are cut off."""
+_NOISE_SECONDS = 30
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Blocks and forward passes of some pieces of a plan."""
+
+    pieces: int
+    blocks: int
+    windows: int
+    passes: int
+    real_seconds: float
+    """Seconds of audio in all windows of all labelled channels; overlaps count twice."""
+    padded_seconds: float
+    """Seconds that go through the model, padding included."""
+    largest_pass: float
+    """Padded seconds of the largest pass."""
+    row_seconds: float
+    """Seconds of audio of the rows."""
+
+    @property
+    def padding_efficiency(self) -> float | None:
+        """Share of the computed samples that are not padding."""
+        return self.real_seconds / self.padded_seconds if self.padded_seconds else None
+
+    @property
+    def windows_per_second(self) -> float:
+        """Seconds of windows for each second of audio: above 1 where windows overlap, or each channel is labelled."""
+        return self.real_seconds / self.row_seconds if self.row_seconds else 1.0
+
+
+def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
+    """Simulate the passes over pieces of the plan whose rows have durations of the sample; None: no row is ok."""
+    if not sample.is_ok.any():
+        return None
+    generator = np.random.default_rng(seed)
+    pieces = [(todo.shard, piece) for todo in plan.todo for piece in todo.pieces if piece.num_rows]
+    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(MOST_PIECES, len(pieces))).round().astype(int))
+    settings, checkpoint = plan.settings, plan.settings.checkpoint
+    rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
+    noise = generator.integers(-1000, 1000, _NOISE_SECONDS * rate).astype(np.int16)
+    most = 0 if settings.batching is Batching.ALONE else round(settings.batch_seconds * rate)
+    threads = settings.cpus_per_actor.number if not is_accelerator(settings.device) else None
+    at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
+    spoken = sample.languages(plan.pipeline.label.language_column)
+    blocks: list[list[list[int]]] = []
+    row_seconds = 0.0
+    for index in chosen.tolist():
+        shard, piece = pieces[index]
+        rows = _drawn(sample, piece.num_rows, MOST_SECONDS / len(chosen), generator)
+        row_seconds += float(sample.seconds[rows].sum())
+        op = assembly.header_reading(plan.pipeline, settings, shard)
+        languages = [spoken[row] for row in rows.tolist()] if spoken else None
+        found = op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist(), languages)
+        blocks += [_by_language(block, languages) for block in found]
+    of_one_length = is_exact and not checkpoint.takes_padding
+
+    def costs(lengths: Sequence[int]) -> list[int]:
+        return [max(length, checkpoint.padded_samples) for length in lengths]
+
+    passes = [
+        [group[place] for place in one]
+        for block in blocks
+        for group in block
+        for one in cut_passes(costs(group), most, at_once, of_one_length=of_one_length)
+    ]
+    padded = [max(costs(one)) * len(one) / rate for one in passes]
+    return Simulation(
+        pieces=len(chosen),
+        blocks=len(blocks),
+        windows=sum(map(len, passes)),
+        passes=len(passes),
+        real_seconds=sum(map(sum, passes)) / rate,
+        padded_seconds=sum(padded),
+        largest_pass=max(padded),
+        row_seconds=row_seconds,
+    )
+
+
+def _by_language(windows: Sequence[tuple[int, int]], languages: Sequence[str] | None) -> list[list[int]]:
+    """Return the numbers of samples of the windows of a block that may share a batch: those of one language."""
+    groups: dict[str, list[int]] = {}
+    for row, samples in windows:
+        groups.setdefault(languages[row] if languages else "", []).append(samples)
+    return [*groups.values()]
+
+
+def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:
+    """Return the sampled rows of a piece that would be labelled, at least one and at most so many seconds."""
+    if sample.num_rows == sample.rows_todo == num_rows:
+        drawn = np.flatnonzero(sample.is_ok)
+    else:
+        rows = generator.choice(sample.num_rows, num_rows, p=sample.weights)
+        drawn = rows[sample.is_ok[rows]]
+    if not drawn.size:
+        drawn = np.flatnonzero(sample.is_ok)[:1]
+    return drawn[: max(1, int(np.searchsorted(np.cumsum(sample.seconds[drawn]), most_seconds, "right")))]

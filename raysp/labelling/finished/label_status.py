@@ -1,0 +1,247 @@
+"""Progress of a sink of label shards, from its plan, markers and receipts.
+
+Label shards without a valid receipt are counted by their footers.
+
+Nothing is written, so it works on sinks of other users and on sinks with an active run.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raysp.corpus.shards import Shard
+from raysp.errors import ChangedError
+from raysp.labelling.planning.trust import open_recorded
+from raysp.sink import footer, lease, receipts, run_record, stopping
+from raysp.sink.commit import committed, for_each
+from raysp.sink.event_log import event_files
+from raysp.sink.lease import Running, activity
+from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
+from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
+from raysp.sink.stage import is_complete, staged
+from raysp.sink.word_errors import WordErrors
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.words import brief, brief_html, count, duration, listed
+from raysp.work import run_fact
+
+SHOWN_TYPES = 5
+"""Types of errors that `facts` names."""
+
+
+@dataclass(frozen=True, repr=False)
+class Status:
+    """Progress of a sink of label shards; `dataclasses.asdict` converts it for JSON."""
+
+    sink: str
+    fingerprint: str
+    shards: int
+    """Planned shards, and those of `unreadable`."""
+    shards_committed: int
+    shards_staged: int
+    """Uncommitted shards with some staged results, from which the next run continues."""
+    rows: int
+    """Planned rows; shards that could not be read have none."""
+    rows_committed: int
+    ok: int
+    skipped: int
+    error: int
+    errors_by_type: Mapping[str, int]
+    """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
+    audio_seconds: float
+    """Seconds of decoded audio in committed shards."""
+    word_errors: WordErrors | None
+    """Word errors of the first transcript; None without references, or if all label shards predate these counts."""
+    failed: Mapping[str, str]
+    """Shards that could not be committed, with the reason."""
+    foreign: Mapping[str, str]
+    """Shards with a file in their place that this sink's pipeline did not make from their input, with the reason."""
+    last_run: RunEntry | None
+    running: Running = Running.NO
+    holder: str = ""
+    """Current or last holder of the lease: user, host, process and start; several if runs over shares are active."""
+    rows_staged: int = 0
+    """Labelled rows of uncommitted shards, kept for the next run."""
+    rows_per_second: float | None = None
+    """Speed of the active runs, or of the last one, in their last minutes, from receipts; None: too few receipts."""
+    last_receipt: float | None = None
+    """Time of the last receipt, in seconds since the epoch by the clock of its writer."""
+    checkpoint_digest: str | None = None
+    """Hash of the weights, configuration and tokenizer that the labels were made with."""
+    event_log: str | None = None
+    """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Those of `failed` that the last plan could not read, with the reason."""
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds left at the last speed; None if no run can be active, the speed is unknown, or no rows are left."""
+        left = self.rows - self.rows_committed - self.rows_staged
+        if self.running in (Running.NO, Running.KILLED) or not self.rows_per_second or left <= 0:
+            return None
+        return left / self.rows_per_second
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard of the source is committed, as far as the last plan listed it."""
+        return self.shards_committed == self.shards and not self.unreadable
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Facts that `raysp status` prints, by name."""
+        begun = f", {self.shards_staged:,} more begun" if self.shards_staged else ""
+        share = self.rows_committed / self.rows if self.rows else 1.0
+        readable = " of the shards that can be read" if self.unreadable else ""
+        staged = f", {self.rows_staged:,} more labelled" if self.rows_staged else ""
+        speed = f"{self.rows_per_second:.1f} rows a second" if self.rows_per_second else None
+        return {
+            "run": run_fact(self, self.last_receipt, "result"),
+            "shards": f"{self.shards_committed:,} of {count(self.shards, 'shard')} committed{begun}",
+            "rows": f"{self.rows_committed:,} of {count(self.rows, 'row')} committed ({share:.0%}){readable}{staged}",
+            "time left": self.eta_seconds and f"{duration(self.eta_seconds)}, at {speed}",
+            "audio": f"{duration(self.audio_seconds)} in committed shards" if self.audio_seconds else None,
+            "labels": f"{self.ok:,} ok, {self.skipped:,} skipped, {count(self.error, 'error')}",
+            "reasons": listed([f"{number:,} {kind}" for kind, number in self.errors_by_type.items()], SHOWN_TYPES),
+            "word errors": self.word_errors and self.word_errors.sentence,
+            "failed": listed([f"{name}: {reason}" for name, reason in self.failed.items()], 1),
+            "foreign": listed([f"{name}: {reason}" for name, reason in self.foreign.items()], 1),
+        }
+
+    @property
+    def line(self) -> str:
+        """The progress as one line."""
+        done = self.rows_committed + self.rows_staged
+        share = done / self.rows if self.rows else 1.0
+        parts = (
+            f"{done:,} of {count(self.rows, 'row')} labelled ({share:.0%})",
+            f"{self.shards_committed:,} of {count(self.shards, 'shard')} committed",
+            f"{count(len(self.unreadable), 'shard')} cannot be read" if self.unreadable else "",
+            count(self.error, "error") if self.error else "",
+            f"time left {duration(self.eta_seconds)}" if self.eta_seconds is not None else "",
+        )
+        return ", ".join(filter(None, parts))
+
+    @property
+    def derived(self) -> dict[str, object]:
+        """Properties that the JSON of `raysp status` has beside the fields."""
+        return {
+            "word_error_rate": self.word_errors.rate if self.word_errors else None,
+            "eta_seconds": self.eta_seconds,
+        }
+
+
+def label_status(
+    sink: str | Store,
+    storage_options: GivenOptions | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Status:
+    """Return the progress of a sink of label shards; only the sink is read.
+
+    Args:
+        sink: url or store of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        pipeline: pipeline that made the labels; only its storage options are used.
+        trust: use the recorded storage options, regardless of who recorded them.
+
+    Raises:
+        PlanError: There is no sink at this url.
+    """
+    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    store, shards = opened.store, opened.shards()
+    absent = {one.name: one.reason for one in opened.absent()}
+    found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
+    blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
+    begun = blocks.keys() - found.done
+    runs, holders = run_record.every_run(store, record), lease.holders(store)
+    num_active = sum(not holder.is_over for holder in holders)
+    recent = [recent_blocks(store, run.run_id) for run in runs[-max(1, num_active) :]]
+    written, failed = _last_receipts(store)
+    counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
+    by_type: Counter[str] = Counter()
+    word_errors = WordErrors()
+    for receipt in counted:
+        by_type.update(receipt.errors_by_type)
+        word_errors.add(receipt.word_errors)
+    return Status(
+        sink=store.url,
+        fingerprint=record.fingerprint,
+        shards=len({*(shard.name for shard in shards), *absent}),
+        shards_committed=len(found.done),
+        shards_staged=len(begun),
+        rows=sum(shard.num_rows for shard in shards),
+        rows_committed=sum(receipt.rows for receipt in counted),
+        ok=sum(receipt.ok for receipt in counted),
+        skipped=sum(receipt.skipped for receipt in counted),
+        error=sum(receipt.error for receipt in counted),
+        errors_by_type=dict(by_type.most_common()),
+        audio_seconds=sum(receipt.seconds for receipt in counted),
+        word_errors=word_errors if word_errors.to_counts() else None,
+        failed={**{name: reason for name, reason in failed.items() if name not in found.done}, **absent},
+        unreadable=absent,
+        foreign=found.foreign,
+        last_run=runs[-1] if runs else None,
+        **activity(holders),
+        rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
+        rows_per_second=sum(speed for blocks in recent if (speed := _speed(blocks))) or None,
+        last_receipt=max((receipt.finished for blocks in recent for receipt in blocks), default=None),
+        checkpoint_digest=next(
+            (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
+        ),
+        event_log=event_files(store, runs[-1].run_id) if runs else None,
+    )
+
+
+def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
+    """Return rows per second between the first and the last block; None if they do not determine a speed."""
+    times = sorted((block.finished, block.rows) for block in blocks if block.finished)
+    if len(times) < 2 or times[-1][0] <= times[0][0]:
+        return None
+    return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
+
+
+def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:
+    """Return the last receipt of each committed shard, and the last reason of each failed shard."""
+    written: dict[str, ShardReceipt] = {}
+    failed: dict[str, str] = {}
+    for receipt in receipts.load(store, kinds=("shard", "failure")):
+        if isinstance(receipt, ShardReceipt):
+            written[receipt.shard] = receipt
+        elif isinstance(receipt, ShardFailure):
+            failed[receipt.shard] = receipt.reason
+    return written, failed
+
+
+def _count(
+    sink: Sink, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
+) -> list[ShardReceipt]:
+    """Return the counts of committed shards, from receipts that must still be valid and otherwise from footers.
+
+    A killed retry or relabelling may have replaced a label shard without writing a receipt. A retry replaces only label
+    shards with error rows.
+    """
+    is_relabelled = sink.is_relabelled()
+
+    valid = {} if is_relabelled else {name: receipt for name, receipt in written.items() if not receipt.error}
+    rest = [shard for shard in shards if shard.name not in valid]
+    counted = [receipt for shard in shards if (receipt := valid.get(shard.name))]
+    return [*counted, *for_each(lambda shard: _footer(sink.store, shard, fingerprint), rest)]
+
+
+def _footer(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
+    try:
+        return footer.read_expected(store, shard, fingerprint)
+    except ChangedError:  # despite its marker: the file was replaced by hand
+        return ShardReceipt(shard.name, rows=0, ok=0, skipped=0, error=0)

@@ -1,0 +1,80 @@
+"""Pipelines and their sinks, as `raysp.work.Kind`."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from raysp.labelling.finished.label_status import Status, label_status
+from raysp.labelling.planning.opening import plan as make_plan
+from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.trust import open_recorded
+from raysp.sink.orphans import find_orphans as leftovers
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.store import Store
+from raysp.work import Asked, Given, PlanPart
+
+if TYPE_CHECKING:
+    from raysp.labelling.estimates.run_estimate import Estimate
+
+__all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
+
+PARTIAL = 3
+"""Exit code of a plan of which no shard can be read."""
+
+
+def estimate(work: Pipeline | Plan, given: Given) -> "Estimate":
+    """Return the estimate of a run."""
+    from raysp.labelling.estimates.run_estimate import estimate as estimate_run
+
+    return estimate_run(work, given)
+
+
+def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+    """Yield the plan of a run, and its estimate unless no rows are left or sampled."""
+    found = make_plan(work)
+    unread = found.corpus.unreadable
+    yield PlanPart(
+        [*found.facts.items(), *_nothing_to_do(found)],
+        found.messages,
+        unread,
+        {**found.json, "estimate": None},
+        PARTIAL if unread and not found.corpus.shards else 0,
+    )
+    if given.sample == 0:
+        return
+    if not found.rows_todo:
+        unused = {"--sample": given.sample, **given.speed_options}
+        if names := [name for name, value in unused.items() if value]:
+            why = "without effect: no row is left to label, so there is nothing to estimate"
+            yield PlanPart(messages=[f"{' and '.join(names)}: {why}"])
+        return
+    estimated = estimate(found, given)
+    yield PlanPart(
+        estimated.facts,
+        estimated.messages,
+        json={"estimate": {**dataclasses.asdict(estimated), **estimated.derived}},
+    )
+
+
+def _nothing_to_do(found: Plan) -> Iterator[tuple[str, str]]:
+    if not found.todo:
+        readable = " that can be read" if found.corpus.unreadable else ""
+        is_any = found.corpus.shards or not found.corpus.unreadable
+        yield "nothing to do", f"all shards{readable} are committed" if is_any else "no shard can be read"
+
+
+def opened(asked: Asked) -> Store:
+    """Return the store of a sink of label shards, reached by the recorded options where they may be used."""
+    return open_recorded(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)[0].store
+
+
+def progress(asked: Asked) -> Status:
+    """Return the progress of a sink of label shards."""
+    return label_status(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)
+
+
+def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+    """Return the store of a sink of label shards, and its report as HTML."""
+    from raysp.labelling.reports.label_report import render
+
+    return render(asked.place, asked.options, by=by, pipeline=asked.pipeline, trust=asked.trust)

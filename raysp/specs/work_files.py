@@ -1,0 +1,113 @@
+"""Files of users that define work: pipelines, recipes and functions."""
+
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar, cast
+
+from raysp.errors import SpecError
+from raysp.specs.pipeline import Pipeline
+from raysp.specs.values import override
+
+Loaded = TypeVar("Loaded")
+
+
+def load_pipeline(target: str) -> Pipeline:
+    """Load a pipeline from `file.py` (its only one, or the one named `pipeline`) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    return load_value(target, {"pipeline": Pipeline})
+
+
+def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
+    """Load a spec from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
+
+    The file is executed as a module under its own name, so that its functions can be imported by that name.
+
+    Args:
+        target: the file, and possibly a name.
+        kinds: usual names of the accepted classes, such as {"pipeline": Pipeline}.
+
+    Raises:
+        SpecError: there is no such file or name, no spec or several; or the file raises an error.
+    """
+    path, _, name = target.partition(":")
+    classes = tuple(kinds.values())
+    expected = " or ".join(f"raysp.{one.__name__}" for one in classes)
+    values = vars(_module(Path(path), expected))
+    found = {key: value for key, value in values.items() if isinstance(value, classes)}
+    if name:
+        if name not in found:
+            raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(found) or 'none'}")
+        return found[name]
+    usual = [found[name] for name in kinds if name in found]
+    if len(usual) == 1:
+        return usual[0]
+    if len({id(value) for value in found.values()}) != 1:
+        if not found:
+            raise SpecError(f"{path}: expected one {expected}, found {_other_work(values, path)}")
+        raise SpecError(f"{path}: expected one {expected}, found {', '.join(sorted(found))}; choose one by {path}:NAME")
+    return next(iter(found.values()))
+
+
+def _other_work(values: Mapping[str, object], path: str) -> str:
+    """Return what a file without the expected spec defines, with the command that takes it."""
+    verbs = {"Pipeline": "run", "Finetune": "finetune"}
+    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.")}
+    kind = min(names & verbs.keys(), default=None)
+    return "none" if kind is None else f"a raysp.{kind}, which `raysp {verbs[kind]} {path}` takes"
+
+
+def is_pipeline_file(target: str) -> bool:
+    """Return whether a target of the command line is `file.py` or `file.py:name`, not a sink."""
+    path = target.partition(":")[0]
+    return path.endswith(".py") and not Path(path).is_dir()
+
+
+def _module(path: Path, expected: str) -> ModuleType:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise SpecError(f"{path}: {found}; expected a Python file that defines a {expected}")
+    _refuse_taken_name(path)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    definition = importlib.util.spec_from_file_location(path.stem, path)
+    if definition is None or definition.loader is None:
+        raise SpecError(f"{path}: expected a Python file, named *.py")
+    module = importlib.util.module_from_spec(definition)
+    sys.modules[path.stem] = module
+    try:
+        definition.loader.exec_module(module)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"{path} raised {type(error).__name__}: {error}") from error
+    return module
+
+
+def _refuse_taken_name(path: Path) -> None:
+    """Raise SpecError for a file that, as a module, would shadow one of Python or of an installed package."""
+    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
+    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
+        raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
+
+
+def with_overrides(given: Loaded, settings: Sequence[str]) -> Loaded:
+    """Return a pipeline or recipe with `PATH=VALUE` settings of the command line applied.
+
+    Raises:
+        SpecError: a path does not exist, or a value is invalid.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
+        given = cast("Loaded", override(given, path, text))
+    return given

@@ -1,0 +1,107 @@
+"""Recipes and the sinks of trainings, as `raysp.work.Kind`."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from raysp.errors import SpecError, refuse_unused
+from raysp.labelling.planning.costs import check_speed
+from raysp.sink.sinks import Sink
+from raysp.storage.store import Store
+from raysp.training.reading.training_status import TrainingStatus, training_status
+from raysp.training.sink.uncommitted import leftovers
+from raysp.training.specs.recipe import Finetune
+from raysp.work import Asked, Given, PlanPart
+
+if TYPE_CHECKING:
+    from raysp.training.estimates.training_estimate import TrainingEstimate
+    from raysp.training.planning.training_plan import TrainingPlan
+    from raysp.training.preparing import Prepared
+
+__all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
+
+
+def estimate(work: Finetune, given: Given) -> "TrainingEstimate":
+    """Return the estimate of a training."""
+    refuse_unused({"sample": given.sample, "seed": given.seed}, "the rows of a recipe are not sampled; leave it out")
+    check_speed(given)
+    return _estimated(work, given, lambda done, of: None)[2]
+
+
+def plan_parts(work: Finetune, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+    """Yield the plan of a training with its estimate."""
+    plan, prepared, estimated = _estimated(work, given, on_indexed)
+    shown = plan if prepared is None else prepared
+    yield PlanPart(
+        [*shown.facts.items(), *estimated.facts],
+        estimated.messages,
+        {} if prepared is None else prepared.unreadable,
+        {**_plan_json(plan, prepared), "estimate": dataclasses.asdict(estimated)},
+    )
+
+
+def _estimated(
+    recipe: Finetune, given: Given, on_indexed: Callable[[int, int], None]
+) -> "tuple[TrainingPlan, Prepared | None, TrainingEstimate]":
+    """Return the plan of a training, its rows unless they are many and not indexed yet, and its estimate.
+
+    Raises:
+        SpecError, PlanError, CheckpointError, StoreError: as `finetune`, and as `estimate`.
+    """
+    from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
+    from raysp.training.estimates.training_estimate import estimate_training
+    from raysp.training.finetuning import plan_with_sink
+
+    try:
+        plan, prepared, store = plan_with_sink(recipe, on_indexed)
+        return plan, prepared, estimate_training(plan, prepared, store, given, process_decoder())
+    finally:
+        close_decoder()
+
+
+def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:
+    found: dict[str, object] = {
+        "sink": plan.recipe.sink.url,
+        "shards": len(plan.corpus.shards),
+        "rows": plan.num_rows,
+        "workers": plan.workers.low,
+        "dtype": plan.dtype,
+        "device": plan.workers.device,
+        "sizes": dataclasses.asdict(plan.sizes),
+    }
+    if prepared is not None:
+        found |= {
+            "fingerprint": prepared.fingerprint,
+            "rows_trained": prepared.index.num_rows,
+            "audio_seconds": float(prepared.index.seconds.sum()),
+            "left_out": dict(prepared.corpus.left_out),
+            **prepared.task.outputs,
+            "steps_per_epoch": prepared.first_epoch.num_steps,
+            "shards_unreadable": dict(prepared.unreadable),
+            "parts": dict(prepared.parts),
+        }
+    return found
+
+
+def opened(asked: Asked) -> Store:
+    """Return the store of a training, reached by the options given, or environment and profile."""
+    return Sink.open(asked.place, asked.options).store
+
+
+def progress(asked: Asked) -> TrainingStatus:
+    """Return the progress of a training."""
+    return training_status(opened(asked))
+
+
+def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+    """Return the store of a training, and its report as HTML.
+
+    Raises:
+        SpecError: `by`, since a training has no label rows.
+    """
+    from raysp.training.reading.training_report import render
+
+    if by:
+        raise SpecError(f"by={[*by]!r}: applies to a sink of labels, found that of a training; leave it out")
+    store = opened(asked)
+    return store, render(store)

@@ -1,0 +1,63 @@
+"""Removal of files that killed runs and trainings left in a sink."""
+
+from dataclasses import dataclass
+
+from raysp.sink import lease
+from raysp.sink.orphans import Orphan, remove_orphans
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.words import brief, brief_html
+from raysp.work import Asked, kind_of_sink
+
+
+@dataclass(frozen=True, repr=False)
+class Cleaning:
+    """Files that `gc` found, and removed unless it was a dry run."""
+
+    sink: str
+    removed: bool
+    orphans: tuple[Orphan, ...]
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
+
+    @property
+    def num_bytes(self) -> int:
+        """Total size of the files in bytes."""
+        return sum(orphan.num_bytes for orphan in self.orphans)
+
+
+def gc(
+    sink: str | Store,
+    storage_options: GivenOptions | None = None,
+    *,
+    dry_run: bool = False,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Cleaning:
+    """Remove files that killed runs or trainings left behind.
+
+    Args:
+        sink: url or store of the sink, of label shards or of a training.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        dry_run: only list the files; nothing is written.
+        pipeline: pipeline that made the labels; only its storage options are used.
+        trust: use the recorded storage options, regardless of who recorded them.
+
+    Raises:
+        PlanError: there is no sink at this url, or a run is active on it.
+    """
+    asked = Asked(sink, storage_options, pipeline, trust)
+    kind = kind_of_sink(asked)
+    store = kind.opened(asked)
+    if dry_run:
+        lease.refuse_if_held(store)
+        return Cleaning(store.url, False, tuple(kind.leftovers(store)))
+    with lease.held(store) as own:
+        return Cleaning(store.url, True, remove_orphans(store, own, kind.leftovers))

@@ -1,0 +1,48 @@
+"""Reports of sinks: one HTML file without scripts or links."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysp.pages.rendering import save
+from raysp.sink.layout import REPORT
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store, join_url
+from raysp.work import Asked, kind_of_sink
+
+
+def report(
+    sink: str | Store,
+    out: str | Path | None = None,
+    storage_options: GivenOptions | None = None,
+    *,
+    by: Sequence[str] | None = None,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> str:
+    """Write the report of a sink, of label shards or of a training, as one HTML file, and return its place.
+
+    Of label shards, the columns that it shows are read completely; memory does not grow with their rows.
+
+    Args:
+        sink: url or store of the sink.
+        out: local file; None: `.raysp/report.html` in the sink.
+        storage_options: options to reach the sink; None: those of `pipeline`, or the recorded ones if they may be used;
+            of a training, environment and profile.
+        by: columns of the label shards; error rates are also computed for the rows of each of their values. None: up to
+            three columns of texts with few values, which the sink keeps.
+        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
+            either, no recordings are read, and the report has no players.
+        trust: use the recorded pipeline, regardless of who recorded it.
+
+    Raises:
+        SpecError: `by` for the sink of a training.
+        PlanError: there is no sink at this url, or no such column.
+        StoreError: a label shard cannot be read, or the file cannot be written.
+    """
+    asked = Asked(sink, storage_options, pipeline, trust)
+    store, page = kind_of_sink(asked).page(asked, by)
+    if out is not None:
+        return save(page, out)
+    store.replace(REPORT, page.encode())
+    return join_url(store.url, REPORT)

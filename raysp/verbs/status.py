@@ -1,0 +1,29 @@
+"""The progress of a sink of any kind."""
+
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.work import Asked, Progress, kind_of_sink
+
+
+def status(
+    sink: str | Store,
+    storage_options: GivenOptions | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    trust: bool = False,
+) -> Progress:
+    """Return the progress of a sink, of label shards or of a training; only the sink is read.
+
+    Args:
+        sink: url or store of the sink.
+        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used; of a
+            training, environment and profile.
+        pipeline: pipeline that made the labels; only its storage options are used. The sink then holds label shards.
+        trust: use the recorded storage options, regardless of who recorded them.
+
+    Raises:
+        PlanError: There is no sink at this url.
+    """
+    asked = Asked(sink, storage_options, pipeline, trust)
+    return kind_of_sink(asked).progress(asked)

@@ -1,0 +1,67 @@
+"""The status of a sink, again and again until its runs have ended. Only the sink is read."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from raysp.sink import lease
+from raysp.sink.lease import STALE_BEATS, Running, seconds_between_beats
+from raysp.specs.pipeline import Pipeline
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.verbs.status import status
+from raysp.work import Asked, Progress, kind_of_sink
+
+
+@dataclass
+class Watch:
+    """An iterator over states of a sink; the last one is that after its runs have ended, or were lost.
+
+    A run on another machine is lost if its heartbeat does not change for a minute of this machine's clock.
+
+    Attributes:
+        store: the sink.
+        seconds: seconds between two states.
+        clock: monotonic clock.
+        sleep: waits some seconds.
+        is_lost: whether a run was lost.
+    """
+
+    store: Store
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    is_lost: bool = field(default=False, init=False)
+
+    @classmethod
+    def open(
+        cls,
+        sink: str,
+        storage_options: GivenOptions | None = None,
+        *,
+        pipeline: Pipeline | None = None,
+        trust: bool = False,
+        seconds: float,
+    ) -> "Watch":
+        """Open a sink, of label shards or of a training; arguments and errors are those of `status`."""
+        asked = Asked(sink, storage_options, pipeline, trust)
+        return cls(kind_of_sink(asked).opened(asked), seconds)
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Yield a state, and others as long as a run is active."""
+        beats, since = self._beats(), self.clock()
+        while True:
+            found = status(self.store)
+            yield found
+            if found.running in (Running.NO, Running.KILLED):
+                return
+            if found.running is Running.ELSEWHERE and self.clock() - since >= STALE_BEATS * seconds_between_beats():
+                self.is_lost = True
+                return
+            self.sleep(self.seconds)
+            if (now := self._beats()) != beats:
+                beats, since = now, self.clock()
+
+    def _beats(self) -> list[tuple[str, int]]:
+        """Return the heartbeats of the active runs."""
+        return [(one.owner, one.beat) for one in lease.holders(self.store) if not one.is_over]

@@ -1,0 +1,220 @@
+"""Kinds of work and of sinks: what a file defines, and what a record names.
+
+A kind is one line in `KINDS`. The verbs act on `Work` and `Kind` alone, and know none of them by name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
+
+from raysp.sink import layout
+from raysp.sink.lease import Running
+from raysp.sink.orphans import Orphan
+from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Pipeline, Work
+from raysp.specs.work_files import load_value
+from raysp.storage.options import GivenOptions
+from raysp.storage.store import Store
+from raysp.words import ago
+
+
+class Progress(Protocol):
+    """Progress of a sink of any kind: a dataclass, whose fields are those of the JSON of `raysp status`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def sink(self) -> str:
+        """Url of the sink."""
+
+    @property
+    def running(self) -> Running:
+        """Whether a run is active."""
+
+    @property
+    def holder(self) -> str:
+        """Current or last holder of the lease."""
+
+    @property
+    def last_run(self) -> RunEntry | None:
+        """The last run; None if none began."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Facts to print, by name; those that are None or empty are left out."""
+
+    @property
+    def line(self) -> str:
+        """The progress as one line."""
+
+    @property
+    def derived(self) -> Mapping[str, object]:
+        """Properties that the JSON has beside the fields."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sink as the caller of a verb names it."""
+
+    place: str | Store
+    options: GivenOptions | None = None
+    """Options to reach it; None: those of `pipeline`, or the recorded ones if they may be used."""
+    pipeline: Pipeline | None = None
+    """Pipeline that made the labels."""
+    trust: bool = False
+    """Whether the recorded pipeline is used, regardless of who recorded it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user gives for an estimate; at most one of `rtfx`, `like` and `calibrate` gives the speed.
+
+    Attributes:
+        sample: rows to sample; None: as many as are usual. Of work that samples rows only, as is `seed`.
+        seed: determines the rows of the sample.
+        rtfx: seconds of audio per second of one actor or worker.
+        like: sink of another run of the same checkpoint, which gives the speed.
+        like_options: storage options of `like`.
+        calibrate: whether the speed is measured in this process.
+        price: price of an hour of one GPU, or of one CPU.
+    """
+
+    sample: int | None = None
+    seed: int | None = None
+    rtfx: float | None = None
+    like: str | None = None
+    like_options: GivenOptions | None = None
+    calibrate: bool = False
+    price: float | None = None
+
+    @property
+    def speed_options(self) -> dict[str, object]:
+        """What gives the speed and the price, by the options of the command line."""
+        return {"--rtfx": self.rtfx, "--like": self.like, "--calibrate": self.calibrate, "--price": self.price}
+
+
+class Estimated(Protocol):
+    """What work needs, how long it takes and what it costs."""
+
+    @property
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Facts to print, with their names."""
+
+    @property
+    def messages(self) -> Sequence[str]:
+        """Sentences to print beside the facts."""
+
+
+@dataclass(frozen=True)
+class PlanPart:
+    """A part of what `raysp plan` shows, printed before the next part is computed."""
+
+    facts: Sequence[tuple[str, str]] = ()
+    messages: Sequence[str] = ()
+    """Sentences for the standard error."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Shards that cannot be read, with the reasons."""
+    json: Mapping[str, object] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+class Kind(Protocol):
+    """What a kind of work, and of the sinks that it writes, answers to the verbs; a module has these functions."""
+
+    def estimate(self, work: Any, given: Given) -> Estimated:  # noqa: ANN401 (of the kind's own class)
+        """Return the estimate of work of this kind, or of a plan of it."""
+
+    def plan_parts(
+        self,
+        work: Any,  # noqa: ANN401 (of the kind's own class)
+        given: Given,
+        on_indexed: Callable[[int, int], None],
+    ) -> Iterator[PlanPart]:
+        """Yield what `raysp plan` shows, the estimate last."""
+
+    def opened(self, asked: Asked) -> Store:
+        """Return the store of a sink.
+
+        Raises:
+            PlanError: there is no such sink.
+        """
+
+    def progress(self, asked: Asked) -> Progress:
+        """Return the progress of a sink; only the sink is read."""
+
+    def page(self, asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+        """Return a sink's store and its report as HTML, by the values of columns where it has rows."""
+
+    def leftovers(self, store: Store, *, now: float | None = None) -> Iterator[Orphan]:
+        """Yield the files of a sink that no run will use any more, at a time of the store's clock."""
+
+
+class Registered(NamedTuple):
+    """Where a kind is defined."""
+
+    work: str
+    """The class of its work, as `module:name`."""
+    record: str
+    """The file that marks its sinks."""
+    module: str
+    """The module that answers as `Kind`."""
+
+
+KINDS = {
+    "pipeline": Registered("raysp.specs.pipeline:Pipeline", layout.RUN, "raysp.labelling.kind_of_labelling"),
+    "recipe": Registered("raysp.training.specs.recipe:Finetune", layout.RECIPE, "raysp.training.kind_of_training"),
+}
+"""Kinds by the nouns of their work. The first is that of sinks without a record."""
+
+
+def kind_of_sink(asked: Asked) -> Kind:
+    """Return the kind of a sink by its record: that of label shards if it has none, or if a pipeline is given."""
+    first, *others = KINDS.values()
+    store = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).store
+    found = (one for one in others if store is not None and store.stat(one.record) is not None)
+    return _answers(next(found, first))
+
+
+def kind_of_work(work: "Named") -> Kind:
+    """Return the kind of work, or of a plan of it."""
+    return _answers(KINDS[work.NOUN])
+
+
+class Named(Protocol):
+    """Work, or a plan of it."""
+
+    NOUN: ClassVar[str]
+
+
+def _answers(kind: Registered) -> Kind:
+    return cast("Kind", import_module(kind.module))
+
+
+def load_work(target: str) -> Work:
+    """Load work of any kind from `file.py` (its only one, or the one with its usual name) or `file.py:name`.
+
+    Raises:
+        SpecError: as `load_value`.
+    """
+    return load_value(target, {noun: _class(kind.work) for noun, kind in KINDS.items()})
+
+
+def _class(place: str) -> type[Work]:
+    module, _, name = place.partition(":")
+    return cast("type[Work]", getattr(import_module(module), name))
+
+
+def run_fact(found: Progress, last: float | None, noun: str) -> str:
+    """Return whether a run is active, and when it last wrote what `noun` names, in seconds since the epoch."""
+    match found.running:
+        case Running.YES:
+            return f"active: {found.holder}"
+        case Running.KILLED:
+            return f"killed; the same command again continues: {found.holder}"
+        case Running.ELSEWHERE:
+            written = f", last {noun} {ago(last)}" if last else ""
+            return f"active or lost, not visible from this machine: {found.holder}{written}"
+    began = f"; the last one began {found.last_run.started}" if found.last_run else ""
+    return f"none active{began}"

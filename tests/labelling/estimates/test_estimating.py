@@ -1,0 +1,240 @@
+"""Estimates of runs from samples of rows, compared with what the runs then do."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.corpus import sources
+from raysp.errors import PlanError, SpecError
+from raysp.labelling.estimates import row_sampling
+from raysp.labelling.estimates.durations import histogram, seconds_to_label
+from raysp.labelling.estimates.row_sampling import read_sample
+from raysp.labelling.planning.costs import Amount
+from raysp.sink import receipts
+from raysp.sink.sinks import Sink
+from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.here import run_without_ray
+from tests.models.encoder.many_languages import lay_out
+
+RATE = 16_000
+SPEAKING = (0.5, 1.0, 1.5, 2.5, 3.0)
+
+
+def write_rows(path, seconds, *, row_group_size=1000, broken=()) -> None:
+    """Write rows with these durations; `broken` ones hold no recording."""
+    recordings = [b"x" if row in broken else wav(round(one * RATE), seed=row) for row, one in enumerate(seconds)]
+    audio = [{"bytes": one, "path": None} for one in recordings]
+    table = pa.table({"id": [f"u{row}" for row in range(len(seconds))], "audio": pa.array(audio, AUDIO)})
+    write_shard(path, table=table, row_group_size=row_group_size)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> raysp.Pipeline:
+    """A labelled corpus of one piece, with rows of several windows, a broken one, and one that a filter skips."""
+    folder = tmp_path_factory.mktemp("labelled")
+    seconds = [*np.resize(SPEAKING, 40).tolist(), 6.0]
+    write_rows(folder / "in" / "a.parquet", seconds, broken=[3])
+    pipeline = a_pipeline(
+        f"{folder}/in/*.parquet",
+        folder / "out",
+        keep=[raysp.Keep(max_seconds=5)],
+        label={"outputs": [raysp.Transcript()], "window_seconds": 2.0, "overlap_seconds": 0.5, "batch_seconds": 8.0},
+    )
+    label_here(pipeline)
+    return pipeline
+
+
+def again(pipeline: raysp.Pipeline, tmp_path, **label: object) -> raysp.Pipeline:
+    """Return the pipeline of a labelled corpus with a new sink."""
+    fields = {"window_seconds": 2.0, "overlap_seconds": 0.5, "batch_seconds": 8.0, **label}
+    return a_pipeline(
+        pipeline.source,
+        tmp_path / "new",
+        keep=[raysp.Keep(max_seconds=5)],
+        label={"outputs": [raysp.Transcript()], **fields},
+    )
+
+
+class TestAgainstTheRun:
+    @pytest.mark.slow
+    def test_a_sample_of_all_rows_gives_the_passes_the_hours_and_the_outcomes_of_the_run(self, labelled, tmp_path):
+        found = raysp.estimate(again(labelled, tmp_path))
+        sink = Sink.of(labelled.sink)
+        with sink.store.open("a.parquet") as file:
+            rows = pa.parquet.read_table(file).to_pylist()
+        ok = [row["seconds"] for row in rows if row["status"] == "ok"]
+        assert found.audio_seconds == Amount(pytest.approx(sum(ok)), 0)
+        assert found.not_labelled == {"unsupported_format": pytest.approx(1 / 41), "filtered": pytest.approx(1 / 41)}
+        assert found.windowed == pytest.approx(sum(one > 2 for one in ok) / len(rows))
+        assert found.longest_seconds == max(ok)
+        assert sum(bar.share for bar in found.histogram) == pytest.approx(1)
+
+    @pytest.mark.slow
+    def test_simulated_windows_and_padding_are_those_of_the_run_whose_receipts_then_give_the_speed(
+        self, labelled, tmp_path, monkeypatch
+    ):
+        run_without_ray(monkeypatch)
+        pipeline = again(labelled, tmp_path)
+        simulated = raysp.estimate(pipeline).simulation
+        ran = raysp.run(pipeline, progress=False)
+        blocks = [block for _, block in receipts.blocks_by_run(Sink.of(pipeline.sink).store)]
+        assert ran.exit_code == 0
+        assert simulated.windows == sum(block.windows for block in blocks)
+        assert simulated.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
+        assert simulated.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
+        sink = str(tmp_path / "new")
+        found = raysp.estimate(a_pipeline(labelled.source, tmp_path / "other"), like=sink, price=2)
+        total = sum(block.audio_seconds for block in blocks)
+        assert found.speed.rtfx == pytest.approx(total / sum(one.forward_seconds + one.load_seconds for one in blocks))
+        assert found.speed.origin.startswith(f"receipts of 1 run over {sink}: ")
+        assert found.cost.device_hours.value * 2 == found.cost.money.value
+        again_with_other_cpus = a_pipeline(labelled.source, tmp_path / "other", label={"dtype": "bfloat16"})
+        with pytest.raises(
+            PlanError, match=r"--like .*: no run with receipts has bfloat16 on cpu.*found float32 on cpu"
+        ):
+            raysp.estimate(again_with_other_cpus, like=sink)
+
+
+class TestSample:
+    @pytest.fixture
+    def pipeline(self, tmp_path) -> raysp.Pipeline:
+        """Twelve shards of four row groups, with rows of 0.1 to 0.6 seconds; shards have rows of like length."""
+        for shard in range(12):
+            seconds = np.random.default_rng(shard).choice([0.1, 0.2, 0.3], 40) + 0.1 * (shard % 4)
+            write_rows(tmp_path / "in" / f"{shard:02}.parquet", seconds.round(1).tolist(), row_group_size=10)
+        return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+    @pytest.mark.slow
+    def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline, monkeypatch):
+        plan = raysp.plan(pipeline)
+        with monkeypatch.context() as patch:
+            patch.setattr(row_sampling, "MOST_PLACES", 480)
+            exact = seconds_to_label(read_sample(plan, 480), None)
+        found = [seconds_to_label(read_sample(plan, 64, seed=seed), None) for seed in range(20)]
+        assert exact.margin == 0
+        assert len({one.value for one in found}) > 10  # sums of 64 durations from a few, so that some are equal
+        assert all(0.02 < one.margin / one.value < 0.25 for one in found)
+        assert sum(abs(one.value - exact.value) <= one.margin for one in found) >= 16
+
+    @pytest.mark.slow
+    def test_the_same_seed_gives_the_same_sample(self, pipeline):
+        plan = raysp.plan(pipeline)
+        one, other = (raysp.estimate(plan, sample=40, seed=1) for _ in range(2))
+        assert one == other
+        assert one.rows_sampled < 80
+
+    def test_rows_bytes_and_places_are_bounded(self, pipeline, monkeypatch):
+        read: list[int] = []
+        table = sources.read_table
+
+        def counted(shard, piece, *others):
+            read.append(piece.num_rows)
+            return table(shard, piece, *others)
+
+        monkeypatch.setattr(sources, "read_table", counted)
+        row_bytes = len(wav(round(0.4 * RATE)))
+        monkeypatch.setattr(row_sampling, "PLACE_BYTES", 3 * row_bytes)
+        found = raysp.estimate(pipeline, sample=200)
+        assert found.places == len(read) == row_sampling.MOST_PLACES
+        assert found.sampled_bytes < 1.5 * row_sampling.MOST_PLACES * row_sampling.PLACE_BYTES
+        assert max(read) < 10
+
+    @pytest.mark.slow
+    def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
+        plan = raysp.plan(pipeline)
+        (tmp_path / "in" / "03.parquet").write_bytes(b"gone")
+        found = raysp.estimate(plan)
+        assert [one.partition(": ")[0].rpartition("/")[2] for one in found.unread] == ["03.parquet"]
+        assert found.rows_sampled > 100
+
+    def test_durations_of_a_manifest_give_exact_hours_and_missing_files_are_errors(self, tmp_path):
+        lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        found = raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))
+        assert found.audio_seconds == Amount(5403.0, 0)
+        assert found.windowed == 1
+
+    def test_the_share_of_rows_that_are_too_short_to_be_cut_at_pauses_is_shown(self, tmp_path):
+        write_rows(tmp_path / "in" / "a.parquet", [0.5, 1.0, 1.01, 4.0])
+        label = {"outputs": [raysp.Transcript()], "windows": "speech"}
+        found = raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label=label))
+        assert found.labelled_whole == 0.5
+        assert "50.0% too short to be cut at pauses, labelled whole" in dict(found.facts)["rows"]
+        assert raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).labelled_whole is None
+
+
+def test_passes_are_simulated_by_the_languages_of_rows(tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    checkpoint = lay_out(tmp_path / "checkpoint", ["aom", "ton", "eun"])
+    path = tmp_path / "in" / "a.parquet"
+    write_rows(path, [*np.resize(SPEAKING, 30).tolist(), 6.0])
+    lang = pa.array([("aom", "ton", "eun")[row * row % 3] for row in range(31)])
+    write_shard(path, table=pq.read_table(path).append_column("lang", lang))
+    outputs = [raysp.Transcript(language=raysp.Column("lang"))]
+    label = raysp.Label(str(checkpoint), outputs=outputs, window_seconds=2.0, overlap_seconds=0.5, batch_seconds=40.0)
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label])
+    found = raysp.estimate(pipeline).simulation
+    assert raysp.run(pipeline, progress=False).exit_code == 0
+    blocks = [block for _, block in receipts.blocks_by_run(Sink.of(pipeline.sink).store)]
+    assert found.windows == sum(block.windows for block in blocks)
+    assert found.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
+    assert found.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
+
+
+class TestSpeed:
+    def test_without_receipts_and_without_a_statement_nothing_is_invented(self, labelled, tmp_path):
+        found = raysp.estimate(again(labelled, tmp_path))
+        assert (found.speed, found.cost) == (None, None)
+
+    def test_time_hours_and_money_follow_from_a_stated_speed(self, labelled, tmp_path):
+        pipeline = again(labelled, tmp_path, pool=raysp.Pool(actors=1, cpus=2))
+        found = raysp.estimate(pipeline, rtfx=10, price=3.6)
+        assert found.cost.wall_seconds.value == pytest.approx(found.audio_seconds.value / 10)
+        assert found.cost.device_hours.value == pytest.approx(found.cost.wall_seconds.value * 2 / 3600)
+        assert found.cost.money.value == pytest.approx(found.cost.device_hours.value * 3.6)
+        assert (found.cost.device, found.cost.actors) == ("CPU", 1)
+
+    @pytest.mark.slow
+    def test_calibrating_measures_the_actor_and_writes_nothing(self, labelled, tmp_path):
+        found = raysp.estimate(again(labelled, tmp_path), sample=20, calibrate=True)
+        assert found.speed.rtfx > 0
+        assert found.speed.decode_rtfx > 0
+        assert found.speed.origin.startswith("measured here on ")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"sample": 0}, "sample: found 0, expected at least 1 row"),
+            ({"rtfx": 0.0}, "rtfx: found 0, expected a number above 0"),
+            ({"price": -1.0}, "price: found -1, expected a number above 0"),
+            ({"rtfx": 2.0, "calibrate": True}, "found rtfx and calibrate, expected one of them"),
+        ],
+        ids=["sample", "rtfx", "price", "two"],
+    )
+    def test_what_cannot_be_meant_is_refused(self, labelled, options, message):
+        with pytest.raises(SpecError, match=message):
+            raysp.estimate(labelled, **options)
+
+    def test_labels_of_another_checkpoint_give_no_speed(self, labelled, tiny, tmp_path):
+        steps = [raysp.Decode(), raysp.Label(str(tiny), outputs=[raysp.Embedding()])]
+        pipeline = a_pipeline(labelled.source, tmp_path / "new", steps=steps)
+        with pytest.raises(PlanError, match="its labels were made with another checkpoint"):
+            raysp.estimate(pipeline, like=labelled.sink.url)
+
+
+def test_bars_reach_from_the_shortest_to_the_longest_duration():
+    bars = histogram([(0.5, 1.0), (12.0, 2.0), (4.0, 1.0)])
+    assert [(bar.low, bar.high, bar.share) for bar in bars] == [
+        (0, 1, 0.25),
+        (1, 2, 0),
+        (2, 5, 0.25),
+        (5, 10, 0),
+        (10, 15, 0.5),
+    ]
+    assert histogram([(9000.0, 1.0)])[0].high is None
+    assert histogram([]) == ()

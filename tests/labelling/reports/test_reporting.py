@@ -1,0 +1,245 @@
+"""The report of a sink of labels: its figures, its size, and that texts of users stay texts."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.columns import OK
+from raysp.errors import PlanError
+from raysp.evaluation.recognition import compare_texts
+from raysp.evaluation.scores import Columns
+from raysp.labelling.reports.label_report import MOST_BYTES
+from raysp.sink import known, run_record
+from raysp.sink.run_record import RunEntry
+from raysp.storage.store import LocalStore
+from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.pages import HOSTILE, Page
+
+DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24)
+BROKEN = 10
+"""A recording that cannot be decoded."""
+WRONG = {3: "nine two", 14: "", 20: "two eight"}
+"""References that differ from the spoken digits."""
+
+
+def corpus() -> pa.Table:
+    rows = DIGITS.to_pylist()
+    rows[BROKEN]["audio"]["bytes"] = b"nothing"
+    for row, text in WRONG.items():
+        rows[row]["text"] = text
+    return pa.Table.from_pylist(rows, DIGITS.schema)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A labelling of two shards."""
+    folder = tmp_path_factory.mktemp("report")
+    for number, name in enumerate(("a", "b")):
+        write_shard(folder / "in" / f"{name}.parquet", table=corpus().slice(12 * number, 12), row_group_size=5)
+    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/out", keep=["speaker_id"]), name="digits"))
+    return folder
+
+
+def page_of(sink: Path, **options: object) -> Page:
+    return Page(html_of(sink, **options))
+
+
+def html_of(sink: Path, **options: object) -> str:
+    place = Path(raysp.report(str(sink), sink.parent / "report.html", **options))
+    return place.read_text()
+
+
+@pytest.fixture(scope="module")
+def page(made) -> Page:
+    return page_of(made / "out")
+
+
+@pytest.mark.slow
+def test_the_figures_are_those_of_status(page, made):
+    found = raysp.status(str(made / "out"))
+    assert (found.ok, found.skipped, found.error) == (23, 0, 1)
+    assert page.texts[1] == "digits"
+    assert page.texts[2].startswith("Labelling is done")
+    assert page.after("Rows") == "24 of 24 rows committed, in 2 of 2 shards"
+    assert page.after("Outcome") == "23 ok, 0 skipped, 1 error"
+    assert page.after("Audio") == f"0:{round(found.audio_seconds):02} in committed shards"
+    assert page.after("Fingerprint") == found.fingerprint
+    assert page.after("Checkpoint digest") == found.checkpoint_digest
+
+
+def test_the_error_rates_are_those_of_an_evaluation(page, made):
+    tables = [pq.read_table(path).to_pylist() for path in sorted((made / "out").glob("*.parquet"))]
+    rows = [row for table in tables for row in table if row["status"] == OK]
+    columns = Columns([row["seconds"] for row in rows], {"speaker_id": [row["speaker_id"] for row in rows]})
+    expected = compare_texts([row["text"] for row in rows], [row["pred_text"] for row in rows], columns)
+    assert page.after("WER") == expected.scores.described("wer")
+    assert expected.scores.metrics["wer"].value > 0
+    for group in (*expected.by["speaker_id"], *expected.by["seconds"]):
+        scores = group.scores
+        words, wer, interval, cer = (
+            f"{scores.counts['words']:,}",
+            scores.value("wer"),
+            scores.interval("wer"),
+            scores.value("cer"),
+        )
+        place = page.texts.index(str(group.value))
+        assert page.texts[place + 2] == str(scores.rows)
+        assert page.texts[place + 4 : place + 8] == [words, wer, interval, cer]
+    assert expected.worst[0].errors == 2
+    assert page.after("Worst rows") == "Only in the reference"
+
+
+def test_rows_without_a_label_stand_with_their_reason_an_example_and_the_remedy(page):
+    assert page.after("Rows without a label") == "unsupported_format"
+    assert page.after("unsupported_format") == "1 error row"
+    assert page.after("1 error row").startswith("Remedy: convert the recordings to FLAC or WAV")
+    [id_] = DIGITS.slice(BROKEN, 1)["id"].to_pylist()
+    assert page.after(id_).startswith("no known audio format, 7 bytes")
+
+
+def test_differences_of_the_worst_rows_are_marked_without_colours(page):
+    marked = [(tag, text) for tag, text in page.marked if tag in ("del", "ins")]
+    assert marked[:2] == [("del", "Only in the reference"), ("ins", "only in the label")]
+    assert ("del", "nine two") in marked or {("del", "nine"), ("del", "two")} <= {*marked}
+
+
+def test_it_has_histograms_of_durations_and_scores(page):
+    titles = [text for tag, text in page.marked if tag == "b"]
+    assert titles == ["Duration", "pred_score"]
+    assert page.tags["svg"] == 2
+
+
+def test_small_recordings_can_be_played(page, made):
+    [worst, *_] = [text for tag, text in page.marked if tag == "code"][-3:]
+    assert page.tags["audio"] == 3
+    html = html_of(made / "out")
+    players = re.findall(r'src="data:audio/wav;base64,([^"]+)"', html)
+    stored = {row["id"]: row["audio"]["bytes"] for row in DIGITS.to_pylist()}
+    assert base64.b64decode(players[0]) == stored[worst]
+
+
+def test_recordings_are_not_read_for_a_record_of_somebody_else(made, monkeypatch):
+    monkeypatch.setattr(known, "is_known", lambda _: False)
+    strange = page_of(made / "out")
+    assert strange.tags["audio"] == 0
+    assert [text for text in strange.texts if text.startswith("The recordings are not here")]
+    assert page_of(made / "out", trust=True).tags["audio"] == 3
+
+
+def test_it_needs_nothing_from_outside_and_runs_no_scripts(page, made):
+    html = html_of(made / "out")
+    assert not page.attributes & {"href", "srcset", "data", "action"}
+    assert not page.tags.keys() & {"script", "link", "iframe", "img", "object"}
+    assert not re.findall(r'src="(?!data:audio/)', html)
+    assert "default-src 'none'" in html
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_other_columns_can_be_chosen(made):
+    found = page_of(made / "out", by=["seconds", "status"])
+    assert "By status" in found.texts
+    assert "By speaker_id" not in found.texts
+    with pytest.raises(PlanError, match=r"out: its label shards have no column 'nobody'; their columns are id, "):
+        page_of(made / "out", by=["nobody"])
+
+
+def test_the_page_is_in_the_sink_unless_a_file_is_given(made):
+    place = raysp.report(str(made / "out"))
+    assert place == f"{made}/out/.raysp/report.html"
+    assert Path(place).read_text().startswith("<!doctype html>")
+    assert raysp.gc(str(made / "out"), dry_run=True).orphans == ()
+
+
+def test_a_sink_without_a_label_says_so(tmp_path):
+    store = LocalStore(tmp_path / "labels")
+    run = RunEntry.now(command=["raysp", "run", "label.py"])
+    run_record.begin(store, run, pipeline={}, fingerprint="f00d", parts={}, file_parts={})
+    found = page_of(tmp_path / "labels", by=["speaker_id"])
+    assert "No shard is committed yet: there are no labels to show." in found.texts
+    assert found.after("The last run was started by") == "raysp run label.py"
+
+
+def test_a_folder_that_is_no_sink_is_refused_as_by_status(tmp_path):
+    with pytest.raises(PlanError) as of_status:
+        raysp.status(str(tmp_path))
+    with pytest.raises(PlanError, match=re.escape(str(of_status.value))):
+        raysp.report(str(tmp_path))
+
+
+def relabelled(folder: Path, made: Path, change: dict[str, str]) -> Path:
+    """Copy a sink with other texts in all rows of its label shards, and in its record."""
+    store = LocalStore(made / "out")
+    for entry in store.list():
+        place = folder / "out" / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(store.read(entry.path))
+    for path in (folder / "out").glob("*.parquet"):
+        file = pq.ParquetFile(path)
+        table = file.read()
+        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+        for name, text in change.items():
+            old = table.column(name).to_pylist()
+            new = pa.array(
+                [one if one is None else f"{text} {number % 3}" for number, one in enumerate(old)], pa.string()
+            )
+            table = table.set_column(table.column_names.index(name), name, new)
+        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(kept)
+    return folder / "out"
+
+
+COLUMNS = ("id", "pred_text", "text", "speaker_id", "error_message")
+
+
+def test_texts_of_users_stay_texts(made, tmp_path):
+    html = {
+        text: html_of(relabelled(tmp_path / str(number), made, dict.fromkeys(COLUMNS, text)))
+        for number, text in enumerate(("plain", HOSTILE))
+    }
+    plain, hostile = (Page(one) for one in html.values())
+    assert hostile.attributes == plain.attributes
+    assert hostile.tags.keys() == plain.tags.keys()
+    assert hostile.tags["script"] == hostile.tags["img"] == 0
+    assert sum("<script>alert(1)</script>" in text for text in hostile.texts) >= 5
+    assert any("{{ 7 * 7 }}{% raw %}" in text for text in hostile.texts)
+    assert "\x1b" not in html[HOSTILE]
+
+
+@pytest.mark.slow
+def test_huge_texts_do_not_make_a_huge_page(made, tmp_path):
+    sink = relabelled(tmp_path, made, {name: '"&<' * 20_000 + name for name in COLUMNS})
+    record = json.loads((sink / ".raysp/run.json").read_text())
+    record["pipeline"]["name"] = "'" * 100_000
+    record["runs"] = [{**record["runs"][0], "command": '"' * 100_000, "versions": {"raysp": '"' * 100_000}}]
+    (sink / ".raysp/run.json").write_text(json.dumps(record))
+    html = html_of(sink, trust=True)
+    assert len(html.encode()) <= MOST_BYTES
+    assert "more characters" in html
+
+
+def test_every_run_is_listed_and_the_last_one_is_shown(made, tmp_path):
+    sink = relabelled(tmp_path, made, {})
+    store = LocalStore(sink)
+    record = run_record.load(store)
+    runs = (*record.runs, replace(RunEntry.now(), host="elsewhere"))
+    (sink / ".raysp/run.json").write_text(json.dumps({**vars(record), "runs": [vars(run) for run in runs]}))
+    page = page_of(sink)
+    assert page.after("elsewhere") == "0"
+    assert page.texts.index("elsewhere") < page.texts.index(record.runs[0].host)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_command_prints_the_path(raysp_command, made, tmp_path, options):
+    ran = raysp_command("report", made / "out", "--out", tmp_path / "r.html", "--by", "speaker_id", *options)
+    assert (ran.code, ran.err) == (0, "" if options else f"raysp: reading {made}/out ...\n")
+    assert (json.loads(ran.out)["report"] if options else ran.out.strip()) == str(tmp_path / "r.html")
+    assert "By speaker_id" in Page((tmp_path / "r.html").read_text()).texts

@@ -1,0 +1,148 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import PlanError
+from raysp.sink import layout, plan_record, run_record, stage
+from raysp.sink.commit import RESULT_SCHEMA, commit
+from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.recommitting import find_error_rows, recommit
+from raysp.storage.store import LocalStore
+from raysp.verbs.status import status
+
+FINGERPRINT = "f00d"
+OUTPUTS = pa.schema([("pred_text", pa.string())])
+SHARDS = [
+    Shard(f"{name}.parquet", f"/in/{name}", 1, "1", 3, "ab", (Piece(0, 2), Piece(2, 3)))
+    for name in ("a", "b", "c", "d")
+]
+
+
+def stage_piece(store: LocalStore, shard: Shard, piece: Piece) -> None:
+    """Label row 0 `ok`, row 1 `corrupt_audio`, row 2 `too_short`."""
+    kinds = [("ok", None), ("error", "corrupt_audio"), ("skipped", "too_short")]
+    rows = [
+        {"row": row, "seconds": 1.5, "status": kinds[row][0], "error_type": kinds[row][1]}
+        for row in range(piece.first, piece.end)
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *OUTPUTS]))
+    stage.stage(store, stage.BlockName(shard.name, piece, shard.input_id, FINGERPRINT, 0, 1), table)
+
+
+def commit_shard(store: LocalStore, shard: Shard) -> ShardReceipt:
+    for piece in shard.pieces:
+        stage_piece(store, shard, piece)
+    return commit(
+        store,
+        shard,
+        fingerprint=FINGERPRINT,
+        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        output_schema=OUTPUTS,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """A sink of four shards: a and b committed (b without a receipt), c staged in part, d failed."""
+    store = LocalStore(tmp_path / "labels")
+    run = run_record.RunEntry.now(command=["raysp", "run"])
+    run_record.begin(store, run, pipeline={}, fingerprint=FINGERPRINT, parts={}, file_parts={})
+    plan_record.record(store, SHARDS)
+    log = ReceiptLog(store, run.run_id)
+    log.add(ShardFailure("a.parquet", "was locked"))
+    log.add(commit_shard(store, SHARDS[0]))
+    commit_shard(store, SHARDS[1])
+    stage_piece(store, SHARDS[2], SHARDS[2].pieces[1])
+    log.add(ShardFailure("d.parquet", "cut short"))
+    log.flush()
+    return store
+
+
+def test_a_sink_reports_its_progress(store):
+    found = status(store.url)
+    assert (found.shards, found.shards_committed, found.shards_staged) == (4, 2, 1)
+    assert (found.rows, found.rows_committed) == (12, 6)
+    assert (found.ok, found.skipped, found.error) == (2, 2, 2)
+    assert found.errors_by_type == {"corrupt_audio": 2, "too_short": 2}
+    assert found.audio_seconds == 9.0
+    assert found.failed == {"d.parquet": "cut short"}
+    assert found.last_run.command == "raysp run"
+    assert not found.is_complete
+
+
+def test_it_turns_into_json(store):
+    found = json.loads(json.dumps(asdict(status(store))))
+    assert found["fingerprint"] == FINGERPRINT
+    assert found["last_run"]["versions"]["raysp"]
+
+
+def test_a_sink_is_complete_when_every_shard_is_committed(store):
+    for shard in SHARDS[2:]:
+        commit_shard(store, shard)
+    found = status(store)
+    assert found.is_complete
+    assert found.failed == {}
+    assert found.rows_committed == found.rows
+
+
+def test_asking_writes_nothing(store):
+    store.delete(layout.done_path("b.parquet", "ab", FINGERPRINT))
+    before = list(store.list())
+    assert status(store).shards_committed == 2
+    assert list(store.list()) == before
+
+
+def test_receipts_are_enough_where_no_row_failed(store, monkeypatch):
+    log = ReceiptLog(store, "later")
+    log.add(ShardReceipt("b.parquet", rows=3, ok=3, skipped=0, error=0))
+    log.flush()
+    looked_at = []
+    monkeypatch.setattr(
+        LocalStore, "open", lambda self, path, open=LocalStore.open: looked_at.append(path) or open(self, path)
+    )
+    status(store)
+    assert looked_at == ["a.parquet"]  # which a retry may have replaced
+
+
+def test_after_a_killed_retry_the_label_shard_is_used_and_not_its_receipt(store):
+    [todo] = find_error_rows(store, SHARDS[:1], FINGERPRINT)
+    rows = [{"row": 1, "seconds": 1.5, "status": "ok", "error_type": None}]
+    table = pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *OUTPUTS]))
+    [piece] = todo.pieces
+    stage.stage(store, stage.BlockName("a.parquet", piece, SHARDS[0].input_id, todo.retry.stage_id, 0, 1), table)
+    recommit(
+        store,
+        SHARDS[0],
+        todo.retry,
+        fingerprint=FINGERPRINT,
+        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        output_schema=OUTPUTS,
+    )  # and the process is killed before it writes its receipt
+    found = status(store)
+    assert (found.ok, found.error) == (3, 1)
+
+
+def test_another_file_in_the_place_of_a_label_shard_is_reported(store):
+    store.create("c.parquet", b"?")
+    found = status(store)
+    assert "not a label shard of raysp" in found.foreign["c.parquet"]
+    assert found.shards_committed == 2
+
+
+def test_a_committed_label_shard_that_was_overwritten_does_not_hide_the_others(store):
+    store.replace("b.parquet", b"?")
+    assert status(store).rows_committed == 3
+
+
+@pytest.mark.parametrize("place", ["", "missing"])
+def test_a_folder_that_is_not_a_sink_is_refused(tmp_path, place):
+    with pytest.raises(
+        PlanError,
+        match=r"not a sink of raysp: found neither .raysp/run.json nor .raysp/recipe.json; give the folder",
+    ):
+        status(str(tmp_path / place))
+    assert not (tmp_path / "missing").exists()

@@ -1,0 +1,100 @@
+"""A kind of work of its own, as a further trade of raysp would be: it counts the files of its sources."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from raysp.sink.lease import Running
+from raysp.sink.orphans import Orphan
+from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Parquet, Shards
+from raysp.specs.values import spec
+from raysp.storage.store import Store
+from raysp.work import Asked, Given, PlanPart
+
+COUNT = ".raysp/count.txt"
+
+
+@spec
+class Counting:
+    """Count files."""
+
+    NOUN: ClassVar = "counting"
+    VERB: ClassVar = "count"
+    HAS_SHARES: ClassVar = False
+
+    source: Shards
+    sink: Parquet
+    name: str | None = None
+    steps: ClassVar = ()
+    read_places: ClassVar = ()
+    labelled_by: ClassVar = None
+
+    @property
+    def sources(self) -> dict[str, Shards]:
+        return {"source": self.source}
+
+    def with_places(self, place: Callable[[str], str], checkpoint: Callable[[str], str]) -> "Counting":
+        return replace(self, source=self.source.with_places(place), sink=replace(self.sink, url=place(self.sink.url)))
+
+    def run(self) -> None:
+        Sink.of(self.sink).store.replace(COUNT, str(len(self.source.urls)).encode())
+
+
+@dataclass(frozen=True)
+class Counted:
+    sink: str
+    files: int
+    running: Running = Running.NO
+    holder: str = ""
+    last_run: None = None
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {"files": self.files}
+
+    line = "counted"
+    derived: ClassVar[Mapping[str, object]] = {}
+
+
+@dataclass(frozen=True)
+class Time:
+    facts: Sequence[tuple[str, str]] = (("time", "1 s"),)
+    messages: Sequence[str] = ()
+
+
+def estimate(work: Counting, given: Given) -> Time:
+    return Time()
+
+
+def plan_parts(work: Counting, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+    yield PlanPart([("to count", work.source.urls[0]), *Time().facts], json={"estimate": dataclasses.asdict(Time())})
+
+
+def opened(asked: Asked) -> Store:
+    return Sink.open(asked.place, asked.options).store
+
+
+def progress(asked: Asked) -> Counted:
+    store = opened(asked)
+    return Counted(store.url, int(store.read(COUNT)))
+
+
+def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+    return opened(asked), f"<p>{progress(asked).files} files</p>"
+
+
+def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:
+    yield from (Orphan(one.path, one.num_bytes, "left") for one in store.list(".raysp/tmp/"))
+
+
+def file(folder: Path) -> Path:
+    """Write a file that defines such work."""
+    path = folder / "counted.py"
+    path.write_text(
+        "import raysp\nfrom tests.work.counting import Counting\n"
+        f"counting = Counting(source=raysp.Shards('s3://b/in/*.parquet'), sink=raysp.Parquet('{folder}/out'))\n"
+    )
+    return path
