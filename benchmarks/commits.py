@@ -67,7 +67,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
     from raysp.labelling.engine.on_ray import commits
     from raysp.labelling.engine.workers import committer
     from raysp.labelling.planning.kept_columns import read_source_columns
-    from raysp.storage.store import open_store
+    from raysp.storage.stores import open_store
 
     def read_slowly(*arguments: Any) -> pa.Table:
         time.sleep(SOURCE_REQUESTS * latency)
@@ -153,7 +153,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     from raysp.labelling.engine.workers.attempts import Attempts
     from raysp.labelling.planning.opening import make_plan
     from raysp.sink import stage
-    from raysp.storage.store import open_store
+    from raysp.storage.stores import open_store
 
     demo = Path(__file__).parent.parent / "pipelines" / "demo"
     first = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, ROWS)

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.tables import show, write_json
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import Store, expand
+from raysp.storage.store import Store
+from raysp.storage.stores import expand
 
 MEGABYTE = 10**6
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import raysp
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.s3_servers import S3Server
 
 

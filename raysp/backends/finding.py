@@ -5,8 +5,8 @@ from pathlib import Path
 
 from raysp.backends import packages
 from raysp.backends.backend import Backend
-from raysp.backends.hugging_face import installed
-from raysp.backends.on_jax import installed as on_jax
+from raysp.backends.hugging_face import hf_installed
+from raysp.backends.on_jax import jax_installed as on_jax
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES
 from raysp.errors import CheckpointError
@@ -38,7 +38,7 @@ class Choice:
             return self.package.identity
         if self.name == JAX:
             return on_jax.versions()
-        return f"transformers {installed.version()}" if self.name == HUGGING_FACE else ""
+        return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
         """Raise unless the library is installed.
@@ -47,7 +47,7 @@ class Choice:
             CheckpointError: with the command that installs it.
         """
         if self.name == HUGGING_FACE:
-            installed.require()
+            hf_installed.require()
         if self.name == JAX:
             on_jax.require()
 
@@ -61,11 +61,11 @@ class Choice:
         if self.package is not None:
             return PackagedModels(self.package)
         if self.name == HUGGING_FACE:
-            from raysp.backends.hugging_face.backend import HuggingFaceModels
+            from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 
             return HuggingFaceModels()
         if self.name == JAX:
-            from raysp.backends.on_jax.backend import JaxModels
+            from raysp.backends.on_jax.jax_backend import JaxModels
 
             return JaxModels()
         from raysp.backends.own import OwnModels

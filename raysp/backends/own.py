@@ -53,13 +53,13 @@ def unread_error(folder: Path, model_type: str) -> str:
 
 def _advice(model_type: str) -> str:
     """Return what may run a model type that raysp does not read."""
-    from raysp.backends.hugging_face import installed
+    from raysp.backends.hugging_face import hf_installed
 
-    if not installed.version():
-        return f'pass backend="transformers" to Label if transformers reads it ({installed.COMMAND})'
-    if installed.reads(model_type):
+    if not hf_installed.version():
+        return f'pass backend="transformers" to Label if transformers reads it ({hf_installed.COMMAND})'
+    if hf_installed.reads(model_type):
         return 'pass backend="transformers" to Label'
     return (
-        f"transformers {installed.version()} does not read it either; use a checkpoint of a supported model, or "
+        f"transformers {hf_installed.version()} does not read it either; use a checkpoint of a supported model, or "
         f"install a package that offers this model type (entry points {GROUP})"
     )

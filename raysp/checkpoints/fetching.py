@@ -17,7 +17,8 @@ from raysp.checkpoints.foreign_weights import PICKLED, explanation
 from raysp.checkpoints.languages import ADAPTER, adapter_name, announced
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.locking import flock
-from raysp.storage.store import Entry, Store, explain, open_store, split_url
+from raysp.storage.store import Entry, Store, explain, split_url
+from raysp.storage.stores import open_store
 
 DIGESTS = "digests.json"
 _READ_BYTES = 8 * 1024 * 1024

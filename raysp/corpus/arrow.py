@@ -16,7 +16,8 @@ from raysp import bounds
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
-from raysp.storage.store import Entry, LocalStore, Store, open_store
+from raysp.storage.store import Entry, LocalStore, Store
+from raysp.storage.stores import open_store
 from raysp.words import count
 
 _MAGIC = b"ARROW1"

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus import metadata
-from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
+from raysp.corpus.kinds import Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
 from raysp.errors import ShardError
@@ -78,7 +78,7 @@ def suffix_of(path: str) -> str:
     return f".{suffix.lower()}" if dot else ""
 
 
-def cut(entries: Sequence[Entry], recorded: Sequence[str], given: metadata.Metadata | None = None) -> list[str]:
+def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | None = None) -> list[str]:
     """Cut a listing into parts: first the recorded ones with current versions, then new files.
 
     A file that was missing when its part was recorded keeps that entry, so that its arrival does not change the part.
@@ -97,7 +97,7 @@ def cut(entries: Sequence[Entry], recorded: Sequence[str], given: metadata.Metad
     return [_pack(_described(part, given)) for part in parts]
 
 
-def _described(listing: Listing, given: metadata.Metadata | None) -> _Part:
+def _described(listing: Listing, given: Metadata | None) -> _Part:
     if given is None:
         return _Part(tuple(listing))
     checks = tuple(given.checks.get(path) for path, _, _ in listing)

@@ -4,20 +4,35 @@ A kind is one class in a file of its own and one line of `sources.KINDS`.
 """
 
 import hashlib
-from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar
 
 import pyarrow as pa
 
 from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.storage.forms import matched
 from raysp.storage.store import Entry
 
-if TYPE_CHECKING:
-    from raysp.corpus.metadata import Metadata
-
 Options = Mapping[str, object] | None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The current metadata files of a folder."""
+
+    files: tuple[str, ...]
+    """Paths relative to the folder."""
+    schema: pa.Schema
+    """Schema of their columns, without `file_name`."""
+    checks: Mapping[str, int]
+    """Hash of the values of each recording, by its path relative to the folder."""
+
+    def as_listed(self, paths: Iterable[str]) -> "Metadata":
+        """Return the metadata with the names of recordings that are there in another Unicode normal form only."""
+        found = matched(self.checks, paths)
+        return replace(self, checks={found.get(path, path): check for path, check in self.checks.items()})
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Origin:
     url: str
     entries: tuple[Entry, ...]
     """The file itself, or the recordings of the folder, sorted by path."""
-    metadata: "Metadata | None" = None
+    metadata: Metadata | None = None
     """Metadata of the recordings of a folder."""
 
 
@@ -45,8 +60,8 @@ class Cut:
     """Recordings of the metadata that do not exist."""
 
 
-class SourceKind(Protocol):
-    """A kind of source. The defaults are those of files with a column of recordings, one shard each."""
+class SourceKind(ABC):
+    """Base of kinds of sources. The defaults are those of files with a column of recordings, one shard each."""
 
     name: ClassVar[str]
     """Name in the records of sinks; never changes."""

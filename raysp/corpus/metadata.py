@@ -10,8 +10,8 @@ import posixpath
 import threading
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +23,14 @@ import pyarrow.parquet as pq
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.decoded import decoded_bytes
+from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.parquet import read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
-from raysp.storage.forms import canonical, matched
-from raysp.storage.store import Store, join_url, open_store
+from raysp.storage.forms import canonical
+from raysp.storage.store import Store, join_url
+from raysp.storage.stores import open_store
 from raysp.words import RESTORE
 
 Options = Mapping[str, object] | None
@@ -41,23 +43,6 @@ _PART_BYTES, _PART_ROWS = 16 * 1024 * 1024, 10_000
 _MOST_CACHED_BYTES = 256 * 1024 * 1024
 # Matches `7` and `-1.5e3`, but not `007`: a leading zero marks a code or text.
 _INTEGER, _NUMBER = r"^-?(0|[1-9][0-9]{0,17})$", r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """The current metadata files of a folder."""
-
-    files: tuple[str, ...]
-    """Paths relative to the folder."""
-    schema: pa.Schema
-    """Schema of their columns, without `file_name`."""
-    checks: Mapping[str, int]
-    """Hash of the values of each recording, by its path relative to the folder."""
-
-    def as_listed(self, paths: Iterable[str]) -> "Metadata":
-        """Return the metadata with the names of recordings that are there in another Unicode normal form only."""
-        found = matched(self.checks, paths)
-        return replace(self, checks={found.get(path, path): check for path, check in self.checks.items()})
 
 
 @dataclass(frozen=True)

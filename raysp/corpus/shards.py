@@ -10,7 +10,8 @@ from typing import Protocol, cast
 import pyarrow as pa
 
 from raysp.errors import ShardError
-from raysp.storage.store import Store, open_store, split_url
+from raysp.storage.store import Store, split_url
+from raysp.storage.stores import open_store
 from raysp.words import RESTORE
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -26,7 +26,7 @@ from raysp.storage.audio_root import AudioRoot
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
-    from raysp.ops.channels.joining import JoiningChannels
+    from raysp.ops.channels.channel_joining import JoiningChannels
     from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
     from raysp.ops.filtering import RowOp
     from raysp.ops.joining import Joining
@@ -301,7 +301,7 @@ def labelling(
         functions: functions of steps that cannot be imported.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
     """
-    from raysp.ops.channels.labelling import LabellingChannels
+    from raysp.ops.channels.channel_labelling import LabellingChannels
     from raysp.ops.labelling import Labelling
 
     label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
@@ -329,7 +329,7 @@ def joining(
     pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
 ) -> "Joining | JoiningChannels":
     """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
-    from raysp.ops.channels.joining import JoiningChannels
+    from raysp.ops.channels.channel_joining import JoiningChannels
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
@@ -369,7 +369,7 @@ def added_schema(pipeline: Pipeline) -> pa.Schema:
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
     """Return the columns that the steps add to a label shard."""
-    from raysp.ops.channels.windows import listed
+    from raysp.ops.channels.channel_windows import listed
 
     outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
     each_channel = pipeline.decode.channel == EACH

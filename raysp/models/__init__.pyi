@@ -20,8 +20,8 @@ from .converting import convert_checkpoint as convert_checkpoint
 from .decoder.cache import KeyValueCache as KeyValueCache
 from .decoder.generation_config import GenerationConfig as GenerationConfig
 from .encoder.several_heads import save_heads as save_heads
-from .features.parakeet import ParakeetFeatureExtractor as ParakeetFeatureExtractor
-from .features.parakeet import ParakeetProcessor as ParakeetProcessor
+from .features.parakeet_features import ParakeetFeatureExtractor as ParakeetFeatureExtractor
+from .features.parakeet_features import ParakeetProcessor as ParakeetProcessor
 from .features.processors import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
 from .features.processors import Wav2Vec2Processor as Wav2Vec2Processor
 from .features.seamless import SeamlessM4TFeatureExtractor as SeamlessM4TFeatureExtractor

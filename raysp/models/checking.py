@@ -14,13 +14,13 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.generation_config import SEED, GenerationConfig, Settings
-from raysp.models.encoder.configuration import WaveformConfig
+from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.log_mels import MELS_PER_FRAME
-from raysp.models.features.parakeet import ParakeetFeatureExtractor
+from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
 from raysp.models.features.processors import (
     FeatureExtractor,
     Wav2Vec2CTCTokenizer,

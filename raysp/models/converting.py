@@ -18,8 +18,8 @@ from raysp.models.checking import check_checkpoint
 from raysp.models.files.checkpoint_files import INDEX_FILE, PICKLE_INDEX_FILE, weight_files
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
-from raysp.models.files.verification import verify
 from raysp.models.files.weights import read_header
+from raysp.models.files.written_weights import verify
 from raysp.models.summary import CheckpointSummary
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raysp.errors import CheckpointError
 from raysp.models.checking import check_checkpoint
-from raysp.models.features.parakeet import ParakeetFeatureExtractor, ParakeetProcessor
+from raysp.models.features.parakeet_features import ParakeetFeatureExtractor, ParakeetProcessor
 from raysp.models.files.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import are_equal

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
-from raysp.models.encoder.configuration import WaveformConfig
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
+from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.relative_attention import bucket_starts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
 from raysp.models.encoder.augmentation import compute_mask_indices
-from raysp.models.encoder.configuration import XVectorConfig
+from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,

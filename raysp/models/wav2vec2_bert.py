@@ -25,8 +25,8 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.encoder.configuration import XVectorConfig
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
+from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,

@@ -15,9 +15,9 @@ from raysp.audio.samples import choose_dtype
 from raysp.audio.windows import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
+from raysp.ops.channels.channel_windows import with_channels
 from raysp.ops.channels.claims import read_claims
 from raysp.ops.channels.numbering import OF_SAMPLES, through_channels
-from raysp.ops.channels.windows import with_channels
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.recordings import WHOLE_BYTES, Recordings
@@ -91,7 +91,7 @@ class Decoding:
         audio: column of the recordings.
         windowing: division into windows; its sample rate is the model's.
         channel: "mean", an index, or "each": the windows of a row are those of its channels, one after the other, and
-            blocks have the column of `raysp.ops.channels.windows`.
+            blocks have the column of `raysp.ops.channels.channel_windows`.
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.

@@ -27,14 +27,14 @@ from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
 from raysp.models.features.waves import as_float, fill
-from raysp.models.labelling import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.joining import JoinOp, joined
-from raysp.ops.languages.batches import Languages
+from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import Batching, batching
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels

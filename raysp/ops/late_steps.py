@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
 from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
-from raysp.ops.channels.windows import CHANNEL
+from raysp.ops.channels.channel_windows import CHANNEL
 from raysp.ops.filtering import RowOp, judge, reasons
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 from raysp.ops.speech.places import PLACE

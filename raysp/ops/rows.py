@@ -21,7 +21,7 @@ from raysp.columns import OK as OK
 from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
-from raysp.ops.channels.windows import ChannelWindow
+from raysp.ops.channels.channel_windows import ChannelWindow
 from raysp.ops.speech.places import Place
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}

@@ -15,7 +15,8 @@ from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 
 OTHER_KINDS = {layout.OF_A_TRAINING: "`raysp status` shows its progress, and `raysp inspect` checks its checkpoint"}
 """What to do with sinks that have no label shards."""

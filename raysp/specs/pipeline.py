@@ -157,7 +157,7 @@ class Shards:
         Raises:
             PlanError, ShardError, StoreError: the data set cannot be read or written, or the folder holds another one.
         """
-        from raysp.corpus.exporting import export
+        from raysp.corpus.dataset_export import export
 
         found = export(dataset, folder, split=split, audio=audio, storage_options=storage_options)
         fields = {"id": "id" if "id" in found.columns else None, **fields}

@@ -10,7 +10,8 @@ from raysp.errors import AudioError, StoreError
 from raysp.storage import forms
 from raysp.storage.contents import content_of
 from raysp.storage.opened import Opened
-from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain, open_store
+from raysp.storage.store import SCHEME, LocalStore, RefusedError, explain
+from raysp.storage.stores import open_store
 from raysp.storage.versions import version_of, versions
 
 HEAD_BYTES = 64 * 1024

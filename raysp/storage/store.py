@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,10 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import StoreError
-from raysp.storage.globs import is_listed, is_passed_over, literal_prefix, split_glob
+from raysp.storage.globs import is_passed_over, split_glob
 from raysp.storage.locking import locked
 from raysp.storage.opened import Entry as Entry
 from raysp.storage.opened import LocalFile, Opened
-from raysp.storage.options import GivenOptions, options_of
 
 HOME = ".raysp/"
 TMP = f"{HOME}tmp"
@@ -255,28 +254,6 @@ class Listing:
         return join_url(self.root, entry.path)
 
 
-def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
-    """Return the store of a url, without access to it.
-
-    `storage_options` are those of the object store's client, or a file system of fsspec that was made with them, and
-    may contain `raysp.Env` values. They are ignored for a local path.
-
-    Raises:
-        StoreError: The url's scheme is unknown, its client is not installed, or the client has no such option.
-    """
-    scheme = scheme_of(url)
-    if not scheme:
-        return LocalStore(_local_path(url))
-    options = options_of(storage_options or {})
-    if scheme == "s3":
-        from raysp.storage.s3 import S3Store
-
-        return S3Store(url, options)
-    from raysp.storage.fsspec_store import FsspecStore
-
-    return FsspecStore(url, options)
-
-
 def inside(path: str, root: str | Path) -> str:
     """Return a path of a store unchanged.
 
@@ -315,7 +292,7 @@ def scheme_of(url: str) -> str:
 def normalise(url: str) -> str:
     """Return a url or local path as listings and stores write it: absolute, without a trailing slash."""
     if not (scheme := scheme_of(url)):
-        return str(_absolute(_local_path(url)))
+        return str(_absolute(local_path(url)))
     rest = SCHEME.sub("", url).rstrip("/")
     return f"{scheme}://{rest}"
 
@@ -327,13 +304,14 @@ def split_url(url: str) -> tuple[str, str]:
         StoreError: The folder of a key ends with an empty part, which a store's root cannot have.
     """
     folder, _, name = url.rpartition("/")
-    _refuse_empty_part(folder, url)
+    refuse_empty_part(folder, url)
     if not folder:
         return "/" if url.startswith("/") else ".", name
     return (f"{folder}/" if folder.endswith(":/") else folder), name
 
 
-def _refuse_empty_part(folder: str, url: str) -> None:
+def refuse_empty_part(folder: str, url: str) -> None:
+    """Raise StoreError for a url whose path has an empty part."""
     if folder.endswith("/") and not folder.endswith("://") and folder.partition("://")[0].lower() in KEYED:
         raise StoreError(_EMPTY_PART.format(url))
 
@@ -349,29 +327,9 @@ def join_url(folder: str, path: str) -> str:
     return f"{folder}{path}" if folder.endswith("/") else f"{folder}/{path}"
 
 
-def expand(
-    url: str, storage_options: Mapping[str, object] | None = None, folder_pattern: str = "**/*.parquet"
-) -> Listing:
-    """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
-
-    Names that `is_passed_over` are skipped anywhere below the root. Links are followed, loops are not. An object store
-    is listed once, by the literal prefix of the glob. Local names that are not valid UTF-8 are listed as well; see
-    `check_names`.
-
-    Raises:
-        StoreError: The url does not exist, no file matches, or it cannot be read.
-    """
-    is_remote = scheme_of(url)
-    listing = _expand_remote(url, storage_options, folder_pattern) if is_remote else _expand_local(url, folder_pattern)
-    if not listing.entries:
-        raise NothingListedError(
-            f"{url!r}: no file matches; folders that begin with '.' or '_' and files that begin with '.' are ignored"
-        )
-    return listing
-
-
-def _expand_local(url: str, folder_pattern: str) -> Listing:
-    path = _absolute(_local_path(url))
+def expand_local(url: str, folder_pattern: str) -> Listing:
+    """List local files; see `raysp.storage.stores.expand`."""
+    path = _absolute(local_path(url))
     with _explained("list", path):
         if path.is_dir():
             return _listing(path, folder_pattern)
@@ -382,34 +340,6 @@ def _expand_local(url: str, folder_pattern: str) -> Listing:
         if not pattern:
             raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
         return _listing(Path(root or "/"), pattern)
-
-
-def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folder_pattern: str) -> Listing:
-    place = normalise(url)
-    folder, name = split_url(place)
-    is_file = not url.endswith("/") and not folder.endswith("://")
-    if is_file and (entry := open_store(folder, storage_options).stat(name)):
-        return Listing(folder, (entry,))
-    if scheme_of(url) in ("http", "https"):
-        raise NothingListedError(f"{url!r}: no such file; a web server does not list its files: give the url of each")
-    scheme, _, path = place.partition("://")
-    root, pattern = split_glob(path)
-    _refuse_empty_part(f"{scheme}://{root}", url)
-    if pattern and _is_folder(place, storage_options):
-        root, pattern = path, ""
-    store = open_store(f"{scheme}://{root}", storage_options)
-    pattern = pattern or folder_pattern
-    entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
-    if not entries and root == path and next(store.list(), None) is None:
-        raise NothingListedError(f"{url!r}: no such file or folder; check the url")
-    return Listing(store.url, entries)
-
-
-def _is_folder(url: str, storage_options: Mapping[str, object] | None) -> bool:
-    """Return whether files are under a url taken literally, whatever wildcards its name has."""
-    with suppress(StoreError):
-        return next(open_store(url, storage_options).list(), None) is not None
-    return False
 
 
 @contextmanager
@@ -471,7 +401,8 @@ def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (resolves `..` but not links)
 
 
-def _local_path(url: str) -> str:
+def local_path(url: str) -> str:
+    """Return a local path without its scheme."""
     return SCHEME.sub("", url)
 
 

@@ -9,7 +9,8 @@ from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
-from raysp.storage.store import open_store, split_url
+from raysp.storage.store import split_url
+from raysp.storage.stores import open_store
 from raysp.text.targets import contains_any
 from raysp.text.vocabulary import BAR, DELIMITER, PAD, UNKNOWN
 

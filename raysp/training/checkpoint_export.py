@@ -14,7 +14,7 @@ from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
-from raysp.models.features.parakeet import ParakeetProcessor
+from raysp.models.features.parakeet_features import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint

@@ -15,7 +15,8 @@ from raysp.models.checking import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import to_json
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import export
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
-from raysp.backends.hugging_face import installed, kinds
+from raysp.backends.hugging_face import checkpoint_kinds, hf_installed
 from raysp.cluster.resources import local_resources
 from raysp.errors import ChangedError, CheckpointError, PlanError
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.sink.run_record import load
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import tiny_waveform_model
 from tests.here import run_without_ray
@@ -30,7 +30,7 @@ def left_open(folder, checkpoint, **label) -> raysp.Pipeline:
 
 
 def without_transformers(monkeypatch) -> None:
-    monkeypatch.setattr(installed, "version", lambda: "")
+    monkeypatch.setattr(hf_installed, "version", lambda: "")
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_without_transformers_the_message_says_that_it_would_read_the_checkpoint
 
 
 def test_the_models_that_messages_promise_are_those_of_transformers():
-    read = {model_type for names in kinds.HEADS.values() for model_type in names}
-    assert read >= installed.OF_SPEECH
+    read = {model_type for names in checkpoint_kinds.HEADS.values() for model_type in names}
+    assert read >= hf_installed.OF_SPEECH
 
 
 def test_a_checkpoint_that_neither_reads_has_one_message_with_both_reasons(corpus):

@@ -22,7 +22,7 @@ from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fet
 from raysp.checkpoints.hub import with_file
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage import locking
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests import s3_servers
 
 

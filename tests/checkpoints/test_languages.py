@@ -14,7 +14,7 @@ import raysp
 from raysp.checkpoints import languages
 from raysp.checkpoints.hub import snapshot_of
 from raysp.errors import PlanError
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests import hub_server
 from tests.corpora import rows_table, write_shard
 from tests.hub_server import COMMIT

@@ -20,7 +20,7 @@ from raysp.labelling.planning.planned_checkpoint import located_outputs
 from raysp.labelling.planning.settling import settle
 from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 from raysp.models.loading import load_checkpoint
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import NgramScores
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard

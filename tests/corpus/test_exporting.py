@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.corpus import exporting
+from raysp.corpus import dataset_export
 from raysp.errors import PlanError, ShardError
 from tests.corpora import a_pipeline, wav
 
@@ -39,14 +39,14 @@ def test_a_data_set_in_memory_is_a_source_with_the_bytes_of_its_files(files, tmp
 
 
 def test_shards_are_written_once(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "SHARD_BYTES", 1)
-    monkeypatch.setattr(exporting, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(dataset_export, "SHARD_BYTES", 1)
+    monkeypatch.setattr(dataset_export, "ROWS_AT_ONCE", 1)
     made = by_path(files)
     first = raysp.Shards.from_dataset(made, str(tmp_path / "shards"))
     assert len(first.urls) == 3
-    (tmp_path / "shards" / exporting.MARKER).unlink()  # as if the first attempt had died: the same shards are made
+    (tmp_path / "shards" / dataset_export.MARKER).unlink()  # as if the first attempt had died: the same shards are made
     assert raysp.Shards.from_dataset(made, str(tmp_path / "shards")) == first
-    monkeypatch.setattr(exporting, "_write", None)
+    monkeypatch.setattr(dataset_export, "_write", None)
     assert raysp.Shards.from_dataset(made, str(tmp_path / "shards")) == first
     with pytest.raises(PlanError, match=r"holds another data set .* use another folder"):
         raysp.Shards.from_dataset(made.select([0]), str(tmp_path / "shards"))

@@ -11,7 +11,7 @@ from raysp.corpus import folders, metadata, sources
 from raysp.corpus.shards import Piece
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.opening import make_plan
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.corpora import a_pipeline, begin_and_stage, label_here, wav
 
 ROWS = [

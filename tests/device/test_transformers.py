@@ -6,7 +6,7 @@ import torch
 import transformers
 
 import raysp
-from raysp.backends.hugging_face import loading
+from raysp.backends.hugging_face import models
 from raysp.backends.hugging_face.features import known_features
 from raysp.models.features.waves import pad
 from raysp.ops.labelling import Labelling
@@ -56,7 +56,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
     op = theirs.labelling(folder, *outputs, device=NAME, **options)
     held, passes = [], []
-    original, run = loading.features_of, Labelling._on_device
+    original, run = models.features_of, Labelling._on_device
 
     def features_of(*given):
         held.append(op.on_device.locked())
@@ -68,7 +68,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
         passes.append(counts)
         return result
 
-    monkeypatch.setattr(loading, "features_of", features_of)
+    monkeypatch.setattr(models, "features_of", features_of)
     monkeypatch.setattr(Labelling, "_on_device", on_device)
     op(block_of(waves))  # constants are made
     held.clear()

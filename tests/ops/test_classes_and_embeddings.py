@@ -11,7 +11,7 @@ import torch
 import raysp
 from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
-from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
 from raysp.ops.labelling import Forward
 from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 

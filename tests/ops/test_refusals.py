@@ -18,7 +18,7 @@ from raysp.audio.isolation import Decoder
 from raysp.errors import StoreError
 from raysp.storage import s3_client
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.corpora import AUDIO, a_pipeline, label_here, wav
 from tests.ops.test_decoding import decoded, decoding
 

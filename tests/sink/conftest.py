@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from tests import s3_servers
 from tests.places import options_code
 
@@ -24,7 +25,7 @@ class Stores:
 
     def code(self, name: str = "labels") -> str:
         """Write down, for another process that has imported raysp, how to open one."""
-        return f"raysp.storage.store.open_store({f'{self.root}/{name}'!r}, {options_code(self.options)})"
+        return f"raysp.storage.stores.open_store({f'{self.root}/{name}'!r}, {options_code(self.options)})"
 
 
 @pytest.fixture(scope="session")

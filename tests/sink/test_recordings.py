@@ -12,7 +12,8 @@ from raysp.errors import PlanError
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.sink import footer
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.store import RefusedError, open_store
+from raysp.storage.store import RefusedError
+from raysp.storage.stores import open_store
 from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, a_pipeline, label_here, stage_here, wav, write_shard
 

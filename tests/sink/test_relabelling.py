@@ -11,7 +11,8 @@ from raysp.sink.commit import committed
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import compare
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from raysp.verbs.gc import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard

@@ -9,7 +9,7 @@ import pytest
 import raysp
 from raysp.sink import layout
 from raysp.sink.trial import is_left, trial_sink
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 
 
 def test_on_one_machine_it_is_a_temporary_folder():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raysp.errors import AudioError
 from raysp.storage import audio_root
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from raysp import bounds
 from raysp.corpus.parquet import read_footer
 from raysp.errors import StoreError
 from raysp.storage import fsspec_store
-from raysp.storage.store import expand, open_store
+from raysp.storage.stores import expand, open_store
 from tests.corpora import rows_table
 
 SECRET = "sEcReT/neverInAMessage"

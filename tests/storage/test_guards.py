@@ -10,7 +10,7 @@ import raysp
 from raysp.errors import StoreError
 from raysp.storage import fsspec_store, s3_client
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 
 SECRET = "sEcReT/neverInAMessage"
 

@@ -15,7 +15,8 @@ from raysp.storage import s3_client
 from raysp.storage.ranged import MAX_WINDOW_BYTES
 from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import S3Error, read_options
-from raysp.storage.store import UnusableError, check_names, expand, open_store, split_url
+from raysp.storage.store import UnusableError, check_names, split_url
+from raysp.storage.stores import expand, open_store
 from tests.corpora import rows_table
 from tests.faulty_proxy import FaultyProxy
 from tests.soaked import some

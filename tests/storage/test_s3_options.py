@@ -20,7 +20,7 @@ from raysp.storage.options import resolve
 from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import read_options
 from raysp.storage.s3_options import for_s3fs
-from raysp.storage.store import expand, open_store
+from raysp.storage.stores import expand, open_store
 from tests.corpora import a_pipeline, label_here, wav, write_shard
 
 LITERAL = "lItErAlSeCrEt"

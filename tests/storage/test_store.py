@@ -18,16 +18,8 @@ from hypothesis import strategies as st
 from raysp.errors import StoreError
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import (
-    LocalStore,
-    UnusableError,
-    check_names,
-    expand,
-    join_url,
-    normalise,
-    open_store,
-    split_url,
-)
+from raysp.storage.store import LocalStore, UnusableError, check_names, join_url, normalise, split_url
+from raysp.storage.stores import expand, open_store
 
 
 @pytest.fixture

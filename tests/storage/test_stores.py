@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysp.errors import StoreError
-from raysp.storage.store import TMP, expand, join_url, open_store
+from raysp.storage.store import TMP, join_url
+from raysp.storage.stores import expand, open_store
 from tests import s3_servers
 
 

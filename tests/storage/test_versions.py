@@ -4,7 +4,8 @@ import pytest
 
 from raysp.errors import StoreError
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.store import LocalStore, open_store
+from raysp.storage.store import LocalStore
+from raysp.storage.stores import open_store
 from raysp.storage.versions import WORTH_LISTING, versions
 
 

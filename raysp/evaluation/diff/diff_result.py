@@ -1,7 +1,7 @@
 """Result of a comparison of two labellings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysp.evaluation.intervals import Intervals
@@ -10,11 +10,20 @@ from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.scores import TITLES, Group, Key, Scores, WorstRow
 from raysp.labelling.finished.compared_columns import Kind
 from raysp.labelling.finished.labellings import ShardMatch
+from raysp.pages import rendering
+from raysp.pages.page_tables import MOST_GROUPS, ShownRow, Table, groups_table, left_out, short, shown_row
 from raysp.words import count, duration, html_table
 
 NOT_MET, INCOMPLETE = 1, 3
 SHOWN_NAMES = 3
 """Names of shards in a text."""
+
+
+MOST_FACT = 300
+MOST_COLUMNS = 12
+MOST_TABLES = 8
+MOST_WORST = 20
+"""Rows that are shown of each column."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +158,7 @@ class LabelDiff:
         Raises:
             StoreError: the file cannot be written.
         """
-        from raysp.evaluation.diff.diff_page import render
-        from raysp.pages.rendering import save
-
-        return save(render(self), file)
+        return rendering.save(render(self), file)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -213,3 +219,74 @@ def _named(names: tuple[str, ...]) -> str:
 def _by_reason(rows: Mapping[str, int], other: str) -> str:
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in rows.items())
     return f"{count(sum(rows.values()), 'row')}; in {other} {reasons}" if rows else ""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A column with its differences."""
+
+    name: str
+    facts: dict[str, str]
+    tables: tuple[Table, ...]
+    worst: tuple[ShownRow, ...]
+
+
+def render(found: LabelDiff) -> str:
+    """Return a comparison as HTML."""
+    rows = found.rows
+    return rendering.render(
+        "diff.html",
+        title=f"{_name(found.a.sink)} and {_name(found.b.sink)}",
+        subtitle=f"{rows.compared:,} of {rows.total:,} rows compared, {duration(found.seconds)} of audio",
+        facts={_capital(name): short(fact, MOST_FACT) for name, fact in found.facts.items()},
+        columns=[_shown(one) for one in found.columns[:MOST_COLUMNS]] if rows.compared else [],
+        limits=[short(limit.words) for limit in found.limits],
+    )
+
+
+def _name(sink: str) -> str:
+    return short(sink.rstrip("/").rpartition("/")[2] or sink)
+
+
+def _capital(name: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}"
+
+
+def _shown(one: ColumnDifference) -> _Shown:
+    facts = {_capital(name): short(fact, MOST_FACT) for name, fact in one.facts.items()}
+    if one.against:
+        facts["WER change"] = one.against.verdict
+    worst = tuple(shown_row(row) for row in one.worst[:MOST_WORST])
+    return _Shown(short(one.column), facts, tuple(_tables(one)), worst)
+
+
+def _tables(one: ColumnDifference) -> Iterator[Table]:
+    if one.against:
+        yield _against(one.against)
+    for column, groups in [*one.by.items()][:MOST_TABLES]:
+        if groups:
+            yield groups_table(column, groups)
+    for column, groups in [*one.against.by.items()][:MOST_TABLES] if one.against else ():
+        if groups:
+            table = groups_table(column, groups, ("wer_change", "wer_a", "wer_b"))
+            yield replace(table, title=f"{table.title}, against the references")
+    if one.changes:
+        changes = [(short(change.a), short(change.b), f"{change.rows:,}") for change in one.changes[:MOST_GROUPS]]
+        yield Table("Changed classes", ("in A", "in B", "rows"), changes, left_out(one.changes, "change"))
+    if one.lowest:
+        rows = [
+            (short(row.id), short(row.shard), f"{row.row:,}", f"{row.cosine:.4f}") for row in one.lowest[:MOST_WORST]
+        ]
+        yield Table("Lowest cosines", ("id", "shard", "row", "cosine"), rows, left_out(one.lowest, "row", MOST_WORST))
+
+
+def _against(against: AgainstReference) -> Table:
+    """Return the error rates of both labellings and their differences."""
+    scores = against.scores
+    sides = (("A", "_a"), ("B", "_b"), ("B less A", "_change"))
+    rows = []
+    for title, end in sides:
+        names = [f"{rate}{end}" for rate in ("wer", "cer")]
+        rows.append((title, *(text for name in names for text in (scores.value(name), scores.interval(name)))))
+    titles = ("labels", "WER", "95% interval", "CER", "95% interval")
+    return Table(f"Against the references in {short(against.column)}", titles, rows)

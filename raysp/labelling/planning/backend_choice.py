@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raysp.backends.finding import HUGGING_FACE, NAMED, choose
-from raysp.backends.hugging_face import installed
+from raysp.backends.hugging_face import hf_installed
 from raysp.backends.packages import GROUP
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import folder_of, summary_of
@@ -39,10 +39,10 @@ def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel
     if label.backend is not None:
         return pipeline, ""
     recorded = _recorded(record)
-    if recorded == HUGGING_FACE and not installed.version() and not relabel:
+    if recorded == HUGGING_FACE and not hf_installed.version() and not relabel:
         raise PlanError(
             f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
-            f"here; {installed.COMMAND}, or relabel (--relabel) with what is installed"
+            f"here; {hf_installed.COMMAND}, or relabel (--relabel) with what is installed"
         )
     folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
     chosen = choose_backend(folder_for, first=recorded or OWN)
@@ -91,11 +91,11 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
 
     other = unread(folder)
     why = unread_error(folder, other) if other else str(error)
-    if not installed.version():
+    if not hf_installed.version():
         if not other:
             raise error
-        reads = "reads it" if installed.would_read(folder) else "may read it"
-        raise CheckpointError(f"{why}; transformers {reads}, and is not installed: {installed.COMMAND}") from error
+        reads = "reads it" if hf_installed.would_read(folder) else "may read it"
+        raise CheckpointError(f"{why}; transformers {reads}, and is not installed: {hf_installed.COMMAND}") from error
     try:
         summary = summary_of(folder_for(backend=HUGGING_FACE), HUGGING_FACE)
     except CheckpointError as theirs:
@@ -106,7 +106,9 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
             if other
             else ""
         )
-        raise CheckpointError(f"{why}; transformers {installed.version()} refuses it too: {theirs}{advice}") from theirs
+        raise CheckpointError(
+            f"{why}; transformers {hf_installed.version()} refuses it too: {theirs}{advice}"
+        ) from theirs
     from raysp.models.checking import reads_kind
 
     if reads_kind(folder):

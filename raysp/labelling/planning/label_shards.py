@@ -1,8 +1,7 @@
 """Label shards that stand beside the shards of a source: `Shards(labels=...)`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -15,11 +14,27 @@ from raysp.specs.pipeline import Shards
 from raysp.storage.store import join_url
 from raysp.words import count
 
-if TYPE_CHECKING:
-    from raysp.labelling.planning.listing import Found
+
+@dataclass(frozen=True)
+class Found:
+    """A listed shard; its footer is not read yet."""
+
+    name: str
+    """Path of its label shard."""
+    url: str
+    num_bytes: int
+    version: str
+    kind: str = "parquet"
+    """Name of its kind of source."""
+    part: str = ""
+    labels: str = ""
+    """Url of the label shard beside it; empty: there is none."""
+    labels_version: str = ""
+    unreadable: str = ""
+    """Reason why its file cannot be cut into shards; empty if it can."""
 
 
-def with_label_shards(found: Sequence["Found"], source: Shards) -> "tuple[Found, ...]":
+def with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ...]:
     """Return listed shards with the label shards beside them, of which only the places and versions are read.
 
     Raises:
@@ -54,7 +69,7 @@ def _refuse_absent(names: Sequence[str], num_shards: int, url: str) -> None:
         )
 
 
-def label_schema(found: Sequence["Found"], source: Shards) -> pa.Schema:
+def label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:
     """Return the columns of the label shards, from the first of them; none without label shards.
 
     Raises:

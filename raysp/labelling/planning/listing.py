@@ -10,44 +10,16 @@ from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 
 from raysp.corpus import folders, metadata, sources
-from raysp.corpus.kinds import Cut, Origin, SourceKind
-from raysp.corpus.metadata import Metadata
+from raysp.corpus.kinds import Cut, Metadata, Origin, SourceKind
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.labelling.planning.label_shards import with_label_shards
+from raysp.labelling.planning.label_shards import Found, with_label_shards
 from raysp.specs.pipeline import Shards
 from raysp.storage.globs import has_wildcard, is_listed, split_glob
-from raysp.storage.store import (
-    Entry,
-    Listing,
-    NothingListedError,
-    check_names,
-    expand,
-    join_url,
-    normalise,
-    scheme_of,
-)
+from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
+from raysp.storage.stores import expand
 
 SUFFIXES_SHOWN = 8
-
-
-@dataclass(frozen=True)
-class Found:
-    """A listed shard; its footer is not read yet."""
-
-    name: str
-    """Path of its label shard."""
-    url: str
-    num_bytes: int
-    version: str
-    kind: str = "parquet"
-    """Name of its kind of source."""
-    part: str = ""
-    labels: str = ""
-    """Url of the label shard beside it; empty: there is none."""
-    labels_version: str = ""
-    unreadable: str = ""
-    """Reason why its file cannot be cut into shards; empty if it can."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.hub_data import of_commit
-from raysp.labelling.planning.listing import Found, list_corpus, refuse_listed_sink
+from raysp.labelling.planning.label_shards import Found
+from raysp.labelling.planning.listing import list_corpus, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.readable import refuse_without_recordings
 from raysp.labelling.planning.replaced import find_replaced

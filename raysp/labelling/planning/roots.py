@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
-from raysp.labelling.planning.listing import Found
+from raysp.labelling.planning.label_shards import Found
 
 
 def root_of(shards: Iterable[Shard]) -> str | None:

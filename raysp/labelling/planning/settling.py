@@ -120,7 +120,7 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
         return
     import pyarrow as pa
 
-    from raysp.ops.channels.windows import listed
+    from raysp.ops.channels.channel_windows import listed
 
     added = [field for step in pipeline.before_label for field in step.schema()]
     outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(summary)])

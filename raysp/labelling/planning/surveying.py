@@ -12,8 +12,7 @@ from raysp.corpus.shards import Shard, Survey, check_columns, input_id
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.carried import CarriedTypes
-from raysp.labelling.planning.label_shards import label_schema, with_columns
-from raysp.labelling.planning.listing import Found
+from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.sink.absent import AbsentShard
 from raysp.specs.pipeline import ReadsCorpus

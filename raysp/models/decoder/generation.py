@@ -7,7 +7,7 @@ scores.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +18,8 @@ from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
-from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken
+from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
 from raysp.models.files.configuration import Config
-
-if TYPE_CHECKING:
-    from raysp.models.decoder.text_decoder import TextDecoder
 
 
 @dataclass(eq=False, kw_only=True)
@@ -82,7 +79,7 @@ class GeneratingModel(Model):
 
 @torch.no_grad()
 def generate(
-    decoder: "TextDecoder",
+    decoder: TokenDecoder,
     options: GenerationConfig,
     prompt_BT: Tensor,
     *,

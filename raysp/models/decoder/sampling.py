@@ -4,11 +4,11 @@ Legend: B rows of the encoder, R rows of the decoder, L new tokens, T earlier to
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysp.crossing import number
 from raysp.models.decoder.attention import Pass, token_mask
@@ -16,8 +16,30 @@ from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 
-if TYPE_CHECKING:
-    from raysp.models.decoder.text_decoder import TextDecoder
+
+class TokenDecoder(Protocol):
+    """What generation needs of a text decoder."""
+
+    positions_follow_mask: ClassVar[bool]
+
+    @property
+    def config(self) -> Any:  # noqa: ANN401 (each architecture has its own)
+        """Its configuration."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, in order."""
+
+    def decode(self, run: Pass, input_ids: Tensor | None = None, *, positions: Tensor | None = None) -> Tensor:
+        """Run new tokens through all layers; return the last hidden_RLH."""
+
+    def head(self, hidden_RLH: Tensor) -> Tensor:
+        """Return the logits."""
+
 
 Generators = torch.Generator | list[torch.Generator] | None
 """Sources of random numbers: the default of torch, one generator, or one per row."""
@@ -37,7 +59,7 @@ class Decoding:
 
     def __init__(
         self,
-        decoder: "TextDecoder",
+        decoder: TokenDecoder,
         room: int,
         encoder_BSH: Tensor | None = None,
         frames: Tensor | None = None,

@@ -22,7 +22,7 @@ from raysp.models.base.outputs import (
     XVectorOutput,
 )
 from raysp.models.encoder import adapters
-from raysp.models.encoder.configuration import EncoderConfig, XVectorConfig
+from raysp.models.encoder.encoder_fields import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
     AMSoftmaxLoss,
     LayerSum,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import SequenceClassifierOutput
-from raysp.models.encoder.configuration import EncoderConfig
+from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.encoder_heads import classes_output
 from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel

@@ -14,7 +14,7 @@ from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.encoder.augmentation import augmented, compute_mask_indices
-from raysp.models.encoder.configuration import EncoderConfig
+from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
 from raysp.models.encoder.transformer import Encoder, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.models.encoder.adapters import AttnAdapterLayer
-from raysp.models.encoder.configuration import WaveformConfig
+from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import States
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from raysp.audio import AudioHeader, Recording
 from raysp.errors import AudioError
-from raysp.ops.channels.windows import MOST_CHANNELS
+from raysp.ops.channels.channel_windows import MOST_CHANNELS
 from raysp.ops.recordings import Recordings
 from raysp.ops.rows import OK, RowStatus
 

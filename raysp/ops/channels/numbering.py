@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from raysp.ops.channels.windows import ChannelWindow
+from raysp.ops.channels.channel_windows import ChannelWindow
 from raysp.ops.rows import OK, RowStatus, Window
 
 Cutting = Callable[[RowStatus], Iterator[Window]]

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.labelling import LabellingModel
     from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
+    from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
 
@@ -143,7 +143,7 @@ class Embedding(Output):
     def _embedding(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding | SeveralLayers":
-        from raysp.ops.embedding import LEARNED_SUM, SeveralLayers, SpeakerEmbedding
+        from raysp.ops.embeddings import LEARNED_SUM, SeveralLayers, SpeakerEmbedding
 
         schema = self.schema(checkpoint)
         if self.pooling == "xvector":
@@ -157,7 +157,7 @@ class Embedding(Output):
     def _of_layer(
         self, checkpoint: "CheckpointSummary", layer: int, prefix: str, loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings":
-        from raysp.ops.embedding import FrameEmbeddings, MeanEmbedding
+        from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding
 
         op = FrameEmbeddings if self.pooling == "none" else MeanEmbedding
         weighs = loaded is not None and checkpoint.has_layer_weights

@@ -7,7 +7,8 @@ from raysp.labelling.planning.costs import Speed
 from raysp.sink import run_record
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions, options_of
-from raysp.storage.store import Store, open_store, scheme_of
+from raysp.storage.store import Store, scheme_of
+from raysp.storage.stores import open_store
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import committed_steps, step_metrics
 from raysp.training.sink.training_record import TrainingRecord

@@ -27,7 +27,7 @@ from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.workers.reader import process_decoder
 from raysp.sink import fault_injection
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.session import Report

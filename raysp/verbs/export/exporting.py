@@ -12,7 +12,8 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Entry, Store, open_store, scheme_of
+from raysp.storage.store import Entry, Store, scheme_of
+from raysp.storage.stores import open_store
 from raysp.verbs.export import text_files
 from raysp.verbs.export.clips import ClipFiles
 from raysp.verbs.export.datasets import DatasetFiles

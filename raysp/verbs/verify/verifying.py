@@ -35,7 +35,8 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import open_store, split_url
+from raysp.storage.store import split_url
+from raysp.storage.stores import open_store
 from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import brief, brief_html, count
 

@@ -9,8 +9,7 @@ import pytest
 
 import raysp
 from raysp.errors import StoreError
-from raysp.evaluation.diff.diff_page import render
-from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow
+from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow, render
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
 from raysp.text.error_rates import edits

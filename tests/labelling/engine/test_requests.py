@@ -12,7 +12,7 @@ from benchmarks.synthetic_bucket import SyntheticBucket
 from raysp.labelling.engine import execution, running
 from raysp.labelling.engine.label_process import LabelProcess
 from raysp.sink import event_log, lease
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.corpora import a_pipeline, write_shard
 from tests.runs import DEMO
 

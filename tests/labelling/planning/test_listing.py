@@ -13,7 +13,7 @@ import raysp
 from raysp import PlanError, StoreError
 from raysp.corpus import folders
 from raysp.labelling.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
-from raysp.storage.store import expand, open_store
+from raysp.storage.stores import expand, open_store
 from tests.corpora import a_pipeline, begin_and_stage, write_shard
 
 

@@ -13,7 +13,7 @@ from raysp.corpus.parquet import cut_pieces
 from raysp.labelling.planning.opening import begin_run, make_plan
 from raysp.sink import stage
 from raysp.sink.run_record import RunEntry
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
 from tests.sink.sinks import results
 from tests.trainings import Sink

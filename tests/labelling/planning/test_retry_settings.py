@@ -14,7 +14,7 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.commands import write_recipe
 from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
 from tests.here import run_without_ray

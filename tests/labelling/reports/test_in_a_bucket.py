@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 from tests.pages import Page
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 import raysp
-from raysp.backends.hugging_face.backend import HuggingFaceModels
 from raysp.backends.hugging_face.describing import describe
+from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 from raysp.models.checking import check_checkpoint

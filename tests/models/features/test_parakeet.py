@@ -15,7 +15,7 @@ from raysp.models import (
     ParakeetTokenizer,
     check_checkpoint,
 )
-from raysp.models.features.parakeet import slaney_filters
+from raysp.models.features.parakeet_features import slaney_filters
 from tests.models.tokenizers.word_pieces import save_parakeet, tokenizer
 
 LENGTHS = (16000, 9037, 1601, 4800)

@@ -3,7 +3,8 @@
 import pytest
 
 import raysp
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from raysp.training.reading.training_status import TrainingStatus
 from raysp.training.sink import evaluation_records
 from raysp.training.sink.tensorboard import TENSORBOARD, TensorBoardLog

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from raysp.storage.store import Store, open_store
+from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from raysp.training.sink import committed_steps
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import DROPPING

@@ -12,7 +12,8 @@ import raysp
 from raysp.errors import RunError
 from raysp.sink import lease
 from raysp.sink.run_record import RunEntry
-from raysp.storage.store import LocalStore, Store, open_store
+from raysp.storage.store import LocalStore, Store
+from raysp.storage.stores import open_store
 from raysp.training.finetuning import finetune
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
 from raysp.training.sink.committed_steps import Position

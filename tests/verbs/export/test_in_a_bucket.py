@@ -3,7 +3,7 @@
 import pytest
 
 import raysp
-from raysp.storage.store import open_store
+from raysp.storage.stores import open_store
 from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import content, exported
 

@@ -1,7 +1,6 @@
 """The Ray Data plan of a run, from pieces to messages."""
 
 import itertools
-import re
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import Message
-from raysp.labelling.engine.workers.model_loads import FailedNodes, allow_failures
+from raysp.labelling.engine.workers.model_loads import FailedNodes, allow_failures, cause
 from raysp.labelling.engine.workers.piece_todo import serialised
 from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.engine.workers.step_actor import StepActor
@@ -128,13 +127,6 @@ def _pool_request(pool: Pool, cpus: int, gpus: float) -> dict[str, float]:
     """Return the resources that an actor of a pool requests."""
     requests = {"CPU": cpus, "GPU": gpus, "memory": pool.memory or 0}
     return {name: float(amount) for name, amount in requests.items() if amount}
-
-
-def cause(error: BaseException) -> str:
-    """Return the reason of an error that Ray has wrapped, in one line: the last error in its report."""
-    named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Died\w*|Failed\w*): .+)$", str(error), re.MULTILINE)
-    reasons = [line for line in named if not line.startswith(("UserCodeException", "RayTaskError"))]
-    return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def group(items: Iterable[tuple[str, float]], resources: Resources, num_items: int) -> Iterator[list[str]]:

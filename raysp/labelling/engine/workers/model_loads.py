@@ -5,6 +5,7 @@ the next ones start on other nodes, as long as there are any that can take them 
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
@@ -81,8 +82,6 @@ def watch_loads(
         nodes: nodes on which loads failed; None: not known.
         on_failure: also called with the reason of each failed load.
     """
-    from raysp.labelling.engine.on_ray.stream import cause
-
     count = operator._on_actor_init_death
 
     def on_crash(error: Exception) -> None:
@@ -97,6 +96,13 @@ def watch_loads(
     operator._on_actor_init_death = on_crash  # type: ignore[method-assign]
     if nodes:
         operator._ray_remote_args_fn = nodes.options
+
+
+def cause(error: BaseException) -> str:
+    """Return the reason of an error that Ray has wrapped, in one line: the last error in its report."""
+    named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Died\w*|Failed\w*): .+)$", str(error), re.MULTILINE)
+    reasons = [line for line in named if not line.startswith(("UserCodeException", "RayTaskError"))]
+    return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def loaded(attempts: "Attempts") -> None:

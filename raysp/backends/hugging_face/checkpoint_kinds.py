@@ -9,7 +9,7 @@ import numpy as np
 import transformers
 from transformers.models.auto import modeling_auto
 
-from raysp.backends.hugging_face import installed
+from raysp.backends.hugging_face import hf_installed
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
@@ -55,9 +55,9 @@ def kind_of(folder: Path) -> Kind:
     """
     values = read_json(folder / "config.json")
     where, model_type = folder / "config.json", values.get("model_type")
-    if not isinstance(model_type, str) or not installed.reads(model_type):
+    if not isinstance(model_type, str) or not hf_installed.reads(model_type):
         raise CheckpointError(
-            f"{where}: model_type is {model_type!r}, which transformers {installed.version()} does not read"
+            f"{where}: model_type is {model_type!r}, which transformers {hf_installed.version()} does not read"
         )
     refuse_adapter(folder)
     if values.get("quantization_config"):
@@ -92,7 +92,7 @@ def read(folder: Path, reader: Callable[[], Read]) -> Read:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = _first_line(error) if cause is error else f"{_first_line(error)}; caused by {_first_line(cause)}"
-        raise CheckpointError(f"{folder}: transformers {installed.version()} cannot read it ({reason})") from error
+        raise CheckpointError(f"{folder}: transformers {hf_installed.version()} cannot read it ({reason})") from error
 
 
 def _first_line(error: BaseException) -> str:

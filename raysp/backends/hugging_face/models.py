@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from raysp.audio.samples import as_float32
+from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
+from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import WHISPER, describe
 from raysp.backends.hugging_face.features import known_features
-from raysp.backends.hugging_face.kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
-from raysp.backends.hugging_face.writing import Encoded, TextWriter
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.files.weights import read_safetensors
-from raysp.models.labelling import ModelPass
+from raysp.models.passes import ModelPass
 from raysp.models.summary import CheckpointSummary
 
 NAMES_SHOWN = 5

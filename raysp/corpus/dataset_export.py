@@ -15,7 +15,8 @@ from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.storage.options import GivenOptions, options_of, resolve
 from raysp.storage.s3_options import for_s3fs
-from raysp.storage.store import Store, explain, open_store, scheme_of
+from raysp.storage.store import Store, explain, scheme_of
+from raysp.storage.stores import open_store
 
 SHARD_BYTES = 256 * 1024 * 1024
 ROWS_AT_ONCE = 32

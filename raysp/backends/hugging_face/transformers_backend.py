@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from raysp.backends.hugging_face import describing, writing
-from raysp.backends.hugging_face.loading import HuggingFaceModel
+from raysp.backends.hugging_face import decoded_texts, describing
+from raysp.backends.hugging_face.models import HuggingFaceModel
 from raysp.models.summary import CheckpointSummary
 
 
@@ -35,4 +35,4 @@ class HuggingFaceModels:
         Raises:
             CheckpointError: the checkpoint does not support one of them.
         """
-        writing.check_writing(checkpoint, options, language=language, task=task)
+        decoded_texts.check_writing(checkpoint, options, language=language, task=task)
