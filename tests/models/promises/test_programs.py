@@ -89,6 +89,27 @@ def test_the_trainer_saves_a_checkpoint_that_loads_and_goes_on(tmp_path, tiny_ct
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_the_trainer_compiles_the_model_and_stops_early_as_with_that_of_transformers(tmp_path, tiny_ctc):
+    options = {
+        **{"max_steps": 4, "eval_steps": 1, "save_steps": 1, "eval_strategy": "steps", "load_best_model_at_end": True},
+        **{"learning_rate": 0.0, "torch_compile": True, "torch_compile_backend": "eager"},
+        **{"use_cpu": True, "report_to": [], "disable_tqdm": True},
+    }
+    done = {}
+    for classes in (Wav2Vec2ForCTC, transformers.Wav2Vec2ForCTC):
+        model = classes.from_pretrained(tiny_ctc)
+        arguments = transformers.TrainingArguments(str(tmp_path / classes.__module__), **options)
+        given = {"train_dataset": Rows(), "eval_dataset": Rows()}
+        stopping = transformers.EarlyStoppingCallback(2, early_stopping_threshold=1e6)
+        trainer = transformers.Trainer(model=model, args=arguments, callbacks=[stopping], **given)
+        trainer.train()
+        done[classes] = trainer.state.global_step
+        assert_same(classes.from_pretrained(trainer.state.best_model_checkpoint), model)
+    assert done == dict.fromkeys(done, 3)  # no later evaluation is better by so much
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_the_trainer_of_text_decoders_generates_and_saves_tied_weights(tmp_path):
     options = {"predict_with_generate": True, "generation_max_length": 5}
     arguments = transformers.Seq2SeqTrainingArguments
