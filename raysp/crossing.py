@@ -15,13 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.devices import is_accelerator, kind_of
+
 Array: TypeAlias = npt.NDArray[Any]
 Result = TypeVar("Result")
 Steps: TypeAlias = Generator[Sequence[Tensor], Sequence[Array], Result]
 """Work in steps: it yields the tensors whose values it needs next, is sent their arrays, and returns its result."""
 Shape: TypeAlias = tuple[int, ...]
 
-OWN_MEMORY = ("cpu", "meta")
 ALIGNMENT = 8
 """Bytes at whose multiples the parts of a buffer begin."""
 _not_pinnable: set[str] = set()
@@ -81,7 +82,7 @@ class Sending:
 
     def __init__(self, device: torch.device, *parts: tuple[npt.DTypeLike, Shape]) -> None:
         self.device = device
-        self.is_zero = device.type in OWN_MEMORY
+        self.is_zero = not is_accelerator(device)
         """Whether arrays hold zeros before they are filled, and not any values."""
         if self.is_zero:
             self.arrays: list[Array] = [np.zeros(shape, dtype) for dtype, shape in parts]
@@ -108,9 +109,9 @@ class Sending:
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Return a tensor on a device; from pinned memory of the host, which does not wait for the copy to a GPU."""
-    kind = torch.device(device).type
-    if kind in OWN_MEMORY or tensor.device.type not in OWN_MEMORY:
+    if not is_accelerator(device) or is_accelerator(tensor.device):
         return tensor.to(device)
+    kind = kind_of(device)
     if kind not in _not_pinnable:
         tensor = _host_memory(tensor.shape, tensor.dtype, kind).copy_(tensor)
     return tensor.to(device, non_blocking=True)
@@ -118,7 +119,7 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 def send(device: torch.device, *arrays: Array) -> list[Tensor]:
     """Return small arrays as tensors on a device, with one copy."""
-    if device.type in OWN_MEMORY:
+    if not is_accelerator(device):
         return [torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in arrays]
     sending = Sending(device, *((one.dtype, one.shape) for one in arrays))
     for filled, one in zip(sending.arrays, arrays, strict=True):

@@ -15,7 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
-    {"bounds", "columns", "crossing", "errors", "public_names", "words"},
+    {"bounds", "columns", "errors", "public_names", "words"},
+    {"devices"},
+    {"crossing"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
     {"models"},
@@ -70,7 +72,7 @@ MAY_USE_PUBLIC_NAMES = {"specs", "cli", *FEATURES}
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"torch", "numpy"}
-MODELS_MAY_USE_OF_RAYSP = {"bounds", "crossing", "errors", "public_names", "checkpoints"}
+MODELS_MAY_USE_OF_RAYSP = {"bounds", "crossing", "devices", "errors", "public_names", "checkpoints"}
 FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"
@@ -303,7 +305,7 @@ def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():
-    users = {"backends", "crossing", "models", "ops", "text", "cluster", *RUNS}
+    users = {"backends", "crossing", "devices", "models", "ops", "text", "cluster", *RUNS}
     assert foreign_imports(PACKAGE, "torch", users) == []
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from raysp.cluster.machine import memory_bytes, num_cpus
 from raysp.cluster.pools import actor_cpus, most_actors
+from raysp.devices import is_accelerator, is_available
 from raysp.errors import PlanError
-from raysp.models.base.devices import is_accelerator, is_available
 from raysp.specs.pipeline import Pipeline
 from raysp.words import count
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from raysp.backends.backend import Backend
 from raysp.crossing import Sending, Steps, fetch, together
+from raysp.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
 from raysp.models.features.waves import as_float, fill

@@ -8,7 +8,7 @@ bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flag
 
 from enum import StrEnum
 
-from raysp.models.base.devices import is_accelerator
+from raysp.devices import is_accelerator
 
 HALF = ("bfloat16", "float16")
 ROUNDED = (*HALF, "tf32")

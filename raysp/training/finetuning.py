@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
 from raysp.cluster.connection import connected, is_cluster, is_named
+from raysp.devices import is_available, refuse_absent
 from raysp.errors import RunError, StoreError
 from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
-from raysp.models.base.devices import is_available, refuse_absent
 from raysp.models.checking import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.run_record import RunEntry

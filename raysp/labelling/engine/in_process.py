@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from raysp.corpus.shards import Shard
+from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.workers.attempts import Attempts
@@ -21,7 +22,6 @@ from raysp.labelling.engine.workers.reader import Reader, close_decoder
 from raysp.labelling.engine.workers.step_actor import in_turn
 from raysp.labelling.engine.workers.wire import read_messages
 from raysp.labelling.planning.run_plan import Plan
-from raysp.models.base.devices import release_memory
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError

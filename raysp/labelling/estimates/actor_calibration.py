@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp.cluster.resources import count_gpus
+from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling import assembly
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.planning.costs import Speed
 from raysp.labelling.planning.run_plan import Plan
-from raysp.models.base.devices import is_accelerator
 from raysp.ops.channels.channel_windows import channels_of
 from raysp.ops.rows import OK, row_statuses
 from raysp.words import count, duration

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raysp.devices import is_accelerator
 from raysp.errors import SpecError
 from raysp.labelling.estimates.actor_memory import Memory, predict
 from raysp.labelling.estimates.actor_speed import of_receipts
@@ -12,7 +13,6 @@ from raysp.labelling.estimates.simulation import Simulation, simulate
 from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
-from raysp.models.base.devices import is_accelerator
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.ops.speech.places import WHOLE_SECONDS
 from raysp.specs.pipeline import Pipeline

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from raysp.devices import is_accelerator
 from raysp.labelling import assembly
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.planning.run_plan import Plan
-from raysp.models.base.devices import is_accelerator
 from raysp.models.summary import OWN
 from raysp.ops.blocks import cut_passes
 from raysp.ops.budget import passes_of_actor

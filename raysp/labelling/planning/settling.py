@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from raysp.backends.finding import choice_of
 from raysp.cluster.pools import actor_cpus
+from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
-from raysp.models.base.devices import is_accelerator, kind_of
 from raysp.models.summary import OWN
 from raysp.ops.precision import HALF, Batching, batching
 from raysp.sink.run_record import Resolved

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from raysp.models.base.devices import is_accelerator
+from raysp.devices import is_accelerator
 
 TF32 = "tf32"
 """Name of float32 weights and activations whose products and convolutions may round their inputs to ten bits."""

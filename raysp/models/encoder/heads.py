@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.crossing import sent
+from raysp.devices import is_accelerator
 from raysp.models.base.arithmetic import without_cudnn
-from raysp.models.base.devices import is_accelerator
 
 Count = TypeVar("Count", int, Tensor)
 

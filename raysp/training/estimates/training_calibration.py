@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raysp.devices import is_accelerator, is_available, synchronize
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
-from raysp.models.base.devices import is_accelerator, is_available, synchronize
 from raysp.ops.balance import micro_batch_costs
 from raysp.ops.labelling import highest_memory
 from raysp.training.data.micro_batches import MicroBatch

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits
-from raysp.models.base.devices import is_accelerator
 from raysp.ops.balance import numbers_of_workers
 from raysp.storage.store import Store
 from raysp.training.estimates.step_speed import of_other, of_steps

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from raysp.checkpoints import locating
 from raysp.cluster.resources import Resources
 from raysp.cluster.work_places import with_absolute_paths
+from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.evaluation.normalising import in_language
 from raysp.labelling.planning.hub_data import source_of_commit
@@ -16,7 +17,6 @@ from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey
-from raysp.models.base.devices import is_accelerator
 from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import ReadsCorpus, read_code
