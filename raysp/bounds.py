@@ -31,6 +31,14 @@ MOST_TABLE_BYTES = 1024 * MIB
 """Bytes of a table beside recordings, which is read as a whole; also decoded."""
 MOST_TABLE_ROWS, MOST_TABLE_CELLS = 10_000_000, 100_000_000
 """Rows, and rows times columns, of a table beside recordings: a row without values takes memory too."""
+MOST_PAGE_BYTES = 256 * MIB
+"""Bytes to which a page of a column decodes, unless its ratio is below `MOST_RATIO`. Writers make pages of a megabyte,
+or of one value."""
+MOST_DECODED_BYTES = 2048 * MIB
+"""Bytes to which the rows decode that are read at once, unless they are stored as such: twice what a plan makes of
+footers."""
+MOST_SHARD_ROWS = 1_000_000_000
+"""Rows of a shard."""
 MOST_HEADER_BYTES = MIB
 """Bytes of a header of a tar file, which holds a long name or the like."""
 MOST_TOKENIZER_BYTES = 64 * MIB

@@ -9,11 +9,13 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from raysp import bounds
 from raysp.corpus.kinds import Options, SourceKind
+from raysp.corpus.pages import BATCH_BYTES, WALKED_BYTES
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import Entry, LocalStore, Store
@@ -22,11 +24,42 @@ from raysp.words import count
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
-_SCHEMA, _RECORD_BATCH = 1, 3  # values of the flatbuffers union MessageHeader (format/Message.fbs)
+_SCHEMA, _DICTIONARY, _RECORD_BATCH = 1, 2, 3  # values of the flatbuffers union MessageHeader (format/Message.fbs)
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
 _READ_ROWS = 1000
+_ANNOUNCED_BYTES, _IS_NOT_COMPRESSED = 8, -1
+"""Bytes before a compressed buffer that hold its decoded size, and the value there of a buffer without compression."""
+_Reader = pa.RecordBatchFileReader | pa.RecordBatchStreamReader
 _MOST_BYTES_WITHOUT_AUDIO = 4 * 1024 * 1024
 """Largest record batch that may hold paths only. Larger ones are not checked for columns of nulls."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """Body of a record batch or dictionary."""
+
+    start: int
+    num_bytes: int
+    buffers: bytes
+    """Offset and size of each of its buffers, int64 (num_buffers, 2), if they are compressed; else empty."""
+
+    def check(self, file: pa.NativeFile) -> None:
+        """Raise TooLargeError if its buffers announce too many bytes, which the decoder allocates."""
+        if not self.buffers:
+            return
+        place = file.tell()
+        if isinstance(file, pa.PythonFile) and self.num_bytes <= WALKED_BYTES:
+            file.seek(self.start)
+            file.read(self.num_bytes)  # one request, whose answer is kept for the decoder
+        announced = 0
+        for offset, stored in struct.iter_unpack("<qq", self.buffers):
+            if stored >= _ANNOUNCED_BYTES:
+                file.seek(self.start + offset)
+                decoded = int.from_bytes(file.read(_ANNOUNCED_BYTES), "little", signed=True)
+                announced += stored if decoded == _IS_NOT_COMPRESSED else decoded
+        file.seek(place)
+        most = max(bounds.MOST_DECODED_BYTES, bounds.MOST_GROWTH * self.num_bytes)
+        bounds.check(announced, most, f"bytes decoded in a record batch of {self.num_bytes:,}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +70,9 @@ class _Layout:
     raw_schema: bytes
     batches: tuple[tuple[int, int, int], ...]
     """Offset in the file, bytes, rows."""
+    bodies: tuple[_Body, ...]
+    """Bodies of the record batches."""
+    dictionaries: tuple[_Body, ...]
 
     @property
     def digest(self) -> str:
@@ -83,7 +119,7 @@ class ArrowKind(SourceKind):
             with _reader(file, layout) as reader:
                 schema = _storage_schema(reader.schema)
                 is_mapped = isinstance(file, pa.MemoryMappedFile)
-                nulls = _null_columns(reader, layout, columns or ()) if is_mapped else frozenset[str]()
+                nulls = _null_columns(file, reader, layout, columns or ()) if is_mapped else frozenset[str]()
         groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
         return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
 
@@ -100,7 +136,7 @@ class ArrowKind(SourceKind):
             layout = _read_layout(shard.url, file)
             check_same(shard, file.size(), layout)
             with _reader(file, layout) as reader:
-                for number, first, batch in _batches(reader, layout, piece):
+                for number, first, batch in _batches(file, reader, layout, piece):
                     if batch.num_rows != layout.batches[number][2]:
                         raise ShardError(
                             f"{shard.url}: record batch {number} has {batch.num_rows} rows, its header says "
@@ -119,14 +155,13 @@ def _data_files(store: Store, path: str) -> set[str] | None:
         return None
 
 
-def _null_columns(
-    reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, columns: Sequence[str]
-) -> frozenset[str]:
+def _null_columns(file: pa.NativeFile, reader: _Reader, layout: _Layout, columns: Sequence[str]) -> frozenset[str]:
     """Return the columns, or their children `bytes`, that are null in every batch. Empty if any batch is large."""
     nulls: set[str] | None = None
     for number, (_, num_bytes, _) in enumerate(layout.batches):
         if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
             return frozenset()
+        layout.bodies[number].check(file)
         batch = reader.get_batch(number) if isinstance(reader, pa.RecordBatchFileReader) else reader.read_next_batch()
         found = {name for column in columns for name in _nulls_of(batch, column)}
         nulls = found if nulls is None else nulls & found
@@ -153,23 +188,34 @@ def _plain_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Yield a piece's rows of a batch, with validated offsets: no other check bounds where they point."""
     chosen = batch.select(list(columns))
-    plain = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in chosen.columns]
-    plain = [
-        column.dictionary_decode() if isinstance(column, pa.DictionaryArray) and name not in as_dictionaries else column
+    plain: list[Any] = [one.storage if isinstance(one, pa.ExtensionArray) else one for one in chosen.columns]
+    for column in plain:
+        _validate(column)
+    decoded = [
+        isinstance(column, pa.DictionaryArray) and name not in as_dictionaries
         for name, column in zip(columns, plain, strict=True)
     ]
-    for column in plain:
-        # Text is validated as binary, so text that is not UTF-8 is accepted.
-        kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(column.type)
-        (column.view(kind) if kind else column).validate(full=True)
+    most = max((column.dictionary.nbytes for column, one in zip(plain, decoded, strict=True) if one), default=0)
+    num_rows = max(1, min(_READ_ROWS, BATCH_BYTES // max(1, most)))  # each value may be as large as the dictionary
     start, end = max(piece.first - first, 0), min(piece.end - first, batch.num_rows)
-    rows = pa.RecordBatch.from_arrays(plain, names=list(columns))
-    for row in range(start, end, _READ_ROWS):
-        yield rows.slice(row, min(_READ_ROWS, end - row))
+    for row in range(start, end, num_rows):
+        parts = [column.slice(row, min(num_rows, end - row)) for column in plain]
+        arrays = [part.dictionary_decode() if one else part for part, one in zip(parts, decoded, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def _validate(column: Any) -> None:  # noqa: ANN401 - an array of any type
+    """Validate a column. Text is validated as binary, so text that is not UTF-8 is accepted."""
+    values = column.dictionary if isinstance(column, pa.DictionaryArray) else column
+    kind = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(values.type)
+    plain = values.view(kind) if kind else values
+    if values is not column:
+        plain = pa.DictionaryArray.from_arrays(column.indices, plain, safe=False)
+    plain.validate(full=True)
 
 
 def _batches(
-    reader: "pa.RecordBatchFileReader | pa.RecordBatchStreamReader", layout: _Layout, piece: Piece
+    file: pa.NativeFile, reader: _Reader, layout: _Layout, piece: Piece
 ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """Yield the record batches that overlap a piece: number, first row, batch."""
     first = 0
@@ -177,6 +223,8 @@ def _batches(
         if first >= piece.end:
             return
         is_wanted = first + num_rows > piece.first and num_rows > 0
+        if is_wanted or isinstance(reader, pa.RecordBatchStreamReader):
+            layout.bodies[number].check(file)
         if isinstance(reader, pa.RecordBatchFileReader):
             if is_wanted:
                 yield number, first, reader.get_batch(number)
@@ -188,7 +236,9 @@ def _batches(
 
 
 @contextmanager
-def _reader(file: pa.NativeFile, layout: _Layout) -> "Iterator[pa.RecordBatchFileReader | pa.RecordBatchStreamReader]":
+def _reader(file: pa.NativeFile, layout: _Layout) -> Iterator[_Reader]:
+    for one in layout.dictionaries:
+        one.check(file)
     file.seek(0)
     with pa.ipc.open_file(file) if layout.is_file else pa.ipc.open_stream(file) as reader:
         if isinstance(reader, pa.RecordBatchFileReader) and reader.num_record_batches != len(layout.batches):
@@ -205,6 +255,8 @@ def _explained(url: str) -> Iterator[None]:
     except ShardError as error:
         message = str(error)
         raise ShardError(message if message.startswith(url) else f"{url}: {message}. Write the shard again") from None
+    except bounds.TooLargeError as error:
+        raise ShardError(f"{url}: {error}. Write the shard again, with fewer rows a record batch") from None
     except (pa.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
         raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
 
@@ -226,6 +278,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
     place = 8 if is_file else 0
     raw_schema = b""
     batches: list[tuple[int, int, int]] = []
+    bodies: dict[int, list[_Body]] = {_DICTIONARY: [], _RECORD_BATCH: []}
     while place < num_bytes and (header := _read_header(url, file, place, num_bytes)):
         kind, length, body_bytes, start, raw = header
         end = start + body_bytes
@@ -238,12 +291,47 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
             raw_schema = raw
         elif kind == _RECORD_BATCH:
             batches.append((place, end - place, length))
+        if kind in bodies:
+            bodies[kind].append(_Body(start, body_bytes, _compressed_buffers(kind, raw)))
         place = end
     if not raw_schema:
         raise ShardError(
             f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy the shard again"
         )
-    return _Layout(is_file, raw_schema, tuple(batches))
+    bounds.check(sum(rows for _, _, rows in batches), bounds.MOST_SHARD_ROWS, "rows")
+    return _Layout(is_file, raw_schema, tuple(batches), tuple(bodies[_RECORD_BATCH]), tuple(bodies[_DICTIONARY]))
+
+
+def check_buffers(file: pa.NativeFile) -> None:
+    """Check what the compressed buffers of a file or stream announce, and move to its beginning.
+
+    Raises:
+        ArrowInvalid: they decode to too many bytes, or it is damaged.
+    """
+    try:
+        layout = _read_layout("its messages", file)
+        for one in (*layout.dictionaries, *layout.bodies):
+            one.check(file)
+    except (ShardError, bounds.TooLargeError, struct.error, IndexError) as error:
+        raise pa.ArrowInvalid(str(error)) from None
+    file.seek(0)
+
+
+def read_all(data: bytes) -> pa.Table:
+    """Read all rows of an Arrow file.
+
+    Raises:
+        ArrowInvalid: it decodes to too many bytes, or is damaged.
+    """
+    file = pa.BufferReader(data)
+    check_buffers(file)
+    return pa.ipc.open_file(file).read_all()
+
+
+def _compressed_buffers(kind: int, raw: bytes) -> bytes:
+    """Return the offsets and sizes of the buffers of a message, int64 (num_buffers, 2); empty without compression."""
+    batch = _Table(raw, _offset(raw, 0)).table(2)
+    return batch.compressed_buffers() if kind == _RECORD_BATCH else batch.table(1).compressed_buffers()
 
 
 def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> None:
@@ -309,6 +397,15 @@ class _Table:
         if place is None:
             raise ValueError("a message has no header")
         return _Table(self.raw, _offset(self.raw, place))
+
+    def compressed_buffers(self) -> bytes:
+        """Return the vector of buffers of a RecordBatch with compression (format/Message.fbs); else empty."""
+        place = self._field(2)
+        if self._field(3) is None or place is None:
+            return b""
+        place = _offset(self.raw, place)
+        (number,) = struct.unpack_from("<I", self.raw, place)
+        return self.raw[place + 4 : place + 4 + 16 * number]
 
 
 def _storage_schema(schema: pa.Schema) -> pa.Schema:

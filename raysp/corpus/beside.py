@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysp import bounds
 from raysp.corpus.kinds import Options
+from raysp.corpus.pages import PagedFile
 from raysp.corpus.shards import Piece, Shard, one_line, place_of
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import scheme_of
@@ -58,14 +61,29 @@ def read_columns(shard: Shard, piece: Piece, columns: Sequence[str], storage_opt
         ShardError: the label shard is damaged, or changed since it was planned.
     """
     store, name = place_of(shard.labels, options_beside(shard.labels, shard.url, storage_options))
-    within = (pc.field(_ROW) >= piece.first) & (pc.field(_ROW) < piece.end)
     with _explained(shard):
         found = store.stat(name)
         if found is None or found.version != shard.labels_version:
             raise ShardError(f"{shard.labels}: this label shard changed since it was planned: run again")
         with store.open(name) as file:
-            table = pq.read_table(file, columns=[*dict.fromkeys((*columns, _ROW))], filters=within, use_threads=False)
+            table = _read_rows(PagedFile(file), piece, [*dict.fromkeys((*columns, _ROW))])
     return table.select([*columns]).take(_places(table.column(_ROW).to_numpy(), piece))
+
+
+def _read_rows(labels: PagedFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
+    """Read the rows of a label shard whose row numbers are in a piece."""
+    within = (pc.field(_ROW) >= piece.first) & (pc.field(_ROW) < piece.end)
+    tables, decoded = [labels.schema.empty_table().select(list(columns))], 0
+    number = labels.schema.names.index(_ROW)
+    for group in range(labels.metadata.num_row_groups):
+        known: Any = labels.metadata.row_group(group).column(number).statistics
+        if known is not None and known.has_min_max and (known.max < piece.first or known.min >= piece.end):
+            continue
+        for batch in labels.batches(group, piece.num_rows, columns):
+            tables.append(pa.Table.from_batches([batch]).filter(within))
+            decoded += tables[-1].nbytes
+            bounds.check(decoded, bounds.MOST_DECODED_BYTES, "bytes decoded")
+    return pa.concat_tables(tables)
 
 
 def _places(rows: np.ndarray, piece: Piece) -> pa.Int64Array:

@@ -4,12 +4,14 @@ A file of 3 MB may hold 10,000 rows of one recording of 300 KB. Pieces are cut b
 repeated recordings are read as dictionaries, so that neither needs gigabytes of memory.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from raysp.corpus.pages import leaves, page_header
 
 INDEX_BYTES = 8
 """Data pages with fewer bytes per value hold indices into a dictionary (at most 4 bytes each) and levels."""
@@ -26,7 +28,7 @@ def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Colle
     The estimate uses the footer, and for a column that may hold repeated values the header of its dictionary. Writers
     start every column with a dictionary, so a dictionary alone does not show that values repeat.
     """
-    groups = [list(_chunks(metadata.row_group(index), columns)) for index in range(metadata.num_row_groups)]
+    groups = [list(leaves(metadata.row_group(index), columns)) for index in range(metadata.num_row_groups)]
     repeated = _repeated(file, [chunk for group in groups for chunk in group])
     return [
         sum(_bytes(file, chunk) if chunk.path_in_schema in repeated else chunk.total_uncompressed_size for chunk in one)
@@ -38,7 +40,7 @@ def null_columns(metadata: pq.FileMetaData, columns: Collection[str] | None) -> 
     """Return the leaves of some columns whose values are all null by the statistics of every row group."""
     found: dict[str, bool] = {}
     for index in range(metadata.num_row_groups):
-        for chunk in _chunks(metadata.row_group(index), columns):
+        for chunk in leaves(metadata.row_group(index), columns):
             path = chunk.path_in_schema
             if found.get(path, True):
                 known = chunk.statistics
@@ -54,13 +56,6 @@ def _repeated(file: pa.NativeFile, chunks: Iterable[pq.ColumnChunkMetaData]) -> 
         if path not in found and chunk.num_values * _dictionary_bytes(chunk) > WORTH_KNOWING:
             found[path] = _bytes(file, chunk) > REPEATED * chunk.total_uncompressed_size
     return {path for path, is_repeated in found.items() if is_repeated}
-
-
-def _chunks(group: pq.RowGroupMetaData, columns: Collection[str] | None) -> Iterator[pq.ColumnChunkMetaData]:
-    for index in range(group.num_columns):
-        chunk = group.column(index)
-        if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
-            yield chunk
 
 
 def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
@@ -80,42 +75,13 @@ def _bytes(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
     dictionary = _dictionary_bytes(chunk)
     if not dictionary:
         return int(chunk.total_uncompressed_size)
-    file.seek(chunk.dictionary_page_offset or 0)
-    mean = _mean_bytes(file.read(HEADER_BYTES))
-    return max(int(chunk.total_uncompressed_size), chunk.num_values * (dictionary if mean is None else mean))
-
-
-def _mean_bytes(header: bytes) -> int | None:
-    """Read the mean size of a dictionary's values from the header of its page; None if it cannot be parsed.
-
-    The header is a PageHeader in Thrift's compact protocol (parquet-format/src/main/thrift/parquet.thrift): type,
-    uncompressed and compressed size, an optional checksum, then a DictionaryPageHeader, which begins with the number of
-    values.
-    """
-    found: dict[int, int] = {}
-    place = number = 0
+    place = chunk.dictionary_page_offset or 0
     try:
-        while (kind := header[place]) != 0:
-            number += kind >> 4
-            if kind & 15 == 12:  # a struct
-                if number != 7:
-                    return None
-                value, _ = _varint(header, place + 2)
-                return found[2] // max(1, value)
-            found[number], place = _varint(header, place + 1)
-    except (IndexError, KeyError):
-        pass
-    return None
-
-
-def _varint(raw: bytes, place: int) -> tuple[int, int]:
-    """Read a zigzag number. Returns it and the offset behind it."""
-    value = shift = 0
-    while True:
-        value |= (raw[place] & 0x7F) << shift
-        shift, place = shift + 7, place + 1
-        if raw[place - 1] < 0x80:
-            return (value >> 1) ^ -(value & 1), place
+        header, _ = page_header(file, place, place + HEADER_BYTES)
+        mean: int = header[2] // max(1, header[7][1])
+    except (ValueError, KeyError, TypeError):
+        mean = dictionary
+    return max(int(chunk.total_uncompressed_size), chunk.num_values * mean)
 
 
 class Repeats:
@@ -131,7 +97,7 @@ class Repeats:
     def __init__(
         self, file: pa.NativeFile, metadata: pq.FileMetaData, groups: Collection[int], columns: Collection[str]
     ) -> None:
-        chunks = [chunk for index in groups for chunk in _chunks(metadata.row_group(index), columns)]
+        chunks = [chunk for index in groups for chunk in leaves(metadata.row_group(index), columns)]
         self._paths = _repeated(file, chunks)
         sizes = (_dictionary_bytes(chunk) for chunk in chunks if chunk.path_in_schema in self._paths)
         self.most_a_row = max(sizes, default=0)

@@ -18,13 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.decoded import decoded_bytes
 from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
+from raysp.corpus.pages import read_whole
 from raysp.corpus.parquet import read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
@@ -292,12 +292,7 @@ def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
     bounds.check_table(metadata.num_rows, metadata.num_columns)
     decoded = sum(decoded_bytes(pa.BufferReader(data), metadata, None))
     bounds.check(decoded, bounds.MOST_TABLE_BYTES, "bytes decoded")
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    for number, one in enumerate(table.schema):
-        if isinstance(one.type, pa.DictionaryType | pa.BaseExtensionType):
-            plain = one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type.storage_type
-            table = table.set_column(number, one.name, table.column(number).cast(plain))
-    return table.replace_schema_metadata(None)
+    return read_whole(pa.BufferReader(data), bounds.MOST_TABLE_BYTES)
 
 
 _READERS: Mapping[str, Callable[[str, bytes, Options], pa.Table]] = {

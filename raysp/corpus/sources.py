@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp import bounds
 from raysp.corpus import beside, folders
 from raysp.corpus.arrow import ArrowKind
 from raysp.corpus.folders import FolderKind
@@ -15,7 +17,7 @@ from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.shar import SharKind
 from raysp.corpus.shards import Piece, Shard, Survey
 from raysp.corpus.tars import TarKind
-from raysp.corpus.views import schema_without_views, table_without_views
+from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
 from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
@@ -144,8 +146,9 @@ def read_batches(
         yield labels.select([*columns])
         return
     first = 0
-    for batch in kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries):
-        rows = table_without_views(pa.Table.from_batches([batch]), as_dictionaries)
+    batches = kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries)
+    for part in (part for batch in batches for part in parts_of(batch, as_dictionaries)):
+        rows = table_without_views(pa.Table.from_batches([part]), as_dictionaries)
         if labels is not None:
             beside_rows = labels.slice(first, len(rows))
             rows = pa.table({name: (beside_rows if name in labelled else rows).column(name) for name in columns})
@@ -160,13 +163,34 @@ def read_table(
     storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
 ) -> pa.Table:
-    """Read all rows of a piece, in order, as `read_batches` does."""
-    tables = list(read_batches(shard, piece, columns, storage_options, as_dictionaries))
+    """Read all rows of a piece, in order, as `read_batches` does.
+
+    Raises:
+        ShardError: see `read_batches`; or several rows decode to more than `bounds.MOST_DECODED_BYTES`.
+    """
+    tables, decoded = [], 0
+    for table in read_batches(shard, piece, columns, storage_options, as_dictionaries):
+        tables.append(table)
+        decoded += sum(_num_bytes(chunk) for column in table.columns for chunk in column.chunks)
+        if decoded > bounds.MOST_DECODED_BYTES and piece.num_rows > 1:
+            raise ShardError(
+                f"{shard.url}: rows {piece.first} to {piece.end} decode to {decoded:,} bytes and more; expected at "
+                f"most {bounds.MOST_DECODED_BYTES:,}. Write the shard again, with its large values in fewer rows"
+            )
     if tables:
         return pa.concat_tables(tables)
     schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
     found = {field.name: field for field in schema}
     return pa.schema([found.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
+
+
+def _num_bytes(array: "pa.Array[Any]") -> int:
+    """Return the bytes of an array without those of dictionaries and views, which arrays share."""
+    if isinstance(array, pa.DictionaryArray):
+        return array.indices.nbytes
+    if isinstance(array, pa.StructArray):
+        return sum(_num_bytes(array.field(index)) for index in range(array.type.num_fields))
+    return VIEW_BYTES * len(array) if is_view(array.type) else array.nbytes
 
 
 def starts(shard: Shard, storage_options: Options = None) -> list[int]:

@@ -3,10 +3,12 @@
 In pyarrow 26 no view type can be taken from by row numbers, compared with a list, or sorted.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
+
+from raysp.corpus.pages import BATCH_BYTES
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
@@ -53,6 +55,28 @@ def schema_without_views(schema: pa.Schema) -> pa.Schema:
     """Return a schema whose columns have no views; the same one if there are none."""
     fields = [_field(one) for one in schema]
     return schema if _is_equal(fields, [*schema]) else pa.schema(fields)
+
+
+VIEW_BYTES = 16
+"""Bytes of a view of a string, without the string."""
+
+
+def is_view(kind: pa.DataType) -> bool:
+    """Return whether an array of a type refers to strings that others of its values may share."""
+    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def parts_of(batch: pa.RecordBatch, except_for: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch in parts of which each takes at most `BATCH_BYTES` without views."""
+    views = (
+        column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if name not in except_for and is_view(column.type)
+    )
+    most = max((sum(one.size for one in column.buffers() if one) for column in views), default=0)
+    num_rows = max(1, BATCH_BYTES // max(1, most))
+    for row in range(0, max(1, batch.num_rows), num_rows):
+        yield batch.slice(row, num_rows)
 
 
 def table_without_views(table: pa.Table, except_for: Collection[str] = ()) -> pa.Table:

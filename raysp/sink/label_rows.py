@@ -7,6 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raysp import bounds
+from raysp.corpus.arrow import check_buffers
+from raysp.corpus.pages import PagedFile
 from raysp.corpus.shards import Shard
 from raysp.corpus.views import table_without_views
 from raysp.sink import footer, layout
@@ -19,15 +22,22 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 
 
 def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a label shard in batches limited by bytes, an empty table first; page checksums are checked."""
+    """Yield a label shard in batches limited by bytes, an empty table first; page checksums are checked.
+
+    Raises:
+        ArrowInvalid: it is damaged, or its pages decode to too many bytes.
+    """
     with store.open(shard.name) as file:
-        reader = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
-        empty = table_without_views(reader.schema_arrow.remove_metadata().empty_table())
+        reader = PagedFile(file, checksums=True)
+        empty = table_without_views(reader.schema.remove_metadata().empty_table())
         yield empty if columns is None else empty.select(columns)
         for group in range(reader.metadata.num_row_groups):
             num_rows = rows_a_batch(reader.metadata.row_group(group), columns)
-            for batch in reader.iter_batches(num_rows, row_groups=[group], columns=columns, use_threads=False):
-                yield table_without_views(pa.Table.from_batches([batch])).replace_schema_metadata(None)
+            try:
+                for batch in reader.batches(group, num_rows, columns):
+                    yield table_without_views(pa.Table.from_batches([batch])).replace_schema_metadata(None)
+            except bounds.TooLargeError as error:
+                raise pa.ArrowInvalid(str(error)) from None
 
 
 def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
@@ -49,7 +59,9 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
     path = layout.errors_path(shard.name, found.input_id, found.fingerprint, found.rest_id)
     if not found.rest_id or store.stat(path) is None:
         return
-    with store.open(path) as file, pa.ipc.open_stream(file) as reader:
+    with store.open(path) as file:
+        check_buffers(file)
+        reader = pa.ipc.open_stream(file)
         for batch in reader:
             yield table_without_views(pa.Table.from_batches([batch]))
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.arrow import read_all
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
 from raysp.sink import layout
@@ -119,7 +120,7 @@ def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
 def _read(store: Store, path: str) -> tuple[bool, pa.Table]:
     """Return whether a part supersedes earlier ones, and its rows."""
     try:
-        whole = pa.ipc.open_file(pa.BufferReader(store.read(path))).read_all()
+        whole = read_all(store.read(path))
         supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
         for name in _LATER.keys() - {*whole.column_names}:
             whole = whole.append_column(name, pa.array([_LATER[name]] * whole.num_rows, _COLUMNS[name]))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.arrow import check_buffers
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.sink import fault_injection, layout
@@ -184,7 +185,9 @@ def _place(name: BlockName) -> tuple[int, int]:
 
 
 def _read_block(store: Store, name: BlockName) -> Iterator[pa.Table]:
-    with store.open(layout.stage_path(name)) as file, pa.ipc.open_file(file) as reader:
+    with store.open(layout.stage_path(name)) as file:
+        check_buffers(file)
+        reader = pa.ipc.open_file(file)
         if reader.num_record_batches == 0:
             yield reader.schema.empty_table()
         for number in range(reader.num_record_batches):

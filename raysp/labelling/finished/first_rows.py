@@ -1,11 +1,12 @@
 """First rows of finished label shards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from raysp.corpus.pages import PagedFile
 from raysp.sink.sinks import Sink
 
 
@@ -22,13 +23,22 @@ def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | 
         if missing <= 0:
             break
         with sink.store.open(name) as file:
-            reader = pq.ParquetFile(file)
-            batch = next(reader.iter_batches(missing), None)
-            tables.append(reader.schema_arrow.empty_table() if batch is None else pa.Table.from_batches([batch]))
+            reader = PagedFile(file)
+            groups = range(reader.metadata.num_row_groups)
+            batches = chain.from_iterable(reader.batches(group, missing) for group in groups)
+            tables.append(pa.Table.from_batches([*_first(batches, missing)], reader.schema))
     if not tables:
         sink.existing_record()
         return pa.table({})
     return readable(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _first(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch.slice(0, num_rows)
+        num_rows -= batch.num_rows
+        if num_rows <= 0:
+            return
 
 
 def readable(table: pa.Table) -> pa.Table:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.corpus import sources
+from raysp.corpus.arrow import read_all
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
 from raysp.storage.store import Store
@@ -132,7 +133,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     path = path_of(shard, key)
     data = store.read(path)
     try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all().select(_SCHEMA.names)
+        table = read_all(data).select(_SCHEMA.names)
         metadata = table.schema.metadata or {}
         reasons, counts = bounds.parse_record(metadata[_REASONS]), bounds.parse_record(metadata[_CHARACTERS])
         digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()

@@ -1,0 +1,190 @@
+"""Bounds of Parquet pages and of compressed Arrow buffers: files of kilobytes that decode to gigabytes."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp import bounds
+from raysp.corpus import arrow, pages, sources
+from raysp.corpus.pages import PagedFile, read_whole
+from raysp.corpus.shards import Shard, input_id
+from raysp.errors import ShardError
+from raysp.labelling.engine import running
+from tests.corpora import AUDIO, CHECKPOINT, wav
+
+MIB = bounds.MIB
+MOST_MEGABYTES = 1_400
+"""Of a reader beyond its start: at most a batch of 256 MB, the page that it comes from, and their copies."""
+
+READ = """
+import resource, sys
+from tests.corpus.test_pages import shard_of
+from raysp.corpus import sources
+shard = shard_of(sys.argv[1], sys.argv[2])
+rows = 0
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    for piece in shard.pieces:
+        rows += sum(part.num_rows for part in sources.read_batches(shard, piece, sys.argv[3].split(",")))
+    print("read")
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def shard_of(path, kind="parquet"):
+    num_bytes = Path(path).stat().st_size
+    found = sources.survey(kind, str(path), "")
+    return Shard("x", str(path), num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), found.pieces, kind)
+
+
+def read_in_a_process(path, columns, kind="parquet"):
+    """Return what reading says, and the rows and megabytes that it took."""
+    command = [sys.executable, "-c", READ, str(path), kind, columns]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said, numbers = done.stdout.splitlines()
+    return said, *map(int, numbers.split())
+
+
+def differences(path, num_rows):
+    """A value of a megabyte, and others that are stored as no difference to it."""
+    table = pa.table({"id": pa.array(["x" * MIB] * num_rows, pa.large_string())})
+    options = {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}, "store_schema": False}
+    pq.write_table(table, path, compression="zstd", **options)
+
+
+def skewed(path, num_rows):
+    """A dictionary of a recording and of many short values; almost all rows are the recording."""
+    values = pa.array([wav(500_000), *(b"%d" % number for number in range(200))], pa.binary())
+    indices = np.array([0] * num_rows + [*range(1, 201)], np.int32)
+    audio = pa.DictionaryArray.from_arrays(pa.array(indices), values)
+    table = pa.table({"id": [str(row) for row in range(len(indices))], "audio": audio})
+    pq.write_table(table, path, compression="zstd", store_schema=False, dictionary_pagesize_limit=1 << 24)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("write", "column"), [(differences, "id"), (skewed, "audio")])
+def test_values_that_refer_to_others_are_read_in_bounded_memory(tmp_path, write, column):
+    write(tmp_path / "a.parquet", 3000)
+    assert (tmp_path / "a.parquet").stat().st_size < 10 * MIB
+    said, rows, megabytes = read_in_a_process(tmp_path / "a.parquet", column)
+    assert (said, rows >= 3000) == ("read", True)
+    assert megabytes < MOST_MEGABYTES
+
+
+def read(path, columns):
+    shard = shard_of(path, "arrow")
+    return sources.read_table(shard, shard.pieces[0], columns)
+
+
+def compressed(path, num_bytes, writer):
+    table = pa.table({"id": ["a"], "audio": pa.array([b"\0" * num_bytes], pa.large_binary())})
+    with writer(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table)
+
+
+@pytest.mark.parametrize("writer", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_buffers_that_announce_gigabytes_are_refused_before_they_are_decoded(tmp_path, writer, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_DECODED_BYTES", 4 * MIB)
+    compressed(tmp_path / "a.arrow", 5 * MIB, writer)
+    with pytest.raises(ShardError, match=r"a\.arrow: has 5,\d+,\d+ bytes decoded .* expected at most 4,194,304"):
+        read(tmp_path / "a.arrow", ["id", "audio"])
+    with pytest.raises(pa.ArrowInvalid, match="expected at most"):
+        arrow.check_buffers(pa.OSFile(str(tmp_path / "a.arrow")))
+    compressed(tmp_path / "b.arrow", 3 * MIB, writer)
+    assert read(tmp_path / "b.arrow", ["id", "audio"]).num_rows == 1
+
+
+def test_dictionaries_of_arrow_files_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_DECODED_BYTES", 4 * MIB)
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 0], pa.int8()), pa.array([b"\0" * 5 * MIB]))
+    table, options = pa.table({"id": column}), pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema, options=options) as file:
+        file.write_table(table)
+    with pytest.raises(ShardError, match="expected at most 4,194,304"):
+        read(tmp_path / "a.arrow", ["id"])
+
+
+def test_a_page_that_decodes_to_too_much_is_refused_with_its_column(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_PAGE_BYTES", MIB)
+    table = pa.table({"id": ["a"], "audio": [b"\0" * 2 * MIB]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    shard = shard_of(tmp_path / "a.parquet")
+    message = r"a\.parquet: rows 0 to 1: column 'audio' has 2,097,\d+ bytes in a page of .*\. Write the shard again"
+    with pytest.raises(ShardError, match=message):
+        sources.read_table(shard, shard.pieces[0], ["id", "audio"])
+    assert sources.read_table(shard, shard.pieces[0], ["id"]).num_rows == 1
+
+
+def test_pages_with_more_values_than_the_footer_counts_are_refused(tmp_path):
+    pq.write_table(pa.table({"id": ["a"] * 10}), tmp_path / "a.parquet", use_dictionary=False)
+    with pa.OSFile(str(tmp_path / "a.parquet")) as file:
+        metadata = pq.read_metadata(file)
+        fewer = type("Fewer", (), {name: getattr(metadata.row_group(0).column(0), name) for name in FIELDS})()
+        fewer.num_values = 3
+        with pytest.raises(bounds.TooLargeError, match="has 10 values in its pages; expected 3 by its footer"):
+            pages._check_pages(file, fewer)
+
+
+FIELDS = (
+    *("data_page_offset", "dictionary_page_offset", "total_compressed_size", "path_in_schema", "physical_type"),
+    "num_values",
+)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "lz4", "gzip"])
+@pytest.mark.parametrize("encoding", [None, "PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_pages_of_every_writer_read_as_before(version, compression, encoding):
+    texts = [None, "", "ä" * 300, "b"] * 500
+    table = pa.table({"id": texts, "n": range(2000), "l": [[1, 2], [], None, [3]] * 500})
+    file = io.BytesIO()
+    options = {} if encoding is None else {"use_dictionary": False, "column_encoding": {"id": encoding}}
+    written = {"data_page_version": version, "compression": compression, "row_group_size": 700, "data_page_size": 200}
+    pq.write_table(table, file, **written, **options)
+    paged = PagedFile(pa.BufferReader(file.getvalue()))
+    groups = range(paged.metadata.num_row_groups)
+    found = pa.Table.from_batches(one for group in groups for one in paged.batches(group, 333))
+    assert found.equals(table)
+    assert read_whole(pa.BufferReader(file.getvalue()), 10 * MIB).equals(table)
+
+
+def test_a_header_that_is_cut_off_or_damaged_is_an_error(tmp_path):
+    pq.write_table(pa.table({"id": ["a"] * 10}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for place in range(4, 30):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        paged = PagedFile(pa.BufferReader(bytes(damaged)), pq.read_metadata(tmp_path / "a.parquet"))
+        try:
+            rows = sum(one.num_rows for one in paged.batches(0, 100))
+            assert rows == 10
+        except (OSError, ValueError, pa.ArrowException):  # TooLargeError is a ValueError
+            pass
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_beside_a_shard_of_too_large_pages(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    rows = pa.array([{"bytes": wav(16_000), "path": None}], AUDIO)
+    pq.write_table(pa.table({"id": ["a"], "audio": rows}), tmp_path / "in" / "good.parquet")
+    bad = pa.array([{"bytes": b"\0" * 3 * MIB, "path": None}], AUDIO)
+    pq.write_table(pa.table({"id": ["b"], "audio": bad}), tmp_path / "in" / "bad.parquet", compression="zstd")
+    monkeypatch.setattr(bounds, "MOST_PAGE_BYTES", 2 * MIB)
+    pipeline = raysp.Pipeline(
+        source=raysp.Shards(f"{tmp_path}/in/*.parquet"),
+        steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])],
+        sink=raysp.Parquet(f"{tmp_path}/out"),
+    )
+    result, table = running.try_out(pipeline, 2)
+    assert table["id"].to_pylist() == ["a"]
+    assert "bytes in a page" in result.shards_failed["bad.parquet"]
