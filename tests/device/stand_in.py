@@ -47,9 +47,9 @@ SOURCES = ("aten._to_copy", "aten.copy_")
 
 @dataclass
 class Counts:
-    """What happened within `counted()`; the keys of counters name the line of raysp that was the cause."""
+    """What happened within `counted()`; keys of counters name file, line and function of raysp that were the cause."""
 
-    launches: int = 0
+    launches_at: Counter[str] = field(default_factory=Counter)
     """Operations that run a kernel: all but views and allocations."""
     waits: Counter[str] = field(default_factory=Counter)
     """Times that the host waited for a value of the device."""
@@ -64,6 +64,10 @@ class Counts:
     pageable_out: Counter[str] = field(default_factory=Counter)
     """Copies to memory of the host that is not pinned."""
     bytes_out: int = 0
+
+    @property
+    def launches(self) -> int:
+        return sum(self.launches_at.values())
 
 
 _counting: list[Counts] = []
@@ -247,7 +251,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if x.inner.shape != x.shape:
             raise NotImplementedError(f"the stand-in cannot resize tensors: {name} at {_where()}")
     if name not in WITHOUT_KERNEL and not func.is_view:
-        _note("launches")
+        _note("launches_at", name)
     return result if is_for_the_host else _on_device(result, ours)
 
 
@@ -310,7 +314,7 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     non_blocking = kwargs.pop("non_blocking", args[2] if len(args) > 2 else False)
     inner = source.inner if isinstance(source, OnDevice) else source
     if isinstance(source, OnDevice) and _is_ours(target):
-        _note("launches")
+        _note("launches_at", name)
     elif isinstance(source, OnDevice):
         _note("copies_out", _words(inner))
         _add("bytes_out", inner.nbytes)
@@ -343,9 +347,6 @@ def _words(x: torch.Tensor) -> str:
 def _note(what: str, why: str = "") -> None:
     if not _counting:
         return
-    if what == "launches":
-        _add(what, 1)
-        return
     key = f"{why} at {_where()}"
     with _lock:
         for counts in _counting:
@@ -359,11 +360,11 @@ def _add(what: str, number: int) -> None:
 
 
 def _where() -> str:
-    """Return the innermost function of the package that is being called."""
+    """Return file, line and name of the innermost function of the package that is being called."""
     frame = sys._getframe(1)
     while frame is not None:
         _, found, file = frame.f_code.co_filename.rpartition(PACKAGE)
         if found and "/tests/" not in frame.f_code.co_filename and "site-packages" not in frame.f_code.co_filename:
-            return f"{file} {frame.f_code.co_name}"
+            return f"{file}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back
     return "?"

@@ -1,11 +1,15 @@
 """Launches, waits and copies of one batch of each class and output, as in `figures.json`.
 
 `python -m tests.device.test_figures` writes the file anew: look at its diff, since each number is time on a GPU.
+`functions.json`, written with it, has the functions that cause them, so that a failure names the lines of what is new.
 """
 
 import json
+import re
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from tests.device.stand_in import NAME, Counts, counted
 from tests.ops.test_precision import noise
 
 FILE = Path(__file__).with_name("figures.json")
+FUNCTIONS = FILE.with_name("functions.json")
 RANDOM = {"sampling", "sampling by beams"}
 """Cases with steps by chance."""
 SEARCHES = {"beams", "n-best texts", "beams with a language model", "beams over pieces"}
@@ -78,27 +83,77 @@ def test_a_batch_costs_what_it_did(name, tmp_path):
     figures, counts, of_pass = measure(name, tmp_path)
     assert sum(of_pass.waits.values()) == 0, f"the host waits within the pass: {dict(of_pass.waits)}"
     assert sum(of_pass.copies_in.values()) == 1, f"copied within the pass: {dict(of_pass.copies_in)}"
-    assert [where for where in counts.waits if not where.endswith(ALLOWED)] == []
-    places = "\n".join(
-        f"  {count:4} {where}" for kind in (counts.waits, counts.copies_in) for where, count in kind.items()
-    )
+    assert [where for where in counts.waits if not function_of(where).endswith(ALLOWED)] == []
     recorded = json.loads(FILE.read_text())[name]
     for what, tolerance in (("launches", 0.02), ("bytes in", 0.02), ("bytes out", 0.02)):
         if name in SEARCHES and figures[what] == pytest.approx(recorded[what], rel=tolerance):
             figures[what] = recorded[what]
-    assert figures == recorded, f"waits and copies to the device:\n{places}"
+    new = "\n".join(lines_of_what_is_new(counts, json.loads(FUNCTIONS.read_text())[name]))
+    assert figures == recorded, f"other than in functions.json:\n{new}"
+
+
+def test_a_figure_that_grows_names_file_line_and_function_of_the_cause():
+    counts = Counts(
+        launches_at=Counter({"aten.add at a.py:3 f": 2, "aten.mul at a.py:9 f": 1, "aten.add at b.py:4 g": 5}),
+        waits=Counter({"copy to the host at a.py:7 f": 1}),
+    )
+    recorded = {"launches": {"a.py f": 2, "b.py g": 5, "c.py h": 1}}
+    assert [*lines_of_what_is_new(counts, recorded)] == [
+        "launches, 3 and not 2 in a.py f: 2 aten.add at a.py:3 f; 1 aten.mul at a.py:9 f",
+        "launches, 0 and not 1 in c.py h: ",
+        "waits, 1 and not 0 in a.py f: 1 copy to the host at a.py:7 f",
+    ]
+
+
+def function_of(where: str) -> str:
+    """Return file and function of a key of `Counts`, without the line, which moves with each change of a file."""
+    return re.sub(r":\d+ ", " ", where.partition(" at ")[2])
+
+
+def by_function(counts: Counts) -> dict[str, dict[str, int]]:
+    """Return how often each function launched, waited and copied."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, places in kinds_of(counts).items():
+        sums = Counter[str]()
+        for where, count in places.items():
+            sums[function_of(where)] += count
+        if sums:
+            found[kind] = dict(sorted(sums.items()))
+    return found
+
+
+def kinds_of(counts: Counts) -> dict[str, Counter[str]]:
+    return {
+        "launches": counts.launches_at,
+        "waits": counts.waits,
+        "copies in": counts.copies_in,
+        "copies out": counts.copies_out,
+    }
+
+
+def lines_of_what_is_new(counts: Counts, recorded: dict[str, dict[str, int]]) -> Iterator[str]:
+    """Yield a line for each function with another number than was recorded, which names its lines."""
+    found = by_function(counts)
+    for kind, places in kinds_of(counts).items():
+        now, before = found.get(kind, {}), recorded.get(kind, {})
+        for function in sorted({*now, *before}):
+            if now.get(function, 0) != before.get(function, 0):
+                lines = "; ".join(f"{count} {at}" for at, count in places.items() if function_of(at) == function)
+                yield f"{kind}, {now.get(function, 0)} and not {before.get(function, 0)} in {function}: {lines}"
 
 
 def write() -> None:
-    found = {}
+    found, functions = {}, {}
     for name in CASES:
         if name not in RANDOM:
             with tempfile.TemporaryDirectory() as folder:
                 found[name], counts, of_pass = measure(name, Path(folder))
+            functions[name] = by_function(counts)
             waits = "; ".join(f"{count} {where}" for where, count in (counts.waits + counts.copies_in).items())
             sys.stdout.write(f"{name}: {found[name]}\n    {waits}\n    pass: {of_pass.waits}, {of_pass.copies_in}\n")
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(figures)}" for name, figures in found.items())
-    FILE.write_text(f"{{\n{lines}\n}}\n")
+    for file, rows in ((FILE, found), (FUNCTIONS, functions)):
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+        file.write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":
