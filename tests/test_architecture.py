@@ -30,12 +30,13 @@ SHARED = (
 # Rooms of features, by the longest name that a module begins with: besides what is shared, each may use those named.
 _UNDER_RUNS = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
 LABELLING = {*_UNDER_RUNS, "labelling.engine"}
+# The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
 TRAINING = (
-    *("training.specs", "training.sink", "training.planning", "training.data", "training.objectives"),
-    *("training.characters", "training.tasks", "training.preparing", "training.loop", "training.estimates"),
-    "training.reading",
+    *("training.specs", "training.sink", "training.planning", "training.characters", "training.data"),
+    *("training.objectives", "training.tasks", "training.preparing", "training.loop", "training.estimates"),
+    *("training.reading", "training.on_ray"),
 )
-RUNS = {"labelling.engine", "training", "training.on_ray", *TRAINING}
+RUNS = {"labelling.engine", "training", *TRAINING}
 FEATURES: dict[str, set[str]] = {
     "cluster": set(),
     "labelling.planning": {"cluster"},
@@ -52,9 +53,8 @@ FEATURES: dict[str, set[str]] = {
     "verbs.merge": LABELLING,
     "evaluation.diff": LABELLING,
     "evaluation.evaluate": LABELLING,
-    **{room: {*LABELLING, *TRAINING} for room in TRAINING},
-    "training.on_ray": {*LABELLING, *TRAINING},
-    "training": {*LABELLING, *TRAINING, "training.on_ray"},
+    **{room: {*LABELLING, *TRAINING[:place]} for place, room in enumerate(TRAINING)},
+    "training": {*LABELLING, *TRAINING},
 }
 _LOWER = {part: frozenset().union(*SHARED[:number]) for number, parts in enumerate(SHARED) for part in parts}
 _ALL_SHARED = frozenset().union(*SHARED)

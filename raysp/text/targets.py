@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from raysp.text.normalisation import TextRules
 from raysp.text.vocabulary import RESERVED, count_characters
@@ -19,6 +19,21 @@ class Target(NamedTuple):
     """Ids of tokens or classes, or numbers; may be empty if the row is left out."""
     reason: str = ""
     """Reason for which the row is left out; empty if it is trained on."""
+
+
+class Targets(Protocol):
+    """Targets of rows from the values of their column."""
+
+    counts: Counter[str]
+    """Occurrences of each character or class in the values so far."""
+
+    def __call__(self, value: object) -> Target:
+        """Return the target of a value, and count what it consists of."""
+        ...
+
+    def misfit(self, target: Target, num_frames: int) -> str:
+        """Return the reason for which a recording of this many frames cannot have a target; empty if it can."""
+        ...
 
 
 class CharacterTargets:

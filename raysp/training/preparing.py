@@ -180,7 +180,7 @@ def _indexed(
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index, or why it cannot be read; arguments as for `prepare`."""
     shards, key = plan.corpus.shards, _key(plan, task)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task, task.min_samples(plan), plan.code)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
     known = KnownIndexes(store, key, plan.recipe.source, saves=saves)
     present = known.of(shards)
     absent = [shard for shard in shards if shard.name not in present]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from raysp.training.data.augmenting import AugmentedRows, Speeds
+from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.waveform_augmentation import Gain, augmented
-from raysp.training.loop.session import TrainingRow
 
 NUM_ROWS = 6
 

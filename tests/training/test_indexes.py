@@ -100,7 +100,7 @@ def test_processes_make_the_index_that_one_makes(planned, tmp_path, monkeypatch,
 def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, started, caplog):
     plan = planned()
     task = task_of(plan)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task, task.min_samples(plan), plan.code)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
     expected = [*index_all(plan.corpus.shards, indexer, processes=1)]
     with contextlib.closing(index_all(plan.corpus.shards, indexer, processes=2)) as made:
         found = [next(made)]
@@ -120,7 +120,7 @@ def test_few_rows_start_no_process(planned, monkeypatch, started):
 def test_functions_of_the_main_program_are_called_in_this_process(planned, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "upper_half", upper_half, raising=False)
     plan = planned(steps=MAPPED)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task_of(plan), 400, plan.code)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task_of(plan).targets, 400, plan.code)
     assert indexer.can_leave
     mapped = replace(MAPPED[1], function="__main__:upper_half")
     steps = [MAPPED[0], mapped, MAPPED[2]]
@@ -130,7 +130,7 @@ def test_functions_of_the_main_program_are_called_in_this_process(planned, monke
 def test_an_unexpected_error_of_a_process_is_raised_here(planned, monkeypatch, started):
     plan = planned()
     task = task_of(plan)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task, 400, plan.code)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, 400, plan.code)
 
     class Failing:
         def __init__(self, *_):

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from raysp.errors import RunError
 from raysp.ops.ordering import Index, Sizes, Window
 from raysp.storage.store import LocalStore
-from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
 from raysp.training.loop.optimizing import adamw, group_parameters
-from raysp.training.loop.session import MODEL, Course, Session, TrainingRow
+from raysp.training.loop.session import MODEL, Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
 from raysp.training.objectives.ctc_objective import CTCObjective

@@ -7,7 +7,7 @@ shards. Shards of a process that ended early are indexed by this one.
 import base64
 import pickle
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ProgramError, RayspError
 from raysp.models.summary import CheckpointSummary
 from raysp.specs.code.user_code import UserCode
+from raysp.text.targets import Targets
 from raysp.training.data.indexing import index_shard
 from raysp.training.sink.index_record import ShardIndex
 from raysp.training.specs.recipe import Finetune
-from raysp.training.tasks.task import Task
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -47,23 +47,21 @@ class Indexer:
     Attributes:
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
-        task: its targets.
+        targets: makes the targets of the rows of a shard.
         min_samples: samples of the shortest row.
         code: code from outside raysp.
     """
 
     recipe: Finetune
     checkpoint: CheckpointSummary
-    task: Task
+    targets: Callable[[], Targets]
     min_samples: int
     code: UserCode
 
     def __call__(self, shard: Shard, decoder: "Decoder | None" = None) -> Indexed:
         """Return the index of a shard; `decoder` has the decoding functions, None for those of this process."""
         try:
-            return index_shard(
-                self.recipe, self.checkpoint, shard, self.task.targets(), self.min_samples, decoder=decoder
-            )
+            return index_shard(self.recipe, self.checkpoint, shard, self.targets(), self.min_samples, decoder=decoder)
         except ProgramError:
             raise
         except RayspError as error:

@@ -20,10 +20,10 @@ from raysp.specs.steps import Functions
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.contents import END_BYTES, content_of, digest_of, sampled
 from raysp.storage.store import LocalStore
+from raysp.text.targets import Targets
 from raysp.training.sink.index_record import TRAINED, ShardIndex
 from raysp.training.sink.indexed_contents import table_of_contents, with_paths
 from raysp.training.specs.recipe import Evaluation, Finetune
-from raysp.training.tasks.task import Targets
 from raysp.words import RESTORE, count
 
 if TYPE_CHECKING:

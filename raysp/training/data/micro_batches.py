@@ -1,13 +1,26 @@
-"""Micro-batches: decoded rows with their targets, and the losses of a pass over them."""
+"""Decoded rows, micro-batches of them with their targets, and the losses of a pass over them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from raysp.models.base.modeling import Model
+from raysp.ops.ordering import Window
+
+
+class TrainingRow(NamedTuple):
+    """A decoded row."""
+
+    wave: np.ndarray
+    """Samples, int16 or float32, at the model's sample rate."""
+    target: Sequence[float]
+
+
+Rows = Callable[[Window], Mapping[int, TrainingRow]]
+"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from raysp.labelling import assembly
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.ordering import Window
 from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.text.targets import Targets
 from raysp.training.data.indexing import read_batches, values_of
-from raysp.training.loop.session import TrainingRow
+from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.specs.recipe import Finetune
-from raysp.training.tasks.task import Targets
 from raysp.words import count
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
 from raysp.ops.balance import micro_batch_costs
 from raysp.ops.labelling import highest_memory
-from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.session import TrainingRow
 from raysp.training.loop.training_steps import Training
 from raysp.training.loop.worker import new_training
 from raysp.training.preparing import Prepared

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.encoder.speech_model import EncoderModel
+from raysp.training.objectives.starting_model import head_names
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,6 @@ def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float
         Group(tuple(name for name, _ in members), tuple(one for _, one in members), rate, decays)
         for (rate, decays), members in found.items()
     ]
-
-
-def head_names(model: Model) -> frozenset[str]:
-    """Return the names of the parameters of a model's head."""
-    if model.base_model is model:
-        return model.new_weights
-    base = {id(parameter) for parameter in model.base_model.parameters()}
-    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in base)
 
 
 def num_layers_above(model: Model) -> dict[str, int]:

@@ -9,13 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from raysp.errors import ChangedError, RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.storage.store import Store
-from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.micro_batches import MicroBatch, Rows, TrainingRow
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
 from raysp.training.loop.evaluated import ROWS, Evaluated
@@ -34,18 +33,6 @@ MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.s
 """Files of a committed step; the last one if there is a moving average."""
 MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
-
-
-class TrainingRow(NamedTuple):
-    """A decoded row."""
-
-    wave: np.ndarray
-    """Samples, int16 or float32, at the model's sample rate."""
-    target: Sequence[float]
-
-
-Rows = Callable[[Window], Mapping[int, TrainingRow]]
-"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
 
 
 class _Loaded(NamedTuple):

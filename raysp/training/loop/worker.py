@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
-from raysp.training.data.micro_batches import Objective
+from raysp.training.data.micro_batches import Objective, Rows
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import rule_of
 from raysp.training.loop.optimizing import Group, adamw, group_parameters
-from raysp.training.loop.session import Course, Evaluations, Rows, Session
+from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper, RunOfSink
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.preparing import Prepared

@@ -19,7 +19,7 @@ from raysp.models.files.unweighted import without_weights
 from raysp.models.gpt2 import Conv1D
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
 from raysp.training.data.randomness import seeded
-from raysp.training.loop.optimizing import head_names
+from raysp.training.objectives.starting_model import head_names
 
 TARGETS = (
     *("q_proj", "k_proj", "v_proj", "out_proj"),  # Wav2Vec2, HuBERT, UniSpeech, BART, mBART

@@ -109,6 +109,14 @@ def _last_layer(model: Model) -> str:
     return "classifier.out_proj" if isinstance(model, ForSpeechClassification) else "classifier"
 
 
+def head_names(model: Model) -> frozenset[str]:
+    """Return the names of the parameters of a model's head."""
+    if model.base_model is model:
+        return model.new_weights
+    base = {id(parameter) for parameter in model.base_model.parameters()}
+    return frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in base)
+
+
 def parameters_of(model: Model, part: Part) -> list[nn.Parameter]:
     """Return the parameters of a part of a model.
 

@@ -7,8 +7,8 @@ import ray
 
 from raysp.labelling.engine.workers.reader import process_decoder
 from raysp.ops.ordering import Window
+from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
-from raysp.training.loop.session import TrainingRow
 
 if TYPE_CHECKING:
     from raysp.training.preparing import Prepared

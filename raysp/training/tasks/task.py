@@ -1,6 +1,5 @@
 """Protocol of tasks: targets, model, loss, predictions and exported files of one objective."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,28 +12,13 @@ from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
 from raysp.models.features.processors import TextOrCTCTokenizer
 from raysp.specs.values import JsonValue
-from raysp.text.targets import Target
+from raysp.text.targets import Targets
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.recipe import Evaluation
 
 WORST_ROWS = 20
 """Wrong rows that an evaluation keeps."""
-
-
-class Targets(Protocol):
-    """Targets of rows from the values of their column."""
-
-    counts: Counter[str]
-    """Occurrences of each character or class in the values so far."""
-
-    def __call__(self, value: object) -> Target:
-        """Return the target of a value, and count what it consists of."""
-        ...
-
-    def misfit(self, target: Target, num_frames: int) -> str:
-        """Return the reason for which a recording of this many frames cannot have a target; empty if it can."""
-        ...
 
 
 class Prediction(NamedTuple):

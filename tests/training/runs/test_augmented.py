@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp.errors import PlanError, SpecError
+from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.loop.session import TrainingRow
 from raysp.training.loop.worker import new_session
 from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.specs.recipe import Schedule
