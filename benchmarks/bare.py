@@ -25,7 +25,7 @@ from raysp.audio import decode
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import load_checkpoint
 from raysp.ops.blocks import cut_batches
-from raysp.text.ctc import greedy
+from raysp.text.greedy_ctc import greedy
 
 Batches = list[list[int]]
 Cut = Callable[[Sequence[int], int], Batches]

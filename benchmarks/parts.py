@@ -78,7 +78,7 @@ def tokenizers() -> tuple[Any, Any]:
 
 def ctc() -> Sequence[Pair]:
     """Decode texts, then texts with the frames of their characters."""
-    from raysp.text.ctc import BestFrames, CTCTokens, collapse
+    from raysp.text.greedy_ctc import BestFrames, CTCTokens, collapse
 
     theirs, ours = tokenizers()
     ids = ctc_ids(ROWS, FRAMES)

@@ -21,7 +21,7 @@ from raysp.models.base.arithmetic import arithmetic
 from raysp.models.features.waves import as_float
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import cut_batches
-from raysp.text.ctc import best_frames
+from raysp.text.greedy_ctc import best_frames
 
 SECONDS = 75.0
 IN_FLIGHT = 3

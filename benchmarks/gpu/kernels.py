@@ -18,7 +18,7 @@ from benchmarks.gpu.part import Case, Figures, Setting
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.text.ctc import best_frames
+from raysp.text.greedy_ctc import best_frames
 
 SECONDS = 110.0
 LENGTHS = (2, 10, 30)

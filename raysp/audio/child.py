@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.decoding import DecodeOptions, TooLong, decode_chunks
-from raysp.audio.samples import Samples
 from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
+from raysp.audio.stream_decoding import DecodeOptions, TooLong, decode_chunks
+from raysp.audio.waveforms import Samples
 from raysp.errors import AudioError
 
 REQUEST = struct.Struct("<c q q q q d d ? d ? ?")

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 
 from raysp.audio.parsing import flac, mpeg, ogg
 from raysp.audio.parsing.boxes import known_end_of_boxes
-from raysp.audio.parsing.reading import Bytes
-from raysp.audio.parsing.tags import find_beginning, skip_tags, strip_tags
+from raysp.audio.parsing.placed_bytes import Bytes, find_beginning, skip_tags, strip_tags
 from raysp.audio.streams import MOST_UNKNOWN_BYTES, Streams, find_frames
 
 WINDOW_BYTES = 64 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import soundfile
 
-from raysp.audio.samples import Samples, concatenate
+from raysp.audio.waveforms import Samples, concatenate
 
 
 def encode_flac(samples: Samples, sample_rate: int) -> bytes:

@@ -35,9 +35,9 @@ from raysp.audio.decoder_failures import (
     exit_name,
     failure_of,
 )
-from raysp.audio.decoding import DecodeOptions, TooLong
-from raysp.audio.samples import Samples, join
 from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
+from raysp.audio.stream_decoding import DecodeOptions, TooLong
+from raysp.audio.waveforms import Samples, join
 from raysp.errors import AudioError, ProgramError, RunError
 
 logger = logging.getLogger(__name__)

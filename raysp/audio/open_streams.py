@@ -10,9 +10,9 @@ import soundfile
 
 from raysp.audio.media import MediaSource
 from raysp.audio.opus import OpusSource
-from raysp.audio.samples import Samples
 from raysp.audio.source import Opened, Source
 from raysp.audio.streams import Ended, Stream, Streams
+from raysp.audio.waveforms import Samples
 from raysp.errors import AudioError
 from raysp.words import count
 

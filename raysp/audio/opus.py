@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from raysp.audio.media import UNBOUNDED
 from raysp.audio.parsing.ogg import HEADER_BYTES, IS_FIRST, IS_LAST, MOST_PAGE_BYTES, checksum, last_position
-from raysp.audio.parsing.reading import Bytes, PlacedReader
+from raysp.audio.parsing.placed_bytes import Bytes, PlacedReader
 
 if TYPE_CHECKING:
     import av

@@ -12,8 +12,14 @@ from raysp.audio.parsing import adts, flac, mpeg
 from raysp.audio.parsing.boxes import end_of_boxes
 from raysp.audio.parsing.chunks import Layout, is_name, layout_of, number
 from raysp.audio.parsing.ogg import end_of_link, has_last_page
-from raysp.audio.parsing.reading import Bytes, PlacedReader
-from raysp.audio.parsing.tags import begins_recording, find_beginning, skip_tags, strip_tags
+from raysp.audio.parsing.placed_bytes import (
+    Bytes,
+    PlacedReader,
+    begins_recording,
+    find_beginning,
+    skip_tags,
+    strip_tags,
+)
 from raysp.errors import AudioError
 from raysp.words import count
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.checkpoints import eviction
-from raysp.checkpoints.cache import cache_folder, read_cached, write_cached
+from raysp.checkpoints import user_cache
 from raysp.checkpoints.foreign_weights import PICKLED, explanation
-from raysp.checkpoints.languages import ADAPTER, adapter_name, announced
+from raysp.checkpoints.language_adapters import ADAPTER, adapter_name, announced
+from raysp.checkpoints.user_cache import cache_folder, read_cached, write_cached
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.locking import flock
 from raysp.storage.store import Entry, Store, explain, split_url
@@ -188,11 +188,11 @@ def _kept(folder: Path, what: str) -> Iterator[bool]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        eviction.mark_used(folder)
+        user_cache.mark_used(folder)
         is_missing = not folder.is_dir()
         yield is_missing
         if is_missing:
-            eviction.remove_unused(folder.parent)
+            user_cache.remove_unused(folder.parent)
     except OSError as error:
         if isinstance(error, StoreError):
             raise

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from raysp.bounds import shortened
-from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.fetching import fetch_adapter, is_copy
 from raysp.checkpoints.foreign_weights import ADAPTER_CONFIG, FOREIGN, explanation
-from raysp.checkpoints.languages import adapter_name, announced
-from raysp.checkpoints.repositories import describe
+from raysp.checkpoints.hub_api import bounded_answers, describe
+from raysp.checkpoints.language_adapters import adapter_name, announced
 from raysp.errors import CheckpointError, StoreError
 
 Name = TypeVar("Name", str, Path, "str | Path")

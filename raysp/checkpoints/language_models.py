@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysp import bounds
-from raysp.checkpoints import eviction, hub
-from raysp.checkpoints.cache import cache_folder
+from raysp.checkpoints import hub, user_cache
 from raysp.checkpoints.fetching import digest_content, digest_files, fetch_file, fetch_folder, place_folder
+from raysp.checkpoints.user_cache import cache_folder
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
-from raysp.text.beams import arpa, kenlm, kenlm_probe
+from raysp.text.beams import arpa, kenlm
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.kenlm import Header, KenlmModel, is_binary, read_header
 
@@ -189,13 +189,13 @@ def _opened(path: Path, content: str) -> Ngrams:
     with contextlib.suppress(OSError, RuntimeError):  # without a cache it is read into memory
         folder = cache_folder() / KIND / f"{content}-{FORMAT}"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        eviction.mark_used(folder)
+        user_cache.mark_used(folder)
         if not folder.is_dir():
             model = arpa.parse(path)
             part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
             arpa.save(model, part)
             place_folder(part, folder)
-        eviction.remove_unused(folder.parent)
+        user_cache.remove_unused(folder.parent)
         return arpa.load(folder)
     return arpa.parse(path)
 
@@ -217,7 +217,7 @@ def _opened_binary(path: Path, content: str) -> KenlmModel:
     A process of its own opens and scores it first: the package trusts the tables of a file.
     """
     read_header(path)
-    if wrong := kenlm_probe.found_wrong(path):
+    if wrong := kenlm.found_wrong(path):
         raise kenlm.refusal(path, wrong)
     return KenlmModel(path)
 

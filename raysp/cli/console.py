@@ -122,7 +122,7 @@ def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
-    from raysp.text.formats.json_lines import plain
+    from raysp.text.formats.safe_values import plain
 
     # In ASCII: no control character reaches the terminal, and any locale can print it.
     print(json.dumps(plain(value), allow_nan=False))

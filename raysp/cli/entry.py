@@ -10,19 +10,14 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from raysp.cli.checkpoints import convert, inspect, models
-from raysp.cli.comparing import diff, merge
+from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug
+from raysp.cli.checkpoint_verbs import convert, doctor, inspect, models
 from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
-from raysp.cli.evaluating import evaluate
-from raysp.cli.exporting import export
-from raysp.cli.jobs import jobs, stop, submit
-from raysp.cli.labelling import plan, retry, run
-from raysp.cli.machine import doctor
-from raysp.cli.options import FAILED, INTERRUPTED, REFUSED, Debug
-from raysp.cli.reporting import report
-from raysp.cli.sinks import gc, status, verify
-from raysp.cli.training import finetune
-from raysp.cli.watching import with_seconds
+from raysp.cli.evaluation_verbs import diff, evaluate, merge
+from raysp.cli.job_verbs import jobs, stop, submit
+from raysp.cli.label_verbs import plan, retry, run
+from raysp.cli.sink_verbs import export, gc, report, status, verify, with_seconds
+from raysp.cli.training_verbs import finetune
 from raysp.errors import RayspError, RunError, SpecError
 
 app = typer.Typer(

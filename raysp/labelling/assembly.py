@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from raysp.audio.windows import Windowing
+from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
-from raysp.checkpoints.languages import announced, check_known, languages_of
+from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.checkpoints.pickles.converting import convert_files
-from raysp.checkpoints.pickles.folders import belonging, check_empty, check_links, new_folder
-from raysp.checkpoints.pickles.locating import locate
-from raysp.checkpoints.pickles.writing import Written
+from raysp.checkpoints.locating import locate_pickled
+from raysp.checkpoints.pickles.conversion import convert_files
+from raysp.checkpoints.pickles.new_folders import belonging, check_empty, check_links, new_folder
+from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError
 from raysp.models.checking import check_checkpoint
 from raysp.models.files.checkpoint_files import INDEX_FILE, PICKLE_INDEX_FILE, weight_files
@@ -71,7 +71,7 @@ def convert_checkpoint(
     """
     folder = Path(folder)
     check_empty(folder)
-    source = locate(str(name), storage_options)
+    source = locate_pickled(str(name), storage_options)
     names = _new_names(source)
     copies, others = belonging(source)
     left_out = [place for place in others if place not in names]

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
-from raysp.audio.samples import choose_dtype
-from raysp.audio.windows import Windowing, cut_windows
+from raysp.audio.waveforms import choose_dtype
+from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
 from raysp.ops.channels.channel_windows import with_channels

@@ -17,9 +17,8 @@ from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
-from raysp.text.beams.decoding import BeamDecoder, Extras
-from raysp.text.beams.frames import TopFrames, top_frames
-from raysp.text.beams.search import Hypothesis
+from raysp.text.beams.decoder import BeamDecoder, Extras
+from raysp.text.beams.search import Hypothesis, TopFrames, top_frames
 from raysp.text.beams.tokens import TokenTexts, misfit, unwritable
 
 SPACES = re.compile(" {2,}")

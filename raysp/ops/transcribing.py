@@ -12,7 +12,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
-from raysp.text.ctc import CTCTokens, best_frames, collapsed
+from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, words_of
 
 Spans = list[dict[str, object]]

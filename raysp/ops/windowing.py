@@ -1,6 +1,6 @@
 """Division of recordings into windows for a checkpoint."""
 
-from raysp.audio.windows import Windowing
+from raysp.audio.window_cuts import Windowing
 from raysp.models.summary import CheckpointSummary
 
 

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from raysp.columns import ERROR, OK, RESULT_COLUMNS, SKIPPED
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import fault_injection, footer, layout, recordings, run_record, stage
+from raysp.sink import fault_injection, footer, layout, recording_versions, run_record, stage
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recordings import ChangedRecordingsError, Hashes
+from raysp.sink.recording_versions import ChangedRecordingsError, Hashes
 from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, explain
@@ -75,7 +75,7 @@ def commit(
     join: stage.Join | None = None,
     file_id: str = "",
     replace: bool = False,
-    versions: recordings.Versions | None = None,
+    versions: recording_versions.Versions | None = None,
     is_replaced: Callable[[], bool] | None = None,
     stage_id: str = "",
     texts: TextColumns | None = None,
@@ -220,7 +220,7 @@ class LabelShard:
     join: stage.Join | None = None
     file_id: str = ""
     replace: bool = False
-    versions: recordings.Versions | None = None
+    versions: recording_versions.Versions | None = None
     is_replaced: Callable[[], bool] | None = None
     stage_id: str = ""
     blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
@@ -537,7 +537,7 @@ def read_staged(
         StoreError: the versions cannot be read.
     """
     shard, changed = label_shard.shard, list[tuple[int, str]]()
-    versions = label_shard.versions and recordings.cached(label_shard.versions)
+    versions = label_shard.versions and recording_versions.cached(label_shard.versions)
     names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
     for table in stage.read_rows(
         store,
@@ -550,8 +550,8 @@ def read_staged(
         names=names,
         num_bytes=ROW_GROUP_BYTES,
     ):
-        if versions is not None and recordings.VERSION in table.column_names:
-            changed += recordings.changed_rows(table, versions)
+        if versions is not None and recording_versions.VERSION in table.column_names:
+            changed += recording_versions.changed_rows(table, versions)
             hashes.add(table)
         if not changed:
             yield table
@@ -559,7 +559,7 @@ def read_staged(
         stage.discard(store, shard.name, piece)
         raise ChangedRecordingsError(
             f"{store.url}/{shard.name}: recordings were replaced after they were labelled: "
-            f"{recordings.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
+            f"{recording_versions.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
             shard.name,
             (piece,),
         )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from raysp.errors import ChangedError
-from raysp.sink import footer, layout, lease, plan_record, run_record, stopping, trial
+from raysp.sink import footer, layout, lease, plan_record, run_record, stopped_runs, trial
 from raysp.sink.commit import committed
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
@@ -46,7 +46,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     file_id = hash_parts(record.file_parts)
     found = committed(store, shards.values(), record.fingerprint, repair=False, file_id=file_id)
     wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
-    stage_id = stopping.load(store).stage_id(record.fingerprint)
+    stage_id = stopped_runs.load(store).stage_id(record.fingerprint)
     old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed

@@ -23,7 +23,7 @@ from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recordings import Hashes, Versions
+from raysp.sink.recording_versions import Hashes, Versions
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.storage.store import Store

@@ -18,7 +18,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.sink import fault_injection, layout
 from raysp.sink.layout import BlockName as BlockName
-from raysp.sink.merging import Sorter, in_order
+from raysp.sink.sorting import Sorter, in_order
 from raysp.storage.store import Store
 
 Join = Callable[[pa.Table], pa.Table]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from raysp.text.formats.cleaning import in_order, with_times
+from raysp.text.formats.safe_values import in_order, with_times
 from raysp.text.times import Span
 
 PAD_SECONDS = 0.25

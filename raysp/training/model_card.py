@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from raysp.checkpoints.cards import front_matter, licence_of
 from raysp.checkpoints.locating import hub_id
+from raysp.checkpoints.model_cards import front_matter, licence_of
 from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue, to_json
 from raysp.training.loop.evaluated import comparable

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_chunks, read_header
 from raysp.audio.container import CONTAINERS
-from raysp.audio.samples import INT16_SUBTYPES
+from raysp.audio.waveforms import INT16_SUBTYPES
 from raysp.errors import AudioError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, decoding, isolation, open_streams, source
+from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, isolation, open_streams, source, stream_decoding
 from raysp.audio.isolation import Decoder
 from raysp.errors import AudioError
 from tests.corpora import wav
@@ -103,7 +103,7 @@ class TestSamples:
         soundfile.write(file, np.array([0.1, np.nan, 0.2], np.float32), 16_000, format="WAV", subtype="FLOAT")
         with pytest.raises(AudioError, match="NaN or infinite samples"):
             decode(file.getvalue(), sample_rate=16_000)
-        monkeypatch.setattr(decoding, "check_finite", lambda samples, header: None)
+        monkeypatch.setattr(stream_decoding, "check_finite", lambda samples, header: None)
         assert np.isnan(decode(file.getvalue(), sample_rate=16_000)).any()
 
     @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import corpus, joints
-from raysp.audio.windows import Windowing, cut_windows
+from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.models.loading import load_model
 from tests.corpora import CHECKPOINT
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import pytest
 
-from raysp.checkpoints import eviction
 from raysp.checkpoints import fetching as checkpoints
+from raysp.checkpoints import user_cache
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fetch
 from raysp.checkpoints.hub import with_file
 from raysp.errors import CheckpointError, StoreError
@@ -209,12 +209,12 @@ class TestFetch:
         assert list(copies.glob("*.part-*")) == []
 
     def test_of_copies_that_no_process_uses_only_the_last_few_stay(self, store, copies, monkeypatch):
-        monkeypatch.setattr(eviction, "KEPT_COPIES", 2)
+        monkeypatch.setattr(user_cache, "KEPT_COPIES", 2)
         program = """
             import sys
             from pathlib import Path
-            from raysp.checkpoints import eviction
-            eviction.mark_used(Path(sys.argv[1]))
+            from raysp.checkpoints import user_cache
+            user_cache.mark_used(Path(sys.argv[1]))
             print("used", flush=True)
             sys.stdin.read()
         """
@@ -223,7 +223,7 @@ class TestFetch:
         with subprocess.Popen(user, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as elsewhere:
             assert elsewhere.stdout.readline() == b"used\n"
             for number in range(4):
-                eviction.forget_used()  # as in a process of its own
+                user_cache.forget_used()  # as in a process of its own
                 store.replace("vocab.json", f"{number}".encode())
                 last = self.fetch(store)
             there = {copy for copy in copies.iterdir() if copy.is_dir()}
@@ -231,21 +231,21 @@ class TestFetch:
             assert {first, last} < there  # the first one is the oldest, but in use
             assert (first / "model.safetensors").read_bytes() == self.FILES["model.safetensors"]
             elsewhere.stdin.close()
-        eviction.forget_used()
+        user_cache.forget_used()
         store.replace("vocab.json", b"one more")
         newest = self.fetch(store)
         assert {copy for copy in copies.iterdir() if copy.is_dir()} == {last, newest}
 
     def test_copies_take_no_more_room_than_they_may(self, store, copies, monkeypatch):
-        monkeypatch.setattr(eviction, "KEPT_BYTES", 600_000)  # two of them
+        monkeypatch.setattr(user_cache, "KEPT_BYTES", 600_000)  # two of them
         for number in range(4):
-            eviction.forget_used()
+            user_cache.forget_used()
             store.replace("vocab.json", f"{number}".encode())
             self.fetch(store)
         assert len([copy for copy in copies.iterdir() if copy.is_dir()]) == 2
 
     def test_copies_in_use_by_this_process_are_kept_at_any_size(self, store, monkeypatch):
-        monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
+        monkeypatch.setattr(user_cache, "KEPT_BYTES", 0)
         folders = []
         for number in range(3):
             store.replace("vocab.json", f"{number}".encode())
@@ -253,11 +253,11 @@ class TestFetch:
         assert all((folder / "config.json").is_file() for folder in folders)
 
     def test_where_nothing_can_be_locked_nothing_is_removed(self, store, monkeypatch):
-        monkeypatch.setattr(eviction, "KEPT_BYTES", 0)
+        monkeypatch.setattr(user_cache, "KEPT_BYTES", 0)
         monkeypatch.setattr(locking.fcntl, "flock", refuse_lock)
         folders = []
         for number in range(3):
-            eviction.forget_used()
+            user_cache.forget_used()
             store.replace("vocab.json", f"{number}".encode())
             folders.append(self.fetch(store))
         assert all(folder.is_dir() for folder in folders)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from raysp.checkpoints import hub
-from raysp.checkpoints.answers import bounded_answers
-from raysp.checkpoints.cards import licence_of
+from raysp.checkpoints.hub_api import bounded_answers
 from raysp.checkpoints.locating import hub_id
+from raysp.checkpoints.model_cards import licence_of
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out
@@ -116,7 +116,7 @@ def test_an_answer_of_the_hubs_api_that_decodes_to_gigabytes_is_read_to_the_boun
         small = bomb(b'{"a": "', mib=500)
         server.answer = lambda path, **_: (200, {"Content-Encoding": "gzip", "Content-Type": "application/json"}, small)
         found = limited(
-            "from raysp.checkpoints import hub\nfrom raysp.checkpoints.repositories import describe\n"
+            "from raysp.checkpoints import hub\nfrom raysp.checkpoints.hub_api import describe\n"
             "import huggingface_hub.hf_api",
             f"print({question})",
             more_bytes=400 * MIB,

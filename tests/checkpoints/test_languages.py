@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 
 import raysp
-from raysp.checkpoints import languages
+from raysp.checkpoints import language_adapters
 from raysp.checkpoints.hub import snapshot_of
 from raysp.errors import PlanError
 from raysp.storage.stores import open_store
@@ -135,11 +135,11 @@ def test_a_column_of_languages_that_is_missing_or_holds_no_strings_is_refused_by
 )
 def test_similar_names_of_languages_begin_alike_or_have_like_letters(asked, found):
     known = ["deu", "fra", "uzb-script_cyrillic", "uzb-script_latin", "yor"]
-    assert languages.similar(asked, known) == found
+    assert language_adapters.similar(asked, known) == found
 
 
 def test_a_checkpoint_of_one_vocabulary_has_no_languages(tmp_path, checkpoint):
-    assert languages.languages_of(checkpoint) == ("deu", "eng", "fra")
+    assert language_adapters.languages_of(checkpoint) == ("deu", "eng", "fra")
     (checkpoint / "vocab.json").write_text(json.dumps({"a": 0}))
-    assert languages.languages_of(checkpoint) == ()
-    assert languages.languages_of(tmp_path / "none") == ()
+    assert language_adapters.languages_of(checkpoint) == ()
+    assert language_adapters.languages_of(tmp_path / "none") == ()

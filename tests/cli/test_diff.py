@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.cli import comparisons
+from raysp.cli import printed_scores
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LowRow
 from raysp.evaluation.scores import Estimate, Scores
 from tests.commands import write_recipe
@@ -130,7 +130,7 @@ def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, t
 
 def test_a_column_by_which_no_row_can_be_compared_has_no_groups(capsys):
     scores = Scores(0, {"cosine": Estimate(None)}, {})
-    comparisons._print_column(ColumnDifference("embedding", "vector", scores, {"seconds": ()}), ["seconds"])
+    printed_scores._print_column(ColumnDifference("embedding", "vector", scores, {"seconds": ()}), ["seconds"])
     assert capsys.readouterr().out == "embedding, B against A\ncosine       - (-)\n"
 
 
@@ -145,8 +145,8 @@ def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
 
 
 def test_changes_of_classes_and_lowest_cosines_are_harmless_on_a_terminal(capsys):
-    comparisons._print_changes([ClassChange(HOSTILE, "b", 3), *[ClassChange("a", f"{n}", 1) for n in range(11)]])
-    comparisons._print_lowest([LowRow(HOSTILE, "a.parquet", 0, 1.0, 0.25)])
+    printed_scores._print_changes([ClassChange(HOSTILE, "b", 3), *[ClassChange("a", f"{n}", 1) for n in range(11)]])
+    printed_scores._print_lowest([LowRow(HOSTILE, "a.parquet", 0, 1.0, 0.25)])
     said = capsys.readouterr().out
     assert re.search(r"│ .*\[bold\].* │ +b │ +3 │", said)
     assert "... and 2 more changes; --json lists all" in said

@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import raysp
-from raysp.cli import console, evaluations
-from raysp.cli.evaluations import differences, print_evaluation
-from raysp.cli.signals import resume_hint
+from raysp.cli import console, printed_scores
+from raysp.cli.printed_scores import differences, print_evaluation
+from raysp.cli.stop_signals import resume_hint
 from raysp.evaluation.scores import WorstRow
 from raysp.text.error_rates import edits
 from tests.classifiers import make_classifier, make_speaker_model
@@ -254,7 +254,7 @@ class TestDifferences:
         assert differences(worst("cat", "dog", score=0.9)).plain == "[-cat-]{+dog+}"
 
     def test_texts_of_a_corpus_are_harmless_on_a_terminal(self, capsys):
-        evaluations.print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
+        printed_scores.print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
         said = capsys.readouterr().out
         assert "[bold]" in said
         assert not {"\x1b", "\x07", "\r"} & {*said}
@@ -264,13 +264,13 @@ class TestDifferences:
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(monkeypatch, width):
     drawn = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True, color_system=None)
-    for module in (console, evaluations):
+    for module in (console, printed_scores):
         monkeypatch.setattr(module, "out", drawn)
     reference = " ".join(f"word{number} same" for number in range(60))
     rows = [worst(reference, " ".join(["same"] * 60), id="a-very-long-id-of-a-recording" * number) for number in (1, 2)]
-    evaluations.print_worst(rows)
+    printed_scores.print_worst(rows)
     lines = drawn.file.getvalue().splitlines()
-    assert len(lines) <= 1 + 2 * (evaluations.LINES_OF_A_ROW + 1)
+    assert len(lines) <= 1 + 2 * (printed_scores.LINES_OF_A_ROW + 1)
     assert max(map(cell_len, lines)) <= width
     assert "60/120" in lines[1]
 

@@ -34,7 +34,7 @@ def test_the_last_lines_say_what_was_written_what_was_left_out_and_where(raysp_c
 
 
 def test_progress_is_shown_on_stderr(raysp_command, sink, tmp_path, monkeypatch):
-    monkeypatch.setattr("raysp.cli.exporting.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("raysp.cli.sink_verbs.EVERY_SECONDS", 0.0)
     ran = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
     assert ran.err.splitlines()[1:] == ["raysp: 1 of 2 label shards", "raysp: 2 of 2 label shards"]
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import raysp
-from raysp.cli.jobs import _Log
+from raysp.cli.job_verbs import _Log
 from raysp.labelling.engine.display import progress_line
 from raysp.labelling.engine.run_progress import Progress
 from tests.cluster.submitting.fake_head import HANGS, FakeHead

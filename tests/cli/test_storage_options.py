@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 import raysp
-from raysp.cli.options import command_line, parse_storage_options
+from raysp.cli.arguments import command_line, parse_storage_options
 from raysp.storage.stores import open_store
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from raysp.cli.plans import print_failures
-from raysp.cli.rows import print_rows
+from raysp.cli.printed_plans import print_failures
+from raysp.cli.printed_results import print_rows
 from raysp.labelling.engine.display import progress_line
 from raysp.labelling.engine.run_progress import Progress
 from tests.corpora import rows_table, write_shard

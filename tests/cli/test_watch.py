@@ -6,8 +6,8 @@ import json
 import pytest
 from rich.console import Console
 
-from raysp.cli import watching
-from raysp.cli.watching import LOST, with_seconds
+from raysp.cli import sink_verbs
+from raysp.cli.sink_verbs import LOST, with_seconds
 from raysp.sink import lease, run_record
 from raysp.sink.lease import Holder
 from raysp.sink.processes import Process
@@ -97,7 +97,7 @@ def test_a_lost_run_is_said(raysp_command, tmp_path, sleeps, monkeypatch):
 def test_on_a_terminal_it_is_one_block_in_place(raysp_command, training, sleeps, monkeypatch):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, height=40, highlight=False)
-    monkeypatch.setattr(watching, "out", console)
+    monkeypatch.setattr(sink_verbs, "out", console)
     held = lease.acquire(training.store, holder=Holder.now())
     sleeps(lambda: training.train(range(1, 11)), held.release)
     assert raysp_command("status", training.store.url, "--watch").code == 0

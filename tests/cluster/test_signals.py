@@ -9,8 +9,8 @@ import pytest
 import typer
 from ray._private import utils
 
-from raysp.cli.options import INTERRUPTED, TERMINATED
-from raysp.cli.signals import resume_hint
+from raysp.cli.arguments import INTERRUPTED, TERMINATED
+from raysp.cli.stop_signals import resume_hint
 from raysp.cluster.ray_start import signals_held
 
 
@@ -120,7 +120,7 @@ def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
 A_SLOW_END = """
 import os, signal, sys, time
 import typer
-from raysp.cli.signals import resume_hint
+from raysp.cli.stop_signals import resume_hint
 
 try:
     with resume_hint(quiet=True):

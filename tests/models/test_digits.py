@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from raysp.models import check_checkpoint, load_checkpoint
-from raysp.text.ctc import greedy
+from raysp.text.greedy_ctc import greedy
 from tests.soaked import soaked
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.audio.windows import Windowing
+from raysp.audio.window_cuts import Windowing
 from raysp.errors import AudioError
 from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping
@@ -161,7 +161,7 @@ class TestDecoding:
         assert [row["samples"] for row in decoded(decoding(), rows)] == [100, 200, None]
 
     def test_a_row_that_is_not_wanted_is_never_decoded(self, monkeypatch):
-        monkeypatch.setattr("raysp.audio.decoding.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
+        monkeypatch.setattr("raysp.audio.stream_decoding.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
         monkeypatch.setattr("raysp.audio.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
         op = decoding(before=[Keeping(where=[("lang", "==", "en")])])
         found = decoded(op, piece([wav(100), b"", None], lang=["de", "de", None]))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.audio import read_header
-from raysp.audio.windows import Windowing
+from raysp.audio.window_cuts import Windowing
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint

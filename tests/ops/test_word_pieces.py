@@ -9,7 +9,7 @@ import torch
 import raysp
 from raysp.errors import CheckpointError
 from raysp.models import check_checkpoint, load_checkpoint
-from raysp.text.ctc import BestFrames, collapse
+from raysp.text.greedy_ctc import BestFrames, collapse
 from tests.models.tokenizers.word_pieces import PIECES, save_parakeet
 
 BLANK = 19

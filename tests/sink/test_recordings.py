@@ -215,7 +215,7 @@ def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio,
 
 @pytest.mark.parametrize("num_rows", [1, 10_000])
 def test_hashes_of_rows_are_read_as_they_were_written_and_stay_small(num_rows):
-    from raysp.sink.recordings import Hashes
+    from raysp.sink.recording_versions import Hashes
 
     hashes = Hashes.zeros(num_rows)
     hashes.add(pa.table({"row": [0], "version": ["123:456"]}))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
-from raysp.sink import layout, merging, stage
+from raysp.sink import layout, sorting, stage
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
@@ -120,7 +120,7 @@ def test_rows_are_read_in_order_for_any_blocks(store, of):
 
 @pytest.mark.parametrize("num_bytes", [1, 500, 10**6])
 def test_slices_are_the_same_rows_however_few_bytes_may_be_held(store, num_bytes, monkeypatch):
-    monkeypatch.setattr(merging, "PART_BYTES", 300)  # several rows
+    monkeypatch.setattr(sorting, "PART_BYTES", 300)  # several rows
     piece = Piece(0, 60)
     sinks.stage_piece(store, SHARD, piece, of=7)
     tables = list(stage.read_rows(store, SHARD.name, piece, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))

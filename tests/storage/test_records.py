@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from raysp import bounds
-from raysp.checkpoints.cards import licence_of
+from raysp.checkpoints.model_cards import licence_of
 from raysp.errors import CheckpointError, RayspError, SpecError, StoreError
 from raysp.models.tokenizers import sentencepiece, text
-from raysp.sink import absent, run_record, stopping
+from raysp.sink import absent, run_record, stopped_runs
 from raysp.sink.layout import ABSENT, RUN
-from raysp.sink.recordings import Hashes
+from raysp.sink.recording_versions import Hashes
 from raysp.storage.store import LocalStore
 from raysp.text.beams import arpa
 from raysp.training.sink import training_record
@@ -151,4 +151,4 @@ def test_a_record_of_a_stopped_run_is_bounded(tmp_path):
     store = LocalStore(tmp_path)
     store.create("stopped.json", DEEP)
     with pytest.raises(StoreError, match="nested too deeply"):
-        stopping._shards(store, "stopped.json")
+        stopped_runs._shards(store, "stopped.json")

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.text.ctc import greedy
+from raysp.text.greedy_ctc import greedy
 
 
 def naive(logits, num_frames, blank):

@@ -37,13 +37,13 @@ def test_cpus_and_memory_are_counted_without_what_other_systems_lack(absent):
 def test_a_checkpoint_copy_is_never_removed_without_locks(tmp_path):
     program = """
 from pathlib import Path
-from raysp.checkpoints import eviction
-eviction.KEPT_COPIES = 0
+from raysp.checkpoints import user_cache
+user_cache.KEPT_COPIES = 0
 copy = Path(sys.argv[1]) / "copy"
 copy.mkdir()
-eviction.mark_used(copy)
-eviction.forget_used()
-eviction.remove_unused(copy.parent)
+user_cache.mark_used(copy)
+user_cache.forget_used()
+user_cache.remove_unused(copy.parent)
 print(copy.is_dir())
 """
     assert _printed(WINDOWS + program, tmp_path) == "True\n"

@@ -2,8 +2,7 @@
 
 import re
 
-from raysp.audio.parsing.reading import Bytes
-from raysp.audio.parsing.tags import find_beginning, skip_tags
+from raysp.audio.parsing.placed_bytes import Bytes, find_beginning, skip_tags
 
 SYNC = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
 HEADER_BYTES = 7

@@ -4,8 +4,7 @@ import re
 import sys
 
 from raysp.audio.parsing.chunks import is_name
-from raysp.audio.parsing.reading import Bytes
-from raysp.audio.parsing.tags import begins_recording, find_beginning
+from raysp.audio.parsing.placed_bytes import Bytes, begins_recording, find_beginning
 
 MOST_BOXES = 64
 """Boxes that are looked at for the end of a recording without reading all of it."""

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from raysp.audio.parsing.reading import Bytes
+from raysp.audio.parsing.placed_bytes import Bytes
 
 UNSET = 0x7FFFF000
 """From this size on, a count of 32 bits stands for one that was not known when the header was written."""

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from raysp.audio.parsing.reading import Bytes
-from raysp.audio.parsing.tags import id3v2_bytes
+from raysp.audio.parsing.placed_bytes import Bytes, id3v2_bytes
 
 STREAM = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 SYNC = re.compile(rb"\xff[\xf8\xf9]")

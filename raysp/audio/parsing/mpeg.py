@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from raysp.audio.parsing.reading import Bytes
-from raysp.audio.parsing.tags import id3v2_bytes
+from raysp.audio.parsing.placed_bytes import Bytes, id3v2_bytes
 
 BITRATES = {
     (3, 3): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raysp.audio.parsing.reading import Bytes
+from raysp.audio.parsing.placed_bytes import Bytes
 
 PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
 HEADER_BYTES = 27

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor_of, fixed_samples, kind_of, read
-from raysp.checkpoints.languages import announced
+from raysp.checkpoints.language_adapters import announced
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.audio.samples import as_float32
+from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor_of, features_of, kind_of, read
 from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import WHISPER, describe

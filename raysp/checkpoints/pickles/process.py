@@ -17,7 +17,7 @@ from pathlib import Path
 from raysp import bounds
 from raysp.checkpoints.pickles.files import Weight, read_weights
 from raysp.checkpoints.pickles.program import ITEM_BYTES, NotWeightsError
-from raysp.checkpoints.pickles.writing import write_weights
+from raysp.checkpoints.pickles.safetensors import write_weights
 
 MEMORY_BYTES = 512 * bounds.MIB
 """Address space beyond that of the started process."""

@@ -20,9 +20,9 @@ from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock,
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.remedies import remedy
-from raysp.sink import lease, stopping
+from raysp.sink import lease, stopped_runs
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
-from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
 from raysp.words import RUN_AGAIN, count
@@ -180,7 +180,7 @@ class Execution:
         """
         begun = [*self.flawed, *self.commits.begun()]
         if any(todo.retry is None for todo in self.plan.todo):
-            stopping.record(Sink.of(self.plan.pipeline.sink).store, begun)
+            stopped_runs.record(Sink.of(self.plan.pipeline.sink).store, begun)
         self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.workers.messages import LabelledBlock, PoisonedPiece
     from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.receipts import ShardFailure, ShardReceipt
-    from raysp.sink.recordings import ChangedRecordingsError
+    from raysp.sink.recording_versions import ChangedRecordingsError
 
 ROWS_A_TYPE = 100
 """Error rows of each type in the log; the label shards have all of them."""

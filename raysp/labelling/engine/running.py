@@ -30,7 +30,7 @@ from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.small import is_small
 from raysp.ops.remedies import FILTERED, remedy
-from raysp.sink import fault_injection, lease, stopping
+from raysp.sink import fault_injection, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
@@ -345,7 +345,7 @@ def _begin(
             failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
     events.finished(progress, failed)
     if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
-        stopping.settle(store, plan.stops)
+        stopped_runs.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
         own.release()
     return _result(plan, progress, {**plan.corpus.unreadable, **failed})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.labelling.planning.trust import open_recorded
-from raysp.sink import footer, lease, receipts, run_record, stopping
+from raysp.sink import footer, lease, receipts, run_record, stopped_runs
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
 from raysp.sink.lease import Running, activity
@@ -163,7 +163,7 @@ def label_status(
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
-    blocks = staged(store, shards, stopping.load(store).stage_id(record.fingerprint))
+    blocks = staged(store, shards, stopped_runs.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
     runs, holders = run_record.every_run(store, record), lease.holders(store)
     num_active = sum(not holder.is_over for holder in holders)

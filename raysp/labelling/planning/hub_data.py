@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from raysp.checkpoints.answers import bounded_answers
 from raysp.checkpoints.hub import no_bars_without_terminal
+from raysp.checkpoints.hub_api import bounded_answers
 from raysp.errors import PlanError
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Pipeline, Shards

@@ -20,7 +20,7 @@ from raysp.labelling.planning.roots import check_root
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import survey
-from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopping
+from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopped_runs
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
@@ -104,7 +104,7 @@ def _make_plan(
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
-    stops = stopping.load(sink.store)
+    stops = stopped_runs.load(sink.store)
     replaceable = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
     corpus = survey(
         found,
@@ -143,7 +143,7 @@ def _make_plan(
         stage_id=stage_id,
     )
     refuse_without_recordings(corpus, todo, pipeline)
-    redo = stopping.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
+    redo = stopped_runs.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
     return Plan(
         pipeline,
         settings,

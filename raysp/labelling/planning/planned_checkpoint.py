@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from raysp.backends import finding
 from raysp.backends.finding import choose, files_of, label_files
 from raysp.checkpoints import language_models, locating
-from raysp.checkpoints.cache import read_cached, write_cached
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
 from raysp.checkpoints.hub import may_lack_languages, snapshot_of
-from raysp.checkpoints.languages import languages_of, used_adapters
+from raysp.checkpoints.language_adapters import languages_of, used_adapters
 from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
+from raysp.checkpoints.user_cache import read_cached, write_cached
 from raysp.errors import CheckpointError, PlanError
 from raysp.models import summary
 from raysp.models.summary import OWN, CheckpointSummary

@@ -10,7 +10,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import AudioError, ShardError
 from raysp.sink import footer
-from raysp.sink.recordings import Hashes
+from raysp.sink.recording_versions import Hashes
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Store

@@ -18,7 +18,7 @@ from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
-    from raysp.audio.windows import Windowing
+    from raysp.audio.window_cuts import Windowing
     from raysp.models.summary import CheckpointSummary
 
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of

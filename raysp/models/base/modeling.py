@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
-from raysp.checkpoints.uploading import upload
+from raysp.checkpoints.hub_api import upload
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.checkpointing import Checkpointing

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.checkpoints.languages import LANGUAGE
+from raysp.checkpoints.language_adapters import LANGUAGE
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.files.comparison import short

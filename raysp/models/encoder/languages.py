@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.checkpoints.hub import may_lack_languages, with_file
-from raysp.checkpoints.languages import adapter_files, adapter_name
+from raysp.checkpoints.language_adapters import adapter_files, adapter_name
 from raysp.errors import CheckpointError
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import Config

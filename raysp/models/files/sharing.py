@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raysp.checkpoints.uploading import upload
+from raysp.checkpoints.hub_api import upload
 
 
 def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - anything with save_pretrained

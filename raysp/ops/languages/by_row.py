@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from raysp.checkpoints.languages import misnamed
+from raysp.checkpoints.language_adapters import misnamed
 from raysp.ops.labelling import Forward
 
 MOST_OPS = 128

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from raysp.audio import Samples
-from raysp.audio.samples import concatenate
-from raysp.audio.windows import Windowing, cut_windows
+from raysp.audio.waveforms import concatenate
+from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.features.waves import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState

@@ -197,7 +197,7 @@ def spoken_op(
         empty: values of a recording shorter than one frame.
         loaded: the model; None: none runs here.
     """
-    from raysp.checkpoints.languages import languages_of
+    from raysp.checkpoints.language_adapters import languages_of
     from raysp.ops.languages.by_row import ByLanguage
 
     def of(one: str | None) -> "Op":

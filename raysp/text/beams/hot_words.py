@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.text.beams.fusion import Chosen, Extensions
+from raysp.text.beams.search import Chosen, Extensions
 
 
 class HotWords:

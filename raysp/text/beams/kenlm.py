@@ -3,10 +3,20 @@
 A binary file begins with a header: a magic line with the version, numbers that show how the machine that wrote it
 stores them, the kind of the model and its counts. It ends with the words in the order of their ids, each followed by a
 zero byte. What is between them is left to the package, which maps it into memory, so that processes share it.
+
+The package trusts the tables of a file. Run as `python -m raysp.text.beams.kenlm FILE`, this module opens a file and
+scores its words, so that a damaged file ends that process and no worker. It exits with 0 if all goes well, or if the
+package refuses the file, which the caller then finds itself; else with `WRONG_SCORES`, or by a signal.
 """
 
 import functools
+import math
+import os
+import random
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +52,17 @@ CHUNK_BYTES = 1 << 20
 MOST_KEPT = 200_000
 """Scores, and contexts, that a worker keeps."""
 PACKAGE = "the package kenlm reads; pip install 'raysp[kenlm]' (it is built by a C++ compiler), or give the ARPA file"
+PROGRAM = "raysp.text.beams.kenlm"
+"""Module that the process runs."""
+WRONG_SCORES = 3
+"""Exit code for a score that is no logarithm of a probability."""
+MOST_WORDS, CONTEXTS, LEAST_SCORES = 20_000, 4, 20_000
+"""Words that are scored; contexts of each, of random words; and scores of a model of few words."""
+START_SECONDS, BYTES_PER_SECOND = 60, 20_000_000
+"""Most time of the process: a constant, and more by the size of the file."""
+MOST_SCORE = 1e-3
+"""Above 0, as quantised values may be."""
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
 
 
 @dataclass(frozen=True)
@@ -207,3 +228,50 @@ def _opened(path: Path) -> tuple[Any, Any]:
         return kenlm, kenlm.Model(str(path), config)
     except (OSError, RuntimeError, ValueError) as error:
         raise refusal(path, f"cannot be opened ({bounds.plain(str(error))})") from None
+
+
+def found_wrong(path: Path) -> str | None:
+    """Return what is wrong with a file; None if it can be opened and scored, or if the package refuses it."""
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
+    seconds = START_SECONDS + path.stat().st_size // BYTES_PER_SECOND
+    try:
+        code = subprocess.run(
+            [sys.executable, "-P", "-m", PROGRAM, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**kept, "PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"},
+            timeout=seconds,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f"is damaged: scoring its words takes more than {seconds} s"
+    if code == WRONG_SCORES:
+        return "is damaged: the scores of some of its words are no logarithms of probabilities"
+    return None if code == 0 else f"is damaged: scoring its words ended a process with {_ending(code)}"
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def main(path: Path) -> int:
+    """Open a file and score its words, alone and after others; return the exit code."""
+    try:
+        model = KenlmModel(path)
+    except CheckpointError:
+        return 0
+    draw = random.Random(len(model.texts))
+    words = draw.sample(range(len(model.texts)), min(len(model.texts), MOST_WORDS))
+    num_contexts = max(CONTEXTS, LEAST_SCORES // len(words))
+    for word in words:
+        before = [tuple(draw.choices(words, k=model.order - 1)) for _ in range(num_contexts)]
+        scores = [model.log10(context, word) for context in ((), *before)]
+        if not all(math.isfinite(score) and score <= MOST_SCORE for score in scores):
+            return WRONG_SCORES
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from raysp.text.beams.arpa import Ngrams
-from raysp.text.beams.fusion import LARGEST_LOG, Chosen, Extensions
 from raysp.text.beams.hashing import MULTIPLIER, prefix_hashes, signed, text_hashes
 from raysp.text.beams.kenlm import KenlmModel
+from raysp.text.beams.search import LARGEST_LOG, Chosen, Extensions
 
 
 @dataclass(frozen=True)

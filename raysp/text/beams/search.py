@@ -1,5 +1,8 @@
 """CTC prefix beam search (Graves & Jaitly 2014; Hannun et al. 2014) over all beams of all rows of a batch at once.
 
+All that the search needs of the logits are the best tokens of each frame (`TopFrames`). A `Fusion` adds the weights of
+a language model or of hot words.
+
 For each prefix the search keeps the probability of all its alignments so far, apart for those that end with a blank
 and with its last token. Probabilities are float64 numbers that are divided by that of the best prefix after every
 frame, so a frame takes products and sums only. A row's result depends neither on the other rows nor on padding.
@@ -7,14 +10,14 @@ frame, so a frame takes products and sums only. A row's result depends neither o
 Prefixes are compared by a 64-bit hash of their tokens. Frames whose only likely token is the blank are left out: they
 multiply the probabilities of all prefixes by the same number, and separate repeated tokens.
 
-Shapes: B batch, T frames, K tokens of a frame, W beams, F fields of a state.
+Shapes: B batch, T frames, V vocabulary, K kept tokens of a frame, W beams, F fields of a state.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +25,126 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
-from raysp.text.beams.frames import TopFrames
-from raysp.text.beams.fusion import Chosen, Fusion
 from raysp.text.beams.hashing import MULTIPLIER
+from raysp.text.greedy_ctc import BestFrames
 
+KEPT_TOKENS = 16
+"""Tokens of a frame that a search extends prefixes by, besides the blank."""
+LARGEST_LOG = 230.0
+"""Bound of the logarithm of a factor: its square is still a number of float64."""
 LEAST_LOG_PROB = -8.0
 """Log-probability, relative to the best token of a frame, under which a token extends no prefix."""
 CHUNK_FRAMES = 4096
 """Frames whose probabilities are in memory at once."""
 LAST, HASH, PARENT = range(3)
 """Fields of each prefix: last token (-1: none), hash, and hash without the last token. Those of fusions follow."""
+
+
+@dataclass(frozen=True)
+class TopFrames:
+    """The blank and the best other tokens of each frame.
+
+    Attributes:
+        blanks: (B, T) float32 log-probabilities of the blank.
+        ids: (B, T, K) int64 ids of the best other tokens, the best one first.
+        log_probs: (B, T, K) float32 log-probabilities of these tokens.
+    """
+
+    blanks: Tensor
+    ids: Tensor
+    log_probs: Tensor
+
+    def slice(self, first: int, end: int) -> "TopFrames":
+        """Return some of the frames of all rows."""
+        return TopFrames(self.blanks[:, first:end], self.ids[:, first:end], self.log_probs[:, first:end])
+
+    def to(self, device: torch.device | str) -> "TopFrames":
+        """Return the frames on a device."""
+        return TopFrames(self.blanks.to(device), self.ids.to(device), self.log_probs.to(device))
+
+    def best(self, blank: int) -> BestFrames:
+        """Return the best token of each frame; of equal ones that with the lower id, as `argmax` does."""
+        ids, log_probs = self.ids[..., 0], self.log_probs[..., 0]
+        is_blank = (self.blanks > log_probs) | ((self.blanks == log_probs) & (blank < ids))
+        return BestFrames(torch.where(is_blank, blank, ids), torch.where(is_blank, self.blanks, log_probs))
+
+
+def top_frames(logits: Tensor, *, blank: int, kept: int = KEPT_TOKENS) -> TopFrames:
+    """Return the blank and the best `kept` other tokens of each frame of `logits` (B, T, V).
+
+    Log-probabilities are computed in float32, as those of `raysp.text.greedy_ctc.best_frames`.
+    """
+    logits = logits.float()
+    best = logits.max(-1, keepdim=True).values
+    log_sums = (logits - best).exp().sum(-1, keepdim=True).log()
+    others = logits.clone()
+    others[..., blank] = -torch.inf
+    ids = _highest(others, min(kept, logits.shape[-1] - 1))
+    blanks = logits[..., blank : blank + 1]
+    return TopFrames((blanks - best - log_sums)[..., 0], ids, others.gather(-1, ids) - best - log_sums)
+
+
+def _highest(values: Tensor, number: int) -> Tensor:
+    """Return the places of the highest float32 values of the last axis, the highest first; of equal ones the first."""
+    bits = (values + 0.0).view(torch.int32).long()  # 0.0 for -0.0
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # as the numbers
+    last = values.shape[-1] - 1
+    backwards = last - torch.arange(last + 1, device=values.device)
+    return last - (((ordered << 32) | backwards).topk(number, dim=-1).values & 0xFFFFFFFF)
+
+
+class Extensions(NamedTuple):
+    """Weights of the extensions of prefixes by the tokens of a frame, as factors of their probabilities."""
+
+    factors: Tensor | None
+    """(B, W, K) float64 factors that stay; None: all are 1."""
+    lifts: Tensor | None
+    """(B, W, K) float64 factors of the rank in this frame only; None: all are 1."""
+    carried: Tensor | None
+    """Values for `advance`."""
+
+
+class Fusion(Protocol):
+    """Weights that depend on the tokens of a prefix alone, by a state of int64 fields for each prefix."""
+
+    def start(self) -> list[int]:
+        """Return the fields of the empty prefix."""
+        ...
+
+    def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
+        """Return the weights of all extensions; `has_delimiter`: whether a token of the frame separates words."""
+        ...
+
+    def lift(self, states: Tensor) -> Tensor | None:
+        """Return the factors (B, W) of the rank of the prefixes themselves; None: all are 1."""
+        ...
+
+    def advance(self, states: Tensor, chosen: "Chosen", carried: Tensor | None) -> Tensor:
+        """Return the states (B, W, F) of the chosen prefixes.
+
+        Args:
+            states: states of the prefixes that the chosen ones extend or equal.
+            chosen: the chosen prefixes.
+            carried: the value that `extend` returned.
+        """
+        ...
+
+    def end(self, states: Tensor) -> Tensor:
+        """Return the factors (B, W) of texts that end with these prefixes."""
+        ...
+
+
+class Chosen(NamedTuple):
+    """The prefixes that a search keeps after a frame, all (B, W)."""
+
+    sources: Tensor
+    """Beams that they extend or equal."""
+    places: Tensor
+    """Place among the tokens of the frame of the token that extends them."""
+    tokens: Tensor
+    """This token."""
+    is_new: Tensor
+    """Whether they are extended."""
 
 
 class Hypothesis(NamedTuple):

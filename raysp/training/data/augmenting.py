@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.audio.samples import Samples
+from raysp.audio.waveforms import Samples
 from raysp.corpus import sources
 from raysp.errors import PlanError
 from raysp.labelling import assembly

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from raysp.audio.samples import Samples
+from raysp.audio.waveforms import Samples
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.models.summary import CheckpointSummary

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from raysp.audio.samples import Samples
+from raysp.audio.waveforms import Samples
 
 Wave = npt.NDArray[np.float32]
 

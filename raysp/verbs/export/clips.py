@@ -20,7 +20,7 @@ from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 from raysp.text.clipping import Clip, cut_clips
-from raysp.text.formats.json_lines import json_line
+from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.archives import SampleArchive
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
 from raysp.verbs.export.datasets import data_path

@@ -9,7 +9,7 @@ import pyarrow as pa
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue
-from raysp.text.formats.cleaning import on_one_line
+from raysp.text.formats.safe_values import on_one_line
 from raysp.verbs.export.destination import ShardMark
 from raysp.verbs.export.export_formats import OPTIONS
 from raysp.words import count, duration

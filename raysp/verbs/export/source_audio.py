@@ -14,7 +14,7 @@ from raysp.labelling.planning.trust import check_same_source, read_recorded, ref
 from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor
-from raysp.sink.recordings import Hashes, shown
+from raysp.sink.recording_versions import Hashes, shown
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import join_url

@@ -11,12 +11,9 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
-from raysp.text.formats.cleaning import FileNames
-from raysp.text.formats.cues import cues_of, one_cue
-from raysp.text.formats.fields import ctm, rttm
-from raysp.text.formats.json_lines import json_line
-from raysp.text.formats.subtitles import srt, vtt
-from raysp.text.formats.textgrid import textgrid
+from raysp.text.formats.annotations import ctm, rttm, textgrid
+from raysp.text.formats.safe_values import FileNames, json_line
+from raysp.text.formats.subtitles import cues_of, one_cue, srt, vtt
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import (

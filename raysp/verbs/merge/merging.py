@@ -15,7 +15,7 @@ from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
 from raysp.sink.receipts import ReceiptLog, ShardReceipt
-from raysp.sink.recordings import Hashes
+from raysp.sink.recording_versions import Hashes
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import TextColumns

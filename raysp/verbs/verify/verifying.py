@@ -30,7 +30,7 @@ from raysp.sink.commit import Tally
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recordings import shown
+from raysp.sink.recording_versions import shown
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from raysp.checkpoints.pickles.folders import new_folder
+from raysp.checkpoints.pickles.new_folders import new_folder
 from raysp.errors import CheckpointError, StoreError
 from raysp.models import convert_checkpoint
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from raysp import bounds
-from raysp.checkpoints.pickles import converting
+from raysp.checkpoints.pickles import conversion
 from raysp.checkpoints.pickles.files import read_weights
 from raysp.checkpoints.pickles.program import NotWeightsError
-from raysp.checkpoints.pickles.writing import write_weights
+from raysp.checkpoints.pickles.safetensors import write_weights
 from raysp.errors import CheckpointError
 from raysp.models import convert_checkpoint
 from tests.checkpoints.pickles import hostile, misbehaving
@@ -77,11 +77,11 @@ def test_the_payloads_run_where_pickles_are_loaded(tmp_path):
     ],
 )
 def test_a_reader_that_takes_memory_or_time_without_end_or_crashes_is_ended(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(converting, "process", misbehaving)
+    monkeypatch.setattr(conversion, "process", misbehaving)
     if content == b"silence":
-        monkeypatch.setattr(converting, "SILENT_SECONDS", 3)
+        monkeypatch.setattr(conversion, "SILENT_SECONDS", 3)
     children = []
-    monkeypatch.setattr(converting, "_started", lambda request, old=converting._started: kept(children, old(request)))
+    monkeypatch.setattr(conversion, "_started", lambda request, old=conversion._started: kept(children, old(request)))
     folder = checkpoint_of(tmp_path / "in", content)
     with pytest.raises(
         CheckpointError, match=f"pytorch_model.bin: not plain weights: {message}; nothing of it was run"

@@ -22,7 +22,7 @@ from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.planning.opening import begin_run, make_plan
 from raysp.labelling.planning.run_plan import Plan
-from raysp.sink import layout, lease, stopping
+from raysp.sink import layout, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
@@ -60,7 +60,7 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
             failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess(), RunEvents(events))()
         assert failed == {}
         if plan.stops:
-            stopping.settle(store, plan.stops)
+            stopped_runs.settle(store, plan.stops)
     return plan
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import raysp
-from raysp.checkpoints import cache, language_models
+from raysp.checkpoints import language_models, user_cache
 from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling.planning.fingerprints import hash_pipeline
@@ -104,7 +104,7 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(tmp_path, lm
 
 def test_a_model_is_packed_once_and_mapped_afterwards(lm, monkeypatch):
     language_models.open_model(lm)
-    [packed] = (cache.cache_folder() / "language_models").glob("*/model.json")
+    [packed] = (user_cache.cache_folder() / "language_models").glob("*/model.json")
     language_models._opened.cache_clear()
     monkeypatch.setattr(arpa, "parse", None)
     assert language_models.open_model(lm).order == 2

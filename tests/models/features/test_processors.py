@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
-from raysp.text.ctc import greedy
+from raysp.text.greedy_ctc import greedy
 from tests.models.oracles import save_checkpoint
 
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'", "<laugh>"]

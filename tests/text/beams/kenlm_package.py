@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from raysp.text.beams import kenlm, kenlm_probe
+from raysp.text.beams import kenlm
 
 BINARIES = Path(__file__).parent / "binaries"
 KINDS = ("probing", "trie", "quantised", "array", "both")
@@ -46,7 +46,7 @@ class Model:
 def kenlm_package(monkeypatch) -> str:
     """Make a package `kenlm` importable; the package itself where it is installed."""
     kenlm._opened.cache_clear()
-    monkeypatch.setattr(kenlm_probe, "PROGRAM", "tests.text.beams.probing")
+    monkeypatch.setattr(kenlm, "PROGRAM", "tests.text.beams.probing")
     if find_spec("kenlm") is not None:
         return "kenlm"
     import_module("flashlight")

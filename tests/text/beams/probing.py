@@ -4,10 +4,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from raysp.text.beams import kenlm_probe
+from raysp.text.beams import kenlm
 from tests.text.beams.kenlm_package import stand_in
 
 if __name__ == "__main__":
     if find_spec("kenlm") is None:
         sys.modules["kenlm"] = stand_in()
-    sys.exit(kenlm_probe.main(Path(sys.argv[1])))
+    sys.exit(kenlm.main(Path(sys.argv[1])))

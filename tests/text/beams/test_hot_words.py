@@ -6,9 +6,8 @@ import re
 import pytest
 import torch
 
-from raysp.text.beams.frames import top_frames
 from raysp.text.beams.hot_words import HotWords
-from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.search import BeamSearch, top_frames
 from tests.text.beams.exhaustive import ranked
 
 TOKENS = "_|ab"

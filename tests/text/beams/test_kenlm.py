@@ -16,7 +16,7 @@ import raysp
 from raysp.checkpoints import language_models
 from raysp.errors import CheckpointError
 from raysp.models.loading import load_checkpoint
-from raysp.text.beams import arpa, kenlm, kenlm_probe
+from raysp.text.beams import arpa, kenlm
 from raysp.text.beams.language_model import scores_of
 from tests.corpora import CHECKPOINT
 from tests.ops.test_transcribing import ctc_forward
@@ -156,7 +156,7 @@ def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_p
         data[place] ^= 1 << draw.randrange(8)
     path = tmp_path / "damaged.bin"
     path.write_bytes(data)
-    found = kenlm_probe.found_wrong(path)
+    found = kenlm.found_wrong(path)
     assert found is None or found.startswith("is damaged: ")
     if found is not None:
         with pytest.raises(CheckpointError, match=r"damaged\.bin"):
@@ -178,8 +178,8 @@ def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_p
 def test_a_file_that_crashes_the_package_or_hangs_is_refused(kenlm_package, tmp_path, monkeypatch, program, message):  # noqa: F811
     (tmp_path / "misbehaving.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(kenlm_probe, "PROGRAM", "misbehaving")
-    monkeypatch.setattr(kenlm_probe, "START_SECONDS", 2 if "sleep" in program else 60)
+    monkeypatch.setattr(kenlm, "PROGRAM", "misbehaving")
+    monkeypatch.setattr(kenlm, "START_SECONDS", 2 if "sleep" in program else 60)
     with pytest.raises(CheckpointError, match=f"binary file of KenLM is damaged: .*{message}.*; build it again from"):
         language_models.open_model(BINARIES / "trie.binary")
 
@@ -190,4 +190,4 @@ def test_scores_that_are_no_probabilities_are_found(kenlm_package, tmp_path):  #
     assert scores
     struct.pack_into("<f", data, scores[0], float("nan"))
     path.write_bytes(data)
-    assert "no logarithms of probabilities" in str(kenlm_probe.found_wrong(path))
+    assert "no logarithms of probabilities" in str(kenlm.found_wrong(path))

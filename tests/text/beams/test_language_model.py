@@ -10,9 +10,8 @@ import torch
 
 from raysp.errors import CheckpointError
 from raysp.text.beams import arpa
-from raysp.text.beams.frames import top_frames
 from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
-from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.search import BeamSearch, top_frames
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.exhaustive import ranked
 

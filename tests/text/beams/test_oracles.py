@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from raysp.text.beams import arpa
-from raysp.text.beams.frames import top_frames
 from raysp.text.beams.language_model import Lexicon, NgramScores, Weights, WordModel
-from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.search import BeamSearch, top_frames
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.test_language_model import scored
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from raysp.text.beams import search as search_module
-from raysp.text.beams.frames import top_frames
-from raysp.text.beams.search import BeamSearch, Hypothesis
-from raysp.text.ctc import best_frames, greedy
+from raysp.text.beams.search import BeamSearch, Hypothesis, top_frames
+from raysp.text.greedy_ctc import best_frames, greedy
 from tests.soaked import soaked
 from tests.text.beams.exhaustive import ranked
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.text.beams.decoding import BeamDecoder, Extras
-from raysp.text.beams.frames import top_frames
-from raysp.text.beams.search import Hypothesis
+from raysp.text.beams.decoder import BeamDecoder, Extras
+from raysp.text.beams.search import Hypothesis, top_frames
 from raysp.text.beams.tokens import TokenTexts
-from raysp.text.ctc import CTCTokens, greedy
+from raysp.text.greedy_ctc import CTCTokens, greedy
 from tests.text.beams.exhaustive import best_path, collapsed
 
 

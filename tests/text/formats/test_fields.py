@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from lhotse import SupervisionSegment, SupervisionSet
 
-from raysp.text.formats.cleaning import valid
-from raysp.text.formats.fields import ctm, rttm
+from raysp.text.formats.annotations import ctm, rttm
+from raysp.text.formats.safe_values import valid
 from raysp.text.times import Span
 from tests.text.formats.spans import TEXTS, WILD, words
 

@@ -7,8 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.formats.cleaning import valid
-from raysp.text.formats.json_lines import json_line
+from raysp.text.formats.safe_values import json_line, valid
 from tests.text.formats.spans import TEXTS
 
 

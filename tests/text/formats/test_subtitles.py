@@ -9,9 +9,8 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.formats.cleaning import on_one_line
-from raysp.text.formats.cues import Cue, cues_of, one_cue
-from raysp.text.formats.subtitles import srt, vtt
+from raysp.text.formats.safe_values import on_one_line
+from raysp.text.formats.subtitles import Cue, cues_of, one_cue, srt, vtt
 from raysp.text.times import Span
 from tests.text.formats.spans import TEXTS, WILD, words
 

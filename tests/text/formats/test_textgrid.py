@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from praatio import textgrid as praat
 
-from raysp.text.formats.cleaning import on_one_line
-from raysp.text.formats.textgrid import textgrid
+from raysp.text.formats.annotations import textgrid
+from raysp.text.formats.safe_values import on_one_line
 from raysp.text.times import Span
 from tests.text.formats.spans import WILD, words
 

@@ -13,7 +13,7 @@ import torch
 import raysp.models
 from raysp.models import TextTokenizer
 from raysp.models.features.waves import pad
-from raysp.text.ctc import greedy
+from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import Training

@@ -95,12 +95,12 @@ class TestRetry:
     def flawed(self, corpus, request, monkeypatch) -> Path:
         """Two rows fail at the first labelling, as if a decoder had crashed."""
         from raysp import audio
-        from raysp.audio import decoding
+        from raysp.audio import stream_decoding
         from raysp.errors import AudioError
 
         ids = {DIGITS.column("id")[row].as_py(): row for row in (1, 4, 11)}
         bad = {bytes(DIGITS.column("audio")[row].as_py()["bytes"]) for row in ids.values()}
-        decode_chunks = decoding.decode_chunks
+        decode_chunks = stream_decoding.decode_chunks
 
         def crash(excerpt, wanted):
             if bytes(excerpt.audio) in bad:
@@ -110,7 +110,7 @@ class TestRetry:
         with monkeypatch.context() as once:
             # In this process, where it can be made to fail.
             once.setattr("raysp.labelling.engine.workers.reader.process_decoder", lambda: audio)
-            once.setattr(decoding, "decode_chunks", crash)
+            once.setattr(stream_decoding, "decode_chunks", crash)
             label_here(pipeline(corpus, rows=request.param))
         return corpus
 

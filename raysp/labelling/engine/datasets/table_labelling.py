@@ -10,7 +10,7 @@ from raysp.columns import RESULT_COLUMNS
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
-from raysp.sink.merging import in_order
+from raysp.sink.sorting import in_order
 from raysp.sink.stage import join_windows
 from raysp.words import count
 

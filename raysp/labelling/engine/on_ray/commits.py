@@ -19,7 +19,7 @@ from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import Job
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN

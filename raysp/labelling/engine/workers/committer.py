@@ -12,7 +12,7 @@ from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recommitting import recommit
-from raysp.sink.recordings import ChangedRecordingsError
+from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError

@@ -15,14 +15,12 @@ from torch import Tensor
 from raysp.crossing import fetch, send
 from raysp.text.alignment import Alignment, Target, align
 from raysp.text.beams.arpa import Ngrams
-from raysp.text.beams.frames import TopFrames
-from raysp.text.beams.fusion import Fusion
 from raysp.text.beams.hot_words import HotWords
 from raysp.text.beams.kenlm import KenlmModel
 from raysp.text.beams.language_model import CharacterModel, Lexicon, Weights, WordModel, scores_of
-from raysp.text.beams.search import BeamSearch, Hypothesis
+from raysp.text.beams.search import BeamSearch, Fusion, Hypothesis, TopFrames
 from raysp.text.beams.tokens import TokenTexts, is_of_characters
-from raysp.text.ctc import CTCTokens, collapsed, row_means
+from raysp.text.greedy_ctc import CTCTokens, collapsed, row_means
 
 
 @dataclass(frozen=True)

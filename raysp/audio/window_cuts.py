@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from raysp.audio.samples import Samples, concatenate
+from raysp.audio.waveforms import Samples, concatenate
 
 QUIET_SECONDS = 0.2
 """Length of the stretches whose loudness is compared: longer than the closure of a stop, shorter than a pause."""

@@ -1,4 +1,4 @@
-"""The verbs for checkpoints: inspect, convert, models."""
+"""The verbs for checkpoints and for this machine: inspect, convert, models, doctor."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysp.cli.console import ProgressLines, out, print_facts, print_json, showing
-from raysp.cli.options import AsJson, CheckpointOptions, Debug, parse_storage_options
+from raysp.cli.arguments import FAILED, AsJson, CheckpointOptions, Debug, parse_storage_options
+from raysp.cli.console import ProgressLines, escape, out, print_facts, print_json, showing
 from raysp.errors import CheckpointError, SpecError
 from raysp.words import count, megabytes
 
@@ -198,7 +198,7 @@ def _generation_error(summary: "CheckpointSummary") -> str | None:
 
 def _language(summary: "CheckpointSummary") -> str | None:
     """Return the announced language, of how many, and the file with its weights; None without languages."""
-    from raysp.checkpoints.languages import languages_of
+    from raysp.checkpoints.language_adapters import languages_of
 
     known = languages_of(summary.path)
     if summary.contradiction:
@@ -256,3 +256,19 @@ def _language_model(summary: "CheckpointSummary") -> str | None:
 def _some_of(names: Sequence[str], separator: str) -> str:
     rest = " ..." if len(names) > NAMES_SHOWN else ""
     return separator.join(names[:NAMES_SHOWN]) + rest
+
+
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Check this machine: versions, memory, codecs, a local Ray."""
+    from raysp.cluster.doctor import examine
+
+    findings = examine()
+    with showing(0 if all(one.ok for one in findings) else FAILED):
+        if as_json:
+            print_json({"findings": [dataclasses.asdict(one) for one in findings]})
+            return
+        for one in findings:
+            mark = "[green]ok  [/green]" if one.ok else "[red]fail[/red]"
+            out.print(f"{mark} {escape(one.what)}: {escape(one.found)}")
+            if one.advice:
+                out.print(f"     {escape(one.advice)}")

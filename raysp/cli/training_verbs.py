@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysp.cli.arguments import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
-from raysp.cli.options import AsJson, Debug, RecipeFile, Settings, command_line
-from raysp.cli.plans import print_failures, urls
-from raysp.cli.signals import stopping_after_a_step
+from raysp.cli.printed_plans import print_failures, urls
+from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.submitting.arrival import check_arrival, is_submitted
 from raysp.labelling.engine.display import Display
 from raysp.words import count, duration

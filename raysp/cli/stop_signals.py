@@ -12,8 +12,8 @@ from types import FrameType
 
 import typer
 
+from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.console import err, escape
-from raysp.cli.options import INTERRUPTED, TERMINATED
 from raysp.cluster.submitting.arrival import is_submitted
 from raysp.words import printable
 

@@ -1,15 +1,40 @@
-"""Display of a run on the command line: remaining work, then progress."""
+"""Printed form of plans, and the display of a run, which begins with the remaining work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from raysp.cli.console import err, printing, say
+from raysp.cli.console import FEW_LINES, err, print_fact, print_some, printing, say
 from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.planning.run_plan import Plan
+    from raysp.specs.pipeline import Shards
+    from raysp.work import PlanPart
+
+FIRST_ROWS = 5
+
+
+def urls(source: "Shards") -> str:
+    """Return the first url of a source and the number of others."""
+    urls = source.urls
+    return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
+
+
+def print_part(part: "PlanPart") -> None:
+    """Print a part of a plan, with its sentences on stderr."""
+    for name, fact in part.facts:
+        print_fact(name, fact)
+    print_failures(part.failures)
+    for message in part.messages:
+        say(message)
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print uncommitted shards, each with its reason."""
+    lines = [f"raysp: not committed: {name}: {reason}" for name, reason in failures.items()]
+    print_some(err, lines, "shard", FEW_LINES)
 
 
 class Shown(Display):

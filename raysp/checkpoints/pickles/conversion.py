@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from raysp import bounds
 from raysp.checkpoints.pickles import process
-from raysp.checkpoints.pickles.writing import Written
+from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError, StoreError
 
 SILENT_SECONDS = 300

@@ -11,9 +11,9 @@ import numpy as np
 import soundfile
 
 from raysp.audio.open_streams import OpenStream, StreamEnding, chunk_frames
-from raysp.audio.samples import FINITE_SUBTYPES, Channel, Samples, check_finite, choose_dtype, join, mix, resample
 from raysp.audio.source import AudioHeader, Excerpt, Recording, open_reader, open_stream
 from raysp.audio.streams import Stream, Streams
+from raysp.audio.waveforms import FINITE_SUBTYPES, Channel, Samples, check_finite, choose_dtype, join, mix, resample
 from raysp.errors import AudioError
 from raysp.words import count
 

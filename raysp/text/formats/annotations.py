@@ -1,12 +1,45 @@
-"""Praat's TextGrid in its long text format."""
+"""Files of annotations: NIST CTM and RTTM, of one line per span, and Praat's TextGrid in its long text format."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from raysp.text.formats.cleaning import end_of, in_order, on_one_line
+from raysp.text.formats.safe_values import NOTHING, as_field, end_of, in_order, on_one_line
 from raysp.text.times import Span
 
 LEAST_SECONDS = 0.001
 """Duration of a file without one: Praat requires an end after the start."""
+
+
+def ctm(id_: str, words: Iterable[Span], channel: int = 1) -> str:
+    """Return the lines of a recording in a CTM file: id, channel, start, duration, word, confidence.
+
+    Channels are counted from 1. Seconds have three digits. Words are sorted by their start. A word without a score has
+    no last field.
+    """
+    return "".join(
+        f"{as_field(id_)} {channel} {_times(word)} {as_field(word.text)}{_score(word)}\n" for word in in_order(words)
+    )
+
+
+def rttm(id_: str, segments: Iterable[Span], channel: int = 1) -> str:
+    """Return the lines of a recording in an RTTM file: one SPEAKER line per segment, whose text is the speaker.
+
+    Channels are counted from 1. Seconds have three digits. Segments are sorted by their start.
+    """
+    begin, end = f"SPEAKER {as_field(id_)} {channel}", f"{NOTHING} {NOTHING}\n"
+    return "".join(
+        f"{begin} {_times(one)} {NOTHING} {NOTHING} {as_field(one.text)} {end}" for one in in_order(segments)
+    )
+
+
+def _times(span: Span) -> str:
+    """Return the start and the duration; their sum is the rounded end."""
+    start, end = round(span.start, 3), round(span.end, 3)
+    return f"{start:.3f} {end - start:.3f}"
+
+
+def _score(word: Span) -> str:
+    return f" {min(max(word.score, 0.0), 1.0):.4f}" if math.isfinite(word.score) else ""
 
 
 def textgrid(tiers: Mapping[str, Sequence[Span]], seconds: float) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
-from raysp.cli.options import (
+from raysp.cli.arguments import (
     Address,
     AsJson,
     Debug,
@@ -26,19 +25,19 @@ from raysp.cli.options import (
     named_sink,
     parse_share,
 )
-from raysp.cli.plans import print_failures, print_part, urls
-from raysp.cli.progress import Shown
-from raysp.cli.results import (
+from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
+from raysp.cli.printed_plans import Shown, print_failures, print_part, urls
+from raysp.cli.printed_results import (
     next_commands,
     print_examples,
     print_nothing_labelled,
     print_passed_over,
     print_result,
+    print_rows,
     print_unlabelled,
 )
-from raysp.cli.rows import print_rows
-from raysp.cli.signals import resume_hint
-from raysp.cli.training import show_indexed
+from raysp.cli.stop_signals import resume_hint
+from raysp.cli.training_verbs import show_indexed
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count

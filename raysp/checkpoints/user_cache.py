@@ -1,12 +1,15 @@
-"""Eviction of checkpoint copies from the user's cache: least recently used first, never a copy in use.
+"""The user's cache folder: small files, and copies of checkpoints, of which unused ones are removed.
 
-A process that uses a copy holds a shared lock on the file `<copy>.used` beside it until the process ends. Removing a
-copy requires the exclusive lock. Where the file system or the system (Windows) has no locks, no copy is removed.
+The cache is optional: nothing fails if a small file cannot be read or written. Of copies the least recently used is
+removed first, never one in use. A process that uses a copy holds a shared lock on the file `<copy>.used` beside it
+until the process ends. Removing a copy requires the exclusive lock. Where the file system or the system (Windows) has
+no locks, no copy is removed.
 """
 
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +19,36 @@ from raysp.storage.locking import flock
 KEPT_COPIES = 8
 KEPT_BYTES = 100_000_000_000
 """Maximum total bytes of all copies, including the newest one. Copies in use count, but are never removed."""
-
 _USED = ".used"
 _held: dict[str, int] = {}
 """File descriptors of the locks held by this process, by copy."""
+
+
+def cache_folder() -> Path:
+    """Return raysp's folder in the user's cache.
+
+    Raises:
+        RuntimeError: neither XDG_CACHE_HOME nor a home folder is known.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysp"
+
+
+def read_cached(name: str) -> bytes | None:
+    """Return the content of a file of the cache; None if it cannot be read."""
+    try:
+        return (cache_folder() / name).read_bytes()
+    except (OSError, RuntimeError):
+        return None
+
+
+def write_cached(name: str, content: bytes) -> None:
+    """Write a file of the cache atomically, if the cache can be written."""
+    with contextlib.suppress(OSError, RuntimeError):
+        place = cache_folder() / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(place)
 
 
 def mark_used(copy: Path) -> None:

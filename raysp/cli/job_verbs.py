@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings, ShareOfShards
 from raysp.cli.console import (
     err,
     escape,
@@ -20,7 +21,6 @@ from raysp.cli.console import (
     say,
     showing,
 )
-from raysp.cli.options import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings, ShareOfShards
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
-"""Texts, ids and times made safe for formats that cannot hold all of them."""
+"""Texts, ids, times and values made safe for formats that cannot hold all of them, such as JSON."""
 
+import base64
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
 from raysp.text.times import Span
@@ -16,6 +18,8 @@ _UNSAFE = re.compile(r'[\\/:*?"<>|~\s\x00-\x1f\x7f-\x9f]')
 _SPECIAL = re.compile(r"[ %]|^[;#]")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows, with any suffix."""
+_LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
+"""Characters that some readers take for the end of a line, although JSON allows them in a text."""
 
 
 def valid(text: str) -> str:
@@ -115,3 +119,32 @@ def _safe(text: str) -> str:
     if not name or name[0] in "._-" or _RESERVED.fullmatch(name):
         name = f"x{name}"
     return name
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    """Return an object as one line of JSON.
+
+    Numbers that are not finite are null, bytes are Base64, lone surrogates are U+FFFD, and values without a form in
+    JSON, such as dates, are texts.
+    """
+    line = json.dumps(plain(values), ensure_ascii=False, allow_nan=False)
+    for character, escape in _LINE_ENDS.items():
+        line = line.replace(character, escape)
+    return f"{line}\n"
+
+
+def plain(value: object) -> object:
+    """Return a value of the types that JSON has, as `json_line` writes it."""
+    if isinstance(value, str):
+        return valid(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {valid(str(key)): plain(one) for key, one in value.items()}
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Sequence):
+        return [plain(one) for one in value]
+    return valid(str(value))

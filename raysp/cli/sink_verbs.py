@@ -1,0 +1,356 @@
+"""The verbs for an existing sink: verify, gc, status, report, export. They do not start Ray."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from raysp.cli.arguments import (
+    AsJson,
+    By,
+    Debug,
+    Settings,
+    Sink,
+    StorageOptions,
+    Trust,
+    named_sink,
+    parse_storage_options,
+)
+from raysp.cli.console import (
+    ProgressLines,
+    err,
+    fact_lines,
+    flat,
+    out,
+    print_fact,
+    print_facts,
+    print_folded,
+    print_json,
+    print_some,
+    printing,
+    say,
+    showing,
+)
+from raysp.words import count, printable
+
+if TYPE_CHECKING:
+    from raysp.verbs.export.export_result import Export
+    from raysp.verbs.gc import Cleaning
+    from raysp.verbs.verify.verifying import Verification
+    from raysp.verbs.watching import Watch
+    from raysp.work import Progress
+
+WATCH, SECONDS = "--watch", "5"
+"""Option that may have a value, and its value if it has none."""
+LOST = (
+    "the run has not written a heartbeat for a minute: it is lost, or cannot reach its sink; run again to continue it"
+)
+EVERY_SECONDS = 10.0
+"""Seconds between lines of progress."""
+
+
+def verify(
+    sink: Sink,
+    sample: Annotated[int, typer.Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check every label shard against plan, source and itself.
+
+    Starts no Ray. Exits with 1 if a difference is found.
+
+    Examples:
+      raysp verify out --sample 20
+      raysp verify pipelines/label_digits.py --set sink.url=out
+    """
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    import raysp
+    from raysp.labelling.planning.trust import explain
+
+    if not as_json:
+        say(f"reading {url} ...")
+    found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
+    with showing(found.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+        else:
+            print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
+            if found.unused:
+                say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
+            print_facts(found.sink, _facts_of_verification(found, sample))
+
+
+def _facts_of_verification(found: "Verification", sample: int) -> dict[str, object]:
+    """Return the facts of a verification, by name, in which so many rows were to be labelled again."""
+    facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
+    if found.sampled:
+        share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
+        facts["sample"] = f"{count(found.sampled, 'row')} labelled again, each alone: {share}"
+    elif sample:
+        facts["sample"] = "none labelled again, since no row is ok"
+    if found.duplicate_ids:
+        facts["shared ids"] = f"{count(found.duplicate_ids, 'row')} with the id of an earlier row"
+    if found.orphans:
+        facts["left over"] = f"{count(len(found.orphans), 'file')} left by killed runs; raysp gc removes them"
+    return {**facts, "not there": found.sources_missing, "differences": len(found.differences) or "none"}
+
+
+def gc(
+    sink: Sink,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Remove files that killed runs or trainings left in a sink. Refused while one is active there.
+
+    Example:
+      raysp gc out --dry-run
+    """
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    import raysp
+
+    found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
+    with showing(0):
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            _print_removed(found)
+
+
+def _print_removed(found: "Cleaning") -> None:
+    lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
+    print_some(out, lines, "file")
+    done = "removed" if found.removed else "to remove"
+    print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
+
+
+def status(
+    sink: Sink,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", min=0.1, metavar="[SECONDS]", help="Repeat it until the run ends, by default every 5 seconds."
+        ),
+    ] = None,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show the progress of a sink, or of a training. Starts no Ray.
+
+    Examples:
+      raysp status s3://bucket/out --watch
+      raysp status out
+      raysp status pipelines/label_digits.py --set sink.url=out
+      raysp status pipelines/finetune_ctc.py
+    """
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    if seconds is None:
+        import raysp
+
+        found = raysp.status(url, options, pipeline=pipeline, trust=trust)
+    else:
+        from raysp.verbs.watching import Watch
+
+        states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
+        found = watch(states, is_quiet=as_json)
+    with showing(0):
+        fields = dataclasses.asdict(found)
+        if as_json:
+            print_json({**fields, **found.derived})
+            return
+        if seconds is None:
+            print_facts(found.sink, found.facts)
+        if verbose:
+            print_facts("Details", flat(fields))
+
+
+def with_seconds(arguments: Sequence[str]) -> list[str]:
+    """Return arguments of a command in which `--watch` has a value."""
+    found: list[str] = []
+    for place, one in enumerate(arguments):
+        found.append(one)
+        if one == WATCH and not _is_number("".join(arguments[place + 1 : place + 2])):
+            found.append(SECONDS)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def watch(states: "Watch", *, is_quiet: bool) -> "Progress":
+    """Show the states of a sink until its runs have ended, and return the last one."""
+    if is_quiet:
+        *_, last = states
+    elif out.is_terminal:
+        last = _in_place(states)
+    else:
+        last = _lines(states)
+        with printing():
+            print_facts(last.sink, last.facts)
+    if states.is_lost:
+        say(LOST)
+    return last
+
+
+def _in_place(states: "Watch") -> "Progress":
+    with Live(console=out, auto_refresh=False) as live:
+        for found in states:
+            with printing():
+                live.update(_text(found.sink, found.facts), refresh=True)
+    return found
+
+
+def _text(title: str, facts: Mapping[str, object]) -> Text:
+    first, *others = fact_lines(title, facts)
+    return Text("\n").join([Text(first, style="bold"), *map(Text, others)])
+
+
+def _lines(states: "Watch", now: Callable[[], str] = lambda: time.strftime("%H:%M:%S")) -> "Progress":
+    before = ""
+    for found in states:
+        with printing():
+            if (line := found.line) != before:
+                print_folded(out, f"{now()} {line}", 2)
+            before = line
+    return found
+
+
+def report(
+    sink: Sink,
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.html", help="Local file. Default: .raysp/report.html in the sink."),
+    ] = None,
+    by: By = None,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the report of a sink, or of a training, as one HTML file. Prints its path.
+
+    Of labels it has speed, durations, errors with remedies, scores, word error rates
+    with intervals and the worst rows. Of a training it has curves and evaluations.
+
+    Examples:
+      raysp report out --out report.html --by speaker_id
+      raysp report pipelines/label_digits.py --set sink.url=out
+      raysp report pipelines/finetune_ctc.py
+    """
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    import raysp
+
+    if not as_json:
+        say(f"reading {url} ...")
+    place = raysp.report(url, file, options, by=by, pipeline=pipeline, trust=trust)
+    with showing(0):
+        if as_json:
+            print_json({"report": place})
+        else:
+            out.print(printable(place), markup=False)
+
+
+def export(
+    sink: Annotated[str, typer.Argument(metavar="OUT", help="A folder that a run wrote, or its pipeline file.")],
+    dest: Annotated[str, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl nemo dataset clips")
+    ],
+    column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
+    max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
+    min_seconds: Annotated[float | None, typer.Option(metavar="S", help="clips: shortest (1).")] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Longest cue (7) or clip (20).")] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="P", help="clips: least mean probability.")] = None,
+    layout: Annotated[str | None, typer.Option("--as", metavar="KIND", help="clips: parquet or tar.")] = None,
+    audio: Annotated[bool | None, typer.Option("--audio/--no-audio", help="dataset, nemo.", show_default=False)] = None,
+    one_file: Annotated[bool | None, typer.Option("--one-file", help="ctm rttm jsonl nemo: for all shards.")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="NAME", help="dataset, clips: for the card.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    dest_options: Annotated[
+        list[str] | None, typer.Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")
+    ] = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write label shards in a format that other tools read. Starts no Ray.
+
+    Run again to go on. Exits with 3 if shards are unfinished or no row is exported.
+
+    Examples:
+      raysp export out --to srt subtitles
+      raysp export out --to clips clips --min-score 0.9 --as tar
+    """
+    reached_by = parse_storage_options(dest_options, [dest], "--dest-option")
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    if not as_json:
+        say(f"reading {url} ...")
+    import raysp
+
+    given: dict[str, Any] = {"to": to, "layout": layout}
+    found = raysp.export(
+        url,
+        options,
+        **given,
+        dest=dest,
+        dest_options=reached_by,
+        column=column,
+        max_chars=max_chars,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        min_score=min_score,
+        audio=audio,
+        one_file=one_file or None,
+        licence=licence,
+        pipeline=pipeline,
+        trust=trust,
+        restart=restart,
+        on_shard=None if as_json else ProgressLines(EVERY_SECONDS, _exported),
+    )
+    with showing(found.exit_code):
+        if as_json:
+            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
+        else:
+            _print_export(found)
+
+
+def _exported(done: int, of: int) -> str:
+    return f"{done:,} of {count(of, 'label shard')}"
+
+
+def _print_export(found: "Export") -> None:
+    if found.unfinished:
+        say(
+            f"{found.sink}: {count(len(found.unfinished), 'shard')} not finished, which the export lacks; finish the "
+            "run, and run this command again"
+        )
+    for name, fact in found.facts.items():
+        print_fact(name, fact)
+    if found.nothing_exported:
+        say(found.nothing_exported)
