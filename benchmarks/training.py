@@ -93,7 +93,7 @@ def our_step(case: Case, *, checkpointing: bool = False) -> Step:
     import raysp.models
     from raysp.training.loop.optimizing import adamw, group_parameters
     from raysp.training.loop.training_steps import Training
-    from raysp.training.objectives.ctc_objective import CTCObjective
+    from raysp.training.tasks.ctc_task import CTCObjective
 
     torch.manual_seed(0)
     cls = getattr(raysp.models, case.model)

@@ -14,11 +14,12 @@ from raysp.training.data.randomness import seed_micro_batch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
-from raysp.training.objectives.class_objective import ClassObjective, FrameObjective
-from raysp.training.objectives.ctc_objective import CTCObjective
-from raysp.training.objectives.pretraining_objective import PretrainingObjective
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
-from raysp.training.objectives.speaker_objective import SpeakerObjective
+from raysp.training.tasks.class_task import ClassObjective
+from raysp.training.tasks.ctc_task import CTCObjective
+from raysp.training.tasks.frame_task import FrameObjective
+from raysp.training.tasks.pretraining_task import PretrainingObjective
+from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
+from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.device.stand_in import NAME, counted
 from tests.labelling.engine.test_every_model import make_checkpoint
 from tests.training.conftest import small_model

@@ -10,10 +10,11 @@ import raysp.models
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import Training, Workers
-from raysp.training.objectives.class_objective import ClassObjective, FrameObjective
-from raysp.training.objectives.pretraining_objective import PretrainingObjective, Temperature
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
-from raysp.training.objectives.speaker_objective import SpeakerObjective
+from raysp.training.tasks.class_task import ClassObjective
+from raysp.training.tasks.frame_task import FrameObjective
+from raysp.training.tasks.pretraining_task import PretrainingObjective, Temperature
+from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
+from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.soaked import some
 from tests.training.objectives.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train

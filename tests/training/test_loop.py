@@ -11,7 +11,7 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import NotFinite, Training, described_losses, has_grown
-from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
 from tests.training.conftest import micro_batch, small_model
 from tests.training.teams import assert_equal_curves, parameters, train

@@ -19,9 +19,9 @@ from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.session import MODEL, Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
-from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import Position
+from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
 from tests.training.conftest import small_model
 

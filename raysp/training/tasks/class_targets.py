@@ -1,14 +1,21 @@
-"""Targets of classification: the numbers of classes, or the numbers of a regression."""
+"""Targets of classification, numbers of classes or of a regression, and what tasks with named classes share."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from torch import nn
 
 from raysp.errors import PlanError
+from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
-from raysp.training.objectives.class_objective import MOST_FRAMES_APART
+from raysp.training.objectives.objective_models import held_below_head
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count
 
 NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", "no_number", "other_length"
@@ -16,6 +23,8 @@ NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", 
 length than the outputs."""
 OTHER_FRAMES = "other_num_frames"
 """Reason: a list of classes has another length than the recording has frames."""
+MOST_FRAMES_APART = 2
+"""Frames by which labels of 20 ms each may differ from those of a model, whose windows are longer than their stride."""
 SHOWN_CLASSES = 12
 """Classes that are shown with their rows."""
 
@@ -152,3 +161,55 @@ def _listed(counts: Mapping[str, int]) -> str:
     chosen = sorted(counts, key=lambda name: (-counts[name], name))
     more = f" and {len(chosen) - SHOWN_CLASSES:,} more" if len(chosen) > SHOWN_CLASSES else ""
     return " ".join(f"{name} ({counts[name]:,})" for name in chosen[:SHOWN_CLASSES]) + more
+
+
+@dataclass(frozen=True)
+class NamedClasses:
+    """Base of tasks whose outputs have names.
+
+    Attributes:
+        known: names of the classes or numbers; None: they are those of the corpus.
+        shortest: samples of the shortest input of the model.
+    """
+
+    known: tuple[str, ...] | None
+    shortest: int
+
+    tokenizer = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes or numbers."""
+        assert self.known is not None
+        return self.known
+
+    @property
+    def outputs(self) -> Mapping[str, JsonValue]:
+        """The names."""
+        return {"classes": [*self.names]}
+
+    @property
+    def digest(self) -> str:
+        """Hash of the names."""
+        return digest_of(self.names)
+
+    def index_parts_of(self, column: str, problem: str) -> Mapping[str, JsonValue]:
+        """Return the column, the problem, and the names if they are given."""
+        known: list[JsonValue] | None = None if self.known is None else [*self.known]
+        return {"column": column, "problem": problem, "classes": known}
+
+    def settled_by(self, column: str, counts: Mapping[str, int], *, least: int = 2) -> Self:
+        """Return the task with the classes of a corpus, unless they are given.
+
+        Raises:
+            PlanError: there are fewer than `least`.
+        """
+        return self if self.known is not None else replace(self, known=classes_of(column, counts, least=least))
+
+    def min_samples(self, plan: TrainingPlan) -> int:
+        """Return the samples of one frame, and of those that a model of speakers needs around it."""
+        return self.shortest
+
+    def held(self, model: Model) -> Iterator[nn.Parameter]:
+        """Yield the parameters of all but the head."""
+        return held_below_head(model)

@@ -1,25 +1,150 @@
-"""Task of `Classify`: classes of recordings, or numbers."""
+"""`Classify`: classes of recordings, or numbers: loss and task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.crossing import sent
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, no_metrics
+from raysp.models.auto import AutoModelForAudioClassification
+from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
+from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.features.processors import FeatureExtractor
 from raysp.specs.values import JsonValue
-from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.objectives.class_objective import ClassObjective, Problem, load_classifier
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import begun, naming_masks
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets, single_targets
+from raysp.training.objectives.starting_model import Masks, load_head, set_classes
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Classify
 from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, described_classes
-from raysp.training.tasks.named_classes import NamedClasses
+from raysp.training.tasks.class_targets import ClassTargets, NamedClasses, NumberTargets, described_classes
 from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.words import count
+
+Problem = Literal["single", "multi", "regression"]
+PROBLEM_TYPES: dict[Problem, str] = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
+"""Values of `problem_type` in config.json."""
+
+
+class ClassObjective:
+    """Loss of a head over classes of recordings, summed over rows.
+
+    Args:
+        model: a model with a head for classes.
+        feature_extractor: that of its checkpoint.
+        problem: "single", with one class as the target of a row: cross entropy. "multi", with any number of classes:
+            binary cross entropy, the mean over all classes. "regression", with a number for each output: squared error,
+            the mean over all outputs.
+        dtype: dtype of the arithmetic; weights and loss stay in float32.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: Model,
+        feature_extractor: FeatureExtractor,
+        *,
+        problem: Problem = "single",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+        self.problem = problem
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model on a micro-batch of at least one row."""
+        _, rows_B = self._run(batch)
+        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return logits (B, N) in evaluation mode and the losses of rows (B,), float32 on the CPU."""
+        with evaluation_mode(self.model):
+            logits_BN, rows_B = self._run(batch)
+        return logits_BN.cpu(), rows_B.cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return logits (B, N) and the losses of rows (B,)."""
+        num_classes = self.model.config.num_labels
+        match self.problem:
+            case "single":
+                targets = single_targets(batch, num_classes)
+            case "multi":
+                targets = _many_targets(batch, num_classes)
+            case "regression":
+                targets = _numbers(batch, num_classes)
+        output, _ = self.passes(self.model, batch.waves)
+        logits_BN = output.logits.float()
+        return logits_BN, self._row_losses(logits_BN, sent(targets, self.model.device))
+
+    def _row_losses(self, logits_BN: Tensor, targets: Tensor) -> Tensor:
+        match self.problem:
+            case "single":
+                return F.cross_entropy(logits_BN, targets, reduction="none")
+            case "multi":
+                return F.binary_cross_entropy_with_logits(logits_BN, targets, reduction="none").mean(-1)
+            case "regression":
+                return F.mse_loss(logits_BN, targets, reduction="none").mean(-1)
+
+
+def _many_targets(batch: MicroBatch, num_classes: int) -> Tensor:
+    """Return ones for the classes of each row, and zeros for others, float32 (B, N)."""
+    classes_BL = padded_targets(batch, num_classes)
+    ones_BN = torch.zeros(len(classes_BL), num_classes + 1)
+    ones_BN.scatter_(1, classes_BL.where(classes_BL != IGNORED_LABEL, num_classes), 1.0)
+    return ones_BN[:, :num_classes]
+
+
+def _numbers(batch: MicroBatch, num_outputs: int) -> Tensor:
+    """Return the numbers of each row, float32 (B, N)."""
+    for row, target in zip(batch.rows, batch.targets, strict=True):
+        if len(target) != num_outputs:
+            raise ValueError(f"row {row}: {count(len(target), 'number')} found, expected {num_outputs}")
+    return torch.tensor([[*target] for target in batch.targets], dtype=torch.float32)
+
+
+def load_classifier(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    problem: Problem = "single",
+    masks: Masks | None = None,
+    seed: int = 0,
+    random_weights: bool = False,
+) -> Model:
+    """Load a checkpoint with a head for classes of recordings, in training mode.
+
+    The head is that of the checkpoint if it has these classes, else a new one.
+
+    Args:
+        folder: model folder.
+        names: classes, or names of the outputs of a regression.
+        problem: as for `ClassObjective`.
+        masks: fields of the encoder's configuration.
+        seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
+    """
+    model = load_head(
+        AutoModelForAudioClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
+    )
+    set_classes(model, names, seed=seed)
+    model.config.problem_type = PROBLEM_TYPES[problem]
+    return model
+
 
 LIKELY = 0.5
 """Probability above which one of many classes is predicted."""

@@ -1,29 +1,121 @@
-"""Task of `ClassifyFrames`: a class for each frame of a recording."""
+"""`ClassifyFrames`: a class for each frame of a recording: loss and task."""
 
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from raysp.crossing import sent
 from raysp.evaluation.classification import compare_frames
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, Mismatch
 from raysp.models.auto import AutoModelForAudioFrameClassification
+from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.features.processors import FeatureExtractor
 from raysp.specs.values import JsonValue
-from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.objectives.class_objective import FrameObjective, load_frame_classifier
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import begun, naming_masks
-from raysp.training.objectives.starting_model import shortest_input
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.starting_model import Masks, load_head, set_classes, shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import ClassifyFrames
 from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.class_targets import FrameTargets, described_classes, frame_names
-from raysp.training.tasks.named_classes import NamedClasses
+from raysp.training.tasks.class_targets import (
+    MOST_FRAMES_APART,
+    FrameTargets,
+    NamedClasses,
+    described_classes,
+    frame_names,
+)
 from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.words import count
+
+
+class FrameObjective:
+    """Cross entropy of the class of each frame, summed over the frames of all rows.
+
+    Targets are the classes of a row's frames, `model.frame_stride` samples each; `IGNORED_LABEL` for frames that do not
+    count.
+
+    Args:
+        model: a model with a head for classes of frames.
+        feature_extractor: that of its checkpoint.
+        dtype: dtype of the arithmetic; weights and loss stay in float32.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(
+        self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model on a micro-batch of at least one row."""
+        rows_B, counts_B, _, _ = self._run(batch)
+        return Losses(rows_B.sum(), float(counts_B.sum()), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Return the classes (T,) of each row's frames with their probabilities (T,), and mean losses of rows (B,).
+
+        The model is in evaluation mode. The loss of a row without classes is 0. All are on the CPU.
+        """
+        with evaluation_mode(self.model):
+            rows_B, counts_B, logits_BTN, num_frames_B = self._run(batch)
+        scores_BT, ids_BT = (one.cpu() for one in logits_BTN.softmax(-1).max(-1))
+        rows = zip(ids_BT, scores_BT, num_frames_B.tolist(), strict=True)
+        found = [(ids_T[:num_frames], scores_T[:num_frames]) for ids_T, scores_T, num_frames in rows]
+        return found, rows_B.cpu() / counts_B.clamp(min=1)
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the losses of rows, summed over their frames, the frames that count, logits, and all frames.
+
+        Shapes are (B,), (B,), (B, T, N) and (B,). Both numbers of frames are on the CPU.
+        """
+        labels_BL = padded_targets(batch, self.model.config.num_labels)
+        output, num_frames_B = self.passes(self.model, batch.waves)
+        logits_BTN = output.logits.float()
+        labels_BT = _of_frames(batch, labels_BL, num_frames_B, logits_BTN.shape[1])
+        losses_BT = F.cross_entropy(
+            logits_BTN.transpose(1, 2), sent(labels_BT, logits_BTN.device), ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        return losses_BT.sum(-1), (labels_BT != IGNORED_LABEL).sum(-1), logits_BTN, num_frames_B
+
+
+def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_frames: int) -> Tensor:
+    """Return labels (B, T) of the frames of each row; frames without a label do not count.
+
+    Raises:
+        ValueError: a row has labels of another rate.
+    """
+    for row, target, row_frames in zip(batch.rows, batch.targets, num_frames_B.tolist(), strict=True):
+        if abs(len(target) - row_frames) > MOST_FRAMES_APART:
+            found = count(len(target), "label")
+            raise ValueError(f"row {row}: {found} found, expected one for each of {count(row_frames, 'frame')}")
+    missing = max(0, num_frames - labels_BL.shape[1])
+    labels_BT = F.pad(labels_BL, (0, missing), value=IGNORED_LABEL)[:, :num_frames]
+    after_BT = torch.arange(num_frames, device=labels_BT.device) >= num_frames_B[:, None]
+    return labels_BT.masked_fill(after_BT, IGNORED_LABEL)
+
+
+def load_frame_classifier(
+    folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0, random_weights: bool = False
+) -> Model:
+    """Load a checkpoint with a head for classes of frames, as `load_classifier` does."""
+    model = load_head(
+        AutoModelForAudioFrameClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
+    )
+    set_classes(model, names, seed=seed)
+    return model
 
 
 @dataclass(frozen=True)

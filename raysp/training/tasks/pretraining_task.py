@@ -1,38 +1,201 @@
-"""Task of `Pretrain`: codes of masked frames, and characters of the texts that there are."""
+"""`Pretrain`: codes of masked frames, and characters of the texts that there are: loss and task.
+
+The loss is that of UniSpeech (Wang et al. 2021, arXiv:2101.07597, section 3.2).
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from raysp.crossing import sent
 from raysp.errors import CheckpointError, PlanError
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison, no_metrics
 from raysp.models.auto import AutoConfig
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
-from raysp.models.unispeech import UniSpeechForPreTraining
+from raysp.models.encoder.heads import ctc_loss
+from raysp.models.features.processors import FeatureExtractor
+from raysp.models.kernels.dropout import dropped
+from raysp.models.unispeech import UniSpeechConfig, UniSpeechForPreTraining, UniSpeechPreTrainingLosses
 from raysp.specs.values import JsonValue
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import NO_TEXT, CharacterTargets, Target
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
-from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
+from raysp.training.data.randomness import seed_micro_batch, seeded
 from raysp.training.objectives.objective_models import begun, naming_masks
-from raysp.training.objectives.pretraining_objective import (
-    PretrainingObjective,
-    Temperature,
-    check_masks,
-    load_pretraining_model,
-)
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.starting_model import Masks, load_head
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Pretrain
 from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks import task_texts as texts
 from raysp.training.tasks.task import Prediction
+
+CONTRAST, DIVERSITY, CTC = "contrast", "diversity", "ctc"
+"""Terms of the loss, reported without their weights, by masked frame."""
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Temperature of the Gumbel noise by which codes are drawn: it falls by a factor with each update."""
+
+    first: float = 2.0
+    last: float = 0.5
+    factor: float = 0.999995
+
+    def after(self, updates: int) -> float:
+        """Return the temperature after a number of updates."""
+        return max(self.last, self.first * self.factor**updates)
+
+
+class PretrainingObjective:
+    """Contrastive loss with the diversity of codes, and CTC over frames of which a share is replaced by their codes.
+
+    Both are summed and divided by the number of masked frames. A row with labels counts with `1 - alpha` in the first
+    and with `alpha` in the second; a row without labels counts in the first alone.
+
+    Args:
+        model: the model; its configuration has the masks, and `replace_prob`.
+        feature_extractor: that of its checkpoint.
+        alpha: weight of CTC.
+        temperature: of the Gumbel noise.
+        dtype: dtype of the arithmetic; weights and losses stay in float32.
+
+    Raises:
+        ValueError: as `check_masks`.
+    """
+
+    terms: tuple[str, ...] = (CONTRAST, DIVERSITY, CTC)
+
+    def __init__(
+        self,
+        model: UniSpeechForPreTraining,
+        feature_extractor: FeatureExtractor,
+        *,
+        alpha: float = 0.5,
+        temperature: Temperature | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        check_masks(model.config)
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+        self.alpha = alpha
+        self.temperature = temperature or Temperature()
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model, which is in training mode, on a micro-batch of at least one row."""
+        if not self.model.training:
+            raise ValueError("the model is in eval mode, expected training mode, in which it draws codes")
+        self.model.set_gumbel_temperature(self.temperature.after(batch.updates))
+        losses, ctc_B, is_labelled_B = self._run(batch)
+        weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
+        labelled = torch.tensor([place for place, target in enumerate(batch.targets) if len(target)], dtype=torch.int64)
+        # The diversity is that of the micro-batch: a row that is not finite would make the losses of all rows so.
+        total = rows_B.sum() + losses.diversity * (weights_B * sent(losses.num_masked_B, weights_B.device)).sum()
+        num_masked = losses.num_masked_B.sum()
+        terms = {
+            CONTRAST: losses.contrast_B.sum(),
+            DIVERSITY: losses.diversity * num_masked,
+            CTC: ctc_B[sent(labelled, ctc_B.device)].sum(),
+        }
+        return Losses(total, float(num_masked), rows_B.detach(), terms)
+
+    @torch.inference_mode()
+    def evaluate(self, batch: MicroBatch) -> Tensor:
+        """Return the losses of rows by masked frame, float32 (B,) on the CPU.
+
+        The model is in evaluation mode. Masks and negatives are drawn from a fixed seed, so that evaluations of other
+        weights can be compared; codes are the likeliest ones.
+        """
+        seed_micro_batch(0, 0, 0, 0)
+        with evaluation_mode(self.model):
+            losses, ctc_B, is_labelled_B = self._run(batch)
+        weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
+        num_masked_B = sent(losses.num_masked_B.clamp(min=1), rows_B.device)
+        return (rows_B / num_masked_B + weights_B * losses.diversity).cpu()
+
+    def _run(self, batch: MicroBatch) -> tuple[UniSpeechPreTrainingLosses, Tensor, Tensor]:
+        """Return the losses over masked frames, the losses of CTC (B,), and whether rows have labels (B,)."""
+        config, device = self.model.config, self.model.device
+        labels_BL = padded_targets(batch, config.num_ctc_classes)
+        (losses, logits_BTV), num_frames_B = self.passes(self._pass, batch.waves)
+        ctc_B = ctc_loss(
+            logits_BTV, num_frames_B, labels_BL, blank=config.pad_token_id, reduction="none", zero_infinity=True
+        )
+        return losses, ctc_B, sent(torch.tensor([len(target) > 0 for target in batch.targets]), device)
+
+    def _weighted(
+        self, losses: UniSpeechPreTrainingLosses, ctc_B: Tensor, is_labelled_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weights of codes (B,), and the losses of rows without the diversity (B,)."""
+        ctc_weights_B = self.alpha * is_labelled_B
+        weights_B = 1 - ctc_weights_B
+        return weights_B, weights_B * losses.contrast_B + ctc_weights_B * ctc_B
+
+    def _pass(self, input_values: Tensor, attention_mask: Tensor) -> tuple[UniSpeechPreTrainingLosses, Tensor]:
+        """Return the losses over masked frames, and the logits of CTC (B, T, V)."""
+        model = self.model
+        output, losses = model.pretrain(
+            input_values, attention_mask, mask_time_indices=model.draw_mask(input_values, attention_mask)
+        )
+        assert losses is not None
+        states_BTH, codes_BTH = output["projected_states"], output["projected_quantized_states"]
+        replaced_BT = self._replaced(states_BTH)
+        mixed_BTH = torch.where(replaced_BT[:, :, None], codes_BTH, states_BTH)
+        return losses, model.ctc_proj(dropped(mixed_BTH, model.config.final_dropout, model.training))
+
+    def _replaced(self, states_BTH: Tensor) -> Tensor:
+        """Draw the frames (B, T) that their codes replace."""
+        return torch.rand(states_BTH.shape[:2], device=states_BTH.device) < self.model.config.replace_prob
+
+
+def check_masks(config: UniSpeechConfig) -> None:
+    """Raise ValueError if a model of a configuration masks no frames."""
+    if not config.apply_spec_augment or config.mask_time_prob <= 0:
+        raise ValueError(
+            f"apply_spec_augment is {config.apply_spec_augment} and mask_time_prob {config.mask_time_prob}, "
+            "expected masked frames, which pre-training identifies: set them in masks"
+        )
+
+
+def load_pretraining_model(
+    folder: Path,
+    *,
+    num_classes: int | None = None,
+    blank: int | None = None,
+    masks: Masks | None = None,
+    seed: int = 0,
+    random_weights: bool = False,
+) -> UniSpeechForPreTraining:
+    """Load a UniSpeech checkpoint for pre-training, in training mode.
+
+    Args:
+        folder: model folder; what it lacks besides the encoder is initialised.
+        num_classes: tokens of a vocabulary that is not the checkpoint's, for which the CTC head is initialised; None:
+            it stays.
+        blank: id of the blank in this vocabulary; None: that of the checkpoint's configuration.
+        masks: fields of the configuration.
+        seed: seed of initial weights.
+        random_weights: whether all weights are initialised.
+    """
+    model = load_head(UniSpeechForPreTraining, folder, masks=masks or {}, seed=seed, random_weights=random_weights)
+    assert isinstance(model, UniSpeechForPreTraining)
+    if num_classes is not None:
+        with seeded(seed):
+            model.ctc_proj = nn.Linear(model.config.hidden_size, num_classes)
+            model._init_module(model.ctc_proj)
+        model.config.num_ctc_classes = model.config.vocab_size = num_classes
+    if blank is not None:
+        model.config.pad_token_id = blank
+    return model
 
 
 class OptionalTexts:

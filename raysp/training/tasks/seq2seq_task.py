@@ -1,30 +1,246 @@
-"""Task of `Seq2Seq`: tokens of texts, written by a decoder."""
+"""`Seq2Seq`: tokens of texts, written by a decoder: ids with the tokens that begin and end them, loss and task."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig
-from raysp.models.base.modeling import Model
+from raysp.models.base.modeling import Model, overridden
 from raysp.models.checking import load_feature_extractor
+from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.features.processors import FeatureExtractor
+from raysp.models.files.configuration import Config
+from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
-from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.objectives.decoder_tokens import DecoderTokens, SpecialIds, special_ids
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
+from raysp.training.data.randomness import seeded
 from raysp.training.objectives.objective_models import begun, naming_masks
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective, load_encoder_decoder
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.starting_model import NAMED_OUTPUTS, Masks, anew, expecting_new_weights
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Seq2Seq
 from raysp.training.tasks import task_texts
 from raysp.training.tasks.task import Prediction
 from raysp.words import count
+
+
+class SpecialIds(NamedTuple):
+    """Special tokens of a decoder."""
+
+    start: int
+    end: int
+    padding: int
+
+
+def special_ids(tokenizer: TextTokenizer, *configs: Config) -> SpecialIds:
+    """Return the special tokens of a decoder.
+
+    Args:
+        tokenizer: the decoder's.
+        configs: configurations, of which the first that has a `decoder_start_token_id` determines the start token.
+
+    Raises:
+        CheckpointError: there is no start token or no end token.
+    """
+    configured = (getattr(config, "decoder_start_token_id", None) for config in configs)
+    start = _first(*configured, tokenizer.bos_token_id, tokenizer.cls_token_id)
+    end = _first(tokenizer.eos_token_id, tokenizer.sep_token_id)
+    padding = _first(tokenizer.pad_token_id, end)
+    if start is None or end is None or padding is None:
+        raise CheckpointError(
+            f"the decoder's tokenizer has the special tokens {tokenizer.all_special_tokens}, expected one that begins "
+            "a text (bos_token or cls_token) and one that ends it (eos_token or sep_token): set them in its files"
+        )
+    return SpecialIds(start, end, padding)
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((one for one in ids if one is not None), None)
+
+
+class DecoderTokens:
+    """Ids of texts for a decoder: those of its tokenizer without the start token, up to the end token.
+
+    Args:
+        tokenizer: the decoder's.
+        special: its special tokens.
+        prompt_tokens: tokens of the vocabulary that begin every text, such as that of a language.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, special: SpecialIds, prompt_tokens: Sequence[str] = ()) -> None:
+        self.tokenizer = tokenizer
+        self.special = special
+        self.prompt = token_ids(tokenizer, prompt_tokens)
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        if ids[:1] == [self.special.start]:
+            ids = ids[1:]
+        if self.special.end in ids:
+            ids = ids[: ids.index(self.special.end)]
+        return [*self.prompt, *ids, self.special.end]
+
+
+def token_ids(tokenizer: TextTokenizer, tokens: Sequence[str]) -> list[int]:
+    """Return the ids of tokens.
+
+    Raises:
+        CheckpointError: the vocabulary lacks one.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if missing := [token for token in tokens if token not in vocabulary]:
+        raise CheckpointError(f"{', '.join(map(repr, missing))}: no token of the decoder's vocabulary; use one of it")
+    return [vocabulary[token] for token in tokens]
+
+
+MAX_TOKENS = 256
+"""Tokens of the longest text that `generate` writes unless told otherwise; 30 seconds of speech have fewer."""
+
+
+class Seq2SeqObjective:
+    """Cross entropy of the next token with label smoothing (Szegedy et al. 2016), summed over the tokens of targets.
+
+    Targets end with the decoder's end token, and do not have its start token.
+
+    Args:
+        model: an encoder-decoder.
+        feature_extractor: that of its checkpoint.
+        smoothing: share of the probability that is spread over the vocabulary.
+        dtype: dtype of the arithmetic; weights and loss stay in float32.
+    """
+
+    terms: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: SpeechEncoderDecoderModel,
+        feature_extractor: FeatureExtractor,
+        *,
+        smoothing: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = model
+        self.passes = Passes(model, feature_extractor, dtype)
+        self.smoothing = smoothing
+
+    def __call__(self, batch: MicroBatch) -> Losses:
+        """Run the model on a micro-batch of at least one row."""
+        rows_B, num_tokens_B = self._run(batch)
+        return Losses(rows_B.sum(), float(num_tokens_B.sum()), rows_B.detach())
+
+    @torch.inference_mode()
+    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the tokens that `generate` writes, (B, L), and the mean losses of targets (B,), on the CPU."""
+        with evaluation_mode(self.model):
+            rows_B, num_tokens_B = self._run(batch)
+            ids_BL, _ = self.passes(self.model.generate, batch.waves)
+        assert isinstance(ids_BL, Tensor)
+        return ids_BL.cpu(), rows_B.cpu() / num_tokens_B.clamp(min=1)
+
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,), on the CPU."""
+        targets_BL = padded_targets(batch, self.model.config.decoder.vocab_size)
+        labels_BL = sent(targets_BL, self.model.device)
+        inputs_BL = self.model.prepare_decoder_input_ids_from_labels(labels_BL)
+        output, _ = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
+        return token_losses(output.logits, labels_BL, self.smoothing), (targets_BL != IGNORED_LABEL).sum(-1)
+
+
+def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Tensor:
+    """Return the sum of the losses of each row's tokens, float32 (B,).
+
+    Gradients are computed again from the logits, so that float32 values exist for one row at a time.
+    """
+
+    def loss(logits_LV: Tensor, labels_L: Tensor) -> Tensor:
+        return F.cross_entropy(
+            logits_LV.float(), labels_L, ignore_index=IGNORED_LABEL, reduction="sum", label_smoothing=smoothing
+        )
+
+    rows = zip(logits_BLV.unbind(), labels_BL, strict=True)
+    return torch.stack([checkpoint(loss, *row, use_reentrant=False, preserve_rng_state=False) for row in rows])
+
+
+def load_encoder_decoder(
+    folder: Path,
+    tokenizer: TextTokenizer,
+    *,
+    decoder: Path | None = None,
+    masks: Masks | None = None,
+    prompt_tokens: Sequence[str] = (),
+    generate: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    random_weights: bool = False,
+) -> SpeechEncoderDecoderModel:
+    """Load an encoder-decoder, or combine an encoder and a decoder, in training mode and float32.
+
+    Its configuration has the special ids that training and `generate` need, from the decoder's configuration or its
+    tokenizer.
+
+    Args:
+        folder: checkpoint of an encoder-decoder; with `decoder`, of an encoder of speech.
+        tokenizer: that of the decoder.
+        decoder: checkpoint of a text model that has a decoder.
+        masks: fields of the encoder's configuration.
+        prompt_tokens: tokens that begin every text.
+        generate: options of `generate`, in place of its defaults.
+        seed: seed of initial weights, such as those of cross attention.
+        random_weights: whether all weights are initialised.
+
+    Raises:
+        CheckpointError: files, weights or widths do not fit; a special token is missing.
+    """
+    with seeded(seed), expecting_new_weights():
+        model = _loaded(folder, decoder, masks or {}).float()
+        if random_weights:
+            model = anew(model, seed=seed)
+        if len(tokenizer) > model.config.decoder.vocab_size:
+            model.resize_token_embeddings(len(tokenizer))
+    config: Any = model.config
+    special = special_ids(tokenizer, config, config.decoder)
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = special
+    for name, value in NAMED_OUTPUTS.items():
+        setattr(config, name, value)
+    options = _default_options(special, model.decoder.num_positions)
+    if decoder is None:
+        options = options.merged(model.generation_config)
+    if prompt_tokens:
+        options.forced_bos_token_id = token_ids(tokenizer, prompt_tokens)[0]
+    model.generation_config = options.merged(GenerationConfig.from_dict(generate or {}))
+    return model.train()
+
+
+def _loaded(folder: Path, decoder: Path | None, masks: Masks) -> SpeechEncoderDecoderModel:
+    if decoder is not None:
+        of_encoder: dict[str, Any] = {f"encoder_{name}": value for name, value in masks.items()}
+        return SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(folder, decoder, **of_encoder)
+    config = SpeechEncoderDecoderConfig.from_pretrained(folder)
+    config.encoder = overridden(config.encoder, masks)
+    return SpeechEncoderDecoderModel.from_pretrained(folder, config=config)
+
+
+def _default_options(special: SpecialIds, num_positions: int) -> GenerationConfig:
+    """Return options of `generate` for speech, in place of those of a decoder's checkpoint, which are for text."""
+    return GenerationConfig(
+        max_length=min(MAX_TOKENS, num_positions),
+        decoder_start_token_id=special.start,
+        eos_token_id=special.end,
+        pad_token_id=special.padding,
+    )
 
 
 class TokenTargets:

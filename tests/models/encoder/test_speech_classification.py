@@ -20,7 +20,7 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
-from raysp.training.objectives.class_objective import load_classifier
+from raysp.training.tasks.class_task import load_classifier
 from tests.corpora import AUDIO, wav
 from tests.models.oracles import make_oracle
 from tests.models.parity import assert_close

@@ -9,8 +9,8 @@ from raysp.models import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetFeatu
 from raysp.models.files.unweighted import without_weights
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes
-from raysp.training.objectives.ctc_objective import CTCObjective
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
+from raysp.training.tasks.ctc_task import CTCObjective
+from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from tests.soaked import some
 from tests.training.objectives.originals import decoder_pair
 

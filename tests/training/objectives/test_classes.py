@@ -8,13 +8,12 @@ from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2ForAudioFrameClassification, Wav2Vec2ForSequenceClassification
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.objectives.class_objective import (
-    ClassObjective,
-    FrameObjective,
-    load_classifier,
-    load_frame_classifier,
-)
 from raysp.training.objectives.starting_model import freeze, parameters_of
+from raysp.training.tasks.class_task import (
+    ClassObjective,
+    load_classifier,
+)
+from raysp.training.tasks.frame_task import FrameObjective, load_frame_classifier
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.objectives.ctc_objective import CTCObjective
+from raysp.training.tasks.ctc_task import CTCObjective
 from tests.training.conftest import SMALL, micro_batch, small_model
 
 UNDISTURBED = {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}

@@ -6,11 +6,12 @@ import torch
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.quantization import sample_negative_indices
 from raysp.training.data.randomness import seed_micro_batch
-from raysp.training.objectives.class_objective import ClassObjective, FrameObjective
-from raysp.training.objectives.ctc_objective import CTCObjective
-from raysp.training.objectives.pretraining_objective import PretrainingObjective, Temperature
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective
-from raysp.training.objectives.speaker_objective import SpeakerObjective
+from raysp.training.tasks.class_task import ClassObjective
+from raysp.training.tasks.ctc_task import CTCObjective
+from raysp.training.tasks.frame_task import FrameObjective
+from raysp.training.tasks.pretraining_task import PretrainingObjective, Temperature
+from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
+from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.training.objectives.originals import (
     CLASSES,
     CODES,

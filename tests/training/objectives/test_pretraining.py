@@ -12,8 +12,12 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.randomness import seed_micro_batch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import Training
-from raysp.training.objectives.pretraining_objective import PretrainingObjective, Temperature, load_pretraining_model
-from raysp.training.tasks.pretraining_task import OptionalTexts
+from raysp.training.tasks.pretraining_task import (
+    OptionalTexts,
+    PretrainingObjective,
+    Temperature,
+    load_pretraining_model,
+)
 from tests.models.oracles import make_oracle
 from tests.training.objectives.originals import CODES, LAYER, model_pair, random_batch
 

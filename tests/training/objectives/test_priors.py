@@ -8,8 +8,7 @@ from torch import Tensor
 
 from raysp.models.encoder.heads import ctc_loss
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.objectives.ctc_objective import CTCObjective
-from raysp.training.objectives.priors import UNIFORM_SHARE, prior_ctc_loss
+from raysp.training.tasks.ctc_task import UNIFORM_SHARE, CTCObjective, prior_ctc_loss
 from tests.training.conftest import micro_batch, small_model
 from tests.training.objectives.test_ctc import UNDISTURBED
 

@@ -12,10 +12,16 @@ from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import OUTSIDE
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.objectives.decoder_tokens import DecoderTokens, SpecialIds, special_ids
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective, load_encoder_decoder, token_losses
 from raysp.training.objectives.starting_model import freeze, parameters_of
-from raysp.training.tasks.seq2seq_task import TokenTargets
+from raysp.training.tasks.seq2seq_task import (
+    DecoderTokens,
+    Seq2SeqObjective,
+    SpecialIds,
+    TokenTargets,
+    load_encoder_decoder,
+    special_ids,
+    token_losses,
+)
 from tests.models.oracles import make_oracle, transformers
 from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
 from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder

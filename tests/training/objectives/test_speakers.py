@@ -10,7 +10,7 @@ from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.randomness import seed_micro_batch
 from raysp.training.objectives.passes import evaluation_mode
-from raysp.training.objectives.speaker_objective import SpeakerObjective, load_speaker_model
+from raysp.training.tasks.speaker_task import SpeakerObjective, load_speaker_model
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 

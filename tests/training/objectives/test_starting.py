@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from raysp.training.objectives.class_objective import load_classifier, load_frame_classifier
-from raysp.training.objectives.pretraining_objective import load_pretraining_model
-from raysp.training.objectives.speaker_objective import load_speaker_model
+from raysp.training.tasks.class_task import load_classifier
+from raysp.training.tasks.frame_task import load_frame_classifier
+from raysp.training.tasks.pretraining_task import load_pretraining_model
+from raysp.training.tasks.speaker_task import load_speaker_model
 from tests.recipes import tiny_checkpoint, tiny_listener
 
 NAMES = ["calm", "angry"]

@@ -17,9 +17,8 @@ from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import Training
-from raysp.training.objectives.ctc_objective import CTCObjective
-from raysp.training.objectives.decoder_tokens import DecoderTokens, special_ids
-from raysp.training.objectives.seq2seq_objective import Seq2SeqObjective, load_encoder_decoder
+from raysp.training.tasks.ctc_task import CTCObjective
+from raysp.training.tasks.seq2seq_task import DecoderTokens, Seq2SeqObjective, load_encoder_decoder, special_ids
 from tests.corpora import DEMO
 from tests.training.conftest import IDS, LETTERS
 from tests.training.objectives.originals import extractor_of, save_decoder, still

@@ -10,8 +10,8 @@ from raysp.errors import PlanError, SpecError
 from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.loop.worker import new_session
-from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.specs.recipe import Schedule
+from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words
 

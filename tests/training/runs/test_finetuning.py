@@ -21,9 +21,9 @@ from raysp.models.checking import check_checkpoint
 from raysp.ops import ordering
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import finetune, plan_recipe, try_out
-from raysp.training.objectives.ctc_objective import CTCObjective
 from raysp.training.sink import row_errors, step_metrics
 from raysp.training.specs.recipe import Batching, Schedule
+from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import wav, write_shard
 from tests.recipes import WORDS, a_recipe, words_table, write_words
 from tests.soaked import some
