@@ -1,4 +1,4 @@
-"""The trained checkpoint: a folder that raysp and transformers load, checked before it is published."""
+"""The trained checkpoint: a folder that raysp and transformers load, checked before it is published, with its card."""
 
 import json
 import shutil
@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from raysp.checkpoints.locating import hub_id
+from raysp.checkpoints.model_cards import front_matter, licence_of
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.capabilities import Capability
@@ -20,10 +22,78 @@ from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
+from raysp.sink.run_record import raysp_version
+from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store, explain
+from raysp.training.loop.evaluated import comparable
+from raysp.training.loop.session import Session
 from raysp.training.objectives.language_objective import add_languages
 from raysp.training.objectives.lora import merged_weights
+from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
+from raysp.training.sink.committed_steps import Position
+from raysp.training.specs.objectives import Pretrain
+from raysp.words import count, duration
+
+
+def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[str, JsonValue]:
+    """Return the content of metrics.json."""
+    evaluation, best = prepared.plan.recipe.evaluation, session.best
+    found: dict[str, JsonValue] = {}
+    if evaluation and best:
+        found = {
+            "best": {"metric": evaluation.best, "value": comparable(evaluation.best, best.value), "step": best.done}
+        }
+    return {
+        **found,
+        "steps": session.position.done,
+        "weights_of_step": best.done if best else session.position.done,
+        "epochs": session.position.epoch,
+        "loss": loss,
+        "rows": prepared.index.num_rows,
+        "audio_seconds": round(float(prepared.index.seconds.sum()), 3),
+        "left_out": dict(prepared.corpus.left_out),
+        "fingerprint": prepared.fingerprint,
+    }
+
+
+def card(prepared: Prepared, position: Position, loss: float | None) -> str:
+    """Return a README.md with the metadata that the Hugging Face hub reads."""
+    plan, index = prepared.plan, prepared.index
+    recipe = plan.recipe
+    begun_with = recipe.objective.checkpoint
+    is_random = recipe.objective.random_weights
+    base_model = None if is_random else hub_id(begun_with)  # the hub refuses cards whose base model is a folder
+    licence = None if is_random else licence_of(plan.checkpoint.path)
+    trained = (
+        f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
+    )
+    verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "trained" if is_random else "fine-tuned"
+    begun = f"with the configuration of `{begun_with}` and random weights" if is_random else f"`{begun_with}`"
+    sources = "its data" if is_random else "the checkpoint it began with and of its data"
+    final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
+    return "\n".join(
+        [
+            "---",
+            front_matter(base_model=base_model, licence=licence, tags=prepared.task.tags),
+            "---",
+            "",
+            f"# {recipe.name or Path(recipe.sink.url).name}",
+            "",
+            f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {raysp_version()}: {trained} of audio "
+            f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
+            "",
+            "Licence: " + (licence or f"that of {sources}, which is not stated here") + ".",
+            "",
+            f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
+            "",
+            "```json",
+            json.dumps(to_json(recipe), indent=1),
+            "```",
+            "",
+        ]
+    )
+
 
 CHECKED_SAMPLES = 32_000
 """Samples of the noise on which the stored model must give the logits of the trained one."""
@@ -85,11 +155,6 @@ def export(
                 state=state,
                 epoch=epoch,
             )
-
-
-def metrics_text(metrics: Mapping[str, object]) -> str:
-    """Return the content of metrics.json."""
-    return json.dumps(metrics, indent=1) + "\n"
 
 
 def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer | None") -> None:

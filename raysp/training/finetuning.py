@@ -17,7 +17,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.specs.values import to_json
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
-from raysp.training.checkpoint_export import export
+from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.loop.evaluated import comparable
@@ -26,7 +26,6 @@ from raysp.training.loop.session import Report, Session
 from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
-from raysp.training.model_card import card, figures
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.recording import Recording
@@ -143,7 +142,7 @@ def finetune(
         fault_injection.arm()
         if by_ray and is_cluster(address):
             from raysp.cluster.shared_places import check_shared
-            from raysp.training.on_ray.training_places import training_places
+            from raysp.training.on_ray.train_workers import training_places
 
             check_shared(sink, plan.recipe, training_places(plan))
         stack.callback(close_decoder)

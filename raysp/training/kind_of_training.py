@@ -9,7 +9,7 @@ from raysp.labelling.planning.costs import check_speed
 from raysp.sink.sinks import Sink
 from raysp.storage.store import Store
 from raysp.training.reading.training_status import TrainingStatus, training_status
-from raysp.training.sink.uncommitted import leftovers
+from raysp.training.sink.committed_steps import leftovers
 from raysp.training.specs.recipe import Finetune
 from raysp.work import Asked, Given, PlanPart
 

@@ -9,8 +9,7 @@ import torch
 from raysp import models
 from raysp.models.checking import load_feature_extractor
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
-from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic
-from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch, Objective, seed_micro_batch
 from raysp.training.loop.optimizing import FlatGradients, set_rate
 
 Gathered = TypeVar("Gathered")

@@ -18,7 +18,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.files.unweighted import without_weights
 from raysp.models.gpt2 import Conv1D
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
-from raysp.training.data.randomness import seeded
+from raysp.training.data.micro_batches import seeded
 from raysp.training.objectives.starting_model import head_names
 
 TARGETS = (

@@ -18,7 +18,7 @@ from raysp.models.encoder.heads import AMSoftmaxLoss
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.unweighted import without_weights
-from raysp.training.data.randomness import seeded
+from raysp.training.data.micro_batches import seeded
 
 Masks = Mapping[str, float | int | bool]
 """Fields of the encoder's configuration for training, such as mask_time_prob or layerdrop."""

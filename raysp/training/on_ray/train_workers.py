@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -24,8 +25,10 @@ from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.process_state import Environment
 from raysp.cluster.ray_start import replaced
 from raysp.cluster.resources import Resources
+from raysp.cluster.shared_places import Seen, place_of_checkpoint, places_of_source
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.labelling.planning.planned_checkpoint import folder_of
 from raysp.sink import fault_injection
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
@@ -40,6 +43,7 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
 from raysp.training.sink.fencing import FencedStore
+from raysp.training.specs.objectives import checkpoints_of
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
@@ -316,3 +320,15 @@ class _Asking:
         if self._asked is None and not self.stops and time.monotonic() >= self._next:
             self._asked, self._next = self.board.stops.remote(), time.monotonic() + STOP_SECONDS
         return self.stops
+
+
+def training_places(plan: TrainingPlan) -> Iterator[Seen]:
+    """Yield those of the workers of a training, as `labelling_places` does."""
+    recipe = plan.recipe
+    yield from places_of_source("source", recipe.source, plan.corpus.shards)
+    if recipe.evaluation is not None and plan.evaluated is not None:
+        yield from places_of_source("evaluation.source", recipe.evaluation.source, plan.evaluated.shards)
+    for place, sounds in plan.sounds.items():
+        yield from places_of_source(f"augment.{place}.source", recipe.sounds[place].source, sounds.shards)
+    for name, url in checkpoints_of(recipe.objective).items():
+        yield from place_of_checkpoint(f"objective.{name}", url, partial(folder_of, url, recipe.source))

@@ -1,26 +1,146 @@
-"""The report of a training: one HTML file without scripts or links: curves, evaluations, recipe and versions."""
+"""The report of a training: one HTML file without scripts or links: facts, curves, evaluations, recipe and versions."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
+from raysp import bounds
 from raysp.pages import rendering
 from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
-from raysp.pages.page_tables import runs_table
+from raysp.pages.page_tables import ShownRow, Table, classes_table, groups_table, runs_table, shown_row
 from raysp.sink import run_record
 from raysp.sink.lease import Running
+from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.reading.training_charts import Curve, metric_chart
-from raysp.training.reading.training_status import TrainingStatus, training_status
-from raysp.training.reading.training_tables import evaluation_in_detail, facts
+from raysp.training.reading.training_status import FIGURES, TrainingStatus, training_status
 from raysp.training.sink import evaluation_records, step_metrics
 from raysp.training.sink.evaluation_records import StepEvaluation
 from raysp.training.sink.step_metrics import StepMetrics
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.words import printable
+from raysp.words import count, duration, printable
+
+MOST_URLS = 3
+
+
+@dataclass(frozen=True)
+class ShownEvaluation:
+    """One evaluation in detail."""
+
+    title: str
+    about: str
+    tables: tuple[Table, ...]
+    worst: tuple[ShownRow, ...]
+
+
+def _facts(
+    store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepMetrics]
+) -> dict[str, str]:
+    """Return what was trained on what, as text by name."""
+    found = {
+        "Begun with": ", ".join(_texts(record, "objective.checkpoint", "objective.decoder")),
+        "Trained for": _objective(record),
+        "Corpus": _corpus(record, "source"),
+        "Rows": _rows(store),
+        "Augmentation": _augmentation(record),
+        "Evaluated on": _corpus(record, "evaluation.source"),
+        "Length": _length(status, steps),
+        "Batches": _batches(record),
+        "Learning rate": _rate(record),
+        "Checkpoint": _checkpoint(status),
+        "Fingerprint": status.fingerprint,
+    }
+    return {name: printable(fact) for name, fact in found.items() if fact}
+
+
+def evaluation_in_detail(done: int, found: StepEvaluation) -> ShownEvaluation:
+    """Return the tables and the worst rows of an evaluation."""
+    values = [
+        f"{evaluation_records.title(name)} {evaluation_records.text(name, one)}" for name, one in found.metrics.items()
+    ]
+    seconds = found.scores.seconds
+    audio = f", {duration(seconds)} of audio" if seconds is not None else ""
+    rules = f"; both texts normalised by {found.normalisation}" if found.normalisation else ""
+    tables = [groups_table(column, groups) for column, groups in found.by.items() if groups]
+    unit = "frames" if "frames" in found.scores.counts else "rows"
+    return ShownEvaluation(
+        title=f"Evaluation at step {done:,}",
+        about=printable(f"{', '.join(values)}; {count(found.scores.rows, 'row')}{audio}{rules}"),
+        tables=(*tables, *([classes_table(found.classes, unit)] if found.classes else [])),
+        worst=tuple(shown_row(row) for row in found.worst),
+    )
+
+
+def _objective(record: TrainingRecord) -> str:
+    vocabulary, freeze = _texts(record, "objective.vocabulary"), _texts(record, "objective.freeze")
+    parts = [*_texts(record, "objective.type")]
+    parts += [f"vocabulary: {one}" for one in vocabulary] + [f"not trained: {one}" for one in freeze]
+    return ", ".join(parts)
+
+
+def _augmentation(record: TrainingRecord) -> str:
+    given = record.value("augment")
+    types = (one.get("type") for one in (given if isinstance(given, list) else []) if isinstance(one, dict))
+    return ", ".join(one for one in types if isinstance(one, str))
+
+
+def _corpus(record: TrainingRecord, source: str) -> str:
+    given = record.value(f"{source}.url")
+    urls = [str(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
+    more = [f"and {count(len(urls) - MOST_URLS, 'more url')}"] if len(urls) > MOST_URLS else []
+    columns = [f"texts in the column {one}" for one in _texts(record, f"{source}.text")]
+    return ", ".join([*urls[:MOST_URLS], *more, *columns])
+
+
+def _rows(store: Store) -> str:
+    """Return the rows by the figures of the exported checkpoint; empty before the export."""
+    if store.stat(FIGURES) is None:
+        return ""
+    try:
+        found = bounds.parse_record(store.read(FIGURES))
+        left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in found["left_out"].items())
+        return f"{count(found['rows'], 'row')}, {duration(found['audio_seconds'])} of audio{left_out}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ""
+
+
+def _length(status: TrainingStatus, steps: Sequence[StepMetrics]) -> str:
+    of_steps = f" of {status.steps_planned:,}" if status.steps_planned else ""
+    of_epochs = f" of {status.epochs_planned:,}" if status.epochs_planned else ""
+    audio, seconds = sum(step.audio_seconds for step in steps), sum(step.seconds for step in steps)
+    return (
+        f"{status.steps:,}{of_steps} steps, {status.epochs:,}{of_epochs} epochs; {duration(audio)} of audio in "
+        f"{duration(seconds)}"
+    )
+
+
+def _batches(record: TrainingRecord) -> str:
+    seconds, number = record.value("batching.seconds"), record.value("batching.micro_batches")
+    audio = [f"at most {seconds:g} padded seconds a step"] if isinstance(seconds, int | float) else []
+    return ", ".join([*audio, *([count(number, "micro-batch")] if isinstance(number, int) else [])])
+
+
+def _rate(record: TrainingRecord) -> str:
+    rate, warmup = record.value("schedule.learning_rate"), record.value("schedule.warmup")
+    parts = [f"at most {rate:g}"] if isinstance(rate, int | float) else []
+    parts += [one.replace("_", " ") for one in _texts(record, "schedule.shape")]
+    return ", ".join([*parts, *([f"warm-up over {warmup:.0%}"] if isinstance(warmup, int | float) else [])])
+
+
+def _checkpoint(status: TrainingStatus) -> str:
+    if status.steps_exported is None:
+        return f"not exported yet to {status.sink}"
+    return f"{status.sink}, with the weights of step {status.steps_exported:,}"
+
+
+def _texts(record: TrainingRecord, *paths: str) -> list[str]:
+    """Return the values of a recipe that are texts."""
+    values: list[JsonValue] = [record.value(path) for path in paths]
+    return [value for value in values if isinstance(value, str)]
 
 
 def render(store: Store) -> str:
@@ -38,7 +158,7 @@ def render(store: Store) -> str:
         "training.html",
         title=printable(str(name) if name else status.sink.rstrip("/").rpartition("/")[2]),
         subtitle=_subtitle(status),
-        facts=facts(store, record, status, steps),
+        facts=_facts(store, record, status, steps),
         metrics=_metric_charts(found, status.steps),
         curves=_curves(steps),
         evaluation=best and evaluation_in_detail(best, found[best]),

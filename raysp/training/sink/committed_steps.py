@@ -23,7 +23,8 @@ from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import RunError, StoreError
-from raysp.sink import fault_injection
+from raysp.sink import fault_injection, layout, lease
+from raysp.sink.orphans import Orphan, abandoned_uploads, reason_alike
 from raysp.storage.store import Store, explain
 from raysp.training.sink import training_record
 
@@ -338,3 +339,15 @@ def _marker(done: int) -> str:
 
 def _committed(paths: Collection[str]) -> set[int]:
     return {int(match[1]) for path in paths if (match := _MARKER.fullmatch(path))}
+
+
+UNCOMMITTED = "of a step that was not committed"
+
+
+def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:
+    """Yield files and uploads that no run of a training will use any more, provided that no run is active."""
+    uncommitted, old_epochs = set(unnamed(store)), set(lease.old_epochs(store))
+    for entry in store.list(layout.HOME):
+        if reason := UNCOMMITTED if entry.path in uncommitted else reason_alike(entry.path, old_epochs):
+            yield Orphan(entry.path, entry.num_bytes, reason)
+    yield from abandoned_uploads(store)

@@ -1,4 +1,7 @@
-"""Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run."""
+"""Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run.
+
+The names of the shards that it began with are in `.raysp/shards.json`, so that those that are missing are named.
+"""
 
 import json
 from collections.abc import Collection, Mapping
@@ -12,7 +15,7 @@ from raysp.sink.layout import RECIPE
 from raysp.sink.run_record import RunEntry, differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
-from raysp.training.sink import shard_names
+from raysp.words import count
 
 EXPORT = ".raysp/export.json"
 """Record of the checkpoint at the root of the sink."""
@@ -95,7 +98,7 @@ class TrainingRecord:
         if self.parts == parts:  # after a change of its length the fingerprint is still the first one
             return
         changed = differences(self.parts, parts)
-        if of_shards := shard_names.described_change(store, shards, unreadable):
+        if of_shards := _described_change(store, shards, unreadable):
             others = differences(_without_rows(self.parts), _without_rows(parts))
             more = f" Also changed: {'; '.join(others)}; undo that." if others else ""
             raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
@@ -147,7 +150,7 @@ def begin(
     new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
     if (record := TrainingRecord.load(store)) is None:
         if shards:
-            shard_names.save(store, shards)
+            store.create(SHARDS, json.dumps([*shards]).encode())
         store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
         record = TrainingRecord.load(store) or new
     record.check_same(store, parts, shards, unreadable)
@@ -184,3 +187,52 @@ def remove(store: Store) -> None:
     for entry in [*store.list(layout.HOME)]:
         if not entry.path.startswith(kept):
             store.delete(entry.path)
+
+
+SHARDS = ".raysp/shards.json"
+MOST_NAMES = 5
+"""Shards that a message names."""
+
+
+def _described_change(store: Store, names: Collection[str], unreadable: Mapping[str, str]) -> str:
+    """Return which shards are missing or new since the training began, and what to do, as text.
+
+    It is empty if there are the same shards, and if an earlier version of raysp began the training, which wrote no
+    names.
+
+    Args:
+        store: the sink.
+        names: the shards that can be read now.
+        unreadable: those that are there and cannot be read, with the reasons.
+    """
+    if store.stat(SHARDS) is None:
+        return ""
+    begun = dict.fromkeys(map(str, bounds.parse_record(store.read(SHARDS))))
+    now = {*names}
+    missing = [name for name in begun if name not in now]
+    new = [name for name in names if name not in begun]
+    parts = []
+    if missing:
+        shown = [f"{name} (cannot be read: {unreadable[name]})" if name in unreadable else name for name in missing]
+        parts.append(
+            f"{count(len(missing), 'shard')} of the {len(begun):,} with which it began {_is(missing)} missing: "
+            f"{_first(shown)}"
+        )
+    if new:
+        parts.append(f"{count(len(new), 'shard')} {_is(new)} new: {_first(new)}")
+    if not parts:
+        return ""
+    remedies = [*["bring the missing ones back"][: len(missing)], *["leave the new ones out"][: len(new)]]
+    return (
+        f"{'; '.join(parts)}. The training continues over the shards with which it began: {' and '.join(remedies)}, "
+        "and run the same command again; nothing is lost. To train on others, use another sink"
+    )
+
+
+def _is(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

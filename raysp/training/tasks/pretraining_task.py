@@ -27,8 +27,7 @@ from raysp.specs.values import JsonValue
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import NO_TEXT, CharacterTargets, Target
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
-from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.data.randomness import seed_micro_batch, seeded
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, seed_micro_batch, seeded
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting_model import Masks, load_head

@@ -25,8 +25,7 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
-from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.data.randomness import seeded
+from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, seeded
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting_model import NAMED_OUTPUTS, Masks, anew, expecting_new_weights

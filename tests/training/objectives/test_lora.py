@@ -7,7 +7,7 @@ from raysp.errors import PlanError
 from raysp.models.files.unweighted import without_weights
 from raysp.models.loading import load_model
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.objectives.lora import add_lora, check_targets, merged_weights
 from tests.models.oracles import transformers
 from tests.training.objectives.originals import ENCODERS, decoder_pair, extractor_of, model_pair, save_decoder

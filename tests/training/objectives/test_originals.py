@@ -5,7 +5,7 @@ import torch
 
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.quantization import sample_negative_indices
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.frame_task import FrameObjective

@@ -8,8 +8,7 @@ from raysp.models import UniSpeechForPreTraining
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import CharacterTargets, Target
-from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import adamw, group_parameters
 from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.pretraining_task import (

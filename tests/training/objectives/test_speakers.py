@@ -7,8 +7,7 @@ import torch.nn.functional as F
 
 from raysp.models import Wav2Vec2ForXVector
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
-from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.randomness import seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.tasks.speaker_task import SpeakerObjective, load_speaker_model
 from tests.models.oracles import make_oracle, transformers

@@ -12,8 +12,7 @@ from raysp.errors import PlanError, SpecError, StoreError
 from raysp.evaluation.scores import ClassScores, Group
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS
 from raysp.sink.run_record import RunEntry
-from raysp.training.reading.training_report import render
-from raysp.training.reading.training_tables import evaluation_in_detail
+from raysp.training.reading.training_report import evaluation_in_detail, render
 from raysp.training.sink import evaluation_records, training_record
 from tests.evaluation.evaluated import an_evaluation
 from tests.pages import HOSTILE, Page

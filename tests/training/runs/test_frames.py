@@ -16,7 +16,7 @@ import raysp
 from raysp.models.loading import load_checkpoint
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import finetune, try_out
-from raysp.training.reading.training_tables import evaluation_in_detail
+from raysp.training.reading.training_report import evaluation_in_detail
 from raysp.training.sink import evaluation_records, step_metrics
 from raysp.training.specs.objectives import ClassifyFrames
 from raysp.training.specs.recipe import Batching, Evaluation, Schedule

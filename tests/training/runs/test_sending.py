@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from raysp.training import sending
-from raysp.training.sending import Sender
+from raysp.training import trackers
+from raysp.training.trackers import Sender
 
 
 class Server:
@@ -28,7 +28,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(sending, "PAUSE", 0.01)
+    monkeypatch.setattr(trackers, "PAUSE", 0.01)
 
 
 def test_steps_that_wait_are_sent_together_and_whole():

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock, call
 import pytest
 
 from raysp.errors import PlanError, SpecError
-from raysp.training import sending, trackers
+from raysp.training import trackers
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.trackers import MOST_CHARACTERS, MOST_PARAMETERS, TRACKERS, check_tracker, open_tracker
 
@@ -163,7 +163,7 @@ def test_trainings_begun_anew_and_other_sinks_are_other_runs(package):
 
 @both
 def test_a_tracker_that_fails_ends_no_training(package, caplog, monkeypatch):
-    monkeypatch.setattr(sending, "PAUSE", 0.01)
+    monkeypatch.setattr(trackers, "PAUSE", 0.01)
     for method in (
         package.MlflowClient.return_value.log_batch,
         package.init.return_value.log,
