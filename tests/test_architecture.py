@@ -382,10 +382,6 @@ def test_no_folder_has_more_than_25_files_and_no_file_more_than_600_lines(folder
     assert long_files(folder) == []
 
 
-NAMES_LEFT = {"passes.py"}
-"""Names to tell apart."""
-
-
 def shared_names(package: Path) -> dict[str, list[str]]:
     """Find files of one name, but for packages, main programs, and models in JAX, which mirror those in torch."""
     places: dict[str, list[str]] = {}
@@ -396,7 +392,7 @@ def shared_names(package: Path) -> dict[str, list[str]]:
 
 
 def test_files_have_names_of_their_own():
-    assert {*shared_names(PACKAGE)} <= NAMES_LEFT
+    assert shared_names(PACKAGE) == {}
 
 
 def test_no_modules_import_each_other():
@@ -416,6 +412,21 @@ def test_a_long_file_is_found(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n" * 600)
     (tmp_path / "b.py").write_text("x = 1\n" * 601)
     assert long_files(tmp_path) == ["b.py: 601 lines"]
+
+
+def test_a_planted_name_is_found(tmp_path):
+    for name in (
+        "a/x.py",
+        "b/x.py",
+        "a/__init__.py",
+        "b/__init__.py",
+        "models/x.py",
+        "models/flax/y.py",
+        "models/y.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert shared_names(tmp_path) == {"x.py": ["a/x.py", "b/x.py", "models/x.py"]}
 
 
 def test_a_planted_circle_is_found(tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from raysp.models.passes import LabellingModel
+from raysp.models.labelled_passes import LabellingModel
 from raysp.models.summary import CheckpointSummary
 
 

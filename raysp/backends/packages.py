@@ -15,7 +15,7 @@ from typing import cast
 
 from raysp.backends.backend import Backend, WritingBackend
 from raysp.errors import CheckpointError, RayspError
-from raysp.models.passes import LabellingModel
+from raysp.models.labelled_passes import LabellingModel
 from raysp.models.summary import CheckpointSummary
 
 GROUP = "raysp.models"

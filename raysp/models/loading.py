@@ -20,7 +20,7 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.encoder.switching import LanguageSwitch
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
-from raysp.models.passes import ModelPass
+from raysp.models.labelled_passes import ModelPass
 from raysp.models.registry import model_classes
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer

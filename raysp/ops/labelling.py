@@ -27,8 +27,8 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import ModelOutput, NoOutput
 from raysp.models.features.waves import as_float, fill
+from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.models.passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import cut_passes, would_wait

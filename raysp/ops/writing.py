@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.crossing import fetch, send
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.generation_config import SEED
-from raysp.models.passes import Writer, Written
+from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward

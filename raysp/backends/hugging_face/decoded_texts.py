@@ -18,7 +18,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.files.configuration import read_json
-from raysp.models.passes import Written
+from raysp.models.labelled_passes import Written
 from raysp.models.summary import CheckpointSummary
 
 FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
@@ -138,7 +138,7 @@ class TextWriter:
     def __call__(
         self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
-        """Return the text of each window; see `raysp.models.passes.Writer`."""
+        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
         given: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
         if (mask := features.get("attention_mask")) is not None:
             given["attention_mask"] = mask

@@ -22,7 +22,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.files.weights import read_safetensors
-from raysp.models.passes import ModelPass
+from raysp.models.labelled_passes import ModelPass
 from raysp.models.summary import CheckpointSummary
 
 NAMES_SHOWN = 5

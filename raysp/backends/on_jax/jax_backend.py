@@ -22,7 +22,7 @@ from raysp.models.base.outputs import CausalLMOutput, ModelOutput
 from raysp.models.checking import CheckpointSummary, check_generation, load_feature_extractor
 from raysp.models.decoder.generation_config import SEED
 from raysp.models.features.processors import read_tokenizer
-from raysp.models.passes import ModelPass, Written
+from raysp.models.labelled_passes import ModelPass, Written
 from raysp.models.tokenizers.text import TextTokenizer
 
 JAX = "jax"
@@ -120,7 +120,7 @@ class JaxWriter:
         self.seed = self.options.pop(SEED, 0)
 
     def __call__(self, encoded: object, features: Mapping[str, Tensor], places: Sequence[str]) -> Sequence[Written]:
-        """Return the text of each window; see `raysp.models.passes.Writer`."""
+        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
         inputs = arrays_of(features)
         keys = jax.vmap(jax.random.key)(np.array([self._seed_of(place) for place in places], np.uint32))
         with jax.default_matmul_precision(EXACT):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.passes import LabellingModel
+    from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.aligning import Aligning, FramesOf

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.passes import LabellingModel
+    from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.classifying import Classifying, Segmenting
     from raysp.ops.joining import JoinOp

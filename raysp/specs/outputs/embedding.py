@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
+    from raysp.models.labelled_passes import LabellingModel
     from raysp.models.loading import LoadedCheckpoint
-    from raysp.models.passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
     from raysp.ops.joining import JoinOp

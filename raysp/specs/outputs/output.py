@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.base.capabilities import Capability
-    from raysp.models.passes import LabellingModel, SpeakingModel
+    from raysp.models.labelled_passes import LabellingModel, SpeakingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.adding import ColumnOp

@@ -10,7 +10,7 @@ from raysp.specs.values import spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.passes import LabellingModel
+    from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from raysp.backends.backend import WritingBackend
     from raysp.models.base.capabilities import Capability
-    from raysp.models.passes import LabellingModel, WritingModel
+    from raysp.models.labelled_passes import LabellingModel, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.models.tokenizers.written import CTCTokenizer
