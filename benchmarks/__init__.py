@@ -1,1 +1,1 @@
-"""Side-by-side measurements. `python -m benchmarks --help` lists the parts; docs/performance.md has the results."""
+"""Side-by-side measurements. `python -m benchmarks --help` lists them; docs/evidence/performance.md has results."""

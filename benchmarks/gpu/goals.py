@@ -1,4 +1,4 @@
-"""The goals of a GPU against what was measured, as a table to read and to paste into docs/performance.md."""
+"""The goals of a GPU against what was measured, as a table to read and to paste into docs/evidence/performance.md."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,7 +90,7 @@ def _verdict(goal: Goal, measured: float | None, setting: Setting) -> str:
 
 
 def write_markdown(path: Path, machine: Mapping[str, object], rows: list[dict[str, object]]) -> None:
-    """Write the table for docs/performance.md."""
+    """Write the table for docs/evidence/performance.md."""
     names = list(rows[0])
     head = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "absent packages")
     lines = [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows]

@@ -6,7 +6,7 @@ from raysp.ops.precision import Batching
 BLOCK_WORK_SECONDS = 10.0
 """Compute time of a block: long compared with the engine's overhead per block, short compared with a run."""
 CPU_BATCH_SECONDS = 15.0
-"""On a CPU the fixed cost of a pass is negligible, so a larger batch only adds padding (docs/performance.md)."""
+"""On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
 GPU_BATCH_SECONDS = 600.0
 CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14

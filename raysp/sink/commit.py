@@ -42,7 +42,7 @@ FOOTERS_A_WINDOW = 1024
 """Items of `for_each` in memory: a pool keeps a kilobyte for each."""
 
 PEAK = 6
-"""Upper bound of a commit's memory, as a multiple of the bytes it sorts or writes at a time (docs/performance.md)."""
+"""Bound of a commit's memory, as a multiple of the bytes sorted or written at once (docs/evidence/performance.md)."""
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "none"]
 Rows = Literal["all", "ok"]

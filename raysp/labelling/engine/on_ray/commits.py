@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
 
 SHARDS_IN_FLIGHT = 128
-"""With requests of 50 ms, 175 commits per second on two cores, which are then busy (docs/performance.md)."""
+"""With requests of 50 ms, 175 commits per second on two cores, which are then busy (docs/evidence/performance.md)."""
 TASKS_IN_FLIGHT = 8
 SHARDS_A_TASK = 32
 ROWS_A_TASK = 10_000
