@@ -345,6 +345,21 @@ def test_nothing_asks_whether_work_is_a_pipeline_or_a_recipe():
     assert kinds_told_apart(PACKAGE) == []
 
 
+def spellings_of_the_folder(package: Path) -> list[str]:
+    """Find strings besides docstrings that begin with the folder of a sink that is not for readers of its labels."""
+    found = []
+    for path in sources(package):
+        tree = ast.parse(path.read_text())
+        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents)
+        found += [str(path.relative_to(package)) for node in texts if str(node.value).startswith(".raysp")]
+    return found
+
+
+def test_the_folder_in_a_sink_is_spelled_once():
+    assert spellings_of_the_folder(PACKAGE) == ["storage/store.py"]
+
+
 def test_only_the_command_line_prints():
     assert prints(PACKAGE) == []
 

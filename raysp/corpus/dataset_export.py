@@ -15,7 +15,7 @@ from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.storage.options import GivenOptions, options_of, resolve
 from raysp.storage.s3_options import for_s3fs
-from raysp.storage.store import Store, explain, scheme_of
+from raysp.storage.store import HOME, Store, explain, scheme_of
 from raysp.storage.stores import open_store
 
 SHARD_BYTES = 256 * 1024 * 1024
@@ -134,7 +134,7 @@ def _done(store: Store, fingerprint: str) -> list[str] | None:
     """
     if store.stat(MARKER) is None:
         ours = f"{fingerprint}-"
-        other = [one.path for one in store.list() if not one.path.startswith((".raysp/", ours))]
+        other = [one.path for one in store.list() if not one.path.startswith((HOME, ours))]
         if other:
             raise PlanError(f"{store.url}: holds {other[0]!r}, expected an empty folder; use another folder")
         return None

@@ -10,24 +10,25 @@ from dataclasses import dataclass
 
 from raysp.corpus.shards import Piece
 from raysp.errors import PlanError
+from raysp.storage import store
 
-HOME = ".raysp/"
-RUN = ".raysp/run.json"
-RECIPE = ".raysp/recipe.json"
-REPORT = ".raysp/report.html"
-RUNS = ".raysp/runs/"
-PLAN = ".raysp/plan/"
-STAGE = ".raysp/stage/"
-DONE = ".raysp/done/"
-ERRORS = ".raysp/errors/"
-RECEIPTS = ".raysp/receipts/"
-EVENTS = ".raysp/events/"
-LEASE = ".raysp/lease/"
-TMP = ".raysp/tmp/"
-STOPPED = ".raysp/stopped/"
-TRIAL = ".raysp/trial/"
-ABSENT = ".raysp/absent.json"
-RELABELLED = ".raysp/relabelled"
+HOME = store.HOME
+RUN = f"{HOME}run.json"
+RECIPE = f"{HOME}recipe.json"
+REPORT = f"{HOME}report.html"
+RUNS = f"{HOME}runs/"
+PLAN = f"{HOME}plan/"
+STAGE = f"{HOME}stage/"
+DONE = f"{HOME}done/"
+ERRORS = f"{HOME}errors/"
+RECEIPTS = f"{HOME}receipts/"
+EVENTS = f"{HOME}events/"
+LEASE = f"{HOME}lease/"
+TMP = f"{HOME}tmp/"
+STOPPED = f"{HOME}stopped/"
+TRIAL = f"{HOME}trial/"
+ABSENT = f"{HOME}absent.json"
+RELABELLED = f"{HOME}relabelled"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 
 OF_A_TRAINING = "the sink of a training"

@@ -34,7 +34,7 @@ from raysp.training.sink import exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.extending import has_other_length, with_length
 from raysp.training.sink.fencing import FencedStore
-from raysp.training.sink.index_record import INDEX, CorpusIndex
+from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
@@ -231,7 +231,7 @@ def plan_with_sink(recipe: Finetune, on_indexed: OnIndexed) -> tuple[TrainingPla
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
-    if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(INDEX)):
+    if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(training_record.INDEX)):
         return plan, None, store
     return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed), store
 

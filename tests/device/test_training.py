@@ -125,7 +125,7 @@ def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):
     wrong = MicroBatch(0, first.rows, [first.waves[0], first.waves[1] * float("nan")], first.targets)
     with counted() as counts:
         update = training.step(0, 0, [wrong, second], learning_rate=1e-3)
-    assert (update.is_finite, training.failed_rows) == (False, [1])
+    assert (update.is_finite, update.failed_rows) == (False, [1])
     assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
 
 

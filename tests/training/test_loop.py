@@ -76,11 +76,11 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_rows(extracto
     waves = [bad.waves[0], bad.waves[1] * float("nan")]
     update = training.step(0, 0, [good, MicroBatch(1, bad.rows, waves, bad.targets)], learning_rate=1e-3)
     assert not update.is_finite
-    assert training.failed_rows == [3]
+    assert update.failed_rows == [3]
     for one, other in zip(parameters(training), before, strict=True):
         assert torch.equal(one, other)
     update = training.step(0, 0, [good], learning_rate=1e-3)
-    assert (update.is_finite, update.num_rows, training.failed_rows) == (True, 2, [])
+    assert (update.is_finite, update.num_rows, update.failed_rows) == (True, 2, [])
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
@@ -90,7 +90,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows(extr
     batches = [micro_batch(digits, 0, [0, 1]), micro_batch(digits, 1, [2, 3])]
     update = training.step(0, 0, batches, learning_rate=1e-3)
     assert math.isfinite(update.loss)
-    assert (update.is_finite, training.failed_rows) == (False, [3])
+    assert (update.is_finite, update.failed_rows) == (False, [3])
     for one, other in zip(parameters(training), before, strict=True):
         assert torch.equal(one, other)
 

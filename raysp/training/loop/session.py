@@ -397,7 +397,7 @@ class Session:
         return NotFinite(
             f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
             f"{update.norm:g}; no weight was changed",
-            training.failed_rows,
+            update.failed_rows,
             update.num_rows,
             has_grown(losses) or not training.has_finite_weights,
             described_losses(losses),

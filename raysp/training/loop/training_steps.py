@@ -49,7 +49,7 @@ class OneWorker:
 
 @dataclass(frozen=True)
 class Update:
-    """Result of a step, the same on all workers."""
+    """Result of a step, the same on all workers but for `failed_rows`."""
 
     loss: float
     """Mean over rows, tokens or frames."""
@@ -62,6 +62,8 @@ class Update:
     """Whether a worker asked to stop after this step."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Means of the objective's terms."""
+    failed_rows: Sequence[int] = ()
+    """Rows of this worker whose loss, or else gradient, is not finite."""
 
 
 class NotFinite(NamedTuple):
@@ -147,8 +149,6 @@ class Training:
         self.seed = seed
         self.clip = clip
         self.workers = workers or OneWorker()
-        self.failed_rows: list[int] = []
-        """Rows of this worker whose loss, or else gradient, was not finite in the last step."""
         self._collect()
 
     def freeze(self, parameters: Iterable[torch.nn.Parameter], *, frozen: bool) -> None:
@@ -189,16 +189,16 @@ class Training:
         loss, count, rows, stopping, *of_terms = read[: len(sums)]
         norm, *flags = read[len(sums) :]
         all_rows = [row for batch in batches for row in batch.rows]
-        self.failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
+        failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
         is_finite = math.isfinite(loss) and math.isfinite(norm)
         if is_finite and count:
             set_rate(self.optimizer, learning_rate)
             self.optimizer.step()
         elif math.isfinite(loss) and count:
-            self.failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
+            failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
         mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
         terms = dict(zip(self.objective.terms, means, strict=True))
-        return Update(mean, round(rows), norm, is_finite, stopping > 0, terms)
+        return Update(mean, round(rows), norm, is_finite, stopping > 0, terms, failed_rows)
 
     def _run(self, epoch: int, step: int, batch: MicroBatch) -> Tensor:
         """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""

@@ -24,13 +24,14 @@ from pathlib import Path
 from raysp import bounds
 from raysp.errors import RunError, StoreError
 from raysp.sink import fault_injection, layout, lease
+from raysp.sink.layout import HOME
 from raysp.sink.orphans import Orphan, abandoned_uploads, reason_alike
 from raysp.storage.store import Store, explain
 from raysp.training.sink import training_record
 
 log = logging.getLogger(__name__)
 
-STEPS = ".raysp/steps/"
+STEPS = f"{HOME}steps/"
 
 _MARKER = re.compile(rf"{re.escape(STEPS)}(\d+)\.json")
 _FILE = re.compile(rf"{re.escape(STEPS)}((\d+)\.[0-9a-f]+)/[^/]+")

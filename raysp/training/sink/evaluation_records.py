@@ -25,10 +25,11 @@ from raysp.evaluation.scores import (
     WorstRow,
 )
 from raysp.sink.commit import for_each
+from raysp.sink.layout import HOME
 from raysp.storage.store import Store
 from raysp.training.sink import training_record
 
-EVALUATIONS = ".raysp/evaluations/"
+EVALUATIONS = f"{HOME}evaluations/"
 LOSS = "loss"
 
 _FILE = re.compile(rf"{re.escape(EVALUATIONS)}(\d+)\.([^/]+)\.json")

@@ -24,8 +24,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
 from raysp.storage.store import Store
 from raysp.training.sink.indexed_contents import CONTENTS, table_of_contents
+from raysp.training.sink.training_record import INDEX
 
-INDEX = ".raysp/index/"
 AT_ONCE = 32
 """Files that are read at once; an object store takes some 20 ms for each."""
 INDEX_VERSION = 4

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from raysp import bounds
 from raysp.errors import StoreError
 from raysp.sink.commit import for_each
+from raysp.sink.layout import HOME
 from raysp.storage.store import Store
 from raysp.training.sink import training_record
 
-METRICS = ".raysp/metrics/"
+METRICS = f"{HOME}metrics/"
 
 _STEPS_OF_FILE = re.compile(r"-\d{9,}(-\d{9,})?\.jsonl$")  # the id of a run may end with six digits of its own
 

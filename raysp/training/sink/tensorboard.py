@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raysp.errors import StoreError
+from raysp.sink.layout import HOME
 from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-TENSORBOARD = ".raysp/tensorboard/"
+TENSORBOARD = f"{HOME}tensorboard/"
 
 
 class _Value(NamedTuple):

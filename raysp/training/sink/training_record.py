@@ -17,7 +17,8 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.words import count
 
-EXPORT = ".raysp/export.json"
+INDEX = f"{layout.HOME}index/"
+EXPORT = f"{layout.HOME}export.json"
 """Record of the checkpoint at the root of the sink."""
 CORPUS = "corpus"
 """Name, among the parts, of the digests of rows and targets."""
@@ -183,13 +184,13 @@ def remove(store: Store) -> None:
     """
     if is_training(store):
         store.delete(RECIPE)
-    kept = (layout.LEASE, layout.TMP, ".raysp/index/", EXPORT)
+    kept = (layout.LEASE, layout.TMP, INDEX, EXPORT)
     for entry in [*store.list(layout.HOME)]:
         if not entry.path.startswith(kept):
             store.delete(entry.path)
 
 
-SHARDS = ".raysp/shards.json"
+SHARDS = f"{layout.HOME}shards.json"
 MOST_NAMES = 5
 """Shards that a message names."""
 

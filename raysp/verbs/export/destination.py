@@ -19,9 +19,9 @@ from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
-from raysp.storage.store import TMP, Store
+from raysp.storage.store import HOME, TMP, Store
 
-RECORD, DONE, PARTS = ".raysp/export.json", ".raysp/done/", ".raysp/parts/"
+RECORD, DONE, PARTS = f"{HOME}export.json", f"{HOME}done/", f"{HOME}parts/"
 AT_ONCE = 8
 """Files of rows that are written concurrently."""
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
@@ -154,9 +154,7 @@ class Destination:
         suffixes = tuple(name for name in names if name.startswith("."))
         found = [one.path for one in self.store.list()]
         paths = [path for path in found if path.startswith((DONE, PARTS))]
-        paths += [
-            path for path in found if not path.startswith(".raysp/") and (path.endswith(suffixes) or path in names)
-        ]
+        paths += [path for path in found if not path.startswith(HOME) and (path.endswith(suffixes) or path in names)]
         for path in paths:
             self.store.delete(path)
 
