@@ -4,6 +4,7 @@ import dataclasses
 import html
 import re
 import reprlib
+import signal
 import time
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
@@ -46,6 +47,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def ending(code: int) -> str:
+    """Return how a process ended, by its exit code: "exit code 1", "signal SIGKILL"."""
+    try:
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    except ValueError:  # one of the real-time signals
+        return f"signal {-code}"
 
 
 def ago(when: float) -> str:

@@ -55,17 +55,14 @@ def sniff(opening: Opening) -> str | None:
     if magic in MAGICS:
         return MAGICS[magic]
     if magic in KINDED_MAGICS:
-        return ("AIFF" if magic == b"FORM" else "WAV") if _is_kind(kind, KINDED_MAGICS[magic]) else None
+        # A truncated kind is allowed: the recording is damaged, not of another format.
+        is_allowed = any(name.startswith(kind) for name in KINDED_MAGICS[magic])
+        return ("AIFF" if magic == b"FORM" else "WAV") if is_allowed else None
     if head[4:8] in _MP4_BOXES:
         return "MP4"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # twelve sync bits and layer 0
         return "AAC"
     return "MP3" if magic[:3] == b"ID3" or _is_mpeg_layer(head) else None
-
-
-def _is_kind(kind: bytes, allowed: tuple[bytes, ...]) -> bool:
-    """Return whether a kind is allowed. A truncated kind is: the recording is damaged, not of another format."""
-    return any(name.startswith(kind) for name in allowed)
 
 
 def _is_mpeg_layer(head: bytes) -> bool:

@@ -5,12 +5,12 @@ process that is killed or stopped from outside is replaced.
 """
 
 import select
-import signal
 import time
 from collections.abc import Callable
 
 from raysp.audio.process_clock import ProcessClock
 from raysp.errors import AudioError, RunError
+from raysp.words import ending
 
 STEP_SECONDS = 1.0
 """Interval between checks of a child that does not answer."""
@@ -130,7 +130,5 @@ def failure_of(code: int) -> DecoderFailure:
 
 def exit_name(code: int) -> str:
     """Return the name of the signal that ended a process, or its exit code, as text."""
-    try:
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    except ValueError:  # one of the real-time signals
-        return f"signal {-code}"
+    found = ending(code)
+    return found.removeprefix("signal ") if "SIG" in found else found

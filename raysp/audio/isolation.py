@@ -124,7 +124,9 @@ class Decoder:
     ) -> Iterator[AudioHeader | AudioError]:
         """Yield the header of each recording in order, or the error that prevented reading it."""
         kind = child.COUNTED_HEADER if counted else child.HEADER
-        for found in self._in_order((_header_request(kind, one) for one in recordings), _header_of):
+        options = DecodeOptions(0, max_seconds=0.0)
+        requests = (_request(kind, Excerpt(one), HEAD_BYTES, options) for one in recordings)
+        for found in self._in_order(requests, lambda answers: AudioHeader(*json.loads(next(answers)[1]))):
             assert not isinstance(found, TooLong)  # raised by decoding only
             yield found
 
@@ -449,10 +451,6 @@ def _given(outcome: "T | AudioError | TooLong") -> T:
     return outcome
 
 
-def _header_request(kind: bytes, audio: Recording | None) -> _Request | AudioError:
-    return _request(kind, Excerpt(audio), HEAD_BYTES, DecodeOptions(0, max_seconds=0.0))
-
-
 def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | AudioError:
     return _request(child.DECODE, excerpt, WHOLE_BYTES, options)
 
@@ -496,11 +494,6 @@ def _program_error(trace: str) -> ProgramError:
         f"the decoder failed by an error of the program, not of a recording: {last}. Either a package does not fit "
         f"(try `raysp doctor`), or it is a bug in raysp. No row is counted as damaged; mend it and run again.\n{trace}"
     )
-
-
-def _header_of(answers: Iterator[tuple[bytes, bytearray]]) -> AudioHeader:
-    _, payload = next(answers)
-    return AudioHeader(*json.loads(payload))
 
 
 def _chunks(answers: Iterator[tuple[bytes, bytearray]]) -> Iterator[Samples]:

@@ -73,8 +73,9 @@ def fetch(
     with _kept(folder, "a checkpoint") as is_missing:
         if is_missing:
             with _locked(folder.with_name(f"{folder.name}.lock")) as alone:
-                if alone:
-                    _remove_parts(folder)
+                if alone:  # partial downloads are those of processes that were killed
+                    for left in folder.parent.glob(f"{folder.name}.part-*"):
+                        shutil.rmtree(left, ignore_errors=True)
                 if not folder.is_dir():
                     _download(store, entries, folder, wanted)
     adapters = {entry.path: entry for entry in entries if ADAPTER.fullmatch(entry.path)}
@@ -240,12 +241,6 @@ def _locked(place: Path) -> Iterator[bool]:
         except OSError:
             alone = False
         yield alone
-
-
-def _remove_parts(folder: Path) -> None:
-    """Remove partial downloads of this folder, left by processes that were killed."""
-    for left in folder.parent.glob(f"{folder.name}.part-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _download(store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]]) -> None:

@@ -70,7 +70,8 @@ def forget_used() -> None:
 
 def remove_unused(folder: Path) -> None:
     """Remove the least recently used copies of a folder, down to `KEPT_COPIES` and `KEPT_BYTES`."""
-    copies = sorted(_copies(folder), key=_last_use, reverse=True)
+    used = {copy: copy.with_name(f"{copy.name}{_USED}").stat().st_mtime for copy in _copies(folder)}
+    copies = sorted(used, key=used.__getitem__, reverse=True)
     total = 0
     for number, copy in enumerate(copies, 1):
         num_bytes = sum(file.stat().st_size for file in copy.iterdir())
@@ -83,10 +84,6 @@ def _copies(folder: Path) -> Iterator[Path]:
     for used in folder.glob(f"*{_USED}"):
         if (copy := used.with_name(used.name.removesuffix(_USED))).is_dir():
             yield copy
-
-
-def _last_use(copy: Path) -> float:
-    return copy.with_name(f"{copy.name}{_USED}").stat().st_mtime
 
 
 def _remove(copy: Path) -> bool:

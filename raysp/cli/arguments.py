@@ -67,6 +67,8 @@ Relabel = Annotated[
     bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input, if there are any.")
 ]
 Limits = list[str] | None
+_CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
+"""Values of storage options that are no text. Numbers stay texts: account keys may be all digits."""
 By = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
@@ -180,7 +182,7 @@ def parse_storage_options(
         if key in place:
             raise SpecError(f"{option} {path}: found twice; give it once")
         try:
-            place[key] = Env(text.removeprefix("env:")) if text.startswith("env:") else _value(text)
+            place[key] = Env(text.removeprefix("env:")) if text.startswith("env:") else _CONSTANTS.get(text, text)
             refuse_literal_secrets({key: place[key]}, option)
         except ValueError as error:
             words = str(error).partition(";")[0]
@@ -196,11 +198,6 @@ def parse_storage_options(
 def _key(option: str) -> str:
     """Return an option without its value, which may be a secret."""
     return option.partition("=")[0]
-
-
-def _value(text: str) -> object:
-    """Return true, false and null as JSON values, and everything else as text: account keys may be all digits."""
-    return {"true": True, "false": False, "null": None}.get(text, text)
 
 
 def command_line(

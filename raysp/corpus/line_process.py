@@ -2,13 +2,14 @@
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from raysp.words import ending
 
 logger = logging.getLogger(__name__)
 
@@ -73,5 +74,5 @@ class LineProcess:
         if not self._has_ended:
             self._has_ended = True
             code = self._process.wait()
-            ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            ended = ending(code)
             logger.warning("a process that %s ended with %s; this process does the rest for it", self._work, ended)

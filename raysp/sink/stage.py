@@ -147,7 +147,8 @@ def remove_listed(store: Store, blocks: Mapping[Piece, Iterable[BlockName]]) -> 
 
 def discard(store: Store, shard: str, piece: Piece) -> None:
     """Remove the staged blocks of one piece, of any pipeline."""
-    _delete_all(store, layout.stage_piece_prefix(shard, piece))
+    for entry in list(store.list(layout.stage_piece_prefix(shard, piece))):
+        store.delete(entry.path)
 
 
 def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) -> None:
@@ -264,8 +265,3 @@ def _check_rows(where: str, wanted: Collection[int], rows: list[int | None]) -> 
         f"not of this piece {foreign[:3]}, duplicates {len(rows) - len(found)}; run again: these rows are labelled "
         "again"
     )
-
-
-def _delete_all(store: Store, prefix: str) -> None:
-    for entry in list(store.list(prefix)):
-        store.delete(entry.path)

@@ -27,7 +27,8 @@ def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
         return
     place = normalise(sink.url)
     lent = replace(sink, url=join_url(place, f"{layout.TRIAL}{time.time_ns()}"))
-    before = None if scheme_of(place) else _existing(Path(place))
+    folders = (Path(place), *Path(place).parents)
+    before = None if scheme_of(place) else next(one for one in folders if one.exists())
     try:
         yield lent
     finally:
@@ -46,10 +47,6 @@ def is_left(path: str) -> bool:
     """Return whether a file of a sink was left by a killed try-out."""
     started = path.removeprefix(layout.TRIAL).partition("/")[0]
     return path.startswith(layout.TRIAL) and started.isdigit() and time.time_ns() - int(started) > LEFT_AFTER_NS
-
-
-def _existing(folder: Path) -> Path:
-    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def _clear(sink: Parquet) -> None:

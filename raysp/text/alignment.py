@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch, send
+from raysp.text.targets import frames_needed
 
 CHUNK = 64
 """Frames between two looks at which states may be dropped."""
@@ -116,7 +117,7 @@ def align(
     """
     best_BT = log_probs_BTV.amax(-1) if best is None else best
     found: list[Alignment | None] = [None] * len(targets)
-    fitting = [row for row, one in enumerate(targets) if one.ids and _frames_needed(one.ids) <= num_frames[row]]
+    fitting = [row for row, one in enumerate(targets) if one.ids and frames_needed(one.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
         [chosen] = send(log_probs_BTV.device, np.array(rows, np.int64))
@@ -140,10 +141,6 @@ def _within_beams(trellis: "_Trellis", num_frames: int) -> Alignment | None:
         if best[1] >= -beam:
             break
     return best[0]
-
-
-def _frames_needed(ids: Sequence[int]) -> int:
-    return len(ids) + sum(one == other for one, other in pairwise(ids))
 
 
 def _num_states(target: Target) -> int:

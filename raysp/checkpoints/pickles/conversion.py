@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from raysp import bounds
 from raysp.checkpoints.pickles import process
 from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError, StoreError
+from raysp.words import ending
 
 SILENT_SECONDS = 300
 """Time without an event after which the process counts as hung. It reports each part of `CHUNK_BYTES`."""
@@ -57,7 +57,7 @@ def convert_files(
         for pipe in filter(None, (child.stdin, child.stdout)):
             pipe.close()
     if len(written) < len(files):
-        raise _refusal(files[len(written)][0], f"reading it ended a process with {_ending(code)}")
+        raise _refusal(files[len(written)][0], f"reading it ended a process with {ending(code)}")
     return written
 
 
@@ -102,7 +102,3 @@ def _refusal(source: Path, reason: str) -> CheckpointError:
         f"{source}: not plain weights: {reason}; nothing of it was run. Copy the file again if it was damaged on the "
         "way; else do not use it"
     )
-
-
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

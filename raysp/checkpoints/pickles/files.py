@@ -5,7 +5,6 @@ PyTorch before 0.2 is refused.
 """
 
 import io
-import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -200,8 +199,3 @@ def _storage_places(
             )
         yield key, (place, num_elements)
         place += size
-
-
-def is_regular(path: Path) -> bool:
-    """Return whether a path is a file that can be read like one, not a pipe or device."""
-    return path.is_file() and os.access(path, os.R_OK)

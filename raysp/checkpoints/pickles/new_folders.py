@@ -2,6 +2,7 @@
 
 import contextlib
 import fnmatch
+import glob
 import os
 import shutil
 import tempfile
@@ -118,7 +119,7 @@ def _check_space(parent: Path, num_bytes: int) -> None:
 
 
 def _remove_scratch(place: Path) -> None:
-    for left in place.parent.glob(f".{glob_escaped(place.name)}.part-*"):
+    for left in place.parent.glob(f".{glob.escape(place.name)}.part-*"):
         with contextlib.suppress(OSError):  # in use, or no folder
             descriptor = os.open(left, os.O_RDONLY)
             try:
@@ -126,11 +127,6 @@ def _remove_scratch(place: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-def glob_escaped(name: str) -> str:
-    """Return a name with the special characters of patterns escaped."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def _publish(scratch: Path, place: Path) -> None:

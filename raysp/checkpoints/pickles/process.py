@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from raysp import bounds
-from raysp.checkpoints.pickles.files import Weight, read_weights
+from raysp.checkpoints.pickles.files import read_weights
 from raysp.checkpoints.pickles.program import ITEM_BYTES, NotWeightsError
 from raysp.checkpoints.pickles.safetensors import write_weights
 
@@ -49,14 +49,10 @@ def main() -> None:
 def _convert(source: Path, target: Path, *, are_tied: bool) -> None:
     limit_memory(MEMORY_BYTES)
     weights = read_weights(source)
-    limit_memory(MEMORY_BYTES + max(map(_mapped_bytes, weights), default=0))
+    views = [weight.view for weight in weights if not weight.view.is_contiguous]  # they are mapped as a whole
+    limit_memory(MEMORY_BYTES + max((view.span * ITEM_BYTES[view.storage.dtype] for view in views), default=0))
     written = write_weights(source, weights, target, are_tied=are_tied, on_bytes=lambda found: _say(bytes=found))
     _say(written=written.digests, tied=written.tied)
-
-
-def _mapped_bytes(weight: Weight) -> int:
-    view = weight.view
-    return 0 if view.is_contiguous else view.span * ITEM_BYTES[view.storage.dtype]
 
 
 def _say(**event: object) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING
 
 from raysp.errors import RayspError
+from raysp.words import ending
 
 if TYPE_CHECKING:  # a run imports them while the process starts
     from raysp.labelling.engine.workers.job import Job
@@ -114,7 +114,7 @@ def of_this_run() -> LabelProcess:
 
 def _describe(code: int, output: IO[bytes]) -> str:
     """Return a text on the end of a process: its signal or exit code, and the last lines that it printed."""
-    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    ended = ending(code)
     output.seek(0)
     lines = output.read().decode(errors="replace").splitlines()[-LAST_LINES:]
     return f"the labelling process ended with {ended}" + (f" ({' | '.join(lines)})" if lines else "")

@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from raysp import bounds
 from raysp.errors import CheckpointError
 from raysp.text.beams.arpa import BEGIN, END, MARKERS, MOST_ORDERS, UNKNOWN
 from raysp.text.beams.hashing import prefix_hashes, text_hashes
+from raysp.words import ending
 
 MAGIC = b"mmap lm http://kheafield.com/code"
 """First bytes of all versions of the format."""
@@ -249,11 +249,7 @@ def found_wrong(path: Path) -> str | None:
         return f"is damaged: scoring its words takes more than {seconds} s"
     if code == WRONG_SCORES:
         return "is damaged: the scores of some of its words are no logarithms of probabilities"
-    return None if code == 0 else f"is damaged: scoring its words ended a process with {_ending(code)}"
-
-
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return None if code == 0 else f"is damaged: scoring its words ended a process with {ending(code)}"
 
 
 def main(path: Path) -> int:

@@ -398,16 +398,12 @@ class _History:
         ids = list(_ids(order, *of_steps[:2])) if steps else [[np.empty(0, np.int32)] * order.shape[1]] * len(order)
         scales = of_steps[2].T.tolist() if steps else [[]] * len(ends)
         found = []
-        for row, base in enumerate(_bases(scales, gaps.tolist())):
+        for row, (row_scales, row_gaps) in enumerate(zip(scales, gaps.tolist(), strict=True)):
+            # Sums are rounded once, so that zeros of padding change no bit.
+            base = math.fsum([*map(math.log, row_scales), *row_gaps])
             kept = zip(ids[row], ends[row, order[row]].tolist(), strict=True)
             found.append([Hypothesis(one, math.log(end) + base) for one, end in kept if end > 0])
         return found
-
-
-def _bases(scales: Sequence[Sequence[float]], gaps: Sequence[Sequence[float]]) -> Iterator[float]:
-    """Yield the log of each row's scale. Sums are rounded once, so that zeros of padding change no bit."""
-    for row_scales, row_gaps in zip(scales, gaps, strict=True):
-        yield math.fsum([*map(math.log, row_scales), *row_gaps])
 
 
 def _ids(

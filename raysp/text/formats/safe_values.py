@@ -45,14 +45,11 @@ def as_field(text: str) -> str:
     """
     if text and text.isprintable() and not _SPECIAL.search(text):
         return text
-    encoded = "".join(quote(c, safe="") if _is_encoded(c) else c for c in valid(text))
+    is_kept = (c != "%" and not c.isspace() and unicodedata.category(c) != "Cc" for c in valid(text))
+    encoded = "".join(c if kept else quote(c, safe="") for c, kept in zip(valid(text), is_kept, strict=True))
     if encoded.startswith((";", "#")):
         encoded = quote(encoded[0], safe="") + encoded[1:]
     return encoded or NOTHING
-
-
-def _is_encoded(c: str) -> bool:
-    return c == "%" or c.isspace() or unicodedata.category(c) == "Cc"
 
 
 def in_order(spans: Iterable[Span]) -> list[Span]:

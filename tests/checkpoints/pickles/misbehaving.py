@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from raysp.checkpoints.pickles import process
+from raysp.checkpoints.pickles.files import Weight
 
 
-def read_weights(path: Path) -> list[process.Weight]:
+def read_weights(path: Path) -> list[Weight]:
     match path.read_bytes():
         case b"memory":
             held = []
