@@ -12,7 +12,7 @@ from raysp.cli.printed_plans import print_failures, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.submitting.arrival import check_arrival, is_submitted
 from raysp.labelling.engine.display import Display
-from raysp.words import count, duration
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.training.finetuning import FinetuneResult
@@ -108,34 +108,15 @@ def _print_prepared(prepared: "Prepared") -> None:
 
 
 def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
-    from raysp.evaluation.scores import Estimate
     from raysp.sink.layout import REPORT
     from raysp.storage.store import join_url
-    from raysp.training.sink import evaluation_records, row_errors
 
     print_failures(result.shards_failed)
     if result.errors:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(result.errors.items()))
-        listed = "" if is_try_out else f", listed in {join_url(result.sink, row_errors.LISTS)}"
-        print_fact("error rows", kinds + listed)
+        print_fact("error rows", result.error_kinds + ("" if is_try_out else f", listed in {result.error_lists}"))
         print_some(err, [f"raysp: {example}" for example in result.error_examples], "error")
-    for reference, text in result.texts:
-        print_fact("text", f"{text!r} (reference {reference!r})")
-    loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
-    print_fact("steps", f"{result.steps:,}, {count(result.epochs, 'whole epoch')}{loss}")
-    if result.audio_seconds:
-        speed = result.audio_seconds / max(result.wall_seconds, 1e-9)
-        print_fact(
-            "this run",
-            f"{duration(result.audio_seconds)} of audio in {result.wall_seconds:.1f} s: RTFx {speed:,.1f}, waited for "
-            f"rows {result.waited:.1%} of the time",
-        )
-    if result.metric is not None and result.best is not None:
-        found = (
-            f"{evaluation_records.title(result.metric)} {evaluation_records.text(result.metric, Estimate(result.best))}"
-        )
-        where = ", whose weights the checkpoint has" if result.is_done else ""
-        print_fact("best", f"{found} at step {result.best_step:,}{where}")
+    for name, fact in result.facts:
+        print_fact(name, fact)
     if is_try_out:
         print_command("next", again)
     elif result.is_done:

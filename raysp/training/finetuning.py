@@ -10,12 +10,14 @@ from raysp.audio.isolation import Decoder
 from raysp.cluster.connection import connected, is_cluster, is_named
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import RunError, StoreError
+from raysp.evaluation.scores import Estimate
 from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
 from raysp.models.checking import load_feature_extractor
 from raysp.sink import fault_injection, lease
+from raysp.sink.layout import ERRORS
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import to_json
-from raysp.storage.store import Store
+from raysp.storage.store import Store, join_url
 from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.micro_batches import MicroBatch
@@ -28,6 +30,7 @@ from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
+from raysp.training.reading.training_status import BestEvaluation
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
@@ -39,7 +42,7 @@ from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
-from raysp.words import brief, brief_html
+from raysp.words import brief, brief_html, count, duration
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,31 @@ class FinetuneResult:
     def exit_code(self) -> int:
         """Exit code: 3 if a shard could not be read, else 0."""
         return 3 if self.shards_failed else 0
+
+    @property
+    def error_kinds(self) -> str:
+        """Numbers of `errors` as text, such as "2 decode_error"."""
+        return ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.errors.items()))
+
+    @property
+    def error_lists(self) -> str:
+        """Url of the folder in the sink with the lists of error rows."""
+        return join_url(self.sink, ERRORS)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Facts that `raysp finetune` prints, with their names."""
+        facts = [("text", f"{text!r} (reference {reference!r})") for reference, text in self.texts]
+        loss = f", loss {self.loss:.4f}" if self.loss is not None else ""
+        facts.append(("steps", f"{self.steps:,}, {count(self.epochs, 'whole epoch')}{loss}"))
+        if self.audio_seconds:
+            speed = self.audio_seconds / max(self.wall_seconds, 1e-9)
+            audio = f"{duration(self.audio_seconds)} of audio in {self.wall_seconds:.1f} s"
+            facts.append(("this run", f"{audio}: RTFx {speed:,.1f}, waited for rows {self.waited:.1%} of the time"))
+        if self.metric is not None and self.best is not None and self.best_step is not None:
+            best = BestEvaluation(self.best_step, self.metric, Estimate(self.best), 1).sentence
+            facts.append(("best", f"{best}{', whose weights the checkpoint has' if self.is_done else ''}"))
+        return facts
 
 
 def finetune(

@@ -13,9 +13,6 @@ from raysp.training.sink import training_record
 
 logger = logging.getLogger(__name__)
 
-LISTS = ERRORS
-"""Folder of the files."""
-
 
 @dataclass(frozen=True)
 class ErrorRow:

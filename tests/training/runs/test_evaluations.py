@@ -81,6 +81,7 @@ def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, 
     values[:] = [0.7, 0.4, 0.5]
     result, _ = run(evaluated(words, tiny, tmp_path / "out"))
     assert (result.best, result.best_step, result.steps) == (0.4, 6, 8)
+    assert result.facts[-1] == ("best", "WER 40.00% at step 6, whose weights the checkpoint has")
     store = LocalStore(tmp_path / "out")
     with committed_steps.local_file(store, committed_steps.load(store, 6), "model.safetensors") as file:
         best = load_file(file)
