@@ -145,7 +145,7 @@ def serve(pipes: Pipes) -> None:
 
 def _send(pipes: Pipes, chunks: Iterator[Samples]) -> None:
     """Write the chunks of a recording, and all before an error that is raised."""
-    last = next(chunks)
+    last = next(chunks)  # one chunk is held back, since the kind of the last one ends the answer
     try:
         for chunk in chunks:
             pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)

@@ -260,7 +260,7 @@ def _copy(store: Store, entry: Entry, place: Path) -> None:
         while chunk := stream.read(_READ_BYTES):
             file.write(chunk)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # before the rename: a machine that fails leaves no copy with holes under its name
     if (found := place.stat().st_size) != entry.num_bytes:
         raise StoreError(f"{store.url}/{entry.path}: received {found:,} bytes, expected {entry.num_bytes:,}; run again")
 

@@ -346,7 +346,7 @@ def write(
             raise explain(error, "write", f"{store.url}/{name}") from error
         if label_shard.replace:
             _check_wanted(store, label_shard)
-        if rest_id:
+        if rest_id:  # before the label shard, which never names a file that is not there
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
         with fault_injection.passing("shard_committed"):

@@ -66,7 +66,7 @@ def record(store: Store, shards: Iterable[str]) -> None:
     """Record that a run stops; `shards` are those with error rows whose commit it began."""
     number = load(store).number + 1
     data = json.dumps({"shards": sorted(shards)}).encode()
-    while not store.create(layout.stopped_path(number), data):
+    while not store.create(layout.stopped_path(number), data):  # another run has stopped since the listing
         number += 1
 
 

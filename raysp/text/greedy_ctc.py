@@ -137,7 +137,7 @@ def _highest(
 def _best_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     """Return the log softmax of each frame's best token (B, T), in float32."""
     logits = logits.float()
-    best = logits.gather(-1, ids[:, :, None])
+    best = logits.gather(-1, ids[:, :, None])  # subtracted first, so that no exponential overflows
     return -(logits - best).exp().sum(-1).log()
 
 

@@ -102,6 +102,7 @@ class _Trie:
 
     def _link(self) -> list[int]:
         """Set the links, and return the nodes by their depth."""
+        # Breadth first: a link leads to a node that is less deep, whose gains and lifts are complete.
         order, waiting = [0], deque(self.edges[0].values())
         while waiting:
             node = waiting.popleft()
