@@ -55,6 +55,40 @@ def test_the_navigation_of_the_site_holds_each_page():
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == listed
 
 
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
+PAGES = [
+    *DOCS.rglob("*.md"),
+    *(TESTS.parent / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md")),
+]
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as the site makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", one).strip().lower()) for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TESTS.parent)))
+def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page):
+    for path, anchor in LINK.findall(re.sub(r"`[^`\n]*`", "", without_code(page))):
+        if re.match(r"\w+:", path):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), (path, anchor)
+        assert not anchor or anchor in anchors(target), (path, anchor)
+
+
+def test_pages_for_users_are_few_and_short():
+    words = {page.name: len(page.read_text().split()) for page in DOCS.glob("*.md")}
+    assert len(words) <= 12
+    assert {name: count for name, count in words.items() if count > 6_500} == {}
+    assert sum(words.values()) < 37_500
+
+
 def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
     text = (DOCS / "evidence/conformance.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]

@@ -66,7 +66,7 @@ def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
 def test_the_example_of_the_documents_is_this_one_of_about_forty_lines():
     code = (EXAMPLE / "raysp_loudness.py").read_text()
     assert len(code.splitlines()) <= 45
-    assert code in (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    assert code in (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
 
 
 @pytest.mark.slow

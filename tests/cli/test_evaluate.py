@@ -215,7 +215,7 @@ def test_labels_are_kept_in_a_sink_from_which_the_next_evaluation_continues(eval
 def test_the_example_of_the_documentation_is_what_is_printed(raysp_command, monkeypatch):
     root = DEMO.parents[1]
     monkeypatch.chdir(root)
-    page = (root / "docs" / "evaluation.md").read_text()
+    page = (root / "docs" / "evaluate.md").read_text()
     command, *shown = page.partition("```console\n$ raysp ")[2].partition("\n```")[0].splitlines()
     ran = raysp_command(*command.split())
     printed = (ran.err + ran.out).replace(str(root), "~/raysp").splitlines()
@@ -223,7 +223,7 @@ def test_the_example_of_the_documentation_is_what_is_printed(raysp_command, monk
 
 
 def test_the_example_of_texts_in_memory_runs(capsys):
-    page = (DEMO.parents[1] / "docs" / "evaluation.md").read_text()
+    page = (DEMO.parents[1] / "docs" / "evaluate.md").read_text()
     exec(page.rpartition("```python\n")[2].partition("```")[0], {})
     assert capsys.readouterr().out.startswith("0.333")
 

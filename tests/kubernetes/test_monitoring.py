@@ -15,7 +15,7 @@ from raysp.labelling.engine.ray_metrics import METRICS, SINK
 from tests.kubernetes.manifests import CLUSTER, KUBERNETES, Document, at, pods, read, rendered, schema_faults
 
 MONITORING = CLUSTER / "monitoring"
-OPERATIONS = (CLUSTER.parent / "docs/operations.md").read_text()
+OPERATIONS = (CLUSTER.parent / "docs/cluster.md").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
 RAYSP_METRICS = {metric.name: {SINK, *filter(None, [metric.label])} for metric in METRICS}

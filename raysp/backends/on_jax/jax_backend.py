@@ -49,7 +49,7 @@ class JaxModels:
         if not gives or not hasattr(raysp.models, f"Flax{summary.architecture}"):
             raise CheckpointError(
                 f"{folder}: {summary.architecture} has no Flax class that gives texts, expected a CTC model or an "
-                "encoder with a text decoder of docs/jax.md; leave backend out"
+                "encoder with a text decoder of docs/models.md; leave backend out"
             )
         return replace(summary, gives=gives, backend=JAX, has_layer_weights=False)
 

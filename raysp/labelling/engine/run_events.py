@@ -1,4 +1,4 @@
-"""Events of a run, in its event log (`sink.event_log`). docs/operations.md lists them with their fields."""
+"""Events of a run, in its event log (`sink.event_log`). docs/cluster.md lists them with their fields."""
 
 import platform
 from collections import Counter

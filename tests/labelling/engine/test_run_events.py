@@ -211,7 +211,7 @@ def test_a_row_of_a_frequent_error_is_left_out_and_pieces_that_crash_workers_are
 
 
 def test_the_document_for_operators_has_every_event():
-    document = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    document = (Path(__file__).parents[3] / "docs/cluster.md").read_text()
     table = document.split("| event | fields |")[1].split("\n\n")[0]
     listed = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     sources = (inspect.getsource(module) for module in (run_events, event_log))

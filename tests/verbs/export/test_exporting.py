@@ -150,7 +150,7 @@ class TestGoingOn:
 
 
 def test_the_documentation_lists_each_format_with_its_options():
-    document = Path(__file__).parents[3] / "docs" / "exporting.md"
+    document = Path(__file__).parents[3] / "docs" / "export.md"
     rows = [line for line in document.read_text().splitlines() if line.startswith("| `")]
     named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named.keys() == OPTIONS.keys()

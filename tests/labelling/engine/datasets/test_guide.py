@@ -1,4 +1,4 @@
-"""The program of the guide labels the bundled digits as a run does."""
+"""The program of the documents labels the bundled digits as a run does."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[4]
 SECTION = (
-    (REPOSITORY / "docs" / "guide.md").read_text().partition("## Inside a Ray Data program")[2].partition("\n## ")[0]
+    (REPOSITORY / "docs" / "run.md").read_text().partition("## Inside a Ray Data program")[2].partition("\n## ")[0]
 )
 PROGRAM, ACTORS, PAIRS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
