@@ -1,7 +1,7 @@
 """Models as they begin to be trained: weights of the checkpoint, new heads, frozen parts."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,11 +14,11 @@ from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.training.characters import HeadTokenizer
 from raysp.training.objectives.language_objective import adapter_options, train_language
 from raysp.training.objectives.lora import add_lora, check_targets
-from raysp.training.objectives.starting_model import Part, anew, expecting_new_weights, freeze
+from raysp.training.objectives.starting_model import Part, anew, expecting_new_weights, freeze, load_head
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.adaptation import LoRA
-from raysp.training.specs.objectives import CTC
+from raysp.training.specs.objectives import CTC, ClassifyFrames, Speakers
 
 
 def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: HeadTokenizer) -> Model:
@@ -102,6 +102,25 @@ def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | N
             seed=plan.recipe.seed,
         )
     return model.to(plan.workers.device).train()
+
+
+def named_model(auto: Any, plan: TrainingPlan, spec: Speakers | ClassifyFrames, names: Sequence[str]) -> Model:  # noqa: ANN401 - a class of auto.py
+    """Return a model with the head of an auto class for these classes, as its training begins.
+
+    Raises:
+        PlanError: a field of `masks` does not exist.
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    with naming_masks():
+        model = load_head(
+            auto,
+            plan.checkpoint.path,
+            names=names,
+            masks=spec.masks,
+            seed=plan.recipe.seed,
+            random_weights=spec.random_weights,
+        )
+    return begun(model, plan, spec.freeze, spec.lora if isinstance(spec, Speakers) else None)
 
 
 def held_below_head(model: Model) -> Iterator[nn.Parameter]:

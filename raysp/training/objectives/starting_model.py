@@ -31,8 +31,9 @@ def load_head(
     auto: Any,  # noqa: ANN401 - a class of auto.py
     folder: Path,
     *,
-    masks: Masks,
-    seed: int,
+    names: Sequence[str] | None = None,
+    masks: Masks | None = None,
+    seed: int = 0,
     random_weights: bool = False,
 ) -> Model:
     """Load a checkpoint with the head of an auto class, in training mode and float32.
@@ -40,13 +41,18 @@ def load_head(
     Args:
         auto: such as `AutoModelForCTC`.
         folder: model folder; a head that it lacks is initialised.
+        names: classes, or names of outputs; if they are not those of the checkpoint, their layer is initialised. None:
+            the head stays.
         masks: fields of the configuration.
         seed: seed of initial weights.
         random_weights: whether all weights are initialised.
     """
     with seeded(seed), expecting_new_weights():
-        model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **masks)
-    return (anew(model, seed=seed) if random_weights else model).train()
+        model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **(masks or {}))
+    model = (anew(model, seed=seed) if random_weights else model).train()
+    if names is not None:
+        _set_classes(model, names, seed=seed)
+    return model
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -82,7 +88,7 @@ def expecting_new_weights() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
+def _set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
     """Make a head one for these classes: it stays if they are its own, in this order, and is initialised otherwise."""
     part, config = _last_layer(model), model.config
     if config.id2label == dict(enumerate(names)):

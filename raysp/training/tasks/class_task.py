@@ -22,7 +22,7 @@ from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets, single_targets
-from raysp.training.objectives.starting_model import Masks, load_head, set_classes
+from raysp.training.objectives.starting_model import Masks, load_head
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Classify
 from raysp.training.specs.recipe import Evaluation
@@ -139,9 +139,8 @@ def load_classifier(
         random_weights: whether all weights are initialised.
     """
     model = load_head(
-        AutoModelForAudioClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
+        AutoModelForAudioClassification, folder, names=names, masks=masks, seed=seed, random_weights=random_weights
     )
-    set_classes(model, names, seed=seed)
     model.config.problem_type = PROBLEM_TYPES[problem]
     return model
 

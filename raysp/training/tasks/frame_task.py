@@ -4,7 +4,6 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,9 @@ from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
 from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.objectives.objective_models import begun, naming_masks
+from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
-from raysp.training.objectives.starting_model import Masks, load_head, set_classes, shortest_input
+from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import ClassifyFrames
 from raysp.training.specs.recipe import Evaluation
@@ -107,17 +106,6 @@ def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_f
     return labels_BT.masked_fill(after_BT, IGNORED_LABEL)
 
 
-def load_frame_classifier(
-    folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0, random_weights: bool = False
-) -> Model:
-    """Load a checkpoint with a head for classes of frames, as `load_classifier` does."""
-    model = load_head(
-        AutoModelForAudioFrameClassification, folder, masks=masks or {}, seed=seed, random_weights=random_weights
-    )
-    set_classes(model, names, seed=seed)
-    return model
-
-
 @dataclass(frozen=True)
 class FramesTask(NamedClasses):
     """Task of `ClassifyFrames`.
@@ -167,13 +155,9 @@ class FramesTask(NamedClasses):
 
     def objective(self, plan: TrainingPlan) -> FrameObjective:
         """Return the loss with its model."""
-        spec, folder = self.spec, plan.checkpoint.path
-        with naming_masks():
-            model = load_frame_classifier(
-                folder, self.names, masks=spec.masks, seed=plan.recipe.seed, random_weights=spec.random_weights
-            )
-        model = begun(model, plan, spec.freeze)
-        return FrameObjective(model, load_feature_extractor(folder), dtype=getattr(torch, plan.dtype))
+        model = named_model(AutoModelForAudioFrameClassification, plan, self.spec, self.names)
+        extractor = load_feature_extractor(plan.checkpoint.path)
+        return FrameObjective(model, extractor, dtype=getattr(torch, plan.dtype))
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the classes of frames as runs."""

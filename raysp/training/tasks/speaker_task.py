@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +20,9 @@ from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
 from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.objectives.objective_models import begun, naming_masks
+from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
-from raysp.training.objectives.starting_model import Masks, load_head, set_classes, shortest_input
+from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
 from raysp.training.specs.recipe import Evaluation
@@ -110,24 +109,6 @@ class SpeakerObjective:
         return cropped
 
 
-def load_speaker_model(
-    folder: Path, names: Sequence[str], *, masks: Masks | None = None, seed: int = 0, random_weights: bool = False
-) -> ForXVector:
-    """Load a checkpoint with an x-vector head, in training mode.
-
-    Args:
-        folder: model folder; a head that it lacks is initialised.
-        names: the speakers; if they are not those of the checkpoint, the weights of its classes are initialised.
-        masks: fields of the encoder's configuration.
-        seed: seed of initial weights.
-        random_weights: whether all weights are initialised.
-    """
-    model = load_head(AutoModelForAudioXVector, folder, masks=masks or {}, seed=seed, random_weights=random_weights)
-    assert isinstance(model, ForXVector)
-    set_classes(model, names, seed=seed)
-    return model
-
-
 @dataclass(frozen=True)
 class SpeakersTask(NamedClasses):
     """Task of `Speakers`.
@@ -179,14 +160,12 @@ class SpeakersTask(NamedClasses):
 
     def objective(self, plan: TrainingPlan) -> SpeakerObjective:
         """Return the loss with its model."""
-        spec, folder = self.spec, plan.checkpoint.path
-        with naming_masks():
-            model = load_speaker_model(
-                folder, self.names, masks=spec.masks, seed=plan.recipe.seed, random_weights=spec.random_weights
-            )
+        spec = self.spec
+        model = named_model(AutoModelForAudioXVector, plan, spec, self.names)
+        assert isinstance(model, ForXVector)
         return SpeakerObjective(
-            begun(model, plan, spec.freeze, spec.lora),
-            load_feature_extractor(folder),
+            model,
+            load_feature_extractor(plan.checkpoint.path),
             margin=spec.margin,
             margin_warmup=spec.margin_warmup,
             crop_seconds=spec.crop_seconds,

@@ -6,14 +6,15 @@ import torch
 
 from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2ForAudioFrameClassification, Wav2Vec2ForSequenceClassification
+from raysp.models.auto import AutoModelForAudioFrameClassification
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.objectives.starting_model import freeze, parameters_of
+from raysp.training.objectives.starting_model import freeze, load_head, parameters_of
 from raysp.training.tasks.class_task import (
     ClassObjective,
     load_classifier,
 )
-from raysp.training.tasks.frame_task import FrameObjective, load_frame_classifier
+from raysp.training.tasks.frame_task import FrameObjective
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 
@@ -188,7 +189,7 @@ def test_weights_of_a_checkpoint_in_half_precision_are_trained_in_float32(folder
 
 
 def test_frames_have_such_a_head_too(folder):
-    model = load_frame_classifier(folder, NAMES)
+    model = load_head(AutoModelForAudioFrameClassification, folder, names=NAMES)
     assert isinstance(model, Wav2Vec2ForAudioFrameClassification)
     assert model.classifier.out_features == 3
     assert model.config.id2label == dict(enumerate(NAMES))

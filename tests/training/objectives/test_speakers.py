@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from raysp.models import Wav2Vec2ForXVector
+from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.objectives.passes import evaluation_mode
-from raysp.training.tasks.speaker_task import SpeakerObjective, load_speaker_model
+from raysp.training.objectives.starting_model import load_head
+from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 
@@ -166,7 +168,7 @@ def test_half_precision_is_near_and_its_loss_in_float32(model):
 def test_other_speakers_have_new_weights_and_all_else_stays(tmp_path):
     names = ["ann", "bob", "eve"]
     make_oracle("Wav2Vec2ForXVector", num_labels=5).save_pretrained(tmp_path / "old")
-    model = load_speaker_model(tmp_path / "old", names, seed=3)
+    model = load_head(AutoModelForAudioXVector, tmp_path / "old", names=names, seed=3)
     assert isinstance(model, Wav2Vec2ForXVector)
     assert model.training
     theirs = transformers.Wav2Vec2ForXVector.from_pretrained(tmp_path / "old")
@@ -175,6 +177,6 @@ def test_other_speakers_have_new_weights_and_all_else_stays(tmp_path):
         if name != "objective.weight":
             assert torch.equal(model.state_dict()[name], weight), name
     model.save_pretrained(tmp_path / "new")
-    again = load_speaker_model(tmp_path / "new", names)
+    again = load_head(AutoModelForAudioXVector, tmp_path / "new", names=names)
     assert torch.equal(again.objective.weight, model.objective.weight)
     assert transformers.AutoConfig.from_pretrained(tmp_path / "new").id2label == dict(enumerate(names))

@@ -1,19 +1,21 @@
 """Models with random weights in place of those of their checkpoints."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from raysp.models.auto import AutoModelForAudioFrameClassification, AutoModelForAudioXVector
+from raysp.training.objectives.starting_model import load_head
 from raysp.training.tasks.class_task import load_classifier
-from raysp.training.tasks.frame_task import load_frame_classifier
 from raysp.training.tasks.pretraining_task import load_pretraining_model
-from raysp.training.tasks.speaker_task import load_speaker_model
 from tests.recipes import tiny_checkpoint, tiny_listener
 
 NAMES = ["calm", "angry"]
 LOADERS = {
-    "classes": (tiny_listener, lambda folder, **more: load_classifier(folder, NAMES, **more)),
-    "frames": (tiny_listener, lambda folder, **more: load_frame_classifier(folder, NAMES, **more)),
-    "speakers": (tiny_listener, lambda folder, **more: load_speaker_model(folder, NAMES, **more)),
+    "classes": (tiny_listener, partial(load_classifier, names=NAMES)),
+    "frames": (tiny_listener, partial(load_head, AutoModelForAudioFrameClassification, names=NAMES)),
+    "speakers": (tiny_listener, partial(load_head, AutoModelForAudioXVector, names=NAMES)),
     "pretraining": (tiny_checkpoint, load_pretraining_model),
 }
 
