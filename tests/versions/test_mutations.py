@@ -1,0 +1,19 @@
+"""Mutations of crossings, in a process of their own, since the stand-in device stays registered with torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.drivers
+def test_a_crossing_that_is_taken_away_or_a_read_that_is_added_is_noticed():
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.device.mutations"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    assert int(ran.stdout.split()[0]) > 50
