@@ -181,10 +181,6 @@ class CTCTask(task_texts.ComparedTexts):
         """Return the ids of characters."""
         return CharacterTargets(task_texts.rules_of(self.spec.text), encode_of(self.known) if self.known else None)
 
-    def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame."""
-        return plan.checkpoint.min_samples
-
     def objective(self, plan: TrainingPlan) -> CTCObjective:
         """Return the loss with its model."""
         model = ctc_model(plan, self.spec, self.tokenizer)

@@ -339,10 +339,6 @@ class Seq2SeqTask(task_texts.ComparedTexts):
         tokens = DecoderTokens(self.tokenizer, self.special, self.spec.prompt_tokens)
         return TokenTargets(task_texts.rules_of(self.spec.text), tokens, self.num_positions)
 
-    def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame."""
-        return plan.checkpoint.min_samples
-
     def objective(self, plan: TrainingPlan) -> Seq2SeqObjective:
         """Return the loss with its model."""
         spec, folder = self.spec, plan.checkpoint.path

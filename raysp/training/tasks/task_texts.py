@@ -70,6 +70,10 @@ class ComparedTexts:
 
     tags = ("automatic-speech-recognition", "raysp")
 
+    def min_samples(self, plan: TrainingPlan) -> int:
+        """Return the samples of one frame."""
+        return plan.checkpoint.min_samples
+
     def reference(self, value: object) -> str | None:
         """Return the text."""
         return None if value is None else str(value)
