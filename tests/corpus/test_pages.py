@@ -18,6 +18,7 @@ from raysp.corpus.shards import Shard, input_id
 from raysp.errors import ShardError
 from raysp.labelling.engine import running
 from tests.corpora import AUDIO, CHECKPOINT, wav
+from tests.here import run_without_ray
 
 MIB = bounds.MIB
 MOST_MEGABYTES = 1_400
@@ -180,6 +181,7 @@ def test_a_run_goes_on_beside_a_shard_of_too_large_pages(tmp_path, monkeypatch):
     bad = pa.array([{"bytes": b"\0" * 3 * MIB, "path": None}], AUDIO)
     pq.write_table(pa.table({"id": ["b"], "audio": bad}), tmp_path / "in" / "bad.parquet", compression="zstd")
     monkeypatch.setattr(bounds, "MOST_PAGE_BYTES", 2 * MIB)
+    run_without_ray(monkeypatch)
     pipeline = raysp.Pipeline(
         source=raysp.Shards(f"{tmp_path}/in/*.parquet"),
         steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])],

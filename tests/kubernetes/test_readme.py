@@ -35,9 +35,12 @@ def test_every_file_of_the_folder_is_named_or_is_in_one_that_is():
 
 
 def test_links_lead_somewhere():
-    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in TEXT.splitlines()}
     for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        assert target[1:] in headings if target.startswith("#") else (CLUSTER / target).exists(), target
+        file, _, heading = target.partition("#")
+        text = (CLUSTER / file).read_text() if heading and file else TEXT
+        headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
+        assert (CLUSTER / file).exists(), target
+        assert not heading or heading in headings, target
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
