@@ -1,18 +1,18 @@
 """Kinds of work and of sinks: what a file defines, and what a record names.
 
-A kind is one line in `KINDS`. The verbs act on `Work` and `Kind` alone, and know none of them by name.
+A kind is one entry of `raysp.sink.sinks.KINDS`. The verbs act on `Work` and `Kind` alone, and name none of
+them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
-from raysp.sink import layout
 from raysp.sink.lease import Running
 from raysp.sink.orphans import Orphan
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import Sink
+from raysp.sink.sinks import KINDS, Registered, Sink
 from raysp.specs.pipeline import Pipeline, Work
 from raysp.specs.work_files import load_value
 from raysp.storage.options import GivenOptions
@@ -151,30 +151,10 @@ class Kind(Protocol):
         """Yield the files of a sink that no run will use any more, at a time of the store's clock."""
 
 
-class Registered(NamedTuple):
-    """Where a kind is defined."""
-
-    work: str
-    """The class of its work, as `module:name`."""
-    record: str
-    """The file that marks its sinks."""
-    module: str
-    """The module that answers as `Kind`."""
-
-
-KINDS = {
-    "pipeline": Registered("raysp.specs.pipeline:Pipeline", layout.RUN, "raysp.labelling.kind_of_labelling"),
-    "recipe": Registered("raysp.training.specs.recipe:Finetune", layout.RECIPE, "raysp.training.kind_of_training"),
-}
-"""Kinds by the nouns of their work. The first is that of sinks without a record."""
-
-
 def kind_of_sink(asked: Asked) -> Kind:
     """Return the kind of a sink by its record: that of label shards if it has none, or if a pipeline is given."""
-    first, *others = KINDS.values()
-    store = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).store
-    found = (one for one in others if store is not None and store.stat(one.record) is not None)
-    return _answers(next(found, first))
+    other = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).other_kind()
+    return _answers(other or KINDS["pipeline"])
 
 
 def kind_of_work(work: "Named") -> Kind:

@@ -31,10 +31,6 @@ ABSENT = f"{HOME}absent.json"
 RELABELLED = f"{HOME}relabelled"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 
-OF_A_TRAINING = "the sink of a training"
-OTHER_RECORDS = {RECIPE: OF_A_TRAINING}
-"""Records of sinks without label shards, with what such a sink is."""
-
 MAX_COMPONENT_BYTES = 200
 """Limit for a shard's name: the 255 of file systems, less a marker's `.<input id>.<fingerprint>` and some reserve."""
 

@@ -6,7 +6,7 @@ itself (`commit`, `stage`, `lease`, `receipts`) works on any `Store`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
@@ -18,8 +18,33 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 
-OTHER_KINDS = {layout.OF_A_TRAINING: "`raysp status` shows its progress, and `raysp inspect` checks its checkpoint"}
-"""What to do with sinks that have no label shards."""
+
+class Registered(NamedTuple):
+    """Where a kind of work is defined, and how its sinks are known."""
+
+    work: str
+    """The class of the work, as `module:name`."""
+    record: str
+    """The file that marks its sinks."""
+    module: str
+    """The module that answers as `raysp.work.Kind`."""
+    sink: str = "a sink of labels"
+    """Its sinks, in words."""
+    remedy: str = ""
+    """What to do with such a sink where labels are expected."""
+
+
+KINDS = {
+    "pipeline": Registered("raysp.specs.pipeline:Pipeline", layout.RUN, "raysp.labelling.kind_of_labelling"),
+    "recipe": Registered(
+        "raysp.training.specs.recipe:Finetune",
+        layout.RECIPE,
+        "raysp.training.kind_of_training",
+        "the sink of a training",
+        "`raysp status` shows its progress, and `raysp inspect` checks its checkpoint",
+    ),
+}
+"""Kinds by the nouns of their work. The first is that of labels, and of sinks without a record."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +92,12 @@ class Sink:
         """
         if (record := self.record()) is not None:
             return record
-        if other := self._other_kind():
-            raise PlanError(f"{self.url}: {other}, without label shards; {OTHER_KINDS[other]}")
+        if other := self.other_kind():
+            raise PlanError(f"{self.url}: {other.sink}, without label shards; {other.remedy}")
+        records = " nor ".join(kind.record for kind in KINDS.values())
         raise PlanError(
-            f"{self.url}: not a sink of raysp: found neither {layout.RUN} nor {layout.RECIPE}; give the folder that a "
-            "run wrote to, or the pipeline file"
+            f"{self.url}: not a sink of raysp: found neither {records}; give the folder that a run wrote to, or the "
+            "pipeline file"
         )
 
     def refuse_other_kind(self) -> None:
@@ -80,11 +106,13 @@ class Sink:
         Raises:
             PlanError: with the url.
         """
-        if other := self._other_kind():
-            raise PlanError(f"{self.url}: {other}; choose another folder for the labels")
+        if other := self.other_kind():
+            raise PlanError(f"{self.url}: {other.sink}; choose another folder for the labels")
 
-    def _other_kind(self) -> str | None:
-        return next((kind for path, kind in layout.OTHER_RECORDS.items() if self.store.stat(path) is not None), None)
+    def other_kind(self) -> Registered | None:
+        """Return the kind whose record is there, unless it is that of labels."""
+        _, *others = KINDS.values()
+        return next((kind for kind in others if self.store.stat(kind.record) is not None), None)
 
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""

@@ -1,4 +1,4 @@
-"""A new kind of work is a folder of its own and one line of `raysp.work.KINDS`; the verbs act on it unchanged."""
+"""A new kind of work is a folder and one entry of `raysp.sink.sinks.KINDS`; the verbs act on it unchanged."""
 
 import json
 
@@ -9,14 +9,15 @@ from raysp import work
 from raysp.cluster.submitting.package import Package
 from raysp.cluster.submitting.submission import Request, prepare
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.errors import SpecError
+from raysp.errors import PlanError, SpecError
+from raysp.sink import sinks
 from tests.work.counting import COUNT, Counting, file
 
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch):
-    one_line = work.Registered("tests.work.counting:Counting", COUNT, "tests.work.counting")
-    monkeypatch.setitem(work.KINDS, "counting", one_line)
+    names = "tests.work.counting:Counting", COUNT, "tests.work.counting"
+    monkeypatch.setitem(sinks.KINDS, "counting", sinks.Registered(*names, "the sink of a count", "read its file"))
 
 
 @pytest.fixture
@@ -48,6 +49,13 @@ def test_its_sinks_are_found_by_their_record(raysp_command, sink, tmp_path):
     assert "files" in raysp_command("status", file(tmp_path)).out
     assert (sink / ".raysp" / "report.html").samefile(raysp.report(str(sink)))
     assert (sink / ".raysp" / "report.html").read_text() == "<p>1 files</p>"
+
+
+def test_labels_are_neither_written_to_its_sinks_nor_looked_for_in_them(sink):
+    with pytest.raises(PlanError, match="out: the sink of a count; choose another folder for the labels"):
+        sinks.Sink.open(str(sink)).refuse_other_kind()
+    with pytest.raises(PlanError, match="out: the sink of a count, without label shards; read its file"):
+        raysp.verify(str(sink))
 
 
 def test_gc_asks_it_for_what_is_left_over(sink):
