@@ -28,21 +28,22 @@ SHARED = (
     {"pages", "work"},
 )
 # Rooms of features, by the longest name that a module begins with: besides what is shared, each may use those named.
-_UNDER_RUNS = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
-LABELLING = {*_UNDER_RUNS, "labelling.engine"}
+LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
+ENGINE = "labelling.engine"
+"""It imports Ray, so only what runs reaches it."""
 # The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
 TRAINING = (
     *("training.specs", "training.sink", "training.planning", "training.characters", "training.data"),
     *("training.objectives", "training.tasks", "training.preparing", "training.loop", "training.estimates"),
     *("training.reading", "training.on_ray"),
 )
-RUNS = {"labelling.engine", "training", *TRAINING}
+RUNS = {ENGINE, "training", *TRAINING}
 FEATURES: dict[str, set[str]] = {
     "cluster": set(),
     "labelling.planning": {"cluster"},
     "labelling.assembly": {"labelling.planning"},
     "labelling.finished": {"labelling.planning"},
-    "labelling.engine": _UNDER_RUNS,
+    ENGINE: LABELLING,
     "labelling.reports": LABELLING,
     "labelling.estimates": {*LABELLING, "labelling.reports"},
     "labelling": {*LABELLING, "labelling.reports", "labelling.estimates"},
@@ -52,9 +53,10 @@ FEATURES: dict[str, set[str]] = {
     "verbs.export": LABELLING,
     "verbs.merge": LABELLING,
     "evaluation.diff": LABELLING,
-    "evaluation.evaluate": LABELLING,
+    "evaluation.evaluate": {*LABELLING, ENGINE},
     **{room: {*LABELLING, *TRAINING[:place]} for place, room in enumerate(TRAINING)},
-    "training": {*LABELLING, *TRAINING},
+    "training.on_ray": {*LABELLING, ENGINE, *TRAINING[:-1]},
+    "training": {*LABELLING, ENGINE, *TRAINING},
 }
 _LOWER = {part: frozenset().union(*SHARED[:number]) for number, parts in enumerate(SHARED) for part in parts}
 _ALL_SHARED = frozenset().union(*SHARED)
@@ -67,7 +69,7 @@ BELOW = {
 # A pipeline is made and checked without pyarrow or torch: specs import the rest only inside functions.
 EAGER = {**BELOW, "specs": SHARED[0]}
 # Public names are reached by users' own modules and for the version, inside functions.
-MAY_USE_PUBLIC_NAMES = {"specs", "cli", *FEATURES}
+MAY_USE_PUBLIC_NAMES = {"specs", "cli", "cluster", "cluster.submitting"}
 
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
@@ -270,9 +272,7 @@ def test_every_import_follows_the_arrows():
 
 
 def test_only_the_engine_imports_ray():
-    assert (
-        foreign_imports(PACKAGE, "ray", {"labelling.engine", "training.on_ray", "cluster", "cluster.submitting"}) == []
-    )
+    assert foreign_imports(PACKAGE, "ray", {ENGINE, "training.on_ray", "cluster", "cluster.submitting"}) == []
 
 
 @pytest.mark.parametrize("name", ["torchaudio", "librosa"])
