@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 256
-PARTIAL = 3
-"""Exit code if some shards are not, or cannot be, labelled."""
 
 
 def plan(

@@ -422,7 +422,7 @@ class Work(ReadsCorpus, Protocol):
     VERB: ClassVar[str]
     """Verb of the command line that runs it."""
     HAS_SHARES: ClassVar[bool]
-    """Whether runs may be over shares of the shards, and replace earlier results (`--shards`, `--relabel`)."""
+    """Whether it labels shards, so that `--shards`, `--relabel` and `--sample` apply."""
 
     @property
     def name(self) -> str | None:

@@ -57,10 +57,11 @@ def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
 
 def _other_work(values: Mapping[str, object], path: str) -> str:
     """Return what a file without the expected spec defines, with the command that takes it."""
-    verbs = {"Pipeline": "run", "Finetune": "finetune"}
-    names = {type(one).__name__ for one in values.values() if type(one).__module__.startswith("raysp.")}
-    kind = min(names & verbs.keys(), default=None)
-    return "none" if kind is None else f"a raysp.{kind}, which `raysp {verbs[kind]} {path}` takes"
+    classes = {type(one) for one in values.values() if type(one).__module__.startswith("raysp.")}
+    verbs = ((kind.__name__, getattr(kind, "VERB", "")) for kind in classes)
+    works = {name: verb for name, verb in verbs if verb}
+    first = min(works, default=None)
+    return "none" if first is None else f"a raysp.{first}, which `raysp {works[first]} {path}` takes"
 
 
 def is_pipeline_file(target: str) -> bool:

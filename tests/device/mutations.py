@@ -1,8 +1,9 @@
-"""Mutations of crossings: each call that brings values to or from a device is taken away, and reads are added.
+"""Mutations of crossings: each call of TAKEN_AWAY is taken away, and a read is added beside each `number`.
 
 `python -m tests.device.mutations` runs each mutant on the stand-in device and prints those that nothing notices. A
 mutant is noticed if it raises, gives another result, or costs other waits and copies. It runs what executes its
-function, in the process of the others: only the code of the function is exchanged.
+function, in the process of the others: only the code of the function is exchanged. Other reads
+and copies, such as `.cpu()` and `.to(device)`, are not mutated.
 """
 
 import ast
@@ -50,7 +51,6 @@ TAKEN_AWAY = {
     "on_host": "({args},)[0]",
 }
 """Crossings, and what stands there without them."""
-ADDED = ".cpu()"
 HELD_BY_SOURCE = "raysp/crossing.py"
 LEFT = {
     "raysp/models/decoder/sampling.py __init__": "a prompt with a mask",
