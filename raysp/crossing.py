@@ -7,6 +7,7 @@ brings them. On a CPU nothing is copied: arrays and tensors share their memory.
 No other code that labels or trains reads a tensor of a device (`.cpu()`, `.numpy()`, `.tolist()`, `.item()`, `bool()`).
 """
 
+import functools
 from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -125,6 +126,13 @@ def send(device: torch.device, *arrays: Array) -> list[Tensor]:
     for filled, one in zip(sending.arrays, arrays, strict=True):
         filled[...] = one
     return sending.tensors()
+
+
+@functools.lru_cache(maxsize=256)
+def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return integers as int64 on a device, to which they are sent once. The tensor is kept: do not change it."""
+    with torch.inference_mode(False):
+        return send(device, np.array(values, np.int64))[0]
 
 
 def _unpacked(tensors: Sequence[Tensor]) -> list[Array]:

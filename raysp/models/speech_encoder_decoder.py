@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.checkpoints.hub import KEYWORDS, NOT_TAKEN
+from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.capabilities import Capability
@@ -488,10 +489,11 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             raise ValueError(
                 "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set one of them"
             )
-        first_B1 = torch.as_tensor(start, device=self.device).reshape(-1, 1).expand(batch, 1)
+        starts = tuple(start) if isinstance(start, list | tuple) else (start,)
+        first_B1 = constant(starts, self.device)[:, None].expand(batch, 1)
         if ids_BL is None:
             return first_B1, None
-        if bool((ids_BL[:, :1] != first_B1).all()):
+        if number((ids_BL[:, :1] != first_B1).all()):
             ids_BL = torch.cat([first_B1, ids_BL], 1)
             mask_BL = None if mask_BL is None else F.pad(mask_BL, (1, 0), value=1)
         return ids_BL, mask_BL

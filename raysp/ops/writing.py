@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysp.crossing import fetch, send
+from raysp.crossing import constant, fetch
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.generation_config import SEED
 from raysp.models.labelled_passes import Writer, Written
@@ -115,8 +114,7 @@ class Writing:
         if options.get("do_sample"):
             options["generators"] = [self._generator(place) for place in places]
         if len(self.prompt) > 1:
-            [prompt_L] = send(self.model.device, np.array(self.prompt, np.int64))
-            options["decoder_input_ids"] = prompt_L.expand(len(places), -1)
+            options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
         ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
         log_probs_BL, emitted_BL = self._log_probs(encoded, mask, ids_BL)
         # A token of a language need not be a special one, which are left out anyhow.
@@ -152,8 +150,7 @@ class Writing:
         logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
         chosen_BL1 = ids_BL[:, 1:, None]
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, chosen_BL1)[:, :, 0]
-        [ends] = send(ids_BL.device, np.array(self._ends(), np.int64))
-        is_end_BL = torch.isin(ids_BL[:, 1:], ends)
+        is_end_BL = torch.isin(ids_BL[:, 1:], constant(tuple(self._ends()), ids_BL.device))
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # up to the first end, which counts
         emitted_BL[:, : len(self.prompt)] = False
         return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL

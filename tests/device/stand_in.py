@@ -12,6 +12,7 @@ No operation is refused for having no deterministic kernel. Names of one paramet
 """
 
 import contextlib
+import functools
 import sys
 import threading
 import weakref
@@ -21,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -230,33 +230,58 @@ def _factories() -> Iterator[Any]:
                 yield func
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+@dataclass(frozen=True)
+class Operation:
+    """What the stand-in asks of an operation, found once."""
+
+    name: str
+    is_composite: bool
+    """Whether torch makes it of others; in inference mode it leaves that to the tensors."""
+    is_kernel: bool
+    """Whether it launches a kernel: it is no view and no allocation."""
+
+
+@functools.cache
+def _operation(func: Any) -> Operation:
     name = f"{func.namespace}.{func._overloadpacket.__name__}"
-    flat, spec = tree_flatten((args, kwargs))
-    ours = [x for x in flat if isinstance(x, OnDevice)]
-    if torch.is_inference_mode_enabled() and ours and _is_composite(func):
+    return Operation(name, _is_composite(func), name not in WITHOUT_KERNEL and not func.is_view)
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    op, ours, others = _operation(func), [], []
+    given, options = _on_cpu(args, ours, others), {key: _on_cpu(one, ours, others) for key, one in kwargs.items()}
+    if op.is_composite and ours and torch.is_inference_mode_enabled():
         return func.decompose(*args, **kwargs)
-    if name in SOURCES:
-        return _copy(name, *args, **kwargs)
-    others = [x for x in flat if isinstance(x, torch.Tensor) and not isinstance(x, OnDevice)]
-    _refuse_what_a_gpu_refuses(name, args, kwargs, ours, others)
-    if name in READ_BY_THE_HOST or (name in WITH_INDICES and _has_masks(args)):
-        _note("waits", name)
-    args, kwargs = tree_unflatten([x.inner if isinstance(x, OnDevice) else x for x in flat], spec)
-    is_for_the_host = kwargs.get("device") is not None and not _is_ours(kwargs["device"])
-    if kwargs.get("device") is not None:
-        kwargs["device"] = "cpu"
-    result = func(*args, **kwargs)
+    if op.name in SOURCES:
+        return _copy(op.name, *args, **kwargs)
+    _refuse_what_a_gpu_refuses(op.name, args, kwargs, ours, others)
+    if op.name in READ_BY_THE_HOST or (op.name in WITH_INDICES and _has_masks(args)):
+        _note("waits", op.name)
+    is_for_the_host = options.get("device") is not None and not _is_ours(options["device"])
+    if options.get("device") is not None:
+        options["device"] = "cpu"
+    result = func(*given, **options)
     for x in ours:
         if x.inner.shape != x.shape:
-            raise NotImplementedError(f"the stand-in cannot resize tensors: {name} at {_where()}")
-    if name not in WITHOUT_KERNEL and not func.is_view:
-        _note("launches_at", name)
+            raise NotImplementedError(f"the stand-in cannot resize tensors: {op.name} at {_where()}")
+    if op.is_kernel:
+        _note("launches_at", op.name)
     return result if is_for_the_host else _on_device(result, ours)
 
 
+def _on_cpu(x: Any, ours: list[OnDevice], others: list[torch.Tensor]) -> Any:
+    """Return an argument with the values of tensors, which are added to those of the device or to the others."""
+    if isinstance(x, OnDevice):
+        ours.append(x)
+        return x.inner
+    if isinstance(x, torch.Tensor):
+        others.append(x)
+    elif isinstance(x, list | tuple):
+        return type(x)([_on_cpu(one, ours, others) for one in x])
+    return x
+
+
 def _is_composite(func: Any) -> bool:
-    """Return whether torch makes an operation of others; in inference mode it leaves that to the tensors."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
@@ -293,16 +318,19 @@ def _refuse_what_a_gpu_refuses(
 def _on_device(result: Any, ours: list[OnDevice]) -> Any:
     """Put the tensors of a result on the device; those that were changed in place are the same objects as before."""
     changed = {id(x.inner): x for x in ours}
+    is_inference = torch.is_inference_mode_enabled()
 
     def put(x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return type(x)([put(one) for one in x])
         if not isinstance(x, torch.Tensor) or id(x) in changed:
             return changed.get(id(x), x)
-        if torch.is_inference_mode_enabled() and not x.is_inference():  # a view of a tensor from outside of the mode
+        if is_inference and not x.is_inference():  # a view of a tensor from outside of the mode
             with torch.inference_mode(False):
                 return OnDevice(x)
         return OnDevice(x)
 
-    return tree_map(put, result)
+    return put(result)
 
 
 def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -363,8 +391,14 @@ def _where() -> str:
     """Return file, line and name of the innermost function of the package that is being called."""
     frame = sys._getframe(1)
     while frame is not None:
-        _, found, file = frame.f_code.co_filename.rpartition(PACKAGE)
-        if found and "/tests/" not in frame.f_code.co_filename and "site-packages" not in frame.f_code.co_filename:
+        if file := _file_of_the_package(frame.f_code.co_filename):
             return f"{file}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back
     return "?"
+
+
+@functools.cache
+def _file_of_the_package(path: str) -> str:
+    """Return the path of a file of the package within it; an empty one for other files."""
+    _, found, file = path.rpartition(PACKAGE)
+    return file if found and "/tests/" not in path and "site-packages" not in path else ""

@@ -83,6 +83,7 @@ def test_a_batch_costs_what_it_did(name, tmp_path):
     figures, counts, of_pass = measure(name, tmp_path)
     assert sum(of_pass.waits.values()) == 0, f"the host waits within the pass: {dict(of_pass.waits)}"
     assert sum(of_pass.copies_in.values()) == 1, f"copied within the pass: {dict(of_pass.copies_in)}"
+    assert counts.blocking == {}, "copied to the device without pinned memory"
     assert [where for where in counts.waits if not function_of(where).endswith(ALLOWED)] == []
     recorded = json.loads(FILE.read_text())[name]
     for what, tolerance in (("launches", 0.02), ("bytes in", 0.02), ("bytes out", 0.02)):

@@ -46,6 +46,18 @@ CASES = {
 }
 
 
+def counting(generate, generated):
+    """Return a `generate` that adds what it counted to a list."""
+
+    def counted_generate(*args, **options):
+        with counted() as counts:
+            ids = generate(*args, **options)
+        generated.append(counts)
+        return ids
+
+    return counted_generate
+
+
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
 @pytest.mark.parametrize("kind", CASES)
 def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, monkeypatch):
@@ -55,7 +67,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     options = {"window_seconds": 1.2} if kind == "AST" else {}
     expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
     op = theirs.labelling(folder, *outputs, device=NAME, **options)
-    held, passes = [], []
+    held, passes, generated = [], [], []
     original, run = models.features_of, Labelling._on_device
 
     def features_of(*given):
@@ -68,15 +80,23 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
         passes.append(counts)
         return result
 
+    for cls in (transformers.WhisperForConditionalGeneration, transformers.Speech2TextForConditionalGeneration):
+        monkeypatch.setattr(cls, "generate", counting(cls.generate, generated))
     monkeypatch.setattr(models, "features_of", features_of)
     monkeypatch.setattr(Labelling, "_on_device", on_device)
     op(block_of(waves))  # constants are made
     held.clear()
     passes.clear()
-    rows = op(block_of(waves))[0].to_pylist()
+    generated.clear()
+    with counted() as of_batch:
+        rows = op(block_of(waves))[0].to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert_same(rows, expected)
     assert held == ([] if is_known else [False] * 3)
     from_device = [one for counts in passes for one in (*counts.copies_out, *counts.waits)]
     assert [one for one in from_device if "hugging_face/features" in one] == []
     assert [one for counts in passes for one in counts.copies_out if "hugging_face" in one] == []
+    ours = of_batch.waits + of_batch.blocking
+    for counts in generated:
+        ours -= counts.waits + counts.blocking
+    assert [one for one in ours if one.endswith(("__call__", "<dictcomp>")) and "/hugging_face/" in one] == []

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, read
 from raysp.backends.hugging_face.describing import WHISPER
+from raysp.crossing import constant, fetch, send
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -143,14 +145,15 @@ class TextWriter:
         if (mask := features.get("attention_mask")) is not None:
             given["attention_mask"] = mask
         ids_BL = self.model.generate(**given, **self.options)
-        prompts = [self._prompt_length(row) for row in ids_BL.tolist()]
+        ids = fetch(ids_BL)[0].tolist()
+        prompts = [self._prompt_length(row) for row in ids]
         log_probs_BL, emitted_BL = self._log_probs(given, ids_BL, prompts)
         texts = [
             self.tokenizer.decode(row[start:], skip_special_tokens=True)
-            for row, start in zip(ids_BL, prompts, strict=True)
+            for row, start in zip(ids, prompts, strict=True)
         ]
-        totals, counts = log_probs_BL.sum(1).tolist(), emitted_BL.sum(1).tolist()
-        return [Written(*one) for one in zip(texts, totals, counts, strict=True)]
+        totals, counts = fetch(log_probs_BL.sum(1), emitted_BL.sum(1))
+        return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 
     def _prompt_length(self, ids: Sequence[int]) -> int:
         """Return the number of tokens that were not generated: the start token, and for Whisper language and task."""
@@ -162,9 +165,11 @@ class TextWriter:
         logits_BLV = self.model(**given, decoder_input_ids=ids_BL[:, :-1]).logits
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
         ends = self.options.get("eos_token_id", self.model.generation_config.eos_token_id)
-        is_end_BL = torch.isin(ids_BL[:, 1:], torch.tensor(ends, device=ids_BL.device))
+        ends_E = constant(tuple(ends) if isinstance(ends, list | tuple) else (ends,), ids_BL.device)
+        is_end_BL = torch.isin(ids_BL[:, 1:], ends_E)
         places_L = torch.arange(1, ids_BL.shape[1], device=ids_BL.device)
-        is_text_BL = places_L[None] >= torch.tensor(prompts, device=ids_BL.device)[:, None]
+        [prompts_B] = send(ids_BL.device, np.array(prompts, np.int64))
+        is_text_BL = places_L[None] >= prompts_B[:, None]
         is_end_BL &= is_text_BL
         emitted_BL = is_text_BL & ((is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0)
         return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL

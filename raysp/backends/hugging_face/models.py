@@ -17,6 +17,7 @@ from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor
 from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import WHISPER, describe
 from raysp.backends.hugging_face.features import known_features
+from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
@@ -96,12 +97,10 @@ class HuggingFaceModel:
         if self._features is not None:
             prepared = self._features(waves_BS, num_samples_B)
         elif prepared is None:  # without a labelling, which prepares batches
-            lengths = num_samples_B.tolist()
-            prepared = self.prepare(
-                [wave[:length].cpu().numpy() for wave, length in zip(waves_BS, lengths, strict=True)]
-            )
+            waves, lengths = fetch(waves_BS, num_samples_B)
+            prepared = self.prepare([wave[:length] for wave, length in zip(waves, lengths, strict=True)])
         return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else None)
+            name: sent(value, self.device).to(self.dtype if value.is_floating_point() else value.dtype)
             for name, value in (prepared or {}).items()
         }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysp.crossing import number
+from raysp.crossing import constant, number
 from raysp.models.decoder.generation_config import Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 from raysp.models.decoder.sampling import Decoding, Generators, draw, of_rows
@@ -100,7 +100,7 @@ class BeamSearch:
         self.generators = generators
         self.start = prompt_BT.shape[1]
         self.length = self.start
-        self.eos = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=prompt_BT.device)
+        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
         self.num_candidates = max(2, 1 + len(settings.eos_token_ids)) * settings.num_beams
         self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
         self.open_B = torch.ones_like(self.rows_B, dtype=torch.bool)
@@ -149,7 +149,7 @@ class BeamSearch:
         before_BK = self.running.scores - offsets_R.view(-1, beams)
         if self.settings.do_sample:
             all_BN = (scores_RV.view(-1, beams, size) + before_BK[..., None]).flatten(1)
-            places_BC = draw(all_BN.softmax(-1), self.num_candidates, of_rows(self.generators, self.rows_B))
+            places_BC = draw(all_BN.softmax(-1), self.num_candidates, self.generators)
             scores_BC, order_BC = all_BN.gather(1, places_BC).sort(-1, descending=True)
             places_BC = places_BC.gather(1, order_BC)
             from_BC, ids_BC = places_BC // size, places_BC % size
@@ -247,6 +247,7 @@ class BeamSearch:
         self._keep_results(self.rows_B, self.finished)
         kept = undecided_B.nonzero()[:, 0]
         self.decoding.keep(kept)
+        self.generators = of_rows(self.generators, kept)
         self.rows_B, self.open_B = self.rows_B[kept], self.open_B[kept]
         self.running, self.finished = self.running.rows(kept), self.finished.rows(kept)
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.crossing import constant
 from raysp.models.decoder.generation_config import Settings
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
@@ -106,7 +107,7 @@ class NoBadWords(_Ban):
             if not before:
                 scores_RV[:, last] = NEVER
             elif len(before) <= tokens_RT.shape[1]:
-                wanted = torch.tensor(before, device=tokens_RT.device)
+                wanted = constant(tuple(before), tokens_RT.device)
                 scores_RV[(tokens_RT[:, -len(before) :] == wanted).all(-1), last] = NEVER
         return scores_RV
 
@@ -275,7 +276,7 @@ def changes_of(
     """Return the changes set by options and by the caller, in the order of transformers."""
 
     def ids(values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        return constant(tuple(values), device)
 
     changes: list[Change] = []
     if settings.repetition_penalty != 1.0:

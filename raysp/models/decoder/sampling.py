@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.crossing import number
+from raysp.crossing import constant, fetch, number
 from raysp.models.decoder.attention import Pass, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
@@ -133,7 +133,7 @@ def draw(probs_RN: Tensor, count: int, generators: Generators) -> Tensor:
 
 def of_rows(generators: Generators, rows: Tensor) -> Generators:
     """Return the generators of some rows."""
-    return [generators[row] for row in rows.tolist()] if isinstance(generators, list) else generators
+    return [generators[row] for row in fetch(rows)[0].tolist()] if isinstance(generators, list) else generators
 
 
 class TokenByToken:
@@ -170,7 +170,7 @@ class TokenByToken:
         self.texts = settings.num_return_sequences
         prompt_RT = prompt_BT.repeat_interleave(self.texts, 0)
         self.tokens_RT = F.pad(prompt_RT, (0, settings.max_length - self.length), value=self.padding)
-        self.eos = torch.tensor(settings.eos_token_ids, dtype=torch.long, device=prompt_BT.device)
+        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
         self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
         """Rows still in the batch; `rows_R` holds their texts."""
         self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
@@ -199,7 +199,7 @@ class TokenByToken:
             self.all_scores.append(logits_RV.clone())
         if not self.settings.do_sample:
             return logits_RV.argmax(-1)
-        return draw(logits_RV.softmax(-1), 1, of_rows(self.generators, self.rows_B))[:, 0]
+        return draw(logits_RV.softmax(-1), 1, self.generators)[:, 0]
 
     def _write(self, next_R: Tensor) -> None:
         if self.settings.eos_token_ids:
@@ -226,7 +226,9 @@ class TokenByToken:
             or 2 * number(open_B.sum()) > len(open_B)
         ):
             return
-        self.decoding.keep(open_B.nonzero()[:, 0])
+        kept = open_B.nonzero()[:, 0]
+        self.decoding.keep(kept)
+        self.generators = of_rows(self.generators, kept)
         self.rows_B = self.rows_B[open_B]
         open_R = open_B.repeat_interleave(self.texts)
         self.rows_R, self.done_R = self.rows_R[open_R], self.done_R[open_R]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysp.crossing import fetch, send
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.hashing import MULTIPLIER, prefix_hashes, signed, text_hashes
 from raysp.text.beams.kenlm import KenlmModel
@@ -125,10 +126,10 @@ class KenlmScores:
 
     def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Return natural log-probabilities, and the contexts after the words; shapes as for `NgramScores`."""
-        rows = contexts.reshape(-1, self.context_fields).tolist() if self.context_fields else [[]] * words.numel()
+        rows, ends = fetch(contexts.reshape(words.numel(), self.context_fields), words.flatten())
         log10 = self.model.log10
-        found = [log10(tuple(row), word) for row, word in zip(rows, words.flatten().tolist(), strict=True)]
-        log_probs = torch.tensor(found, dtype=torch.float64, device=words.device).reshape(words.shape) * np.log(10)
+        found = [log10(tuple(row), word) for row, word in zip(rows.tolist(), ends.tolist(), strict=True)]
+        [log_probs] = send(words.device, np.array(found, np.float64).reshape(words.shape) * np.log(10))
         after = torch.cat([words[..., None], contexts[..., :-1]], -1) if self.context_fields else contexts
         return log_probs, after
 

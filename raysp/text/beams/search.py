@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.crossing import fetch
+from raysp.crossing import constant, fetch
 from raysp.text.beams.hashing import MULTIPLIER
 from raysp.text.greedy_ctc import BestFrames
 
@@ -230,8 +230,7 @@ class BeamSearch:
     def _start(self, rows: int, device: torch.device) -> _Beams:
         blank = torch.zeros(rows, self.beams, dtype=torch.float64, device=device)
         blank[:, 0] = 1.0
-        fields = torch.tensor([-1, 0, 0, *self.first_fields], device=device)
-        states = fields.repeat(rows, self.beams, 1)
+        states = constant((-1, 0, 0, *self.first_fields), device).repeat(rows, self.beams, 1)
         # Beams without a prefix have hashes of their own, so that none of their extensions equals another prefix.
         states[..., HASH] = torch.arange(1, self.beams + 1, device=device) * MULTIPLIER
         states[..., PARENT] = -torch.arange(1, self.beams + 1, device=device) * MULTIPLIER
