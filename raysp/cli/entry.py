@@ -10,14 +10,9 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
+from raysp.cli import checkpoint_verbs, evaluation_verbs, job_verbs, label_verbs, sink_verbs, training_verbs
 from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug
-from raysp.cli.checkpoint_verbs import convert, doctor, inspect, models
 from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
-from raysp.cli.evaluation_verbs import diff, evaluate, merge
-from raysp.cli.job_verbs import jobs, stop, submit
-from raysp.cli.label_verbs import plan, retry, run
-from raysp.cli.sink_verbs import export, gc, report, status, verify, with_seconds
-from raysp.cli.training_verbs import finetune
 from raysp.errors import RayspError, RunError, SpecError
 
 app = typer.Typer(
@@ -52,9 +47,27 @@ def raysp(
 
 
 VERBS = (
-    *(plan, run, finetune, submit, jobs, stop, retry),
-    *(verify, gc, status, report, evaluate, diff, merge, export, inspect, convert, models, doctor),
+    label_verbs.plan,
+    label_verbs.run,
+    training_verbs.finetune,
+    job_verbs.submit,
+    job_verbs.jobs,
+    job_verbs.stop,
+    label_verbs.retry,
+    sink_verbs.verify,
+    sink_verbs.gc,
+    sink_verbs.status,
+    sink_verbs.report,
+    evaluation_verbs.evaluate,
+    evaluation_verbs.diff,
+    evaluation_verbs.merge,
+    sink_verbs.export,
+    checkpoint_verbs.inspect,
+    checkpoint_verbs.convert,
+    checkpoint_verbs.models,
+    checkpoint_verbs.doctor,
 )
+"""The verbs in the order of `raysp --help`."""
 for verb in VERBS:
     app.command(help=_with_examples(verb))(verb)
 
@@ -101,7 +114,7 @@ def _check_working_directory() -> None:
 def _run_app(given: list[str]) -> int:
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
+        code = command(sink_verbs.with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:

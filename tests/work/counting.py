@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 from raysp.sink.lease import Running
@@ -88,13 +87,3 @@ def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
 
 def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:
     yield from (Orphan(one.path, one.num_bytes, "left") for one in store.list(".raysp/tmp/"))
-
-
-def file(folder: Path) -> Path:
-    """Write a file that defines such work."""
-    path = folder / "counted.py"
-    path.write_text(
-        "import raysp\nfrom tests.work.counting import Counting\n"
-        f"counting = Counting(source=raysp.Shards('s3://b/in/*.parquet'), sink=raysp.Parquet('{folder}/out'))\n"
-    )
-    return path

@@ -1,6 +1,7 @@
 """A new kind of work is a folder and one entry of `raysp.sink.sinks.KINDS`; the verbs act on it unchanged."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,17 @@ from raysp.cluster.submitting.submission import Request, prepare
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import PlanError, SpecError
 from raysp.sink import sinks
-from tests.work.counting import COUNT, Counting, file
+from tests.work.counting import COUNT, Counting
+
+
+def file(folder: Path) -> Path:
+    """Write a file that defines such work."""
+    path = folder / "counted.py"
+    path.write_text(
+        "import raysp\nfrom tests.work.counting import Counting\n"
+        f"counting = Counting(source=raysp.Shards('s3://b/in/*.parquet'), sink=raysp.Parquet('{folder}/out'))\n"
+    )
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -73,6 +73,11 @@ class Align(Output):
     case_rules: Literal["tr", "az"] | None = None
     checkpoint: Url | None = None
     language: Named | Column | None = None
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return one of a column of texts, since there is no default."""
+        return (cls("text"),)
 
     def __post_init__(self) -> None:
         """Check that there is one text.

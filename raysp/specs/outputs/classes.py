@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -40,6 +40,11 @@ class Classes(Output):
     _: KW_ONLY
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 1
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return the default, and one of numbers of a regression, which have no first one."""
+        return (cls(), cls(top_k="all"))
 
     def __post_init__(self) -> None:
         """Check that a threshold leaves out classes."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar, cast
 
 from pydantic import AfterValidator
 
@@ -39,6 +39,11 @@ OutputName = Annotated[str, AfterValidator(_column_prefix)]
 
 class Output:
     """An output of the model of a `Label` step. `ops` implements it and is imported on the worker."""
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return outputs that show which checkpoints support the class; usually that with its defaults."""
+        return (cls(),)
 
     @property
     def needs(self) -> "tuple[Capability, ...]":

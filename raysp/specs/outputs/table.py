@@ -1,25 +1,28 @@
-"""The outputs of raysp."""
+"""The outputs of raysp: the classes of the files in this folder."""
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.align import Align
-from raysp.specs.outputs.classes import Classes, Segments
-from raysp.specs.outputs.embedding import Embedding
+from raysp.specs import outputs
 from raysp.specs.outputs.output import Output
-from raysp.specs.outputs.signals import Signals
-from raysp.specs.outputs.speech import Speech
-from raysp.specs.outputs.transcript import Transcript
 
 if TYPE_CHECKING:
     from raysp.models.base.capabilities import Capability
     from raysp.models.summary import CheckpointSummary
 
-OUTPUTS: tuple[Output, ...] = (
-    *(Transcript(), Align("text"), Embedding(), Classes(), Classes(top_k="all"), Segments(), Speech(), Signals()),
-)
-"""The outputs of raysp, with their defaults; and numbers of a regression, which have no first one."""
+
+def _classes() -> Iterator[type[Output]]:
+    for found in iter_modules(outputs.__path__):
+        module = import_module(f"{outputs.__name__}.{found.name}")
+        own = (one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__)
+        yield from (one for one in own if isinstance(one, type) and issubclass(one, Output) and one is not Output)
+
+
+OUTPUTS = sorted((one for cls in _classes() for one in cls.examples()), key=lambda one: one.text_column is None)
+"""Examples of the outputs of raysp; transcripts first, then by file."""
 
 
 def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:

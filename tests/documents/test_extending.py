@@ -1,0 +1,208 @@
+"""The extensions of docs/extend.md, applied to a copy of raysp as the page shows them, and used there."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import test_architecture as architecture
+from tests.corpora import CHECKPOINT, wav
+from tests.work import counting
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "extend.md").read_text()
+FILE = re.compile(r"^`([\w/]+\.\w+)`[^\n]*:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MOST_FILES = {
+    "An architecture": 2,
+    "A verb of the command line": 2,
+    "An output of raysp": 3,
+    "A kind of source": 2,
+    "A kind of work": 2,
+}
+"""Files of raysp that an extension touches, by its section."""
+
+
+class Extension(NamedTuple):
+    """Files and diffs of a section."""
+
+    files: dict[str, str]
+    diffs: list[str]
+
+    @classmethod
+    def of(cls, section: str) -> "Extension":
+        [text] = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+        return cls(dict(FILE.findall(text)), DIFF.findall(text))
+
+    def apply(self, folder: Path) -> None:
+        for name, text in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            assert not (folder / name).exists(), name
+            (folder / name).write_text(text)
+        for diff in self.diffs:
+            command = ["git", "apply", "-"]
+            done = subprocess.run(command, input=diff, cwd=folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+EXTENSIONS = {section: Extension.of(section) for section in MOST_FILES}
+OWN_OUTPUT = Extension.of("Your own output").files
+
+
+def changed(folder: Path) -> dict[str, str]:
+    """Return the files of a copy of raysp that differ from the original, with their texts."""
+    texts = {path.relative_to(folder): path.read_text() for path in sorted(folder.rglob("*.py*")) if is_source(path)}
+    return {str(name): text for name, text in texts.items() if text != original(name)}
+
+
+def is_source(path: Path) -> bool:
+    return path.suffix in (".py", ".pyi")
+
+
+def original(name: Path) -> str:
+    path = REPOSITORY / name
+    return path.read_text() if path.exists() else ""
+
+
+def copied(folder: Path) -> Path:
+    shutil.copytree(REPOSITORY / "raysp", folder / "raysp")  # with its __pycache__, so that it is not compiled again
+    return folder
+
+
+def ops_file() -> str:
+    """Return the file of the op that the page describes as the class of the section before."""
+    source = OWN_OUTPUT["peak.py"]
+    [op] = (node for node in ast.parse(source).body if getattr(node, "name", "") == "PeakOp")
+    lines = '"""Largest magnitudes over frames."""', "from collections.abc import Sequence", "import numpy as np"
+    imports = "import pyarrow as pa", "from raysp.ops.labelling import Forward"
+    return "\n".join([*lines, *imports, ast.get_source_segment(source, op), ""])
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Path:
+    """A copy of raysp with all extensions of the page."""
+    folder = copied(tmp_path_factory.mktemp("extended"))
+    for extension in EXTENSIONS.values():
+        extension.apply(folder)
+    (folder / "raysp" / "ops" / "peaks.py").write_text(ops_file())
+    (folder / "raysp" / "counts" / "__init__.py").touch()
+    return folder
+
+
+@pytest.fixture
+def run(extended, tmp_path):
+    """Run a module of Python in an empty folder, with the copy as raysp."""
+
+    def run(*arguments: object, path: Path = extended) -> str:
+        environment = {**os.environ, "PYTHONPATH": f"{path}", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_each_diff_of_the_page_stands_in_a_section_that_is_tried():
+    assert DIFF.findall(PAGE) == [diff for extension in EXTENSIONS.values() for diff in extension.diffs]
+    rows = re.findall(r"^\| (an? .*?) \|", PAGE.partition("## ")[0], re.MULTILINE)
+    assert len(rows) == len(MOST_FILES) + 1  # and a model, an output or a step of a user's own
+
+
+@pytest.mark.parametrize("section", MOST_FILES)
+def test_an_extension_touches_few_files_and_one_line_of_an_existing_one(tmp_path, section):
+    extension = EXTENSIONS[section]
+    (public,) = [diff for diff in extension.diffs if "models/__init__.pyi" in diff] or [None]
+    diffs = [diff for diff in extension.diffs if diff is not public]  # a choice: whether its classes are public
+    Extension({}, diffs).apply(copied(tmp_path))
+    files = {*changed(tmp_path), *(name for name in extension.files if name.startswith("raysp/"))}
+    if section == "An output of raysp":
+        files.add("raysp/ops/peaks.py")
+    assert len(files) <= MOST_FILES[section]
+    lines = {
+        name: len(text.splitlines()) - len(original(Path(name)).splitlines())
+        for name, text in changed(tmp_path).items()
+    }
+    expected = {"A kind of source": [1], "A verb of the command line": [1, 25]}  # an import; the function itself
+    assert sorted(lines.values()) == expected.get(section, [1])
+
+
+def test_the_copy_follows_the_architecture(extended, monkeypatch):
+    package = extended / "raysp"
+    monkeypatch.setitem(architecture.BELOW, "counts", frozenset(architecture._ALL_SHARED))
+    monkeypatch.setitem(architecture.EAGER, "counts", frozenset(architecture._ALL_SHARED))
+    assert architecture.wrong_arrows(package) == []
+    assert architecture.impure_models(package) == []
+    [archive] = architecture.unbounded_readers(package)
+    assert archive.startswith("corpus/zips.py:")
+    assert "`OPEN_ARCHIVES`" in PAGE
+
+
+def test_the_kind_of_work_is_the_one_that_is_tested():
+    [text] = EXTENSIONS["A kind of work"].files.values()
+    assert text == Path(counting.__file__).read_text()
+
+
+@pytest.mark.drivers
+def test_the_architecture_equals_transformers(extended, run, tmp_path):
+    shutil.copytree(REPOSITORY / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "test_*"))
+    shutil.copytree(extended / "raysp", tmp_path / "raysp")
+    shutil.copytree(CHECKPOINT.parents[1], tmp_path / "pipelines")
+    test = EXTENSIONS["An architecture"].files["tests/models/test_data2vec_audio.py"]
+    (tmp_path / "tests" / "models" / "test_data2vec_audio.py").write_text(test)
+    (tmp_path / "pyproject.toml").write_text((REPOSITORY / "pyproject.toml").read_text())
+    ran = run("pytest", "-q", "tests/models/test_data2vec_audio.py", path=tmp_path)
+    assert ran.startswith("." * 12), ran
+    assert "data2vec-audio" in run("raysp", "models")
+
+
+@pytest.mark.drivers
+def test_the_verb_the_output_and_the_kind_of_source_label_an_archive(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "en.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.wav", wav(8000, seed=number))
+    (tmp_path / "label.py").write_text(
+        "import raysp\n"
+        "pipeline = raysp.Pipeline(\n"
+        "    source=raysp.Shards('in'),\n"
+        f"    steps=[raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Peak()])],\n"
+        "    sink=raysp.Parquet('out'),\n"
+        ")\n"
+    )
+    assert "outputs       Transcript, Align, Embedding, Peak" in run("raysp", "inspect", CHECKPOINT)
+    run("raysp", "run", "label.py")
+    run("raysp", "verify", "out", "--sample", 3)
+    rows = json.loads(run("raysp", "head", "out", "--rows", 2, "--json"))["rows"]
+    assert [row["id"] for row in rows] == ["0.wav", "1.wav"]
+    assert all(max(row["peak"]) > min(row["peak"]) >= 0 for row in rows)
+    assert "0.wav" in run("raysp", "head", "out")
+    assert "raysp head out --rows 20" in run("raysp", "head", "--help")
+
+
+@pytest.mark.drivers
+def test_the_kind_of_work_has_a_plan_and_a_status(run, tmp_path):
+    (tmp_path / "counted.py").write_text(
+        "import raysp\nfrom raysp.counts.counting import Counting\n"
+        "counting = Counting(source=raysp.Shards(['a.parquet', 'b.parquet']), sink=raysp.Parquet('out'))\n"
+        "if __name__ == '__main__':\n    counting.run()\n"
+    )
+    assert "a.parquet" in run("raysp", "plan", "counted.py")
+    run("counted")
+    assert "files  2" in run("raysp", "status", "out")
+
+
+@pytest.mark.drivers
+def test_the_output_of_a_user_runs_beside_the_pipeline_file(run, tmp_path):
+    for name, text in OWN_OUTPUT.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
+    assert "peak" in run("raysp", "run", "label_peak.py", "--rows", 3)
