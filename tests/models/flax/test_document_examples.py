@@ -63,13 +63,13 @@ again = FlaxSpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
 
 @pytest.mark.soak
 def test_the_training_step_of_the_documentation_lowers_the_loss(here):
-    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "optax" in block)
     Wav2Vec2Model(Wav2Vec2Config(**WAVES)).save_pretrained("facebook/wav2vec2-base")
     BartForCausalLM(BartConfig(**BART)).save_pretrained("facebook/bart-base")
     waves, mask = (x.numpy() for x in waves_and_mask((900, 500)))
     labels = np.array([[5, 6, 7, 2], [8, 2, -100, -100]])
-    names = {"inputs": waves, "mask": mask, "labels": labels}
+    names = {"batch": waves, "mask": mask, "labels": labels}
     exec(code, names)
     losses, state = [float(names["loss"])], (names["params"], names["state"])
     for _ in range(20):

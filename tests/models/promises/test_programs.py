@@ -39,7 +39,7 @@ from tests.models.test_keywords import Rows, assert_same, encoder_decoder
 
 DEMO = Path(__file__).parents[3] / "pipelines" / "demo"
 DIGITS = DEMO / "unispeech-digits-ctc"
-DOCUMENT = Path(__file__).parents[3] / "docs" / "models.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference.md"
 RATE = 16_000
 
 
