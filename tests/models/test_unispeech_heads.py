@@ -1,62 +1,13 @@
-"""Heads of UniSpeech, and its pre-training, against transformers."""
+"""Pre-training of UniSpeech against transformers; what holds for every head is in encoder/test_encoder_contracts.py."""
 
 import numpy as np
 import pytest
 import torch
-import transformers
 
-from raysp.errors import CheckpointError
-from raysp.models import UniSpeechConfig, UniSpeechForPreTraining
 from raysp.models.encoder.quantization import sample_negative_indices
-from tests.models.oracles import TINY, make_pair
-from tests.models.parity import (
-    assert_close,
-    check_gradients,
-    check_names,
-    check_outputs,
-    check_rows_alone,
-    check_rows_alone_are_theirs,
-    waves_and_mask,
-)
-
-CODES = {"num_codevector_groups": 2, "num_codevectors_per_group": 6, "codevector_dim": 8, "proj_codevector_dim": 10}
-LAYER = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
-HEADS = {
-    "base": ("UniSpeechModel", LAYER),
-    "classes": ("UniSpeechForSequenceClassification", {"num_labels": 5}),
-    "classes of all layers": (
-        "UniSpeechForSequenceClassification",
-        {**LAYER, "num_labels": 5, "use_weighted_layer_sum": True, "classifier_proj_size": 9},
-    ),
-    "codes": ("UniSpeechForPreTraining", CODES),
-    "codes of one group": ("UniSpeechForPreTraining", {**CODES, **LAYER, "num_codevector_groups": 1}),
-}
-
-
-@pytest.fixture(scope="module", params=HEADS)
-def head(request, tmp_path_factory):
-    name, flags = HEADS[request.param]
-    return make_pair(name, tmp_path_factory.mktemp("unispeech"), **flags)
-
-
-def test_outputs_of_every_head_equal_theirs(head):
-    check_outputs(*head)
-
-
-def test_a_row_in_a_batch_of_any_head_equals_the_row_alone_and_theirs(head):
-    oracle, model = head
-    check_rows_alone_are_theirs(oracle, model)
-    if not isinstance(model, UniSpeechForPreTraining):  # whose perplexity is that of the batch
-        check_rows_alone(model, output_hidden_states=True)
-
-
-def test_weights_of_every_head_have_their_names_in_both_directions(head, tmp_path):
-    check_names(*head, tmp_path)
-
-
-def test_loss_and_gradients_of_classes_equal_theirs(tmp_path):
-    name, flags = HEADS["classes of all layers"]
-    check_gradients(*make_pair(name, tmp_path, **flags), torch.tensor([0, 4, 2, 2]))
+from tests.models.encoder.encoder_cases import CODES, HEADS
+from tests.models.oracles import make_pair, transformers
+from tests.models.parity import assert_close, waves_and_mask
 
 
 def pretraining(tmp_path, **flags):
@@ -163,23 +114,9 @@ def test_rows_with_one_masked_frame_have_no_part_in_the_loss(tmp_path):
     loss.backward()
 
 
-def test_codes_need_groups_that_divide_their_width():
-    with pytest.raises(CheckpointError, match="codevector_dim is 8, expected a multiple of num_codevector_groups 3"):
-        UniSpeechForPreTraining(UniSpeechConfig(**{**TINY, **CODES, "num_codevector_groups": 3}))
-
-
-def test_random_weights_of_the_quantiser_have_the_spread_of_theirs():
-    flags = {**TINY, **CODES, "num_codevectors_per_group": 200}
-    theirs = transformers.UniSpeechForPreTraining(transformers.UniSpeechConfig(**flags)).state_dict()
-    ours = UniSpeechForPreTraining(UniSpeechConfig(**flags)).init_weights().state_dict()
-    for name in ("quantizer.codevectors", "quantizer.weight_proj.weight"):
-        assert 0.8 < ours[name].std() / theirs[name].std() < 1.25, name
-        assert abs(ours[name].mean() - theirs[name].mean()) < 0.1
-
-
 def test_asking_for_hidden_states_leaves_the_sum_of_layers_as_it_is(tmp_path):
-    name, flags = HEADS["classes of all layers"]
-    _, model = make_pair(name, tmp_path, **flags)
+    head, flags = HEADS["UniSpeech"]["classes of all layers"]
+    _, model = make_pair(f"UniSpeech{head}", tmp_path, **flags)
     waves, mask = waves_and_mask()
     with torch.inference_mode():
         assert_close(model(waves, mask).logits, model(waves, mask, output_hidden_states=True).logits, 1e-6)

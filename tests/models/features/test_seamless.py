@@ -16,7 +16,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.checking import check_checkpoint, load_feature_extractor
 from raysp.models.features import log_mels
 from tests.models import oracles
-from tests.models.test_wav2vec2_bert import make_oracle
+from tests.models.oracles import make_oracle
 
 TOLERANCE = 1e-4  # in natural logarithms of energy, or in deviations
 
@@ -179,7 +179,7 @@ def test_wrong_waveforms_are_refused():
 def checkpoint(tmp_path):
     """A whole small checkpoint as transformers saves it."""
     folder = tmp_path / "checkpoint"
-    make_oracle(feature_projection_input_dim=160).save_pretrained(folder)
+    make_oracle("Wav2Vec2BertForCTC", feature_projection_input_dim=160).save_pretrained(folder)
     tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
     (tmp_path / "vocab.json").write_text(oracles.json.dumps({token: index for index, token in enumerate(tokens)}))
     tokenizer = transformers.Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"))

@@ -9,9 +9,8 @@ import torch
 
 import raysp.models
 from raysp.models.kernels.folded import Folded
-from tests.models import test_sew_d, test_wav2vec2_bert
 from tests.models.decoder_oracles import BART, BERT, GPT2, VOCAB
-from tests.models.oracles import TINY
+from tests.models.oracles import TINY, TINY_SEW_D, TINY_WAV2VEC2_BERT
 from tests.models.parity import inputs_and_mask
 from tests.soaked import some
 
@@ -20,8 +19,8 @@ MODELS = {
     "UniSpeechForCTC": TINY,
     "Wav2Vec2ForCTC": {**TINY, "feat_extract_norm": "layer", "do_stable_layer_norm": True},
     "HubertForCTC": TINY,
-    "SEWDForCTC": test_sew_d.TINY,
-    "Wav2Vec2BertForCTC": test_wav2vec2_bert.TINY,
+    "SEWDForCTC": TINY_SEW_D,
+    "Wav2Vec2BertForCTC": TINY_WAV2VEC2_BERT,
     "BertLMHeadModel": {**BERT, **DECODER},
     "GPT2LMHeadModel": GPT2,
     "BartForCausalLM": {**BART, **DECODER},

@@ -5,12 +5,12 @@ import torch
 
 import raysp.models
 from raysp.models import SEWDConfig, UniSpeechConfig, Wav2Vec2BertConfig
-from tests.models import oracles, test_sew_d, test_wav2vec2_bert
+from tests.models import oracles
 
 CODES = {"num_codevectors_per_group": 6, "codevector_dim": 8, "proj_codevector_dim": 10, "num_negatives": 5}
 TINY = {
-    SEWDConfig: {**test_sew_d.TINY, "mask_time_length": 4},
-    Wav2Vec2BertConfig: {**test_wav2vec2_bert.TINY, "num_hidden_layers": 2, "mask_time_length": 4},
+    SEWDConfig: {**oracles.TINY_SEW_D, "mask_time_length": 4},
+    Wav2Vec2BertConfig: {**oracles.TINY_WAV2VEC2_BERT, "num_hidden_layers": 2, "mask_time_length": 4},
     UniSpeechConfig: {**oracles.TINY, **CODES, "num_ctc_classes": 7, "mask_time_length": 4},
 }
 CLASSES = {

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import raysp.models
-from tests.models import test_sew_d, test_wav2vec2_bert
-from tests.models.oracles import TINY, transformers
+from tests.models.oracles import TINY, TINY_SEW_D, TINY_WAV2VEC2_BERT, transformers
 from tests.models.promises.document_pages import (
     SAMPLE_RATE,
     assert_same,
@@ -56,7 +55,7 @@ def sew_d_flags(**flags):
     convolutions = {"conv_dim": (8,) * 13}
     for name in ("conv_stride", "conv_kernel"):
         convolutions[name] = getattr(transformers.SEWDConfig(), name)
-    return {**test_sew_d.TINY, "vocab_size": 20, "num_hidden_layers": 2, **convolutions, **flags}
+    return {**TINY_SEW_D, "vocab_size": 20, "num_hidden_layers": 2, **convolutions, **flags}
 
 
 def page_hidden_states(name, checkpoint):
@@ -174,7 +173,7 @@ def test_sew_d_spots_keywords(hub):
 
 
 def publish_log_mels(name, **flags):
-    flags = {**test_wav2vec2_bert.TINY, "feature_projection_input_dim": 160, **flags}
+    flags = {**TINY_WAV2VEC2_BERT, "feature_projection_input_dim": 160, **flags}
     publish(LOG_MELS, random_model(getattr(transformers, name), **flags), log_mel_extractor())
 
 

@@ -23,11 +23,44 @@ TINY_PARAKEET = {
     "subsampling_conv_channels": 8,
     "num_mel_bins": 16,
 }
+TINY_SEW_D = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "position_buckets": 16,
+    "max_position_embeddings": 40,
+    "conv_dim": (8, 16, 24),
+    "conv_stride": (5, 2, 1),
+    "conv_kernel": (10, 3, 1),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 12,
+}
+TINY_WAV2VEC2_BERT = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "feature_projection_input_dim": 10,
+    "conv_depthwise_kernel_size": 7,
+    "left_max_position_embeddings": 12,
+    "right_max_position_embeddings": 3,
+    "classifier_proj_size": 12,
+    "tdnn_dim": (16, 16, 16, 16, 24),
+    "xvector_output_dim": 14,
+}
 OF_CTC_HEAD = ("vocab_size", "pad_token_id", "ctc_loss_reduction", "ctc_zero_infinity")
 
 
 def fields_of(name: str, flags):
     """Return the fields of a small configuration, nested where the architecture's are."""
+    if name.startswith("SEWD"):
+        return {**TINY_SEW_D, **flags}
+    if name.startswith("Wav2Vec2Bert"):
+        return {**TINY_WAV2VEC2_BERT, **flags}
     if not name.startswith("Parakeet"):
         return {**TINY, **flags}
     flags = {**TINY_PARAKEET, **flags}
