@@ -128,6 +128,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     done = measure(Setting(DEVICES[args.device], args.out, args.few), names, 60 * args.minutes)
     print(f"\nThe results are in {args.out}")
+    if (args.out / "certificate.json").exists():
+        print(f"Runs on this card find {args.out}/certificate.json once it is copied into ~/.cache/raysp/certificates")
     if any(part["ended"] not in ("done", "left out") for part in done):
         raise SystemExit(1)
 

@@ -1,5 +1,6 @@
 """Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import raysp
+from benchmarks.gpu.independence import write_certificate
+from benchmarks.gpu.part import Setting
 from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError, RunError
 from raysp.labelling.engine.datasets.labeller import Labeller
@@ -49,9 +52,9 @@ def steps(device: str, **fields: object) -> list[Step]:
     ]
 
 
-def pipeline(corpus: Path, device: str) -> raysp.Pipeline:
+def pipeline(corpus: Path, device: str, sink: Path | str = "not written") -> raysp.Pipeline:
     source = raysp.Shards(str(corpus), text="text")
-    return raysp.Pipeline(source, steps=steps(device), sink=raysp.Parquet("not written"))
+    return raysp.Pipeline(source, steps=steps(device), sink=raysp.Parquet(str(sink)))
 
 
 def test_a_small_run_starts_no_ray(corpus, tmp_path):
@@ -70,13 +73,37 @@ def test_a_small_run_starts_no_ray(corpus, tmp_path):
         f"pipeline = raysp.Pipeline(raysp.Shards({str(corpus)!r}, text='text'), steps=[raysp.Decode(), label], "
         "sink=raysp.Parquet('out'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(ROOT)])}
+    path = os.pathsep.join([str(code), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "RAYSP_CERTIFICATES": str(certificates(tmp_path))}
     command = [sys.executable, "-m", "raysp", "run", "label.py", "--set", f"steps.1.device={NAME}"]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     labels = pq.read_table(tmp_path / "out").to_pylist()
     assert [row["status"] for row in labels].count("ok") == ROWS - 1
     assert_same(labels, try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
+    assert f"{SHOWN}\n" in ran.stderr
+    [entry] = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["runs"]
+    assert entry["resolved"]["card"]["certificate"]["rows"]["float32"] == {"rows": 50, "texts": 50, "bits": 49}
+
+
+SHOWN = "in float32 50 of 50 rows had one text in all batches, and no product was measured"
+
+
+def certificates(folder: Path) -> Path:
+    """Write a certificate of the stand-in device as the benchmark writes it, and return its folder."""
+    made = folder / "certificates"
+    made.mkdir()
+    write_certificate((), Setting(NAME, made), {"float32": {"rows": 50, "texts": 50, "bits": 49}}, [])
+    return made
+
+
+def test_a_plan_says_what_the_certificate_of_the_card_shows(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYSP_CERTIFICATES", str(tmp_path))
+    card = raysp.plan(pipeline(corpus, NAME, tmp_path / "out")).facts["card"]
+    assert card.startswith(f"standin, torch {torch.__version__}: no certificate in {tmp_path} (")
+    monkeypatch.setenv("RAYSP_CERTIFICATES", str(certificates(tmp_path)))
+    assert raysp.plan(pipeline(corpus, NAME, tmp_path / "out")).facts["card"].endswith(SHOWN)
+    assert "card" not in raysp.plan(pipeline(corpus, "cpu", tmp_path / "out")).facts
 
 
 def test_a_few_rows_are_labelled_in_this_process(corpus):

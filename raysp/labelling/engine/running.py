@@ -412,6 +412,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
         "cpus_per_actor": settings.cpus_per_actor.number,
         "gpus_per_actor": settings.gpus_per_actor,
         **({"library": settings.library} if settings.library else {}),
+        **({"card": settings.certified.record()} if settings.certified else {}),
     }
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.labelling.planning.certified import Certified
 from raysp.labelling.planning.listing import count_files
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
@@ -95,6 +96,8 @@ class Settings:
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
     library: str = ""
     """Library that runs the checkpoint, with its version; empty: raysp."""
+    certified: Certified | None = None
+    """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,6 +159,7 @@ class Plan:
             **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",
+            **({"card": card} if (card := self._card) else {}),
             **self._own_pool_facts,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
@@ -197,7 +201,14 @@ class Plan:
         cpus = self.settings.cpus_per_actor
         is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
         pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
-        return (*self._vanished, *self.notes, *pool, *self._shortage)
+        card = (self._card,) if self.todo and self._card else ()
+        return (*self._vanished, *self.notes, *pool, *card, *self._shortage)
+
+    @property
+    def _card(self) -> str:
+        """Sentence on the card and its certificate; empty if no card is known."""
+        settings = self.settings
+        return settings.certified.words(settings.dtype) if settings.certified else ""
 
     @property
     def _vanished(self) -> Iterator[str]:

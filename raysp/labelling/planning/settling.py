@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
+from raysp.labelling.planning.certified import certified
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.labelling.planning.run_plan import Settings
 
@@ -97,6 +98,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
+        certified=None if resources.machine_cpus is None else certified(device),
     )
 
 

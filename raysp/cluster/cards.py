@@ -1,0 +1,49 @@
+"""The accelerator of this machine by name, with the releases that decide which kernels it runs."""
+
+import importlib.util
+import runpy
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysp.devices import is_accelerator, kind_of
+
+
+@dataclass(frozen=True)
+class Card:
+    """An accelerator with the releases beside it."""
+
+    card: str
+    """Name, as its driver reports it; of another device than a GPU of NVIDIA the name of the device."""
+    driver: str | None
+    torch: str
+    cuda: str | None
+
+    def __str__(self) -> str:
+        """Return the names in one line."""
+        driver, cuda = (f", driver {self.driver}" if self.driver else ""), (f", CUDA {self.cuda}" if self.cuda else "")
+        return f"{self.card}{driver}, torch {self.torch}{cuda}"
+
+
+def card_of(device: str) -> Card | None:
+    """Return the card that runs a device here, found without importing torch; None for a CPU, or if it is unknown."""
+    if not is_accelerator(device) or (releases := _releases()) is None:
+        return None
+    if kind_of(device) != "cuda":
+        return Card(kind_of(device), None, *releases)
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        name, driver = (part.strip() for part in found.strip().split(","))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return Card(name, driver, *releases)
+
+
+def _releases() -> tuple[str, str | None] | None:
+    """Return the releases of torch and of its CUDA; None without torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    version = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    return str(version["__version__"]), version.get("cuda")

@@ -1,0 +1,92 @@
+"""The card of a run on this machine, and what its certificate shows.
+
+Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
+user's cache. One counts for the card, the driver and the releases that it names. It promises nothing yet: a batch has
+rows of any lengths, and its budget stays in the fingerprint.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from raysp.checkpoints.user_cache import cache_folder
+from raysp.cluster.cards import Card, card_of
+from raysp.errors import PlanError
+from raysp.models.base.certificates import Certificate, read_certificate
+from raysp.specs.values import JsonValue
+
+FOLDER = "RAYSP_CERTIFICATES"
+MEASURE = "`python -m benchmarks gpu`, from a checkout of raysp, measures one"
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A card, and the newest of its certificates."""
+
+    card: Card
+    certificate: Certificate | None
+    unreadable: tuple[str, ...] = ()
+    """Files of the folder that are no certificates, with the reason."""
+
+    def words(self, dtype: str) -> str:
+        """Return a sentence on the card and on what its certificate shows in a dtype."""
+        found = self.certificate
+        if found is None:
+            why = "".join(f"; {one}" for one in self.unreadable)
+            return f"{self.card}: no certificate in {_folder()} ({MEASURE}){why}"
+        return f"{self.card}: certificate of {found.date}, {_shown(found, dtype)}"
+
+    def record(self) -> dict[str, JsonValue]:
+        """Return what the record of a run keeps of it."""
+        card: dict[str, JsonValue] = {**asdict(self.card)}
+        if (found := self.certificate) is None:
+            return {**card, "certificate": None}
+        rows: dict[str, JsonValue] = {dtype: asdict(one) for dtype, one in found.rows.items()}
+        kept = {dtype: found.keeps_products(dtype) for dtype in {one.dtype for one in found.products}}
+        products: dict[str, JsonValue] = {**dict(sorted(kept.items()))}
+        of_it: dict[str, JsonValue] = {
+            "date": found.date,
+            "raysp": found.raysp,
+            "rows": rows,
+            "keeps_products": products,
+        }
+        return {**card, "certificate": of_it}
+
+
+def certified(device: str) -> Certified | None:
+    """Return the card of a device of this machine with its certificate; None for a CPU, or if it is unknown."""
+    card = card_of(device)
+    if card is None:
+        return None
+    found, unreadable = [], []
+    for file in _files():
+        try:
+            one = read_certificate(file)
+        except PlanError as error:
+            unreadable.append(str(error))
+            continue
+        if one.is_of(**asdict(card)):
+            found.append(one)
+    return Certified(card, max(found, key=lambda one: one.date, default=None), tuple(unreadable))
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(FOLDER) or cache_folder() / "certificates")
+
+
+def _files() -> Iterator[Path]:
+    try:
+        yield from sorted(_folder().glob("*.json"))
+    except (OSError, RuntimeError):  # RuntimeError: there is no folder of the user
+        return
+
+
+def _shown(found: Certificate, dtype: str) -> str:
+    rows, products = found.rows.get(dtype), [one for one in found.products if one.dtype == dtype]
+    texts = f"{rows.texts} of {rows.rows} rows had one text in all batches" if rows else "rows were not measured"
+    equal = sum(not one.unequal for one in products)
+    bits = (
+        f"{equal} of {len(products)} products kept the bits of shifted rows" if products else "no product was measured"
+    )
+    return f"in {dtype} {texts}, and {bits}"
