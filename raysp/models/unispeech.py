@@ -198,10 +198,10 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
-        counted_BT: Tensor | None = None
-        if self.padding == "exact" and attention_mask is not None:
-            counted_BT = valid_on_host(valid_BT)
-        quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
+        known_BT = None if attention_mask is None else valid_on_host(valid_BT)
+        quantized_BTD, perplexity, codes_BTG = self.quantizer(
+            features_BTC, known_BT if self.padding == "exact" else None
+        )
         output = UniSpeechForPreTrainingOutput(
             projected_states=encoded.last_hidden_state,
             projected_quantized_states=self.project_hid(self.project_q(quantized_BTD)),
@@ -212,8 +212,8 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         if mask_time_indices is None:
             return output, None
         masked_BT = mask_time_indices.to("cpu", torch.bool)
-        if attention_mask is not None:
-            masked_BT = masked_BT & valid_on_host(valid_BT)
+        if known_BT is not None:
+            masked_BT = masked_BT & known_BT
         return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
 
     def draw_mask(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
@@ -230,7 +230,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
 
     def _negatives(self, masked_BT: Tensor, given_BTK: Tensor | None) -> Tensor:
         if given_BTK is not None:
-            return given_BTK.to(self.device)
+            return sent(given_BTK, self.device)
         shape = (masked_BT.shape[0], masked_BT.shape[1])
         sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.numpy())
         return sent(torch.from_numpy(sampled), self.device)

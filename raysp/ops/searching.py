@@ -104,9 +104,10 @@ class Searching:
         ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
         num_frames = len(log_probs) - len(ids)
         log_probs = log_probs.reshape(num_frames, -1)
-        tokens = torch.from_numpy(ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32))
-        values = torch.from_numpy(log_probs if num_frames else np.zeros((0, 2), np.float32))
-        frames = TopFrames(values[None, :, 0], tokens.long()[None], values[None, :, 1:])
+        tokens = ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32)
+        values = log_probs if num_frames else np.zeros((0, 2), np.float32)
+        parts = values[None, :, 0], tokens[None].astype(np.int64), values[None, :, 1:]
+        frames = TopFrames(*send(torch.device(self.decoder.device), *parts))
         columns, counts = self._columns(frames, [num_frames])
         row = tuple(column[0] for column in columns)
         start = stretch.frame * self.greedy.frame_seconds
@@ -139,7 +140,6 @@ class Searching:
         self, frames: TopFrames, counts: Sequence[int]
     ) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
         """Return the columns of `schema`, and the number of tokens of each text."""
-        frames = frames.to(self.decoder.device)  # staged ones are on the CPU
         [num_frames] = send(frames.blanks.device, np.array(counts, np.int64))
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])

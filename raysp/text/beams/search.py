@@ -58,10 +58,6 @@ class TopFrames:
         """Return some of the frames of all rows."""
         return TopFrames(self.blanks[:, first:end], self.ids[:, first:end], self.log_probs[:, first:end])
 
-    def to(self, device: torch.device | str) -> "TopFrames":
-        """Return the frames on a device."""
-        return TopFrames(self.blanks.to(device), self.ids.to(device), self.log_probs.to(device))
-
     def best(self, blank: int) -> BestFrames:
         """Return the best token of each frame; of equal ones that with the lower id, as `argmax` does."""
         ids, log_probs = self.ids[..., 0], self.log_probs[..., 0]

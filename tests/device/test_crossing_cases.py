@@ -1,0 +1,75 @@
+"""Crossings of programs, evaluations and rare rows on the stand-in device: the results of the CPU, and what they cost.
+
+`python -m tests.device.test_crossing_cases` prints the costs anew.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.device import stand_in
+
+stand_in.install()
+
+from tests.device.conftest import assert_same  # noqa: E402
+from tests.device.crossing_cases import CASES  # noqa: E402
+
+COSTS = {
+    "masks": (1, 2, 0, 1),
+    "pre-training by a program": (3, 6, 0, 1),
+    "tokens of logits": (1, 0, 0, 1),
+    "texts of ids": (2, 0, 0, 2),
+    "texts of ids by pieces": (2, 0, 0, 2),
+    "texts of ids of a decoder": (2, 0, 0, 2),
+    "phonemes of ids": (2, 0, 0, 2),
+    "evaluation: CTC": (2, 4, 0, 2),
+    "evaluation: CTC with label priors": (2, 4, 0, 2),
+    "evaluation: classes": (2, 3, 0, 2),
+    "evaluation: several classes": (2, 3, 0, 2),
+    "evaluation: numbers": (2, 3, 0, 2),
+    "evaluation: classes of frames": (3, 3, 0, 3),
+    "evaluation: speakers": (3, 3, 0, 3),
+    "evaluation: texts of a decoder": (22, 5, 0, 2),
+    "evaluation: pre-training": (1, 11, 0, 1),
+    "a prompt with padding": (7, 0, 0, 1),
+    "a prompt with padding by beams": (14, 0, 0, 1),
+    "texts that end early": (14, 0, 0, 1),
+    "samples that end early": (15, 0, 0, 2),
+    "beams that end early": (24, 0, 0, 1),
+    "sampled beams that end early": (24, 0, 0, 1),
+    "a long alignment": (21, 4, 0, 21),
+    "windows at pauses": (1, 1, 0, 1),
+    "beams over windows at pauses": (11, 6, 0, 11),
+    "alignment over windows at pauses": (2, 3, 0, 2),
+    "alignment of labels at pauses": (2, 3, 0, 2),
+    "beams that differ from the best tokens": (4, 2, 0, 4),
+    "a prompt of several tokens": (11, 1, 0, 2),
+    "scores of KenLM": (3, 1, 0, 3),
+}
+"""Waits, copies to the device, those of them that block, and copies to the host."""
+
+
+def found(name: str, folder: Path) -> tuple[object, tuple[int, int, int, int]]:
+    """Return the result of a case, and what it costs once constants are made."""
+    run = CASES[name](folder, stand_in.NAME)
+    run()
+    with stand_in.counted() as counts:
+        result = run()
+    costs = (counts.waits, counts.copies_in, counts.blocking, counts.copies_out)
+    waits, copies_in, blocking, copies_out = (sum(one.values()) for one in costs)
+    return result, (waits, copies_in, blocking, copies_out)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_are_those_of_the_cpu_and_cost_what_they_did(name, tmp_path):
+    result, costs = found(name, tmp_path)
+    assert_same(result, CASES[name](tmp_path, "cpu")())
+    assert costs == COSTS[name]
+
+
+if __name__ == "__main__":
+    for one in CASES:
+        with tempfile.TemporaryDirectory() as place:
+            sys.stdout.write(f'    "{one}": {found(one, Path(place))[1]},\n')
