@@ -1,62 +1,76 @@
-"""S4 without Ray: the code of a model's actor, fed with packed blocks from memory, against the bare model in turn.
+"""S4 without Ray: the code of a model's actor, fed with encoded recordings from memory, against the bare model in turn.
 
-Blocks are those that readers send: packed rows of int16 samples, of which some hours are sent again and again. Two
-calls are in hand, as Ray makes them: a thread of the model runs one block while columns are made of the one before and
-staged, which here means that they are written to memory as Arrow.
+Recordings of an hour are decoded again and again by readers with a decoding process each, until the hours are over:
+what a run does, but for storage, Ray and commits. Two calls are in hand, as Ray makes them: a thread of the model runs
+one block while columns are made of the one before and staged, which here means: written to memory as Arrow.
 """
 
-import itertools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.gpu import bare, models, speech
+from benchmarks.gpu import bare, encoded, models, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
-from raysp.corpus.shards import Piece
-from raysp.labelling.engine.workers.wire import pack, unpack
+from raysp.labelling.engine.workers.wire import unpack
 from raysp.ops.labelling import Labelling
-from raysp.sink.layout import BlockName
 from raysp.specs.outputs.transcript import Transcript
 
 SECONDS = 130.0
-MODELS = ("unispeech-large 315M", "fastconformer 110M", "wav2vec2-base 94M")
 HOURS = {"unispeech-large 315M": 50.0, "fastconformer 110M": 100.0, "wav2vec2-base 94M": 60.0}
-KEPT_HOURS = 4.0
-"""Hours of audio in memory, in blocks that are sent again until the hours are over."""
+KEPT_HOURS = 1.0
+"""Hours of recordings in memory."""
 BLOCK_SECONDS, BATCH_SECONDS = 2_000.0, 600.0
-SMALL_HOURS, SMALL_BLOCK_SECONDS, SMALL_BATCH_SECONDS = 0.05, 60.0, 30.0
+SMALL_HOURS, SMALL_KEPT_HOURS, SMALL_BLOCK_SECONDS, SMALL_BATCH_SECONDS = 0.05, 0.0125, 30.0, 15.0
+BARE_TIMES = 4
+"""Times that the bare model labels these recordings in a turn, so that its start does not count."""
 TURNS = 2
 """Turns of the bare model and of the actor, interleaved."""
 CALLS = 2
+NEEDS = {"opus 48 kHz": (*encoded.BY_RAYSP, "av")}
+"""Packages without which a format is not decoded as on machines with GPUs."""
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Yield a case for each model."""
-    for name in MODELS[:1] if setting.few else MODELS:
-        yield Case(name, partial(measure, name, setting))
+    """Yield a case for each model, and for the fastest one those of other formats."""
+    usual = encoded.usual_kind()
+    for name in [*HOURS][:1] if setting.few else HOURS:
+        yield Case(name, partial(measure, name, usual, setting))
+    for kind in () if setting.few else (one for one in encoded.KINDS if one != usual):
+        yield Case(f"{name}, {kind}", partial(measure, name, kind, setting), NEEDS.get(kind, encoded.BY_RAYSP))
 
 
-def measure(name: str, setting: Setting) -> Figures:
+def measure(name: str, kind: str, setting: Setting) -> Figures:
     """Return the speed of the bare model and of the actor over the same rows."""
     loaded = models.make(name, setting.device, "bfloat16")
-    hours = HOURS[name] if setting.is_gpu else SMALL_HOURS
-    waves = speech.rows(speech.lengths_of(min(hours, KEPT_HOURS)))
+    hours, kept_hours = (HOURS[name], KEPT_HOURS) if setting.is_gpu else (SMALL_HOURS, SMALL_KEPT_HOURS)
+    waves = speech.rows(speech.lengths_of(kept_hours))
     kept = bare.total_seconds(waves)
     budget = BATCH_SECONDS if setting.is_gpu else SMALL_BATCH_SECONDS
     actor = Actor(models.labelling(loaded, [Transcript()], budget, setting.device))
-    blocks = packed(waves, BLOCK_SECONDS if setting.is_gpu else SMALL_BLOCK_SECONDS)
+    readers = encoded.Readers(
+        encoded.encode(waves, kind),
+        encoded.num_readers(setting.device),
+        actor.op.windowing,
+        BLOCK_SECONDS if setting.is_gpu else SMALL_BLOCK_SECONDS,
+    )
     again = max(1, round(hours * 3600 / kept / TURNS))
     bare.run(loaded, waves[:8], budget, setting.device)
-    actor.label(blocks[:1])
-    alone, whole = [], []
+    actor.label(readers.blocks(1))
+    actor.num_rows, readers.waited = 0, 0.0
+    alone, whole, started = [], [], 0.0
+    times = BARE_TIMES if setting.is_gpu else 1
     for _ in range(TURNS):
-        run = partial(bare.run, loaded, waves, budget, setting.device)
-        alone.append(kept / seconds_of(run, setting.device))
-        whole.append(kept * again / seconds_of(partial(actor.label, blocks * again), setting.device))
+        run = partial(bare.run, loaded, waves * times, budget, setting.device)
+        alone.append(kept * times / seconds_of(run, setting.device))
+        began = time.perf_counter()
+        whole.append(kept * again / seconds_of(lambda: actor.label(readers.blocks(again)), setting.device))
+        started += time.perf_counter() - began
     actor.close()
     return {
         "S0 RTFx": float(np.mean(alone)),
@@ -64,22 +78,12 @@ def measure(name: str, setting: Setting) -> Figures:
         "S4/S0": float(np.mean(whole) / np.mean(alone)),
         "audio hours": TURNS * again * kept / 3600,
         "rows": actor.num_rows,
+        "format": kind,
+        "readers": readers.number,
+        "share of time without a block": readers.waited / started,
         "S0 turns": alone,
         "S4 turns": whole,
     }
-
-
-def packed(waves: speech.Waves, block_seconds: float) -> list[pa.Table]:
-    """Return blocks of rows of like length, as readers send them."""
-    blocks: list[pa.Table] = []
-    held: list[np.ndarray] = []
-    for wave, following in itertools.pairwise([*sorted(waves, key=len, reverse=True), None]):
-        held.append(wave)
-        if following is None or bare.total_seconds([*held, following]) > block_seconds:
-            piece = Piece(0, len(held))
-            blocks.append(pack(BlockName("memory", piece, "0", "0", len(blocks), 0), speech.block_of(held)))
-            held = []
-    return blocks
 
 
 class Actor:
@@ -90,18 +94,26 @@ class Actor:
         self.model = ThreadPoolExecutor(1)
         self.num_rows = 0
 
-    def label(self, blocks: list[pa.Table]) -> None:
+    def label(self, blocks: Iterable[pa.Table]) -> None:
         """Label blocks, two in hand.
 
         Raises:
             RuntimeError: a row has no label.
         """
         with ThreadPoolExecutor(CALLS) as calls:
-            for table in calls.map(self._block, blocks):
-                failed = [error for error in table.column("error_message").to_pylist() if error is not None]
-                if failed:
-                    raise RuntimeError(f"{len(failed)} of {len(table)} rows failed: {failed[0]}")
-                self.num_rows += len(table)
+            in_hand: deque[Future[pa.Table]] = deque()
+            for block in blocks:
+                in_hand.append(calls.submit(self._block, block))
+                if len(in_hand) == CALLS:
+                    self._take(in_hand.popleft().result())
+            while in_hand:
+                self._take(in_hand.popleft().result())
+
+    def _take(self, table: pa.Table) -> None:
+        failed = [error for error in table.column("error_message").to_pylist() if error is not None]
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(table)} rows failed: {failed[0]}")
+        self.num_rows += len(table)
 
     def _block(self, block: pa.Table) -> pa.Table:
         unpacked = unpack(block)

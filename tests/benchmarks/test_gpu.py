@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import command, kernels, process
+from benchmarks.gpu import command, encoded, kernels, models, process, speech
 from benchmarks.gpu.part import Case, Setting, line
+from raysp.labelling.engine.workers.wire import unpack
+from raysp.ops.rows import waves_of
+from raysp.ops.windowing import windowing_of
 
 ROOT = Path(__file__).parents[2]
 REFUSED = (
@@ -22,6 +27,7 @@ REFUSED = (
 """Packages that raysp or its tests need, and that the command does without."""
 FINDER = f"""
 import sys
+import threading
 
 
 class Refusing:
@@ -122,3 +128,40 @@ def test_gaps_are_the_time_in_which_no_kernel_and_no_copy_runs():
     assert (found["kernels"], found["copies"]) == (3, 1)
     assert (found["busy ms"], found["gaps ms"], found["largest gap ms"]) == (0.35, 1.05, 1.0)
     assert found["longest"][0] == "0.20 ms kernel a"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", encoded.KINDS)
+def test_readers_decode_a_piece_again_and_again_into_the_rows_that_were_encoded(kind):
+    waves = speech.rows([1.0, 2.5, 1.7])
+    windowing = windowing_of(
+        models.make("wav2vec2-base 94M", "cpu", "float32").summary, window_seconds=30, overlap_seconds=5
+    )
+    readers = encoded.Readers(encoded.encode(waves, kind), 2, windowing, 3.0)
+    blocks = [unpack(one)[1] for one in readers.blocks(3)]
+    found = sorted((len(wave) for block in blocks for wave in waves_of(block)), reverse=True)
+    assert found == sorted([len(one) for one in waves] * 3, reverse=True)
+    assert all(one.column("error_type").null_count == len(one) for one in blocks)
+    if kind != "opus 48 kHz":
+        of_one = [wave for block in blocks for wave in waves_of(block) if len(wave) == len(waves[1])]
+        assert all(np.array_equal(one, waves[1]) for one in of_one)
+
+
+def test_what_a_reader_raises_ends_the_reading_and_no_thread_is_left(monkeypatch):
+    def fail(*_: object) -> Iterator[object]:
+        raise ValueError("no such recording")
+
+    monkeypatch.setattr(encoded._ByTheStandardLibrary, "read", fail)
+    monkeypatch.setattr(encoded, "BY_RAYSP", ("no_such_package",))
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="no such recording"):
+        list(encoded.Readers(encoded.encode(speech.rows([1.0]), "wav"), 3, None, 3.0).blocks(5))
+    assert threading.active_count() == before
+
+
+def test_without_the_packages_of_raysp_wav_is_read_by_the_standard_library(monkeypatch):
+    monkeypatch.setattr(encoded, "BY_RAYSP", ("no_such_package",))
+    assert encoded.usual_kind() == "wav"
+    waves = speech.rows([1.0, 2.0])
+    blocks = [unpack(one)[1] for one in encoded.Readers(encoded.encode(waves, "wav"), 1, None, 1.5).blocks(2)]
+    assert [len(wave) for block in blocks for wave in waves_of(block)] == [32_000, 16_000] * 2
