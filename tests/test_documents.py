@@ -87,6 +87,24 @@ def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors(target), (path, anchor)
 
 
+def test_the_readme_can_be_read_on_a_package_page():
+    text = without_code(README)
+    assert all(re.match("https://", path) for path, _ in LINK.findall(text)), "a package page has no other files"
+    files = re.findall(r'`((?:docs|cluster|pipelines)/[\w./-]*)`(?:, "([^"]+)")?', text)
+    assert len(files) > 10
+    for path, heading in files:
+        assert (README.parent / path).exists(), path
+        assert not heading or re.search(rf"^#+ {heading}$", (README.parent / path).read_text(), re.MULTILINE), heading
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "index.md"], ids=lambda page: page.name)
+def test_a_front_page_begins_with_the_installation_and_shows_few_commands_at_once(page):
+    text = page.read_text()
+    assert re.search("^## (.*)$", text, re.MULTILINE)[1] == "Install"
+    shell = re.findall(r"^```\n((?:raysp|pip|make) .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert 1 < max(len(block.splitlines()) for block in shell) <= 5
+
+
 def commands(page: Path) -> list[list[str]]:
     """Return the words of each command of raysp in the blocks of a page that are for a shell."""
     found, kind = [], None

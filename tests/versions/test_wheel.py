@@ -1,5 +1,6 @@
 """The wheel, made from the source distribution as a release is, installed in a new environment and used there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from packaging.requirements import Requirement
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -77,7 +80,25 @@ def test_the_metadata_are_those_of_the_project(wheel):
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("Classifier") == PROJECT["classifiers"]
-    assert len(metadata["Description"] or metadata.get_payload()) > 1000
+    description = metadata["Description"] or metadata.get_payload()
+    assert description.strip() == (CHECKOUT / "README.md").read_text().strip()
+    assert set(re.findall(r"\]\((?!https://)[^)]*\)", description)) == set()  # a package page has no other files
+    assert metadata.get_all("Project-URL") is None  # there is no address that could be named
+
+
+@pytest.mark.drivers
+def test_the_libraries_that_the_wheel_requires_are_those_that_are_there(environment, tmp_path):
+    program = "import json; from importlib.metadata import requires; print(json.dumps(requires('raysp')))"
+    wanted = [
+        Requirement(line)
+        for line in json.loads(succeed(environment / "bin" / "python", "-c", program, folder=tmp_path))
+    ]
+    assert {str(one) for one in wanted if not one.marker} == {
+        str(Requirement(line)) for line in PROJECT["dependencies"]
+    }
+    for one in wanted:
+        if not one.marker:
+            assert one.specifier.contains(version(one.name), prereleases=True), one
 
 
 @pytest.mark.drivers

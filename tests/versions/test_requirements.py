@@ -1,0 +1,79 @@
+"""What raysp imports is a requirement, or an extra that is imported only where its feature is used."""
+
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.test_architecture import imports_of, sources
+
+CHECKOUT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+REQUIRED = {canonicalize_name(one.name): one for one in map(Requirement, PROJECT["dependencies"])}
+EXTRAS = {
+    canonicalize_name(one.name): extra
+    for extra, lines in PROJECT["optional-dependencies"].items()
+    if extra not in ("dev", "docs", "audit")
+    for one in map(Requirement, lines)
+}
+ROOMS = re.compile(r"backends/\w+/|models/flax/")
+"""Folders that are imported only if a checkpoint is run by the libraries of an extra."""
+COMES_ALONG = {"azure": "adlfs", "botocore": "boto3"}
+"""Packages that belong to a requirement."""
+BY_NAME = {
+    "gcsfs": "gcs",
+    "mlflow-skinny": "mlflow",
+    "silero-vad": "silero_vad",
+    "wandb": "wandb",
+    "whisper-normalizer": "whisper_normalizer",
+}
+"""Extras whose module is imported by its name."""
+
+
+def used() -> dict[str, set[tuple[str, bool]]]:
+    """Return the distributions of the modules that raysp imports, with the files, and whether at their top."""
+    owners = packages_distributions()
+    found: dict[str, set[tuple[str, bool]]] = defaultdict(set)
+    for path in sources(CHECKOUT / "raysp"):
+        for one in imports_of(path):
+            module = one.module.partition(".")[0].rstrip("*")
+            if module not in sys.stdlib_module_names and module != "raysp" and not one.typing:
+                module = COMES_ALONG.get(module, module)
+                names = {canonicalize_name(name) for name in owners.get(module, [module])}
+                name = next((name for name in names if name in REQUIRED or name in EXTRAS), module)
+                found[name].add((str(path.relative_to(CHECKOUT / "raysp")), not one.lazy))
+    return found
+
+
+USED = used()
+
+
+def test_each_library_that_raysp_imports_is_required_or_an_extra():
+    assert len(USED) > 20
+    assert USED.keys() - REQUIRED.keys() - EXTRAS.keys() == set()
+
+
+def test_an_extra_is_imported_where_it_is_used_alone():
+    at_the_top = {
+        (name, file) for name in EXTRAS for file, is_at_top in USED.get(name, ()) if is_at_top and not ROOMS.match(file)
+    }
+    assert at_the_top == set()
+
+
+def test_each_requirement_and_each_extra_is_used():
+    assert REQUIRED.keys() - USED.keys() == set()
+    texts = "\n".join(path.read_text() for path in sources(CHECKOUT / "raysp"))
+    for name in EXTRAS.keys() - USED.keys():
+        module = BY_NAME.get(name, name)
+        assert re.search(rf"\"{module}|{module}\b", texts), name
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_library_that_is_installed_is_in_the_range(name):
+    assert REQUIRED[name].specifier.contains(version(name), prereleases=True)
