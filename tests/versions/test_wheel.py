@@ -80,7 +80,7 @@ def test_the_metadata_are_those_of_the_project(wheel):
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("Classifier") == PROJECT["classifiers"]
-    description = metadata["Description"] or metadata.get_payload()
+    description = metadata.get_payload(decode=True).decode()
     assert description.strip() == (CHECKOUT / "README.md").read_text().strip()
     assert set(re.findall(r"\]\((?!https://)[^)]*\)", description)) == set()  # a package page has no other files
     assert metadata.get_all("Project-URL") is None  # there is no address that could be named
