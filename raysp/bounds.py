@@ -125,10 +125,10 @@ def plain(words: object, most: int = SHOWN_CHARACTERS) -> str:
 
 
 def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Parse one JSON value. An integer of more digits than Python converts is the text of its digits.
+    """Parse one JSON value. An integer with more digits than Python converts is returned as a string.
 
     Raises:
-        ValueError: it is no JSON; TooLargeError: it has more than `most` bytes, or than `MOST_DEPTH` levels.
+        ValueError: it is not valid JSON; TooLargeError: it has more than `most` bytes or `MOST_DEPTH` levels.
     """
     check(len(data), most, "bytes")
     try:
@@ -305,7 +305,7 @@ class HeaderReader(io.RawIOBase):
         return True
 
     def read(self, num_bytes: int | None = -1, /) -> bytes:
-        """Read some bytes; raise TooLargeError for more than a header has."""
+        """Read `num_bytes`; raise TooLargeError if that is more than a header may have."""
         if num_bytes is None or not 0 <= num_bytes <= self._most:
             raise TooLargeError(f"a header claims {num_bytes:,} bytes; expected at most {self._most:,}")
         return self._file.read(num_bytes)

@@ -189,6 +189,7 @@ def _commit_fault(faults: dict[bytes, str], audio: Recording) -> None:
 
 
 def _end_with_parent() -> None:
+    # The parent's end of this pipe closes with it, however it ends.
     while os.read(0, 1):
         pass
     os._exit(0)
@@ -206,8 +207,10 @@ def _limit(memory_bytes: int) -> None:
     import resource
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
+    # Beside what is mapped already: the limit counts libraries too.
     most = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    # Damaged audio may crash a decoder again and again; none leaves a core file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

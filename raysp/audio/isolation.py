@@ -150,6 +150,7 @@ class Decoder:
         counts, num_given = FailureCounts(), 0
         while True:
             try:
+                # Sends it to a new child only; a running one has it already.
                 self._start([request])
                 for number, chunk in enumerate(_chunks(self._answers(request, turn))):
                     if number >= num_given:  # earlier chunks were yielded before the crash
@@ -177,6 +178,7 @@ class Decoder:
         ahead: deque[_Request | AudioError] = deque()
         num_bytes = 0
         while True:
+            # The child decodes the next recordings while this process uses the last one.
             while len(ahead) < AHEAD_REQUESTS and (not ahead or num_bytes < AHEAD_BYTES):
                 request = next(waiting, None)
                 if request is None:
@@ -205,9 +207,11 @@ class Decoder:
         counts = FailureCounts()
         while True:
             try:
+                # Requests that were sent ahead are lost with a child that crashed, and are sent to the next one.
                 self._start(ahead)
                 return read(self._answers(request, turn))
             except (AudioError, TooLong) as error:
+                # The frames of a traceback would keep the recording in memory.
                 return error.with_traceback(None)
             except DecoderFailure as failure:
                 self.close()
@@ -215,6 +219,7 @@ class Decoder:
                     return found
 
     def _begin(self) -> int:
+        # Answers to an unfinished call are still on their way, and would be taken for those of this one.
         if not self._is_idle:
             self.close()
         self._turn += 1

@@ -104,6 +104,7 @@ class OpusSource:
         except Irregular:
             self.has_given_up = True
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        # A copy, since a view would keep all that was decoded.
         self._held = whole[num_frames:].copy()
         return whole[:num_frames]
 

@@ -64,6 +64,7 @@ def resample(
     """Resample chunk by chunk. The result is bit-equal to `soxr.resample` of the whole recording."""
     import soxr
 
+    # A recording of one chunk needs no stream, whose result is equal bit by bit.
     samples, is_last = next(chunks)
     if is_last:
         yield soxr.resample(samples, source_rate, sample_rate, quality="HQ"), True
@@ -98,6 +99,7 @@ def join(chunks: Iterator[Samples]) -> Samples:
         if samples is first:
             samples = first.copy()  # memory of soxr cannot be resized
         if num_samples + len(chunk) > len(samples):
+            # refcheck counts names of this function; nothing else refers to the array.
             samples.resize(int((num_samples + len(chunk)) * GROWTH), refcheck=False)
         samples[num_samples : num_samples + len(chunk)] = chunk
         num_samples += len(chunk)

@@ -24,7 +24,7 @@ def speech_weights() -> Path:
         if (file := Path(folder) / SPEECH_FILE).is_file():
             return file
     lacks = f"does not have {SPEECH_FILE}" if found else "is not installed"
-    raise CheckpointError(f"the package silero-vad {lacks}, which finds speech: pip install 'raysp[speech]'")
+    raise CheckpointError(f"silero-vad, the package that finds speech, {lacks}: pip install 'raysp[speech]'")
 
 
 def speech_digest() -> str:

@@ -206,7 +206,7 @@ def compare_frames(
         worst: rows to return.
     """
     if len(references) != len(predictions):
-        raise ValueError(f"found {len(references)} references and {len(predictions)} predictions, expected as many")
+        raise ValueError(f"expected as many predictions as references, found {len(predictions)} and {len(references)}")
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     others = sorted(
         {name for row in (*references, *predictions) for name in row if name is not None}.difference(classes)

@@ -127,7 +127,7 @@ def compare_texts(
         SpecError: the normalisation is unknown, or its package is not installed.
     """
     if len(references) != len(hypotheses):
-        raise ValueError(f"found {len(references)} references and {len(hypotheses)} hypotheses, expected as many")
+        raise ValueError(f"expected as many hypotheses as references, found {len(hypotheses)} and {len(references)}")
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     rules = normalisation(normalise) if isinstance(normalise, str) else normalise
     ours, theirs = [rules(text) for text in references], [rules(text) for text in hypotheses]

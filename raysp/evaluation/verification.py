@@ -213,7 +213,7 @@ def _measures_of_pairs(
     speakers: Sequence[str], vectors: Sequence[Vector | None], columns: Columns, bootstrap: Bootstrap
 ) -> PairMeasures:
     if len(speakers) != len(vectors):
-        raise ValueError(f"found {len(speakers)} speakers and {len(vectors)} vectors, expected as many")
+        raise ValueError(f"expected as many vectors as speakers, found {len(vectors)} and {len(speakers)}")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(speakers))}
     vectors_NE, has_vector_N = _of_length_1(vectors)
     speakers_N = np.where(has_vector_N, np.array([numbers[name] for name in speakers], np.int64), NO_VECTOR)

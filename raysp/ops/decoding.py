@@ -41,7 +41,7 @@ class Decoder(Protocol):
     def read_headers(
         self, recordings: Iterable[Recording | None], *, counted: bool = False
     ) -> Iterator[AudioHeader | AudioError]:
-        """Yield the headers of recordings, in order; `counted`: with frames only if they are those of the whole."""
+        """Yield the headers of recordings, in order; if `counted`, `num_frames` is None unless it counts the whole."""
         ...
 
     def decode_all(

@@ -74,7 +74,7 @@ class Measuring:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return the columns as `__call__`, in steps."""
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
         windows = list(zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True))
         owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in windows]
         arrays = yield [one for measured in self._parts(forward.waves_BS, owned) for one in measured]

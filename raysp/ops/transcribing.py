@@ -68,7 +68,7 @@ class Transcribing:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return the columns as `__call__`, in steps."""
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
         frames = best_frames(forward.of(Capability.CTC)["logits"])
         ids_BT, log_probs_BT = yield [frames.ids.int(), frames.log_probs]
         is_part = [part is not None for part in forward.parts]

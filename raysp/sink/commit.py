@@ -129,8 +129,10 @@ def commit(
     # Without `replace`, a label shard exists only if commits race. `publish` detects that.
     receipt = _find(store, label_shard) if replace or not blocks else None
     receipt = receipt or _make(store, label_shard, expected)
+    # After the label shard: a marker before it would make an older label shard count as this one.
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with fault_injection.passing("stage_removed"):
+        # Only the blocks listed at the beginning: another run may have staged later ones.
         stage.remove_listed(store, blocks)
     return receipt
 
@@ -344,12 +346,14 @@ def write(
             if isinstance(error, StoreError):
                 raise
             raise explain(error, "write", f"{store.url}/{name}") from error
+        # As late as possible; `expected` covers what happens between this check and the replacement.
         if label_shard.replace:
             _check_wanted(store, label_shard)
         if rest_id:  # before the label shard, which never names a file that is not there
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
         with fault_injection.passing("shard_committed"):
+            # Without an earlier version it is created, so that of two relabellings only one publishes.
             published = store.publish(scratch, name, replace=expected is not None, expected=expected)
     return receipt if published else None
 
@@ -458,6 +462,7 @@ def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[
         try:
             yield from _in_order(store, label_shard, piece, source, schema, hashes)
         except ChangedRecordingsError as error:
+            # Go on to the other pieces, so that one further attempt finds all that were replaced.
             changed.append(error)
     if changed:
         raise ChangedRecordingsError(
@@ -553,6 +558,7 @@ def read_staged(
         if versions is not None and recording_versions.VERSION in table.column_names:
             changed += recording_versions.changed_rows(table, versions)
             hashes.add(table)
+        # No row of a piece that is labelled again is written, but the rest of its files are still compared.
         if not changed:
             yield table
     if changed:

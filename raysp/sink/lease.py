@@ -129,6 +129,7 @@ class Lease:
         Raises:
             RunError: another run has taken over. The work of both is compatible, but only one should continue.
         """
+        # Others may take over after a whole stale period; half of it leaves time to notice.
         if not self._lost and self._clock() - self._looked > STALE_BEATS * self._beat_seconds / 2:
             with contextlib.suppress(StoreError):
                 self._look()
@@ -175,8 +176,10 @@ def held(store: Store, share: Share = ALL) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        # First: if the store cannot be written now, the next run of this process still does not wait.
         _ended.add(lease.owner)
         done.set()
+        # Bounded: a beat may hang in a request to the store.
         thread.join(beat_seconds)
         with contextlib.suppress(StoreError):
             lease.release()
@@ -198,6 +201,7 @@ def acquire(
     holder = holder or Holder.now()
     while True:
         top = _wait_until_free(store, beat_seconds, clock, sleep, holder.share)
+        # Of several processes that find the lease free, one creates the next epoch.
         if store.create(layout.lease_path(top + 1), _encode(holder)):
             lease = Lease(store, top + 1, holder, beat_seconds, clock)
             if lease.is_latest():
@@ -277,6 +281,7 @@ def _wait_until_free(
                     "%s: %s holds the lease; checking for up to %g s whether it is alive",
                     store.url, holder.words, STALE_BEATS * beat_seconds,
                 )  # fmt: skip
+            # Beats are compared for change only, and timed by this process: clocks of machines differ.
             before, since = watched.setdefault(epoch, (holder, clock()))
             if holder != before and holder is not None:
                 raise PlanError(

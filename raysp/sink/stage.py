@@ -37,6 +37,7 @@ class BrokenStageError(RunError):
 def stage(store: Store, name: BlockName, table: pa.Table) -> None:
     """Write a block's result; an existing one is kept, because it is equal."""
     sink = io.BytesIO()
+    # Arrow's file format does not support dictionaries that change between batches.
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=True)) as writer:
         writer.write_table(table, max_chunksize=max(1, len(table) * BATCH_BYTES // max(1, table.nbytes)))
     with fault_injection.passing("block_staged"):
@@ -112,6 +113,7 @@ def read_rows(
     if of is None:
         found = ", ".join(f"{name.k} of {name.of or 'more'}" for name in names) or "none"
         raise RunError(f"{where}: blocks are missing (found {found}); run again")
+    # Only the last block of a piece knows their number; `of` is 0 in the names of those before it.
     chosen = {name.k: name for name in names if name.of == of or (name.of == 0 and name.k < of - 1)}
     with ExitStack() as stack:
         sorter = Sorter(lambda: stack.enter_context(store.scratch()), num_bytes)
@@ -170,6 +172,7 @@ def discard_other(store: Store, shards: Iterable[Shard], fingerprint: str) -> No
 
 def _complete_cut(blocks: Collection[tuple[int, int]]) -> int | None:
     """Return the number of blocks of a complete cut of a piece, the smallest of several; None without such a cut."""
+    # Two runs may have cut a piece differently; blocks of one cut alone make it complete.
     there = set(blocks)
     cuts = sorted(of for k, of in there if k == of - 1)
     return next((of for of in cuts if all((k, 0) in there or (k, of) in there for k in range(of))), None)

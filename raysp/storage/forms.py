@@ -29,10 +29,9 @@ def other_forms(path: str) -> list[str]:
 
 
 def matched(named: Iterable[str], there: Iterable[str]) -> Mapping[str, str]:
-    """Return the names as they are there, for names that are there in another form only.
+    """Return existing names by the names asked for, where the two differ in their Unicode normal form only.
 
-    A name and the one that is there are matched if neither has an exact match, and no others of the same form NFC are
-    left.
+    A name is matched if neither it nor the existing one has an exact match, and each is the only one left with its NFC.
     """
     named, there = {*named}, {*there}
     if all(map(str.isascii, named)):

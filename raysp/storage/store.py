@@ -165,6 +165,7 @@ class LocalStore:
                 descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            # Of the open file: the path may name another one by now.
             found = os.fstat(descriptor)
             file = LocalFile(descriptor, found.st_size)
             return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
@@ -190,6 +191,7 @@ class LocalStore:
             for folder in place.parents:
                 if folder in (self._root, self._locate(TMP)):
                     break
+                # Fails, and ends the loop, for a folder that another process is filling.
                 folder.rmdir()
 
     @contextmanager
@@ -213,6 +215,7 @@ class LocalStore:
                 if expected is None:
                     _bring(scratch, place, replace=replace)
                 else:
+                    # File systems have no conditional rename, so processes that replace a version take turns.
                     with locked(self._locate(REPLACING)):
                         found = self.stat(path)
                         if found is None or found.version != expected:
@@ -223,6 +226,7 @@ class LocalStore:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
                 return False
             scratch.unlink(missing_ok=True)
+            # The name is durable once its folder is synced, and the content was synced before it.
             _sync_folder(place.parent)
         return True
 

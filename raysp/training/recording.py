@@ -27,7 +27,7 @@ class Recording:
         store: the sink.
         run_id: id of the run.
         evaluation: that of the recipe; None: there is none.
-        trackers: trackers, which are told of every step.
+        trackers: trackers that receive every step.
         failures: the rows that could not be decoded; None: there are none.
     """
 

@@ -216,7 +216,7 @@ def test_vectors_of_half_precision_are_compared_too():
 
 
 def test_columns_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="found 2 speakers and 1 vectors"):
+    with pytest.raises(ValueError, match="as many vectors as speakers, found 1 and 2"):
         compare_speakers(["a", "b"], [np.ones(2)])
 
 

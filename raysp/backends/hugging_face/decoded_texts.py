@@ -32,7 +32,7 @@ LANGUAGES_SHOWN = 10
 
 @dataclass(eq=False, kw_only=True)
 class Encoded(BaseModelOutput):
-    """Output of an encoder, with that of transformers, from which its decoder continues."""
+    """Output of an encoder; `original` is the same output as transformers made it, for its decoder."""
 
     original: Any = None
 

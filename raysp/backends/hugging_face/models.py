@@ -149,7 +149,7 @@ def _use_adapter(model: Any, path: Path) -> None:  # noqa: ANN401 - of transform
     }
     fit = [name in places and tensors[name].shape[1:] == places[name].shape[1:] for name in tensors]
     if tensors.keys() != places.keys() or not all(fit):
-        raise CheckpointError(f"{path}: weights do not match the model's adapters: use one made for this checkpoint")
+        raise CheckpointError(f"{path}: weights do not match the model's adapters: use an adapter of this checkpoint")
     for name, value in tensors.items():
         places[name].data = value.to(places[name].dtype, copy=True)
     model.lm_head.out_features = model.config.vocab_size = len(tensors["lm_head.weight"])

@@ -152,6 +152,7 @@ class Execution:
         self.open_shards.submit(todo.shard.name, todo.piece)
 
     def _handle(self, message: Message) -> None:
+        # With each message: a run that lost its lease ends before it commits more.
         self.own.check()
         match message:
             case FatalFailure():
@@ -162,6 +163,7 @@ class Execution:
                 self._defer(message)
             case LabelledBlock():
                 self._add(message)
+        # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
         if len(self.log) >= RECEIPTS_A_BATCH or time.monotonic() - self.flushed > RECEIPTS_SECONDS:
             self.log.flush()
@@ -178,6 +180,7 @@ class Execution:
         labels the error rows committed so far again. A retry needs no record: it commits no new error rows, and its
         staged results are never reused.
         """
+        # Commits that have begun may still succeed, so their shards count as committed with error rows.
         begun = [*self.flawed, *self.commits.begun()]
         if any(todo.retry is None for todo in self.plan.todo):
             stopped_runs.record(Sink.of(self.plan.pipeline.sink).store, begun)

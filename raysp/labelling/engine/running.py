@@ -208,7 +208,7 @@ def try_out(
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
     A few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used, since starting Ray takes
-    longer. Of the first rows any share may fail, since the caller shows their errors.
+    longer. Any share of these rows may fail, since the caller shows their errors.
 
     Returns:
         The result, and the label rows as a table, in the order of the corpus.

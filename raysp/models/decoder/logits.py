@@ -97,7 +97,7 @@ class NoRepeatedNgrams(_Ban):
 
 @dataclass(frozen=True)
 class NoBadWords(_Ban):
-    """Ban these sequences of tokens."""
+    """Ban sequences of tokens, as `bad_words_ids` lists them."""
 
     words: tuple[tuple[int, ...], ...]
 

@@ -49,7 +49,7 @@ class FeatureExtractor(Protocol):
     sampling_rate: int
 
     def num_inputs(self, num_samples: Count) -> Count:
-        """Return the number of inputs of a model, those of its attention mask, for these numbers of samples."""
+        """Return the length of a model's input, which its attention mask has too, for numbers of samples."""
         ...
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class SpeaksByRow(Protocol):
 
 
 class Languages:
-    """Languages in which the ops of outputs run; without ops by row there is one for all windows."""
+    """Divides windows by the languages of their rows; all windows are one group if no output has a language by row."""
 
     def __init__(self, outputs: Sequence[object]) -> None:
         self.ops = [one for one in outputs if isinstance(one, SpeaksByRow)]

@@ -79,7 +79,7 @@ class Speaking:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return the columns as `__call__`, in steps."""
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
         if any(forward.speech):
             return self._known(forward.speech)
         assert self.model is not None

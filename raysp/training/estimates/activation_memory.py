@@ -61,7 +61,7 @@ class Arithmetic:
 
     @property
     def front_bytes(self) -> float:
-        """Bytes of a value of the front end; on a CPU convolutions copy some of those in half precision."""
+        """Bytes of a value of the front end; in half precision on a CPU, convolutions keep copies of some values."""
         return (2.0 if self.on_gpu else 2.5) if self.is_half else 4.0
 
     @property

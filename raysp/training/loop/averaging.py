@@ -41,6 +41,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after an update."""
+        # The decay grows at first, as in TensorFlow's moving average, or the initial weights would stay for long.
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self._averages, self._weights, 1 - kept)
         self.updates += 1

@@ -82,6 +82,7 @@ def adamw(groups: Sequence[Group], *, learning_rate: float, weight_decay: float)
         {"params": [*group.parameters], "rate": group.rate, "weight_decay": weight_decay if group.decays else 0.0}
         for group in groups
     ]
+    # betas and eps with which fairseq fine-tunes wav2vec 2.0 (Baevski et al. 2020).
     return torch.optim.AdamW(options, lr=learning_rate, betas=(0.9, 0.98), eps=1e-8)
 
 
@@ -110,6 +111,7 @@ class FlatGradients:
         place = 0
         for parameter in self.parameters:
             end = place + parameter.numel()
+            # A view, into which backward adds; `zero_grad(set_to_none=True)` would detach it.
             parameter.grad = self.buffer[place:end].view_as(parameter)
             place = end
 
@@ -121,5 +123,6 @@ class FlatGradients:
         """Scale the gradients to a norm of at most `most`, and return their norm before."""
         norm: Tensor = torch.linalg.vector_norm(self.gradients)
         if most is not None:
+            # As `clip_grad_norm_` of torch; a comparison on the host would wait for the device.
             self.gradients.mul_((most / (norm + 1e-6)).clamp(max=1.0))
         return norm

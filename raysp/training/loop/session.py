@@ -262,6 +262,7 @@ class Session:
             RunError: it was made with another recipe, or over other rows.
             ChangedError: the recipe has no evaluation any more, or the training is done with another one.
         """
+        # With the content of the files: a training on damaged weights would go unnoticed.
         step = steps.latest(store, checks=True)
         if step is None:
             return

@@ -24,6 +24,7 @@ def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
         model: the model as its training begins.
         trained_only: whether weights that are not trained are left out, so that they remain those of the checkpoint.
     """
+    # Tied weights have several names, of which any may be the stored one.
     fixed = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
     stored = model.stored_weights()
     return {name: one for name, one in stored.items() if not (trained_only and name in fixed)}

@@ -109,6 +109,7 @@ class Keeper:
             best: updates at the best evaluation, whose commit stays; None: there was none.
             measure: how its value was measured.
         """
+        # One at a time: the marker of a step never appears before that of an earlier one.
         self.end()
         self.start()
         self._best = best

@@ -177,11 +177,14 @@ class Training:
             stops: whether this worker asks to stop after the step.
         """
         self.gradients.zero()
+        # A worker without rows still takes part in the sum, for which the others would wait.
         batches = [batch for batch in micro_batches if batch.rows]
         finite = [self._run(epoch, step, batch) for batch in batches]
         sums = self.gradients.sums
+        # The wish to stop travels with the gradients, so that all workers stop after the same step.
         sums[_STOPS] = float(stops)
         self.workers.add(self.gradients.buffer)
+        # By the count of all workers, whose shares differ; it is 0 if no row could be decoded.
         self.gradients.gradients.div_(sums[_COUNT].clamp(min=1))
         clipped = self.gradients.clip(self.clip)
         # The only values that the host waits for: all losses and gradients are on the device until here.
@@ -195,6 +198,7 @@ class Training:
             set_rate(self.optimizer, learning_rate)
             self.optimizer.step()
         elif math.isfinite(loss) and count:
+            # Each loss is finite, so a gradient is at fault, which only a pass over each row shows.
             failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
         mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
         terms = dict(zip(self.objective.terms, means, strict=True))
@@ -202,6 +206,7 @@ class Training:
 
     def _run(self, epoch: int, step: int, batch: MicroBatch) -> Tensor:
         """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""
+        # By place, not by worker: any number of workers draws the same numbers.
         seed_micro_batch(self.seed, epoch, step, batch.number)
         losses = self.objective(batch)
         losses.total.backward()  # type: ignore[no-untyped-call]

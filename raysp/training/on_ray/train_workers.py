@@ -323,7 +323,7 @@ class _Asking:
 
 
 def training_places(plan: TrainingPlan) -> Iterator[Seen]:
-    """Yield those of the workers of a training, as `labelling_places` does."""
+    """Yield the places that the workers of a training read, as `labelling_places` does for a labelling."""
     recipe = plan.recipe
     yield from places_of_source("source", recipe.source, plan.corpus.shards)
     if recipe.evaluation is not None and plan.evaluated is not None:

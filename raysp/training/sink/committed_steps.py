@@ -123,6 +123,7 @@ def commit(
     Raises:
         RunError: a run of a later epoch, or of another recipe, has committed the step.
     """
+    # A folder of its own: a run that was suspended may still be writing the same step.
     folder = f"{STEPS}{position.done}.{uuid.uuid4().hex}/"
     with fault_injection.passing("step_written"):
         files = {name: _write(store, f"{folder}{name}", write) for name, write in writers.items()}
@@ -135,6 +136,7 @@ def _mark(store: Store, step: CommittedStep) -> CommittedStep:
     """Create the marker of a step, and return it, or the one that is there, if it is whole and of the same training."""
     path, data = _marker(step.position.done), json.dumps(asdict(step)).encode()
     while not store.create(path, data):
+        # Its version is read before its content, so that a marker that changes in between is not replaced.
         if (entry := store.stat(path)) is None:  # removed meanwhile
             continue
         found = _parsed(store, step.position.done)

@@ -111,5 +111,6 @@ def publish(
     for name in others:
         if store.stat(name) is not None:
             store.delete(name)
+    # Last: until both are there no reader loads the folder.
     for name in last:
         put(name)

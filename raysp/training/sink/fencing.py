@@ -95,6 +95,7 @@ class FencedStore:
             self.check()
             return self._store.publish(scratch, path, expected=expected)
         for _ in range(ATTEMPTS):
+            # In this order: a run that takes over before the check changes the epoch, later the version.
             found = self.stat(path)
             self.check()
             if self._store.publish(scratch, path, expected=found.version if found else None):

@@ -90,7 +90,7 @@ class OfSounds:
 
 @spec
 class Noise(OfSounds):
-    """Noise behind the recording.
+    """Background noise that is added to the recording.
 
     Attributes:
         source: recordings of noise: a url, or `Shards`.

@@ -111,9 +111,7 @@ def test_a_row_without_samples_has_no_chunk(model):
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
-    with pytest.raises(
-        CheckpointError, match=r"silero-vad is not installed, which finds speech: pip install 'raysp\[speech\]'"
-    ):
+    with pytest.raises(CheckpointError, match=r"finds speech, is not installed: pip install 'raysp\[speech\]'"):
         SileroVAD.from_package()
 
 

@@ -103,6 +103,7 @@ def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator
     options: dict[str, Any] = {
         "num_cpus": max(settings.cpus_per_actor.number, *(one.cpus or 1 for one in others), 1),
         "num_gpus": max(settings.gpus_per_actor, *(one.gpus or 0 for one in others), 0),
+        # A retry by Ray would crash another worker uncounted.
         "max_retries": 0,
     }
     if pool.memory:
@@ -117,6 +118,7 @@ def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator
             return labelled
 
         store = Sink.of(job.pipeline.sink).store
+        # Blocks of the first attempt were cut otherwise than those of the search.
         stage.discard(store, todo.shard.name, todo.piece)
         return list(_bisect_piece(todo, label, job.attempts, room))
 

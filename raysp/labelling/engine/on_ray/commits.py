@@ -97,6 +97,7 @@ class Commits:
     def _submit(self, batch: list[Due]) -> None:
         memory = requested_memory(batch, self.actor_memory) if self.requests_memory else None
         self.largest_request = max(self.largest_request, memory or 0)
+        # No CPUs: a commit mostly waits for the store, and must not wait for readers.
         task = self.task.options(num_cpus=0, memory=memory, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
         self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
 

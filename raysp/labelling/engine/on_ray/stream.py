@@ -177,7 +177,11 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
         num_gpus=gpus or None,
         memory=pool.memory,
         compute=ActorPoolStrategy(
-            min_size=size.low, max_size=size.high, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+            # Two calls: a block is prepared or staged while the model runs over another one.
+            min_size=size.low,
+            max_size=size.high,
+            max_concurrent_calls_per_actor=2,
+            enable_true_multi_threading=True,
         ),
     )
 

@@ -100,6 +100,7 @@ class Attempts:
         """Report a start of work, and return the known number of workers that crashed on it."""
         crashes = self._ask("begin", work, nodes.own_id())
         if crashes >= MAX_CRASHES:
+            # A node that is being removed may still answer; starts on it are dropped afterwards.
             time.sleep(SETTLE_SECONDS)
             crashes = max(0, self._ask("crashes", work) - 1)  # minus the start just reported
         return crashes

@@ -77,6 +77,7 @@ class LabelActor:
         """Load the model, unless processes of this actor repeatedly crash on it."""
         attempts = self.job.attempts
         load = f"load {attempts.actor_id()}"
+        # Counted before the load, since a crash leaves no time for it.
         if (crashes := attempts.begin(load)) >= MAX_CRASHES:
             raise RunError(
                 f"{self.job.pipeline.label.checkpoint}: {crashes} consecutive processes crashed while loading this "
@@ -111,6 +112,7 @@ class LabelActor:
                 os._exit(1)  # Ray restarts the actor and retries the block
             return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
         try:
+            # Before the message: a block that the driver knows of must be there.
             stage.stage(self.store, name, labels)
         except UnusableError as error:  # no space or no permission: no other shard could be written
             return FatalFailure(str(error))
@@ -126,6 +128,7 @@ class LabelActor:
         started = time.monotonic()
         waited = 0.0 if self.idle_since is None else started - self.idle_since
         attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
+        # Counted before the work, since a crash leaves no time for it.
         if (crashes := attempts.begin(work)) >= MAX_CRASHES:
             attempts.end(work)
             return PoisonedPiece(name.shard, name.piece, crashes)
@@ -133,6 +136,7 @@ class LabelActor:
             figures = self.op.run(given)
             table = self.op.table(given) if self.op.has_users_code else None
         attempts.end(work)
+        # Here, in the model's thread: staging in other threads is no wait for input.
         self.idle_since = time.monotonic()
         return table, figures, waited
 
