@@ -1,6 +1,7 @@
 """Train the bundled checkpoint: its configuration, random weights, and spoken digits.
 
-The bundled recordings are too few for new speakers; docs/train.md, "The bundled checkpoint", names the data set.
+The bundled recordings are too few for new speakers; "The bundled checkpoint" in docs/evidence/trainings.md names the
+data set.
 """
 
 from pathlib import Path
