@@ -1,0 +1,486 @@
+"""Every text decoder against transformers: outputs, cache, gradients, checkpoints; and what each one has of its own."""
+
+import copy
+
+import pytest
+import safetensors.torch
+import torch
+
+import raysp.models
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
+from tests.models.decoder_oracles import (
+    BART,
+    BERT,
+    CONFIGS,
+    GPT2,
+    assert_close,
+    frames_and_mask,
+    make_decoder,
+    theirs_generated,
+    token_ids,
+)
+from tests.models.oracles import transformers
+
+CLASSES = {"bert": "BertLMHeadModel", "gpt2": "GPT2LMHeadModel", "bart": "BartForCausalLM", "mbart": "MBartForCausalLM"}
+NO_DROPOUT = {
+    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "bart": {"dropout": 0.0},
+    "mbart": {"dropout": 0.0},
+}
+OF_BART = {
+    "plain": {},
+    "scaled embeddings": {"scale_embedding": True},
+    "relu": {"activation_function": "relu", "decoder_ffn_dim": 40},
+    "untied": {"tie_word_embeddings": False},
+    "other heads": {"decoder_attention_heads": 2, "encoder_attention_heads": 4},
+}
+VARIANTS = {
+    "bert": {
+        "plain": {},
+        "relu and wide epsilon": {"hidden_act": "relu", "layer_norm_eps": 0.1},
+        "untied": {"tie_word_embeddings": False},
+        "one head, three types": {"num_attention_heads": 1, "type_vocab_size": 3},
+        "gelu_new": {"hidden_act": "gelu_new", "pad_token_id": None},
+    },
+    "gpt2": {
+        "plain": {},
+        "narrow inner": {"n_inner": 20, "layer_norm_epsilon": 0.1},
+        "scaled by layer": {"scale_attn_by_inverse_layer_idx": True},
+        "not scaled": {"scale_attn_weights": False, "activation_function": "relu"},
+        "upcast": {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
+        "untied": {"tie_word_embeddings": False},
+    },
+    "bart": OF_BART,
+    "mbart": OF_BART,
+}
+
+
+def class_of(kind):
+    return getattr(raysp.models, CLASSES[kind])
+
+
+def make_pair(kind, folder, **flags):
+    oracle = make_decoder(kind, getattr(transformers, CLASSES[kind]), **{**NO_DROPOUT[kind], **flags})
+    oracle.save_pretrained(folder)
+    return oracle, class_of(kind).from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def pair(request, tmp_path_factory):
+    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def bert(tmp_path_factory):
+    return make_pair("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(params=[(kind, name) for kind in VARIANTS for name in VARIANTS[kind]], ids=" ".join)
+def variant(request, tmp_path):
+    kind, name = request.param
+    return make_pair(kind, tmp_path, **VARIANTS[kind][name])
+
+
+FIELDS = ("hidden_states", "attentions", "cross_attentions")
+
+
+@torch.inference_mode()
+def test_outputs_equal_theirs(variant):
+    """With frames and masks, with all optional outputs, and without frames."""
+    oracle, model = variant
+    ids, (frames, frame_mask) = token_ids(), frames_and_mask(model.config.encoder_width)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    asked = {"output_hidden_states": True, "output_attentions": True, "use_cache": False}
+    for masks in ({}, {"attention_mask": mask}, {"encoder_attention_mask": frame_mask}):
+        ours = model(input_ids=ids, encoder_hidden_states=frames, **masks, **asked)
+        theirs = oracle(input_ids=ids, encoder_hidden_states=frames, **masks, **asked)
+        assert_close(ours.logits, theirs.logits)
+        for name in FIELDS:
+            assert len(ours[name]) == len(theirs[name]) > 0
+            for mine, other in zip(ours[name], theirs[name], strict=True):
+                assert_close(mine, other)
+        plain = model(input_ids=ids, encoder_hidden_states=frames, **masks, use_cache=False)
+        assert_close(plain.logits, theirs.logits)  # by the kernel that gives no weights
+    assert_close(model(input_ids=ids).logits, oracle(input_ids=ids).logits)
+    embeds = torch.randn(2, 4, frames.shape[-1] if frames.shape[-1] == 32 else 32)
+    assert_close(
+        model(inputs_embeds=embeds, encoder_hidden_states=frames).logits,
+        oracle(inputs_embeds=embeds, encoder_hidden_states=frames).logits,
+    )
+
+
+@torch.inference_mode()
+def test_the_cache_changes_nothing(pair):
+    """Token by token, by halves, from our cache, from tuples, and as transformers hands it on."""
+    oracle, model = pair
+    ids, (frames, mask) = token_ids(), frames_and_mask(model.config.encoder_width)
+    kwargs = {"encoder_hidden_states": frames, "encoder_attention_mask": mask}
+    whole = model(input_ids=ids, **kwargs)
+    theirs = oracle(input_ids=ids, **kwargs)
+    expected = [layer.keys for layer in theirs.past_key_values.self_attention_cache.layers]
+    crossed = [layer.values for layer in theirs.past_key_values.cross_attention_cache.layers]
+    for (keys, _, _, cross_values), key, value in zip(whole.past_key_values, expected, crossed, strict=True):
+        assert_close(keys, key)
+        assert_close(cross_values, value)
+    first = model(input_ids=ids[:, :3], **kwargs)
+    for past in (first.past_key_values, first.past_key_values.to_tuple()):
+        second = model(input_ids=ids[:, 3:], past_key_values=past, **kwargs)
+        assert_close(second.logits, whole.logits[:, 3:])
+        assert [len(layer) for layer in past] == [4] * len(model.layers)
+        assert past[0][0].shape[2] == 3  # what was given is as it was
+    alone = model(input_ids=ids[:, 3:], past_key_values=first.past_key_values, encoder_attention_mask=mask)
+    assert_close(alone.logits, whole.logits[:, 3:])  # frames are in the cache
+    past, logits = None, []
+    for place in range(ids.shape[1]):
+        step = model(input_ids=ids[:, place : place + 1], past_key_values=past, **kwargs)
+        past = step.past_key_values
+        logits.append(step.logits)
+    assert_close(torch.cat(logits, 1), whole.logits)
+    assert model(input_ids=ids, use_cache=False).past_key_values is None
+    mask_of_tokens = torch.ones_like(ids)
+    mask_of_tokens[0, :2] = 0
+    whole = model(input_ids=ids, attention_mask=mask_of_tokens).logits
+    first = model(input_ids=ids[:, :3], attention_mask=mask_of_tokens[:, :3])
+    second = model(input_ids=ids[:, 3:], attention_mask=mask_of_tokens, past_key_values=first.past_key_values)
+    assert_close(second.logits, whole[:, 3:])
+    with pytest.raises(ValueError, match="attention_mask has 4 tokens, expected 3 cached and 4 new"):
+        model(input_ids=ids[:, 3:], attention_mask=mask_of_tokens[:, 3:], past_key_values=first.past_key_values)
+
+
+def test_loss_and_gradients_equal_theirs(pair):
+    """In training mode but for dropout, which configurations turn off."""
+    oracle, model = (copy.deepcopy(one).train() for one in pair)
+    ids, (frames, mask) = token_ids(), frames_and_mask(model.config.encoder_width)
+    labels = ids.clone()
+    labels[1, 4:] = -100
+    kwargs = {"encoder_hidden_states": frames, "encoder_attention_mask": mask, "labels": labels}
+    ours, theirs = model(input_ids=ids, **kwargs), oracle(input_ids=ids, **kwargs)
+    assert_close(ours.loss, theirs.loss)
+    ours.loss.backward()
+    theirs.loss.backward()
+    expected = {name: parameter.grad for name, parameter in oracle.named_parameters() if parameter.grad is not None}
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(pair, caplog):
+    """Loss, weights of attention and gradients with dropout; layers are computed twice, and there is no cache."""
+    model = copy.deepcopy(pair[1]).train()
+    for name in ("attn_pdrop", "attention_dropout", "dropout", "attention_probs_dropout_prob", "resid_pdrop"):
+        if hasattr(model.config, name):
+            setattr(model.config, name, 0.3)
+    again = copy.deepcopy(model)
+    again.gradient_checkpointing_enable()
+    assert again.is_gradient_checkpointing
+    ids, (frames, mask) = token_ids(), frames_and_mask(model.config.encoder_width)
+    kwargs = {"input_ids": ids, "encoder_hidden_states": frames, "encoder_attention_mask": mask, "labels": ids}
+    found, calls = {}, {model: 0, again: 0}
+    for one in (model, again):
+
+        def count(*_, one=one):
+            calls[one] += 1
+
+        one.layers[1].register_forward_pre_hook(count)
+        for with_weights in (False, True):
+            leaf = frames.clone().requires_grad_()
+            torch.manual_seed(1)
+            output = one(**{**kwargs, "encoder_hidden_states": leaf}, output_attentions=with_weights)
+            output.loss.backward()
+            weights = [*(output.attentions or ()), *(output.cross_attentions or ())]
+            assert len(weights) == (4 if with_weights else 0)
+            found.setdefault(one, []).extend([output.loss, leaf.grad, *weights])
+    assert calls == {model: 2, again: 4}
+    for first, second in zip(found[model], found[again], strict=True):
+        assert_close(second, first)
+    for first, second in zip(model.parameters(), again.parameters(), strict=True):
+        assert (first.grad is None) == (second.grad is None)
+        if first.grad is not None:
+            torch.testing.assert_close(second.grad, first.grad)
+    assert again(input_ids=ids).past_key_values is None
+    assert not caplog.records
+    assert again(input_ids=ids, use_cache=True).past_key_values is None
+    assert "use_cache=True has no effect in training with gradient checkpointing" in caplog.text
+    past = model(input_ids=ids, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="past_key_values given in training with gradient checkpointing"):
+        again(input_ids=ids[:, :1], past_key_values=past)
+    with torch.no_grad():
+        assert again(input_ids=ids, use_cache=True).past_key_values is not None
+    again.gradient_checkpointing_disable()
+    assert again(input_ids=ids, use_cache=True).past_key_values is not None
+
+
+def test_checkpoints_go_both_ways(pair, tmp_path):
+    """Names, values, and no weight missing or left over."""
+    oracle, model = pair
+    assert model.state_dict().keys() == oracle.state_dict().keys()
+    model.save_pretrained(tmp_path)
+    again, info = type(oracle).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    for name, value in oracle.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+        assert torch.equal(model.state_dict()[name], value), name
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path)) is type(model)
+
+
+def test_tokens_can_be_added(pair):
+    """Old tokens keep their logits, both ends stay one, and the configuration knows."""
+    model = copy.deepcopy(pair[1])
+    size = model.config.vocab_size
+    ids = token_ids()
+    before = model(input_ids=ids).logits
+    assert model.resize_token_embeddings(size + 3) is model.get_input_embeddings()
+    assert model.config.vocab_size == model(input_ids=ids).logits.shape[-1] == size + 3
+    assert_close(model(input_ids=ids).logits[..., :size], before)
+    assert model(input_ids=torch.full((1, 2), size + 2)).logits.isfinite().all()
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    model.resize_token_embeddings(size - 10, pad_to_multiple_of=8)
+    assert model.config.vocab_size == size - 10 + (-(size - 10)) % 8
+    assert model(input_ids=ids.clamp(max=30), labels=ids.clamp(max=30)).loss.isfinite()
+
+
+def test_faults_are_named(pair, tmp_path):
+    """What cannot be: too many tokens, both kinds of input, frames without cross attention, other weights."""
+    model = pair[1]
+    with pytest.raises(ValueError, match="found 65 tokens, expected at most max_position_embeddings 64"):
+        model(input_ids=torch.full((1, 65), 5))
+    with pytest.raises(ValueError, match="expected either input_ids or inputs_embeds"):
+        model()
+    with pytest.raises(ValueError, match="past_key_values has 1 layers, expected 2"):
+        model(input_ids=token_ids(), past_key_values=((),))
+    model.save_pretrained(tmp_path)
+    deeper = {_depth(model): 3}
+    with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
+        type(model).from_pretrained(tmp_path, strict=True, vocab_size=model.config.vocab_size, **deeper)
+    type(model.config).from_dict(model.config.to_dict(), **deeper).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_layers_that_are_asked_for_are_new(pair, tmp_path, caplog):
+    """A layer more than the checkpoint has is randomly initialised, and reported; the others are the checkpoint's."""
+    model = pair[1]
+    model.save_pretrained(tmp_path)
+    again, info = type(model).from_pretrained(tmp_path, output_loading_info=True, **{_depth(model): 3})
+    assert len(info["missing_keys"]) == len(again.stored_weights()) - len(model.stored_weights()) > 0
+    assert all(".2." in name for name in info["missing_keys"])
+    assert "randomly initialised, train them before use" in caplog.text
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def _depth(model):
+    return "decoder_layers" if hasattr(model.config, "decoder_layers") else "num_hidden_layers"
+
+
+@torch.inference_mode()
+def test_a_continued_text_equals_theirs(pair):
+    """Without an encoder, alone and padded on the left."""
+    oracle, model = pair
+    ids = token_ids()
+    assert torch.equal(model.generate(ids), theirs_generated(oracle, ids))
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    for options in ({"num_beams": 1}, {"num_beams": 3}):
+        ours = model.generate(ids, attention_mask=mask, max_new_tokens=6, **options)
+        theirs = theirs_generated(oracle, ids, attention_mask=mask, max_new_tokens=6, **options)
+        assert torch.equal(ours, theirs)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_types_and_positions_of_tokens_equal_theirs(kind, tmp_path):
+    oracle, model = make_pair(kind, tmp_path)
+    types = torch.tensor([[0, 0, 1, 1, 1, 0, 1]] * 2) if kind == "bert" else token_ids(seed=5)
+    kwargs = {"token_type_ids": types, "position_ids": torch.tensor([[3, 1, 4, 1, 5, 9, 2]] * 2)}
+    assert_close(model(token_ids(), **kwargs).logits, oracle(token_ids(), **kwargs).logits)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_frames_of_another_width_are_read_as_configured(kind):
+    cls = class_of(kind)
+    decoder = {"is_decoder": True, "add_cross_attention": True, "cross_attention_hidden_size": 20}
+    model = cls(cls.config_class(**CONFIGS[kind][1], **decoder)).init_weights()
+    frames, _ = frames_and_mask(width=20)
+    assert model(token_ids(), encoder_hidden_states=frames).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_defaults_are_theirs(kind):
+    ours, theirs = class_of(kind).config_class().to_dict(), CONFIGS[kind][0]().to_dict()
+    different = {name for name, value in ours.items() if name in theirs and value != theirs[name]}
+    assert different <= {"id2label", "label2id"}
+
+
+def test_a_cache_in_place_of_a_mask_is_refused_with_its_keyword(tmp_path):
+    _, ours = make_pair("gpt2", tmp_path)
+    cache = ours(torch.tensor([[1, 2]]), use_cache=True).past_key_values
+    with pytest.raises(TypeError, match=r"attention_mask is of KeyValueCache, .* as past_key_values="):
+        ours(torch.tensor([[3]]), cache)
+
+
+# BERT
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "bare", "old norms"])
+def test_published_kinds_of_bert_become_a_decoder(kind, tmp_path):
+    """bert-base has heads of pretraining and no cross attention; the oldest call a norm's weights gamma and beta."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**BERT)
+    source = (transformers.BertModel if kind == "bare" else transformers.BertForPreTraining)(config).eval()
+    source.save_pretrained(tmp_path)
+    if kind == "old norms":
+        path = tmp_path / "model.safetensors"
+        tensors = safetensors.torch.load_file(path)
+        renamed = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+            for name, value in tensors.items()
+        }
+        safetensors.torch.save_file(renamed, path, metadata={"format": "pt"})
+    flags = {"is_decoder": True, "add_cross_attention": True}
+    model = BertLMHeadModel.from_pretrained(tmp_path, strict=False, **flags)
+    decoder = transformers.BertLMHeadModel.from_pretrained(tmp_path, **flags)
+    same = [name for name in model.state_dict() if "crossattention" not in name and not name.startswith("cls.")]
+    if kind != "bare":
+        same += [name for name in model.state_dict() if name.startswith("cls.")]
+    for name in same:
+        assert torch.equal(model.state_dict()[name], decoder.state_dict()[name]), name
+    frames, _ = frames_and_mask()
+    assert model(token_ids(), encoder_hidden_states=frames).logits.isfinite().all()
+    with pytest.raises(CheckpointError, match=r"missing .*crossattention"):
+        BertLMHeadModel.from_pretrained(tmp_path, strict=True, **flags)
+
+
+def test_a_checkpoint_that_lacks_more_than_cross_attention_is_refused(bert, tmp_path):
+    bert[0].save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    del tensors["bert.encoder.layer.1.output.dense.weight"]
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing bert\.encoder\.layer\.1\.output\.dense\.weight"):
+        BertLMHeadModel.from_pretrained(tmp_path, strict=False)
+
+
+def test_tied_weights_with_different_values_are_refused_with_both_names(bert, tmp_path):
+    bert[0].save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"] + 1.0
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    names = r"cls\.predictions\.decoder\.weight and bert\.embeddings\.word_embeddings\.weight hold different values"
+    with pytest.raises(CheckpointError, match=names):
+        BertLMHeadModel.from_pretrained(tmp_path)
+    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    model = BertLMHeadModel.from_pretrained(tmp_path, tie_word_embeddings=False)
+    theirs = transformers.BertLMHeadModel.from_pretrained(tmp_path, tie_word_embeddings=False)
+    assert torch.equal(model.get_output_embeddings().weight, theirs.get_output_embeddings().weight)
+    assert not torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def test_configurations_that_cannot_be_are_refused():
+    with pytest.raises(CheckpointError, match="attention has 5 heads, expected a divisor of the width 32"):
+        BertConfig(**{**BERT, "num_attention_heads": 5})
+    with pytest.raises(CheckpointError, match="position_embedding_type is 'relative_key', expected 'absolute'"):
+        BertConfig(position_embedding_type="relative_key")
+    plain = BertLMHeadModel(BertConfig(**BERT, is_decoder=True)).init_weights()
+    with pytest.raises(ValueError, match="a decoder without cross attention"):
+        plain(token_ids(), encoder_hidden_states=torch.zeros(2, 3, 32))
+
+
+# GPT-2
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_published_kinds_of_gpt2_become_a_decoder(prefix, tmp_path):
+    """gpt2 is stored without the prefix and with its causal masks, and has no cross attention."""
+    torch.manual_seed(0)
+    source = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval()
+    source.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = {
+        name.replace("transformer.", prefix, 1): value for name, value in safetensors.torch.load_file(path).items()
+    }
+    for layer in range(2):
+        tensors[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, 64, 64).tril()
+        tensors[f"{prefix}h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    ids = token_ids()
+    plain = GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert_close(plain(ids).logits, source(ids).logits)
+    model = GPT2LMHeadModel.from_pretrained(tmp_path, strict=False, add_cross_attention=True)
+    frames, _ = frames_and_mask()
+    assert_close(model(ids).logits, source(ids).logits)
+    assert model(ids, encoder_hidden_states=frames).logits.isfinite().all()
+    with pytest.raises(CheckpointError, match=r"missing .*crossattention"):
+        GPT2LMHeadModel.from_pretrained(tmp_path, strict=True, add_cross_attention=True)
+
+
+def test_fields_of_gpt2_have_two_names():
+    config = GPT2Config(hidden_size=20, num_attention_heads=2)
+    config.num_hidden_layers = 3
+    assert (config.n_embd, config.n_head, config.n_layer, config.hidden_size) == (20, 2, 3, 20)
+    assert "hidden_size" not in config.to_dict()
+    assert GPT2Config.from_dict(config.to_dict()) == config
+    with pytest.raises(AttributeError, match="GPT2Config has no field 'missing'"):
+        _ = config.missing
+
+
+# BART and mBART
+
+
+@pytest.mark.parametrize("kind", ["bart", "mbart"])
+@pytest.mark.parametrize("source", ["ForConditionalGeneration", "Model"])
+def test_the_decoder_is_taken_out_of_a_whole_model(kind, source, tmp_path):
+    config = CONFIGS[kind][0](**BART)
+    torch.manual_seed(0)
+    whole = getattr(transformers, type(config).__name__.removesuffix("Config") + source)(config).eval()
+    whole.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    tensors["decoder.version"] = torch.zeros(1)  # in the oldest ones
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
+    model = class_of(kind).from_pretrained(tmp_path)
+    ids, (frames, mask) = token_ids(), frames_and_mask()
+    decoder = whole.model.decoder if source != "Model" else whole.decoder
+    hidden = decoder(ids, encoder_hidden_states=frames, encoder_attention_mask=mask).last_hidden_state
+    found = model(ids, encoder_hidden_states=frames, encoder_attention_mask=mask, output_hidden_states=True)
+    assert_close(found.hidden_states[-1], hidden)
+    shared = whole.get_input_embeddings().weight
+    assert_close(found.logits, hidden @ shared.T)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["bart", "mbart"])
+def test_depth_does_not_depend_on_the_encoder_that_a_checkpoint_came_with(kind):
+    """transformers makes a cache of as many layers as the encoder had, which fails where the decoder has more."""
+    model = (
+        class_of(kind)(class_of(kind).config_class(**{**BART, "encoder_layers": 1, "decoder_layers": 4}))
+        .init_weights()
+        .eval()
+    )
+    frames, _ = frames_and_mask()
+    output = model(token_ids(), encoder_hidden_states=frames)
+    assert len(output.past_key_values) == 4
+    assert model.generate(token_ids(), max_new_tokens=4).shape == (2, 11)
+
+
+def test_layers_are_left_out_in_training_alone():
+    model = BartForCausalLM(BartConfig(**{**BART, "decoder_layerdrop": 1.0, "dropout": 0.0})).init_weights()
+    states = model.train()(token_ids(), output_hidden_states=True).hidden_states
+    assert torch.equal(states[0], states[-1])
+    states = model.eval()(token_ids(), output_hidden_states=True).hidden_states
+    assert not torch.equal(states[0], states[-1])
