@@ -40,11 +40,6 @@ class SEWDConfig(WaveformConfig):
 
     model_type: ClassVar[str] = "sew-d"
 
-    vocab_size: int | None = 32
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
     squeeze_factor: int = 2
     max_position_embeddings: int = 512
     position_buckets: int = 256
@@ -53,36 +48,12 @@ class SEWDConfig(WaveformConfig):
     pos_att_type: tuple[str, ...] = ("p2c", "c2p")
     norm_rel_ebd: str = "layer_norm"
     hidden_act: str = "gelu_python"
-    hidden_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    feat_proj_dropout: float = 0.0
-    final_dropout: float = 0.1
-    initializer_range: float = 0.02
     layer_norm_eps: float = 1e-7
     feature_layer_norm_eps: float = 1e-5
-    feat_extract_norm: str = "group"
-    feat_extract_activation: str = "gelu"
     conv_dim: tuple[int, ...] = (64, 128, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512)
     conv_stride: tuple[int, ...] = (5, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1)
     conv_kernel: tuple[int, ...] = (10, 3, 1, 3, 1, 3, 1, 3, 1, 2, 1, 2, 1)
-    conv_bias: bool = False
-    num_conv_pos_embeddings: int = 128
-    num_conv_pos_embedding_groups: int = 16
-    apply_spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_time_length: int = 10
-    mask_time_min_masks: int = 2
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    mask_feature_min_masks: int = 0
     ctc_loss_reduction: str = "mean"
-    ctc_zero_infinity: bool = False
-    use_weighted_layer_sum: bool = False
-    classifier_proj_size: int = 256
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
 
     @property
     def furthest_distance(self) -> int:

@@ -52,15 +52,7 @@ class Wav2Vec2Config(TransformerConfig, XVectorConfig):
     codevector_dim: int = 256
     proj_codevector_dim: int = 256
     diversity_loss_weight: float = 0.1
-    tdnn_dim: tuple[int, ...] = (512, 512, 512, 512, 1500)
-    tdnn_kernel: tuple[int, ...] = (5, 3, 3, 1, 1)
-    tdnn_dilation: tuple[int, ...] = (1, 2, 3, 1, 1)
-    xvector_output_dim: int = 512
-    add_adapter: bool = False
-    adapter_kernel_size: int = 3
-    adapter_stride: int = 2
     num_adapter_layers: int = 3
-    output_hidden_size: int | None = None
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - as for Config
         super().__init__(**values)
@@ -69,9 +61,6 @@ class Wav2Vec2Config(TransformerConfig, XVectorConfig):
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
         super().validate()
-        counts = {name: len(getattr(self, name)) for name in ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")}
-        if len(set(counts.values())) != 1 or not self.tdnn_dim:
-            raise CheckpointError(f"lengths are {counts}, expected one length for all three: correct config.json")
         if min(self.adapter_kernel_size, self.adapter_stride, *self.tdnn_kernel, *self.tdnn_dilation) < 1:
             raise CheckpointError("a kernel, stride or dilation is below 1, expected positive numbers")
 

@@ -62,36 +62,13 @@ class Wav2Vec2BertConfig(XVectorConfig):
     hidden_dropout: float = 0.0
     activation_dropout: float = 0.0
     attention_dropout: float = 0.0
-    feat_proj_dropout: float = 0.0
-    final_dropout: float = 0.1
     layerdrop: float = 0.1
-    initializer_range: float = 0.02
     layer_norm_eps: float = 1e-5
-    apply_spec_augment: bool = True
-    mask_time_prob: float = 0.05
-    mask_time_length: int = 10
-    mask_time_min_masks: int = 2
-    mask_feature_prob: float = 0.0
-    mask_feature_length: int = 10
-    mask_feature_min_masks: int = 0
     ctc_loss_reduction: str = "sum"
-    ctc_zero_infinity: bool = False
-    use_weighted_layer_sum: bool = False
     classifier_proj_size: int = 768
-    tdnn_dim: tuple[int, ...] = (512, 512, 512, 512, 1500)
-    tdnn_kernel: tuple[int, ...] = (5, 3, 3, 1, 1)
-    tdnn_dilation: tuple[int, ...] = (1, 2, 3, 1, 1)
-    xvector_output_dim: int = 512
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
-    add_adapter: bool = False
-    adapter_kernel_size: int = 3
-    adapter_stride: int = 2
     num_adapter_layers: int = 1
     adapter_act: str = "relu"
     use_intermediate_ffn_before_adapter: bool = False
-    output_hidden_size: int | None = None
     position_embeddings_type: str | None = "relative_key"
     rotary_embedding_base: int = 10000
     max_source_positions: int = 5000
@@ -118,6 +95,7 @@ class Wav2Vec2BertConfig(XVectorConfig):
 
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
+        super().validate()
         self.output_hidden_size = self.adapter_size
         if self.position_embeddings_type not in POSITIONS:
             raise CheckpointError(
@@ -136,8 +114,6 @@ class Wav2Vec2BertConfig(XVectorConfig):
             )
         if self.add_adapter and min(self.adapter_kernel_size, self.adapter_stride, self.num_adapter_layers) < 1:
             raise CheckpointError("the adapter's kernel, stride or number of layers is below 1")
-        if len({len(self.tdnn_dim), len(self.tdnn_kernel), len(self.tdnn_dilation)}) != 1:
-            raise CheckpointError("tdnn_dim, tdnn_kernel and tdnn_dilation differ in length, expected one length")
 
 
 class Wav2Vec2BertFeatureProjection(FeatureProjection):

@@ -6,16 +6,14 @@ Legend: B rows, K beams, C candidates (more than beams, so that enough stay open
 vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from raysp.crossing import constant, number
-from raysp.models.decoder.generation_config import Settings
-from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
-from raysp.models.decoder.sampling import Decoding, Generators, draw, of_rows
+from raysp.crossing import number
+from raysp.models.decoder.sampling import Search, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
 BLOCK = 64  # scores per block in `best`
@@ -72,42 +70,18 @@ class Beams:
     scores: tuple[Tensor, ...]
 
 
-class BeamSearch:
-    """The search for one batch.
+class BeamSearch(Search):
+    """The search for one batch."""
 
-    Args:
-        settings: Options of the call.
-        decoding: Decoder state of B rows, before the prompt.
-        changes: Changes of the scores, in order.
-        prompt_BT: Tokens to start from.
-        generators: Random generators for sampling.
-        functions: Functions given by the caller.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        decoding: Decoding,
-        changes: Sequence[Change],
-        prompt_BT: Tensor,
-        generators: Generators,
-        functions: Functions = NO_FUNCTIONS,
-    ) -> None:
-        self.functions = functions
-        self.settings = settings
-        self.decoding = decoding
-        self.changes = changes
-        self.generators = generators
+    def begin(self, prompt_BT: Tensor) -> None:
+        """Set up the first step."""
         self.start = prompt_BT.shape[1]
-        self.length = self.start
-        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
-        self.num_candidates = max(2, 1 + len(settings.eos_token_ids)) * settings.num_beams
+        self.num_candidates = max(2, 1 + len(self.eos)) * self.settings.num_beams
         self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
         self.open_B = torch.ones_like(self.rows_B, dtype=torch.bool)
         self.running = self._first(prompt_BT, fresh=False)
         self.finished = self._first(prompt_BT, fresh=True)
         self.results = self._first(prompt_BT, fresh=True)
-        self.all_scores: list[Tensor] = []
 
     def _first(self, prompt_BT: Tensor, *, fresh: bool) -> Texts:
         batch, beams, device = len(prompt_BT), self.settings.num_beams, prompt_BT.device
@@ -164,14 +138,13 @@ class BeamSearch:
         """Return changed scores, and per row the offset to subtract to get log-probabilities."""
         offsets_R = logits_RV.logsumexp(-1)
         changes = [change for change in self.changes if change.applies(self.length)]
-        keeps_scores = self.settings.output_scores and self.settings.return_dict
-        if keeps_scores or any(change.needs_log_probs for change in changes):
+        if self.keeps_scores or any(change.needs_log_probs for change in changes):
             logits_RV = logits_RV - offsets_R[:, None]
             offsets_R = torch.zeros_like(offsets_R)
         tokens_RT = self.running.history[:, :, 0, : self.length].flatten(0, 1)
         for change in changes:
             logits_RV = change(tokens_RT, logits_RV)
-        if keeps_scores:
+        if self.keeps_scores:
             self.all_scores.append(logits_RV.clone())
         return logits_RV, offsets_R
 
@@ -236,13 +209,7 @@ class BeamSearch:
     def _drop_decided(self) -> None:
         """Keep only the undecided rows, once they are at most half."""
         undecided_B = self._undecided()
-        draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
-        if (
-            self.all_scores
-            or self.functions.need_all_rows
-            or draws_for_all
-            or 2 * number(undecided_B.sum()) > len(undecided_B)
-        ):
+        if self.keeps_all(undecided_B):
             return
         self._keep_results(self.rows_B, self.finished)
         kept = undecided_B.nonzero()[:, 0]

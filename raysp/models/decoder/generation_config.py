@@ -208,6 +208,10 @@ def _does_nothing(name: str, value: object) -> bool:
     return name in NOT_OPTIONS or value is None or value is False or WITHOUT_EFFECT.get(name, ...) == value
 
 
+Change = tuple[str, tuple[Any, ...]]
+"""Name of a change of scores, with its arguments."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Options with their defaults, checked against each other."""
@@ -299,6 +303,35 @@ class Settings:
         )
         settings._check(prompt_length)
         return settings
+
+    def changes(self, prompt_length: int) -> tuple[list[Change], list[Change]]:
+        """Return the changes of scores before and after those of a caller, by name, in the order of transformers.
+
+        Both implementations, decoder/logits.py and flax/logits.py, make theirs of this list.
+        """
+        eos = self.eos_token_ids
+        words = tuple(word for word in self.bad_words_ids if word not in {(token,) for token in eos})
+        begin = prompt_length + (prompt_length == 1 and self.forced_bos_token_id is not None)
+        before = [
+            ("repetition_penalty", (self.repetition_penalty,), self.repetition_penalty != 1.0),
+            ("no_repeated_ngrams", (self.no_repeat_ngram_size,), self.no_repeat_ngram_size > 0),
+            ("no_bad_words", (words,), bool(words)),
+            ("suppress", (eos, 0, self.min_length), bool(eos) and self.min_length > 0),
+            ("force", (_ids(self.forced_bos_token_id), 1), self.forced_bos_token_id is not None),
+            ("force", (self.forced_eos_token_ids, self.max_length - 1), bool(self.forced_eos_token_ids)),
+            ("suppress", (self.suppress_tokens,), bool(self.suppress_tokens)),
+            ("suppress", (self.begin_suppress_tokens, begin, begin + 1), bool(self.begin_suppress_tokens)),
+        ]
+        # Beams need one token more than there are end tokens, so that a text can continue.
+        at_least = 1 if self.num_beams == 1 else max(2, len(eos) + 1)
+        sampling = [
+            ("temperature", (self.temperature,), self.temperature != 1.0),
+            ("top_k", (max(self.top_k, at_least),), self.top_k > 0),
+            ("top_p", (self.top_p, at_least), self.top_p < 1.0),
+            ("min_p", (self.min_p, at_least), self.min_p > 0.0),
+        ]
+        first = [(name, arguments) for name, arguments, acts in before if acts]
+        return first, [(name, arguments) for name, arguments, acts in sampling if acts and self.do_sample]
 
     def _check(self, prompt_length: int) -> None:
         expected = {

@@ -278,39 +278,18 @@ def changes_of(
     def ids(values: Sequence[int]) -> Tensor:
         return constant(tuple(values), device)
 
-    changes: list[Change] = []
-    if settings.repetition_penalty != 1.0:
-        changes.append(RepetitionPenalty(settings.repetition_penalty, padding_B))
-    if settings.no_repeat_ngram_size > 0:
-        changes.append(NoRepeatedNgrams(settings.no_repeat_ngram_size))
-    words = tuple(word for word in settings.bad_words_ids if word not in {(eos,) for eos in settings.eos_token_ids})
-    if words:
-        changes.append(NoBadWords(words))
-    if settings.eos_token_ids and settings.min_length > 0:
-        changes.append(Suppress(ids(settings.eos_token_ids), stop=settings.min_length))
-    if settings.forced_bos_token_id is not None:
-        changes.append(Force(ids([settings.forced_bos_token_id]), 1))
-    if settings.forced_eos_token_ids:
-        changes.append(Force(ids(settings.forced_eos_token_ids), settings.max_length - 1))
-    if settings.suppress_tokens:
-        changes.append(Suppress(ids(settings.suppress_tokens)))
-    if settings.begin_suppress_tokens:
-        begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
-        changes.append(Suppress(ids(settings.begin_suppress_tokens), begin, begin + 1))
-    changes += [CallersProcessor(processor) for processor in given]
-    return [*changes, *(_sampling_changes(settings) if settings.do_sample else [])]
-
-
-def _sampling_changes(settings: Settings) -> list[Change]:
-    # Beams need one token more than there are end tokens, so that a text can continue.
-    at_least = 1 if settings.num_beams == 1 else max(2, len(settings.eos_token_ids) + 1)
-    changes: list[Change] = []
-    if settings.temperature != 1.0:
-        changes.append(Temperature(settings.temperature))
-    if settings.top_k > 0:
-        changes.append(TopK(max(settings.top_k, at_least)))
-    if settings.top_p < 1.0:
-        changes.append(TopP(settings.top_p, at_least))
-    if settings.min_p > 0.0:
-        changes.append(MinP(settings.min_p, at_least))
-    return changes
+    makers: dict[str, Callable[..., Change]] = {
+        "repetition_penalty": lambda penalty: RepetitionPenalty(penalty, padding_B),
+        "no_repeated_ngrams": NoRepeatedNgrams,
+        "no_bad_words": NoBadWords,
+        "suppress": lambda tokens, *places: Suppress(ids(tokens), *places),
+        "force": lambda tokens, length: Force(ids(tokens), length),
+        "temperature": Temperature,
+        "top_k": TopK,
+        "top_p": TopP,
+        "min_p": MinP,
+    }
+    before, sampling = (
+        [makers[name](*arguments) for name, arguments in part] for part in settings.changes(prompt_length)
+    )
+    return [*before, *map(CallersProcessor, given), *sampling]

@@ -136,14 +136,12 @@ def of_rows(generators: Generators, rows: Tensor) -> Generators:
     return [generators[row] for row in fetch(rows)[0].tolist()] if isinstance(generators, list) else generators
 
 
-class TokenByToken:
-    """Greedy decoding or sampling of one batch: the best, or a sampled, token at a time.
-
-    Ended texts are filled with padding, and leave the batch once half of all texts have ended.
+class Search:
+    """Generation of texts for one batch of rows, which leave it once they are decided.
 
     Args:
         settings: Options of the call.
-        decoding: Decoder state, before the prompt.
+        decoding: Decoder state of B rows, before the prompt.
         changes: Changes of the scores, in order.
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.
@@ -164,18 +162,44 @@ class TokenByToken:
         self.decoding = decoding
         self.changes = changes
         self.generators = generators
-        self.prompt_BT = prompt_BT
         self.length = prompt_BT.shape[1]
+        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
+        self.all_scores: list[Tensor] = []
+        self.begin(prompt_BT)
+
+    def begin(self, prompt_BT: Tensor) -> None:
+        """Set up the first step."""
+        raise NotImplementedError
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the output includes the scores of each step."""
+        return self.settings.output_scores and self.settings.return_dict
+
+    def keeps_all(self, open_B: Tensor) -> bool:
+        """Return whether decided rows stay: more than half are open, or rows are identified by their places."""
+        draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
+        needs_all = self.keeps_scores or self.functions.need_all_rows or draws_for_all
+        return bool(needs_all or 2 * number(open_B.sum()) > len(open_B))
+
+
+class TokenByToken(Search):
+    """Greedy decoding or sampling of one batch: the best, or a sampled, token at a time.
+
+    Ended texts are filled with padding, and leave the batch once half of all texts have ended.
+    """
+
+    def begin(self, prompt_BT: Tensor) -> None:
+        """Set up the first step."""
+        settings = self.settings
+        self.prompt_BT = prompt_BT
         self.padding = settings.pad_token_id or 0
         self.texts = settings.num_return_sequences
         prompt_RT = prompt_BT.repeat_interleave(self.texts, 0)
         self.tokens_RT = F.pad(prompt_RT, (0, settings.max_length - self.length), value=self.padding)
-        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
-        self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
-        """Rows still in the batch; `rows_R` holds their texts."""
         self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
+        """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
-        self.all_scores: list[Tensor] = []
 
     def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
@@ -195,7 +219,7 @@ class TokenByToken:
         for change in self.changes:
             if change.applies(self.length):
                 logits_RV = change(self.tokens_RT[self.rows_R, : self.length], logits_RV)
-        if self._keeps_scores:
+        if self.keeps_scores:
             self.all_scores.append(logits_RV.clone())
         if not self.settings.do_sample:
             return logits_RV.argmax(-1)
@@ -208,27 +232,16 @@ class TokenByToken:
         self.tokens_RT[self.rows_R, self.length] = next_R
         self.length += 1
         if self.functions.criteria:
-            scores = tuple(self.all_scores) if self._keeps_scores else None
+            scores = tuple(self.all_scores) if self.keeps_scores else None
             self.done_R = self.done_R | self.functions.stop(self.tokens_RT[:, : self.length], scores)
-
-    @property
-    def _keeps_scores(self) -> bool:
-        return self.settings.output_scores and self.settings.return_dict
 
     def _drop_done(self) -> None:
         """Keep only the rows with an open text, once they are at most half."""
-        draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         open_B = ~self.done_R.view(-1, self.texts).all(-1)
-        if (
-            self._keeps_scores
-            or self.functions.need_all_rows
-            or draws_for_all
-            or 2 * number(open_B.sum()) > len(open_B)
-        ):
+        if self.keeps_all(open_B):
             return
         kept = open_B.nonzero()[:, 0]
         self.decoding.keep(kept)
         self.generators = of_rows(self.generators, kept)
-        self.rows_B = self.rows_B[open_B]
         open_R = open_B.repeat_interleave(self.texts)
         self.rows_R, self.done_R = self.rows_R[open_R], self.done_R[open_R]

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from raysp.models.base.modeling import asked
+from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.heads import NOT_BLANK
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.flax.grid import Batch, batch_of, cut, cut_all, keep_shape
@@ -30,6 +31,15 @@ class Collected(NamedTuple):
     encoded: Any
     states: tuple[Array, ...]
     attentions: tuple[Array, ...]
+
+
+class Frames(NamedTuple):
+    """Numbers of frames of a batch as it was given."""
+
+    last: int
+    """Of `last_hidden_state`."""
+    hidden: int
+    """Of `hidden_states`, which precede an adapter."""
 
 
 class CTCModule(nn.Module):
@@ -70,38 +80,6 @@ class FlaxSpeechModel(FlaxModel):
         encoded = self._apply(self._variables(params), inputs.astype(self.dtype), mask_BS != 0, run, rngs=rngs)
         return Collected(encoded, tuple(run.states), tuple(run.attentions))
 
-    def _run(
-        self,
-        inputs: Any,  # noqa: ANN401 - an array of either kind
-        attention_mask: Any,  # noqa: ANN401 - an array of either kind
-        params: Mapping[str, Any] | None,
-        dropout_rng: Any,  # noqa: ANN401 - a key
-        train: bool,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-        freeze_feature_encoder: bool,
-    ) -> tuple[Batch, Collected]:
-        batch = speech_batch(self.torch_sister, inputs, attention_mask, keep_shape(inputs, attention_mask))
-        collected = self._program(
-            self._given(params),
-            batch.inputs,
-            batch.mask,
-            rngs_of(dropout_rng, train),
-            train=train,
-            with_states=asked(output_hidden_states, self.config.output_hidden_states),
-            with_weights=asked(output_attentions, self.config.output_attentions),
-            freezes_features=freeze_feature_encoder,
-        )
-        return batch, collected
-
-
-class FlaxEncoderModel(FlaxSpeechModel):
-    """An encoder without a head."""
-
-    def build_module(self) -> nn.Module:
-        """Return the Linen module."""
-        return type(self).encoder_module(self.config)
-
     def __call__(
         self,
         input_values: Any,  # noqa: ANN401 - an array of either kind
@@ -115,7 +93,7 @@ class FlaxEncoderModel(FlaxSpeechModel):
         freeze_feature_encoder: bool = False,
         return_dict: bool | None = None,
     ) -> Any:  # noqa: ANN401 - the output, or a tuple
-        """Encode speech.
+        """Encode speech: return frames, or logits (B, T, V) of which those after a row's end have the blank.
 
         Args:
             input_values: (B, S) normalised samples, or (B, S, F) features.
@@ -128,26 +106,43 @@ class FlaxEncoderModel(FlaxSpeechModel):
             freeze_feature_encoder: Stop gradients at the front end.
             return_dict: False returns a plain tuple.
         """
-        batch, (encoded, states, attentions) = self._run(
-            input_values,
-            attention_mask,
-            params,
-            dropout_rng,
-            train,
-            output_attentions,
-            output_hidden_states,
-            freeze_feature_encoder,
+        fixed = keep_shape(input_values, attention_mask)
+        batch = speech_batch(self.torch_sister, input_values, attention_mask, fixed)
+        encoded, states, attentions = self._program(
+            self._given(params),
+            batch.inputs,
+            batch.mask,
+            rngs_of(dropout_rng, train),
+            train=train,
+            with_states=asked(output_hidden_states, self.config.output_hidden_states),
+            with_weights=asked(output_attentions, self.config.output_attentions),
+            freezes_features=freeze_feature_encoder,
         )
         frames = frames_of(self.torch_sister, batch)
-        parts: Any = {
-            "last_hidden_state": cut(encoded.hidden_BTH, batch.rows, frames.last),
+        noted: Any = {
             "hidden_states": cut_all(states, batch.rows, frames.hidden) or None,
             "attentions": cut_all(attentions, batch.rows, None, frames.hidden, frames.hidden) or None,
         }
+        return self._returned(self._output(encoded, batch.rows, frames, noted), return_dict)
+
+    def _output(self, encoded: Any, rows: int, frames: Frames, noted: Any) -> ModelOutput:  # noqa: ANN401
+        """Return the output of these rows and frames, with states and weights."""
+        raise NotImplementedError
+
+
+class FlaxEncoderModel(FlaxSpeechModel):
+    """An encoder without a head."""
+
+    def build_module(self) -> nn.Module:
+        """Return the Linen module."""
+        return type(self).encoder_module(self.config)
+
+    def _output(self, encoded: Encoded, rows: int, frames: Frames, noted: Any) -> ModelOutput:  # noqa: ANN401
+        last = cut(encoded.hidden_BTH, rows, frames.last)
         if not getattr(self.torch_class, "gives_features", False):
-            return self._returned(FlaxBaseModelOutput(**parts), return_dict)
-        features = cut(encoded.features_BTC, batch.rows, frames.hidden)
-        return self._returned(FlaxWav2Vec2BaseModelOutput(extract_features=features, **parts), return_dict)
+            return FlaxBaseModelOutput(last_hidden_state=last, **noted)
+        features = cut(encoded.features_BTC, rows, frames.hidden)
+        return FlaxWav2Vec2BaseModelOutput(last_hidden_state=last, extract_features=features, **noted)
 
 
 class FlaxEncoderForCTC(FlaxSpeechModel):
@@ -157,49 +152,8 @@ class FlaxEncoderForCTC(FlaxSpeechModel):
         """Return the Linen module."""
         return CTCModule(type(self).encoder_module, self.torch_class.base_model_prefix, self.config)
 
-    def __call__(
-        self,
-        input_values: Any,  # noqa: ANN401 - an array of either kind
-        attention_mask: Any = None,  # noqa: ANN401 - an array of either kind
-        *,
-        params: Mapping[str, Any] | None = None,
-        dropout_rng: Any = None,  # noqa: ANN401 - a key
-        train: bool = False,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        freeze_feature_encoder: bool = False,
-        return_dict: bool | None = None,
-    ) -> Any:  # noqa: ANN401 - the output, or a tuple
-        """Return logits_BTV; arguments as for the model without a head.
-
-        Frames after the end of a row by `attention_mask` have the blank.
-        """
-        batch, (logits_BTV, states, attentions) = self._run(
-            input_values,
-            attention_mask,
-            params,
-            dropout_rng,
-            train,
-            output_attentions,
-            output_hidden_states,
-            freeze_feature_encoder,
-        )
-        frames = frames_of(self.torch_sister, batch)
-        output = FlaxCausalLMOutput(
-            logits=cut(logits_BTV, batch.rows, frames.last),
-            hidden_states=cut_all(states, batch.rows, frames.hidden) or None,
-            attentions=cut_all(attentions, batch.rows, None, frames.hidden, frames.hidden) or None,
-        )
-        return self._returned(output, return_dict)
-
-
-class Frames(NamedTuple):
-    """Numbers of frames of a batch as it was given."""
-
-    last: int
-    """Of `last_hidden_state`."""
-    hidden: int
-    """Of `hidden_states`, which precede an adapter."""
+    def _output(self, encoded: Array, rows: int, frames: Frames, noted: Any) -> ModelOutput:  # noqa: ANN401
+        return FlaxCausalLMOutput(logits=cut(encoded, rows, frames.last), **noted)
 
 
 def takes_features(sister: SpeechModel) -> bool:

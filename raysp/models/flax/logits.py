@@ -150,38 +150,18 @@ def changes_of(
     settings: Settings, prompt_length: int, num_padding_B: Array | None, processors: Sequence[Processor]
 ) -> list[Change]:
     """Return the changes set by options and by the caller, in the order of transformers."""
-    changes: list[Change] = []
-    if settings.repetition_penalty != 1.0:
-        changes.append(repetition_penalty(settings.repetition_penalty, num_padding_B))
-    if settings.no_repeat_ngram_size > 0:
-        changes.append(no_repeated_ngrams(settings.no_repeat_ngram_size))
-    words = tuple(word for word in settings.bad_words_ids if word not in {(eos,) for eos in settings.eos_token_ids})
-    if words:
-        changes.append(no_bad_words(words))
-    if settings.eos_token_ids and settings.min_length > 0:
-        changes.append(suppress(settings.eos_token_ids, stop=settings.min_length))
-    if settings.forced_bos_token_id is not None:
-        changes.append(force([settings.forced_bos_token_id], 1))
-    if settings.forced_eos_token_ids:
-        changes.append(force(settings.forced_eos_token_ids, settings.max_length - 1))
-    if settings.suppress_tokens:
-        changes.append(suppress(settings.suppress_tokens))
-    if settings.begin_suppress_tokens:
-        begin = prompt_length + (prompt_length == 1 and settings.forced_bos_token_id is not None)
-        changes.append(suppress(settings.begin_suppress_tokens, begin, begin + 1))
-    return [*changes, *map(_of_caller, processors), *(_sampling_changes(settings) if settings.do_sample else [])]
-
-
-def _sampling_changes(settings: Settings) -> list[Change]:
-    # Beams need one token more than there are end tokens, so that a text can continue.
-    at_least = 1 if settings.num_beams == 1 else max(2, len(settings.eos_token_ids) + 1)
-    changes: list[Change] = []
-    if settings.temperature != 1.0:
-        changes.append(temperature(settings.temperature))
-    if settings.top_k > 0:
-        changes.append(top_k(max(settings.top_k, at_least)))
-    if settings.top_p < 1.0:
-        changes.append(top_p(settings.top_p, at_least))
-    if settings.min_p > 0.0:
-        changes.append(min_p(settings.min_p, at_least))
-    return changes
+    makers: dict[str, Callable[..., Change]] = {
+        "repetition_penalty": lambda penalty: repetition_penalty(penalty, num_padding_B),
+        "no_repeated_ngrams": no_repeated_ngrams,
+        "no_bad_words": no_bad_words,
+        "suppress": suppress,
+        "force": force,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+    }
+    before, sampling = (
+        [makers[name](*arguments) for name, arguments in part] for part in settings.changes(prompt_length)
+    )
+    return [*before, *map(_of_caller, processors), *sampling]

@@ -289,7 +289,7 @@ def test_published_sizes_are_theirs(family):
         ("Wav2Vec2Bert", {"use_intermediate_ffn_before_adapter": True}, "without add_adapter"),
         ("Wav2Vec2Bert", {"add_adapter": True, "output_hidden_size": 30}, "num_attention_heads is 16"),
         ("Wav2Vec2Bert", {"add_adapter": True, "adapter_stride": 0}, "below 1"),
-        ("Wav2Vec2Bert", {"tdnn_kernel": (1,)}, "differ in length"),
+        ("Wav2Vec2Bert", {"tdnn_kernel": (1,)}, "expected one length for all three"),
     ],
 )
 def test_wrong_configurations_are_refused(family, flags, message):
