@@ -174,6 +174,7 @@ class BartForCausalLM(TextDecoder):
     config: BartConfig
 
     def __init__(self, config: BartConfig) -> None:
+        # As the class of transformers sets them, so that both write the same config.json.
         config.is_decoder, config.is_encoder_decoder = True, False
         config.add_cross_attention = True  # its layers always have it
         super().__init__(config)

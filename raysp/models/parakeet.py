@@ -337,6 +337,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
         waves_WH = sinusoids(hidden_BTH.shape[1], config.hidden_size, hidden_BTH)
         waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
+        # None if no frame is masked: attention without a mask is faster.
         keys_B11T = None if valid_BT is None else attended_keys(valid_BT)
         valid_BT = None if keys_B11T is None else valid_BT
         weights = []
@@ -360,6 +361,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         counts = [num_mels] * batch if mask_BM is None else mask_BM.sum(-1).tolist()
         frames = [self._get_feat_extract_output_lengths(count) for count in counts]
         packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
+        # Row by row: over rows end to end the convolutions would read the neighbour's first frames.
         rows = (self._convolved(row[None, :count]) for row, count in zip(mels_BMN, counts, strict=True))
         hidden_1TH = self._scaled(dense(self.subsampling.linear, packing.joined(rows)))
         waves_WH = self._waves_of(max(frames), hidden_1TH)
@@ -383,6 +385,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:
         config = self.encoder_config
+        # Embeddings of Vaswani et al. (2017, section 3.4) were scaled so; NeMo does the same with frames.
         return hidden_BTH * math.sqrt(config.hidden_size) if config.scale_input else hidden_BTH
 
 

@@ -197,6 +197,7 @@ class SEWDTransformerEncoder(nn.Module):
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         kernel = getattr(config, "conv_kernel_size", 0)
         self.conv = ConvLayer(config, kernel) if kernel > 0 else None
+        # Normalised once for all layers and batches, and again when one of its weights changes.
         self._table: Folded[Tensor] = Folded()
         self.bucket_starts = bucket_starts(config.distance_span, config.position_buckets, config.furthest_distance)
 
@@ -212,6 +213,7 @@ class SEWDTransformerEncoder(nn.Module):
             return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None
+        # From the starts of buckets: a table by length would specialise the program on the length.
         if self.config.relative_attention and torch.compiler.is_compiling():
             distances = Distances.of_any(self.bucket_starts, self._normalised_table(), hidden_BQH.shape[1])
         elif self.config.relative_attention:
@@ -295,6 +297,7 @@ class SEWDEncoder(nn.Module):
         num_squeezed = num_frames // factor
         valid_BQ: Tensor | None = None
         if valid_BT is not None:
+            # The positional convolution reads across a row's end.
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             groups_BQF = self._groups(valid_BT[:, :, None])[..., 0]
             valid_BQ = groups_BQF.all(-1) if exact else groups_BQF.any(-1)
@@ -306,6 +309,7 @@ class SEWDEncoder(nn.Module):
         stretched_BTH = self.upsample(hidden_BQH)
         if valid_BQ is not None and exact:
             stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
+        # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
 
     def _groups(self, x_BTH: Tensor) -> Tensor:

@@ -99,10 +99,12 @@ class Wav2Vec2Adapter(nn.Module):
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
         hidden_BOT = hidden_BTH.transpose(1, 2)
         for layer in self.layers:
+            # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
             if self.training and np.random.random() <= self.config.layerdrop:
                 continue
             if num_frames_B is not None:
                 after_BT = torch.arange(hidden_BOT.shape[2], device=num_frames_B.device) >= num_frames_B[:, None]
+                # Before each convolution: the one below has written its bias behind the row's end.
                 hidden_BOT = hidden_BOT.masked_fill(after_BT[:, None], 0.0)
                 num_frames_B = adapter_output_frames(num_frames_B, self.config)
             hidden_BOT = layer(hidden_BOT)

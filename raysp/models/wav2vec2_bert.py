@@ -267,6 +267,7 @@ class Wav2Vec2BertAdapter(nn.Module):
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
         num_frames_B = None if valid_BT is None else valid_BT.sum(1)
         for layer in self.layers:
+            # Convolutions read frames before a row's end by the count below them, attention by the count after them.
             reaching_BT: Tensor | None = None
             if exact and num_frames_B is not None:
                 places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
@@ -336,6 +337,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
     def num_hidden_frames(self, num_samples: Count) -> Count:
         """Return the number of frames of `hidden_states` for waveforms of these numbers of samples."""
         mels = num_mels(num_samples)
+        # Rounded up for an odd frame, but a single log-mel frame makes no pair.
         return (mels + 1) // MELS_PER_FRAME * (mels >= MELS_PER_FRAME)
 
     @property
@@ -438,6 +440,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         encoded = super().encode(inputs, mask_BT, mask_time_indices, output_attentions, output_hidden_states, states)
         hidden_BTH = encoded.last_hidden_state
         if self.intermediate_ffn is not None:
+            # Half a feed-forward, as in the Conformer layers (Gulati et al. 2020, section 2.4).
             hidden_BTH = torch.add(hidden_BTH, self.intermediate_ffn(hidden_BTH), alpha=0.5)
         if self.adapter is not None:
             valid_BT = None if mask_BT is None else mask_BT.bool()

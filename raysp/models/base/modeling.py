@@ -306,6 +306,7 @@ class Model(Recognised, Checkpointing):
         )
         fit.refused.check(folder)
         info = model._load(folder, fit, strict)
+        # Before the adapter is loaded, which takes the type and device of the model.
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
         model.padding = padding
@@ -428,6 +429,7 @@ class Model(Recognised, Checkpointing):
         if names - tensors.keys():
             initial = type(self)(self.config).state_dict()
             tensors = {name: tensors[name] if name in tensors else initial[name] for name in names}
+        # Assigned, not copied: the tensors of the file become the weights, in their own type.
         self.load_state_dict(tensors, assign=True, strict=not self.tied_weights())
         self.tie_weights()
         for parameter in self.parameters():

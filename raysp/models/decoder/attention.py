@@ -89,6 +89,7 @@ def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: boo
     if causal and allowed is None and shape[-1] > 1:
         allowed = torch.ones(scores_NLS.shape[1:], dtype=torch.bool, device=scores_NLS.device).tril()
     if allowed is not None:
+        # The least number and not -inf: a row without any key would be NaN.
         scores_NLS = scores_NLS.view(*shape, -1).masked_fill(~allowed, torch.finfo(q_RALD.dtype).min).flatten(0, 1)
     return scores_NLS.softmax(-1)
 
@@ -170,5 +171,6 @@ def frame_mask(mask_BS: Tensor | None) -> Tensor | None:
     valid_BS = mask_BS.bool()
     if is_known_to_be_full(valid_BS):
         return None
+    # A row without frames attends to its first one, since attention to none is NaN.
     first_S = torch.arange(valid_BS.shape[1], device=valid_BS.device) == 0
     return (valid_BS | (first_S & ~valid_BS.any(-1, keepdim=True)))[:, None, None]

@@ -120,6 +120,7 @@ class BeamSearch(Search):
         """Return the best, or sampled, continuations of the beams of each row, from the best down."""
         scores_RV, offsets_R = self._scored(logits_RV)
         beams, size = self.settings.num_beams, logits_RV.shape[1]
+        # The log-softmax of a row is a constant: subtracted from K scores instead of from V times as many.
         before_BK = self.running.scores - offsets_R.view(-1, beams)
         if self.settings.do_sample:
             all_BN = (scores_RV.view(-1, beams, size) + before_BK[..., None]).flatten(1)
@@ -163,6 +164,7 @@ class BeamSearch(Search):
     def _advance(self, candidates: Texts) -> bool:
         """Make the best open candidates the beams and the best ended ones results; return whether all ended."""
         beams = self.settings.num_beams
+        # Added, not replaced: if all have ended, the order of their scores still decides.
         going_on_BC = candidates.scores + candidates.ended * LOWEST
         places_BK = going_on_BC.topk(beams).indices
         self.finished = self._finished_with(candidates)
@@ -172,6 +174,7 @@ class BeamSearch(Search):
         self.running.scores = going_on_BC.gather(1, places_BK)
         self.length += 1
         self.open_B = self.open_B & self._can_improve()
+        # Nothing is decoded after the last step, so its cache is not put in order.
         if not is_last:
             self.decoding.select(sources.flatten())
         return is_last

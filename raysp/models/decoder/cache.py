@@ -44,6 +44,7 @@ class LayerCache:
         if self.room <= x_RALD.shape[2]:
             return x_RALD
         rows, heads, length, width = x_RALD.shape
+        # Empty, not zeros: places behind `num_tokens` are never read.
         roomy = x_RALD.new_empty(rows, heads, self.room, width)
         roomy[:, :, :length] = x_RALD
         return roomy

@@ -66,6 +66,7 @@ class RepetitionPenalty:
             places_T = torch.arange(tokens_RT.shape[1], device=tokens_RT.device)
             padding_R = self.num_padding.repeat_interleave(len(tokens_RT) // len(self.num_padding))
             tokens_RT = tokens_RT.masked_fill(places_T < padding_R[:, None], scores_RV.shape[1])
+            # Padding counts as a token beyond the vocabulary, whose column is dropped.
             return self._penalised(tokens_RT, F.pad(scores_RV, (0, 1)))[:, :-1]
         return self._penalised(tokens_RT, scores_RV)
 
@@ -184,6 +185,7 @@ class TopP(_Ban):
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Ban the other tokens."""
         ordered_RV, places_RV = scores_RV.sort(descending=False)
+        # From the least likely up, as in transformers: from the top down the sums round to another last token.
         banned_RV = ordered_RV.softmax(-1).cumsum(-1) <= 1 - self.share
         banned_RV[:, -self.at_least :] = False
         return scores_RV.masked_fill_(banned_RV.scatter(1, places_RV, banned_RV), NEVER)

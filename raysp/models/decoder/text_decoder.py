@@ -374,11 +374,13 @@ def causal_lm_loss(logits_RLV: Tensor, labels_RL: Tensor, *, shift: bool) -> Ten
     if shift:
         labels_RL = F.pad(labels_RL, (0, 1), value=-100)[:, 1:]
     labels = labels_RL.reshape(-1).to(logits_RLV.device)
+    # In float32, as in transformers: sums over a vocabulary lose digits in half precision.
     return F.cross_entropy(logits_RLV.float().flatten(0, 1), labels, ignore_index=-100)
 
 
 def _resized(weight_VH: Tensor, size: int) -> nn.Parameter:
     old = weight_VH.detach()
+    # In float32: a mean over 50,000 rows is wrong in half precision.
     mean_H = old.float().mean(0).to(old.dtype)
     new = mean_H.expand(max(0, size - len(old)), -1)
     return nn.Parameter(torch.cat([old[:size], new]), requires_grad=weight_VH.requires_grad)

@@ -120,6 +120,7 @@ def exchange_adapter(model: Model, tensors: dict[str, Tensor]) -> None:
     Nothing is copied: the model has these tensors then.
     """
     for name, parameter in adapter_weights(model).items():
+        # `.data`: the parameter stays the object that optimizers and wrappers of the model hold.
         parameter.data = tensors[name]
     head: nn.Linear = model.get_submodule("lm_head")  # type: ignore[assignment]
     any_config: Any = model.config

@@ -67,6 +67,7 @@ def _draw(
     shape: tuple[int, int], mask_prob: float, mask_length: int, attention_mask: Tensor | None, min_masks: int
 ) -> npt.NDArray[np.bool_]:
     num_rows, num_places = shape
+    # Drawn even where no span fits: later draws of the same seed would otherwise differ from the original's.
     rounding = np.random.rand(1).item()
 
     def num_spans(places: int) -> int:

@@ -91,6 +91,7 @@ class ForCTC(SpeechModel):
             output_hidden_states=output_hidden_states,
         )
         logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
+        # Of the logits before blanks are set, which are constants without a gradient.
         loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
         if attention_mask is not None and self.padding == "exact":
             num_frames_B = self._decoded_frames(input_values, attention_mask)
@@ -241,6 +242,7 @@ class ForSequenceClassification(SpeechModel):
             self, input_values, attention_mask, output_attentions, output_hidden_states
         )
         valid_BT = None if attention_mask is None else self._pooled_frames(frames_BTH.shape[1], attention_mask)
+        # Projected first, as in the original: a row without frames pools to zero, not to the bias.
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
@@ -300,6 +302,7 @@ class ForXVector(SpeechModel):
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__(config)
         add_encoder(self, takes_adapter=True)
+        # The original takes hidden_size either way, and fails behind an adapter of another width.
         width = self.output_size if self._adapter_is_seen else config.hidden_size
         self.projector = nn.Linear(width, config.tdnn_dim[0])
         self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)

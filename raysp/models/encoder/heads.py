@@ -64,6 +64,7 @@ class LayerSum:
         elif torch.is_grad_enabled():
             self._total_BTH = self._total_BTH + hidden_BTH * share
         else:
+            # In place: the first total is a tensor of its own, never a layer's output that others read.
             self._total_BTH.addcmul_(hidden_BTH, share)
 
     @property
@@ -88,6 +89,7 @@ def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
     """Return the mean (B, H) over valid frames, zero for a row without any; None: all are valid."""
     if valid_BT is None:
         return frames_BTH.mean(1)
+    # Filled, not multiplied by the mask: padding may hold anything, and NaN times 0 is NaN.
     sum_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
     return sum_BH / valid_BT.sum(1).clamp(min=1)[:, None]
 
@@ -104,6 +106,7 @@ class TDNNLayer(nn.Module):
         """Return the frames with full context, `(kernel - 1) * dilation` fewer."""
         if self.taps == 1:
             return F.relu(self.kernel(frames_BTC))
+        # A row of the weight is the taps end to end, as the original unfolds frames; a convolution wants taps last.
         weight = self.kernel.weight.view(self.kernel.out_features, self.taps, -1).transpose(1, 2)
         frames_BCT = F.conv1d(frames_BTC.transpose(1, 2), weight, self.kernel.bias, dilation=self.dilation)
         return F.relu(frames_BCT).transpose(1, 2)
@@ -136,6 +139,7 @@ def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) ->
         num_frames_B = torch.full(frames_BTC.shape[:1], num_frames, device=frames_BTC.device)
     count_B = torch.where(num_frames_B < 0, num_frames_B + num_frames, num_frames_B).clamp(0, num_frames)
     out_BT1 = (torch.arange(num_frames, device=frames_BTC.device) >= count_B[:, None])[:, :, None]
+    # In two passes: the sum of squares less the squared mean cancels in float32.
     mean_BC = frames_BTC.masked_fill(out_BT1, 0.0).sum(1) / count_B[:, None]
     squares_BTC = (frames_BTC - mean_BC[:, None]).square().masked_fill(out_BT1, 0.0)
     variance_BC = squares_BTC.sum(1) / (count_B[:, None] - 1)
@@ -201,6 +205,7 @@ def ctc_loss(
     """
     blank = blank or 0
     kept_BL = (labels_BL != IGNORED_LABEL) & (labels_BL != blank)
+    # In float32, as in the original: half precision cannot hold sums over thousands of frames.
     log_probs_TBV = logits_BTV.log_softmax(-1, dtype=torch.float32).transpose(0, 1)
     labels_N, num_labels_B = labels_BL[kept_BL], kept_BL.sum(-1)
     if is_accelerator(logits_BTV.device) and torch.are_deterministic_algorithms_enabled():
@@ -212,6 +217,7 @@ def ctc_loss(
     lengths: list[Any] = [num_frames_B, num_labels_B]
     if is_accelerator(device) and not any(is_accelerator(one.device) for one in lengths):
         lengths = [one.tolist() for one in lengths]
+    # cuDNN's CTC serves only some batches, by the lengths in them, and sums in another order.
     with without_cudnn():
         loss = F.ctc_loss(
             log_probs_TBV,
@@ -234,6 +240,7 @@ def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None)
     blank = blank or 0
     if not 0 <= blank < vocab_size:
         return logits_BTV
+    # `where`, not a product: frames behind a row's end may hold anything.
     after_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
     is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
     return torch.where(after_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)

@@ -40,6 +40,7 @@ class GumbelVectorQuantizer(nn.Module):
             chosen_BTGD = codes_GVD[torch.arange(self.num_groups, device=ids_BTG.device), ids_BTG]
             used_FGV = F.one_hot(counted_FGV.argmax(-1), self.num_codes).to(scores_BTGV.dtype)
             return chosen_BTGD.flatten(2), perplexity(used_FGV), ids_BTG
+        # Of all frames, padding included, and in float32: the same seed draws the codes of the original.
         sampled = F.gumbel_softmax(scores_BTGV.float().flatten(0, 2), tau=self.temperature, hard=True)
         sampled_BTGV = sampled.view_as(scores_BTGV).type_as(scores_BTGV)
         chosen_BTGD = torch.einsum("btgv,gvd->btgd", sampled_BTGV, codes_GVD)
@@ -55,6 +56,7 @@ def _chosen(frames_BTGV: Tensor, mask_BT: Tensor) -> Tensor:
 def perplexity(shares_FGV: Tensor) -> Tensor:
     """Return the effective number of codes in use, summed over groups."""
     mean_GV = shares_FGV.mean(0)
+    # xlogy is 0 for a code that is never used; 0 times log 0 would be NaN.
     return torch.exp(-torch.xlogy(mean_GV, mean_GV).sum(-1)).sum()
 
 
@@ -101,6 +103,7 @@ def contrastive_losses(
             continue
         predicted_MH = F.normalize(predicted_BTH[row, at_M].float(), dim=-1)
         quantized_TH = F.normalize(quantized_BTH[row].float(), dim=-1)
+        # Under autocast the product would be in half precision, and the temperature would multiply its error by ten.
         with torch.autocast(predicted_MH.device.type, enabled=False):
             cosines_MT = predicted_MH @ quantized_TH.T
         negatives_MK = negatives_BTK[row, at_M].long() - row * num_frames

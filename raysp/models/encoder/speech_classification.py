@@ -104,5 +104,6 @@ class ForSpeechClassification(SpeechModel):
             valid_BT = frames_BTH.new_ones(frames_BTH.shape[:2], dtype=torch.bool)
         if self.pooling_mode == "sum":
             return frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
+        # -inf and not 0: frames may all be negative.
         highest_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], -torch.inf).amax(1)
         return highest_BH.masked_fill(~valid_BT.any(1, keepdim=True), 0.0)

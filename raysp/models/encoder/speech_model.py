@@ -72,6 +72,7 @@ class SpeechModel(Model):
     def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
         """Return valid_BT; with "reference" padding a row without frames is all valid."""
         if self.padding == "reference":
+            # The original marks the place before an end and fills those before it: of an empty row the last one.
             num_frames_B = torch.where(num_frames_B < 1, num_frames_B + length, num_frames_B)
         return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
 
@@ -90,6 +91,7 @@ class SpeechModel(Model):
                     f"attention_mask has shape {tuple(mask_BS.shape)!r}, expected {tuple(inputs.shape[:2])!r} like the "
                     "input of the same call"
                 )
+        # On a GPU the question would wait for the device; one row alone has no padding.
         elif len(inputs) > 1 and inputs.device.type == "cpu" and not torch.compiler.is_compiling():
             is_padded_B = self._seems_padded(inputs)
             if bool(is_padded_B.any()) and not bool(is_padded_B.all()):
@@ -124,6 +126,7 @@ class SpeechModel(Model):
         states: States | None = None,
     ) -> Encoded:
         """Return `encode` for a head; a model with hooks is called, so that they run."""
+        # `encode` and not a call: a head passes `states`, which `forward` does not take.
         if torch.compiler.is_compiling() or not has_hooks(self):
             return self.encode(
                 inputs,
@@ -176,6 +179,7 @@ class SpeechModel(Model):
                 nn.init.uniform_(projection.weight, -bound, bound)
                 nn.init.uniform_(projection.bias, -bound, bound)
             case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
+                # Drawn as a whole and then split: the length of each tap is that of its direction.
                 weight = torch.empty_like(module.norm.original1)
                 nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
                 module.parametrizations.weight = WeightNorm(weight)
@@ -306,4 +310,5 @@ class EncoderModel(SpeechModel):
         masked = compute_mask_indices(
             (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
         )
+        # Drawn on the CPU by numpy, so that a seed masks the same frames as in the original, on any device.
         return torch.from_numpy(masked)

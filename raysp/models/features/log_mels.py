@@ -75,6 +75,7 @@ def normalised_log_mels(
         _write_rows(waves_BS, mels_BMN[:, :num_frames], sample_rate)
         _normalise_rows(mels_BMN, num_mels_B, padding)
         return mels_BMN
+    # On a CPU a row costs what it has, not what the longest one has.
     for wave_S, mels_MN, count in zip(waves_BS, mels_BMN, num_mels_B.tolist(), strict=True):
         _write_row(wave_S, mels_MN[:count], sample_rate)
         normalise(mels_MN[:count])

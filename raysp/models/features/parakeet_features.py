@@ -166,6 +166,7 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         settings = (self.feature_size, self.n_fft, self.win_length, self.sampling_rate)
         window_S, filters_KN = _constants(settings, waves_BS.device)
         half = self.win_length // 2
+        # The last frame is centred on its sample, so that it reads half a window more.
         used = (mels_BMN.shape[1] - 1) * self.hop_length + half
         emphasised_BS = self._emphasised(waves_BS[:, :used].float(), num_samples_B)
         padded_BS = torch.nn.functional.pad(emphasised_BS, (half, max(0, used - emphasised_BS.shape[1])))
@@ -191,6 +192,7 @@ def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) ->
     out_BM1 = None if valid_BM is None else ~valid_BM[:, :, None]
     if out_BM1 is not None:
         mels_BMN.masked_fill_(out_BM1, 0.0)
+    # In float64: a float32 sum would depend on how long the padding is.
     mels_BMN.sub_((mels_BMN.sum(1, keepdim=True, dtype=torch.float64) / count_B11).float())
     if out_BM1 is not None:
         mels_BMN.masked_fill_(out_BM1, 0.0)

@@ -102,6 +102,7 @@ def _normalised_rows(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
     for values_T, wave_T, count in zip(values_BT, waves_BT, num_samples_B.tolist(), strict=True):
         mean = wave_T[:count].sum(dtype=torch.float64) / max(1, count)
         centred_T = torch.sub(wave_T[:count], mean.float(), out=values_T[:count])
+        # Of the centred samples: with an offset of many deviations E[x^2] - E[x]^2 would cancel.
         variance = centred_T.square().sum(dtype=torch.float64) / max(1, count)
         centred_T.div_((variance + VARIANCE_FLOOR).sqrt().float())
     return values_BT
@@ -189,6 +190,7 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
     def _normalised(self, wave: Array, mask: npt.NDArray[np.int32] | None) -> Array:
         if mask is None:
             mask = np.ones(len(wave), np.int32)
+        # numpy's float32 sums, as in the original: `extract` differs from them in the last bits.
         spoken = wave[: int(mask.sum())]
         normalised: Array = (wave - spoken.mean()) / np.sqrt(spoken.var() + VARIANCE_FLOOR)
         normalised[len(spoken) :] = self.padding_value

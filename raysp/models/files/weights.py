@@ -238,6 +238,7 @@ def num_file_bytes(headers: Iterable[TensorHeader]) -> int:
     """Return the size of the file that `write_safetensors` makes of tensors."""
     entries: dict[str, object] = {"__metadata__": METADATA}
     end = 0
+    # The order in which safetensors lays tensors out, and its padding of the header to 8 bytes.
     for one in sorted(headers, key=lambda header: (-header.dtype.itemsize, header.name)):
         place = [end, end + one.num_bytes]
         entries[one.name] = {"dtype": _NAMES[one.dtype], "shape": one.shape, "data_offsets": place}
@@ -282,6 +283,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int,
         if shards[-1] and filled + tensor.nbytes > shard_bytes:
             shards.append({})
         shards[-1][name] = tensor
+    # Files of an earlier save would be taken for the weights, or listed beside them.
     for old in [folder / single, *folder.glob(f"{stem}-*-of-*.safetensors"), folder / index]:
         old.unlink(missing_ok=True)
     if len(shards) == 1:

@@ -45,6 +45,7 @@ class StoredBatchNorm(nn.Module):
         bias_C: Array = self.param("bias", nn.initializers.zeros, (width,))
         mean_C = self.variable("buffers", "running_mean", jnp.zeros, (width,)).value
         variance_C = self.variable("buffers", "running_var", jnp.ones, (width,)).value
+        # Statistics of a batch would make a row depend on the others.
         return ((x_BTC - mean_C) * lax.rsqrt(variance_C + BATCH_NORM_EPS)).astype(x_BTC.dtype) * scale_C + bias_C
 
 

@@ -120,6 +120,7 @@ def attend(
     if bias is not None:
         scores = scores + bias
     if allowed is not None:
+        # The least number and not -inf: of a row without any key softmax and gradient would be NaN.
         scores = jnp.where(allowed, scores, float(np.finfo(np.float32).min))
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(v_RASD.dtype), rate, run)
     return jnp.einsum("rals,rasd->rald", weights, v_RASD), weights

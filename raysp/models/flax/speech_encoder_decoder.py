@@ -226,6 +226,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
 
     def _positions(self, num_tokens: int, start: Any = 0) -> Array:  # noqa: ANN401 - an int or array
         """Return positions (L,); those of padding beyond the last position are the last."""
+        # An index beyond a table reads NaN in JAX, and padding on the grid can have one.
         return jnp.minimum(start + jnp.arange(num_tokens), self._num_positions - 1)
 
     @property

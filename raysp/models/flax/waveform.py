@@ -94,6 +94,7 @@ class WeightNormConv(nn.Module):
         length_11K = self.param("weight_g", nn.initializers.ones, (1, 1, self.kernel))
         bias_O = self.param("bias", nn.initializers.zeros, (width,))
         wide_OCK = direction_OCK.astype(jnp.float32)
+        # In float32: a sum of thousands of squares in half precision would change every tap.
         size_11K = jnp.sqrt(jnp.square(wide_OCK).sum((0, 1), keepdims=True))
         weight_OCK = (wide_OCK * (length_11K / size_11K)).astype(x_BTC.dtype)
         return grouped_convolution(x_BTC, weight_OCK.transpose(2, 1, 0), self.groups, self.stride) + bias_O

@@ -452,6 +452,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         """Return the text of frame-wise ids; None if two ids may be the same token."""
         if not self._letters.knows(ids):
             return None
+        # Cut to the length: of an empty row the appended True is one too many.
         kept = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
         return self.decode_collapsed(kept.tolist())  # blanks have an empty text
 
