@@ -1,7 +1,8 @@
-"""The shared UniSpeech checkpoint writes, in padded batches, the texts that transformers wrote for each clip alone."""
+"""The shared checkpoints write, in padded batches, the texts that transformers wrote for each clip alone."""
 
 import io
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,9 +11,12 @@ import soundfile
 import soxr
 import torch
 
-from raysp.models import check_checkpoint, load_checkpoint
+from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.text.greedy_ctc import greedy
 from tests.soaked import soaked
+
+NAMES = {"unispeech-digits-ctc": 400, "w2vbert-digits-ctc": 560}
+"""Checkpoints, and the samples of their shortest input."""
 
 
 def decode(encoded: bytes, sample_rate: int) -> np.ndarray:
@@ -30,10 +34,31 @@ def digits(shared):
     return clips
 
 
-@pytest.fixture(scope="module")
-def loaded(shared):
+class Trained(NamedTuple):
+    """A shared checkpoint, and the texts that transformers wrote of each clip alone."""
+
+    name: str
+    loaded: LoadedCheckpoint
+    expected: dict[str, str]
+
+
+def load(shared, name, **options):
     torch.set_num_threads(1)
-    return load_checkpoint(shared / "checkpoints" / "unispeech-digits-ctc")
+    folder = shared / "checkpoints" / name
+    return Trained(name, load_checkpoint(folder, **options), json.loads((folder / "texts.json").read_text()))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(shared, request):
+    return load(shared, request.param)
+
+
+@pytest.fixture(scope="module")
+def sentences(shared, trained):
+    """(name, waveform) of recordings of very different lengths."""
+    paths = sorted(path for path in (shared / "data" / "sentences").iterdir() if path.name in trained.expected)
+    assert len(paths) > 50
+    return [(path.name, decode(path.read_bytes(), 16000)) for path in paths]
 
 
 @torch.inference_mode()
@@ -65,26 +90,39 @@ def texts_in_batches(loaded, clips, max_samples):
     }
 
 
-def test_the_checkpoint_is_complete(shared):
-    summary = check_checkpoint(shared / "checkpoints" / "unispeech-digits-ctc")
-    assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, 400, 320)
+def check(trained, clips, seconds):
+    """Batches of so many padded seconds have the texts of clips alone."""
+    texts = texts_in_batches(trained.loaded, clips, 16000 * seconds)
+    assert texts == {name: trained.expected[name] for name, _ in clips}
+
+
+def test_the_checkpoint_is_complete(trained):
+    summary = trained.loaded.summary
+    assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, NAMES[trained.name], 320)
 
 
 @pytest.mark.slow
-def test_a_shard_of_digits_in_mixed_batches_gives_the_reference_texts(shared, digits, loaded):
-    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
-    clips = digits[:250]
-    texts = texts_in_batches(loaded, clips, 16000 * 30)
-    assert texts == {name: expected[name] for name, _ in clips}
+def test_digits_in_mixed_batches_have_their_texts(digits, trained):
+    check(trained, digits[:250], 30)
+
+
+@pytest.mark.slow
+def test_digits_alone_have_their_texts(digits, trained):
+    texts = {name: transcribe(trained.loaded, [wave])[0] for name, wave in digits[::50]}
+    assert texts == {name: trained.expected[name] for name in texts}
+
+
+@pytest.mark.slow
+def test_sentences_of_very_different_lengths_have_their_texts_in_one_batch(digits, trained, sentences):
+    check(trained, sentences[::8] + digits[:5], 10**6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
 def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, name, share):
-    expected = json.loads((shared / "checkpoints" / name / "texts.json").read_text())
-    clips = digits[300:600]
-    texts = texts_in_batches(load_checkpoint(shared / "checkpoints" / name, dtype="bfloat16"), clips, 16000 * 30)
-    equal = sum(texts[clip] == expected[clip] for clip, _ in clips)
+    clips, half = digits[300:600], load(shared, name, dtype="bfloat16")
+    texts = texts_in_batches(half.loaded, clips, 16000 * 30)
+    equal = sum(texts[clip] == half.expected[clip] for clip, _ in clips)
     assert share * len(clips) <= equal < len(clips)  # all of them: it was float32
 
 
@@ -99,22 +137,13 @@ def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, n
         ),
     ],
 )
-def test_all_digits_give_the_reference_texts_for_any_batch_size(shared, digits, loaded, seconds, is_sorted, every):
-    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
+def test_all_digits_have_their_texts_for_any_batch_size(digits, trained, sentences, seconds, is_sorted, every):
     assert len(digits) == 2500
-    clips = digits[::every]
-    clips = sorted(clips, key=lambda clip: -len(clip[1])) if is_sorted else clips
-    texts = texts_in_batches(loaded, clips, 16000 * seconds)
-    assert texts == {name: expected[name] for name, _ in clips}
+    clips = digits[::every] + (sentences if every == 1 else [])
+    check(trained, sorted(clips, key=lambda clip: -len(clip[1])) if is_sorted else clips, seconds)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [4, *soaked([1])])
-def test_sentences_of_any_length_give_the_reference_texts(shared, loaded, every):
-    expected = json.loads((shared / "checkpoints" / "unispeech-digits-ctc" / "texts.json").read_text())
-    paths = sorted(path for path in (shared / "data" / "sentences").iterdir() if path.name in expected)
-    assert len(paths) > 50
-    clips = [(path.name, decode(path.read_bytes(), 16000)) for path in paths[::every]]
-    texts = texts_in_batches(loaded, clips, 16000 * 120)
-    differing = {name: (text, expected[name]) for name, text in texts.items() if text != expected[name]}
-    assert not differing
+def test_sentences_of_any_length_have_their_texts(trained, sentences, every):
+    check(trained, sentences[::every], 120)
