@@ -23,6 +23,7 @@ from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
 
 if TYPE_CHECKING:
+    from raysp.models.tokenizers.pieces import ParakeetTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
 
 TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
@@ -216,9 +217,7 @@ def read_tokenizer(
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
-    from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
-    from raysp.models.tokenizers.pieces import ParakeetTokenizer
-    from raysp.models.tokenizers.text import CLASS_OF, TextTokenizer, names_phonemes, names_pieces, names_text_tokenizer
+    from raysp.models.tokenizers.text import CLASS_OF, TextTokenizer, names_text_tokenizer
 
     overrides.setdefault("name_or_path", str(folder))
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
@@ -226,13 +225,10 @@ def read_tokenizer(
     if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
         overrides.setdefault("tokenizer_class", CLASS_OF[given])
         return TextTokenizer.from_pretrained(folder, **overrides)
-    if names_pieces(folder):
-        return ParakeetTokenizer.from_pretrained(folder, **overrides)
-    if names_phonemes(folder):
-        return Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder, **overrides)
-    if names_text_tokenizer(folder):
+    found = _ctc_class(folder)
+    if found is Wav2Vec2CTCTokenizer and names_text_tokenizer(folder):
         return TextTokenizer.from_pretrained(folder, **overrides)
-    return Wav2Vec2CTCTokenizer.from_pretrained(folder, **overrides)
+    return found.from_pretrained(folder, **overrides)
 
 
 def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
@@ -241,15 +237,18 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     Raises:
         CheckpointError: It is that of a text decoder.
     """
+    return _ctc_class(Path(folder)).from_pretrained(folder)
+
+
+def _ctc_class(folder: Path) -> "type[Wav2Vec2CTCTokenizer | ParakeetTokenizer]":
+    """Return the class of the tokenizer of a CTC head: of word pieces, phonemes, or characters."""
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
     from raysp.models.tokenizers.pieces import ParakeetTokenizer
     from raysp.models.tokenizers.text import names_phonemes, names_pieces
 
-    if names_pieces(Path(folder)):
-        return ParakeetTokenizer.from_pretrained(folder)
-    if names_phonemes(Path(folder)):
-        return Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder)
-    return Wav2Vec2CTCTokenizer.from_pretrained(folder)
+    if names_pieces(folder):
+        return ParakeetTokenizer
+    return Wav2Vec2PhonemeCTCTokenizer if names_phonemes(folder) else Wav2Vec2CTCTokenizer
 
 
 class Wav2Vec2Processor(Shareable):

@@ -1,6 +1,7 @@
 """Parts that Flax models share: activations, norms, attention, numbered layers, and what all layers of a pass read.
 
-Legend: R rows, L queries, S keys, A heads, D head, H hidden.
+Legend: R rows, L queries, S keys, A heads, D head, H hidden; of biases by the distance of frames B batch, T frames,
+R rows of a table of distances, W distances of T frames (2T - 1).
 """
 
 from collections.abc import Callable
@@ -140,3 +141,16 @@ def is_before(counts_B: Array, length: int) -> Array:
 def without_padding(x_BTH: Array, valid_BT: Array) -> Array:
     """Return frames that are zero where not valid."""
     return jnp.where(valid_BT[:, :, None], x_BTH, jnp.zeros((), x_BTH.dtype))
+
+
+def by_distance(values_W: Array) -> Array:
+    """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
+    num_frames = (values_W.shape[0] + 1) // 2
+    places_T = jnp.arange(num_frames)
+    return values_W[places_T + (num_frames - 1 - places_T)[:, None]]
+
+
+def gathered(product_BATR: Array, index_TT: Array) -> Array:
+    """Return each query's products with the table rows of its keys, (B, A, T, T)."""
+    index_11TT = jnp.broadcast_to(index_TT, (*product_BATR.shape[:2], *index_TT.shape))
+    return jnp.take_along_axis(product_BATR, index_11TT, -1)

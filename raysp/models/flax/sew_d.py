@@ -19,14 +19,15 @@ from raysp.models.flax.layers import (
     activation,
     attend,
     attended_keys,
+    by_distance,
     dropout,
+    gathered,
     is_before,
     joined_heads,
     norm,
     split_heads,
     without_padding,
 )
-from raysp.models.flax.relative import by_distance, gathered
 from raysp.models.flax.transformer import Encoded
 from raysp.models.flax.waveform import FeatureEncoder, WeightNormConv, num_frames_of
 from raysp.models.sew_d import SEWDForCTC, SEWDModel

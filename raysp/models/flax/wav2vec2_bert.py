@@ -20,14 +20,15 @@ from raysp.models.flax.layers import (
     activation,
     attend,
     attended_keys,
+    by_distance,
     dropout,
+    gathered,
     is_before,
     joined_heads,
     norm,
     split_heads,
     without_padding,
 )
-from raysp.models.flax.relative import by_distance, gathered
 from raysp.models.flax.transformer import Encoded, FeatureProjection, FeedForward
 from raysp.models.flax.waveform import glu
 from raysp.models.wav2vec2_bert import Wav2Vec2BertForCTC, Wav2Vec2BertModel, adapted_frames

@@ -441,8 +441,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self, tokens: Sequence[str], *, group_tokens: bool, joint: str, with_chars: bool, with_words: bool
     ) -> CTCDecoded:
         """Return the text of frame-wise tokens, and the offsets that are asked for."""
-        runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
-        offsets = self._char_offsets(runs)
+        offsets = self._char_offsets(tokens, group_tokens=group_tokens)
         text = joint.join(str(offset["char"]) for offset in offsets).strip()
         text = text.lower() if self.do_lower_case else text
         words = self._get_word_offsets(offsets) if with_words else None
@@ -466,15 +465,21 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
             [str(row.text) for row in rows], [row.char_offsets for row in rows], [row.word_offsets for row in rows]
         )
 
-    def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
+    def _char_offsets(self, tokens: Iterable[str], *, group_tokens: bool) -> Offsets:
+        """Return the tokens other than blanks with their frames; repeats are merged with `group_tokens`."""
         offsets: Offsets = []
         frame = 0
-        for token, count in runs:
+        for token, count in (
+            [(t, len(list(run))) for t, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
+        ):
             if token != self.pad_token:
-                char = self.replace_word_delimiter_char if token == self.word_delimiter_token else token
-                offsets.append({"char": char, "start_offset": frame, "end_offset": frame + count})
+                offsets.append({"char": self._shown(token), "start_offset": frame, "end_offset": frame + count})
             frame += count
         return offsets
+
+    def _shown(self, token: str) -> str:
+        """Return the text of a token among those with offsets."""
+        return self.replace_word_delimiter_char if token == self.word_delimiter_token else token
 
     def _get_word_offsets(self, chars: Offsets, word_delimiter_char: str | None = None) -> Offsets:
         """Return the words of characters with offsets; pipelines of transformers call it by this name."""
@@ -483,7 +488,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         for is_space, run in groupby(chars, key=lambda char: char["char"] == delimiter):
             if not is_space:
                 parts = list(run)
-                word = "".join(str(part["char"]) for part in parts)
+                word = self.joint.join(str(part["char"]) for part in parts)
                 start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
                 words.append({"word": word, "start_offset": start, "end_offset": end})
         return words

@@ -4,7 +4,7 @@ Texts are not turned into phonemes, which takes a pronunciation dictionary or es
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -186,34 +186,20 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         with_words: bool,
         hides_delimiters: bool = True,
     ) -> CTCDecoded:
-        runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
-        all_offsets = self._char_offsets(runs)
+        all_offsets = self._char_offsets(tokens, group_tokens=group_tokens)
         hidden = self.word_delimiter_token if hides_delimiters else None
         offsets = [one for one in all_offsets if one["char"] != hidden]
         text = SPACE.join(str(one["char"]) for one in offsets).strip()
         words = self._word_offsets(all_offsets) if with_words else None
         return CTCDecoded(text, offsets if with_chars else None, words)
 
-    def _char_offsets(self, runs: Iterable[tuple[str, int]]) -> Offsets:
-        offsets: Offsets = []
-        frame = 0
-        for token, count in runs:
-            if token != self.pad_token:
-                offsets.append({"char": token, "start_offset": frame, "end_offset": frame + count})
-            frame += count
-        return offsets
+    def _shown(self, token: str) -> str:
+        return token
 
     def _word_offsets(self, chars: Offsets) -> Offsets:
         if self.word_delimiter_token is None:
             return [{"word" if name == "char" else name: value for name, value in char.items()} for char in chars]
-        words: Offsets = []
-        for is_delimiter, run in groupby(chars, key=lambda char: char["char"] == self.word_delimiter_token):
-            if not is_delimiter:
-                parts = list(run)
-                word = SPACE.join(str(part["char"]) for part in parts)
-                start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
-                words.append({"word": word, "start_offset": start, "end_offset": end})
-        return words
+        return self._get_word_offsets(chars, self.word_delimiter_token)
 
     # Files
 
