@@ -38,27 +38,29 @@ class Change(Protocol):
         """Return the changed scores."""
 
 
-class _Ban:
+class _Always:
+    """A change of log-probabilities at any length."""
+
+    needs_log_probs = True
+
+    def applies(self, length: int) -> bool:
+        """Return True."""
+        return True
+
+
+class _Ban(_Always):
     """A change that only bans tokens."""
 
     needs_log_probs = False
 
-    def applies(self, length: int) -> bool:
-        return True
-
 
 @dataclass(frozen=True)
-class RepetitionPenalty:
+class RepetitionPenalty(_Always):
     """Make earlier tokens less likely (Keskar et al. 2019, section 4.1)."""
 
     penalty: float
     num_padding: Tensor | None = None
     """(B,) padding tokens on the left of each row of the prompt."""
-    needs_log_probs = True
-
-    def applies(self, length: int) -> bool:
-        """Return True: it has an effect at any length."""
-        return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Divide positive scores of earlier tokens, multiply negative ones."""
@@ -131,12 +133,11 @@ class Suppress(_Ban):
 
 
 @dataclass(frozen=True)
-class Force:
+class Force(_Always):
     """Force one of these tokens when the text has `length` tokens."""
 
     ids: Tensor
     length: int
-    needs_log_probs = True
 
     def applies(self, length: int) -> bool:
         """Return whether the text has exactly `length` tokens."""
@@ -148,15 +149,10 @@ class Force:
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(_Always):
     """Divide scores."""
 
     temperature: float
-    needs_log_probs = True
-
-    def applies(self, length: int) -> bool:
-        """Return True: it has an effect at any length."""
-        return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Sharpen the distribution below 1, flatten it above."""
@@ -249,15 +245,10 @@ def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa
 
 
 @dataclass(frozen=True)
-class CallersProcessor:
+class CallersProcessor(_Always):
     """A caller's change, as in transformers: scores from `input_ids` and scores."""
 
     processor: LogitsProcessor
-    needs_log_probs = True
-
-    def applies(self, length: int) -> bool:
-        """Return True: it has an effect at any length."""
-        return True
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
         """Return the scores of the caller's function."""

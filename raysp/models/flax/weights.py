@@ -23,7 +23,6 @@ from raysp.models.kernels.weight_norm import WeightNorm
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d)
 WEIGHT_NORM = {"original0": "weight_g", "original1": "weight_v"}
 
 
