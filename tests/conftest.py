@@ -1,6 +1,7 @@
 import contextlib
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from raysp.cli import main
 from tests import decoders, s3_servers
+from tests.clouds.azure_server import running_azure
+from tests.clouds.cloud import CLOUDS, Cloud
+from tests.clouds.gcs_server import running_gcs
 from tests.commands import Ran, write_recipe
 from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
@@ -31,7 +35,9 @@ settings.register_profile(  # `make soak` draws new cases; a busy machine is no 
 settings.load_profile("the same every time")
 
 
-SERVERS = {"local_ray", "s3_server", "moto_server"}
+SERVERS = {"local_ray", "s3_server", "moto_server", "gcs_server", "azure_server"}
+ON_CLOUDS = ("storage/test_clouds.py",)
+"""Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
 ON_OBJECT_STORAGE = (
     "checkpoints/test_fetching.py",
     "kubernetes/test_policies.py",
@@ -93,6 +99,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         servers, group = _servers(item), _group(item.nodeid)
         if servers & {"s3_server", "moto_server"} and group != "object storage":
             raise pytest.UsageError(f"{item.nodeid} uses the object store: add its file to ON_OBJECT_STORAGE")
+        if servers & {*CLOUDS.values()} and group != "clouds":
+            raise pytest.UsageError(f"{item.nodeid} uses an emulated cloud: add its file to ON_CLOUDS")
         if servers == {"local_ray"} and group != "Ray":
             raise pytest.UsageError(f"{item.nodeid} uses the shared Ray: add its file to ON_RAY")
     if os.environ.get("PYTEST_XDIST_WORKER"):
@@ -134,15 +142,22 @@ def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
 def _servers(item: pytest.Item) -> set[str]:
     """Return the servers that a test needs. A parameter of a fixture may ask for the object store by its name, s3."""
     of_parameter = {"s3_server"} if "[s3" in item.name or "-s3" in item.name else set()
+    of_parameter |= {CLOUDS[name] for name in _CLOUD.findall(item.name)}
     return SERVERS.intersection(getattr(item, "fixturenames", ())) | of_parameter
+
+
+_CLOUD = re.compile(r"(?<=[\[-])(?:gs|az)(?=[\]-])")  # a parameter of a fixture
 
 
 def _group(nodeid: str) -> str:
     """Return the name of the tests that run in the same process as a test.
 
-    One process has the object store, one the shared Ray. Other tests go by file, since they share fixtures.
+    One process has the object store, one the clouds, one the shared Ray. Other tests go by file, since they share
+    fixtures.
     """
     file, *_ = nodeid.partition("::")
+    if _CLOUD.search(nodeid) or file.endswith(ON_CLOUDS):
+        return "clouds"
     if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
         return "object storage"
     return "Ray" if any(f"tests/{name}" in file for name in ON_RAY) else file
@@ -150,7 +165,7 @@ def _group(nodeid: str) -> str:
 
 def _turn(item: pytest.Item) -> int:
     """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
-    if _group(item.nodeid) in {"object storage", "Ray"}:
+    if _group(item.nodeid) in {"clouds", "object storage", "Ray"}:
         return 0
     return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
 
@@ -242,6 +257,20 @@ def s3(s3_server, monkeypatch) -> S3Server:
     """The object store; RAYSP_TEST_SECRET holds the secret of `s3.options`."""
     monkeypatch.setenv(s3_servers.SECRET_VARIABLE, s3_server.secret)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[Cloud]:
+    """Google Cloud Storage, emulated."""
+    with running_gcs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[Cloud]:
+    """Azure Blob Storage, emulated."""
+    with running_azure() as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.clouds.cloud import Cloud
 from tests.s3_servers import S3Server
 
 FAULTS = ("503", "500", "429", "reset", "truncate", "stall", "lost", "403 ExpiredToken", "403 AccessDenied")
@@ -24,14 +25,14 @@ Judge = Callable[[str, str], str | None]
 class FaultyProxy:
     """What stands between; set `judge`, or `fail_next`."""
 
-    def __init__(self, upstream: S3Server, endpoint: str) -> None:
+    def __init__(self, upstream: S3Server | Cloud, endpoint: str) -> None:
         self.server = upstream.at(endpoint)
         self.upstream = urlsplit(upstream.endpoint)
         self.judge: Judge = lambda method, path: None
         self.hold: Callable[[str, str], None] = lambda method, path: None
         """Called with each request before it is judged; others go on while it waits."""
         self.ignores_conditions = False
-        self.plain = upstream.client
+        self.plain = getattr(upstream, "client", None)
         self.requests: list[tuple[str, str, str | None]] = []
         self._lock = threading.Lock()
 
@@ -59,7 +60,7 @@ class FaultyProxy:
 
     @classmethod
     @contextmanager
-    def in_front_of(cls, upstream: S3Server) -> Iterator["FaultyProxy"]:
+    def in_front_of(cls, upstream: S3Server | Cloud) -> Iterator["FaultyProxy"]:
         """Serve until the end of the block."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         server.daemon_threads = True
@@ -141,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in _HOP:
-                self.send_header(name, value)
+                self.send_header(name, value.replace(self.server.proxy.upstream.netloc, self.headers["Host"]))
         length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
         self.send_header("Content-Length", length or "0")
         self.end_headers()

@@ -1,13 +1,9 @@
-"""A store on any file system of fsspec: Google Cloud, Azure and memory; other schemes are read-only.
+"""A store on Google Cloud Storage, Azure or memory; every other file system of fsspec is read-only.
 
-Writes are allowed only where fsspec writes a file in one step. On a plain file server a reader could see a partial
-file.
+Writes are allowed only where a file appears in one step. On a plain file server a reader could see a partial file.
 """
 
-import inspect
-import logging
 import re
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,26 +16,29 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import StoreError
+from raysp.storage.azure_client import AzureClient
+from raysp.storage.fsspec_client import Client, Facts, NoContainerError, PlainClient, ReplacedError
+from raysp.storage.gcs_client import GcsClient
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, inside, local_scratch
+from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, UnusableError, inside, local_scratch
 
-logger = logging.getLogger(__name__)
-
-ATOMIC = ("abfs", "abfss", "az", "gcs", "gs", "memory")
+AZURE, GOOGLE = ("abfs", "abfss", "az"), ("gcs", "gs")
+ATOMIC = (*AZURE, *GOOGLE, "memory")
 """Schemes with atomic writes."""
 UNLISTED = ("http", "https")
-_OF_COMMIT = re.compile(r"hf://(?:datasets/|spaces/)?[^/@]+/[^/@]+@[0-9a-f]{40}(?:/|$)")
-"""A folder of the Hugging Face hub at a commit, whose files never change."""
 VERSIONS = ("etag", "ETag", "generation", "mtime", "last_modified", "created", "checksum", "md5")
 CHECKSUMS = ("md5Hash", "crc32c", "blob_id")
 """Checksums of Google Cloud Storage and of the Hugging Face hub, which stay when a file is written again."""
 MODIFIED = ("mtime", "updated", "last_modified", "LastModified", "created")
 SHOWN_CHARACTERS = 200
-
-_creating = threading.Lock()  # memory:// is shared by threads only: this lock makes `create` atomic there
-_warned: set[str] = set()
+_OF_SIGNING = re.compile(r"bearer |sharedkey|signature|sig=|credential=|authorization|accountkey", re.I)
+_WRONG_KEYS = (
+    *("AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation", "AccountIsDisabled"),
+    *("RefreshError", "DefaultCredentialsError", "ClientAuthenticationError", "CredentialUnavailableError"),
+)
+"""Codes and exceptions of credentials that no request is allowed with."""
 
 
 class FsspecStore:
@@ -61,79 +60,67 @@ class FsspecStore:
         return self._url
 
     @cached_property
-    def _files(self) -> Any:  # noqa: ANN401 - fsspec has no types
-        import fsspec
-
+    def _client(self) -> Client:
         with self._explained("reach", ""):
-            return fsspec.filesystem(self._scheme, **resolve(self._options))
+            if self._scheme in GOOGLE:
+                return GcsClient(self._options)
+            if self._scheme in AZURE:
+                return AzureClient(self._url, self._options)
+            return PlainClient(self._scheme, self._url, self._options)
 
     @cached_property
     def _root(self) -> str:
-        return str(self._files._strip_protocol(self._url)).rstrip("/")
+        return self._client.root(self._url)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
         if self._scheme in UNLISTED:
             raise StoreError(f"{self._url}: a web server does not list its files; give the url of each")
-        folder = self._locate(prefix.rpartition("/")[0])
+        begins = f"{self._locate('')}/"
         with self._explained("list", ""):
-            self._refresh()
-            try:
-                found = self._files.find(folder, detail=True)
-            except FileNotFoundError:
-                return
-        begins = len(self._root) + 1
-        for path in sorted(found):
-            if path[begins:].startswith(prefix) and path[:begins] == f"{self._root}/":
-                yield _entry(path[begins:], found[path])
+            for place, facts in self._client.list(begins + prefix):
+                yield _entry(place.removeprefix(begins), facts)
 
     def stat(self, path: str) -> Entry | None:
         """Return the entry of a file, or None if it does not exist."""
+        facts = self._facts(path)
+        return None if facts is None else _entry(path, facts)
+
+    def _facts(self, path: str) -> Facts | None:
         place = self._locate(path)
         with self._explained("look at", path):
-            self._refresh()
-            try:
-                found = self._files.info(place)
-            except FileNotFoundError:
-                return None
-            return _entry(path, found) if found["type"] == "file" else None
+            return self._client.facts(place)
 
     def read(self, path: str) -> bytes:
-        """Return a whole file, read in parts, since a server may announce no size."""
+        """Return a whole file."""
         place = self._locate(path)
-        with self._explained("read", path), self._files.open(place, "rb") as file:
-            return bounds.read(file, bounds.MOST_TABLE_BYTES)
+        with self._explained("read", path):
+            return self._client.read(place)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
-        entry = self.stat(path)
-        if entry is None:
+        facts = self._facts(path)
+        if facts is None:
             raise StoreError(f"{self._place(path)}: cannot read it (no such file); check the url")
-        return open_ranged(entry.num_bytes, self._fetch(path, entry))
+        return open_ranged(facts["size"], self._fetch(path, facts))
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
         """Open a file and read its first bytes. Returns None if it does not exist."""
-        entry = self.stat(path)
-        if entry is None:
+        facts = self._facts(path)
+        if facts is None:
             return None
-        fetch = self._fetch(path, entry)
+        fetch, entry = self._fetch(path, facts), _entry(path, facts)
         head = fetch(0, min(entry.num_bytes, num_bytes)) if entry.num_bytes else b""
         return Opened(entry, head, RangedFile(entry.num_bytes, fetch, head=head))
 
-    def _refresh(self) -> None:
-        """Forget the listings that the client keeps, unless files here never change."""
-        if not _OF_COMMIT.match(self._url):
-            self._files.invalidate_cache()
-
-    def _fetch(self, path: str, entry: Entry) -> Fetch:
-        if entry.num_bytes is None:
+    def _fetch(self, path: str, facts: Facts) -> Fetch:
+        if facts["size"] is None:
             raise StoreError(f"{self._place(path)}: its server does not report its size; download it and give its path")
         place = self._locate(path)
-        how = {"cache_type": "none"} if self._scheme == "hf" else {}  # else each range is read 5 MB ahead
 
         def fetch(first: int, last: int) -> bytes:
             with self._explained("read", path):
-                data = bytes(self._files.cat_file(place, start=first, end=last, **how))
+                data = self._client.fetch(place, first, last, facts)
             if len(data) != last - first:
                 raise StoreError(
                     f"{self._place(path)}: received {len(data):,} of {last - first:,} bytes; its server does not "
@@ -145,54 +132,33 @@ class FsspecStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file. Returns False if it exists."""
-        place = self._writable(path)
-        condition = self._condition("pipe_file")
-        with self._explained("write", path), _creating:
-            if not condition and self._files.exists(place):
-                return False
-            try:
-                self._files.pipe_file(place, data, **condition)
-            except FileExistsError:
-                return False
-        return True
+        return self._write(path, data, new=True)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, replacing an existing one."""
-        place = self._writable(path)
-        with self._explained("write", path):
-            self._files.pipe_file(place, data)
+        self._write(path, data)
 
     def delete(self, path: str) -> None:
         """Remove a file. A missing file is not an error."""
         place = self._writable(path)
-        with self._explained("remove", path):
-            try:
-                self._files.rm_file(place)
-            except FileNotFoundError:
-                return
+        with self._explained("remove", path), suppress(FileNotFoundError):
+            self._client.delete(place)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """Yield a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        """Upload a written scratch file.
-
-        Clients of fsspec have no condition on the replaced version, so `expected` is checked before the write.
-        """
-        place = self._writable(path)
-        condition = {} if replace else self._condition("put_file")
-        with self._explained("write", path), _creating:
-            if not replace and self._files.exists(place):
-                return False
-            if expected is not None and ((found := self.stat(path)) is None or found.version != expected):
-                return False
-            try:
-                self._files.put_file(str(scratch), place, **condition)
-            except FileExistsError:
-                return False
-        scratch.unlink(missing_ok=True)
-        return True
+        """Upload a written scratch file atomically."""
+        if expected is None:
+            published = self._write(path, scratch, new=not replace)
+        else:
+            facts = self._facts(path)
+            is_there = facts is not None and _entry(path, facts).version == expected
+            published = is_there and self._write(path, scratch, over=facts)
+        if published:
+            scratch.unlink(missing_ok=True)
+        return published
 
     def probe(self) -> None:
         """Write and remove one small file."""
@@ -200,21 +166,10 @@ class FsspecStore:
         self.create(path, b"raysp asks whether it may write here\n")
         self.delete(path)
 
-    def _condition(self, method: str) -> dict[str, str]:
-        """Return the keyword that makes a write fail if the file exists. Warns and returns {} where there is none."""
-        private = getattr(type(self._files), f"_{method}", None)  # the file system's own implementation
-        found = private if private is not None else getattr(type(self._files), method)
-        if "mode" in inspect.signature(found).parameters:
-            return {"mode": "create"}
-        if self._scheme not in _warned:
-            _warned.add(self._scheme)
-            logger.warning(
-                "%s: this client of %s:// writes without a condition: whether a file exists is checked before it "
-                "is written, so two concurrent runs could write one label shard twice (with the same rows)",
-                self._url,
-                self._scheme,
-            )
-        return {}
+    def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
+        place = self._writable(path)
+        with self._explained("write", path):
+            return self._client.write(place, body, new=new, over=over)
 
     def _writable(self, path: str) -> str:
         if self._scheme not in ATOMIC:
@@ -236,26 +191,36 @@ class FsspecStore:
             yield
         except StoreError:
             raise
+        except ReplacedError:
+            raise StoreError(f"{self._place(path)}: it was replaced while it was read; run again") from None
         except bounds.TooLargeError as error:
             raise StoreError(
                 f"{self._place(path)}: {error} in a file that is read whole; remove or replace it"
             ) from None
         except Exception as error:  # each client has its own exception types
-            said = " ".join(str(error).split())
-            for secret in _texts(resolve(self._options)):
-                said = said.replace(secret, "***")
-            reason = f"{type(error).__name__}: {said[:SHOWN_CHARACTERS]}"
-            kind = RefusedError if _is_refusal(error) else StoreError
-            raise kind(
-                f"{self._place(path)}: cannot {doing} it ({reason}); check the url, storage_options and permissions, "
-                "and run again: committed work is kept"
+            raise _kind(error)(
+                f"{self._place(path)}: cannot {doing} it ({self._reason(error)}); check the url, storage_options and "
+                "permissions, and run again: committed work is kept"
             ) from None
 
+    def _reason(self, error: Exception) -> str:
+        """Return type and message of an error. The message is left out if it could reveal how requests are signed."""
+        said = " ".join(str(error).split())
+        for secret in _texts(resolve(self._options)):
+            said = said.replace(secret, "***")
+        return (
+            type(error).__name__ if _OF_SIGNING.search(said) else f"{type(error).__name__}: {said[:SHOWN_CHARACTERS]}"
+        )
 
-def _is_refusal(error: Exception) -> bool:
-    """Return whether permission was denied: PermissionError or HTTP status 403."""
-    statuses = (getattr(error, name, None) for name in ("code", "status", "status_code"))
-    return isinstance(error, PermissionError) or any(str(status) == "403" for status in statuses)
+
+def _kind(error: Exception) -> type[StoreError]:
+    """Return the class of an error by whom it concerns: every request, this file's permissions, or this request."""
+    statuses = [str(getattr(error, name, None)) for name in ("code", "status", "status_code")]
+    names = {type(error).__name__, str(getattr(error, "error_code", ""))}
+    if names.intersection(_WRONG_KEYS) or "401" in statuses or isinstance(error, NoContainerError):
+        return UnusableError
+    is_forbidden = type(error) is OSError and str(error).startswith("Forbidden")  # from gcsfs
+    return RefusedError if is_forbidden or "403" in statuses or isinstance(error, PermissionError) else StoreError
 
 
 def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
@@ -278,8 +243,13 @@ def _modified(facts: Mapping[str, Any]) -> float | None:
 
 
 def _texts(value: object) -> Iterator[str]:
+    """Yield the texts in options that may be secrets, and the parts of a connection string."""
     if isinstance(value, Mapping):
         for item in value.values():
             yield from _texts(item)
     elif isinstance(value, str) and len(value) > 3:
         yield value
+        yield from (secret for _, secret in _SECRET_PARTS.findall(value))
+
+
+_SECRET_PARTS = re.compile(r"(AccountKey|SharedAccessSignature)=([^;]+)")

@@ -1,8 +1,7 @@
 """Stores of fsspec: read-only ones, unconditional writes, and messages."""
 
-import logging
+import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,7 +14,6 @@ import raysp
 from raysp import bounds
 from raysp.corpus.parquet import read_footer
 from raysp.errors import StoreError
-from raysp.storage import fsspec_store
 from raysp.storage.stores import expand, open_store
 from tests.corpora import rows_table
 
@@ -88,43 +86,13 @@ class TestAWebServer:
             file.read(10)
 
 
-class Plain(MemoryFileSystem):
-    """A file system whose writes take no condition."""
-
-    cachable = False
-    store: dict = {}  # noqa: RUF012 - as fsspec has it
-    pseudo_dirs = [""]  # noqa: RUF012
-
-    def pipe_file(self, path, value):
-        return super().pipe_file(path, value)
-
-    def put_file(self, lpath, rpath):
-        return super().put_file(lpath, rpath)
-
-
-class TestWithoutACondition:
-    def test_it_is_looked_for_first_and_warned_of_once(self, monkeypatch, caplog, tmp_path):
-        monkeypatch.setattr(fsspec_store, "_warned", set())
-        monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Plain())
-        store = open_store(f"memory://{uuid.uuid4().hex}")
-        (tmp_path / "file").write_bytes(b"three")
-        with caplog.at_level(logging.WARNING):
-            assert store.create("a", b"one") is True
-            assert store.create("a", b"two") is False
-            assert store.publish(tmp_path / "file", "a") is False
-            assert store.publish(tmp_path / "file", "b") is True
-        assert (store.read("a"), store.read("b")) == (b"one", b"three")
-        assert [r.message.partition(": ")[2] for r in caplog.records] == [
-            "this client of memory:// writes without a condition: whether a file exists is checked before it "
-            "is written, so two concurrent runs could write one label shard twice (with the same rows)"
-        ]
-
-
 class TestWords:
     def test_messages_of_a_client_are_reported_without_secrets(self, monkeypatch):
         monkeypatch.setenv("THE_SECRET", SECRET)
 
-        class Loud(Plain):
+        class Loud(MemoryFileSystem):
+            cachable = False
+
             def open(self, path, mode):
                 raise RuntimeError(f"no entry for {SECRET}")
 
@@ -133,9 +101,13 @@ class TestWords:
         with pytest.raises(StoreError, match=r"memory://x/a: cannot read it \(RuntimeError: no entry for \*\*\*\)"):
             store.read("a")
 
-    def test_a_client_that_is_not_installed_is_named(self):
-        with pytest.raises(StoreError, match=r"gs://b: cannot reach it \(ImportError: .*gcsfs"):
-            open_store("gs://b").read("a")
+    @pytest.mark.parametrize("package", ["gcsfs", "adlfs"])
+    def test_a_client_that_is_not_installed_is_named(self, monkeypatch, package):
+        scheme = {"gcsfs": "gs", "adlfs": "az"}[package]
+        for name in (package, f"{package}.core"):
+            monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(StoreError, match=rf"{scheme}://b: cannot reach it \(ModuleNotFoundError: .*{package}"):
+            open_store(f"{scheme}://b").read("a")
 
     def test_an_option_that_the_client_does_not_take_is_named(self, monkeypatch):
         def refuse(scheme: str, **options: object) -> None:

@@ -11,15 +11,19 @@ from raysp.errors import StoreError
 from raysp.storage.store import TMP, join_url
 from raysp.storage.stores import expand, open_store
 from tests import s3_servers
+from tests.clouds.cloud import CLOUDS
 
 
-@pytest.fixture(params=["local", "memory", f"s3-{s3_servers.kind()}"])
+@pytest.fixture(params=["local", "memory", f"s3-{s3_servers.kind()}", *CLOUDS])
 def place(request, tmp_path):
     """A url that nothing is at yet, and its storage options."""
     if request.param == "local":
         return str(tmp_path / "not" / "there yet"), {}
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}/deep", {}
+    if request.param in CLOUDS:
+        cloud = request.getfixturevalue(CLOUDS[request.param])
+        return cloud.url(cloud.bucket(), "deep"), cloud.options
     s3 = request.getfixturevalue("s3")
     return f"s3://{s3.bucket()}/deep", s3.options
 
