@@ -36,7 +36,7 @@ settings.load_profile("the same every time")
 
 
 SERVERS = {"local_ray", "s3_server", "moto_server", "gcs_server", "azure_server"}
-ON_CLOUDS = ("storage/test_clouds.py",)
+ON_CLOUDS = ("labelling/engine/test_clouds_runs.py", "storage/test_clouds.py")
 """Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
 ON_OBJECT_STORAGE = (
     "checkpoints/test_fetching.py",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import raysp
-from raysp.storage.stores import open_store
+from tests.clouds.cloud import Cloud
 from tests.s3_servers import S3Server
 
 
@@ -36,7 +36,7 @@ class Folder:
 class Bucket:
     """A bucket of an object store, and a folder to look at copies of it in."""
 
-    server: S3Server
+    server: S3Server | Cloud
     name: str
     scratch: Path
 
@@ -45,7 +45,7 @@ class Bucket:
         return self.server.options
 
     def url(self, name: str) -> str:
-        return f"s3://{self.name}/{name}"
+        return self.server.url(self.name, name)
 
     def put(self, folder: Path, name: str) -> None:
         self.server.upload(folder, self.name, f"{name}/")
@@ -56,13 +56,9 @@ class Bucket:
         return place / name
 
     def writes(self, name: str) -> dict[str, object]:
-        client, found = self.server.client, {}
-        for entry in open_store(self.url(name), self.options).list():
-            if not entry.path.startswith(".raysp/"):
-                # An etag says what was written, and not that it was: the mark is another with every write.
-                head = client.head_object(Bucket=self.name, Key=f"{name}/{entry.path}")
-                found[entry.path] = (head["ETag"], head["Metadata"]["raysp-write"])
-        return found
+        found = self.server.marks(self.name, f"{name}/")
+        paths = {key.removeprefix(f"{name}/"): mark for key, mark in found.items()}
+        return {path: mark for path, mark in paths.items() if not path.startswith(".raysp/")}
 
 
 Place = Folder | Bucket

@@ -68,6 +68,16 @@ class S3Server:
         self.client.create_bucket(Bucket=name)
         return name
 
+    def url(self, bucket: str, path: str = "") -> str:
+        """Return the url of a path in a bucket."""
+        return f"s3://{bucket}/{path}".rstrip("/")
+
+    def marks(self, bucket: str, prefix: str) -> dict[str, object]:
+        """Return by key what changes with every write of an object: its mark, for an etag is that of the bytes."""
+        found = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
+        heads = {one["Key"]: self.client.head_object(Bucket=bucket, Key=one["Key"]) for one in found}
+        return {key: (head["ETag"], head["Metadata"].get("raysp-write")) for key, head in heads.items()}
+
     def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
         """Upload a folder."""
         client = self.client

@@ -159,6 +159,9 @@ _SECRET = re.compile(
     r"secret|token|passw|passphrase|credential|authorization|account_key|api_key|private_key|customer_?key|sas|connection_string"
 )
 
+_NO_SECRETS = ("", True, False, "anon", "browser", "cache", "cloud", "google_default")
+"""Values of options with such names that are none; the words are those of gcsfs for where a token comes from."""
+
 
 def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
     """Raise ValueError if an option whose name indicates a secret, or a url with a password, is not given as an `Env`.
@@ -176,9 +179,7 @@ def _refuse_literal(value: object, where: str, key: str) -> None:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _refuse_literal(item, f"{where}[{index}]", key)
-    elif (
-        isinstance(value, str | bytes | int | float) and value not in ("", True, False) and _SECRET.search(key.lower())
-    ):
+    elif isinstance(value, str | bytes | int | float) and value not in _NO_SECRETS and _SECRET.search(key.lower()):
         raise ValueError(
             f"{where} holds a literal secret; put it into an environment variable and "
             f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"

@@ -8,11 +8,13 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from raysp import bounds
-from raysp.storage.fsspec_client import MARK, Facts, NoContainerError, ReplacedError
+from raysp.storage.fsspec_client import MARK, Facts, NoContainerError, ReplacedError, part_of, size_of
 from raysp.storage.options import resolve
 
 T = TypeVar("T")
@@ -22,6 +24,9 @@ FIRST_DELAY_SECONDS = 0.2
 MAX_DELAY_SECONDS = 10.0
 LIMITS: Mapping[str, object] = {"connection_timeout": 10, "read_timeout": 30, "retry_total": 0}
 """Seconds to connect and without a byte of a response; and no attempts of Azure's client."""
+ONE_REQUEST_BYTES = 32 * 1024 * 1024
+"""Larger files go up in blocks, whose commit has the condition."""
+BLOCK_BYTES = 32 * 1024 * 1024
 BLOCKS_AT_ONCE = 4
 PAGE = 1000
 
@@ -116,25 +121,34 @@ class AzureClient:
         """Write a file in one step, under the condition that it is new or that `over` is its version."""
         from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
 
-        condition = {} if over is None else _if_unchanged(over)
-        more = {**LIMITS, **condition, "overwrite": not new, "max_concurrency": BLOCKS_AT_ONCE}
-        blob, mark = self._blob(place), uuid.uuid4().hex
-
-        async def work() -> None:
-            data = body if isinstance(body, bytes) else body.open("rb")
-            try:
-                await blob.upload_blob(data, metadata={MARK: mark}, **more)
-            finally:
-                if not isinstance(data, bytes):
-                    data.close()
-
+        mark = uuid.uuid4().hex
         try:
-            self._call(work)
+            self._send(place, body, {"metadata": {MARK: mark}, **_condition(new, over), **LIMITS})
         except (ResourceExistsError, ResourceModifiedError):
             # A request whose response was lost is repeated, and then meets its own file.
             found = self._properties(place)
             return found is not None and bool(found.metadata.get(MARK) == mark)
         return True
+
+    def _send(self, place: str, body: bytes | Path, more: Mapping[str, Any]) -> None:
+        blob, num_bytes = self._blob(place), size_of(body)
+        if num_bytes <= ONE_REQUEST_BYTES:
+            data = part_of(body, 0, num_bytes)
+            self._call(lambda: blob.upload_blob(data, overwrite=True, **more))
+            return
+        from azure.storage.blob import BlobBlock
+
+        # Uploads of one name share their blocks until one is committed, so ids are of this upload alone.
+        send = partial(self._stage, blob, body, uuid.uuid4().hex)
+        with ThreadPoolExecutor(BLOCKS_AT_ONCE) as pool:  # blocks that are not committed are removed after a week
+            ids = list(pool.map(send, range(0, num_bytes, BLOCK_BYTES)))
+        self._call(lambda: blob.commit_block_list([BlobBlock(one) for one in ids], **more))
+
+    def _stage(self, blob: Any, body: bytes | Path, upload: str, first: int) -> str:  # noqa: ANN401 - no types
+        """Send one block, which is not visible before all are committed, and return its id."""
+        data, name = part_of(body, first, BLOCK_BYTES), f"{upload}{first:016x}"
+        self._call(lambda: blob.stage_block(name, data, **LIMITS))
+        return name
 
     def delete(self, place: str) -> None:
         """Remove a file. Raises FileNotFoundError."""
@@ -178,6 +192,12 @@ def _passes(error: Exception) -> bool:
 def _pause(attempt: int) -> None:
     longest = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
     time.sleep(random.uniform(longest / 2, longest))
+
+
+def _condition(new: bool, over: Facts | None) -> Mapping[str, object]:
+    from azure.core import MatchConditions
+
+    return {"match_condition": MatchConditions.IfMissing} if new else {} if over is None else _if_unchanged(over)
 
 
 def _if_unchanged(of: Facts) -> dict[str, object]:

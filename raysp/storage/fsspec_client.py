@@ -66,6 +66,20 @@ class Client(Protocol):
         ...
 
 
+def part_of(body: bytes | Path, first: int, num_bytes: int) -> bytes:
+    """Return at most `num_bytes` of a file or its content, from the byte `first` on."""
+    if isinstance(body, bytes):
+        return body[first : first + num_bytes]
+    with body.open("rb") as file:
+        file.seek(first)
+        return file.read(num_bytes)
+
+
+def size_of(body: bytes | Path) -> int:
+    """Return the size of a file or its content."""
+    return len(body) if isinstance(body, bytes) else body.stat().st_size
+
+
 class PlainClient:
     """Requests by the methods of fsspec, which have no condition: existence is checked before a write.
 

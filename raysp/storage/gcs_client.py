@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raysp import bounds
-from raysp.storage.fsspec_client import MARK, Facts, NoContainerError, ReplacedError
+from raysp.storage.fsspec_client import MARK, Facts, NoContainerError, ReplacedError, part_of, size_of
 from raysp.storage.options import resolve
 
 CONNECT_SECONDS = 10
@@ -114,13 +114,13 @@ class GcsClient:
 
     def _send(self, place: str, body: bytes | Path, metadata: Facts, condition: Mapping[str, str]) -> None:
         bucket, _, key = _parts(place)
-        num_bytes = len(body) if isinstance(body, bytes) else body.stat().st_size
+        num_bytes = size_of(body)
         about: dict[str, object] = {"name": key, "metadata": metadata}
         url = f"{self._files.base.replace('/storage/v1/', '/upload/storage/v1/')}b/{{}}/o"
         with _container(bucket):
             if num_bytes <= ONE_REQUEST_BYTES:
-                data = body if isinstance(body, bytes) else body.read_bytes()
-                self._files.call("POST", url, bucket, uploadType="multipart", **_related(about, data), **condition)
+                data = _related(about, part_of(body, 0, num_bytes))
+                self._files.call("POST", url, bucket, uploadType="multipart", **data, **condition)
                 return
             begin = {"json": about, "headers": {"X-Upload-Content-Type": _BINARY}}
             session, _ = self._files.call("POST", url, bucket, uploadType="resumable", **begin, **condition)
@@ -131,7 +131,8 @@ class GcsClient:
         from gcsfs.core import upload_chunk
 
         try:
-            for first, chunk in _chunks(body):
+            for first in range(0, num_bytes, CHUNK_BYTES):
+                chunk = part_of(body, first, CHUNK_BYTES)
                 sync(self._files.loop, upload_chunk, self._files, location, chunk, first, num_bytes, _BINARY)
         except FileNotFoundError as error:
             raise _LostError(f"the upload is no longer known: {error}") from None
@@ -173,14 +174,3 @@ def _related(about: Mapping[str, object], data: bytes) -> dict[str, object]:
     middle = f"--{_BOUNDARY}\r\nContent-Type: {_BINARY}\r\n\r\n"
     body = b"".join((begin.encode(), middle.encode(), data, f"\r\n--{_BOUNDARY}--\r\n".encode()))
     return {"data": body, "headers": {"Content-Type": f'multipart/related; boundary="{_BOUNDARY}"'}}
-
-
-def _chunks(body: bytes | Path) -> Iterator[tuple[int, bytes]]:
-    if isinstance(body, bytes):
-        yield from ((first, body[first : first + CHUNK_BYTES]) for first in range(0, len(body), CHUNK_BYTES))
-        return
-    first = 0
-    with body.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield first, chunk
-            first += len(chunk)

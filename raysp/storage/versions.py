@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, takewhile
 
 from raysp.storage.opened import Entry
-from raysp.storage.store import RefusedError, Store, scheme_of
+from raysp.storage.store import KEYED, RefusedError, Store, scheme_of
 
 AT_ONCE = 16
 ENTRIES_A_FILE = 12
@@ -44,7 +44,7 @@ def versions(store: Store, paths: Collection[str], of: Callable[[Entry], str] = 
 
 
 def _is_worth_listing(store: Store, wanted: Sequence[str]) -> bool:
-    return scheme_of(store.url) == "s3" and len(wanted) >= WORTH_LISTING
+    return scheme_of(store.url) in KEYED and len(wanted) >= WORTH_LISTING
 
 
 def _list(store: Store, wanted: Sequence[str], of: Callable[[Entry], str]) -> tuple[Mapping[str, str], Sequence[str]]:

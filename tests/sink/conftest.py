@@ -10,6 +10,7 @@ import pytest
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from tests import s3_servers
+from tests.clouds.cloud import CLOUDS
 from tests.places import options_code
 
 
@@ -33,15 +34,15 @@ def _buckets() -> dict[str, str]:
     return {}
 
 
-@pytest.fixture(params=["local", f"s3-{s3_servers.kind()}"])
+@pytest.fixture(params=["local", f"s3-{s3_servers.kind()}", *CLOUDS])
 def stores(request, tmp_path: Path, monkeypatch, _buckets) -> Stores:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what stores that die leave there goes with the test
     if request.param == "local":
         return Stores(str(tmp_path), {})
-    s3 = request.getfixturevalue("s3")
-    bucket = _buckets.setdefault(s3.endpoint, "") or s3.bucket()
-    _buckets[s3.endpoint] = bucket
-    return Stores(f"s3://{bucket}/{uuid.uuid4().hex}", s3.options)
+    server = request.getfixturevalue(CLOUDS.get(request.param, "s3"))
+    bucket = _buckets.setdefault(server.endpoint, "") or server.bucket()
+    _buckets[server.endpoint] = bucket
+    return Stores(server.url(bucket, uuid.uuid4().hex), server.options)
 
 
 @pytest.fixture
@@ -55,5 +56,6 @@ IN_SHORT_ON_S3 = ("test_commit", "test_lease")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "[s3-" in item.name and item.path.parent == Path(__file__).parent and item.path.stem not in IN_SHORT_ON_S3:
+        is_remote = any(f"[{one}" in item.name for one in ("s3-", *CLOUDS))
+        if is_remote and item.path.parent == Path(__file__).parent and item.path.stem not in IN_SHORT_ON_S3:
             item.add_marker(pytest.mark.soak)

@@ -14,8 +14,10 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ShardReceipt
+from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, LocalStore, Store
 from tests import s3_servers
+from tests.clouds.cloud import CLOUDS
 
 FINGERPRINT = "f00dfeed00000001"
 INPUT_ID = "abcdef0123456789"
@@ -126,6 +128,9 @@ def last_write(store: Store, name: str) -> object:
     if isinstance(store, LocalStore):
         found = Path(store.url, name).stat()
         return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    if isinstance(store, FsspecStore):
+        facts = store._facts(name)
+        return facts.get("generation", facts["etag"])
     bucket, _, folder = store.url.removeprefix("s3://").partition("/")
     head = store._call(lambda s3: s3.head_object(Bucket=bucket, Key=f"{folder}/{name}"), "look at", name)
     return head["Metadata"]["raysp-write"]
@@ -201,6 +206,8 @@ class CrashingStore:
 
 
 S3_IN_SOAK = pytest.mark.parametrize(
-    "stores", ["local", pytest.param(f"s3-{s3_servers.kind()}", marks=pytest.mark.soak)], indirect=True
+    "stores",
+    ["local", *(pytest.param(one, marks=pytest.mark.soak) for one in (f"s3-{s3_servers.kind()}", *CLOUDS))],
+    indirect=True,
 )
 """For tests that make hundreds of requests: the object store's turn comes in the long runs."""

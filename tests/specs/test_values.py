@@ -297,6 +297,7 @@ class TestSecrets:
             {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "anon": False},
             {"client_kwargs": {"aws_session_token": raysp.Env("T"), "region_name": "eu"}},
             {"token": None, "password": "", "use_token": True, "tokens": [raysp.Env("T")]},
+            {"token": "google_default", "project": "a-project"},
         ],
     )
     def test_a_secret_from_the_environment_is_accepted_and_only_its_name_recorded(self, options, monkeypatch):

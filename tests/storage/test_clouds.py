@@ -11,8 +11,10 @@ import pytest
 from raysp.errors import StoreError
 from raysp.storage import azure_client, gcs_client
 from raysp.storage.fsspec_store import FsspecStore
+from raysp.storage.options import resolve
 from raysp.storage.store import RefusedError, Store, UnusableError
 from raysp.storage.stores import expand, open_store
+from raysp.storage.versions import WORTH_LISTING, versions
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.faulty_proxy import FaultyProxy
 
@@ -56,16 +58,13 @@ def opened(cloud, bucket, request, monkeypatch) -> Callable[..., FsspecStore]:
     parted = "in_parts" in request.fixturenames and request.getfixturevalue("in_parts")
 
     def open_it(options: dict[str, object] = cloud.options) -> FsspecStore:
-        store = open_store(cloud.url(bucket, "x"), {**options, "skip_instance_cache": True})
-        if parted and cloud.kind == "az":
-            settings = store._client._files.service_client._config
-            monkeypatch.setattr(settings, "max_single_put_size", 1)
-            monkeypatch.setattr(settings, "max_block_size", 2**18)
-        return store
+        return open_store(cloud.url(bucket, "x"), {**options, "skip_instance_cache": True})
 
     if parted:
-        monkeypatch.setattr(gcs_client, "ONE_REQUEST_BYTES", 0)
+        for client in (azure_client, gcs_client):
+            monkeypatch.setattr(client, "ONE_REQUEST_BYTES", 0)
         monkeypatch.setattr(gcs_client, "CHUNK_BYTES", 2**18)
+        monkeypatch.setattr(azure_client, "BLOCK_BYTES", 2**18)
     return open_it
 
 
@@ -194,6 +193,15 @@ class TestReading:
         assert len(proxy.requests) == 3
         assert len(expand(f"{faulty.url}/1*.parquet", cloud.options).entries) == 10
 
+    def test_many_versions_are_found_by_one_listing(self, faulty, proxy, cloud, bucket):
+        names = [f"{number:03}.wav" for number in range(WORTH_LISTING)]
+        for name in names:
+            cloud.put(bucket, f"x/{name}", b"x")
+        found = versions(faulty, [*names, "gone.wav"])
+        assert len(proxy.requests) == 1
+        assert sorted(found) == names
+        assert found["007.wav"] == versions(faulty, ["007.wav"])["007.wav"]
+
     def test_folder_markers_of_other_tools_are_not_files(self, store, cloud, bucket):
         for key in ("x/", "x/folder/"):
             cloud.put(bucket, key, b"")
@@ -267,3 +275,29 @@ def _signing(cloud: Cloud) -> dict[str, object]:
     from google.oauth2.credentials import Credentials
 
     return {"token": Credentials(TOKEN)}
+
+
+class TestOptions:
+    def test_a_file_system_may_be_given_in_place_of_options(self, cloud, bucket, store):
+        import adlfs
+        import gcsfs
+
+        made = {"gs": gcsfs.GCSFileSystem, "az": adlfs.AzureBlobFileSystem}[cloud.kind]
+        files = made(**resolve(cloud.options))
+        store.create("a", b"one")
+        assert open_store(store.url, files).read("a") == b"one"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("az://container/a/b/", "container/a/b"),
+        ("abfs://container/a", "container/a"),
+        ("abfss://container@account.dfs.core.windows.net/a/b", "container/a/b"),
+    ],
+)
+def test_a_url_of_azure_may_name_its_account(url, place):
+    named = {} if "@" in url else {"account_name": "account"}
+    client = azure_client.AzureClient(url, {"account_key": "a2V5", **named})
+    assert client.root(url) == place
+    assert client._files.account_name == "account"

@@ -246,7 +246,11 @@ class TestExpand:
             expand(f"{corpus[0]}{pattern}", corpus[1])
 
     @pytest.mark.slow
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(
         st.sets(
             st.lists(st.sampled_from(["a", "b.parquet", "_c", ".d", "_e.parquet"]), min_size=1, max_size=4).map(

@@ -18,6 +18,7 @@ import pytest
 import raysp
 from raysp.sink import fault_injection, lease
 from raysp.storage.store import LocalStore
+from tests.clouds.cloud import CLOUDS
 from tests.corpora import a_pipeline, label_here, write_shard
 from tests.here import run_without_ray
 from tests.places import Bucket, Folder, Place, options_code
@@ -42,6 +43,8 @@ IN_SHORT = {
     ("disk", "ray", "after_block_staged:2"),
     ("disk", "one process", "before_stage_removed:1"),
     ("s3", "ray", "after_shard_committed:1"),
+    *(("gs", "one process", at) for at in ("before_shard_committed:1", "after_block_staged:2")),
+    *(("az", "one process", at) for at in ("after_shard_committed:1", "before_stage_removed:1")),
 }
 
 
@@ -73,8 +76,8 @@ def place(request, tmp_path) -> Place:
     """Where shards are read from and labels go: a folder, or a bucket for both."""
     if request.param == "disk":
         return Folder(tmp_path)
-    s3 = request.getfixturevalue("s3")
-    return Bucket(s3, s3.bucket(), tmp_path)
+    server = request.getfixturevalue(CLOUDS.get(request.param, "s3"))
+    return Bucket(server, server.bucket(), tmp_path)
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
@@ -96,7 +99,7 @@ def kills() -> list:
     every = [at for at in EVERY_KILL if at[-1] == "1" or at.split("_", 1)[1].split(":")[0] not in ONCE]
     return [
         pytest.param(*one, id="-".join(one), marks=() if one in IN_SHORT else pytest.mark.soak)
-        for one in itertools.product(("disk", "s3"), WORKERS, every)
+        for one in itertools.product(("disk", "s3", *CLOUDS), WORKERS, every)
     ]
 
 
