@@ -35,12 +35,13 @@ class GcsClient:
     """
 
     def __init__(self, options: Mapping[str, object]) -> None:
-        import aiohttp
-        from gcsfs.core import GCSFileSystem  # gcsfs.GCSFileSystem asks another API, by gRPC, of what kind a bucket is
+        # Its subclass gcsfs.GCSFileSystem asks another API, by gRPC, of what kind each bucket is.
+        from aiohttp import ClientTimeout
+        from gcsfs.core import GCSFileSystem
 
         # gcsfs logs a failed request with all that the store answered, which may repeat the token of the request.
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         self._files: Any = GCSFileSystem(**{"requests_timeout": timeout, **resolve(options)})
 
     def root(self, url: str) -> str:
