@@ -6,7 +6,9 @@ In pyarrow 26 no view type can be taken from by row numbers, compared with a lis
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.corpus.pages import BATCH_BYTES
 
@@ -66,17 +68,25 @@ def is_view(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
 
 
+def _is_list_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
+
+
 def parts_of(batch: pa.RecordBatch, except_for: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a batch in parts of which each takes at most `BATCH_BYTES` without views."""
-    views = (
-        column
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        if name not in except_for and is_view(column.type)
-    )
-    most = max((sum(one.size for one in column.buffers() if one) for column in views), default=0)
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    most = max((_most_bytes_a_row(column) for name, column in columns if name not in except_for), default=0)
     num_rows = max(1, BATCH_BYTES // max(1, most))
     for row in range(0, max(1, batch.num_rows), num_rows):
         yield batch.slice(row, num_rows)
+
+
+def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
+    """Return the most bytes of a row without views: those of all values to which its views refer."""
+    if isinstance(array, pa.StructArray):
+        return max((_most_bytes_a_row(array.field(index)) for index in range(array.type.num_fields)), default=0)
+    is_shared = is_view(array.type) or _is_list_view(array.type)
+    return sum(one.size for one in array.buffers() if one) if is_shared else 0
 
 
 def table_without_views(table: pa.Table, except_for: Collection[str] = ()) -> pa.Table:
@@ -84,5 +94,49 @@ def table_without_views(table: pa.Table, except_for: Collection[str] = ()) -> pa
     for place, field in enumerate(table.schema):
         kind = without_views(field.type)
         if kind != field.type and field.name not in except_for:
-            table = table.set_column(place, field.with_type(kind), table.column(place).cast(kind))
+            chunks = [_converted(chunk, kind) for chunk in table.column(place).chunks]
+            table = table.set_column(place, field.with_type(kind), cast("Any", pa.chunked_array)(chunks, kind))
     return table
+
+
+def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an array of any type
+    """Return an array as another type, which differs in views alone."""
+    if array.type == kind:
+        return cast("pa.Array[Any]", array)
+    if isinstance(array, pa.StructArray):
+        fields = [_converted(array.field(index), field.type) for index, field in enumerate(kind)]
+        return _made(pa.StructArray, fields, fields=[*kind], mask=array.is_null())
+    if isinstance(array, pa.MapArray):
+        return _converted_map(array, kind)
+    if pa.types.is_fixed_size_list(kind):
+        held = _converted(
+            array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), kind.value_type
+        )
+        return _made(pa.FixedSizeListArray, held, type=kind, mask=array.is_null())
+    if not _is_list(kind):
+        return cast("pa.Array[Any]", array.cast(kind))
+    return _converted_lists(array, kind)
+
+
+def _converted_lists(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an array of any type of lists
+    """Return lists as another type, rebuilt from their lengths.
+
+    pyarrow 26 casts views of lists to lists without the end of the last one, which then has arbitrary values.
+    """
+    lengths = np.asarray(pc.list_value_length(array).to_numpy(zero_copy_only=False))
+    ends = np.cumsum(np.nan_to_num(lengths), dtype=np.int64)
+    of = (pa.LargeListArray, pa.int64()) if pa.types.is_large_list(kind) else (pa.ListArray, pa.int32())
+    offsets = pa.array(np.concatenate(([0], ends)), of[1])
+    return _made(of[0], offsets, _converted(array.flatten(), kind.value_type), type=kind, mask=array.is_null())
+
+
+def _converted_map(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an array of any type of maps
+    offsets = array.offsets.to_numpy()
+    first, number = offsets[0], offsets[-1] - offsets[0]
+    key = _converted(array.keys.slice(first, number), kind.key_type)
+    item = _converted(array.items.slice(first, number), kind.item_type)
+    return _made(pa.MapArray, pa.array(offsets - first), key, item, type=kind, mask=array.is_null())
+
+
+def _made(of: Any, *parts: object, **options: object) -> "pa.Array[Any]":  # noqa: ANN401 - the stubs lack `mask`
+    return cast("pa.Array[Any]", of.from_arrays(*parts, **options))
