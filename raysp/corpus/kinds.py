@@ -165,8 +165,12 @@ class SourceKind(ABC):
         """
         return [piece.first for piece in shard.pieces]
 
-    def path_column(self, audio: str) -> str:
-        """Return the column to read for the paths of recordings."""
+    def path_column(self, shard: Shard, audio: str, storage_options: Options = None) -> str | None:
+        """Return the column to read for the paths of recordings; None if there are none.
+
+        Raises:
+            ShardError, StoreError: the shard cannot be read.
+        """
         return audio
 
     def audio_root(self, shard: Shard) -> str | None:

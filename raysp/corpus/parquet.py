@@ -17,6 +17,7 @@ from raysp import bounds
 from raysp.corpus.decoded import Repeats, decoded_bytes, null_columns
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import PagedFile
+from raysp.corpus.recording_columns import has_paths
 from raysp.corpus.shards import (
     PIECE_BYTES,
     Piece,
@@ -265,6 +266,9 @@ class ParquetKind(SourceKind):
         ends = list(accumulate(rows, initial=0))
         return [first for first, end in pairwise(ends) if first < end]
 
-    def path_column(self, audio: str) -> str:
-        """Return the name of the child `path`, so that no recording is read."""
-        return f"{audio}.path"
+    def path_column(self, shard: Shard, audio: str, storage_options: Options = None) -> str | None:
+        """Return the name of the child `path`, so that no recording is read, or of a column of paths."""
+        kind = read_footer(shard.url, storage_options).schema.field(audio).type
+        if not has_paths(kind):
+            return None
+        return f"{audio}.path" if pa.types.is_struct(kind) else audio

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -140,60 +140,6 @@ def cut_groups(
         row += num_rows
     edges.append(row)
     return tuple(Piece(a, b) for a, b in pairwise(edges) if b > a)
-
-
-def check_columns(url: str, schema: pa.Schema, *, audio: str, others: Sequence[str], has_rows: bool = True) -> None:
-    """Raise unless the shard has the columns that a pipeline reads. Types are not checked in a shard without rows.
-
-    Raises:
-        ShardError: with the shard, the column, the columns found and those expected.
-    """
-    for column in dict.fromkeys((audio, *others)):
-        if (times := schema.names.count(column)) != 1:
-            found = f"{times} columns" if times else "no column"
-            raise ShardError(f"{url}: has {found} {column!r}, expected one; its columns are {', '.join(schema.names)}")
-    kind = schema.field(audio).type
-    if has_rows and not (_is_bytes(kind) or (pa.types.is_struct(kind) and _is_bytes(_child(kind, "bytes")))):
-        raise ShardError(
-            f"{url}: column {audio!r} is {kind!s:.200}; expected struct<bytes: binary, path: string> or binary, the "
-            f"bytes of audio files. {_remedy(kind)}"
-        )
-
-
-def _remedy(kind: pa.DataType) -> str:
-    """Return what to do with a column of another type than recordings."""
-    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return (
-            "Of paths, write {'bytes': None, 'path': path} and set source.audio_root to their folder, or write a "
-            'manifest: {"audio_filepath": path} in a line of a *.jsonl file each. If another column has the '
-            "recordings, set source.audio"
-        )
-    if _is_list(kind) or (pa.types.is_struct(kind) and _is_list(_child(kind, "array"))):
-        return (
-            "Of samples, write the bytes of WAV or FLAC files, such as those of soundfile.write(io.BytesIO(), samples, "
-            "rate, format='WAV'); datasets writes files with cast_column('audio', Audio()). Of several recordings in a "
-            "row, write a row each"
-        )
-    if pa.types.is_struct(kind) and not pa.types.is_null(_child(kind, "path")):
-        return "Add the field 'bytes', null for recordings that 'path' names, and set source.audio_root to their folder"
-    return "Set source.audio to the column of recordings"
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    of_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    of_views = (pa.types.is_list_view, pa.types.is_large_list_view)
-    return any(fits(kind) for fits in (*of_lists, *of_views))
-
-
-def _child(kind: pa.DataType, name: str) -> pa.DataType:
-    index = cast("pa.StructType", kind).get_field_index(name)
-    return kind.field(index).type if index >= 0 else pa.null()
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus import beside, folders
@@ -14,6 +13,7 @@ from raysp.corpus.folders import FolderKind
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.manifests import ManifestKind
 from raysp.corpus.parquet import ParquetKind
+from raysp.corpus.recording_columns import paths_of
 from raysp.corpus.shar import SharKind
 from raysp.corpus.shards import Piece, Shard, Survey
 from raysp.corpus.tars import TarKind
@@ -109,10 +109,11 @@ def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options 
         ShardError: the shard is damaged, or changed since it was planned.
     """
     kind = kind_of(shard)
-    paths: list[str | None] = []
-    for batch in kind.read_rows(shard, piece, [kind.path_column(audio)], storage_options):
-        paths += pc.struct_field(batch.column(0), "path").to_pylist()
-    return paths
+    column = kind.path_column(shard, audio, storage_options)
+    if column is None:
+        return [None] * piece.num_rows
+    batches = kind.read_rows(shard, piece, [column], storage_options)
+    return [path for batch in batches for path in paths_of(batch.column(0))]
 
 
 def survey(

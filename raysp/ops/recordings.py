@@ -7,12 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysp.audio import Excerpt, SupportsRead
+from raysp.corpus.recording_columns import bytes_of, path_of, paths_of
 from raysp.errors import AudioError
 from raysp.ops.refusals import RefusableFile, Refusals
 from raysp.ops.rows import CHANGED
@@ -34,7 +34,7 @@ class Recordings:
     """Recordings by the index of their row, read lazily.
 
     Args:
-        rows: source columns; the audio is a struct with `bytes` and optionally `path`, or bytes.
+        rows: source columns; the audio has a type of `raysp.corpus.recording_columns`.
         audio: column of the recordings.
         root: root folder of paths; None: paths are not allowed.
         excerpt_columns: columns of offset and duration in seconds, which select a part of each file; null: from its
@@ -46,7 +46,6 @@ class Recordings:
     ) -> None:
         self.column = rows.column(audio)
         self.root = root
-        self.with_path = pa.types.is_struct(self.column.type)
         offsets_and_durations = [rows.column(name).to_pylist() for name in excerpt_columns] or [[], []]
         self.offsets: list[float | None]
         self.durations: list[float | None]
@@ -100,16 +99,12 @@ class Recordings:
             AudioError: `no_audio`, `path_not_allowed`, `not_found` or `not_readable`.
             StoreError: the storage fails, or denies access to all recordings.
         """
-        value: Any = self.column[index]
-        if self.with_path and value.is_valid:
-            path = value["path"].as_py() if "path" in value else None
-            value = _plain(value["bytes"])
-            if path and not (value.is_valid and len(value.as_buffer())):
-                return self._open(index, path, head_bytes)
-        value = _plain(value)
-        if not value.is_valid:
+        held = bytes_of(self.column[index])
+        if not held and (path := self.path(index)):
+            return self._open(index, path, head_bytes)
+        if held is None:
             raise AudioError("no_audio", "null; expected the bytes of an audio file")
-        return memoryview(value.as_buffer())
+        return held
 
     def excerpt(
         self, index: int, found: memoryview | SupportsRead | None = None, *, channel: int | None = None
@@ -122,9 +117,7 @@ class Recordings:
 
     def path(self, index: int) -> str | None:
         """Return the path of a recording; None without one."""
-        value: Any = self.column[index]
-        path = value["path"].as_py() if self.with_path and value.is_valid and "path" in value else None
-        return str(path) if path else None
+        return path_of(self.column[index])
 
     def name(self, index: int) -> str | None:
         """Return the file name in the path of a recording; None without a path."""
@@ -159,13 +152,7 @@ class Recordings:
     @cached_property
     def _refusals(self) -> Refusals:
         assert self.root is not None
-        paths = pc.struct_field(self.column, "path").to_pylist()
-        return Refusals(self.root, [path for path in paths if path])
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
-    """Return the value of a dictionary scalar; other scalars unchanged."""
-    return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
+        return Refusals(self.root, [path for path in paths_of(self.column) if path])
 
 
 class Content(NamedTuple):
@@ -198,7 +185,7 @@ def contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> list[Content
     embedded = [*_read_contents(rows, audio, None)]
     paths = [
         _inside(root, path) if one == NO_CONTENT else None
-        for one, path in zip(embedded, _paths(rows.column(audio)), strict=True)
+        for one, path in zip(embedded, paths_of(rows.column(audio)), strict=True)
     ]
     known = root.contents({path for path in paths if path})
     return [
@@ -217,14 +204,6 @@ def _read_contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterat
         except AudioError:
             path = None if root is None else _inside(root, recordings.path(index))
             yield Content(NO_CONTENT.digest, path)
-
-
-def _paths(column: "pa.ChunkedArray[Any]") -> list[str | None]:
-    kind = column.type
-    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
-        return [None] * len(column)
-    found: list[str | None] = pc.struct_field(column, "path").to_pylist()
-    return found
 
 
 def _inside(root: AudioRoot, path: str | None) -> str | None:

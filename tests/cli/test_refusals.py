@@ -55,7 +55,7 @@ class TestRefusals:
                 "in/a.parquet: has no column 'sound', expected one; its columns are id, audio, text",
             ),
             ("source.id=key", "in/a.parquet: has no column 'key'"),
-            ("source.audio=text", "in/a.parquet: column 'text' is string; expected struct<bytes: binary"),
+            ("source.audio=text", "in/a.parquet: column 'text' is string. Of paths, set source.audio_root"),
             ("sink.ulr=x", "--set sink.ulr: Parquet has no field 'ulr' (did you mean 'url'?)"),
             ("sink.url", "--set 'sink.url': expected PATH=VALUE, such as sink.url=out"),
             ("steps.1.window_seconds=-1", "Label.window_seconds: found -1"),

@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,11 +12,13 @@ import pytest
 
 import raysp
 from raysp.corpus import sources
-from raysp.corpus.shards import check_columns
+from raysp.corpus.recording_columns import check_columns
+from raysp.corpus.shards import AUDIO, Piece, Shard
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.planning.opening import plan
+from raysp.ops.recordings import Recordings
 from raysp.storage.audio_root import AudioRoot
-from tests.corpora import a_pipeline, rows_table
+from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 
 SAMPLES = pa.list_(pa.float32())
 
@@ -22,31 +26,197 @@ SAMPLES = pa.list_(pa.float32())
 @pytest.mark.parametrize(
     ("kind", "remedy"),
     [
-        (pa.string(), "set source.audio_root to their folder, or write a manifest"),
-        (pa.large_string(), "set source.audio_root to their folder, or write a manifest"),
-        (pa.string_view(), "set source.audio_root to their folder, or write a manifest"),
-        (pa.dictionary(pa.int32(), pa.string()), "set source.audio_root to their folder, or write a manifest"),
+        (pa.string(), r"set source.audio_root to the folder of the files. Of base64, .* base64\.b64decode\(text\)"),
+        (pa.large_string(), "set source.audio_root to the folder of the files"),
+        (pa.string_view(), "set source.audio_root to the folder of the files"),
+        (pa.dictionary(pa.int32(), pa.string()), "set source.audio_root to the folder of the files"),
+        (pa.struct([("bytes", pa.string()), ("path", pa.string())]), r"base64\.b64decode\(text\)"),
         (SAMPLES, r"write the bytes of WAV or FLAC files, such as those of soundfile\.write"),
         (pa.large_list(pa.int16()), r"write the bytes of WAV or FLAC files"),
         (pa.list_(pa.float32(), 16_000), r"write the bytes of WAV or FLAC files"),
         (pa.list_(pa.string()), "Of several recordings in a row, write a row each"),
+        (pa.list_(AUDIO), "Of several recordings in a row, write a row each"),
+        (pa.list_(pa.binary()), "Of several recordings in a row, write a row each"),
         (pa.struct([("array", SAMPLES), ("sampling_rate", pa.int32())]), r"cast_column\('audio', Audio\(\)\)"),
-        (pa.struct([("path", pa.string())]), "Add the field 'bytes', null for recordings that 'path' names"),
+        (pa.struct([("array", SAMPLES), ("path", pa.string())]), r"cast_column\('audio', Audio\(\)\)"),
+        (pa.struct([("left", pa.struct([("audio", AUDIO)]))]), r"in 'left\.audio': write this field as a column"),
+        (pa.run_end_encoded(pa.int32(), pa.binary()), "Write it without run-end encoding"),
+        (pa.struct([("seconds", pa.float64())]), "Set source.audio to the column of recordings"),
         (pa.int64(), "Set source.audio to the column of recordings"),
     ],
     ids=str,
 )
 def test_a_column_of_another_type_is_refused_with_its_type_and_what_to_do(kind, remedy):
     schema = pa.schema([("id", pa.string()), ("audio", kind)])
-    with pytest.raises(ShardError, match=r"a\.parquet: column 'audio' is .*; expected struct<bytes: .*" + remedy):
+    expected = (
+        r"\. The expected types are binary, and struct<bytes: binary, path: string> with the bytes of audio files"
+    )
+    with pytest.raises(ShardError, match=r"a\.parquet: column 'audio' is .*" + remedy + ".*" + expected):
         check_columns("a.parquet", schema, audio="audio", others=())
+
+
+RECORDINGS = [wav(800, seed=seed) for seed in range(3)]
+LISTS = [None if one is None else list(one) for one in (*RECORDINGS, None)]
+HELD = [*RECORDINGS, None]
+
+
+def _in_structs(array: pa.Array) -> pa.Array:
+    others = {"path": pa.array([*["x.wav"] * 3, None]), "sampling_rate": pa.array([16_000] * 4)}
+    return pa.StructArray.from_arrays([array, *others.values()], ["bytes", *others])
+
+
+COLUMNS = {
+    "binary": pa.array(HELD, pa.binary()),
+    "large_binary": pa.array(HELD, pa.large_binary()),
+    "fixed_size_binary": pa.array(HELD, pa.binary(len(RECORDINGS[0]))),
+    "binary_view": pa.array(HELD, pa.binary_view()),
+    "dictionary": pa.array(HELD, pa.binary()).dictionary_encode(),
+    "list<uint8>": pa.array(LISTS, pa.list_(pa.uint8())),
+    "large_list<uint8>": pa.array(LISTS, pa.large_list(pa.uint8())),
+    "fixed_size_list<uint8>": pa.array(LISTS, pa.list_(pa.uint8(), len(RECORDINGS[0]))),
+    "list<int8>": pa.array(LISTS, pa.list_(pa.uint8())).cast(pa.list_(pa.int8()), safe=False),
+    "struct<list<uint8>, more>": _in_structs(pa.array(LISTS, pa.list_(pa.uint8()))),
+    "struct<large_binary, more>": _in_structs(pa.array(HELD, pa.large_binary())),
+    "struct<fixed_size_binary, more>": _in_structs(pa.array(HELD, pa.binary(len(RECORDINGS[0])))),
+    "struct<dictionary, more>": _in_structs(pa.array(HELD, pa.binary()).dictionary_encode()),
+}
+OF_ARROW_ALONE = {"list_view<uint8>": pa.array(LISTS, pa.list_view(pa.uint8()))}
+
+
+def _write_parquet(table: pa.Table, folder: Path) -> None:
+    pq.write_table(table, folder / "a.parquet", row_group_size=3)
+
+
+def _write_file(table: pa.Table, folder: Path) -> None:
+    with pa.ipc.new_file(folder / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+
+
+def _write_stream(table: pa.Table, folder: Path) -> None:
+    with pa.ipc.new_stream(folder / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as it:
+        it.write_table(table, max_chunksize=3)
+
+
+def _save_to_disk(table: pa.Table, folder: Path) -> None:
+    _write_stream(table, folder)
+    (folder / "a.arrow").rename(folder / "data-00000-of-00001.arrow")
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+    (folder / "dataset_info.json").write_text("{}")
+
+
+WRITERS = {"parquet": _write_parquet, "file": _write_file, "stream": _write_stream, "save_to_disk": _save_to_disk}
+
+
+def planned(write: Callable[[pa.Table, Path], None], column: pa.Array, folder: Path) -> Shard:
+    (folder / "in").mkdir()
+    write(pa.table({"id": ["a", "b", "c", "d"], "audio": column}), folder / "in")
+    [shard] = plan(a_pipeline(f"{folder}/in", folder / "out")).corpus.shards
+    return shard
+
+
+def _readings() -> Iterator[tuple[str, pa.Array]]:
+    for writer in WRITERS:
+        columns = COLUMNS | (OF_ARROW_ALONE if writer != "parquet" else {})
+        yield from ((f"{writer}-{name}", (writer, column)) for name, column in columns.items())
+
+
+@pytest.mark.parametrize("as_dictionaries", [(), ("audio",)], ids=["plain", "dictionaries"])
+@pytest.mark.parametrize(("writer", "column"), [one for _, one in _readings()], ids=[name for name, _ in _readings()])
+def test_bytes_are_read_from_a_column_of_any_type_of_bytes(tmp_path, writer, column, as_dictionaries):
+    shard = planned(WRITERS[writer], column, tmp_path)
+    tables = [sources.read_table(shard, one, ["audio"], None, as_dictionaries) for one in shard.pieces]
+    recordings = [(Recordings(table, "audio"), row) for table in tables for row in range(table.num_rows)]
+    assert [bytes(one.get(row)) for one, row in recordings[:-1]] == RECORDINGS
+    without, row = recordings[-1]
+    with pytest.raises(AudioError, match="null; expected the bytes of an audio file"):
+        without.get(row)
+
+
+def test_lists_of_bytes_are_labelled_as_bytes(tmp_path):
+    for name, column in {"binary": COLUMNS["binary"], "list": COLUMNS["struct<list<uint8>, more>"]}.items():
+        (tmp_path / name).mkdir()
+        _write_parquet(pa.table({"id": ["a", "b", "c", "d"], "audio": column}), tmp_path / name)
+        label_here(a_pipeline(str(tmp_path / name), tmp_path / f"{name}-out"))
+    labels = [pq.read_table(tmp_path / f"{name}-out/a.parquet") for name in ("binary", "list")]
+    assert labels[0].equals(labels[1])
+    assert labels[0].column("status").to_pylist() == ["ok", "ok", "ok", "error"]
+
+
+def test_bytes_of_which_some_are_null_are_no_recording():
+    table = pa.table({"audio": pa.array([[1, None, 3, None]], pa.list_(pa.uint8()))})
+    with pytest.raises(AudioError, match=r"2 of its 4 bytes are null") as error:
+        Recordings(table, "audio").get(0)
+    assert error.value.error_type == "corrupt_audio"
+
+
+PATHS = ["a.wav", "", None]
+OF_PATHS = {
+    "string": pa.array(PATHS),
+    "large_string": pa.array(PATHS, pa.large_string()),
+    "string_view": pa.array(PATHS, pa.string_view()),
+    "dictionary": pa.array(PATHS).dictionary_encode(),
+    "struct<path>": pa.StructArray.from_arrays([pa.array(PATHS)], ["path"]),
+    "struct<bytes: null, path>": pa.StructArray.from_arrays([pa.nulls(3), pa.array(PATHS)], ["bytes", "path"]),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("column", OF_PATHS.values(), ids=OF_PATHS)
+def test_paths_are_read_from_a_column_of_any_type_of_text_below_audio_root(tmp_path, column, write):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.wav").write_bytes(RECORDINGS[0])
+    write(pa.table({"id": ["a", "b", "c"], "audio": column}), tmp_path / "in")
+    pipeline = a_pipeline(raysp.Shards(f"{tmp_path}/in", audio_root=str(tmp_path)), tmp_path / "out")
+    [shard] = plan(pipeline).corpus.shards
+    assert sources.read_paths(shard, Piece(0, 3), "audio") == ["a.wav", None, None]
+    label_here(pipeline)
+    labels = pq.read_table(tmp_path / "out" / shard.name)
+    assert labels.column("status").to_pylist() == ["ok", "error", "error"]
+    assert labels.column("error_type").to_pylist() == [None, "no_audio", "no_audio"]
+
+
+def test_there_are_no_paths_in_a_column_of_bytes(tmp_path):
+    shard = planned(_write_parquet, COLUMNS["binary"], tmp_path)
+    assert sources.read_paths(shard, Piece(0, 4), "audio") == [None] * 4
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.struct([("bytes", pa.null()), ("path", pa.null())])], ids=str)
+def test_a_shard_whose_recordings_are_all_null_becomes_error_rows_beside_others(tmp_path, kind):
+    (tmp_path / "in").mkdir()
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    pq.write_table(pa.table({"id": ["x", "y"], "audio": pa.nulls(2, kind)}), tmp_path / "in" / "b.parquet")
+    label_here(a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
+    assert pq.read_table(tmp_path / "out/b.parquet").column("error_type").to_pylist() == ["no_audio"] * 2
+    (tmp_path / "in" / "a.parquet").unlink()
+    with pytest.raises(PlanError, match=r"column 'audio' holds no bytes in any of 2 rows, and no paths; expected"):
+        plan(a_pipeline(f"{tmp_path}/in", tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["list<uint8>", "fixed_size_binary", "struct<list<uint8>, more>"])
+def test_a_labeller_takes_any_type_of_bytes(name):
+    steps = a_pipeline().steps
+    rows = pa.table({"id": ["a", "b", "c", "d"], "audio": COLUMNS[name]})
+    with raysp.Labeller(steps) as labeller:
+        assert labeller(rows).equals(labeller(rows.set_column(1, "audio", COLUMNS["binary"])))
+
+
+def test_a_labeller_reads_paths_below_its_root(tmp_path):
+    (tmp_path / "a.wav").write_bytes(RECORDINGS[0])
+    rows = pa.table({"id": ["a"], "audio": ["a.wav"]})
+    with raysp.Labeller(a_pipeline().steps, audio_root=str(tmp_path)) as labeller:
+        assert labeller(rows).column("status").to_pylist() == ["ok"]
+    with (
+        raysp.Labeller(a_pipeline().steps) as labeller,
+        pytest.raises(PlanError, match=r"set source\.audio_root to the folder"),
+    ):
+        labeller(rows)
 
 
 def test_a_plan_over_paths_names_what_reads_them(tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"id": ["a"], "audio": ["a.wav"]}), tmp_path / "in" / "a.parquet")
     with pytest.raises(
-        PlanError, match=r"a\.parquet: column 'audio' is string; expected .* a manifest: .*audio_filepath"
+        PlanError, match=r"a\.parquet: column 'audio' is string\. Of paths, set source\.audio_root to the folder"
     ):
         plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
 

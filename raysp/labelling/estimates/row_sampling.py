@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysp.audio.isolation import Decoder
 from raysp.corpus import sources
 from raysp.corpus.kinds import Options
+from raysp.corpus.recording_columns import largest_bytes
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError, StoreError
 from raysp.labelling import assembly
@@ -132,7 +132,7 @@ class Sample:
 
     def largest_recording(self, audio: str) -> int:
         """Return the bytes of the largest recording that is embedded in a row."""
-        return max((_largest(part.table.column(audio)) for part in self.parts), default=0)
+        return max((largest_bytes(part.table.column(audio)) for part in self.parts), default=0)
 
 
 def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sample:
@@ -227,11 +227,6 @@ def _outcomes(plan: Plan, place: Place, table: pa.Table, decoder: Decoder) -> tu
         if one.status == OK and (one.seconds or 0.0) < least:
             one.skip("too_short", "")
     return [one for one, _ in measured], [channels for _, channels in measured]
-
-
-def _largest(column: "pa.ChunkedArray") -> int:  # type: ignore[type-arg]
-    held = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-    return int(pc.max(pc.binary_length(held)).as_py() or 0) if held.type.id != pa.null().id else 0
 
 
 def durations_of(sample: Sample) -> Iterator[tuple[float, float]]:

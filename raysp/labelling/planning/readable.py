@@ -39,7 +39,7 @@ def _paths_of(shard: Shard, source: Shards) -> str:
     except (ShardError, StoreError, KeyError, IndexError, ValueError, pa.ArrowException):
         found = []
     if not found:
-        return ", and no paths. Set source.audio to the column with the recordings, or embed them"
+        return ", and no paths; expected recordings. Set source.audio to their column, or embed them"
     is_absolute = all(path.startswith("/") for path in found)
     root = os.path.commonpath([os.path.dirname(path) for path in found]) if is_absolute else "DIR"  # noqa: PTH120
     return (

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.shards import Shard, check_columns
+from raysp.corpus.recording_columns import check_columns
+from raysp.corpus.shards import Shard
 from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
@@ -92,6 +93,7 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
             audio=source.audio,
             others=(wanted.reference, *wanted.others),
             has_rows=shard.num_rows > 0,
+            by_path=source.audio_root is not None,
         )
     except ShardError as error:
         raise PlanError(str(error)) from None

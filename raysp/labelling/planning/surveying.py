@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from raysp.cluster.machine import num_cpus
 from raysp.corpus import sources
-from raysp.corpus.shards import Shard, Survey, check_columns, input_id
+from raysp.corpus.recording_columns import check_columns, is_without_bytes
+from raysp.corpus.shards import Shard, Survey, input_id
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.carried import CarriedTypes
@@ -162,10 +163,13 @@ class _NewShards:
         Raises:
             PlanError: a column is missing or of the wrong type.
         """
-        self._check(one, with_columns(surveyed.schema, self._labels), has_rows=surveyed.num_rows > 0)
+        schema = with_columns(surveyed.schema, self._labels)
+        self._check(one, schema, has_rows=surveyed.num_rows > 0)
         source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
-        if surveyed.num_rows and not is_by_path and surveyed.nulls & {source.audio, f"{source.audio}.bytes"}:
+        kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
+        is_empty = is_without_bytes(kind) or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
+        if surveyed.num_rows and not is_by_path and is_empty:
             self.without_bytes.add(one.name)
         return Shard(
             name=one.name,
@@ -189,7 +193,8 @@ class _NewShards:
             return
         source, url = self._work.source, one.url
         try:  # a writer cannot infer types without rows
-            check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows)
+            by_path = source.audio_root is not None
+            check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
             raise PlanError(str(error)) from None
         if source.text is not None and source.text in self._work.kept and has_rows:

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from raysp.cluster.resources import Resources, local_resources
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.corpus.shards import AUDIO, check_columns
+from raysp.corpus.recording_columns import check_columns
+from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.labelling import assembly
 from raysp.labelling.planning.backend_choice import with_backend
@@ -83,7 +84,8 @@ class TableJob:
         source = self.pipeline.source
         others = dict.fromkeys([*source_columns(self.pipeline), *self.columns])
         try:
-            check_columns(PLACE, schema, audio=source.audio, others=tuple(others))
+            by_path = source.audio_root is not None
+            check_columns(PLACE, schema, audio=source.audio, others=tuple(others), by_path=by_path)
         except ShardError as error:
             raise PlanError(f"{error}. Name other columns by audio=, id= (or id=None), keep= and row=") from None
         check_types(PLACE, schema, self.pipeline)

@@ -151,7 +151,7 @@ def test_recordings_by_path_below_the_root_only(tmp_path):
             "dataset: has no column 'audio', expected one; its columns are id, sound. Name other columns by audio=",
         ),
         ({"name": ["a"], "audio": [b""]}, "dataset: has no column 'id', expected one; its columns are name, audio"),
-        ({"id": ["a"], "audio": ["a.wav"]}, "column 'audio' is string; expected struct<bytes: binary, path: string>"),
+        ({"id": ["a"], "audio": ["a.wav"]}, "column 'audio' is string. Of paths, set source.audio_root to the folder"),
         ({"id": ["a"], "audio": [{"array": [0.5], "sampling_rate": 8}]}, "column 'audio' is struct<array: list<"),
     ],
 )
