@@ -273,8 +273,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
     num_bytes = file.size()
     file.seek(0)
     is_file = file.read(len(_MAGIC)) == _MAGIC
-    if is_file:
-        _check_footer(url, file, num_bytes)
+    end_of_messages = _check_footer(url, file, num_bytes) if is_file else num_bytes
     place = 8 if is_file else 0
     raw_schema = b""
     batches: list[tuple[int, int, int]] = []
@@ -294,6 +293,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
         if kind in bodies:
             bodies[kind].append(_Body(start, body_bytes, _compressed_buffers(kind, raw)))
         place = end
+    _check_rest(url, file, place, end_of_messages)
     if not raw_schema:
         raise ShardError(
             f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy the shard again"
@@ -334,15 +334,34 @@ def _compressed_buffers(kind: int, raw: bytes) -> bytes:
     return batch.compressed_buffers() if kind == _RECORD_BATCH else batch.table(1).compressed_buffers()
 
 
-def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> None:
-    """Check the footer of the file format, which has its own copy of the schema, the one that pyarrow reads."""
+def _check_rest(url: str, file: pa.NativeFile, place: int, end: int) -> None:
+    """Raise if data follow the end of the messages, which no reader would read. Zeros are padding."""
+    file.seek(place)
+    end_marker = file.read(8)
+    place += 8 if end_marker[:4] == _CONTINUATION else 4
+    if place >= end:
+        return
+    file.seek(place)
+    if end - place > bounds.MIB or any(file.read(end - place)):
+        raise ShardError(
+            f"{url}: its messages end at byte {place:,}, and {count(end - place, 'byte')} follow; expected one Arrow "
+            "file or stream (are several joined?). Write the shard again, or split it there"
+        )
+
+
+def _check_footer(url: str, file: pa.NativeFile, num_bytes: int) -> int:
+    """Check the footer of the file format, which has its own copy of the schema, the one that pyarrow reads.
+
+    Returns its offset.
+    """
     file.seek(max(0, num_bytes - 10))
     tail = file.read(10)
     footer_bytes = int.from_bytes(tail[:4], "little", signed=True)
     if tail[4:] != _MAGIC or not 0 < footer_bytes <= min(num_bytes - 10, _MAX_HEADER_BYTES):
         raise ShardError(f"{url}: ends in {tail!r}; expected the footer of an Arrow file. Copy the shard again")
-    file.seek(num_bytes - 10 - footer_bytes)
+    file.seek(place := num_bytes - 10 - footer_bytes)
     refuse_ray_types(url, file.read(footer_bytes))
+    return place
 
 
 def _read_header(url: str, file: pa.NativeFile, place: int, num_bytes: int) -> tuple[int, int, int, int, bytes] | None:

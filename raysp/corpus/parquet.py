@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raysp import bounds
 from raysp.corpus.decoded import Repeats, decoded_bytes, null_columns
 from raysp.corpus.kinds import Options, SourceKind
-from raysp.corpus.pages import PagedFile
+from raysp.corpus.pages import PagedFile, first_page, leaves
 from raysp.corpus.recording_columns import has_paths
 from raysp.corpus.shards import (
     PIECE_BYTES,
@@ -39,6 +39,8 @@ _ENCRYPTED = b"PARE"
 """The magic bytes of a file with an encrypted footer."""
 _SIGNATURE_BYTES = 28
 """Nonce and tag behind the footer of a file with a plain footer and encrypted columns (Parquet Modular Encryption)."""
+_MOST_INDEX_BYTES = 16 * bounds.MIB
+"""Bytes behind the pages of a file that are searched for its end: indexes of pages and its footer."""
 SHOWN_COLUMNS = 5
 """Columns that a message names."""
 _ARROW_SCHEMA = b"ARROW:schema"
@@ -96,6 +98,7 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
         raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
     if footer_bytes - metadata.serialized_size == _SIGNATURE_BYTES:
         raise ShardError(_with_encrypted_columns(url, file, metadata, schema))
+    _refuse_joined(url, file, metadata, num_bytes - 8 - footer_bytes)
     return Footer(metadata, schema, hashlib.sha256(raw).hexdigest()[:16])
 
 
@@ -138,6 +141,34 @@ def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
     if min([*rows, *num_bytes], default=0) < 0 or sum(rows) != metadata.num_rows:
         raise ShardError(
             f"{url}: its footer counts {metadata.num_rows:,} rows, its row groups {sum(rows):,}. Write the shard again"
+        )
+
+
+def _refuse_joined(url: str, file: pa.NativeFile, metadata: pq.FileMetaData, footer: int) -> None:
+    """Raise if a file is several joined ones of one layout, of which the last footer would read the rows of the first.
+
+    Args:
+        url: url of the file.
+        file: the file.
+        metadata: its last footer.
+        footer: offset of that footer.
+    """
+    if not metadata.num_row_groups:
+        return
+    end = max(
+        (
+            first_page(one) + one.total_compressed_size
+            for one in leaves(metadata.row_group(metadata.num_row_groups - 1), None)
+        ),
+        default=0,
+    )
+    if footer - end < end - len(_MAGIC):  # less than a second file; indexes of pages are small
+        return
+    file.seek(end)
+    if (place := file.read(min(footer - end, _MOST_INDEX_BYTES)).find(_MAGIC * 2)) >= 0:
+        raise ShardError(
+            f"{url}: a Parquet file ends at byte {end + place + len(_MAGIC):,} of {footer:,}, and another follows; "
+            "expected one (are several joined?). Write the shard again, or split it there"
         )
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -21,6 +23,13 @@ def write(path, table, *, stream=False, rows=10, compression=None):
     with pa.OSFile(str(path), "wb") as sink, make(sink, table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=rows)
     return path
+
+
+def written(new: Callable[..., Any], table: pa.Table, **options: object) -> bytes:
+    sink = pa.BufferOutputStream()
+    with new(sink, table.schema, **options) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def shard_of(path) -> Shard:
@@ -191,3 +200,33 @@ def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path):
     write(tmp_path / "x.arrow", rows_table(6))
     with pytest.raises(ShardError, match=r"x.arrow: changed since it was planned"):
         sources.read_table(shard, Piece(0, 5), ["id"])
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0" * 100], ids=["joined", "padded and joined"])
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream], ids=["file", "stream"])
+def test_files_and_streams_that_are_joined_are_refused_and_not_read_in_part(tmp_path, new, padding):
+    data = written(new, rows_table(3))
+    (tmp_path / "a.arrow").write_bytes(data + padding + written(new, rows_table(2)))
+    with pytest.raises(
+        ShardError,
+        match=r"its messages end at byte .*, and [\d,]+ bytes follow; expected one .*\(are several joined\?\)",
+    ):
+        sources.survey("arrow", f"{tmp_path}/a.arrow", "")
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream], ids=["file", "stream"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pa.ipc.IpcWriteOptions(),
+        pa.ipc.IpcWriteOptions(use_legacy_format=True),
+        pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4),
+        pa.ipc.IpcWriteOptions(compression="zstd"),
+    ],
+    ids=["default", "legacy", "version 4", "compressed"],
+)
+def test_ends_of_every_writer_and_zeros_behind_a_stream_are_no_data(tmp_path, new, options):
+    data = written(new, rows_table(3), options=options)
+    (tmp_path / "a.arrow").write_bytes(data)
+    (tmp_path / "b.arrow").write_bytes(data + (b"\0" * 100 if new is pa.ipc.new_stream else b""))
+    assert [sources.survey("arrow", f"{tmp_path}/{one}.arrow", "").num_rows for one in "ab"] == [3, 3]

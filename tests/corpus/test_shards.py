@@ -202,6 +202,26 @@ class TestReadFooter:
             read_footer(str(path))
 
 
+class TestJoinedFiles:
+    @pytest.mark.parametrize("options", [{}, {"write_page_index": True}, {"compression": "none"}], ids=str)
+    def test_joined_files_of_one_layout_are_refused_and_not_read_in_part(self, tmp_path, options):
+        paths = [tmp_path / f"{name}.parquet" for name in "abc"]
+        for path, prefix in zip(paths, "uv", strict=False):
+            pq.write_table(rows_table(3, prefix=prefix), path, row_group_size=2, **options)
+        paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
+        size = paths[0].stat().st_size
+        with pytest.raises(
+            ShardError, match=rf"c\.parquet: a Parquet file ends at byte {size:,} of .*, and another foll"
+        ):
+            read_footer(str(paths[2]))
+        assert [read_footer(str(path)).metadata.num_rows for path in paths[:2]] == [3, 3]
+
+    def test_an_index_that_is_larger_than_the_rows_is_no_second_file(self, tmp_path):
+        table = pa.table({"a": ["x" * 60] * 2000})
+        pq.write_table(table, tmp_path / "a.parquet", write_page_index=True, data_page_size=1, write_batch_size=1)
+        assert read_footer(f"{tmp_path}/a.parquet").metadata.num_rows == 2000
+
+
 class TestCheckColumns:
     @pytest.mark.parametrize(
         "kind",
