@@ -43,8 +43,8 @@ def check_columns(
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a dictionary; other types unchanged."""
-    return cast("pa.DataType", kind.value_type) if isinstance(kind, pa.DictionaryType) else kind
+    """Return the type of the values of a dictionary or of runs; other types unchanged."""
+    return kind.value_type if isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType) else kind
 
 
 def is_without_bytes(kind: pa.DataType) -> bool:
@@ -106,8 +106,6 @@ def _remedy(kind: pa.DataType) -> str:
         )
     if within := _place_within(kind):
         return f"It has recordings in {within!r}: write this field as a column, and set source.audio to it"
-    if isinstance(kind, pa.RunEndEncodedType):
-        return "Write it without run-end encoding"
     return "Set source.audio to the column of recordings"
 
 
@@ -157,7 +155,8 @@ def _is_valid_text(value: Any) -> bool:  # noqa: ANN401 - any scalar
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any scalar
-    return value.value if isinstance(value, pa.DictionaryScalar) and value.is_valid else value
+    is_encoded = isinstance(value, pa.DictionaryScalar | pa.RunEndEncodedScalar)
+    return value.value if is_encoded and value.is_valid else value
 
 
 def has_paths(kind: pa.DataType) -> bool:
@@ -170,8 +169,9 @@ def paths_of(column: "pa.ChunkedArray[Any] | pa.Array[Any]") -> list[str | None]
     """Return the paths of the recordings in a column; None for rows without one."""
     if not has_paths(column.type):
         return [None] * len(column)
-    held: Any = pc.struct_field(column, _PATH) if pa.types.is_struct(column.type) else column
-    return [path or None for path in held.to_pylist()]
+    if not pa.types.is_struct(column.type):
+        return [path_of(value) for value in column]
+    return [path or None for path in pc.struct_field(column, _PATH).to_pylist()]
 
 
 def largest_bytes(column: "pa.ChunkedArray[Any]") -> int:

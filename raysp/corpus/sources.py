@@ -186,9 +186,11 @@ def read_table(
 
 
 def _num_bytes(array: "pa.Array[Any]") -> int:
-    """Return the bytes of an array without those of dictionaries and views, which arrays share."""
+    """Return the bytes of an array without those of dictionaries, runs and views, which arrays share."""
     if isinstance(array, pa.DictionaryArray):
         return array.indices.nbytes
+    if isinstance(array, pa.RunEndEncodedArray):
+        return VIEW_BYTES * len(array)
     if isinstance(array, pa.StructArray):
         return sum(_num_bytes(array.field(index)) for index in range(array.type.num_fields))
     return VIEW_BYTES * len(array) if is_view(array.type) else array.nbytes

@@ -1,6 +1,6 @@
-"""View types of Arrow columns, which writers of Polars and DuckDB use, replaced by types that every kernel takes.
+"""View types and runs of Arrow columns, which Polars and DuckDB use, replaced by types that every kernel takes.
 
-In pyarrow 26 no view type can be taken from by row numbers, compared with a list, or sorted.
+In pyarrow 26 no view type can be taken from by row numbers, compared with a list, or sorted, and Parquet has no runs.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +14,9 @@ from raysp.corpus.pages import BATCH_BYTES
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
-    """Return a type with strings, bytes and lists in place of views, at any depth."""
+    """Return a type with strings, bytes and lists in place of views, and values in place of runs, at any depth."""
+    if isinstance(kind, pa.RunEndEncodedType):
+        return without_views(kind.value_type)
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
@@ -85,7 +87,7 @@ def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
     """Return the most bytes of a row without views: those of all values to which its views refer."""
     if isinstance(array, pa.StructArray):
         return max((_most_bytes_a_row(array.field(index)) for index in range(array.type.num_fields)), default=0)
-    is_shared = is_view(array.type) or _is_list_view(array.type)
+    is_shared = is_view(array.type) or _is_list_view(array.type) or isinstance(array, pa.RunEndEncodedArray)
     return sum(one.size for one in array.buffers() if one) if is_shared else 0
 
 
@@ -103,6 +105,8 @@ def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an a
     """Return an array as another type, which differs in views alone."""
     if array.type == kind:
         return cast("pa.Array[Any]", array)
+    if isinstance(array, pa.RunEndEncodedArray):
+        return _converted(pc.run_end_decode(array), kind)
     if isinstance(array, pa.StructArray):
         fields = [_converted(array.field(index), field.type) for index, field in enumerate(kind)]
         return _made(pa.StructArray, fields, fields=[*kind], mask=array.is_null())

@@ -40,7 +40,6 @@ SAMPLES = pa.list_(pa.float32())
         (pa.struct([("array", SAMPLES), ("sampling_rate", pa.int32())]), r"cast_column\('audio', Audio\(\)\)"),
         (pa.struct([("array", SAMPLES), ("path", pa.string())]), r"cast_column\('audio', Audio\(\)\)"),
         (pa.struct([("left", pa.struct([("audio", AUDIO)]))]), r"in 'left\.audio': write this field as a column"),
-        (pa.run_end_encoded(pa.int32(), pa.binary()), "Write it without run-end encoding"),
         (pa.struct([("seconds", pa.float64())]), "Set source.audio to the column of recordings"),
         (pa.int64(), "Set source.audio to the column of recordings"),
     ],
@@ -80,7 +79,13 @@ COLUMNS = {
     "struct<fixed_size_binary, more>": _in_structs(pa.array(HELD, pa.binary(len(RECORDINGS[0])))),
     "struct<dictionary, more>": _in_structs(pa.array(HELD, pa.binary()).dictionary_encode()),
 }
-OF_ARROW_ALONE = {"list_view<uint8>": pa.array(LISTS, pa.list_view(pa.uint8()))}
+OF_ARROW_ALONE = {
+    "list_view<uint8>": pa.array(LISTS, pa.list_view(pa.uint8())),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 2, 3, 4], pa.int32()), pa.array(HELD, pa.binary())),
+    "struct<runs>": _in_structs(
+        pa.RunEndEncodedArray.from_arrays(pa.array([1, 2, 3, 4], pa.int32()), pa.array(HELD, pa.binary()))
+    ),
+}
 
 
 def _write_parquet(table: pa.Table, folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Views in Arrow columns are replaced by types that every kernel takes, value for value and within bounds."""
+"""Views and runs in Arrow columns are replaced by types that every kernel takes, value for value and within bounds."""
+
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 import raysp
 from raysp.corpus.pages import BATCH_BYTES
 from raysp.corpus.views import parts_of, table_without_views, without_views
+from raysp.errors import PlanError
+from raysp.labelling.planning.opening import plan
 from tests.corpora import a_pipeline, label_here, rows_table
 
 TEXT, NUMBER = pa.string_view(), pa.int32()
@@ -25,6 +29,7 @@ KINDS = [
     pa.list_(pa.list_view(NUMBER), 2),
     pa.list_(TEXT, 2),
     pa.map_(pa.string(), pa.list_view(NUMBER)),
+    pa.run_end_encoded(pa.int32(), pa.string()),
 ]
 
 
@@ -36,6 +41,8 @@ def values(kind: pa.DataType) -> st.SearchStrategy[object]:
         return st.none() | st.lists(st.tuples(st.sampled_from(["k", "l"]), values(kind.item_type)), max_size=2)
     if pa.types.is_fixed_size_list(kind):
         return st.none() | st.lists(values(kind.value_type), min_size=kind.list_size, max_size=kind.list_size)
+    if isinstance(kind, pa.RunEndEncodedType):
+        return st.none() | st.sampled_from(["a", "b"])
     if kind == NUMBER:
         return st.none() | st.integers(0, 9)
     if kind == TEXT:
@@ -45,11 +52,19 @@ def values(kind: pa.DataType) -> st.SearchStrategy[object]:
     return st.none() | st.lists(values(kind.value_type), max_size=3)
 
 
+def array_of(rows: list[object], kind: pa.DataType) -> pa.Array:
+    if isinstance(kind, pa.RunEndEncodedType):
+        ends = pa.array(range(1, len(rows) + 1), kind.run_end_type)
+        return pa.RunEndEncodedArray.from_arrays(ends, pa.array(rows, kind.value_type))
+    return pa.array(rows, kind)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_no_value_changes_without_views(kind):
     @given(st.lists(values(kind), max_size=8), st.integers(0, 3))
     def check(rows, first):
-        table = pa.table({"c": pa.chunked_array([pa.array(rows, kind).slice(first), pa.array(rows, kind)])})
+        array = array_of(rows, kind)
+        table = pa.table({"c": pa.chunked_array([array.slice(first), array])})
         found = table_without_views(table)
         found.validate(full=True)
         assert found.schema.field("c").type == without_views(kind)
@@ -58,15 +73,40 @@ def test_no_value_changes_without_views(kind):
     check()
 
 
-def test_a_kept_column_of_list_views_has_its_values_in_the_label_shard(tmp_path):
-    (tmp_path / "in").mkdir()
-    speakers = [["ana", "bo"], None, ["c" * 40]]
-    table = rows_table(3).append_column("speakers", pa.array(speakers, pa.list_view(pa.string())))
-    with pa.ipc.new_file(tmp_path / "in" / "a.arrow", table.schema) as writer:
+KEPT = {
+    "list views": pa.array([["ana", "bo"], None, ["c" * 40]], pa.list_view(pa.string())),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["ana", None])),
+}
+
+
+@pytest.mark.parametrize("column", KEPT.values(), ids=KEPT)
+def test_a_kept_column_of_views_or_runs_has_its_values_in_the_label_shard(tmp_path, column):
+    write_arrow(tmp_path, column)
+    label_here(a_pipeline(f"{tmp_path}/in", raysp.Parquet(str(tmp_path / "out"), keep=["kept"])))
+    assert pq.read_table(tmp_path / "out/a.parquet").column("kept").to_pylist() == column.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int8())]), pa.list_(pa.struct([]))],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["keep", "id"])
+def test_a_type_that_parquet_does_not_hold_is_refused_by_the_plan(tmp_path, kind, place):
+    write_arrow(tmp_path, pa.nulls(3, kind))
+    source = raysp.Shards(f"{tmp_path}/in", id="kept" if place == "id" else "id")
+    sink = raysp.Parquet(str(tmp_path / "out"), keep=["kept"] if place == "keep" else [])
+    with pytest.raises(
+        PlanError, match=r"a\.arrow: column 'kept' is .*, which no Parquet file holds; expected another"
+    ):
+        plan(a_pipeline(source, sink))
+
+
+def write_arrow(folder: Path, column: pa.Array) -> None:
+    (folder / "in").mkdir()
+    table = rows_table(3).append_column("kept", column)
+    with pa.ipc.new_file(folder / "in" / "a.arrow", table.schema) as writer:
         writer.write_table(table)
-    sink = raysp.Parquet(str(tmp_path / "out"), keep=["speakers"])
-    label_here(a_pipeline(f"{tmp_path}/in", sink))
-    assert pq.read_table(tmp_path / "out/a.parquet").column("speakers").to_pylist() == speakers
 
 
 def test_lists_that_share_their_values_are_split_into_rows_within_bounds():

@@ -1,6 +1,7 @@
 """Types of the columns that label shards carry over: one type a column for all shards of a sink."""
 
 import base64
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -55,6 +56,8 @@ class CarriedTypes:
             if (place := schema.get_field_index(column)) < 0:
                 continue
             found = schema.field(place).type
+            if column in self._carried.values() and not _can_be_stored(found):
+                raise PlanError(_unstorable(url, column, found))
             before = self._types.setdefault(column, found)
             self._first.setdefault(column, url)
             if before != found:
@@ -107,6 +110,24 @@ class CarriedTypes:
             for column, (before, found, url) in self._widened.items()
             if column in self._carried.values()
         )
+
+
+@cache
+def _can_be_stored(kind: pa.DataType) -> bool:
+    """Return whether Parquet files can hold a type."""
+    try:
+        with pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("a", kind)])):
+            return True
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return False
+
+
+def _unstorable(url: str, column: str, kind: pa.DataType) -> str:
+    return (
+        f"{url}: column {column!r} is {kind!s:.200}, which no Parquet file holds; expected another type in "
+        "label shards. Leave it out of sink.keep and source.id (None: <shard>:<row>), or write the shard again with "
+        "strings or plain structs"
+    )
 
 
 def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, bool]:
