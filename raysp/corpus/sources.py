@@ -15,7 +15,7 @@ from raysp.corpus.manifests import ManifestKind
 from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.recording_columns import paths_of
 from raysp.corpus.shar import SharKind
-from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.corpus.shards import Piece, Shard, Survey, one_line
 from raysp.corpus.tars import TarKind
 from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
 from raysp.errors import ShardError
@@ -149,7 +149,11 @@ def read_batches(
     first = 0
     batches = kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries)
     for part in (part for batch in batches for part in parts_of(batch, as_dictionaries)):
-        rows = table_without_views(pa.Table.from_batches([part]), as_dictionaries)
+        try:
+            rows = table_without_views(pa.Table.from_batches([part]), as_dictionaries)
+        except pa.ArrowException as error:
+            where = f"{shard.url}: rows {piece.first} to {piece.end}"
+            raise ShardError(f"{where}: {one_line(error)}. Write the shard again without views") from None
         if labels is not None:
             beside_rows = labels.slice(first, len(rows))
             rows = pa.table({name: (beside_rows if name in labelled else rows).column(name) for name in columns})

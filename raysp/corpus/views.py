@@ -14,9 +14,14 @@ from raysp.corpus.pages import BATCH_BYTES
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
-    """Return a type with strings, bytes and lists in place of views, and values in place of runs, at any depth."""
+    """Return a type with strings, bytes and lists in place of views, at any depth, and values in place of runs.
+
+    Runs in lists stay: one value of them may be as large as all rows may be together.
+    """
     if isinstance(kind, pa.RunEndEncodedType):
         return without_views(kind.value_type)
+    if isinstance(kind, pa.FixedShapeTensorType):  # pyarrow 26 does not join arrays of them
+        return kind.storage_type
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
@@ -24,6 +29,8 @@ def without_views(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         fields = [_field(one) for one in kind]
         return kind if _is_equal(fields, [*kind]) else pa.struct(fields)
+    if not pa.types.is_struct(kind) and _holds_runs(kind):
+        return kind
     if isinstance(kind, pa.MapType):
         key, item = without_views(kind.key_type), without_views(kind.item_type)
         return kind if (key, item) == (kind.key_type, kind.item_type) else pa.map_(key, item)
@@ -40,6 +47,11 @@ def without_views(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(value, int(kind.list_size))
     return pa.large_list(value) if pa.types.is_large_list(kind) else pa.list_(value)
+
+
+def _holds_runs(kind: pa.DataType) -> bool:
+    children = (cast("Any", kind).field(index).type for index in range(kind.num_fields))
+    return isinstance(kind, pa.RunEndEncodedType) or any(_holds_runs(one) for one in children)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -106,7 +118,9 @@ def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an a
     if array.type == kind:
         return cast("pa.Array[Any]", array)
     if isinstance(array, pa.RunEndEncodedArray):
-        return _converted(pc.run_end_decode(array), kind)
+        return _converted(cast("Any", pc).run_end_decode(array), kind)
+    if isinstance(array, pa.FixedShapeTensorArray):
+        return cast("pa.Array[Any]", array.storage)
     if isinstance(array, pa.StructArray):
         fields = [_converted(array.field(index), field.type) for index, field in enumerate(kind)]
         return _made(pa.StructArray, fields, fields=[*kind], mask=array.is_null())

@@ -76,19 +76,33 @@ def test_no_value_changes_without_views(kind):
 KEPT = {
     "list views": pa.array([["ana", "bo"], None, ["c" * 40]], pa.list_view(pa.string())),
     "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["ana", None])),
+    "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype=np.float32).reshape(3, 2, 2)),
 }
 
 
-@pytest.mark.parametrize("column", KEPT.values(), ids=KEPT)
-def test_a_kept_column_of_views_or_runs_has_its_values_in_the_label_shard(tmp_path, column):
+OF_FORMATS = [("arrow", name) for name in KEPT] + [("parquet", name) for name in KEPT if name != "runs"]
+"""Formats with the columns that they hold."""
+
+
+@pytest.mark.parametrize(("format", "name"), OF_FORMATS)
+def test_a_kept_column_of_any_type_has_its_values_in_the_label_shard(tmp_path, format, name):
+    column = KEPT[name]
     write_arrow(tmp_path, column)
+    if format == "parquet":
+        pq.write_table(pa.ipc.open_file(tmp_path / "in/a.arrow").read_all(), tmp_path / "in/a.parquet")
+        (tmp_path / "in/a.arrow").unlink()
     label_here(a_pipeline(f"{tmp_path}/in", raysp.Parquet(str(tmp_path / "out"), keep=["kept"])))
-    assert pq.read_table(tmp_path / "out/a.parquet").column("kept").to_pylist() == column.to_pylist()
+    values = getattr(column, "storage", column).to_pylist()
+    assert pq.read_table(tmp_path / "out/a.parquet").column("kept").to_pylist() == values
+    assert not raysp.verify(str(tmp_path / "out")).differences
+
+
+LISTS_OF_RUNS = pa.list_(pa.struct([("a", pa.run_end_encoded(pa.int32(), pa.string()))]))
 
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int8())]), pa.list_(pa.struct([]))],
+    [pa.month_day_nano_interval(), pa.dense_union([pa.field("a", pa.int8())]), pa.list_(pa.struct([])), LISTS_OF_RUNS],
     ids=str,
 )
 @pytest.mark.parametrize("place", ["keep", "id"])
