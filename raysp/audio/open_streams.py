@@ -22,35 +22,62 @@ SEEKABLE_SUBTYPES = frozenset({"PCM_16", "PCM_S8", "PCM_U8", "PCM_24", "PCM_32",
 CANCELLED_SHARE, SILENT_POWER = 1e-4, 1e-9
 """Channels whose mean has less than this share of their power (-40 dB) cancel each other, unless they are silent (-90
 dBFS). Of n independent channels it has 1/n."""
+BLOCKS_PER_SECOND = 4
+AUDIBLE_POWER, LOST_SHARE = 1e-6, 0.05
+"""A second of blocks above -60 dBFS that cancel, with so much of the power of a stream, is sound that is lost. Noise of
+lossy coding may cancel in pauses, at lower levels."""
 ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
 """Formats of which the end of a stream is known once it is decoded."""
 
 
 @dataclass
 class StreamEnding:
-    """How the samples of a stream end."""
+    """How the samples of a stream end, and where its channels cancel each other."""
 
+    block_frames: int = 1
     num_frames: int = 0
     following: Stream | None = None
     mixed: float = 0.0
     """Sum of the squares of the mean of the channels."""
     unmixed: float = 0.0
     """Mean over the channels of the sums of their squares."""
+    lost: float = 0.0
+    """Part of `unmixed` in blocks whose channels cancel each other."""
+    num_lost: int = 0
+    """Number of these blocks."""
+    _block: tuple[int, float, float] = (0, 0.0, 0.0)
+    """Frames, `mixed` and `unmixed` of the block that is not complete."""
 
     def compare(self, samples: Samples, frames: Samples) -> None:
         """Add the squares of some frames, and of the mean of their channels."""
-        flat = frames.reshape(-1)
+        place = 0
         with np.errstate(over="ignore", invalid="ignore"):  # huge values cancel nothing, and are checked afterwards
-            self.mixed += float(np.dot(samples, samples))
-            self.unmixed += float(np.dot(flat, flat)) / frames.shape[1]
+            while place < len(samples):
+                end = min(place + self.block_frames - self._block[0], len(samples))
+                self._add(samples[place:end], frames[place:end].reshape(-1), frames.shape[1])
+                place = end
+
+    def _add(self, samples: Samples, flat: Samples, num_channels: int) -> None:
+        mixed, unmixed = float(np.dot(samples, samples)), float(np.dot(flat, flat)) / num_channels
+        self.mixed, self.unmixed = self.mixed + mixed, self.unmixed + unmixed
+        num_frames = self._block[0] + len(samples)
+        self._block = num_frames, self._block[1] + mixed, self._block[2] + unmixed
+        if num_frames == self.block_frames:
+            _, mixed, unmixed = self._block
+            if unmixed > AUDIBLE_POWER * num_frames and mixed < CANCELLED_SHARE * unmixed:
+                self.lost, self.num_lost = self.lost + unmixed, self.num_lost + 1
+            self._block = 0, 0.0, 0.0
+
+    def cancelled(self) -> str:
+        """Return how the channels cancel each other; empty if they do not, or are silent."""
+        if self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed:
+            return f"their mean is {self._decibels:.0f} dB below them"
+        if self.num_lost >= BLOCKS_PER_SECOND and self.lost >= LOST_SHARE * self.unmixed:
+            return f"their mean is silent in {self.num_lost / BLOCKS_PER_SECOND:.1f} seconds of sound"
+        return ""
 
     @property
-    def cancels(self) -> bool:
-        """Whether the channels are not silent, and their mean nearly is."""
-        return self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed
-
-    @property
-    def decibels(self) -> float:
+    def _decibels(self) -> float:
         """Level of the channels above that of their mean, at most that of float32."""
         return 10 * math.log10(self.unmixed / max(self.mixed, 1e-15 * self.unmixed))
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import soundfile
 
-from raysp.audio.open_streams import OpenStream, StreamEnding, chunk_frames
+from raysp.audio.open_streams import BLOCKS_PER_SECOND, OpenStream, StreamEnding, chunk_frames
 from raysp.audio.source import AudioHeader, Excerpt, Recording, open_reader, open_stream
 from raysp.audio.streams import Stream, Streams
 from raysp.audio.waveforms import FINITE_SUBTYPES, Channel, Samples, check_finite, choose_dtype, join, mix, resample
@@ -216,7 +216,7 @@ class Decoding:
         header, options = found.header, self.options
         self._check(header)
         most = _part(header, self.offset, self.duration)[1]
-        ending = StreamEnding()
+        ending = StreamEnding(max(1, header.sample_rate // BLOCKS_PER_SECOND))
         dtype = choose_dtype(header, options.channel, options.sample_rate)
         chunks = self._mono(found, dtype, most, ending)
         if header.sample_rate != options.sample_rate:
@@ -225,12 +225,11 @@ class Decoding:
             if header.sample_rate != options.sample_rate and header.subtype not in FINITE_SUBTYPES:
                 check_finite(samples, header)  # resampling may overflow though its input is finite
             yield samples
-        if ending.cancels:
+        if how := ending.cancelled():
             raise AudioError(
                 "invalid_audio",
-                f"{count(header.channels, 'channel')} that cancel each other: their mean is {ending.decibels:.0f} dB "
-                "below them, as of a microphone whose wires are swapped; label one by Decode(channel=0), or each by "
-                'channel="each"',
+                f"{count(header.channels, 'channel')} that cancel each other: {how}, as of a microphone whose wires "
+                'are swapped; label one by Decode(channel=0), or each by channel="each"',
             )
         self.offset = 0.0
         self.seconds += ending.num_frames / header.sample_rate

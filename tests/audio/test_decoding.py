@@ -179,6 +179,28 @@ def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
         decode(encode(one, 16_000, container) + audio, sample_rate=sample_rate)
 
 
+@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
+@pytest.mark.parametrize("places", [(0, 1.4), (1.4, 2.8), (4, 5.5)], ids=str)
+def test_a_part_whose_channels_cancel_each_other_is_not_lost_in_silence(places, chunk_samples, monkeypatch):
+    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    frames = np.stack([noise(16_000 * 8)] * 2, 1)
+    begin, end = (round(16_000 * one) for one in places)
+    frames[begin:end, 1] *= -1
+    with pytest.raises(
+        AudioError, match=r"2 channels that cancel each other: their mean is silent in 1\.[0-5] seconds"
+    ):
+        decode(encode(frames), sample_rate=16_000)
+    assert len(decode(encode(frames), sample_rate=16_000, channel=0)) == len(frames)
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(0.9, 1.0), (4.0, 0.001)], ids=["short", "quiet"])
+def test_a_short_or_quiet_part_whose_channels_cancel_each_other_is_mixed(seconds, level):
+    frames = np.stack([noise(16_000 * 8)] * 2, 1)
+    part = frames[: round(16_000 * seconds)]
+    part[:] = part * level * [1, -1]
+    assert len(decode(encode(frames), sample_rate=16_000)) == len(frames)
+
+
 def test_channels_that_do_not_cancel_each_other_are_mixed():
     one, other = noise(20_000), noise(20_000, seed=1)
     for channels in (

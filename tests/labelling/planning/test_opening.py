@@ -85,7 +85,11 @@ class TestPlan:
             ({"audio": "sound"}, {}, "a.parquet: has no column 'sound', expected one; its columns are id, audio, text"),
             ({"id": "key"}, {}, "has no column 'key'"),
             ({"text": "words"}, {}, "has no column 'words'"),
-            ({"audio": "text"}, {}, "a.parquet: column 'text' is string. Of paths, set source.audio_root to the folder"),
+            (
+                {"audio": "text"},
+                {},
+                "a.parquet: column 'text' is string. Of paths, set source.audio_root to the folder",
+            ),
             ({}, {"keep": [raysp.Keep(where=[("lang", "==", "en")])]}, "has no column 'lang'"),
             (
                 {},
