@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 VERSION_TESTS := tests/audio tests/corpus tests/storage tests/text
 TORCH_TESTS := tests/sink tests/cli tests/ops tests/verbs tests/training tests/evaluation/diff tests/labelling/finished tests/labelling/reports \
     tests/labelling/estimates tests/labelling/engine/datasets --ignore tests/training/runs
-NOT_THERE := transformers,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
+NOT_THERE := transformers,ctranslate2,faster_whisper,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
 TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
 PIP := -m pip --disable-pip-version-check install --quiet --only-binary :all:
 TORCH := $(shell grep '^torch==' constraints.txt)

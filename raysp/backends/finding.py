@@ -6,9 +6,10 @@ from pathlib import Path
 from raysp.backends import packages
 from raysp.backends.backend import Backend
 from raysp.backends.hugging_face import hf_installed
+from raysp.backends.on_ctranslate2 import ct2_installed
 from raysp.backends.on_jax import jax_installed as on_jax
 from raysp.backends.packages import Package, PackagedModels
-from raysp.checkpoints.hub import CHECKPOINT_FILES
+from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
 from raysp.errors import CheckpointError
 from raysp.models.files.checkpoint_files import checkpoint_files, weight_files
 from raysp.models.files.configuration import read_json
@@ -18,7 +19,8 @@ HUGGING_FACE = "transformers"
 JAX = "jax"
 OF_RAYSP = (OWN, JAX)
 """Backends of the checkpoints that the models of raysp read."""
-NAMED = (*OF_RAYSP, HUGGING_FACE)
+CTRANSLATE2 = "ctranslate2"
+NAMED = (*OF_RAYSP, HUGGING_FACE, CTRANSLATE2)
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
 
@@ -38,6 +40,8 @@ class Choice:
             return self.package.identity
         if self.name == JAX:
             return on_jax.versions()
+        if self.name == CTRANSLATE2:
+            return ct2_installed.versions()
         return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
@@ -50,6 +54,8 @@ class Choice:
             hf_installed.require()
         if self.name == JAX:
             on_jax.require()
+        if self.name == CTRANSLATE2:
+            ct2_installed.require()
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -68,6 +74,10 @@ class Choice:
             from raysp.backends.on_jax.jax_backend import JaxModels
 
             return JaxModels()
+        if self.name == CTRANSLATE2:
+            from raysp.backends.on_ctranslate2.ctranslate2_backend import CTranslate2Models
+
+            return CTranslate2Models()
         from raysp.backends.own import OwnModels
 
         return OwnModels()
@@ -131,6 +141,8 @@ def check_library(checkpoint: CheckpointSummary, planned: str) -> None:
 
 def files_of(backend: str) -> tuple[str, ...]:
     """Return names and patterns of the files to fetch from the hub for a backend."""
+    if backend == CTRANSLATE2:
+        return (*CHECKPOINT_FILES, *OTHER_FILES, *OTHER_WEIGHTS)
     return CHECKPOINT_FILES if backend in OF_RAYSP else (*CHECKPOINT_FILES, *OTHER_FILES)
 
 
@@ -142,4 +154,6 @@ def label_files(folder: Path, backend: str) -> list[Path]:
     """
     if backend in OF_RAYSP:
         return checkpoint_files(folder)
-    return sorted({*weight_files(folder), *(file for pattern in OTHER_FILES for file in folder.glob(pattern))})
+    theirs = [folder / name for name in OTHER_WEIGHTS if backend == CTRANSLATE2 and (folder / name).is_file()]
+    weights = theirs or weight_files(folder)
+    return sorted({*weights, *(file for pattern in OTHER_FILES for file in folder.glob(pattern))})

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def fetch(
     *,
     with_pickles: bool = False,
     languages: Sequence[str] | None = None,
+    other: Collection[str] = (),
 ) -> Path:
     """Download a checkpoint folder, once per machine, and return its path in the user's cache.
 
@@ -61,16 +62,17 @@ def fetch(
         with_pickles: fetch pickled weights too, which nothing but a conversion reads.
         languages: languages whose adapters are fetched, or `EVERY`; None: the announced one. `fetch_adapter` fetches
             others later.
+        other: names of weights besides safetensors that are fetched, in whose place safetensors may be missing.
 
     Raises:
         CheckpointError: the folder holds no checkpoint.
         StoreError: the checkpoint cannot be read, or there is no space for it.
     """
     store = open_store(url, storage_options)
-    wanted = functools.partial(_wanted, with_pickles=with_pickles)
+    wanted = functools.partial(_wanted, with_pickles=with_pickles, other=other)
     entries = wanted(store)
     folder = cache_folder() / "checkpoints" / f"{store.url.rpartition('/')[2]}-{_digest_entries(store, entries)}"
-    with _kept(folder, "a checkpoint") as is_missing:
+    with kept(folder, "a checkpoint") as is_missing:
         if is_missing:
             with _locked(folder.with_name(f"{folder.name}.lock")) as alone:
                 if alone:  # partial downloads are those of processes that were killed
@@ -137,7 +139,7 @@ def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str
     if entry is None:
         raise CheckpointError(f"{url!r}: no such file")
     folder = cache_folder() / kind / _digest_entries(store, [entry])
-    with _kept(folder, "a file") as is_missing:
+    with kept(folder, "a file") as is_missing:
         if is_missing:
             part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
             _copy(store, entry, part / name)
@@ -168,7 +170,7 @@ def fetch_folder(
     if not entries:
         return None
     folder = cache_folder() / kind / _digest_entries(store, entries)
-    with _kept(folder, "files") as is_missing:
+    with kept(folder, "files") as is_missing:
         if is_missing:
             _download(store, entries, folder, wanted)
     return folder
@@ -181,7 +183,7 @@ def _digest_entries(store: Store, entries: Sequence[Entry]) -> str:
 
 
 @contextlib.contextmanager
-def _kept(folder: Path, what: str) -> Iterator[bool]:
+def kept(folder: Path, what: str) -> Iterator[bool]:
     """Keep a copy in the cache; yields whether it is missing. If so the block makes it, and unused ones are removed.
 
     Raises:
@@ -211,7 +213,7 @@ def place_folder(part: Path, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _wanted(store: Store, *, with_pickles: bool = False) -> list[Entry]:
+def _wanted(store: Store, *, with_pickles: bool = False, other: Collection[str] = ()) -> list[Entry]:
     there = [entry for entry in store.list() if "/" not in entry.path]
     if "config.json" not in {entry.path for entry in there}:
         found = ", ".join(entry.path for entry in there[:5]) or "nothing"
@@ -221,10 +223,10 @@ def _wanted(store: Store, *, with_pickles: bool = False) -> list[Entry]:
         )
     if with_pickles:
         return [entry for entry in there if entry.path.endswith(WANTED) or PICKLED.fullmatch(entry.path)]
-    if not any(entry.path.endswith(".safetensors") for entry in there):
+    if not any(entry.path.endswith(".safetensors") or entry.path in other for entry in there):
         found = explanation(store.url, (entry.path for entry in there))
         raise CheckpointError(f"checkpoint {store.url!r}: {found}")
-    return [entry for entry in there if entry.path.endswith(WANTED)]
+    return [entry for entry in there if entry.path.endswith(WANTED) or entry.path in other]
 
 
 @contextlib.contextmanager

@@ -41,7 +41,11 @@ MERGING = (
 ADAPTER_CONFIG = "adapter_config.json"
 """File of an adapter of PEFT."""
 _OTHERS = (
-    (r"model\.bin", "model.bin is a model of CTranslate2 (faster-whisper): use the checkpoint that it was made from"),
+    (
+        r"model\.bin",
+        'it is a model of CTranslate2 (faster-whisper): pass backend="ctranslate2" to Label, or use the checkpoint '
+        "that it was made from",
+    ),
     (
         r"flax_model.*\.msgpack|tf_model.*\.h5",
         "they are those of Flax or TensorFlow: load them with transformers 4 (from_pretrained(..., from_flax=True) or "

@@ -39,7 +39,10 @@ PROCESSOR_FILES = (
     "tokenizer.json",
 )
 GENERATION_FILES = ("generation_config.json",)
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+SAFETENSORS = "model.safetensors"
+OTHER_WEIGHTS = frozenset({"model.bin"})
+"""Weights that another library than raysp reads, fetched for its backend alone."""
+WEIGHT_FILES = (SAFETENSORS, "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
 CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES, ADAPTER_CONFIG, "README.md")
@@ -255,17 +258,20 @@ def model_folder(
     return folder
 
 
-def check_weights(name: str | Path, folder: Path) -> None:
-    """Raise unless a checkpoint has safetensors.
+def check_weights(name: str | Path, folder: Path, files: Sequence[str] = CHECKPOINT_FILES) -> None:
+    """Raise unless a checkpoint has safetensors, or other weights that are asked for.
 
     Args:
         name: the checkpoint as it was given.
         folder: its folder, or a hub id's files of `CHECKPOINT_FILES`.
+        files: names and patterns of the files that are asked for; nothing is checked without weights among them.
 
     Raises:
         CheckpointError: it has none; with what there is instead, and a remedy.
     """
-    if not folder.is_dir() or any(folder.glob("model*.safetensors")):
+    if SAFETENSORS not in files or not folder.is_dir() or any(folder.glob("model*.safetensors")):
+        return
+    if any((folder / file).is_file() for file in OTHER_WEIGHTS.intersection(files)):
         return
     if is_hub_id(name):
         raise _without_weights(name, folder, None, DIRECT)
@@ -309,8 +315,7 @@ def local_checkpoint(
     Of a checkpoint of many languages, the adapters of `languages` are fetched too; None: of the announced one.
     """
     folder = local_folder(name, files if languages is None else (*files, *map(adapter_name, languages)))
-    if "model.safetensors" in files:
-        check_weights(name, folder)
+    check_weights(name, folder, files)
     if languages is not None or not is_hub_id(name) or (language := announced(folder)) is None:
         return folder
     return local_folder(name, (*files, adapter_name(language)))

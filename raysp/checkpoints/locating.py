@@ -30,10 +30,9 @@ def locate(
         StoreError: it cannot be read.
     """
     if scheme_of(checkpoint):
-        return fetch(checkpoint, storage_options, languages=languages)
+        return fetch(checkpoint, storage_options, languages=languages, other=set(files) & hub.OTHER_WEIGHTS)
     if (folder := Path(normalise(checkpoint))).is_dir():
-        if "model.safetensors" in files:
-            hub.check_weights(checkpoint, folder)
+        hub.check_weights(checkpoint, folder, files)
         return folder
     if _names_hub(checkpoint):
         return hub.local_checkpoint(checkpoint, files, languages)

@@ -23,7 +23,10 @@ EVERY_SECONDS = 5.0
 def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     backend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What runs it: torch, jax or transformers; by default as a run.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What runs it: torch, jax, transformers or ctranslate2; by default as a run."
+        ),
     ] = None,
     storage_options: CheckpointOptions = None,
     as_json: AsJson = False,

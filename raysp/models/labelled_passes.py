@@ -118,6 +118,16 @@ class SpeakingModel(LabellingModel, Protocol):
         ...
 
 
+class TimedWord(NamedTuple):
+    """A word of a text, with seconds from the start of its window."""
+
+    word: str
+    start: float
+    end: float
+    score: float
+    """Mean probability of its tokens."""
+
+
 class Written(NamedTuple):
     """A text that a decoder wrote for a window."""
 
@@ -125,6 +135,8 @@ class Written(NamedTuple):
     log_prob: float
     """Sum over the tokens that count: those after the prompt, up to the first that ends the text."""
     num_tokens: int
+    words: Sequence[TimedWord] = ()
+    """Its words, if they are asked for."""
 
 
 class Writer(Protocol):
@@ -146,12 +158,15 @@ class Writer(Protocol):
 class WritingModel(LabellingModel, Protocol):
     """A loaded checkpoint with a text decoder."""
 
-    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None) -> Writer:
+    def writer(
+        self, options: Mapping[str, object], *, language: str | None, task: str | None, words: bool = False
+    ) -> Writer:
         """Return the text decoder with the options of a transcript.
 
         Args:
             options: options of `generate`.
             language: language of the texts; None: as the checkpoint does.
             task: the same of a task.
+            words: whether texts come with the times of their words; given only if the summary has `writes_times`.
         """
         ...

@@ -72,6 +72,12 @@ class CheckpointSummary:
     """Name of the file whose adapter layers and head are used in place of those among the weights."""
     contradiction: str = ""
     """Why it cannot be used in the language of its tokenizer, but in one that is named; empty if it can be."""
+    windows_together: int = 1
+    """Windows that are decoded together at less cost than one by one, on a CPU."""
+    searches: bool = False
+    """Whether its text decoder searches with `Transcript.beams`."""
+    writes_times: bool = False
+    """Whether its text decoder gives the times of words."""
     max_samples: int | None = None
     """Samples of the longest input, such as the 30 s of Whisper; None: any."""
 

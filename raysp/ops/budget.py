@@ -54,7 +54,8 @@ def batch_seconds(
         memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
         at_once: number of forward passes that run at once.
     """
-    most = GPU_BATCH_SECONDS if on_gpu else CPU_BATCH_SECONDS
+    together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
+    most = GPU_BATCH_SECONDS if on_gpu else max(CPU_BATCH_SECONDS, together if checkpoint.windows_together > 1 else 0)
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4

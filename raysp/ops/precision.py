@@ -11,7 +11,8 @@ from enum import StrEnum
 from raysp.devices import is_accelerator
 
 HALF = ("bfloat16", "float16")
-ROUNDED = (*HALF, "tf32")
+EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
+ROUNDED = (*HALF, "tf32", *EIGHT_BITS)
 """Arithmetic in which products round their inputs, so that the kernel for another batch may change a label."""
 PROVEN_DEVICES: frozenset[str] = frozenset()
 """Devices besides the CPU on which batches were measured to give each window the label that it has alone.
@@ -25,8 +26,13 @@ AGREED_RATE = 0.9
 Measured: 0.992 between bfloat16 in batches and alone, 0.983 to 1.0 between bfloat16 and float32 (short texts). Labels
 of other rows or of another checkpoint mostly differ.
 """
-DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2, "tf32": 2}
+DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2, "tf32": 2, **dict.fromkeys(EIGHT_BITS, 1)}
 """Digits to which numbers of two labellings agree, by dtype: the tolerance, relative or absolute, is 10**-digits."""
+
+
+def item_bytes(dtype: str) -> int:
+    """Return the bytes of a weight."""
+    return 1 if dtype in EIGHT_BITS else 2 if dtype in HALF else 4
 
 
 class Batching(StrEnum):
@@ -46,6 +52,8 @@ def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
     exact pass has otherwise, are not padded.
     """
+    if dtype in EIGHT_BITS and not is_accelerator(device):
+        return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
     if dtype not in ROUNDED:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
     if not is_accelerator(device):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Self, cast
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
+from raysp.ops.speech.places import PLACE
 
 PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
 """Options that the tokens of a language and a task stand for."""
@@ -72,6 +74,7 @@ class Writing:
         options: options of `generate`, and `seed`.
         prompt: tokens with which each text begins, which count neither in the text nor in the score.
         write: text decoder of a model that raysp does not run itself, in place of all these.
+        frame_seconds: seconds of a frame, in which the places of windows are counted.
     """
 
     layers: tuple[int, ...] = ()
@@ -85,7 +88,9 @@ class Writing:
         options: Mapping[str, object] | None = None,
         prompt: "Prompt | None" = None,
         write: Writer | None = None,
+        frame_seconds: float = 0.0,
     ) -> None:
+        self.frame_seconds = frame_seconds
         self.schema = schema
         self.staged = staged
         self.model = model
@@ -101,12 +106,12 @@ class Writing:
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
         rows = self.write(forward.encoded, forward.features, forward.places)
-        labels = [self._label(*row) for row in rows]
-        is_part = [part is not None for part in forward.parts]
-        return [
-            *([None if p else label[k] for p, label in zip(is_part, labels, strict=True)] for k in range(2)),
-            *([row[k] if p else None for p, row in zip(is_part, rows, strict=True)] for k in range(3)),
+        no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
+        values = [
+            (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)
+            for row, part in zip(rows, forward.parts, strict=True)
         ]
+        return [list(column) for column in zip(*values, strict=True)]
 
     def _write(self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]) -> list[Written]:
         mask = features.get("attention_mask")
@@ -125,17 +130,36 @@ class Writing:
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
-        return ("", None)
+        return self._label("", 0.0, 0)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return text and score of one row, from those of its windows in order."""
-        texts, totals, counts = (cast("list[Any]", windows.column(name).to_pylist()) for name in self.staged.names)
+        texts, totals, counts, *words = (
+            cast("list[Any]", windows.column(name).to_pylist()) for name in self.staged.names
+        )
         text = " ".join(stripped for one in texts if (stripped := one.strip()))
-        return self._label(text, sum(totals), sum(counts))
+        spans = [
+            {**word, "start": start + word["start"], "end": start + word["end"]}
+            for start, row in zip(self._starts(windows), words[0] if words else (), strict=False)
+            for word in row
+        ]
+        return self._label(text, sum(totals), sum(counts), spans)
 
-    @staticmethod
-    def _label(text: str, total: float, count: int) -> tuple[str, float | None]:
-        return text.strip(), total / count if count else None
+    def _part(self, row: Written) -> tuple[Any, ...]:
+        text, total, count, *words = row
+        return (text, total, count, [one._asdict() for one in words[0]] if words else [])[: len(self.staged)]
+
+    def _label(
+        self, text: str, total: float, count: int, words: Sequence[Mapping[str, object]] = ()
+    ) -> tuple[object, ...]:
+        return (text.strip(), total / count if count else None, words)[: len(self.schema)]
+
+    def _starts(self, windows: pa.Table) -> list[float]:
+        """Return the seconds of a row at which its windows start; those without a place follow each other."""
+        if PLACE in windows.column_names:
+            return [frame * self.frame_seconds for frame in cast("list[int]", windows.column(PLACE).to_pylist())]
+        seconds = cast("list[float]", windows.column("seconds").to_pylist())
+        return [0.0, *accumulate(seconds[:-1])]
 
     def _generator(self, place: str) -> torch.Generator:
         digest = hashlib.blake2b(f"{self.seed}|{place}".encode(), digest_size=7).digest()

@@ -375,7 +375,8 @@ class Label(Step):
             a second are labelled whole.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32. "float32" rounds nothing:
             products and convolutions on a GPU use no TF32, whatever the flags of torch say. "tf32": weights and
-            activations in float32, and products and convolutions in TF32; with device "cuda" alone.
+            activations in float32, and products and convolutions in TF32; with device "cuda" alone. "int8",
+            "int8_float32" and "int8_float16": products of eight-bit numbers, with backend "ctranslate2" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
             installed torch, such as "xpu".
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
@@ -384,7 +385,8 @@ class Label(Step):
             raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
             transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper. "jax":
             the Flax classes of raysp (`raysp[jax]`), for texts of CTC models and of text decoders, on whatever JAX runs
-            on, such as a TPU.
+            on, such as a TPU. "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper
+            runs it.
         pool: the actors that hold the model.
     """
 
@@ -395,10 +397,10 @@ class Label(Step):
     window_seconds: Seconds = 30
     overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
     windows: Literal["even", "speech"] = "even"
-    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
     exact: bool = True
-    backend: Literal["torch", "jax", "transformers"] | None = None
+    backend: Literal["torch", "jax", "transformers", "ctranslate2"] | None = None
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:

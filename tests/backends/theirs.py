@@ -17,21 +17,25 @@ OF_MODEL = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token
 RATE = 16_000
 
 
-def tiny_whisper(folder: Path, *, multilingual: bool = True) -> Path:
-    """Write a Whisper for recordings of two seconds, with a vocabulary of letters."""
+def tiny_whisper(folder: Path, *, multilingual: bool = True, vocab_size: int | None = None) -> Path:
+    """Write a Whisper for recordings of two seconds, with a vocabulary of letters and, up to a size, unused tokens."""
     torch.manual_seed(0)
-    tokenizer = _whisper_tokenizer()
+    tokenizer = _whisper_tokenizer(has_empty=vocab_size is not None)
     ids = tokenizer.get_vocab()
     config = transformers.WhisperConfig(
-        vocab_size=len(ids), num_mel_bins=12, d_model=24, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_source_positions=50 * WINDOW_SECONDS,
+        vocab_size=vocab_size or len(ids), num_mel_bins=12, d_model=24, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+        max_source_positions=50 * WINDOW_SECONDS,
         max_target_positions=40, pad_token_id=ids["<|endoftext|>"], bos_token_id=ids["<|endoftext|>"],
         eos_token_id=ids["<|endoftext|>"], decoder_start_token_id=ids["<|startoftranscript|>"],
         init_std=0.4,
     )  # fmt: skip
     model = transformers.WhisperForConditionalGeneration(config)
     generation = {
-        "suppress_tokens": [index for name, index in ids.items() if len(name) > 1 and name != "<|endoftext|>"],
+        "suppress_tokens": [
+            *(index for name, index in ids.items() if len(name) != 1 and name != "<|endoftext|>"),
+            *range(len(ids), vocab_size or 0),
+        ],
         "begin_suppress_tokens": [ids["<|endoftext|>"]],
         "no_timestamps_token_id": ids["<|notimestamps|>"],
         "is_multilingual": multilingual,
@@ -48,8 +52,9 @@ def tiny_whisper(folder: Path, *, multilingual: bool = True) -> Path:
     return folder
 
 
-def _whisper_tokenizer():
-    plain = ["\u0120", *"abcdefg"]  # a space, as bytes are written
+def _whisper_tokenizer(*, has_empty: bool = False):
+    # A space, as bytes are written; and the empty token by which CTranslate2 tells a Whisper of several languages.
+    plain = ["\u0120", *"abcdefg", *([""] if has_empty else [])]
     special = ["<|endoftext|>", "<|startoftranscript|>", *LANGUAGES, "<|translate|>", "<|transcribe|>"]
     special += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
     vocabulary = {token: index for index, token in enumerate([*plain, *special])}

@@ -29,7 +29,7 @@ REFUSED: dict[str, Layout] = {
         NOTHING,
         ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
         contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
-        refused=r"a model of CTranslate2 .*: use the checkpoint that it was made from",
+        refused=r'a model of CTranslate2 .*: pass backend="ctranslate2" to Label, or use the checkpoint that it was',
         facts=PAGE,
     ),
     "lj1995/VoiceConversionWebUI": Layout(

@@ -59,3 +59,11 @@ def reads(model_type: str) -> bool:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return model_type in CONFIG_MAPPING_NAMES
+
+
+def write_tokenizer(folder: Path, file: Path) -> None:
+    """Write the tokenizer of a folder as a file of the tokenizers library."""
+    import transformers
+
+    found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    found.backend_tokenizer.save(str(file))

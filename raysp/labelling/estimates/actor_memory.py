@@ -10,7 +10,7 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import OWN
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.budget import passes_of_actor
-from raysp.ops.precision import HALF
+from raysp.ops.precision import item_bytes
 
 READER_SHARE = 3.5
 """Memory of a reader for each byte of the largest recording."""
@@ -36,13 +36,13 @@ class Memory:
 def predict(plan: Plan, sample: Sample, simulation: Simulation) -> Memory:
     """Return the memory of an actor and of a reader, of which the sample holds the largest recording."""
     settings, checkpoint = plan.settings, plan.settings.checkpoint
-    item_bytes = 2 if settings.dtype in HALF else 4
+    item_size = item_bytes(settings.dtype)
     is_cpu = not is_accelerator(settings.device)
     threads = settings.cpus_per_actor.number if is_cpu else None
     is_own = checkpoint.backend == OWN
     at_once = passes_of_actor(threads, settings.batching, exact=plan.pipeline.label.exact, is_own=is_own)
-    weights = float(item_bytes * checkpoint.num_parameters)
-    activations = item_bytes * checkpoint.activations_per_second * simulation.largest_pass * at_once
+    weights = float(item_size * checkpoint.num_parameters)
+    activations = max(2, item_size) * checkpoint.activations_per_second * simulation.largest_pass * at_once
     block = min(BLOCK_BYTES, 4 * checkpoint.sample_rate * simulation.real_seconds / max(1, simulation.blocks))
     held = PROCESS_BYTES + HELD_BLOCKS * block
     return Memory(

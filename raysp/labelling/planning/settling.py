@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysp.backends.finding import choice_of
+from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.summary import OWN
-from raysp.ops.precision import HALF, Batching, batching
+from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs.table import outputs_for
 from raysp.specs.pipeline import Pipeline
@@ -76,6 +76,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
     _refuse_tf32(label, dtype, device)
+    _refuse_eight_bits(label, dtype)
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
     _check_own_pools(pipeline, resources)
     left = for_model(resources, pipeline)
@@ -191,7 +192,7 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
 
 def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, memory: float | None) -> None:
     """Raise PlanError if the weights alone exceed the memory of a GPU, or that of `pool.memory`; None: unknown."""
-    weights = (2 if dtype in HALF else 4) * summary.num_parameters
+    weights = item_bytes(dtype) * summary.num_parameters
     if memory is not None and weights > memory:
         raise PlanError(
             f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
@@ -206,6 +207,15 @@ def _refuse_tf32(label: Label, dtype: str, device: str) -> None:
         raise PlanError(
             f"{label.checkpoint}: dtype='tf32' {found}, expected the device 'cuda' and a model of torch: TF32 is a "
             "kind of product of NVIDIA's GPUs. Set dtype='float32'"
+        )
+
+
+def _refuse_eight_bits(label: Label, dtype: str) -> None:
+    """Raise PlanError if products of eight-bit numbers are asked for of another backend than CTranslate2."""
+    if dtype in EIGHT_BITS and label.backend != CTRANSLATE2:
+        raise PlanError(
+            f"{label.checkpoint}: dtype={dtype!r} with backend={label.backend!r}, expected backend='ctranslate2', "
+            "which has products of eight-bit numbers. Set dtype='auto'"
         )
 
 

@@ -199,10 +199,11 @@ class Transcript(Output):
         from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
-        if checkpoint.writes_text and (self.words or self.chars):
+        if checkpoint.writes_text and (self.chars or (self.words and not checkpoint.writes_times)):
+            asked = "chars" if checkpoint.writes_times else "words and chars"
             raise CheckpointError(
-                f"{checkpoint.path}: words and chars need a CTC checkpoint, which gives times; "
-                f"{checkpoint.architecture} writes text without times"
+                f"{checkpoint.path}: {asked} need a CTC checkpoint, which gives times; "
+                f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}"
             )
         if self.beams > 1:
             self._check_search(checkpoint)
@@ -240,13 +241,17 @@ class Transcript(Output):
                 )
         if checkpoint.backend != OWN:
             backend = cast("WritingBackend", choice_of(checkpoint).open())
-            backend.check_writing(checkpoint, self.generate, language=self._of_decoder, task=self.task)
+            backend.check_writing(checkpoint, self._options(checkpoint), language=self._of_decoder, task=self.task)
             return
         from raysp.models.checking import check_generation
         from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
         check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
+
+    def _options(self, checkpoint: "CheckpointSummary") -> Mapping[str, object]:
+        """Return `generate`, with the beams of a decoder that searches."""
+        return {**self.generate, "beam_size": self.beams} if checkpoint.searches and self.beams > 1 else self.generate
 
     def _prompt(self, checkpoint: "CheckpointSummary") -> "Prompt":
         """Return the tokens of language and task.
@@ -269,6 +274,13 @@ class Transcript(Output):
         from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
+        if checkpoint.searches:
+            if asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]:
+                raise CheckpointError(
+                    f"{checkpoint.path}: {', '.join(asked)} given, which are for CTC checkpoints; the beams of "
+                    f"{checkpoint.architecture} take none"
+                )
+            return
         if checkpoint.writes_text:
             raise CheckpointError(
                 f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} writes text "
@@ -313,8 +325,10 @@ class Transcript(Output):
 
         schema, parts = self.schema(loaded.summary), self._parts()
         if not isinstance(loaded, LoadedCheckpoint):
-            write = cast("WritingModel", loaded).writer(self.generate, language=self._of_decoder, task=self.task)
-            return Writing(schema, parts, write=write)
+            given = {"words": True} if self.words else {}
+            writer = cast("WritingModel", loaded).writer
+            write = writer(self._options(loaded.summary), language=self._of_decoder, task=self.task, **given)
+            return Writing(schema, parts, write=write, frame_seconds=loaded.summary.frame_seconds)
         prompt = self._prompt(loaded.summary) if self._is_prompted else None
         return Writing(schema, parts, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
 
@@ -322,6 +336,8 @@ class Transcript(Output):
         import pyarrow as pa
 
         kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
+        if self.words:
+            kinds["part_words"] = spans_of("word")
         return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
@@ -329,7 +345,7 @@ class Transcript(Output):
         if checkpoint.writes_text:
             from raysp.ops.writing import Writing
 
-            return Writing(self.schema(checkpoint), self._parts())
+            return Writing(self.schema(checkpoint), self._parts(), frame_seconds=checkpoint.frame_seconds)
         return self._spoken_op(checkpoint)
 
     def _staged(self) -> "pa.Schema":

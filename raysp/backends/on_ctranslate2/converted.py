@@ -1,0 +1,62 @@
+"""A Whisper of Hugging Face in CTranslate2's format: converted once by the package's own converter, and kept."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from raysp.backends.hugging_face import hf_installed
+from raysp.backends.on_ctranslate2 import ct2_installed
+from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
+from raysp.checkpoints.fetching import digest_files, kept, place_folder
+from raysp.checkpoints.user_cache import cache_folder
+from raysp.errors import CheckpointError
+from raysp.models.files.checkpoint_files import checkpoint_files
+from raysp.models.files.configuration import read_json
+
+
+def ready(folder: Path) -> Path:
+    """Return a folder in CTranslate2's format: the folder itself, or a conversion of it in the user's cache.
+
+    Raises:
+        CheckpointError: it is neither in that format nor a Whisper of Hugging Face, or transformers, which reads the
+            latter, is not installed.
+        StoreError: there is no space for the conversion.
+    """
+    config = folder / "config.json"
+    is_theirs = config.is_file() and read_json(config).get("model_type") == "whisper"
+    if (folder / MODEL).is_file() or not is_theirs:
+        return folder
+    name = digest_files(folder, checkpoint_files(folder))
+    place = cache_folder() / "ctranslate2" / f"{name}-{ct2_installed.versions().replace(' ', '-')}"
+    with kept(place, "a converted model") as is_missing:
+        if is_missing:
+            _require_transformers(folder)
+            part = Path(tempfile.mkdtemp(prefix=f"{place.name}.part-", dir=place.parent))
+            try:
+                _convert(folder, part)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+            place_folder(part, place)
+    return place
+
+
+def _require_transformers(folder: Path) -> None:
+    if not hf_installed.version():
+        raise CheckpointError(
+            f"{folder}: it is in Hugging Face's format, and transformers, which reads it for the conversion to "
+            f"CTranslate2's, is not installed: {hf_installed.COMMAND}, or give a folder with {MODEL}"
+        )
+
+
+def _convert(source: Path, target: Path) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    try:
+        TransformersConverter(str(source)).convert(str(target), force=True)
+        hf_installed.write_tokenizer(source, target / TOKENIZER)
+    except Exception as error:  # both libraries raise errors of many classes
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{source}: {ct2_installed.versions()} cannot convert it ({type(error).__name__}: {reason})"
+        ) from error

@@ -1,0 +1,41 @@
+"""The backend `ctranslate2`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from raysp.backends.on_ctranslate2.converted import ready
+from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
+from raysp.backends.on_ctranslate2.whisper_model import WhisperModel
+from raysp.backends.on_ctranslate2.whisper_options import check_options
+from raysp.models.summary import CheckpointSummary
+
+
+class CTranslate2Models:
+    """Backend of Whisper in CTranslate2's format, or in Hugging Face's, which is converted once a machine."""
+
+    def describe(self, folder: Path) -> CheckpointSummary:
+        """Check a checkpoint and return its description.
+
+        Raises:
+            CheckpointError: files are missing or damaged, or the model is no Whisper.
+        """
+        return replace(WhisperFiles(ready(folder)).describe(), path=folder)
+
+    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> WhisperModel:
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: as `describe`, or the processor has no arithmetic of the dtype.
+        """
+        return WhisperModel(ready(folder), dtype=dtype, device=device, exact=exact)
+
+    def check_writing(
+        self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+    ) -> None:
+        """Check the options of a transcript.
+
+        Raises:
+            CheckpointError: the checkpoint does not support one of them.
+        """
+        check_options(checkpoint, options, language=language, task=task)

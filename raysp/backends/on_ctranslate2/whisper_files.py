@@ -1,0 +1,145 @@
+"""A folder with a Whisper in CTranslate2's format, described without its weights."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from raysp.backends.on_ctranslate2.stored_arrays import StoredModel, read_stored
+from raysp.backends.on_ctranslate2.whisper_mels import HOP, RATE
+from raysp.errors import CheckpointError
+from raysp.models.base.capabilities import Capability
+from raysp.models.files.configuration import read_json
+from raysp.models.summary import CheckpointSummary
+
+BACKEND = "ctranslate2"
+MODEL, TOKENIZER = "model.bin", "tokenizer.json"
+WHISPER = "WhisperSpec"
+MULTILINGUAL_TOKENS = 51_865
+"""Tokens from which on CTranslate2 takes a Whisper for one of several languages."""
+MELS_A_FRAME = 2
+LEAST_SAMPLES = 800
+"""A twentieth of a second: features need more samples than half a window."""
+LAYER = re.compile(r"(encoder|decoder)/layer_\d+/")
+TASKS = ("transcribe", "translate")
+
+
+class WhisperFiles:
+    """Configuration, arrays and tokens of a folder.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or of another kind of model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if missing := [name for name in (MODEL, "config.json", TOKENIZER) if not (folder / name).is_file()]:
+            raise CheckpointError(
+                f"{folder}: {missing[0]} not found, expected a Whisper in CTranslate2's format ({MODEL}, config.json, "
+                f"{TOKENIZER}); convert one with ct2-transformers-converter --copy_files {TOKENIZER}"
+            )
+        self.stored: StoredModel = read_stored(folder / MODEL)
+        if self.stored.architecture != WHISPER:
+            raise CheckpointError(
+                f"{folder / MODEL}: it is a {self.stored.architecture}, expected {WHISPER}; of CTranslate2's models "
+                "raysp runs Whisper"
+            )
+        self.config = read_json(folder / "config.json")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        except Exception as error:  # the library raises `Exception` itself
+            raise CheckpointError(f"{folder / TOKENIZER}: the tokenizers library cannot read it ({error})") from None
+
+    def _shape(self, name: str, rank: int) -> tuple[int, ...]:
+        found = self.stored.arrays.get(name)
+        if found is None or len(found.shape) != rank:
+            raise CheckpointError(
+                f"{self.folder / MODEL}: array {name!r} is {found and found.shape}, expected one of {rank} dimensions; "
+                "convert the model again"
+            )
+        return found.shape
+
+    @cached_property
+    def num_bins(self) -> int:
+        """Mel bins of the input."""
+        return self._shape("encoder/conv1/weight", 3)[1]
+
+    @cached_property
+    def num_frames(self) -> int:
+        """Frames of the input, of 10 ms."""
+        return MELS_A_FRAME * self._shape("encoder/position_encodings/encodings", 2)[0]
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """Positions of the decoder."""
+        return self._shape("decoder/position_encodings/encodings", 2)[0]
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether a text begins with the tokens of a language and a task."""
+        return self._shape("decoder/embeddings/weight", 2)[0] >= MULTILINGUAL_TOKENS
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """Ids of the tokens of languages, by code such as "en"; empty for a model of one language."""
+        if not self.is_multilingual:
+            return {}
+        tokens = ((self.tokenizer.id_to_token(index), index) for index in self.config.get("lang_ids") or ())
+        return {token.strip("<|>"): index for token, index in tokens if token}
+
+    def token(self, name: str) -> int:
+        """Return the id of a special token, such as "startoftranscript".
+
+        Raises:
+            CheckpointError: the tokenizer has none.
+        """
+        found = self.tokenizer.token_to_id(f"<|{name}|>")
+        if found is None:
+            raise CheckpointError(
+                f"{self.folder / TOKENIZER}: the token <|{name}|> is missing, expected the tokenizer of this Whisper"
+            )
+        return found
+
+    def describe(self) -> CheckpointSummary:
+        """Return the description of the checkpoint."""
+        arrays = self.stored.arrays
+        width = self._shape("encoder/conv1/weight", 3)[0]
+        vocab_size = self._shape("decoder/embeddings/weight", 2)[0]
+        if self.tokenizer.get_vocab_size() > vocab_size:
+            raise CheckpointError(
+                f"{self.folder}: the tokenizer has {self.tokenizer.get_vocab_size()} tokens, the model {vocab_size}; "
+                "use the tokenizer of these weights"
+            )
+        stride, samples = MELS_A_FRAME * HOP, self.num_frames * HOP
+        return CheckpointSummary(
+            path=self.folder,
+            model_type="whisper",
+            architecture="WhisperForConditionalGeneration",
+            num_parameters=sum(_items(one.shape) for one in arrays.values()),
+            sample_rate=RATE,
+            vocab_size=vocab_size,
+            min_samples=LEAST_SAMPLES,
+            frame_stride=stride,
+            hidden_size=width,
+            num_layers=len({found[0] for name in arrays if (found := LAYER.match(name))}),
+            gives=(Capability.TEXT_DECODER,),
+            dtype=arrays["decoder/embeddings/weight"].dtype,
+            weight_bytes=sum(one.num_bytes for one in arrays.values()),
+            receptive_samples=stride,
+            activations_per_second=RATE / stride * 16 * width,
+            backend=BACKEND,
+            takes_padding=True,
+            padded_samples=samples,
+            max_samples=samples,
+            windows_together=16,
+            searches=True,
+            writes_times=True,
+        )
+
+
+def _items(shape: tuple[int, ...]) -> int:
+    product = 1
+    for length in shape:
+        product *= length
+    return product

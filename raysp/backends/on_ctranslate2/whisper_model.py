@@ -1,0 +1,225 @@
+"""Whisper by CTranslate2: an encoder pass for each window, and decoding of groups of windows.
+
+The input of a pass has one length, so the encoder's output for a window is the same to the last bit wherever it runs.
+On a CPU as many workers as the actor has threads encode and decode at once, each with one thread. Groups are decoded
+together in float32, where a text does not depend on its group; with products of eight bits a group is one window,
+unless texts may be inexact.
+
+Legend: B batch, S samples, T frames, H hidden.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import ctranslate2
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.backends.on_ctranslate2.token_words import WITHOUT_SPACES, words_of
+from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
+from raysp.backends.on_ctranslate2.whisper_mels import HOP, Floats, whisper_mels
+from raysp.backends.on_ctranslate2.whisper_options import decoding_options, language_code
+from raysp.crossing import fetch
+from raysp.devices import is_accelerator, kind_of
+from raysp.errors import CheckpointError
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.labelled_passes import ModelPass, TimedWord, Written
+from raysp.models.summary import CheckpointSummary
+
+STEPS_PER_SECOND = 50
+"""Of the attention that times are read from."""
+MEDIAN_WIDTH = 7
+"""Of the filter over this attention, as the original has it."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Encoded(ModelOutput):
+    """Output of the encoder for each window, in groups that are decoded at once."""
+
+    groups: Sequence["Group"] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Windows that one worker decodes."""
+
+    places: Sequence[int]
+    """Of the windows in the batch."""
+    frames: Any
+    """`StorageView` (B, T, H)."""
+    num_mels: Sequence[int]
+    """Frames of the input that each window itself has."""
+
+
+class WhisperModel:
+    """A loaded Whisper.
+
+    Args:
+        folder: a folder in CTranslate2's format.
+        dtype: compute type, such as "int8_float32".
+        device: "cpu" or "cuda", or one with a number.
+        exact: whether the text of a window may not depend on the others of its batch.
+    """
+
+    def __init__(self, folder: Path, *, dtype: str, device: str, exact: bool) -> None:
+        self.files = WhisperFiles(folder)
+        self.summary: CheckpointSummary = self.files.describe()
+        self.device, self.dtype = torch.device(device), torch.float32
+        self.on_gpu = is_accelerator(device)
+        self.alone = exact and dtype.startswith("int8")
+        self.workers = 1 if self.on_gpu else max(1, torch.get_num_threads())
+        _check_compute_type(folder, dtype, kind_of(device))
+        self.model: Any = ctranslate2.models.Whisper(
+            os.fspath(folder),
+            device=kind_of(device),
+            device_index=self.device.index or 0,
+            compute_type=dtype,
+            inter_threads=self.workers,
+            intra_threads=1,
+        )
+        self.pool = ThreadPoolExecutor(self.workers, "raysp-whisper")
+
+    def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
+        """Encode a batch, as `LabellingModel` says. Hidden states are not given."""
+        waves, lengths = fetch(waves_BS, num_samples_B)
+        rows = [wave[:length] for wave, length in zip(waves, lengths.tolist(), strict=True)]
+        frames_B = torch.div(num_samples_B, self.summary.frame_stride, rounding_mode="floor")
+        return ModelPass(heads={}, num_frames_B=frames_B, encoded=Encoded(groups=self._groups(rows)))
+
+    def _groups(self, rows: Sequence[Floats]) -> list[Group]:
+        num_mels = [min(len(row) // HOP, self.files.num_frames) for row in rows]
+        mels = list(self.pool.map(self._mels, rows))
+        if self.on_gpu:  # the output stays there, and cannot be stacked
+            return [Group(range(len(rows)), self.model.encode(_view(np.stack(mels))), num_mels)]
+        frames = list(self.pool.map(lambda one: np.array(self.model.encode(_view(one[None]))), mels))
+        number = len(rows) if self.alone else min(self.workers, len(rows))
+        groups = [range(first, len(rows), number) for first in range(number)]
+        return [
+            Group(places, _view(np.concatenate([frames[i] for i in places])), [num_mels[i] for i in places])
+            for places in groups
+        ]
+
+    def _mels(self, wave_S: Floats) -> Floats:
+        return whisper_mels(wave_S, self.files.num_bins, self.files.num_frames)
+
+    def writer(
+        self, options: Mapping[str, object], *, language: str | None, task: str | None, words: bool = False
+    ) -> "TextWriter":
+        """Return the text decoder with the options of a transcript."""
+        return TextWriter(self, options, language=language, task=task, words=words)
+
+
+class TextWriter:
+    """Text decoder, greedy by default.
+
+    Args:
+        whisper: the model.
+        options: options of its `generate`, as `decoding_options` has them.
+        language: language of the texts; None: as detected for each window, if the model has several.
+        task: "transcribe" or "translate"; None: the first.
+        words: whether texts come with the times of their words.
+    """
+
+    def __init__(
+        self,
+        whisper: WhisperModel,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        words: bool,
+    ) -> None:
+        self.model, self.files, self.pool = whisper.model, whisper.files, whisper.pool
+        self.options, self.words = decoding_options(options, whisper.files.most_tokens), words
+        self.language = language if language is None else language_code(self.files, language)
+        self.task = task or TASKS[0]
+
+    def __call__(
+        self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]
+    ) -> Sequence[Written]:
+        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
+        groups = cast("Encoded", encoded).groups
+        written: list[Written | None] = [None] * len(places)
+        for group, texts in zip(groups, self.pool.map(self._of_group, groups), strict=True):
+            for place, one in zip(group.places, texts, strict=True):
+                written[place] = one
+        return cast("list[Written]", written)
+
+    def _of_group(self, group: Group) -> list[Written]:
+        codes = self._languages(group)
+        prompts = [self._prompt(code) for code in codes]
+        found = self.model.generate(group.frames, prompts, return_scores=True, **self.options)
+        texts = [self._text_ids(one.sequences_ids[0]) for one in found]
+        words = self._times(group, texts, codes) if self.words else [()] * len(texts)
+        # A score is a mean over the tokens without the end, which it includes in the sum.
+        return [
+            Written(self._decode(ids), one.scores[0] * len(one.sequences_ids[0]), len(one.sequences_ids[0]) + 1, spans)
+            for ids, one, spans in zip(texts, found, words, strict=True)
+        ]
+
+    def _languages(self, group: Group) -> list[str]:
+        if not self.files.is_multilingual:
+            return ["en"] * len(group.places)
+        if self.language is not None:
+            return [self.language] * len(group.places)
+        return [row[0][0].strip("<|>") for row in self.model.detect_language(group.frames)]
+
+    def _prompt(self, code: str) -> list[int]:
+        """Return the tokens that a text begins with; the last one says that it has no tokens of times."""
+        return [*self._start(code), self.files.token("notimestamps")]
+
+    def _start(self, code: str) -> list[int]:
+        names = ["startoftranscript", *((code, self.task) if self.files.is_multilingual else ())]
+        return [self.files.token(name) for name in names]
+
+    def _text_ids(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokens of text: special ones follow them in the vocabulary."""
+        return [index for index in ids if index < self.files.token("endoftext")]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.files.tokenizer.decode(list(ids))
+
+    def _times(self, group: Group, texts: Sequence[list[int]], codes: Sequence[str]) -> list[tuple[TimedWord, ...]]:
+        """Return the words of each text with their times, read from the attention of the decoder to the recording."""
+        spans: list[tuple[TimedWord, ...]] = [()] * len(texts)
+        for code in dict.fromkeys(codes):
+            chosen = [i for i, (one, text) in enumerate(zip(codes, texts, strict=True)) if one == code and text]
+            if not chosen:
+                continue
+            frames = group.frames if len(chosen) == len(texts) else _view(np.array(group.frames)[chosen])
+            found = self.model.align(
+                frames,
+                self._start(code),
+                [texts[i] for i in chosen],
+                [group.num_mels[i] for i in chosen],
+                median_filter_width=MEDIAN_WIDTH,
+            )
+            for i, one in zip(chosen, found, strict=True):
+                spans[i] = tuple(self._words(texts[i], one, has_spaces=code not in WITHOUT_SPACES))
+        return spans
+
+    def _words(self, ids: Sequence[int], aligned: Any, *, has_spaces: bool) -> Iterator[TimedWord]:  # noqa: ANN401
+        tokens, steps = np.array(aligned.alignments).T
+        starts = steps[np.diff(tokens, prepend=-1) > 0] / STEPS_PER_SECOND  # of each token, and of the end
+        for word in words_of(ids, self._decode, has_spaces=has_spaces):
+            score = float(np.mean(aligned.text_token_probs[word.first : word.end]))
+            yield TimedWord(word.text, float(starts[word.first]), float(starts[word.end]), score)
+
+
+def _check_compute_type(folder: Path, dtype: str, kind: str) -> None:
+    """Raise CheckpointError if a processor has no arithmetic of a name."""
+    supported = ctranslate2.get_supported_compute_types(kind)
+    if dtype not in supported:
+        raise CheckpointError(
+            f"{folder}: dtype={dtype!r} is no compute type of CTranslate2 on {kind} here, expected one of "
+            f"{', '.join(sorted(supported))}"
+        )
+
+
+def _view(array: np.ndarray) -> Any:  # noqa: ANN401 - a class of CTranslate2
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))

@@ -1,0 +1,88 @@
+"""Options of a transcript by Whisper in CTranslate2."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from raysp.errors import CheckpointError
+from raysp.models.summary import CheckpointSummary
+
+if TYPE_CHECKING:
+    from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
+
+SHOWN = 10
+KINDS: Mapping[str, type] = {
+    "beam_size": int,
+    "patience": float,
+    "length_penalty": float,
+    "repetition_penalty": float,
+    "no_repeat_ngram_size": int,
+    "max_length": int,
+    "suppress_blank": bool,
+}
+"""Options of `generate` that determine a text, with their types."""
+BEAMS = "beam_size"
+
+
+def decoding_options(options: Mapping[str, object], most_tokens: int) -> dict[str, object]:
+    """Return the options of `generate` of CTranslate2: greedy search unless others are given."""
+    return {BEAMS: 1, "max_length": most_tokens, **options}
+
+
+def check_options(
+    checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+) -> None:
+    """Check the options of a transcript against a checkpoint.
+
+    Raises:
+        CheckpointError: an option is unknown or of another type, or the model has no such language or task.
+    """
+    from raysp.backends.on_ctranslate2.converted import ready
+    from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
+
+    for name, value in options.items():
+        _check_option(checkpoint, name, value)
+    files = WhisperFiles(ready(checkpoint.path))
+    if (asked := options.get("max_length", 1)) and not 1 <= int(str(asked)) <= files.most_tokens:
+        raise CheckpointError(
+            f"{checkpoint.path}: generate has max_length={asked}, expected 1 to the {files.most_tokens} positions of "
+            "the decoder"
+        )
+    if (language is not None or task is not None) and not files.is_multilingual:
+        raise CheckpointError(
+            f"{checkpoint.path}: language={language!r}, task={task!r}, and this Whisper is for one language; leave "
+            "them out"
+        )
+    if task is not None and task not in TASKS:
+        raise CheckpointError(f"{checkpoint.path}: task is {task!r}, expected one of {', '.join(TASKS)}")
+    if language is not None:
+        language_code(files, language)
+
+
+def language_code(files: "WhisperFiles", language: str) -> str:
+    """Return the code of a language that is named by its code or token.
+
+    Raises:
+        CheckpointError: the model does not have it.
+    """
+    code = language.lower().strip("<|>")
+    if code not in files.languages:
+        known = sorted(files.languages)
+        more = ", ..." if len(known) > SHOWN else ""
+        raise CheckpointError(
+            f"{files.folder}: language {language!r} is none of its {len(known)}: {', '.join(known[:SHOWN])}{more}"
+        )
+    return code
+
+
+def _check_option(checkpoint: CheckpointSummary, name: str, value: object) -> None:
+    if name not in KINDS:
+        close = get_close_matches(name, KINDS, 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KINDS)}"
+        raise CheckpointError(f"{checkpoint.path}: generate: unknown option {name!r} of CTranslate2; {advice}")
+    kind = KINDS[name]
+    is_number = type(value) in (int, float) if kind is float else type(value) is kind
+    if not is_number or (kind is not bool and float(str(value)) < 0):
+        raise CheckpointError(
+            f"{checkpoint.path}: generate has {name}={value!r}, expected a {kind.__name__} of at least 0"
+        )

