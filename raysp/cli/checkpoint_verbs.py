@@ -178,12 +178,22 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),
+        "texts": _longest_text(summary),
         "language model": _language_model(summary),
         "language": _language(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
         "does not fit": _generation_error(summary),
     }
+
+
+def _longest_text(summary: "CheckpointSummary") -> str | None:
+    from raysp.models.checking import check_generation
+    from raysp.models.summary import OWN
+
+    if not summary.writes_text or summary.backend != OWN or _generation_error(summary):
+        return None
+    return f"at most {count(check_generation(summary.path, {}), 'token')} for a window (max_length, max_new_tokens)"
 
 
 def _generation_error(summary: "CheckpointSummary") -> str | None:

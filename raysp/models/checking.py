@@ -249,8 +249,10 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
 
 
-def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> None:
+def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> int:
     """Check options of `generate`, and `seed`, against a checkpoint with a text decoder, for a prompt of N tokens.
+
+    Returns the number of tokens after which a text is cut.
 
     Raises:
         CheckpointError: An option is unknown or its value invalid, has no effect, or names a token beyond the
@@ -278,6 +280,7 @@ def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: in
             f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
         )
+    return settings.max_length - prompt_length
 
 
 def start_token(folder: Path) -> object:

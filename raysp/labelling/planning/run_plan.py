@@ -348,6 +348,8 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
         found = [f"{self.settings.library} runs the checkpoint: {self.why_not_own}"] if self.why_not_own else []
+        label = self.pipeline.label
+        found += [note for one in label.outputs for note in one.notes(self.settings.checkpoint, label.window_seconds)]
         found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         found += self.corpus.widened
         if unnamed := self.corpus.unnamed:

@@ -60,6 +60,10 @@ class Output:
         """Columns of the source that the output needs."""
         return ()
 
+    def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
+        """Return sentences on its labels that a user may not expect."""
+        return ()
+
     @property
     def finds_speech(self) -> bool:
         """Whether the output needs the model of speech, `raysp[speech]`."""

@@ -1,5 +1,6 @@
 """Texts of recordings."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
 from functools import partial
@@ -20,6 +21,7 @@ from raysp.specs.outputs.output import (
     spoken_op,
 )
 from raysp.specs.values import Column, JsonValue, Url, spec
+from raysp.words import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 
 MOST_BEAMS = 1024
+TOKENS_PER_SECOND = 4
+"""Tokens of fast speech in a second."""
 LM_WEIGHT, WORD_BONUS = 0.5, 1.0
 """Weights of a language model that comes with none."""
 Named = Annotated[str, Field(min_length=1)]
@@ -243,11 +247,29 @@ class Transcript(Output):
             backend = cast("WritingBackend", choice_of(checkpoint).open())
             backend.check_writing(checkpoint, self._options(checkpoint), language=self._of_decoder, task=self.task)
             return
+        self._longest_text(checkpoint)
+
+    def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
+        """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
         from raysp.models.checking import check_generation
         from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-        check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
+        return check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
+
+    def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
+        """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""
+        from raysp.models.summary import OWN
+
+        if not checkpoint.writes_text or checkpoint.backend != OWN:
+            return ()
+        most, wanted = self._longest_text(checkpoint), math.ceil(TOKENS_PER_SECOND * window_seconds)
+        if most >= wanted:
+            return ()
+        return (
+            f"{self.name}_text is cut after {count(most, 'token')} of a window (max_length), and {window_seconds:g} "
+            f"seconds of speech may have {wanted}: for recordings of that length pass generate={{'max_new_tokens': N}}",
+        )
 
     def _options(self, checkpoint: "CheckpointSummary") -> Mapping[str, object]:
         """Return `generate`, with the beams of a decoder that searches."""
