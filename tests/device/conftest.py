@@ -1,4 +1,6 @@
+import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,12 +8,27 @@ import pyarrow as pa
 import pytest
 
 from raysp.ops import late_steps
+from tests.corpora import CHECKPOINT
 from tests.device import output_cases, stand_in
+from tests.device.class_cases import make_checkpoint
 from tests.ops.test_labelling import block_of
 
 stand_in.install()
 
-OnBoth = Callable[..., tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
+    """Return the folder of a checkpoint by its name, which is made once."""
+
+    @functools.cache
+    def made(name: str) -> Path:
+        if name == "demo":
+            return CHECKPOINT
+        folder = tmp_path_factory.mktemp("made") / "checkpoint"
+        make_checkpoint(name, folder)
+        return folder
+
+    return made
 
 
 def labelling(checkpoint, outputs: Sequence[Any], device: str, *, texts: Sequence[str] = (), dtype="float32"):

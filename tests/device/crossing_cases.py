@@ -117,12 +117,19 @@ def tokens(make: Callable[[Path], Any], folder: Path, device: str) -> Run:
     return lambda: [tokenizer.batch_decode(ids), tokenizer.decode(ids[0])]
 
 
+def checkpoint(name: str, folder: Path) -> Path:
+    """Return a checkpoint below a folder, where it is made once."""
+    place = folder / "checkpoint"
+    if not place.exists():
+        make_checkpoint(name, place)
+    return place
+
+
 def of_checkpoint(name: str) -> Callable[[Path], Any]:
     """Return what makes the tokenizer of a checkpoint."""
 
     def make(folder: Path) -> Any:
-        make_checkpoint(name, folder / "checkpoint")
-        return models.load_checkpoint(folder / "checkpoint").tokenizer
+        return models.load_checkpoint(checkpoint(name, folder)).tokenizer
 
     return make
 
@@ -148,8 +155,8 @@ def predictions(name: str, folder: Path, device: str) -> Run:
 
 def writer(folder: Path, device: str) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Return an encoder-decoder, two recordings and their mask."""
-    make_checkpoint("SpeechEncoderDecoderModel", folder / "checkpoint")
-    model = models.SpeechEncoderDecoderModel.from_pretrained(folder / "checkpoint", device=device).eval()
+    place = checkpoint("SpeechEncoderDecoderModel", folder)
+    model = models.SpeechEncoderDecoderModel.from_pretrained(place, device=device).eval()
     waves = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 12_000)).astype(np.float32))
     waves *= torch.tensor([[0.1], [0.5], [2.0], [8.0]])
     mask = torch.arange(12_000) < torch.tensor([[12_000], [9_000], [5_000], [11_000]])
@@ -218,13 +225,13 @@ def at_pauses(outputs: Sequence[Any], _: Path, device: str) -> Run:
 
 def with_a_prompt(folder: Path, device: str) -> Run:
     """Texts that begin with the tokens of a language and a task."""
-    make_checkpoint("SpeechEncoderDecoderModel", folder / "checkpoint")
+    place = checkpoint("SpeechEncoderDecoderModel", folder)
 
     def outputs(loaded: Any) -> list[Any]:
         op = generating().op(loaded)
         return [type(op)(op.schema, op.staged, op.model, op.tokenizer, op.options, Prompt({}, (5, 6)))]
 
-    op = Labelling(str(folder / "checkpoint"), outputs, batch_seconds=8, device=device)
+    op = Labelling(str(place), outputs, batch_seconds=8, device=device)
     block = block_of(spoken()[0][:2])
     return lambda: op(block)[0].to_pylist()
 

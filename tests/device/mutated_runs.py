@@ -3,7 +3,6 @@
 import copy
 import functools
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,8 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
         given = [with_files(one, {"demo": demo}, str(folder / "lm.arpa")) for one in outputs]
         yield name, functools.partial(_label, places[checkpoint], given)
     for name in CASES:
-        yield name, functools.partial(_case, name)
+        (folder / "cases" / name).mkdir(parents=True)
+        yield name, functools.partial(CASES[name], folder / "cases" / name, NAME)
     for name, (make, targets) in OBJECTIVES.items():
         (folder / "training" / name).mkdir(parents=True)
         yield f"training: {name}", functools.partial(_train, make(folder / "training" / name), targets)
@@ -63,11 +63,6 @@ def _label(place: Path, outputs: list[Any]) -> Callable[[], Any]:
     for name in op.reads:
         block = block.append_column(late_steps.CARRIED + name, pa.array([*texts[:2], " ".join(texts[:4])]))
     return lambda: op(block)[0].to_pylist()
-
-
-def _case(name: str) -> Callable[[], Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        return CASES[name](Path(folder), NAME)
 
 
 def _train(objective: Any, targets: Any) -> Callable[[], Any]:

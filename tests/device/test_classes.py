@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.device.class_cases import CASES, make_checkpoint
+from tests.device.class_cases import CASES
 from tests.device.conftest import assert_same, labelling
 from tests.device.stand_in import NAME
 from tests.ops.test_precision import noise
@@ -16,17 +16,13 @@ def waves():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_labels_are_those_of_the_cpu(name, waves, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    make_checkpoint(name, checkpoint)
-    rows = labelling(checkpoint, CASES[name], NAME)(waves)
+def test_labels_are_those_of_the_cpu(name, waves, checkpoints):
+    rows = labelling(checkpoints(name), CASES[name], NAME)(waves)
     assert [row["status"] for row in rows].count("ok") >= 6
-    assert_same(rows, labelling(checkpoint, CASES[name], "cpu")(waves))
+    assert_same(rows, labelling(checkpoints(name), CASES[name], "cpu")(waves))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_half_precision_labels_all_rows(name, waves, tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    make_checkpoint(name, checkpoint)
-    rows = labelling(checkpoint, CASES[name], NAME, dtype="bfloat16")(waves)
+def test_half_precision_labels_all_rows(name, waves, checkpoints):
+    rows = labelling(checkpoints(name), CASES[name], NAME, dtype="bfloat16")(waves)
     assert [row["status"] for row in rows].count("ok") >= 6

@@ -4,12 +4,13 @@
 `functions.json`, written with it, has the functions that cause them, so that a failure names the lines of what is new.
 """
 
+import functools
 import json
 import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,11 @@ ALLOWED = ("crossing.py _unpacked", "crossing.py number", "models/decoder/logits
 CASES = {**{f"class {name}": (name, outputs) for name, outputs in CLASSES.items()}, **OUTPUTS}
 
 
-def measure(name: str, folder: Path) -> tuple[dict[str, int], Counts, Counts]:
+def measure(name: str, checkpoints: Callable[[str], Path], folder: Path) -> tuple[dict[str, int], Counts, Counts]:
     """Return the figures of a batch, what was counted, and what was counted within the pass alone."""
     checkpoint, outputs = CASES[name]
     (folder / "lm.arpa").write_text(ARPA)
-    place = CHECKPOINT
-    if checkpoint != "demo":
-        place = folder / "checkpoint"
-        make_checkpoint(checkpoint, place)
+    place = checkpoints(checkpoint)
     outputs = [with_files(output, {"demo": CHECKPOINT}, str(folder / "lm.arpa")) for output in outputs]
     waves = [(wave * 32767 / 2).astype(np.int16) for wave in noise([1.5, 1.5, 1.2], seed=1)]
     label = labelling(place, outputs, NAME, texts=["seven two", "two", "one"])
@@ -79,8 +77,8 @@ def measure(name: str, folder: Path) -> tuple[dict[str, int], Counts, Counts]:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in RANDOM])
-def test_a_batch_costs_what_it_did(name, tmp_path):
-    figures, counts, of_pass = measure(name, tmp_path)
+def test_a_batch_costs_what_it_did(name, checkpoints, tmp_path):
+    figures, counts, of_pass = measure(name, checkpoints, tmp_path)
     assert sum(of_pass.waits.values()) == 0, f"the host waits within the pass: {dict(of_pass.waits)}"
     assert sum(of_pass.copies_in.values()) == 1, f"copied within the pass: {dict(of_pass.copies_in)}"
     assert counts.blocking == {}, "copied to the device without pinned memory"
@@ -143,12 +141,19 @@ def lines_of_what_is_new(counts: Counts, recorded: dict[str, dict[str, int]]) ->
                 yield f"{kind}, {now.get(function, 0)} and not {before.get(function, 0)} in {function}: {lines}"
 
 
+def _made(folder: Path, name: str) -> Path:
+    if name == "demo":
+        return CHECKPOINT
+    make_checkpoint(name, folder / "checkpoint")
+    return folder / "checkpoint"
+
+
 def write() -> None:
     found, functions = {}, {}
     for name in CASES:
         if name not in RANDOM:
             with tempfile.TemporaryDirectory() as folder:
-                found[name], counts, of_pass = measure(name, Path(folder))
+                found[name], counts, of_pass = measure(name, functools.partial(_made, Path(folder)), Path(folder))
             functions[name] = by_function(counts)
             waits = "; ".join(f"{count} {where}" for where, count in (counts.waits + counts.copies_in).items())
             sys.stdout.write(f"{name}: {found[name]}\n    {waits}\n    pass: {of_pass.waits}, {of_pass.copies_in}\n")

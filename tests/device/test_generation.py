@@ -10,7 +10,6 @@ from raysp.models import SpeechEncoderDecoderModel
 from raysp.models.decoder.generation_config import GenerationConfig
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME
-from tests.labelling.engine.test_every_model import make_checkpoint
 
 OPTIONS = {
     "length": {"max_new_tokens": 5},
@@ -37,9 +36,8 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
-    make_checkpoint("SpeechEncoderDecoderModel", folder)
+def models(checkpoints):
+    folder = checkpoints("SpeechEncoderDecoderModel")
     here, there = (SpeechEncoderDecoderModel.from_pretrained(folder, device=device).eval() for device in ("cpu", NAME))
     return here, there
 

@@ -9,7 +9,6 @@ from raysp.audio import decode
 from raysp.ops.labelling import Labelling
 from raysp.ops.speech.places import Place, with_places
 from tests.corpora import CHECKPOINT, DEMO
-from tests.device.class_cases import make_checkpoint
 from tests.device.conftest import assert_same, labelling
 from tests.device.output_cases import ARPA, CASES, with_files
 from tests.device.stand_in import NAME
@@ -26,15 +25,6 @@ def spoken():
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    made = {"demo": CHECKPOINT}
-    for name in ("ParakeetForCTC", "SpeechEncoderDecoderModel"):
-        made[name] = tmp_path_factory.mktemp(name) / "checkpoint"
-        make_checkpoint(name, made[name])
-    return made
-
-
-@pytest.fixture(scope="module")
 def language_model(tmp_path_factory):
     path = tmp_path_factory.mktemp("lm") / "lm.arpa"
     path.write_text(ARPA)
@@ -42,13 +32,13 @@ def language_model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_labels_are_those_of_the_cpu(name, spoken, folders, language_model):
+def test_labels_are_those_of_the_cpu(name, spoken, checkpoints, language_model):
     checkpoint, outputs = CASES[name]
-    outputs = [with_files(output, folders, language_model) for output in outputs]
+    outputs = [with_files(output, {"demo": CHECKPOINT}, language_model) for output in outputs]
     waves, texts = spoken
-    rows = labelling(folders[checkpoint], outputs, NAME, texts=texts)(waves)
+    rows = labelling(checkpoints(checkpoint), outputs, NAME, texts=texts)(waves)
     assert {row["status"] for row in rows} == {"ok"}
-    assert_same(rows, labelling(folders[checkpoint], outputs, "cpu", texts=texts)(waves))
+    assert_same(rows, labelling(checkpoints(checkpoint), outputs, "cpu", texts=texts)(waves))
 
 
 @pytest.mark.parametrize(
