@@ -123,10 +123,10 @@ class OpenStream:
     def missing(self, streams: Streams) -> str | None:
         """Return what the header announces and the stream does not hold; None if it holds as much."""
         header, announced = self.header, self.opened.stream.announced
-        if header.num_frames:
-            found = f"announces {header.num_frames / header.sample_rate:.3f} seconds"
-        elif announced:
+        if announced:
             found = f"announces {count(announced, 'byte')} of samples"
+        elif header.num_frames:
+            found = f"announces {header.num_frames / header.sample_rate:.3f} seconds"
         elif header.container == "OGG" and not streams.is_ended_ogg(self.opened.stream):
             found = "announces a stream, which does not end"
         else:

@@ -248,7 +248,8 @@ class Decoding:
         is_last = False
         while not is_last:
             # libsndfile returns at most the claimed frames, so a small claim saves a read and memory
-            left = min(most - ending.num_frames, found.source.frames - found.place)
+            num_held = 0 if found.opened.stream.is_empty else found.source.frames
+            left = min(most - ending.num_frames, num_held - found.place)
             num_wanted = max(0, min(most_frames, left, math.ceil(max_frames) - ending.num_frames + 1))
             frames, error = found.read(num_wanted, dtype)
             ending.num_frames += len(frames)

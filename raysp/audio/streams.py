@@ -39,6 +39,8 @@ class Stream:
     """Frames that an earlier decoder of the same stream has given."""
     announced: int = 0
     """Bytes of samples that the header counts, and that may be missing."""
+    is_empty: bool = False
+    """Whether all of them are missing. libsndfile decodes a packet of GSM without data to silence."""
     num_mpeg_frames: int = 0
     """Frames of an MPEG stream without a frame that counts them."""
 
@@ -102,7 +104,7 @@ class Streams:
             return whole
         available = self.end - layout.samples
         if by_header and (layout.claimed is None or layout.claimed > available):
-            return replace(whole, announced=layout.claimed or 0)
+            return replace(whole, announced=layout.claimed or 0, is_empty=available <= 0)
         return self._settled(whole, layout)
 
     def rebuilt(self, stream: Stream) -> Stream | None:
@@ -161,7 +163,7 @@ class Streams:
         available = self.end - layout.samples
         if layout.claimed is None or layout.claimed > available:
             following = find_beginning(self.data, layout.samples, self.end)
-            whole = replace(whole, announced=layout.claimed or 0)
+            whole = replace(whole, announced=layout.claimed or 0, is_empty=available <= 0)
             return whole if following is None else _with_head(whole, layout, following)
         samples_end = layout.samples + layout.claimed
         if available - layout.claimed <= 1:

@@ -242,8 +242,11 @@ def test_a_stream_with_other_channels_is_an_error_only_if_each_channel_is_labell
         (encode(FIRST, RATE, "AU")[:24], "announces 80,000 bytes of samples"),
         (encode(FIRST, RATE, "CAF")[:4096], "complete header"),
         (encode(FIRST, RATE, "OGG", "VORBIS")[:4200], "announces a stream, which does not end"),
+        (encode(FIRST, RATE, "WAV", "GSM610")[:60], r"announces [\d,]+ bytes of samples"),
+        (encode(FIRST, RATE, "WAV", "IMA_ADPCM")[:60], r"announces [\d,]+ bytes of samples"),
+        (encode(FIRST, RATE, "WAV", "ULAW")[:58], r"announces [\d,]+ bytes of samples"),
     ],
-    ids=["WAV", "FLAC", "AIFF", "W64", "RF64", "NIST", "AU", "CAF", "OGG"],
+    ids=["WAV", "FLAC", "AIFF", "W64", "RF64", "NIST", "AU", "CAF", "OGG", "GSM", "ADPCM", "ULAW"],
 )
 def test_a_recording_that_announces_samples_and_has_none_is_corrupt(audio, announced):
     with pytest.raises(AudioError, match=announced) as caught:
