@@ -222,8 +222,8 @@ class TestReading:
         assert [found for _, _, found in proxy.requests].count(fault) == 8 - has_no_body
 
     def test_a_body_that_stalls_is_requested_again(self, opened, proxy, monkeypatch):
-        monkeypatch.setattr(gcs_client, "READ_SECONDS", 0.5)
-        monkeypatch.setattr(azure_client, "LIMITS", {**azure_client.LIMITS, "read_timeout": 0.5})
+        monkeypatch.setattr(gcs_client, "READ_SECONDS", 1)
+        monkeypatch.setattr(azure_client, "LIMITS", {**azure_client.LIMITS, "read_timeout": 1})
         faulty = opened(proxy.options)
         faulty.create("a", DATA)
         proxy.fail_next("stall", method="GET")
