@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
@@ -119,7 +119,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", [*DOCS.glob("*.md"), README], ids=lambda page: page.name)
 def test_each_command_of_raysp_on_a_page_for_users_is_understood(page):
-    verbs = typer.main.get_command(app).commands
+    verbs = typer.main.get_command(application()).commands
     for verb, *words in (one for one in commands(page) if not one[0].startswith("-")):
         assert verbs[verb].make_context(verb, words, parent=None).params, (verb, words)
 

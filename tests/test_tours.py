@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from raysp.cli.console import out
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 from raysp.errors import SpecError
 from raysp.specs.work_files import load_pipeline, with_overrides
 
@@ -93,7 +93,7 @@ def test_a_command_of_raysp_is_understood(shown, tmp_path, monkeypatch):
         if isinstance(step, make.File):
             (tmp_path / step.name).write_text(step.text)
     for verb, *words in shown.raysp_commands:
-        context = typer.main.get_command(app).commands[verb].make_context(verb, words, parent=None)
+        context = typer.main.get_command(application()).commands[verb].make_context(verb, words, parent=None)
         target = context.params.get("pipeline", "")
         if target.endswith(".py"):
             is_refused = f"--set {(context.params['settings'] or [''])[-1].partition('=')[0]}: " in "".join(

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import signal
-import struct
 import sys
 import threading
 import time
@@ -19,33 +18,37 @@ from pathlib import Path
 
 import numpy as np
 
-from raysp.audio.source import AudioHeader, Excerpt, Recording, read_header
-from raysp.audio.stream_decoding import DecodeOptions, TooLong, decode_chunks
+from raysp.audio.decoder_protocol import (
+    ANSWER,
+    AUDIO_ERROR,
+    COUNTED_HEADER,
+    DECODE,
+    FAULTS,
+    FLOAT32,
+    HEADER_IS,
+    INT16,
+    LAST_FLOAT32,
+    LAST_INT16,
+    MEAN,
+    NO_MEMORY,
+    NUMBER,
+    PROGRAM_ERROR,
+    RANGE,
+    RANGES,
+    READY,
+    REQUEST,
+    TOO_LONG,
+    UNREADABLE,
+    has_memory_limit,
+)
+from raysp.audio.excerpts import AudioHeader, DecodeOptions, Excerpt, Recording, TooLong
+from raysp.audio.source import read_header
+from raysp.audio.stream_decoding import decode_chunks
 from raysp.audio.waveforms import Samples
 from raysp.errors import AudioError
 
-REQUEST = struct.Struct("<c q q q q d d ? d ? ?")
-"""Kind, bytes of the recording, bytes that follow the request, sample rate, channel (`MEAN`: all), maximum seconds,
-offset, whether a duration is given, duration, whether to keep the prefix of a damaged recording, whether joined streams
-must have the same channels."""
-ANSWER = struct.Struct("<c q")
-"""Kind, bytes that follow."""
-RANGE = struct.Struct("<q q")
-"""Offset in the recording, number of bytes. The reply is a number of bytes (-1: not readable) and the bytes."""
-NUMBER = struct.Struct("<q")
-
-MEAN = -(2**63)
-HEADER, COUNTED_HEADER, DECODE = b"h", b"c", b"d"
-READY, RANGES, HEADER_IS = b"+", b"r", b"H"
-INT16, FLOAT32, LAST_INT16, LAST_FLOAT32 = b"i", b"f", b"I", b"F"
-AUDIO_ERROR, TOO_LONG, NO_MEMORY, UNREADABLE, PROGRAM_ERROR = b"A", b"T", b"M", b"U", b"P"
 PROGRAM_ERRORS = (TypeError, AttributeError, NameError, ImportError, SyntaxError, AssertionError)
 """Exceptions of a program that is wrong or incomplete. No content of a recording is their cause."""
-
-FAULTS = "RAYSP_DECODER_FAULTS"
-"""Environment variable for fault injection in tests, such as
-`marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory,marker=TypeError`.
-A fault occurs at a recording with its marker in the first bytes."""
 
 
 class UnreadableError(Exception):
@@ -193,11 +196,6 @@ def _end_with_parent() -> None:
     while os.read(0, 1):
         pass
     os._exit(0)
-
-
-def has_memory_limit() -> bool:
-    """Return whether the memory of a process can be limited here: Linux only, which has /proc."""
-    return Path("/proc/self/statm").exists()
 
 
 def _limit(memory_bytes: int) -> None:

@@ -26,7 +26,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from raysp.audio import child
+from raysp.audio import decoder_protocol as protocol
 from raysp.audio.decoder_failures import (
     AnswerTimeout,
     DecoderFailure,
@@ -35,8 +35,16 @@ from raysp.audio.decoder_failures import (
     exit_name,
     failure_of,
 )
-from raysp.audio.source import AudioHeader, Excerpt, Recording, SupportsRead, is_file, require_recording
-from raysp.audio.stream_decoding import DecodeOptions, TooLong
+from raysp.audio.excerpts import (
+    AudioHeader,
+    DecodeOptions,
+    Excerpt,
+    Recording,
+    SupportsRead,
+    TooLong,
+    is_file,
+    require_recording,
+)
 from raysp.audio.waveforms import Samples, join
 from raysp.errors import AudioError, ProgramError, RunError
 
@@ -58,8 +66,18 @@ PIPE_BYTES = 1024 * 1024
 BUFFER_BYTES = 64 * 1024
 MOST_PARTS = 64
 
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", child.FAULTS)
-_LAST = (child.HEADER_IS, child.LAST_INT16, child.LAST_FLOAT32)
+_KEPT_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    protocol.FAULTS,
+)
+_LAST = (protocol.HEADER_IS, protocol.LAST_INT16, protocol.LAST_FLOAT32)
 T = TypeVar("T")
 
 
@@ -123,7 +141,7 @@ class Decoder:
         self, recordings: Iterable[Recording | None], *, counted: bool = False
     ) -> Iterator[AudioHeader | AudioError]:
         """Yield the header of each recording in order, or the error that prevented reading it."""
-        kind = child.COUNTED_HEADER if counted else child.HEADER
+        kind = protocol.COUNTED_HEADER if counted else protocol.HEADER
         options = DecodeOptions(0, max_seconds=0.0)
         requests = (_request(kind, Excerpt(one), HEAD_BYTES, options) for one in recordings)
         for found in self._in_order(requests, lambda answers: AudioHeader(*json.loads(next(answers)[1]))):
@@ -248,14 +266,14 @@ class Decoder:
                 raise RuntimeError("another call of this Decoder began before the results of this one were read")
             assert self._child is not None  # its end raises `DecoderFailure`, after which a new one is started
             kind, payload = self._child.answer(request)
-            if kind == child.AUDIO_ERROR:
+            if kind == protocol.AUDIO_ERROR:
                 raise AudioError(*json.loads(payload))
-            if kind == child.TOO_LONG:
+            if kind == protocol.TOO_LONG:
                 raise TooLong(*json.loads(payload))
-            if kind == child.NO_MEMORY:
+            if kind == protocol.NO_MEMORY:
                 limit = f"{MEMORY_BYTES // 1024**2} MB"
                 raise DecoderFailure("out_of_memory", f"decoding needs more memory than the decoder's limit ({limit})")
-            if kind == child.PROGRAM_ERROR:
+            if kind == protocol.PROGRAM_ERROR:
                 raise _program_error(payload.decode())
             yield kind, payload
             if kind in _LAST:
@@ -265,7 +283,7 @@ class Decoder:
 @functools.cache
 def _warn_without_limit() -> None:
     """Warn once per process where the memory of the child cannot be limited."""
-    if not child.has_memory_limit():
+    if not protocol.has_memory_limit():
         logger.warning(
             "the memory of the decoder is not limited on %s: a recording that decodes to gigabytes can fill this "
             "machine's; label data from strangers on Linux",
@@ -291,11 +309,11 @@ class _Child:
         self._answers, answers = _pipe()
         ranges, self._ranges = _pipe()
         theirs = (requests, answers, ranges)
-        package = str(Path(child.__file__).parents[2])
+        package = str(Path(protocol.__file__).parents[2])
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", child.__name__, *map(str, theirs), str(MEMORY_BYTES)],
+            [sys.executable, "-P", "-m", protocol.PROGRAM, *map(str, theirs), str(MEMORY_BYTES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -314,7 +332,7 @@ class _Child:
 
     def _await_start(self) -> None:
         try:
-            self._read(child.ANSWER.size, self._timeout(START_SECONDS))
+            self._read(protocol.ANSWER.size, self._timeout(START_SECONDS))
         except ExternalFailure:
             self.end()
             raise
@@ -371,16 +389,16 @@ class _Child:
         timeout = self._timeout(request.seconds)
         while True:
             timeout.begin()
-            kind, num_bytes = child.ANSWER.unpack(self._read(child.ANSWER.size, timeout))
+            kind, num_bytes = protocol.ANSWER.unpack(self._read(protocol.ANSWER.size, timeout))
             payload = self._read(num_bytes, timeout)
             timeout.end()
-            if kind == child.RANGES:
-                failure = self._send_range(request, *child.RANGE.unpack(payload)) or failure
-            elif kind == child.UNREADABLE and failure is not None:
+            if kind == protocol.RANGES:
+                failure = self._send_range(request, *protocol.RANGE.unpack(payload)) or failure
+            elif kind == protocol.UNREADABLE and failure is not None:
                 self._num_answered += 1
                 raise failure
             else:
-                self._num_answered += kind not in (child.INT16, child.FLOAT32)
+                self._num_answered += kind not in (protocol.INT16, protocol.FLOAT32)
                 return kind, payload
 
     def _read(self, num_bytes: int, timeout: AnswerTimeout) -> bytearray:
@@ -433,7 +451,7 @@ class _Child:
             found = request.range(place, num_bytes)
         except Exception as error:
             failure = error
-        view = memoryview(child.NUMBER.pack(-1 if failure else len(found)) + found)
+        view = memoryview(protocol.NUMBER.pack(-1 if failure else len(found)) + found)
         with contextlib.suppress(BrokenPipeError):
             while view:
                 view = view[os.write(self._ranges, view) :]
@@ -457,7 +475,7 @@ def _given(outcome: "T | AudioError | TooLong") -> T:
 
 
 def _decode_request(excerpt: Excerpt, options: DecodeOptions) -> _Request | AudioError:
-    return _request(child.DECODE, excerpt, WHOLE_BYTES, options)
+    return _request(protocol.DECODE, excerpt, WHOLE_BYTES, options)
 
 
 def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptions) -> _Request | AudioError:
@@ -477,12 +495,12 @@ def _request(kind: bytes, excerpt: Excerpt, most_head: int, options: DecodeOptio
         head = recording if num_bytes <= most_head else recording[:HEAD_BYTES]
     if num_bytes == 0:
         return AudioError("no_audio", "found 0 bytes; expected the bytes of a recording")
-    packed = child.REQUEST.pack(
+    packed = protocol.REQUEST.pack(
         kind,
         num_bytes,
         len(head),
         options.sample_rate,
-        child.MEAN if options.channel == "mean" else options.channel,
+        protocol.MEAN if options.channel == "mean" else options.channel,
         options.max_seconds,
         excerpt.offset,
         excerpt.duration is not None,
@@ -503,5 +521,5 @@ def _program_error(trace: str) -> ProgramError:
 
 def _chunks(answers: Iterator[tuple[bytes, bytearray]]) -> Iterator[Samples]:
     for kind, payload in answers:
-        is_int16 = kind in (child.INT16, child.LAST_INT16)
+        is_int16 = kind in (protocol.INT16, protocol.LAST_INT16)
         yield np.frombuffer(payload, np.int16) if is_int16 else np.frombuffer(payload, np.float32)

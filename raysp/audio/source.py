@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from os import SEEK_CUR, SEEK_END, SEEK_SET
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import soundfile
 
 from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
 from raysp.audio.counting import counts_all
+from raysp.audio.excerpts import AudioHeader, Recording, SupportsRead, is_file, require_recording
 from raysp.audio.media import MediaSource, open_media
 from raysp.audio.opus import OpusSource, open_opus
 from raysp.audio.parsing.flac import AHEAD_BYTES, STEP_BYTES
@@ -19,7 +20,7 @@ from raysp.errors import AudioError
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeIs
+    pass
 
 # Files of 1 kHz and 1 MHz exist and are labelled. Far below there is no speech, and a byte at 1 Hz would become 64 KB.
 # At the upper end, DSD128 has 5.6 MHz, the highest rate of any recorder.
@@ -35,64 +36,6 @@ EMPTY_ID3 = b"ID3\x04\x00\x00" + (10).to_bytes(4, "big") + bytes(10)
 
 
 FIRST_READ_BYTES, MOST_READ_BYTES = 64 * 1024, 1024 * 1024  # reads of a file: small for a header, growing for a stream
-
-
-class SupportsBuffer(Protocol):
-    """Anything with the buffer protocol: bytes, bytearray, memoryview, numpy.ndarray, pyarrow.Buffer."""
-
-    def __buffer__(self, flags: int, /) -> memoryview:
-        """Return a view of the bytes."""
-        ...
-
-
-class SupportsRead(Protocol):
-    """A seekable binary file: an open file, `io.BytesIO`, `pyarrow.NativeFile`."""
-
-    def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`. Fewer are returned only at the end."""
-        ...
-
-    def seek(self, offset: int, whence: int, /) -> int:
-        """Move the position and return it."""
-        ...
-
-
-Recording = SupportsBuffer | SupportsRead
-"""A recording's bytes, or a file that holds only the recording. The file's position changes; it is not closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """A recording, or a part of it."""
-
-    audio: Recording | None
-    offset: float = 0.0
-    """Seconds to skip at the start."""
-    duration: float | None = None
-    """Seconds to decode; None for all up to the end."""
-    channel: int | None = None
-    """Index of the channel to decode; None: as the options of decoding have it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AudioHeader:
-    """Header of a recording. Its values may be wrong, so they are suitable only for ordering rows.
-
-    `num_frames` is None where the header has no such field (FLAC written to a pipe).
-    """
-
-    sample_rate: int
-    channels: int
-    num_frames: int | None
-    container: str
-    subtype: str
-    num_bytes: int
-
-    @property
-    def seconds(self) -> float:
-        """Claimed seconds. Without a claim, an estimate for 16-bit samples compressed by two."""
-        num_frames = self.num_bytes / self.channels if self.num_frames is None else self.num_frames
-        return num_frames / self.sample_rate
 
 
 class Source(soundfile.SoundFile):  # type: ignore[misc]
@@ -363,22 +306,6 @@ def open_reader(audio: Recording | None) -> Reader:
     if reader.num_bytes == 0:
         raise AudioError("no_audio", "found 0 bytes; expected the bytes of a recording")
     return reader
-
-
-def require_recording(audio: Recording | None) -> Recording:
-    """Return the recording.
-
-    Raises:
-        AudioError: `no_audio` if it is None.
-    """
-    if audio is None:
-        raise AudioError("no_audio", "found null; expected the bytes of a recording")
-    return audio
-
-
-def is_file(audio: Recording) -> "TypeIs[SupportsRead]":
-    """Return whether a recording is a file, not bytes (`io.BytesIO` and `mmap` are files)."""
-    return hasattr(audio, "read")
 
 
 def _open(reader: Reader, opening: Opening, container: str) -> Source:

@@ -4,51 +4,18 @@ import math
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import soundfile
 
+from raysp.audio.excerpts import AudioHeader, Channel, DecodeOptions, Excerpt, Recording, TooLong
 from raysp.audio.open_streams import BLOCKS_PER_SECOND, OpenStream, StreamEnding, chunk_frames
-from raysp.audio.source import AudioHeader, Excerpt, Recording, open_reader, open_stream
+from raysp.audio.source import open_reader, open_stream
 from raysp.audio.streams import Stream, Streams
-from raysp.audio.waveforms import FINITE_SUBTYPES, Channel, Samples, check_finite, choose_dtype, join, mix, resample
+from raysp.audio.waveforms import FINITE_SUBTYPES, Samples, check_finite, choose_dtype, join, mix, resample
 from raysp.errors import AudioError
 from raysp.words import count
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeOptions:
-    """Requested properties of the decoded samples."""
-
-    sample_rate: int
-    """Sample rate in Hz."""
-    channel: Channel = "mean"
-    """`"mean"` of all channels, or the index of one."""
-    max_seconds: float = 43200
-    """Maximum seconds to decode."""
-    keep_prefix: bool = False
-    """Whether `decode_chunks` yields all samples before the damage of a recording, and then raises its error."""
-
-    same_channels: bool = False
-    """Whether joined streams with other numbers of channels are an error, since each channel is decoded."""
-
-    def of(self, excerpt: Excerpt) -> "DecodeOptions":
-        """Return the options with the channel of an excerpt, if it names one."""
-        return self if excerpt.channel is None else replace(self, channel=excerpt.channel, same_channels=True)
-
-
-class TooLong(Exception):  # noqa: N818 - not an error: the row is `skipped: too_long`
-    """A recording longer than `max_seconds`. Decoding stopped after `seconds`."""
-
-    def __init__(self, seconds: float, max_seconds: float) -> None:
-        super().__init__(seconds, max_seconds)
-        self.seconds = seconds
-        self.max_seconds = max_seconds
-
-    def __str__(self) -> str:
-        return f"longer than max_seconds={self.max_seconds:g}; stopped after {self.seconds:.3f} seconds"
 
 
 def decode(

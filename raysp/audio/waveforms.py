@@ -1,18 +1,15 @@
 """Samples of recordings: their type, the mean of channels, the change of their rate, and joining."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from raysp.audio.excerpts import AudioHeader, Channel
 from raysp.errors import AudioError
 
-if TYPE_CHECKING:
-    from raysp.audio.source import AudioHeader
-
 Samples = npt.NDArray[np.float32 | np.int16]
-Channel = Literal["mean"] | int
 
 GROWTH = 1.25  # numpy zeroes the added memory, so this is also the ratio of peak to result
 
@@ -40,7 +37,7 @@ INT16_SUBTYPES = frozenset(
 FINITE_SUBTYPES = INT16_SUBTYPES | {"PCM_24", "PCM_32", "ALAC_20", "ALAC_24", "ALAC_32"}
 
 
-def choose_dtype(header: "AudioHeader", channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
+def choose_dtype(header: AudioHeader, channel: Channel, sample_rate: int) -> Literal["int16", "float32"]:
     """Return the type of decoded samples: int16 where that loses nothing."""
     is_one_channel = header.channels == 1 or channel != "mean"
     is_lossless = is_one_channel and header.sample_rate == sample_rate and header.subtype in INT16_SUBTYPES
@@ -75,7 +72,7 @@ def resample(
         yield stream.resample_chunk(samples, last=is_last), is_last
 
 
-def check_finite(samples: Samples, header: "AudioHeader") -> None:
+def check_finite(samples: Samples, header: AudioHeader) -> None:
     """Raise if samples are not finite.
 
     Raises:

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.backends import packages
+from raysp.backends import ct2_installed, hf_installed, packages
+from raysp.backends import jax_installed as on_jax
 from raysp.backends.backend import Backend
-from raysp.backends.hugging_face import hf_installed
-from raysp.backends.on_ctranslate2 import ct2_installed
-from raysp.backends.on_jax import jax_installed as on_jax
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
 from raysp.errors import CheckpointError

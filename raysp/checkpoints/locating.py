@@ -5,10 +5,16 @@ from pathlib import Path
 
 from raysp.checkpoints import hub
 from raysp.checkpoints.fetching import EVERY, fetch
-from raysp.checkpoints.pickles.new_folders import KEPT_FILES, LANGUAGE_MODEL
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
 
+KEPT_FILES = (
+    *("*.json", "*.txt", "*.model", "*.md", "*.jinja", "*.safetensors", "*.tiktoken"),
+    *("LICENSE*", "LICENCE*", "NOTICE*"),
+)
+"""Patterns of the files of a checkpoint besides its pickles: configuration, tokenizer, adapters, card, licence."""
+LANGUAGE_MODEL = "language_model"
+"""The folder of a language model beside the weights; all its files are kept."""
 SMALL_FILES = (*(one for one in KEPT_FILES if one != "*.safetensors"), f"{LANGUAGE_MODEL}/*")
 ADAPTERS = "adapter.*.safetensors"
 PICKLED_ADAPTERS = "adapter.*.bin"

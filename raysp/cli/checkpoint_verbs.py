@@ -198,7 +198,7 @@ def _longest_text(summary: "CheckpointSummary") -> str | None:
 
 def _generation_error(summary: "CheckpointSummary") -> str | None:
     """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
-    from raysp.models.checking import check_generation
+    from raysp.models.generation_checks import check_generation
     from raysp.models.summary import OWN
 
     try:

@@ -4,23 +4,39 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
 import typer
 
-from raysp.cli import checkpoint_verbs, evaluation_verbs, job_verbs, label_verbs, sink_verbs, training_verbs
-from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug
+from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug, with_seconds
 from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
 from raysp.errors import RayspError, RunError, SpecError
 
-app = typer.Typer(
-    help="Label very large speech corpora offline on Ray.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+VERBS = {
+    "plan": "label",
+    "run": "label",
+    "finetune": "training",
+    "submit": "job",
+    "jobs": "job",
+    "stop": "job",
+    "retry": "label",
+    "verify": "sink",
+    "gc": "sink",
+    "status": "sink",
+    "report": "sink",
+    "evaluate": "evaluation",
+    "diff": "evaluation",
+    "merge": "evaluation",
+    "export": "sink",
+    "inspect": "checkpoint",
+    "convert": "checkpoint",
+    "models": "checkpoint",
+    "doctor": "checkpoint",
+}
+"""Verbs in the order of the help text, each with its module, `<name>_verbs`, which is imported when it is used."""
 
 
 def _print_version(value: bool) -> None:
@@ -36,40 +52,28 @@ def _with_examples(verb: Callable[..., None]) -> str:
     return re.sub(r"^Examples?:$", "\b\n\\g<0>", getdoc(verb) or "", flags=re.MULTILINE)
 
 
-@app.callback()
-def raysp(
+def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """Return the command line with some of its verbs, whose modules are imported."""
+    app = typer.Typer(
+        help="Label very large speech corpora offline on Ray.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_raysp)
+    for name in verbs:
+        verb = getattr(import_module(f".{VERBS[name]}_verbs", __package__), name)
+        app.command(help=_with_examples(verb))(verb)
+    return app
+
+
+def _raysp(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Label very large speech corpora offline on Ray."""
-
-
-VERBS = (
-    label_verbs.plan,
-    label_verbs.run,
-    training_verbs.finetune,
-    job_verbs.submit,
-    job_verbs.jobs,
-    job_verbs.stop,
-    label_verbs.retry,
-    sink_verbs.verify,
-    sink_verbs.gc,
-    sink_verbs.status,
-    sink_verbs.report,
-    evaluation_verbs.evaluate,
-    evaluation_verbs.diff,
-    evaluation_verbs.merge,
-    sink_verbs.export,
-    checkpoint_verbs.inspect,
-    checkpoint_verbs.convert,
-    checkpoint_verbs.models,
-    checkpoint_verbs.doctor,
-)
-"""The verbs in the order of `raysp --help`."""
-for verb in VERBS:
-    app.command(help=_with_examples(verb))(verb)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -112,9 +116,11 @@ def _check_working_directory() -> None:
 
 
 def _run_app(given: list[str]) -> int:
+    verb = next((one for one in given if one != "--debug"), "")
+    app = application([verb] if verb in VERBS else VERBS)
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(sink_verbs.with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
+        code = command(with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:

@@ -26,7 +26,7 @@ from raysp.cli.arguments import (
     parse_share,
 )
 from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
-from raysp.cli.printed_plans import Shown, print_failures, print_part, urls
+from raysp.cli.printed_plans import Shown, print_failures, print_part, show_indexed, urls
 from raysp.cli.printed_results import (
     next_commands,
     print_examples,
@@ -37,7 +37,6 @@ from raysp.cli.printed_results import (
     print_unlabelled,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cli.training_verbs import show_indexed
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count

@@ -22,6 +22,12 @@ def urls(source: "Shards") -> str:
     return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
 
 
+def show_indexed(display: Display, done: int, num_shards: int) -> None:
+    """Show how many shards are indexed; called before each of the others."""
+    display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
+    display.start()
+
+
 def print_part(part: "PlanPart") -> None:
     """Print a part of a plan, with its sentences on stderr."""
     for name, fact in part.facts:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from raysp.verbs.watching import Watch
     from raysp.work import Progress
 
-WATCH, SECONDS = "--watch", "5"
-"""Option that may have a value, and its value if it has none."""
 LOST = (
     "the run has not written a heartbeat for a minute: it is lost, or cannot reach its sink; run again to continue it"
 )
@@ -180,24 +178,6 @@ def status(
             print_facts(found.sink, found.facts)
         if verbose:
             print_facts("Details", flat(fields))
-
-
-def with_seconds(arguments: Sequence[str]) -> list[str]:
-    """Return arguments of a command in which `--watch` has a value."""
-    found: list[str] = []
-    for place, one in enumerate(arguments):
-        found.append(one)
-        if one == WATCH and not _is_number("".join(arguments[place + 1 : place + 2])):
-            found.append(SECONDS)
-    return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def watch(states: "Watch", *, is_quiet: bool) -> "Progress":

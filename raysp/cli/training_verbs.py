@@ -8,11 +8,10 @@ import typer
 
 from raysp.cli.arguments import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
-from raysp.cli.printed_plans import print_failures, urls
+from raysp.cli.printed_plans import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.submitting.arrival import check_arrival, is_submitted
 from raysp.labelling.engine.display import Display
-from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.training.finetuning import FinetuneResult
@@ -92,12 +91,6 @@ def finetune(
             print_json(dataclasses.asdict(result))
         else:
             _print_result(result, again, is_try_out=steps is not None)
-
-
-def show_indexed(display: Display, done: int, num_shards: int) -> None:
-    """Show how many shards are indexed; called before each of the others."""
-    display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
-    display.start()
 
 
 def _print_prepared(prepared: "Prepared") -> None:

@@ -301,7 +301,6 @@ def labelling(
         functions: functions of steps that cannot be imported.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
     """
-    from raysp.ops.channels.channel_labelling import LabellingChannels
     from raysp.ops.labelling import Labelling
 
     label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
@@ -322,7 +321,11 @@ def labelling(
         after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
         threads=threads,
     )
-    return LabellingChannels(op, filter_steps(pipeline, functions)) if each_channel else op
+    if not each_channel:
+        return op
+    from raysp.ops.channels.channel_labelling import LabellingChannels
+
+    return LabellingChannels(op, filter_steps(pipeline, functions))
 
 
 def joining(

@@ -7,44 +7,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import raysp.models
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
-from raysp.models.decoder.generation_config import SEED, GenerationConfig, Settings
-from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
-from raysp.models.features.log_mels import MELS_PER_FRAME
-from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
 from raysp.models.features.processors import (
     FeatureExtractor,
     Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
     read_ctc_tokenizer,
     read_tokenizer,
 )
-from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.comparison import Fit, short
 from raysp.models.files.unweighted import built
 from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
-from raysp.models.parakeet import HOP_SAMPLES, ParakeetEncoderConfig
-from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, read_config
+from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
 from raysp.models.summary import OWN
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
-from raysp.models.tokenizers.text import names_pieces
+from raysp.models.tokenizers.token_files import names_pieces
 from raysp.models.tokenizers.written import CTCTokenizer
 
-EXTRACTORS: dict[
-    str, type[Wav2Vec2FeatureExtractor | SeamlessM4TFeatureExtractor | ParakeetFeatureExtractor]
-] = {  # of model types that read log-mel frames
-    "parakeet_ctc": ParakeetFeatureExtractor,
-    "parakeet_encoder": ParakeetFeatureExtractor,
-    "wav2vec2-bert": SeamlessM4TFeatureExtractor,
+EXTRACTORS = {  # of model types that read log-mel frames
+    "parakeet_ctc": "ParakeetFeatureExtractor",
+    "parakeet_encoder": "ParakeetFeatureExtractor",
+    "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
 }
 PROCESSORS = {
     "ParakeetProcessor": "ParakeetFeatureExtractor",
@@ -64,40 +56,21 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
     folder = Path(folder)
     values, config = read_feature_extractor_config(folder), read_config(folder)
     speech = config.get("encoder") or {} if config.get("model_type") == COMPOSITE else config
-    expected = EXTRACTORS.get(str(speech.get("model_type")), Wav2Vec2FeatureExtractor)
+    model_type = str(speech.get("model_type"))
+    name = EXTRACTORS.get(model_type, "Wav2Vec2FeatureExtractor")
+    expected = getattr(raysp.models, name)
     kind = values.get("feature_extractor_type")
     if kind is None:  # older files name the processor instead
-        kind = PROCESSORS.get(values.get("processor_class", ""), expected.__name__)
-    if kind not in (expected.__name__, *expected.older_names):
+        kind = PROCESSORS.get(values.get("processor_class", ""), name)
+    if kind not in (name, *expected.older_names):
         raise CheckpointError(
-            f"{folder}: feature_extractor_type is {kind!r}, expected {expected.__name__!r} for model_type "
+            f"{folder}: feature_extractor_type is {kind!r}, expected {name!r} for model_type "
             f"{speech.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
         )
-    extractor = expected.from_pretrained(folder)
-    if isinstance(extractor, SeamlessM4TFeatureExtractor):
-        _check_width(folder, extractor, speech.get("feature_projection_input_dim", 160))
-    if isinstance(extractor, ParakeetFeatureExtractor):
-        _check_bins(folder, extractor, speech)
+    extractor: FeatureExtractor = expected.from_pretrained(folder)
+    if model_type in EXTRACTORS:
+        module_of(model_type).check_features(folder, extractor, speech)
     return extractor
-
-
-def _check_bins(folder: Path, extractor: ParakeetFeatureExtractor, config: Mapping[str, Any]) -> None:
-    encoder = config.get("encoder_config") or config
-    bins = encoder.get("num_mel_bins", ParakeetEncoderConfig.num_mel_bins)
-    if (extractor.feature_size, extractor.hop_length) != (bins, HOP_SAMPLES):
-        raise CheckpointError(
-            f"{folder}: features are {extractor.feature_size} mel bins every {extractor.hop_length} samples, the model "
-            f"expects num_mel_bins {bins!r} every {HOP_SAMPLES}: correct the wrong one"
-        )
-
-
-def _check_width(folder: Path, extractor: SeamlessM4TFeatureExtractor, expected: object) -> None:
-    width = extractor.num_mel_bins * extractor.stride
-    if extractor.stride != MELS_PER_FRAME or width != expected:
-        raise CheckpointError(
-            f"{folder}: features are {extractor.num_mel_bins} mel bins with stride {extractor.stride}, the model "
-            f"expects feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
-        )
 
 
 def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> CheckpointSummary:
@@ -249,46 +222,6 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
 
 
-def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> int:
-    """Check options of `generate`, and `seed`, against a checkpoint with a text decoder, for a prompt of N tokens.
-
-    Returns the number of tokens after which a text is cut.
-
-    Raises:
-        CheckpointError: An option is unknown or its value invalid, has no effect, or names a token beyond the
-            vocabulary; the first token is unknown; texts may exceed the decoder's positions.
-    """
-    config: Any = config_class(COMPOSITE).from_pretrained(folder)
-    decoder = config.decoder
-    try:
-        given = GenerationConfig.from_dict({name: value for name, value in options.items() if name != SEED})
-        generation = GenerationConfig.of_checkpoint(folder, config).merged(given)
-        settings = Settings.of(generation, prompt_length, None)
-        settings.check_tokens(decoder.vocab_size)
-        settings.check_used(options)
-    except ValueError as error:
-        raise CheckpointError(f"{folder}: generate: {error}") from None
-    start = generation.first_token(config)
-    if type(start) is not int or not 0 <= start < decoder.vocab_size:
-        raise CheckpointError(
-            f"{folder}: decoder_start_token_id is {start!r}, expected an id below the vocabulary's size "
-            f"{decoder.vocab_size}: correct config.json, or pass generate={{'decoder_start_token_id': ...}}"
-        )
-    positions = decoder.max_position_embeddings
-    if settings.max_length > positions + 1:  # the last token is not an input
-        raise CheckpointError(
-            f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
-            f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
-        )
-    return settings.max_length - prompt_length
-
-
-def start_token(folder: Path) -> object:
-    """Return the token that texts of a checkpoint with a text decoder begin with; None if unset."""
-    config: Any = config_class(COMPOSITE).from_pretrained(folder)
-    return GenerationConfig.of_checkpoint(folder, config).first_token(config)
-
-
 def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
     """Return the configuration of the encoder, where it is nested, or the model's own."""
     return getattr(config, "encoder_config", getattr(config, "encoder", config))
@@ -297,15 +230,8 @@ def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
 def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
     """Estimate the values held at the widest place of front end and layers: input, inner and output tensors."""
     widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
-    rate = float(sample_rate)
-    front_end = zip(config.conv_dim, config.conv_stride, strict=True) if isinstance(config, WaveformConfig) else ()
-    for width, stride in front_end:
-        rate /= stride
-        widest = max(widest, 3 * rate * width)
-    if isinstance(config, ParakeetEncoderConfig):  # channels of every second log-mel frame and bin
-        strided = sample_rate / HOP_SAMPLES / config.subsampling_conv_stride**2
-        widest = max(widest, 2 * strided * config.num_mel_bins * config.subsampling_conv_channels)
-    return widest
+    front_end: float = config.front_end_values(sample_rate)
+    return max(widest, front_end)
 
 
 def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,10 +19,9 @@ from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.encoder.switching import LanguageSwitch
-from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2CTCTokenizer, read_tokenizer
+from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, read_tokenizer
 from raysp.models.labelled_passes import ModelPass
 from raysp.models.registry import model_classes
-from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
 
 
@@ -62,9 +61,9 @@ class LoadedCheckpoint:
     @property
     def text_tokenizer(self) -> CTCTokenizer:
         """The tokenizer of a CTC head; that of a text decoder is `tokenizer`."""
-        if not isinstance(self.tokenizer, Wav2Vec2CTCTokenizer | ParakeetTokenizer):
+        if self.tokenizer is None or not self.tokenizer.is_of_ctc:
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
-        return self.tokenizer
+        return cast(CTCTokenizer, self.tokenizer)
 
     @cached_property
     def _switch(self) -> LanguageSwitch:

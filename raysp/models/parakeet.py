@@ -10,6 +10,7 @@ V vocabulary.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +34,7 @@ from raysp.models.encoder.fast_conformer import (
 from raysp.models.encoder.heads import KeptStates, States
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layer
+from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
@@ -42,6 +44,21 @@ HOP_SAMPLES = 160
 """Samples from one log-mel frame to the next."""
 LEAST_MELS = 2
 """Log-mel frames of the shortest input: the deviation of a single one, by which it is normalised, is undefined."""
+
+
+def check_features(folder: Path, extractor: ParakeetFeatureExtractor, config: Mapping[str, Any]) -> None:
+    """Check that features are the input of the model that a config.json describes.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    encoder = config.get("encoder_config") or config
+    bins = encoder.get("num_mel_bins", ParakeetEncoderConfig.num_mel_bins)
+    if (extractor.feature_size, extractor.hop_length) != (bins, HOP_SAMPLES):
+        raise CheckpointError(
+            f"{folder}: features are {extractor.feature_size} mel bins every {extractor.hop_length} samples, the model "
+            f"expects num_mel_bins {bins!r} every {HOP_SAMPLES}: correct the wrong one"
+        )
 
 
 class ParakeetEncoderConfig(Config):
@@ -76,6 +93,11 @@ class ParakeetEncoderConfig(Config):
         """Return the encoder's part of a config.json of a model with a head."""
         nested = values.get("encoder_config")
         return nested if isinstance(nested, dict) else values
+
+    def front_end_values(self, sample_rate: float) -> float:
+        """Return the values a second of the channels of every second log-mel frame and bin, in and out."""
+        strided = sample_rate / HOP_SAMPLES / self.subsampling_conv_stride**2
+        return 2 * strided * self.num_mel_bins * self.subsampling_conv_channels
 
     @property
     def num_key_value_heads(self) -> int:

@@ -9,7 +9,8 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,7 @@ from raysp.models.encoder.relative_attention import clipped_distances
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run_layer
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
+from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
@@ -114,6 +116,20 @@ class Wav2Vec2BertConfig(XVectorConfig):
             )
         if self.add_adapter and min(self.adapter_kernel_size, self.adapter_stride, self.num_adapter_layers) < 1:
             raise CheckpointError("the adapter's kernel, stride or number of layers is below 1")
+
+
+def check_features(folder: Path, extractor: SeamlessM4TFeatureExtractor, config: Mapping[str, Any]) -> None:
+    """Check that features are the input of the model that a config.json describes.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    width, expected = extractor.num_mel_bins * extractor.stride, config.get("feature_projection_input_dim", 160)
+    if extractor.stride != MELS_PER_FRAME or width != expected:
+        raise CheckpointError(
+            f"{folder}: features are {extractor.num_mel_bins} mel bins with stride {extractor.stride}, the model "
+            f"expects feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
+        )
 
 
 class Wav2Vec2BertFeatureProjection(FeatureProjection):

@@ -15,7 +15,6 @@ from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.sink import layout
-from raysp.sink.recommitting import find_error_rows
 from raysp.sink.todo import Todo
 from raysp.storage.store import Store
 
@@ -84,4 +83,8 @@ def redo(store: Store, stops: Stops, shards: Iterable[Shard], fingerprint: str) 
         shards: committed shards.
         fingerprint: fingerprint of the pipeline.
     """
+    if not stops.redo:
+        return []
+    from raysp.sink.recommitting import find_error_rows
+
     return list(find_error_rows(store, [shard for shard in shards if shard.name in stops.redo], fingerprint))

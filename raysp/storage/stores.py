@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from raysp.errors import StoreError
-from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.globs import is_listed, literal_prefix, split_glob
 from raysp.storage.options import GivenOptions, options_of
-from raysp.storage.s3 import S3Store
 from raysp.storage.store import (
     Listing,
     LocalStore,
@@ -36,7 +34,11 @@ def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
         return LocalStore(local_path(url))
     options = options_of(storage_options or {})
     if scheme == "s3":
+        from raysp.storage.s3 import S3Store
+
         return S3Store(url, options)
+    from raysp.storage.fsspec_store import FsspecStore
+
     return FsspecStore(url, options)
 
 

@@ -290,7 +290,7 @@ decoder.decode(Excerpt({marked()!r}), DecodeOptions(16000))
 
 
 def test_a_child_that_does_not_start_is_an_error_with_the_reason(monkeypatch):
-    monkeypatch.setattr(isolation.child, "__name__", "raysp.audio.no_such_module")
+    monkeypatch.setattr(isolation.protocol, "PROGRAM", "raysp.audio.no_such_module")
     with Decoder() as decoder, pytest.raises(RunError, match=r"did not start: .*No module named raysp.audio.no_such"):
         decoder.decode(Excerpt(wav(10)), DecodeOptions(16_000))
 
@@ -390,7 +390,7 @@ def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault,
 
 
 def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
-    monkeypatch.setattr(isolation.child, "has_memory_limit", lambda: False)  # macOS
+    monkeypatch.setattr(isolation.protocol, "has_memory_limit", lambda: False)  # macOS
     isolation._warn_without_limit.cache_clear()
     for _ in range(2):
         with isolation.Decoder() as decoder, pytest.raises(AudioError):

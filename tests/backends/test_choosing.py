@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
-from raysp.backends.hugging_face import checkpoint_kinds, hf_installed
+from raysp.backends import hf_installed
+from raysp.backends.hugging_face import checkpoint_kinds
 from raysp.cluster.resources import local_resources
 from raysp.errors import ChangedError, CheckpointError, PlanError
 from raysp.labelling.planning.opening import make_plan

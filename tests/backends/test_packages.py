@@ -153,7 +153,7 @@ def test_an_architecture_that_nobody_reads_is_one_clear_line(checkpoint):
 
 
 def test_without_transformers_the_error_says_what_to_install(checkpoint, monkeypatch):
-    monkeypatch.setattr("raysp.backends.hugging_face.hf_installed.version", lambda: "")
+    monkeypatch.setattr("raysp.backends.hf_installed.version", lambda: "")
     with pytest.raises(CheckpointError, match=r"pass backend=\"transformers\" .*pip install 'raysp\[transformers\]'"):
         summary_of(checkpoint, "torch")
     with pytest.raises(CheckpointError, match=r"transformers is not installed; pip install 'raysp\[transformers\]'"):

@@ -91,7 +91,7 @@ def command(raysp_command, folder, tmp_path, tiny, words, monkeypatch):
 
 
 def test_every_verb_has_a_command():
-    assert set(COMMANDS) == {verb.__name__ for verb in VERBS}
+    assert set(COMMANDS) == {*VERBS}
 
 
 @pytest.mark.slow

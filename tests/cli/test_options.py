@@ -14,7 +14,7 @@ import typer
 
 import raysp
 from raysp.cli import main
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 from raysp.labelling.engine import running
 from raysp.specs.work_files import load_pipeline
 from raysp.training.specs.recipe import load_recipe
@@ -53,7 +53,7 @@ class Acts(NamedTuple):
 
 
 Row = Refused | Said | Helped | Acts
-PARSERS = typer.main.get_command(app).commands
+PARSERS = typer.main.get_command(application()).commands
 OPTIONS = {
     f"{verb} {one.opts[0]}" for verb, parser in PARSERS.items() for one in parser.params if one.opts[0][0] == "-"
 }

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from raysp.cli import sink_verbs
-from raysp.cli.sink_verbs import LOST, with_seconds
+from raysp.cli.arguments import with_seconds
+from raysp.cli.sink_verbs import LOST
 from raysp.sink import lease, run_record
 from raysp.sink.lease import Holder
 from raysp.sink.processes import Process

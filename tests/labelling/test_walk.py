@@ -21,9 +21,9 @@ def note(frame, event, _):
 sys.argv = ["raysp", "run", sys.argv[1], "--rows", "3", "--json"]
 threading.setprofile(note)
 sys.setprofile(note)
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 try:
-    app()
+    application()()
 except SystemExit as end:
     sys.setprofile(None)
     print(json.dumps([end.code, sorted(entries)]), file=sys.stderr)

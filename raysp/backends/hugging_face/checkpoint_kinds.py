@@ -9,7 +9,7 @@ import numpy as np
 import transformers
 from transformers.models.auto import modeling_auto
 
-from raysp.backends.hugging_face import hf_installed
+from raysp.backends import hf_installed
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability

@@ -4,8 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from raysp.backends.hugging_face import hf_installed
-from raysp.backends.on_ctranslate2 import ct2_installed
+from raysp.backends import ct2_installed, hf_installed
 from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
 from raysp.checkpoints.fetching import digest_files, kept, place_folder
 from raysp.checkpoints.user_cache import cache_folder

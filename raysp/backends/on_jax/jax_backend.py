@@ -19,9 +19,10 @@ from raysp.backends.own import OwnModels
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput
-from raysp.models.checking import CheckpointSummary, check_generation, load_feature_extractor
+from raysp.models.checking import CheckpointSummary, load_feature_extractor
 from raysp.models.decoder.generation_config import SEED
 from raysp.models.features.processors import read_tokenizer
+from raysp.models.generation_checks import check_generation
 from raysp.models.labelled_passes import ModelPass, Written
 from raysp.models.tokenizers.text import TextTokenizer
 

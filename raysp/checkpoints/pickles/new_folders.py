@@ -9,22 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from raysp.checkpoints.locating import KEPT_FILES, LANGUAGE_MODEL
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.locking import flock
 from raysp.storage.store import explain
 
-KEPT_FILES = (
-    *("*.json", "*.txt", "*.model", "*.md", "*.jinja", "*.safetensors", "*.tiktoken"),
-    *("LICENSE*", "LICENCE*", "NOTICE*"),
-)
-"""Patterns of the files of a checkpoint besides its pickles: configuration, tokenizer, adapters, card, licence."""
 TRAINING_FILES = (
     *("*.bin.index.json", "*.msgpack.index.json", "*.h5.index.json"),
     *("trainer_state.json", "*_results.json"),
 )
 """Patterns of files that are left out: indexes of other weights, and the state of a training."""
-LANGUAGE_MODEL = "language_model"
-"""The folder of a language model beside the weights; all its files are kept."""
 _FREE_BYTES = 64 * 1024 * 1024
 
 

@@ -4,7 +4,7 @@ Used for a try-out of a few rows, since starting Ray takes longer than labelling
 crash ends the try-out, since nothing retries it.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -19,7 +19,6 @@ from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import Message
 from raysp.labelling.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
-from raysp.labelling.engine.workers.step_actor import in_turn
 from raysp.labelling.engine.workers.wire import read_messages
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
@@ -40,7 +39,7 @@ class InProcess:
 
         threads = torch.get_num_threads()
         reader, actor = Reader(job), LabelActor(job, ends_process=False)
-        apply_steps = in_turn(job)
+        apply_steps = _steps(job)
         try:
             for one in serialised(plan.todo):
                 if isinstance(one, ShardFailure):
@@ -137,3 +136,12 @@ class UncountedAttempts(Attempts):
     def actor_id() -> str:
         """Return a constant id."""
         return "in process"
+
+
+def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:
+    """Return a function that applies the stages with pools of their own, which most pipelines lack."""
+    if len(job.pipeline.stages) < 2:
+        return lambda packed: packed
+    from raysp.labelling.engine.workers.step_actor import in_turn
+
+    return in_turn(job)

@@ -19,14 +19,12 @@ from raysp.labelling import assembly
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
-from raysp.labelling.engine.ray_metrics import exported
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
 from raysp.labelling.planning.kept_columns import text_columns
 from raysp.labelling.planning.opening import begin_share, file_id, is_outdated, make_plan
-from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.small import is_small
 from raysp.ops.remedies import FILTERED, remedy
@@ -180,6 +178,8 @@ def retry(
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; committed shards remain.
     """
+    from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
@@ -335,6 +335,8 @@ def _begin(
                 workers, job = _in_this_process(plan, faults)
             elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), pipeline, resources):
                 process.close()
+                from raysp.labelling.engine.ray_metrics import exported
+
                 workers, job = _on_ray(plan, faults, own_ray, events)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             else:

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from raysp.backends import hf_installed
 from raysp.backends.finding import HUGGING_FACE, NAMED, choose
-from raysp.backends.hugging_face import hf_installed
 from raysp.backends.packages import GROUP
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import folder_of, summary_of

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raysp.backends import finding
 from raysp.backends.finding import choose, files_of, label_files
-from raysp.checkpoints import language_models, locating
+from raysp.checkpoints import locating
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
 from raysp.checkpoints.hub import may_lack_languages, snapshot_of
 from raysp.checkpoints.language_adapters import languages_of, used_adapters
@@ -77,11 +77,11 @@ def file_digests(pipeline: Pipeline) -> dict[str, str]:
         CheckpointError, StoreError: as `located_outputs`.
     """
     urls = {url for output in pipeline.label.outputs for url in output.files.values()}
-    digests = {url: language_models.digest(_file_of(url, pipeline.source)) for url in sorted(urls)}
+    digests = {url: _digest_of_file(_file_of(url, pipeline.source)) for url in sorted(urls)}
     for url, languages in _of_outputs(pipeline).items():
         digests[url] = _digest_of_languages(url, pipeline.source, languages)
     if any(output.own_files for output in pipeline.label.outputs):
-        digests[OWN_MODEL] = language_models.digest(own_language_model(pipeline))
+        digests[OWN_MODEL] = _digest_of_file(own_language_model(pipeline))
     return {**digests, SPEECH_MODEL: speech_digest()} if pipeline.label.finds_speech else digests
 
 
@@ -135,7 +135,7 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
     for output in pipeline.label.outputs:
         paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
         for name, url in output.files.items():
-            if planned and url in planned and (found := language_models.digest(paths[name])) != planned[url]:
+            if planned and url in planned and (found := _digest_of_file(paths[name])) != planned[url]:
                 raise CheckpointError(
                     f"{name} {url!r}: its digest was {planned[url]} when the run was planned, on this worker it is "
                     f"{found}; do not change it during a run, and make the same file available to all workers"
@@ -159,11 +159,13 @@ def own_language_model(pipeline: Pipeline) -> Path:
         PlanError: the checkpoint comes with none.
         CheckpointError, StoreError: it cannot be fetched.
     """
+    from raysp.checkpoints.language_models import FOLDER, locate_own
+
     label = pipeline.label
-    found = language_models.locate_own(label.checkpoint, _options_of(label.checkpoint, pipeline.source))
+    found = locate_own(label.checkpoint, _options_of(label.checkpoint, pipeline.source))
     if found is None:
         raise PlanError(
-            f"lm={OWN_MODEL!r}: {label.checkpoint} comes with no language model, a folder {language_models.FOLDER!r} "
+            f"lm={OWN_MODEL!r}: {label.checkpoint} comes with no language model, a folder {FOLDER!r} "
             "with a model in an ARPA or binary file; give the path of one, or leave lm out"
         )
     return found
@@ -172,7 +174,7 @@ def own_language_model(pipeline: Pipeline) -> Path:
 def _own_language_model(pipeline: Pipeline, planned: Mapping[str, str] | None) -> Path:
     """Return the same, after comparing it with the one of the plan."""
     folder = own_language_model(pipeline)
-    if planned and OWN_MODEL in planned and (found := language_models.digest(folder)) != planned[OWN_MODEL]:
+    if planned and OWN_MODEL in planned and (found := _digest_of_file(folder)) != planned[OWN_MODEL]:
         raise CheckpointError(
             f"{folder}: the digest of this language model was {planned[OWN_MODEL]} when the run was planned, on this "
             f"worker it is {found}; do not change it during a run, and make the same files available to all workers"
@@ -181,7 +183,16 @@ def _own_language_model(pipeline: Pipeline, planned: Mapping[str, str] | None) -
 
 
 def _file_of(url: str, source: Shards) -> Path:
-    return language_models.locate(url, _options_of(url, source))
+    from raysp.checkpoints.language_models import locate
+
+    return locate(url, _options_of(url, source))
+
+
+def _digest_of_file(path: Path) -> str:
+    """Return the digest of a language model."""
+    from raysp.checkpoints.language_models import digest
+
+    return digest(path)
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:

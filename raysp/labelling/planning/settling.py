@@ -12,7 +12,6 @@ from raysp.errors import CheckpointError, PlanError
 from raysp.models.summary import OWN
 from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes
 from raysp.sink.run_record import Resolved
-from raysp.specs.outputs.table import outputs_for
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.words import count, megabytes
@@ -56,6 +55,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     for output in outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:
+            from raysp.specs.outputs.table import outputs_for
+
             raise CheckpointError(
                 f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
                 f"{', '.join(outputs_for(summary))}"

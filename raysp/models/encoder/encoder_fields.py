@@ -1,6 +1,8 @@
 """Fields of configurations that the shared parts of encoders read: heads, front end, x-vectors."""
 
 import math
+from itertools import accumulate, islice
+from operator import truediv
 
 from raysp.errors import CheckpointError
 from raysp.models.files.configuration import Config
@@ -50,6 +52,10 @@ class EncoderConfig(Config):
         """Inputs from one frame to the next."""
         raise NotImplementedError
 
+    def front_end_values(self, sample_rate: float) -> float:
+        """Return the values a second at the widest place of the front end: input, inner and output tensors."""
+        return 0.0
+
     def _check_one_length(self, *names: str) -> None:
         """Raise CheckpointError unless lists with a value for each layer have one length, of at least 1."""
         counts = {name: len(getattr(self, name)) for name in names}
@@ -82,6 +88,11 @@ class WaveformConfig(EncoderConfig):
     def convolutions(self) -> Convolutions:
         """Kernels and strides of the front end."""
         return self.conv_kernel, self.conv_stride
+
+    def front_end_values(self, sample_rate: float) -> float:
+        """Return the values a second at the widest convolution: input, inner and output tensors."""
+        rates = accumulate(self.conv_stride, truediv, initial=sample_rate)
+        return max(3 * rate * width for rate, width in zip(islice(rates, 1, None), self.conv_dim, strict=True))
 
     @property
     def num_feat_extract_layers(self) -> int:

@@ -5,6 +5,7 @@ device of the waveforms. Calling the extractor behaves as in transformers, batch
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -15,15 +16,21 @@ from torch import Tensor
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.base.modeling import Count
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
-from raysp.models.features.log_mels import Count
 from raysp.models.files.configuration import Config, json_text, write_json
 from raysp.models.files.sharing import Shareable
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.token_files import (
+    CLASS_OF,
+    PHONEMES,
+    names_phonemes,
+    names_pieces,
+    names_text_tokenizer,
+)
 from raysp.models.tokenizers.written import CTCTokenizer
 
 if TYPE_CHECKING:
-    from raysp.models.tokenizers.pieces import ParakeetTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
 
 TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
@@ -35,6 +42,10 @@ __all__ = [
     "Wav2Vec2FeatureExtractor",
     "Wav2Vec2Processor",
 ]
+
+PLAIN = "Wav2Vec2CTCTokenizer"
+TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", "ParakeetTokenizer": "pieces", "TextTokenizer": "text"}
+"""Classes of tokenizers with their modules, which are imported when a checkpoint names them."""
 
 AUDIO_ONLY = ("do_normalize_per_mel_bins", "sampling_rate")  # options of the feature extractor
 TEXT_ONLY = ("is_split_into_words",)  # of the tokenizer
@@ -217,18 +228,16 @@ def read_tokenizer(
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
-    from raysp.models.tokenizers.text import CLASS_OF, TextTokenizer, names_text_tokenizer
-
     overrides.setdefault("name_or_path", str(folder))
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
     given = tokenizer_type or getattr(config, "model_type", None)
     if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
         overrides.setdefault("tokenizer_class", CLASS_OF[given])
-        return TextTokenizer.from_pretrained(folder, **overrides)
-    found = _ctc_class(folder)
-    if found is Wav2Vec2CTCTokenizer and names_text_tokenizer(folder):
-        return TextTokenizer.from_pretrained(folder, **overrides)
-    return found.from_pretrained(folder, **overrides)
+        name = "TextTokenizer"
+    else:
+        name = _class_of_ctc(folder) or ("TextTokenizer" if names_text_tokenizer(folder) else PLAIN)
+    found: TextOrCTCTokenizer = _tokenizer_class(name).from_pretrained(folder, **overrides)
+    return found
 
 
 def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
@@ -237,18 +246,17 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     Raises:
         CheckpointError: It is that of a text decoder.
     """
-    return _ctc_class(Path(folder)).from_pretrained(folder)
+    found: CTCTokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
+    return found
 
 
-def _ctc_class(folder: Path) -> "type[Wav2Vec2CTCTokenizer | ParakeetTokenizer]":
-    """Return the class of the tokenizer of a CTC head: of word pieces, phonemes, or characters."""
-    from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
-    from raysp.models.tokenizers.pieces import ParakeetTokenizer
-    from raysp.models.tokenizers.text import names_phonemes, names_pieces
+def _class_of_ctc(folder: Path) -> str | None:
+    """Return the class of a tokenizer of a CTC head that writes word pieces or phonemes."""
+    return "ParakeetTokenizer" if names_pieces(folder) else PHONEMES if names_phonemes(folder) else None
 
-    if names_pieces(folder):
-        return ParakeetTokenizer
-    return Wav2Vec2PhonemeCTCTokenizer if names_phonemes(folder) else Wav2Vec2CTCTokenizer
+
+def _tokenizer_class(name: str) -> Any:  # noqa: ANN401 - any class of `TOKENIZERS`
+    return getattr(import_module(f"raysp.models.tokenizers.{TOKENIZERS[name]}"), name)
 
 
 class Wav2Vec2Processor(Shareable):

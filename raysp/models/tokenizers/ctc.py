@@ -54,6 +54,7 @@ class CTCDecoded:
 class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     """A tokenizer with a vocabulary {token: id}, or one per language {language: {token: id}}."""
 
+    is_of_ctc = True
     model_input_names = ("input_ids", "attention_mask")
     named_tokens: ClassVar[tuple[str, ...]] = NAMED_TOKENS
     older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Tokenizer",)

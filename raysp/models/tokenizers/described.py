@@ -49,6 +49,8 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     is_fast: ClassVar[bool] = False
     """Whether the `tokenizers` library splits texts."""
+    is_of_ctc: ClassVar[bool] = False
+    """Whether it reads the ids of a CTC head: a `CTCTokenizer`."""
     pad_token_type_id: ClassVar[int] = 0
     named_tokens: ClassVar[tuple[str, ...]]
     """Names of special tokens, which are attributes."""

@@ -22,6 +22,7 @@ SPACE = "▁"
 class ParakeetTokenizer(TextTokenizer):
     """A tokenizer of word pieces whose padding token is the CTC blank."""
 
+    is_of_ctc = True
     word_delimiter_token: str | None = None
     """Token between words: there is none."""
     joint: str = ""

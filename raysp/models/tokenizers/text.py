@@ -29,9 +29,8 @@ from raysp.models.tokenizers.described import (
     unknown_attribute,
 )
 from raysp.models.tokenizers.sentencepiece import NO_TOKENIZER
-from raysp.models.tokenizers.token_files import optional_json
+from raysp.models.tokenizers.token_files import TOKENIZER_FILE, class_of_model, optional_json
 
-TOKENIZER_FILE = "tokenizer.json"
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path")
 OF_KINDS = (
@@ -133,14 +132,6 @@ KINDS = {  # tokenizer_class, without "Fast" -> what it is
     "ParakeetTokenizer": Kind({"unk_token": "<unk>", "pad_token": "<pad>"}),
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
-}
-PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
-CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
-    "bert": "BertTokenizer",
-    "gpt2": "GPT2Tokenizer",
-    "bart": "BartTokenizer",
-    "mbart": "MBartTokenizer",
-    "parakeet_ctc": "ParakeetTokenizer",
 }
 
 
@@ -375,7 +366,7 @@ class TextTokenizer(DescribedTokenizer):
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         refuse_unknown(cls, overrides, [*NAMED_TOKENS, *SETTINGS, *OF_KINDS])
         config = optional_json(folder / "tokenizer_config.json")
-        name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or _class_of_model(folder)
+        name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or class_of_model(folder)
         kind = KINDS.get(str(name).removesuffix("Fast"))
         if kind is None:
             raise CheckpointError(f"{folder}: tokenizer_class is {name!r}, expected one of {', '.join(sorted(KINDS))}")
@@ -433,36 +424,6 @@ class TextTokenizer(DescribedTokenizer):
                 "tokenize_chinese_chars": normalizer.handle_chinese_chars,
             }
         return {}
-
-
-def names_text_tokenizer(folder: Path) -> bool:
-    """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
-    name = optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or _class_of_model(folder)
-    return name is not None and not str(name).startswith("Wav2Vec2")
-
-
-def names_pieces(folder: Path) -> bool:
-    """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
-    name = str(optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
-    if name.startswith(("Wav2Vec2", "Parakeet")):
-        return name.startswith("Parakeet")
-    return _class_of_model(folder) == "ParakeetTokenizer"
-
-
-def names_phonemes(folder: Path) -> bool:
-    """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
-    files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    named = (one.get("tokenizer_class") for one in files)
-    return next((name for name in named if name is not None), None) == PHONEMES
-
-
-def _class_of_model(folder: Path) -> str | None:
-    """Return the tokenizer's class by the type of the model or of its decoder."""
-    config = optional_json(folder / "config.json")
-    decoder = config.get("decoder")
-    model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
-    found = CLASS_OF.get(str(model_type))
-    return found or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)
 
 
 def _read_backend(path: Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Tokens in the files of tokenizers, as the releases of transformers have written them."""
+"""Tokens and classes in the files of tokenizers, as the releases of transformers have written them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,16 @@ from typing import Any, cast
 
 from raysp.errors import CheckpointError
 from raysp.models.files.configuration import read_json
+
+TOKENIZER_FILE = "tokenizer.json"
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
+CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
+    "bert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "bart": "BartTokenizer",
+    "mbart": "MBartTokenizer",
+    "parakeet_ctc": "ParakeetTokenizer",
+}
 
 
 @dataclass(frozen=True)
@@ -55,3 +65,33 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, Adde
             raise CheckpointError(f"{folder}: added token {index!r} is {token!r}, expected an id and its content")
         added[int(index)] = AddedToken(token["content"], **{name: bool(token.get(name, False)) for name in flags})
     return added
+
+
+def names_text_tokenizer(folder: Path) -> bool:
+    """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
+    name = optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or class_of_model(folder)
+    return name is not None and not str(name).startswith("Wav2Vec2")
+
+
+def names_pieces(folder: Path) -> bool:
+    """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
+    name = str(optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
+    if name.startswith(("Wav2Vec2", "Parakeet")):
+        return name.startswith("Parakeet")
+    return class_of_model(folder) == "ParakeetTokenizer"
+
+
+def names_phonemes(folder: Path) -> bool:
+    """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
+    files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    named = (one.get("tokenizer_class") for one in files)
+    return next((name for name in named if name is not None), None) == PHONEMES
+
+
+def class_of_model(folder: Path) -> str | None:
+    """Return the tokenizer's class by the type of the model or of its decoder."""
+    config = optional_json(folder / "config.json")
+    decoder = config.get("decoder")
+    model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
+    found = CLASS_OF.get(str(model_type))
+    return found or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)

@@ -251,7 +251,7 @@ class Transcript(Output):
 
     def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
         """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
-        from raysp.models.checking import check_generation
+        from raysp.models.generation_checks import check_generation
         from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
@@ -282,8 +282,8 @@ class Transcript(Output):
             CheckpointError: the vocabulary has no such token, or several.
         """
         from raysp.errors import CheckpointError
-        from raysp.models.checking import start_token
         from raysp.models.features.processors import read_tokenizer
+        from raysp.models.generation_checks import start_token
         from raysp.ops.writing import Prompt
 
         try:

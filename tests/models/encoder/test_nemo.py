@@ -13,7 +13,7 @@ import transformers
 import yaml
 from typer.testing import CliRunner
 
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 from raysp.errors import CheckpointError
 from raysp.models import AutoProcessor, ParakeetForCTC, convert_nemo
 from tests.models.encoder.nemo_archives import (
@@ -79,7 +79,7 @@ def test_a_hybrid_model_gives_its_ctc_head(model, tokenizer_model, tmp_path):
 
 def test_the_command_converts_and_describes(model, tokenizer_model, tmp_path):
     archive = write_archive(tmp_path / "model.nemo", members_of(model, tokenizer_model))
-    result = CliRunner().invoke(app, ["convert", str(archive), str(tmp_path / "out")])
+    result = CliRunner().invoke(application(), ["convert", str(archive), str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "ParakeetForCTC" in result.output
     with pytest.raises(CheckpointError, match="out: is not empty, expected a new folder"):

@@ -12,7 +12,7 @@ import transformers
 from typer.testing import CliRunner
 
 import raysp
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 from raysp.errors import CheckpointError
 from raysp.models.loading import load_checkpoint
 from raysp.training.characters import encode_of, tokenizer_of
@@ -149,6 +149,6 @@ def test_trainings_take_phonemes_where_the_checkpoint_expects_them_and_say_so_el
 
 
 def test_inspect_shows_the_phonemes(plain):
-    found = CliRunner().invoke(app, ["inspect", str(plain)])
+    found = CliRunner().invoke(application(), ["inspect", str(plain)])
     assert found.exit_code == 0
     assert "18 tokens, phonemes of en-us: <pad> <s>" in " ".join(found.output.split())

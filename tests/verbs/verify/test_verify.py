@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import raysp
-from raysp.cli.entry import app
+from raysp.cli.entry import application
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
 from raysp.verbs.verify.recomputing import differing
@@ -147,7 +147,7 @@ class TestHalfPrecision:
 
     @pytest.mark.slow
     def test_the_command_prints_the_rate(self, half):
-        result = CliRunner().invoke(app, ["verify", str(half), "--sample", "4"])
+        result = CliRunner().invoke(application(), ["verify", str(half), "--sample", "4"])
         assert result.exit_code == 0
         assert re.search(r"4 rows labelled again, each alone: 4 equal \(100\.0%\)", result.output)
 

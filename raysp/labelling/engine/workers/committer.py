@@ -1,6 +1,7 @@
 """Commits of shards, as workers make them."""
 
 import functools
+from collections.abc import Callable
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
@@ -11,7 +12,6 @@ from raysp.labelling.planning.kept_columns import read_source_columns, text_colu
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.recommitting import recommit
 from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry
@@ -30,18 +30,8 @@ def commit_shard(
     sink = job.pipeline.sink
     source = job.pipeline.source
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
-    how = (
-        functools.partial(recommit, retry=retry)
-        if retry
-        else functools.partial(
-            commit.commit,
-            replace=job.relabel,
-            stage_id=job.stage_id,
-            is_replaced=lambda: bool(find_replaced(store, job.pipeline, shard).rows),
-        )
-    )
     try:
-        return how(
+        return _commit(job, shard, retry)(
             store,
             shard,
             fingerprint=job.fingerprint,
@@ -61,3 +51,17 @@ def commit_shard(
         return error
     except RayspError as error:
         return ShardFailure(shard.name, str(error))
+
+
+def _commit(job: Job, shard: Shard, retry: Retry | None) -> Callable[..., ShardReceipt]:
+    """Return the function that commits a whole shard, or that replaces the rows of a retry."""
+    if retry:
+        from raysp.sink.recommitting import recommit
+
+        return functools.partial(recommit, retry=retry)
+    return functools.partial(
+        commit.commit,
+        replace=job.relabel,
+        stage_id=job.stage_id,
+        is_replaced=lambda: bool(find_replaced(Sink.of(job.pipeline.sink).store, job.pipeline, shard).rows),
+    )
