@@ -3,44 +3,48 @@
 import argparse
 import ast
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = {
-    "actor": "actor",
-    "alignment": "alignment",
-    "commits": "commits",
-    "corpus": "corpus",
-    "checkpoint": "checkpoints",
+QUESTIONS = {
+    "throughput": "throughput",
     "bare": "bare",
-    "beams": "beams",
-    "memory": "memory",
+    "throughput --whole": "whole",
+    "killed": "killed",
+    "startup": "startup",
+    "engine": "engine",
+    "decoding": "decoding",
+    "isolation": "isolation",
+    "long-row": "long_row",
+    "alignment": "alignment",
+    "storage": "storage",
+    "scale": "scale",
     "models": "models",
     "outputs": "outputs",
-    "parts": "parts",
-    "conformer": "conformer",
-    "datasets": "datasets",
-    "decoding": "decoding",
-    "throughput": "throughput",
-    "engine": "engine",
-    "estimates": "estimates",
-    "generation": "generation",
-    "gpu": "gpu.command",
-    "storage": "storage",
-    "isolation": "isolation",
-    "joints": "joints",
-    "killed": "killed",
-    "languages": "languages",
-    "long-row": "long_row",
-    "planning": "planning",
-    "quality": "quality",
-    "scale": "scale",
-    "startup": "startup",
     "training": "training",
-    "words": "words",
+    "gpu": "gpu.command",
 }
-"""Modules, which are imported when they are run: each needs other packages."""
+"""Modules by name; each answers a question of docs/evidence/performance.md or comparison.md."""
+STUDIES = {
+    "actor": "studies.actor",
+    "beams": "studies.beams",
+    "commits": "studies.commits",
+    "conformer": "studies.conformer",
+    "estimates": "studies.estimates",
+    "generation": "studies.generation",
+    "joints": "studies.joints",
+    "languages": "studies.languages",
+    "memory": "studies.memory",
+    "parts": "studies.parts",
+    "planning": "studies.planning",
+    "quality": "studies.quality",
+    "words": "studies.words",
+}
+"""Modules whose figures stand in docs."""
+INPUTS = {"corpus": "inputs.corpus", "checkpoint": "inputs.checkpoints"}
+PARTS = {**QUESTIONS, **STUDIES, **INPUTS}
+"""All modules, which are imported when they are run: each needs other packages."""
 
 
 def main(argv: list[str]) -> None:
@@ -54,7 +58,12 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare raysp with the bare model, then measure the overhead of the engine.",
-        epilog=_parts(),
+        epilog="\n\n".join(
+            [
+                "one part: python -m benchmarks PART --help",
+                *(_listed(title, parts) for title, parts in TITLES.items()),
+            ]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     throughput.add_arguments(parser.add_argument_group("throughput"))  # type: ignore[arg-type]
@@ -66,17 +75,25 @@ def main(argv: list[str]) -> None:
         write_json(args.json, found)
 
 
-def _parts() -> str:
-    """Return a text that lists the parts, each with the first sentence of its module."""
+TITLES = {"questions:": QUESTIONS, "studies behind figures in docs:": STUDIES, "inputs:": INPUTS}
+
+
+def _listed(title: str, parts: Mapping[str, str]) -> str:
+    """Return a list of parts, each with its question or else the first sentence of its module."""
     width = max(map(len, PARTS))
-    lines = [f"  {name:{width}}  {_sentence(module)}" for name, module in PARTS.items()]
-    return "\n".join(["one part: python -m benchmarks PART --help", *lines])
+    return "\n".join([title, *(f"  {name:{width}}  {_line(module)}" for name, module in parts.items())])
 
 
-def _sentence(module: str) -> str:
-    found = find_spec(f"benchmarks.{module}")
-    source = Path(str(found and found.origin)).read_text()
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+def _line(module: str) -> str:
+    text = documentation(module)
+    _, _, question = text.partition("Question of ")
+    return " ".join(question.partition('":')[2].split()) or text.partition("\n")[0]
+
+
+def documentation(module: str) -> str:
+    """Return the docstring of a module of benchmarks, which is not imported."""
+    file = Path(__file__).parent / f"{module.replace('.', '/')}.py"
+    return ast.get_docstring(ast.parse(file.read_text())) or ""
 
 
 if __name__ == "__main__":

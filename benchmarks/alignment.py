@@ -5,6 +5,9 @@
 
 Digits of one speaker are joined to recordings of known words at known places, and run through the model as a whole
 up to 60 s, longer ones in parts. Speed is that of the alignment alone, on one thread, in CPU time.
+
+Question of docs/evidence/performance.md, "Beam search, alignment and speech":
+how fast and how exact is forced alignment?
 """
 
 import argparse
@@ -18,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import corpus
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
+from benchmarks.studies.words import Spoken, speak
 from benchmarks.tables import show, write_json
-from benchmarks.words import Spoken, speak
 from raysp.audio import decode
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint

@@ -4,6 +4,9 @@
     python -m benchmarks bare CHECKPOINT 'corpus/*.parquet' --budgets 30 --cuts budget,like,least
 
 Prints the time of each library for each budget of padded seconds per batch. Run it in a separate process.
+
+Question of docs/evidence/performance.md, "Batch budget and cutting":
+how fast is the bare model, and with which budget and cut of batches?
 """
 
 import argparse

@@ -5,6 +5,8 @@
 Every recording of the folder is stored in each format and at each sample rate first. Then a decoding process, as in a
 run, decodes all recordings of a format to 16 kHz. Figures are seconds of audio per second of CPU time (both processes,
 best of the repeats), and the number of cores that decode for a model of a given speed.
+
+Question of docs/evidence/performance.md, "CPU time by part": how many cores decode for a model of a given speed?
 """
 
 import argparse
@@ -21,7 +23,7 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 
-from benchmarks.corpus import DEMO_DIGITS
+from benchmarks.inputs.corpus import DEMO_DIGITS
 from benchmarks.tables import show, write_json
 from raysp import audio
 from raysp.audio.isolation import Decoder

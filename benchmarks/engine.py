@@ -9,6 +9,9 @@ spent working, in steady state, for a given work time per block.
 
 The plan, the grouping into tasks, packing, the pool and the messages are raysp's own; only decoding and the model are
 replaced, and nothing is staged or committed.
+
+Question of docs/evidence/performance.md, "Engine":
+what does the engine cost per block, and how many actors can one driver feed?
 """
 
 import argparse

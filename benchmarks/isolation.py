@@ -1,4 +1,7 @@
-"""Overhead of decoding in a separate process: the same recordings in process and isolated, in turn."""
+"""Overhead of decoding in a separate process: the same recordings in process and isolated, in turn.
+
+Question of docs/evidence/performance.md, "Isolated decoding": what does decoding in a separate process cost?
+"""
 
 import argparse
 import io

@@ -6,6 +6,8 @@
 Each system of `benchmarks.whole` but S0 first runs undisturbed. Then, for each share of that time, or once there is a
 first label file, it runs into an empty folder, its whole process tree is killed, as by a machine that goes down, and
 the same command runs again over the same folder.
+
+Question of docs/evidence/comparison.md, "A kill": what is lost, and what is done twice, when a job is killed?
 """
 
 import argparse
@@ -18,7 +20,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import checkpoints, corpus, whole
+from benchmarks import whole
+from benchmarks.inputs import checkpoints, corpus
 from benchmarks.tables import show, write_json
 
 AT = "0.8,first"

@@ -5,6 +5,9 @@
 
 The recording repeats some minutes of joined digits: as MP3 in the row itself, or as a file in a manifest. The output
 includes word times.
+
+Question of docs/evidence/performance.md, "Long rows and word times":
+what does a recording of many hours in one row take?
 """
 
 import argparse
@@ -21,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-from benchmarks import corpus, processes
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
+from benchmarks.programs import processes
 from benchmarks.tables import show, write_json
 
 MODEL_RATE = 16_000

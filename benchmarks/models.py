@@ -5,6 +5,8 @@
 It prints medians and their ratio, by wall time and by CPU time of the process (more stable on a shared machine), and
 the largest difference of the outputs. A CPU ratio below the minimum of a case is marked. An architecture is one line of
 `CASES`.
+
+Question of docs/evidence/performance.md, "Models": how fast are the models, compared with transformers?
 """
 
 import argparse

@@ -5,6 +5,8 @@
 Text alone, then text with regions of speech (`raysp[speech]`), with a mean embedding, classes, both, and both with an
 inner layer's embedding; one pass of the encoder serves all of them. Then text with signals, and with words, embedding,
 classes and signals. Measured in turn on one thread, by shortest CPU time; blocks are those of a run over joined digits.
+
+Question of docs/evidence/performance.md, "Models": what do outputs besides the text cost?
 """
 
 import argparse
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks import checkpoints, corpus
+from benchmarks.inputs import checkpoints, corpus
 from benchmarks.tables import show, write_json
 from raysp import Classes, Embedding, Signals, Speech, Transcript
 from raysp.audio import decode

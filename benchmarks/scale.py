@@ -5,6 +5,9 @@
 Shards, label shards and markers are in a synthetic bucket: every request is counted and answered from memory, so the
 seconds are those of raysp without its S3 client. `--latency` adds the time of a request. The last part is the driver's
 loop over as many pieces, with workers that answer at once; receipts and the lease are real.
+
+Question of docs/evidence/performance.md, "Many shards":
+what do planning, resuming and `status` take with a million shards?
 """
 
 import argparse
@@ -19,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.checkpoints import BUNDLED
-from benchmarks.synthetic_bucket import SyntheticBucket, numbered
+from benchmarks.inputs.checkpoints import BUNDLED
+from benchmarks.inputs.synthetic_bucket import SyntheticBucket, numbered
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import AUDIO
 

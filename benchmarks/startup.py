@@ -3,6 +3,8 @@
     python -m benchmarks startup --repeats 5
 
 Each command runs in a process of its own, one after the other in every repeat. The aims are for a quiet machine.
+
+Question of docs/evidence/performance.md, "Start-up and threads": how long does a user wait for an answer?
 """
 
 import argparse

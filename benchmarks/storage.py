@@ -5,6 +5,8 @@
         --corpus pipelines/demo/audio
 
 This program writes all files below the url and removes them at the end.
+
+Question of docs/evidence/performance.md, "Object storage": what does object storage cost, compared with a disk?
 """
 
 import argparse

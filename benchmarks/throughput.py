@@ -5,6 +5,9 @@
 
 The two run in turn (A B A B) in separate processes. If the labels of a run differ from the bare model's in one letter,
 the measurement stops.
+
+Question of docs/evidence/performance.md, "Throughput":
+which share of the bare model's speed is left when raysp does the whole job?
 """
 
 import argparse
@@ -20,7 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import checkpoints, corpus, processes, whole
+from benchmarks import whole
+from benchmarks.inputs import checkpoints, corpus
+from benchmarks.programs import processes
 from benchmarks.tables import show, write_json
 
 PIPELINE = Path(__file__).parent.parent / "pipelines" / "label_digits.py"

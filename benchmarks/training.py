@@ -6,6 +6,8 @@ Both train models of random weights (512 channels, 384 wide, 6 layers) on the sa
 clipped norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of
 its own for each. Then the order of an epoch of ten million rows is made, their index is read from a sink, and windows
 of audio are read.
+
+Question of docs/evidence/performance.md, "Training": how fast is a step of training, compared with transformers?
 """
 
 import argparse
@@ -24,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks import corpus
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import Piece, Shard
 from raysp.ops.ordering import Epoch, Index, Sizes

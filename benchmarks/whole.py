@@ -7,6 +7,9 @@ S1 is `transformers.pipeline`, S2 a loop over `transformers` with sorted windows
 them. Each system runs in a separate process, in turn (S0 S1 S4 S0 S1 S4), from shards to files of labels, S0 without
 the files. S0 to S3 use one torch thread per core; S4 uses its default pool. Two times of S0 are compared: its forward
 passes alone, with waveforms in memory, and its whole process, which also imports, loads and decodes.
+
+Question of docs/evidence/comparison.md, "Speed":
+how long does a whole job take, start-up included, beside other programs?
 """
 
 import argparse
@@ -20,7 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import checkpoints, corpus, processes
+from benchmarks.inputs import checkpoints, corpus
+from benchmarks.programs import processes
 from benchmarks.tables import show
 from raysp.cluster.machine import num_cpus
 

@@ -1,4 +1,6 @@
 import io
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from benchmarks import (
-    actor,
-    checkpoints,
-    corpus,
-    joints,
-    languages,
-    models,
-    outputs,
-    parts,
-    quality,
-    scale,
-    throughput,
-    whole,
-    words,
-)
+import benchmarks
+from benchmarks import __main__ as command
+from benchmarks import models, outputs, scale, throughput, whole
 from benchmarks.bare import CUTS
+from benchmarks.inputs import checkpoints, corpus
+from benchmarks.studies import actor, joints, languages, parts, quality, words
 from raysp.corpus import surveys
 
 
@@ -255,3 +247,50 @@ def test_a_language_for_each_row_is_compared_with_one_for_all() -> None:
     found = languages.measure(languages=2, rows=3, layers=1, hidden_size=64, repeats=1, seconds=(0.3, 0.4))
     assert found["rows of each"] == 3
     assert found["ratio"] > 0
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {page: page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+COMMANDS = sorted(
+    {
+        " ".join(shlex.split(found[1], comments=True))
+        for text in PAGES.values()
+        for found in re.finditer(r"python3? -m benchmarks((?: [^`\n]*)?)", text)
+    }
+)
+
+
+def test_few_modules_stand_at_the_top_each_with_a_question_of_a_page() -> None:
+    names = {path.stem for path in Path(benchmarks.__file__).parent.glob("*.py")} - {"__init__", "__main__", "tables"}
+    assert names == {module for module in command.QUESTIONS.values() if "." not in module}
+    assert len(names) <= 15
+    for name in names:
+        found = re.search(r'^Question of (docs/\S+), "([^"]+)":\s.*\?', command.documentation(name), re.M)
+        assert found, name
+        page = DOCS.parent / found[1]
+        assert re.search(rf"^#+ {re.escape(found[2])}$", page.read_text(), re.M), f"{name}: {page} has no {found[2]!r}"
+
+
+def test_every_study_is_one_whose_figures_a_page_shows() -> None:
+    files = {path.stem for path in (Path(benchmarks.__file__).parent / "studies").glob("*.py")} - {"__init__"}
+    assert {f"studies.{name}" for name in files} == {*command.STUDIES.values()}
+    for name, module in command.STUDIES.items():
+        named = rf"-m benchmarks {name}\b|-m benchmarks [^\n]*, `{name}`|benchmarks\.{module}\b"
+        assert any(re.search(named, text) for text in PAGES.values()), f"no page names {name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [name for name in command.PARTS if " " not in name])
+def test_every_command_of_docs_has_options_that_its_part_has(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [words for line in COMMANDS if (words := line.split()) and words[0] == part]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        command.main([part, "--help"])
+    options = {*re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)}
+    used = {word for words in given for word in words if word.startswith("--")}
+    assert used <= options
+
+
+def test_every_command_of_docs_is_a_part() -> None:
+    assert len(COMMANDS) > 30
+    named = {line.split()[0] for line in COMMANDS if line and not line.startswith("-")}
+    assert named <= {*command.PARTS}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import corpus, joints
+from benchmarks.inputs import corpus
+from benchmarks.studies import joints
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.models.loading import load_model
 from tests.corpora import CHECKPOINT

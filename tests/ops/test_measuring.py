@@ -11,7 +11,7 @@ import soxr
 import torch
 
 import raysp
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from raysp.audio import decode
 from raysp.audio.levels import filters
 from raysp.models.base.outputs import BaseModelOutput

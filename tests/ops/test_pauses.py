@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 import raysp
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from raysp.audio.window_cuts import Windowing
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindow, SpeechWindows

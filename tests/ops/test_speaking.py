@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import raysp
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from raysp.models.base.outputs import BaseModelOutput
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import raysp
-from benchmarks.corpus import join, read_utterances
+from benchmarks.inputs.corpus import join, read_utterances
 from raysp.verbs.verify.recomputing import differing
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import raysp
-from benchmarks.corpus import GAP_SECONDS, join, read_utterances
+from benchmarks.inputs.corpus import GAP_SECONDS, join, read_utterances
 from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT, DEMO
 from tests.ops.test_decoding import piece

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.alignment import Aligner, Heard, scores, separation, speak, starts, wrong_texts
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from raysp.text import alignment
 from tests.corpora import CHECKPOINT
 

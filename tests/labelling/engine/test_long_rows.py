@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import raysp
-from benchmarks.corpus import join, read_utterances
+from benchmarks.inputs.corpus import join, read_utterances
 from raysp.labelling.engine.running import run
 from tests.runs import DEMO, audio_shard, read_labels
 

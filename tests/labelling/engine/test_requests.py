@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from benchmarks.synthetic_bucket import SyntheticBucket
+from benchmarks.inputs.synthetic_bucket import SyntheticBucket
 from raysp.labelling.engine import execution, running
 from raysp.labelling.engine.label_process import LabelProcess
 from raysp.sink import event_log, lease

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import raysp
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 
 RATE = 16_000

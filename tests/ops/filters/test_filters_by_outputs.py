@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 import raysp
-from benchmarks.corpus import read_utterances
+from benchmarks.inputs.corpus import read_utterances
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.opening import plan
 from raysp.specs.outputs.signals import LEVELS

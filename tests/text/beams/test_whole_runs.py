@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import raysp
-from benchmarks.corpus import join, read_utterances
+from benchmarks.inputs.corpus import join, read_utterances
 from raysp.checkpoints import language_models
 from tests.corpora import DEMO, a_pipeline, label_here
 from tests.runs import audio_shard

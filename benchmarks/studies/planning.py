@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 
 STORED_BYTES = 20_000

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.conformer import Run, pair_of, peak_megabytes, time_pair, waves_of
 from benchmarks.models import LAYER_NORM
+from benchmarks.studies.conformer import Run, pair_of, peak_megabytes, time_pair, waves_of
 from benchmarks.tables import show, write_json
 
 ROWS, FRAMES = 32, 1499

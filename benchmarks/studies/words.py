@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from benchmarks import corpus
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 
 GAP_SECONDS = (0.08, 0.45)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.checkpoints import make
+from benchmarks.inputs.checkpoints import make
 from benchmarks.tables import show, write_json
 
 RATE = 16_000

@@ -155,7 +155,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     from raysp.sink import stage
     from raysp.storage.stores import open_store
 
-    demo = Path(__file__).parent.parent / "pipelines" / "demo"
+    demo = Path(__file__).parents[2] / "pipelines" / "demo"
     first = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, ROWS)
     (folder / "in").mkdir()
     pq.write_table(first, folder / "in" / "0.parquet")

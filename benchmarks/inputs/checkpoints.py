@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 BUNDLED = HERE.parent / "pipelines" / "demo" / "unispeech-digits-ctc"
 TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "processor_config.json")
 

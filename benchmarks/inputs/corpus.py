@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 DEMO_DIGITS = str(HERE.parent / "pipelines" / "demo" / "audio" / "*.parquet")
 GAP_SECONDS = 0.2
 GAPS = (GAP_SECONDS, GAP_SECONDS)

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.checkpoints import BUNDLED
-from benchmarks.corpus import DEMO_DIGITS, read_utterances
+from benchmarks.inputs.checkpoints import BUNDLED
+from benchmarks.inputs.corpus import DEMO_DIGITS, read_utterances
 from benchmarks.tables import show, write_json
 from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
 

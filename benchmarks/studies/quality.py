@@ -23,8 +23,8 @@ import pyarrow as pa
 import soundfile
 import soxr
 
-from benchmarks import corpus
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp import Decode, Label, Labeller, Signals, Transcript
 from raysp.audio import decode

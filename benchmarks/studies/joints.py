@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import corpus
-from benchmarks.checkpoints import BUNDLED
+from benchmarks.inputs import corpus
+from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.audio.window_cuts import Windowing, cut_windows
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks import checkpoints
+from benchmarks.inputs import checkpoints
 from benchmarks.tables import show, write_json
 from raysp import Transcript
 from raysp.ops.labelling import Labelling
