@@ -133,7 +133,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
     first: dict[str, pytest.Item] = {}
     for item in items:
-        is_slow = any(item.get_closest_marker(name) for name in ("cluster", "gpu", "slow", "soak"))
+        is_slow = any(item.get_closest_marker(name) for name in ("cluster", "drivers", "gpu", "slow", "soak"))
         if not is_slow and not _servers(item):
             first.setdefault(item.nodeid.partition("[")[0], item)
     return set(first.values())

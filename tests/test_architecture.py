@@ -124,8 +124,13 @@ def imports_of(path: Path) -> tuple[Import, ...]:
 
 
 @functools.cache
+def tree_of(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@functools.cache
 def _imports_in(source: str) -> tuple[Import, ...]:
-    return tuple(_walk(ast.parse(source), lazy=False, typing=False))
+    return tuple(_walk(tree_of(source), lazy=False, typing=False))
 
 
 def _walk(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
@@ -245,7 +250,7 @@ def prints(package: Path) -> list[str]:
         for path in sources(package)
         if part_of(path, package) != "cli"
         if re.search(r"\bprint\b|\bstd(out|err)\b", path.read_text())
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path.read_text()))
         if isinstance(node, ast.Call) and dotted(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
     ]
 
@@ -256,7 +261,7 @@ def unbounded_readers(package: Path) -> list[str]:
         f"{path.relative_to(package)}:{node.lineno}: {dotted(node.func)}"
         for path in sources(package)
         if str(path.relative_to(package)) not in {"bounds.py", *READ_OWN_DATA, *OPEN_ARCHIVES}
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path.read_text()))
         if isinstance(node, ast.Call) and dotted(node.func) in UNBOUNDED
     ]
 
@@ -335,7 +340,7 @@ def kinds_told_apart(package: Path) -> list[str]:
         f"{path.relative_to(package)}:{node.lineno}"
         for path in sources(package)
         if not part_of(path, package).startswith("training")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path.read_text()))
         if isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass")
         if works.search(ast.unparse(node.args[1]))
     ]
@@ -349,7 +354,7 @@ def spellings_of_the_folder(package: Path) -> list[str]:
     """Find strings besides docstrings that begin with the folder of a sink that is not for readers of its labels."""
     found = []
     for path in sources(package):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path.read_text())
         documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents)
         found += [str(path.relative_to(package)) for node in texts if str(node.value).startswith(".raysp")]

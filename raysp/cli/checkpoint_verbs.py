@@ -188,7 +188,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
 
 
 def _longest_text(summary: "CheckpointSummary") -> str | None:
-    from raysp.models.checking import check_generation
+    from raysp.models.generation_checks import check_generation
     from raysp.models.summary import OWN
 
     if not summary.writes_text or summary.backend != OWN or _generation_error(summary):

@@ -162,6 +162,7 @@ def test_a_try_out_shows_rows_with_invalid_text(raysp_command, folder, tmp_path,
         assert (table[0]["text"], table[0]["tags"]) == ("caf\ufffd", ["caf\ufffd"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [

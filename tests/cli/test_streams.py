@@ -42,6 +42,7 @@ def test_a_run_labels_its_rows_whatever_its_streams_are(tmp_path: Path, redirect
     assert b"Exception" not in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "code"), [("models >&-", 0), ("models --json >&-", 1), ("models >/dev/full", 0)]
 )

@@ -27,6 +27,7 @@ def opened(data: bytes):
     return bounds.decompressed(io.BytesIO(data), len(data))
 
 
+@pytest.mark.slow
 def test_a_file_that_decodes_to_hundreds_of_times_its_size_is_refused_at_the_bound():
     file = opened(bomb())
     with pytest.raises(TooLargeError, match="decodes to more than 67,108,864 bytes"):

@@ -21,6 +21,7 @@ with process_settings(1), torch.no_grad():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize(("given", "last"), [(None, "cache_miss"), ("1024", "cache_hit")])
 def test_few_primitives_are_kept_unless_the_environment_says_how_many(given, last):

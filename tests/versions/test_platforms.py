@@ -23,6 +23,7 @@ print(raysp.plan(pipeline).fingerprint, raysp.Labeller(pipeline.steps)(table)["p
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", [MACOS, WINDOWS], ids=["macos", "windows"])
 def test_plan_and_labels_are_the_same_without_what_other_systems_lack(absent):
     assert _printed(absent + PLAN_AND_LABEL) == _printed(PLAN_AND_LABEL)

@@ -99,6 +99,7 @@ def test_each_kind_of_tensor_is_the_one_that_torch_loads(model, tmp_path, name, 
     assert "config.json" in found.unread
 
 
+@pytest.mark.slow
 def test_large_tensors_are_written_in_parts(model, tmp_path, monkeypatch):
     folder, _ = model
     wide, tall = torch.randn(3, 6_000_000).T, torch.randn(4_100_000, 3)[:, 1:]

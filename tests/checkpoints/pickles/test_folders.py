@@ -29,6 +29,7 @@ def pickled(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_leaves_no_checkpoint_and_the_next_removes_its_scratch_folder(pickled, tmp_path):
     out = tmp_path / "new" / "out"
     killed = subprocess.run([sys.executable, "-c", KILLED, pickled, out], capture_output=True, check=False)

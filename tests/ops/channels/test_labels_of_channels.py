@@ -77,6 +77,7 @@ class TestTheSameLabel:
         assert outputs_of(row) == as_lists(alone)
 
 
+@pytest.mark.slow
 def test_a_channel_without_speech_has_nulls_and_a_row_is_skipped_if_all_are(tmp_path, calls):
     spoken, silence = calls[0][0], np.zeros_like(calls[0][0])
     rows = [encoded(row) for row in ([silence, spoken], [spoken, silence], [silence, silence], [silence])]
@@ -90,6 +91,7 @@ def test_a_channel_without_speech_has_nulls_and_a_row_is_skipped_if_all_are(tmp_
     assert [row["seconds"] for row in found] == [len(spoken) / RATE] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1, 30], ids=["several windows", "one window"])
 def test_an_error_of_one_channel_is_that_of_the_row_and_names_the_channel(tmp_path, calls, seconds):
     first, second = (one / np.float32(32768) for one in calls[0])

@@ -47,15 +47,19 @@ def rows_of(languages, *, seconds=None, **columns) -> pa.Table:
     return pa.table({"id": ids, "audio": audio, "lang": lang, **{k: pa.array(v) for k, v in columns.items()}})
 
 
+def labeller(checkpoint, *outputs, **fields):
+    return raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs, **fields)])
+
+
 def labelled(checkpoint, rows, *outputs, **fields):
-    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs, **fields)]
-    return raysp.Labeller(steps)(rows).to_pylist()
+    return labeller(checkpoint, *outputs, **fields)(rows).to_pylist()
 
 
 def without_place(row):
     return {name: value for name, value in row.items() if name not in ("row", "id")}
 
 
+@pytest.mark.slow
 def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint):
     languages = [TWENTY[7 * place % 20] for place in range(60)]
     rows = rows_of(languages, text=["a"] * 60)
@@ -72,9 +76,9 @@ def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_
     assert {row["status"] for row in mixed} == {OK}
     assert len({row["pred_text"] for row in mixed}) == 60
     for language in TWENTY:
-        places = [place for place, one in enumerate(languages) if one == language]
-        for place in places:
-            [alone] = labelled(checkpoint, rows.slice(place, 1), *outputs(language))
+        label_alone = labeller(checkpoint, *outputs(language))
+        for place in (place for place, one in enumerate(languages) if one == language):
+            [alone] = label_alone(rows.slice(place, 1)).to_pylist()
             assert without_place(alone) == without_place(mixed[place])
 
 
@@ -93,6 +97,7 @@ def test_texts_are_those_of_the_original_with_the_adapter_of_the_language(checkp
         assert row["pred_text"]
 
 
+@pytest.mark.slow
 def test_a_row_of_several_windows_is_joined_in_its_language(checkpoint):
     rows = rows_of(["ton", "aom", "ton"], seconds=[5.0, 4.0, 1.0], text=["t", "a", "t"])
     windows = {"window_seconds": 2, "overlap_seconds": 0.5}
@@ -150,6 +155,7 @@ def test_outputs_of_one_pass_have_one_language(checkpoint):
         raysp.Label("x", outputs=[raysp.Transcript(language=LANG), raysp.Align("t", language=raysp.Column("other"))])
 
 
+@pytest.mark.slow
 def test_an_alignment_by_another_checkpoint_has_a_language_of_its_own(checkpoint, tmp_path):
     rows = rows_of(["aom", "ton", "aom"], text=["a", "t", "a"])
     of_other = raysp.Align("text", checkpoint=str(checkpoint), language=LANG)

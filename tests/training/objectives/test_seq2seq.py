@@ -150,6 +150,7 @@ def test_initial_weights_are_those_of_the_seed(parts):
     assert differs == (parts[0] != "bart")  # which has cross attention already
 
 
+@pytest.mark.slow
 def test_random_weights_are_those_of_the_seed_alone(parts):
     _, encoder, decoder, tokenizer = parts
     kept, first, again, other = (

@@ -80,6 +80,7 @@ def test_a_vocabulary_that_pre_training_does_not_have_is_not_kept(words, pretrai
         plan_recipe(a_recipe(words, pretrained, tmp_path, objective={"vocabulary": "keep"}))
 
 
+@pytest.mark.slow
 def test_inspect_plan_and_labels_use_the_encoder(words, pretrained, tmp_path, raysp_command, monkeypatch):
     run_without_ray(monkeypatch)
     ran = raysp_command("inspect", pretrained)
