@@ -14,6 +14,7 @@ from raysp.checkpoints.language_adapters import announced, check_known, language
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
+from raysp.models.base.packs import EncodesPacks, ReadsPacks
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
@@ -125,6 +126,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
+        takes_packs=isinstance(model.speech_encoder, EncodesPacks) and all(_reads_packs(one) for one in models),
     )
 
 
@@ -140,6 +142,11 @@ def reads_kind(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _reads_packs(model: Model) -> bool:
+    """Return whether a model takes packs: it has no head, or one that reads them."""
+    return model is model.speech_encoder or isinstance(model, ReadsPacks)
 
 
 class Spoken(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.speech_classification import ForSpeechClassification
-from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
+from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
@@ -89,7 +89,7 @@ class HubertPreTrainedModel(SpeechModel):
                 super()._init_module(module)
 
 
-class HubertModel(HubertPreTrainedModel, EncoderModel):
+class HubertModel(HubertPreTrainedModel, WaveformEncoder):
     """The encoder without a head."""
 
     gives_features: ClassVar[bool] = False

@@ -1,6 +1,6 @@
 """Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -13,13 +13,15 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model, Padding
-from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.base.packs import EncodesPacks, Pack, ReadsPacks
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.encoder.switching import LanguageSwitch
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, read_tokenizer
+from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.labelled_passes import ModelPass
 from raysp.models.registry import model_classes
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -98,10 +100,48 @@ class LoadedCheckpoint:
         for head in self.more_heads:
             with encoded_before(model, encoded[0]):
                 heads |= dict.fromkeys(head.gives, head(**features))
+        return self._pass(heads, encoded[0], features, num_samples_B)
+
+    def run_pack(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
+        """Run the encoder over a pack of the rows, and all heads over it; for a model that takes packs.
+
+        Arguments and results as for `run`, but that a row has the same bits whatever the other rows.
+        """
+        features = self.feature_extractor.extract(waves_BS, num_samples_B)
+        models = (self.model, *self.more_heads)
+        weighs_layers = any(layer_weights_of(head) is not None for head in models)
+        encoder = cast("EncodesPacks", self.model.speech_encoder)
+        encoded = encoder.encode_pack(
+            self._pack(next(iter(features.values())), num_samples_B), with_states=hidden_states or weighs_layers
+        )
+        heads: dict[Capability, ModelOutput] = {}
+        for head in models:
+            if isinstance(head, ReadsPacks):
+                heads |= dict.fromkeys(head.gives, head.read_pack(encoded))
+        output = BaseModelOutput(
+            last_hidden_state=encoded.padded(encoded.hidden_1NH), hidden_states=encoded.hidden_states or None
+        )
+        return self._pass(heads, output, features, num_samples_B)
+
+    def _pack(self, values_BS: torch.Tensor, num_samples_B: torch.Tensor) -> Pack:
+        num_samples = num_samples_B.tolist()
+        rows = [row[:count] for row, count in zip(values_BS, num_samples, strict=True)]
+        stride = self.model.hidden_stride
+        size = whole_parts(sum(slot_frames(count, stride) for count in num_samples))
+        return Pack.of(rows, self.num_frames(num_samples)[1], stride, size)
+
+    def _pass(
+        self,
+        heads: Mapping[Capability, ModelOutput],
+        encoded: ModelOutput,
+        features: Mapping[str, torch.Tensor],
+        num_samples_B: torch.Tensor,
+    ) -> ModelPass:
+        model = self.model
         return ModelPass(
             heads=heads,
             num_frames_B=model.num_frames(num_samples_B),
-            encoded=encoded[0],
+            encoded=encoded,
             features=features,
             hidden_frames_B=model.num_hidden_frames(num_samples_B),
             frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),

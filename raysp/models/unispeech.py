@@ -22,7 +22,7 @@ from raysp.models.encoder.quantization import (
     diversity_loss,
     sample_negative_indices,
 )
-from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
+from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.models.files.configuration import Config
@@ -102,7 +102,7 @@ class UniSpeechPreTrainedModel(SpeechModel):
             super()._init_module(module)
 
 
-class UniSpeechModel(UniSpeechPreTrainedModel, EncoderModel):
+class UniSpeechModel(UniSpeechPreTrainedModel, WaveformEncoder):
     """The encoder without a head."""
 
     def __init__(self, config: UniSpeechConfig) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
+from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
@@ -28,7 +29,7 @@ from raysp.models.encoder.encoder_heads import (
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.quantization import sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
-from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
+from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 from raysp.models.files.configuration import Config
@@ -185,7 +186,7 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
         return self.config.add_adapter if add_adapter is None else add_adapter
 
 
-class Wav2Vec2Model(Wav2Vec2PreTrainedModel, EncoderModel):
+class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
     """The encoder without a head; includes the adapter if there is one."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
@@ -218,6 +219,14 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, EncoderModel):
                 num_frames_B = conv_output_frames(mask_BS.sum(-1), *self.config.convolutions)
             encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
         return encoded
+
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, those of the adapter if there is one, and the hidden states if requested."""
+        encoded = super().encode_pack(pack, with_states=with_states)
+        if self.adapter is None:
+            return encoded
+        rows = [self.adapter(row, None) for row in encoded.packing.rows(encoded.hidden_1NH)]
+        return encoded.with_rows(rows)
 
 
 class Wav2Vec2ForCTC(ForCTC, Wav2Vec2PreTrainedModel):

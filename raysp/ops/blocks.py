@@ -1,7 +1,7 @@
-"""Blocks and batches: recordings grouped by similar length to reduce padding.
+"""Blocks and batches: recordings grouped by similar length to reduce padding; and packs, of windows end to end.
 
-A block is the output of decoding and the input of one labelling task. A batch is one forward pass within a block.
-Neither changes a label.
+A block is the output of decoding and the input of one labelling task. A batch or a pack is one forward pass within a
+block. None of them changes a label.
 """
 
 import heapq
@@ -141,3 +141,30 @@ def would_wait(padded: Sequence[int], at_once: int) -> bool:
     for samples in padded:
         heapq.heapreplace(ends, ends[0] + samples)
     return max(ends) * at_once > ALL_THREADS_COST * sum(padded)
+
+
+def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
+    """Put rows into packs, each into the first with room, the longest first.
+
+    Args:
+        frames: frames of each row, with those of the gap behind it.
+        size: frames of a pack.
+
+    Returns:
+        Indexes into `frames`, each in one pack.
+
+    Raises:
+        ValueError: a row is longer than a pack.
+    """
+    if frames and max(frames) > size:
+        raise ValueError(f"a row takes {max(frames)} frames, expected at most the {size} of a pack")
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
+        place = next((one for one, left in enumerate(room) if left >= frames[index]), len(packs))
+        if place == len(packs):
+            packs.append([])
+            room.append(size)
+        packs[place].append(index)
+        room[place] -= frames[index]
+    return packs

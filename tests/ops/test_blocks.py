@@ -1,13 +1,15 @@
-"""Blocks and batches: every recording once, budgets kept, like lengths together."""
+"""Blocks, batches and packs: every recording once, budgets kept, like lengths together or few frames unused."""
 
 import itertools
+import random
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.ops import blocks
-from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, share_evenly, would_wait
+from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, fit_rows, share_evenly, would_wait
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -129,3 +131,53 @@ def test_neighbours_are_grouped_in_order_up_to_the_limits_of_a_group(seconds, mo
     for (first, end), (_, last) in itertools.pairwise(groups):
         assert end - first == most_rows or sum(seconds[first : end + 1]) > most_seconds * 0.999
         assert last > end
+
+
+FRAMES_PER_SECOND = 50
+PACK = 302 * FRAMES_PER_SECOND
+BLOCK_SECONDS = 2_097  # of 16 kHz samples in 128 MiB of 4-byte samples
+LEAST_FILL = 0.98
+
+LENGTHS = {
+    "train-like": lambda draw: 1 + 29 * draw.betavariate(1.4, 2.3),
+    "test-like": lambda draw: 1 + 29 * draw.random() ** 3,
+    "long-tail": lambda draw: min(30.0, draw.lognormvariate(1.8, 0.8)),
+}
+"""Seconds of rows of three corpora."""
+
+
+def mixed_blocks(kind: str, hours: float) -> Iterator[list[int]]:
+    """Draw blocks of rows of mixed lengths, in frames with a gap of two."""
+    draw = random.Random(1)
+    for _ in range(round(hours * 3600 / BLOCK_SECONDS)):
+        rows: list[int] = []
+        while sum(rows) < BLOCK_SECONDS * FRAMES_PER_SECOND:
+            rows.append(round(FRAMES_PER_SECOND * LENGTHS[kind](draw)) + 2)
+        yield rows[:-1]
+
+
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(60, 200))
+def test_every_row_is_in_one_pack_and_no_pack_is_too_long(frames, size):
+    packs = fit_rows(frames, size)
+    assert sorted(index for pack in packs for index in pack) == list(range(len(frames)))
+    assert all(0 < sum(frames[index] for index in pack) <= size for pack in packs)
+
+
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(60, 200))
+def test_no_two_packs_fit_into_one(frames, size):
+    filled = sorted(sum(frames[index] for index in pack) for pack in fit_rows(frames, size))
+    assert len(filled) < 2 or filled[0] + filled[1] > size
+
+
+def test_a_row_that_is_longer_than_a_pack_is_refused():
+    with pytest.raises(ValueError, match="a row takes 61 frames, expected at most the 60 of a pack"):
+        fit_rows([3, 61], 60)
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_packs_of_mixed_lengths_are_full(kind):
+    used = allotted = 0
+    for rows in mixed_blocks(kind, hours=10):
+        used += sum(rows)
+        allotted += PACK * len(fit_rows(rows, PACK))
+    assert used / allotted >= LEAST_FILL

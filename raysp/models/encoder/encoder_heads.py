@@ -21,6 +21,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
+from raysp.models.base.packs import EncodedPack
 from raysp.models.encoder import adapters
 from raysp.models.encoder.encoder_fields import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
@@ -39,6 +40,7 @@ from raysp.models.encoder.heads import (
 )
 from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.files.configuration import Config
+from raysp.models.kernels.dense import dense, dense_rows
 from raysp.models.kernels.dropout import dropped
 
 
@@ -103,6 +105,10 @@ class ForCTC(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
+
+    def read_pack(self, encoded: EncodedPack) -> CausalLMOutput:
+        """Return logits_BTV for the frames of a pack."""
+        return CausalLMOutput(logits=encoded.padded(dense(self.head, encoded.hidden_1NH)))
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -200,6 +206,18 @@ def encoded_frames(
     return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
 
 
+def seen_pack(
+    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector", encoded: EncodedPack
+) -> EncodedPack:
+    """Return the frames of a pack that a head over classes reads: the last hidden state, or the sum over layers."""
+    if model.layer_weights is None:
+        return encoded
+    layer_sum = LayerSum(model.layer_weights)
+    for hidden_1NH in encoded.states:
+        layer_sum.append(hidden_1NH)
+    return EncodedPack(layer_sum.total, encoded.states_packing or encoded.packing)
+
+
 def classes_output(
     model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None, return_dict: bool | None
 ) -> SequenceClassifierOutput | tuple[Any, ...]:
@@ -246,6 +264,13 @@ class ForSequenceClassification(SpeechModel):
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
+    def read_pack(self, encoded: EncodedPack) -> SequenceClassifierOutput:
+        """Return logits_BN for the frames of a pack."""
+        seen = seen_pack(self, encoded)
+        rows = seen.packing.rows(dense(self.projector, seen.hidden_1NH))
+        mean_BH = torch.cat([row_1TH.mean(1) for row_1TH in rows])
+        return SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_BH))
+
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""
         return self._get_feature_vector_attention_mask(num_frames, mask_BS)
@@ -291,6 +316,11 @@ class ForAudioFrameClassification(SpeechModel):
         )
         return self.returned(output, return_dict)
 
+    def read_pack(self, encoded: EncodedPack) -> TokenClassifierOutput:
+        """Return logits_BTN for the frames of a pack."""
+        seen = seen_pack(self, encoded)
+        return TokenClassifierOutput(logits=seen.padded(dense(self.classifier, seen.hidden_1NH)))
+
 
 class ForXVector(SpeechModel):
     """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
@@ -330,9 +360,7 @@ class ForXVector(SpeechModel):
         frames_BTH, encoded = encoded_frames(
             self, input_values, attention_mask, output_attentions, output_hidden_states
         )
-        frames_BTC = self.projector(frames_BTH)
-        for layer in self.tdnn:
-            frames_BTC = layer(frames_BTC)
+        frames_BTC = self._tdnn(self.projector(frames_BTH))
         num_frames_B = None if attention_mask is None else self._tdnn_frames(attention_mask)
         embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
         logits_BE = self.classifier(embeddings_BE)
@@ -344,6 +372,19 @@ class ForXVector(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
+
+    def read_pack(self, encoded: EncodedPack) -> XVectorOutput:
+        """Return embeddings and logits, both (B, E), for the frames of a pack."""
+        seen = seen_pack(self, encoded)
+        rows = seen.packing.rows(dense(self.projector, seen.hidden_1NH))
+        pooled_BC = torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in rows])
+        embeddings_BE = dense_rows(self.feature_extractor, pooled_BC)
+        return XVectorOutput(logits=dense_rows(self.classifier, embeddings_BE), embeddings=embeddings_BE)
+
+    def _tdnn(self, frames_BTC: Tensor) -> Tensor:
+        for layer in self.tdnn:
+            frames_BTC = layer(frames_BTC)
+        return frames_BTC
 
     @property
     def _adapter_is_seen(self) -> bool:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import SequenceClassifierOutput
+from raysp.models.base.packs import EncodedPack
 from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.encoder_heads import classes_output
 from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.kernels.dense import dense_rows
 from raysp.models.kernels.dropout import dropped
 
 POOLING_MODES = ("mean", "sum", "max")
@@ -95,6 +97,11 @@ class ForSpeechClassification(SpeechModel):
             valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
+
+    def read_pack(self, encoded: EncodedPack) -> SequenceClassifierOutput:
+        """Return logits_BN for the frames of a pack."""
+        pooled_BH = torch.cat([self._pooled(row_1TH, None) for row_1TH in encoded.rows])
+        return SequenceClassifierOutput(logits=dense_rows(self.classifier, pooled_BH))
 
     def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
+from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.augmentation import augmented, compute_mask_indices
 from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
@@ -312,3 +313,19 @@ class EncoderModel(SpeechModel):
         )
         # Drawn on the CPU by numpy, so that a seed masks the same frames as in the original, on any device.
         return torch.from_numpy(masked)
+
+
+class WaveformEncoder(EncoderModel):
+    """An encoder of waveforms with the layers of wav2vec 2.0, which takes packs."""
+
+    encoder: Encoder
+    feature_extractor: FeatureEncoder
+    feature_projection: FeatureProjection
+
+    @torch.inference_mode()
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, and the hidden states if requested."""
+        states: list[Tensor] = []
+        hidden_1NH, _ = self.feature_projection(self.feature_extractor.of_pack(pack))
+        hidden_1NH, _ = self.encoder(hidden_1NH, None, states if with_states else None, False, True, pack.packing)
+        return EncodedPack(hidden_1NH, pack.packing, states)

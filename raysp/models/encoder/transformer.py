@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.models.encoder.adapters import AttnAdapterLayer
 from raysp.models.encoder.encoder_fields import WaveformConfig
-from raysp.models.encoder.heads import States
+from raysp.models.encoder.heads import States, UnpackedStates
+from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
@@ -62,7 +63,7 @@ class FeatureProjection(nn.Module):
         """Return the projected and the normalised features."""
         if self.layer_norm is not None:
             features_BTC = self.layer_norm(features_BTC)
-        hidden_BTH = dropped(self.projection(features_BTC), self.config.feat_proj_dropout, self.training)
+        hidden_BTH = dropped(dense(self.projection, features_BTC), self.config.feat_proj_dropout, self.training)
         return hidden_BTH, features_BTC
 
 
@@ -123,6 +124,22 @@ def mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing)
     for place in packing.places:
         q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
         yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
+
+
+def each_row(layer: nn.Module, hidden_1NH: Tensor, packing: Packing) -> Tensor:
+    """Apply a layer that mixes frames, and takes (1, T, H) with kept_1T, to each row of a pack.
+
+    Zeros fill up a row to a number of frames that recurs, which depends on the row alone.
+    """
+
+    def of(row_1TH: Tensor) -> Tensor:
+        num_frames = row_1TH.shape[1]
+        filled_1TH = F.pad(row_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames))
+        kept_1T = torch.arange(filled_1TH.shape[1], device=row_1TH.device)[None] < num_frames
+        mixed_1TH: Tensor = layer(filled_1TH, kept_1T)
+        return mixed_1TH[:, :num_frames]
+
+    return packing.joined(map(of, packing.rows(hidden_1NH)))
 
 
 class FeedForwardConfig(Protocol):
@@ -205,7 +222,13 @@ class Encoder(nn.Module):
         return self.layer_norm if self.config.do_stable_layer_norm else None
 
     def forward(
-        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool, exact: bool
+        self,
+        hidden_BTH: Tensor,
+        valid_BT: Tensor | None,
+        states: States | None,
+        with_weights: bool,
+        exact: bool,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights.
 
@@ -216,16 +239,24 @@ class Encoder(nn.Module):
             with_weights: Return attention weights.
             exact: Keep padding out of frames even where the original does not. Without weights and training, a CPU
                 then does no work on padding, whose frames are meaningless.
+            packing: Places of rows in a pack (1, N, H), which then are what is returned; None: a batch.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
-        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
+        if packing is not None:
+            hidden_BTH = hidden_BTH + each_row(self.pos_conv_embed, hidden_BTH, packing)
+        else:
+            hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
+        if packing is not None:
+            return self._packed(hidden_BTH, packing, states), ()
         if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
-            return self._packed(hidden_BTH, valid_BT, states), ()
+            packing = Packing.of(hidden_BTH, valid_BT)
+            unpacked = None if states is None else UnpackedStates(states, packing)
+            return packing.unpack(self._packed(packing.pack(hidden_BTH), packing, unpacked)), ()
         hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
         weights = []
         for layer in self.layers:
@@ -244,19 +275,15 @@ class Encoder(nn.Module):
             hidden_BTH = self.layer_norm(hidden_BTH)
         return hidden_BTH, tuple(weights)
 
-    def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
+    def _packed(self, hidden_1NH: Tensor, packing: Packing, states: States | None) -> Tensor:
         """Run the layers over the frames of all rows end to end, without padding."""
-        packing = Packing.of(hidden_BTH, valid_BT)
-        hidden_1NH = packing.pack(hidden_BTH)
         for layer in self.layers:
             if states is not None:
-                states.append(packing.unpack(hidden_1NH))
+                states.append(hidden_1NH)
             hidden_1NH, _ = layer(hidden_1NH, None, False, packing)
         if states is not None:
-            states.append(packing.unpack(hidden_1NH))
-        if self.config.do_stable_layer_norm:
-            hidden_1NH = self.layer_norm(hidden_1NH)
-        return packing.unpack(hidden_1NH)
+            states.append(hidden_1NH)
+        return self.layer_norm(hidden_1NH) if self.config.do_stable_layer_norm else hidden_1NH
 
 
 def run_layer(layer: nn.Module, *arguments: Any, recomputes: bool) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401

@@ -12,7 +12,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
+from raysp.models.base.packs import Pack
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
@@ -200,22 +201,37 @@ class FeatureEncoder(nn.Module):
     def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         batch, num_samples = waves_BS.shape
         num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
+        features_BTC = self._zeros(batch, num_frames)
+        counts = [num_samples] * batch if num_samples_B is None else num_samples_B.tolist()
+        self._fill_rows(features_BTC, (waves_BS[row : row + 1, :count] for row, count in enumerate(counts)))
+        return features_BTC
+
+    @torch.no_grad()
+    def of_pack(self, pack: Pack) -> Tensor:
+        """Return the features (1, N, C) of a pack, row by row on a CPU; zeros between rows and behind them."""
+        packing = pack.packing
+        features_1NC = self._zeros(1, packing.size or sum(packing.sizes))
+        self._fill_rows([features_1NC[0, place] for place in packing.places], pack.rows)
+        return features_1NC
+
+    def _zeros(self, batch: int, num_frames: int) -> Tensor:
+        return self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
+
+    def _fill_rows(self, rows: Iterable[Tensor], waves: Iterable[Tensor]) -> None:
+        """Write the features of each waveform (1, S) to the first frames of its row (T, C), in chunks."""
         narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
         chunk_frames = min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
         products = self._products(window_product)
-        features_BTC = self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
-        for row, row_samples in enumerate([num_samples] * batch if num_samples_B is None else num_samples_B.tolist()):
-            row_frames = conv_output_frames(int(row_samples), self.kernels, self.strides)
+        for features_TC, wave_1S in zip(rows, waves, strict=True):
+            row_frames = conv_output_frames(wave_1S.shape[1], self.kernels, self.strides)
             if row_frames < 1:
                 continue
-            wave_1S = waves_BS[row : row + 1, :row_samples]
             first = self._first_layer(wave_1S, None)
             for start in range(0, row_frames, chunk_frames):
                 end = min(start + chunk_frames, row_frames)
                 chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
                 chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
-                features_BTC[row, start:end] = self._frames(chunk_1S, first, products)[0, : end - start]
-        return features_BTC
+                features_TC[start:end] = self._frames(chunk_1S, first, products)[0, : end - start]
 
     def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])

@@ -5,6 +5,9 @@ GFLOP/s on a core of an AMD Zen 4, 110 against 220 to 255 on a Zen 5. oneDNN als
 program of half a megabyte for each number of rows, so it is called for numbers that recur: those of `filled`, or a few
 of the caller's.
 
+In half precision a library sums in another order for another number of rows, and rounding makes another value of it. So
+many rows are multiplied in parts of one number of rows: then a row's values do not depend on the other rows.
+
 Legend: M rows, I inputs, O outputs.
 """
 
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.hooks import has_hooks
+from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
 
 FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 """Activations by their names in configurations and in oneDNN."""
@@ -34,6 +38,8 @@ def linear(
 
     `any_rows` allows oneDNN for any number of rows, for callers with few different numbers.
     """
+    if _is_of_parts(x, weight_OI):
+        return _in_parts(x, weight_OI, bias_O, act)
     if not _suits_onednn(x, weight_OI, any_rows):
         return activation(act)(F.linear(x, weight_OI, bias_O))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, FUSED.get(act, "none"), [], "")
@@ -47,15 +53,38 @@ def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
     return activation(act)(module(x))
 
 
+def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
+    """Apply a layer to rows that do not come from a pack, in parts of `PRODUCT_ROWS` that zeros fill up."""
+    filled_MI = F.pad(x_MI, (0, 0, 0, -len(x_MI) % PRODUCT_ROWS))
+    return torch.cat([module(x_PI) for x_PI in torch.split(filled_MI, PRODUCT_ROWS)])[: len(x_MI)]
+
+
 def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
     """Return whether a product is float32 on a CPU, outside training and autocast, as oneDNN requires."""
+    return x.dtype == torch.float32 and _is_inference_on_cpu(x, weight_OI)
+
+
+def _is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()  # the compiler chooses kernels
         and x.device.type == "cpu"
-        and x.dtype == weight_OI.dtype == torch.float32
+        and x.dtype == weight_OI.dtype
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _is_of_parts(x: Tensor, weight_OI: Tensor) -> bool:
+    is_half = x.dtype in (torch.bfloat16, torch.float16) and _is_inference_on_cpu(x, weight_OI)
+    return is_half and x.shape[:-1].numel() > 0 and x.shape[:-1].numel() % PRODUCT_ROWS == 0
+
+
+def _in_parts(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, act: str) -> Tensor:
+    activate, x_MI = activation(act), x.reshape(-1, x.shape[-1])
+    y_MO = x.new_empty(len(x_MI), len(weight_OI))
+    for x_PI, y_PO in zip(torch.split(x_MI, PRODUCT_ROWS), torch.split(y_MO, PRODUCT_ROWS), strict=True):
+        y_PO.copy_(activate(F.linear(x_PI, weight_OI, bias_O)))
+    return y_MO.view(*x.shape[:-1], -1)
 
 
 def _suits_onednn(x: Tensor, weight_OI: Tensor, any_rows: bool) -> bool:

@@ -1,13 +1,13 @@
 """Rows of different length packed end to end, so that frame-wise layers do no work on padding; or their mask.
 
-Layers that mix frames process row by row. Frames of zeros fill up the packed rows to a number that matrix products are
-fast at (`dense.filled`).
+Layers that mix frames process row by row. Frames of zeros fill up the packed rows, to a number that matrix products are
+fast at (`dense.filled`) or to the one size of all packs, of which a row's values then do not depend.
 
 Legend: B batch, T frames, N frames of all rows, H hidden.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,10 @@ class Packing:
     num_frames: int
     keeps_next: bool = False
     """Whether a row is packed with the first frame of its padding, for models whose labels include it."""
+    slots: tuple[int, ...] | None = None
+    """Frames from the begin of each row to that of the next; None: no zeros between rows."""
+    size: int | None = None
+    """Packed frames of a pass; None: as few as matrix products are fast at."""
 
     @classmethod
     def of(cls, hidden_BTH: Tensor, valid_BT: Tensor | None, *, keeps_next: bool = False) -> "Packing":
@@ -31,6 +35,17 @@ class Packing:
         batch, num_frames, _ = hidden_BTH.shape
         counts = [num_frames] * batch if valid_BT is None else valid_BT.sum(-1).tolist()
         return cls(tuple(counts), num_frames, keeps_next)
+
+    @classmethod
+    def in_slots(cls, counts: Sequence[int], slots: Sequence[int], size: int) -> "Packing":
+        """Place rows of so many frames at the begins of slots, in a pass of one size.
+
+        Raises:
+            ValueError: A row is longer than its slot, or the slots are longer than the pass.
+        """
+        if any(count > slot for count, slot in zip(counts, slots, strict=True)) or sum(slots) > size:
+            raise ValueError(f"rows of {[*counts]} frames, in slots of {[*slots]}, do not fit into {size} frames")
+        return cls(tuple(counts), max(counts, default=0), slots=tuple(slots), size=size)
 
     @property
     def sizes(self) -> list[int]:
@@ -40,7 +55,13 @@ class Packing:
     @property
     def places(self) -> list[slice]:
         """Place of each row in the packed frames."""
-        return [slice(*ends) for ends in itertools.pairwise(itertools.accumulate(self.sizes, initial=0))]
+        begins = itertools.accumulate(self.slots or self.sizes, initial=0)
+        return [slice(begin, begin + size) for begin, size in zip(begins, self.sizes, strict=False)]
+
+    def rows(self, x_1NH: Tensor) -> Iterator[Tensor]:
+        """Yield the frames (1, size, H) of each row, views."""
+        for place in self.places:
+            yield x_1NH[:, place]
 
     def pack(self, x_BTH: Tensor) -> Tensor:
         """Return x_1NH without padding, or x_1N for x_BT."""
@@ -50,8 +71,13 @@ class Packing:
         """Return x_1NH of rows (1, size, H), filled up with zeros; the first and last axis may have any size."""
         parts = [*rows]
         total, like = sum(self.sizes), parts[0]
-        fillers = like.new_zeros(len(like), filled(total) - total, *like.shape[2:])
-        return torch.cat([*parts, fillers], dim=1)
+        if self.slots is None:
+            fillers = like.new_zeros(len(like), filled(total) - total, *like.shape[2:])
+            return torch.cat([*parts, fillers], dim=1)
+        x_1NH = like.new_zeros(len(like), self.size or filled(sum(self.slots)), *like.shape[2:])
+        for part, place in zip(parts, self.places, strict=True):
+            x_1NH[:, place] = part
+        return x_1NH
 
     def unpack(self, x_1NH: Tensor) -> Tensor:
         """Return x_BTH with zeros for padding."""

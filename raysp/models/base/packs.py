@@ -1,0 +1,120 @@
+"""Packs: rows end to end, which a model takes in place of a padded batch.
+
+A batch is values and a mask; a pack is values and the places of rows, which the host knows. On a device all packs of a
+checkpoint have one size, so that each product of each pass has one shape, and a row's values do not depend on its
+neighbours.
+
+Legend: S inputs (samples or frames of features), N frames of a pack, H hidden.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
+from raysp.models.kernels.packing import Packing
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Inputs of rows end to end, zeros between and behind them.
+
+    Raises:
+        ValueError: values do not have `stride` inputs for each frame, or a row is longer than its slot.
+    """
+
+    values_S: Tensor
+    """Samples (S,), or frames of features (S, C)."""
+    num_inputs: tuple[int, ...]
+    """Of each row."""
+    packing: Packing
+    """Places of the rows' frames; a row's inputs begin at its place times `stride`."""
+    stride: int
+    """Inputs from one frame to the next."""
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        slots, size = self.packing.slots or (), self.packing.size or 0
+        room = [slot * self.stride for slot in slots]
+        if len(self.values_S) != size * self.stride or any(map(int.__gt__, self.num_inputs, room)):
+            raise ValueError(
+                f"found {len(self.values_S)} inputs in rows of {[*self.num_inputs]}, expected {size * self.stride} in "
+                f"rows of at most {room}"
+            )
+
+    @classmethod
+    def of(cls, rows: Sequence[Tensor], num_frames: Sequence[int], stride: int, size: int) -> "Pack":
+        """Put rows end to end.
+
+        Args:
+            rows: inputs (S,) or (S, C) of each row.
+            num_frames: frames of the model for each row.
+            stride: inputs from one frame to the next.
+            size: frames of the pack, at least the sum of `slot_frames`.
+        """
+        slots = [slot_frames(len(row), stride) for row in rows]
+        packing = Packing.in_slots(num_frames, slots, size)
+        values_S = rows[0].new_zeros(size * stride, *rows[0].shape[1:])
+        for row, place in zip(rows, packing.places, strict=True):
+            values_S[place.start * stride : place.start * stride + len(row)] = row
+        return cls(values_S, tuple(map(len, rows)), packing, stride)
+
+    @property
+    def rows(self) -> Iterator[Tensor]:
+        """Inputs of each row, views (1, S) or (1, S, C)."""
+        for place, length in zip(self.packing.places, self.num_inputs, strict=True):
+            yield self.values_S[None, place.start * self.stride : place.start * self.stride + length]
+
+
+@dataclass(frozen=True)
+class EncodedPack:
+    """Frames of an encoder for a pack; between rows and behind them they are undefined."""
+
+    hidden_1NH: Tensor
+    """The last hidden state."""
+    packing: Packing
+    states: Sequence[Tensor] = ()
+    """The input of the first layer and the output of each, (1, N, H), if requested."""
+    states_packing: Packing | None = None
+    """Places of rows in the hidden states; None: as in the last one."""
+
+    @property
+    def rows(self) -> Iterator[Tensor]:
+        """Frames of each row, views (1, T, H)."""
+        return self.packing.rows(self.hidden_1NH)
+
+    def padded(self, frames_1NC: Tensor) -> Tensor:
+        """Return frames (B, T, C) of rows, with zeros for padding."""
+        return self.packing.unpack(frames_1NC)
+
+    @property
+    def hidden_states(self) -> tuple[Tensor, ...]:
+        """Hidden states (B, T, H) with zeros for padding."""
+        return tuple(map((self.states_packing or self.packing).unpack, self.states))
+
+    def with_rows(self, rows: Sequence[Tensor]) -> "EncodedPack":
+        """Return the pack with other frames (1, T, H) in place of the last hidden state, such as fewer ones."""
+        counts = [row.shape[1] for row in rows]
+        packing = Packing.in_slots(counts, counts, whole_parts(sum(counts)))
+        return EncodedPack(packing.joined(rows), packing, self.states, self.packing)
+
+
+@runtime_checkable
+class EncodesPacks(Protocol):
+    """An encoder that takes packs; a row has equal values, to the last bit, in each pack."""
+
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, and the hidden states if requested."""
+        ...
+
+
+@runtime_checkable
+class ReadsPacks(Protocol):
+    """A head over the frames of an encoder that takes packs."""
+
+    def read_pack(self, encoded: EncodedPack) -> ModelOutput:
+        """Return what `forward` returns for a batch of the rows: frames (B, T, ...) with zeros for padding."""
+        ...

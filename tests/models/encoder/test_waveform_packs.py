@@ -1,0 +1,126 @@
+"""Packs of waveforms: as batches in float32, and in half precision the same bits whatever the other rows."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from raysp.models.features.waves import pad
+from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
+from raysp.models.labelled_passes import ModelPass
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from tests.device.class_cases import CASES, SMALL, WAVES, make_checkpoint
+
+SECONDS = (1.0, 2.2, 1.5, 3.1, 0.91, 1.0)
+PACKED = [name for name in CASES if not any(other in name for other in ("SEWD", "Bert", "Parakeet", "Decoder"))]
+ADAPTED = "Wav2Vec2Model with an adapter"
+HALF = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "attention")
+
+
+@pytest.fixture(scope="module")
+def waves() -> list[np.ndarray]:
+    generator = np.random.default_rng(3)
+    return [0.1 * generator.standard_normal(round(16_000 * one)).astype(np.float32) for one in SECONDS]
+
+
+def loaded(name: str, folder: Path, dtype: str) -> LoadedCheckpoint:
+    if name == ADAPTED:
+        torch.manual_seed(1)
+        Wav2Vec2Model(Wav2Vec2Config(**SMALL, **WAVES, add_adapter=True, output_hidden_size=24)).init_weights().to(
+            torch.float32
+        ).save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    else:
+        make_checkpoint(name, folder)
+    return load_checkpoint(folder, dtype=dtype)
+
+
+@torch.inference_mode()
+def values(one: LoadedCheckpoint, waves: Sequence[np.ndarray], *, packed: bool = True) -> list[list[torch.Tensor]]:
+    """Return all values of each row: frames, hidden states and results of heads, without padding."""
+    found = (one.run_pack if packed else one.run)(*pad(waves), hidden_states=True)
+    return [list(_of_row(found, row)) for row in range(len(waves))]
+
+
+def _of_row(found: ModelPass, row: int) -> Iterator[torch.Tensor]:
+    frames, hidden_frames = (int(one[row]) for one in (found.num_frames_B, found.hidden_frames_B))
+    yield found.encoded["last_hidden_state"][row, :frames]
+    for state in found.encoded["hidden_states"]:
+        yield state[row, :hidden_frames]
+    for output in found.heads.values():
+        for name in {"logits", "embeddings"} & {*output.keys()}:
+            yield output[name][row, :frames] if output[name].ndim == 3 else output[name][row]
+
+
+@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
+    one = loaded(name, tmp_path / "checkpoint", "float32")
+    assert one.summary.takes_packs
+    expected = values(one, waves, packed=False)
+    for row, found in enumerate(values(one, waves)):
+        assert len(found) == len(expected[row])
+        for value, other in zip(found, expected[row], strict=True):
+            torch.testing.assert_close(value, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, tmp_path):
+    one = loaded(name, tmp_path / "checkpoint", dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = [values(one, [wave])[0] for wave in waves]
+        for order in [(0, 1, 2, 3, 4, 5), (5, 3, 0), (4, 2, 1, 0, 3), (1, 0), (3, 3, 5, 1)]:
+            for row, found in zip(order, values(one, [waves[row] for row in order]), strict=True):
+                assert all(map(torch.equal, found, alone[row]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Products(TorchDispatchMode):
+    """Records shapes and strides of the tensors of each product, convolution and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[object, ...]] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(part in func.name() for part in PRODUCTS):
+            tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, torch.Tensor)]
+            self.seen[(func.name(), *((*one.shape, 0, *one.stride()) for one in tensors if not one.is_mkldnn))] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counter, Counter]:
+    """Return the products of frames of all rows, and those within rows."""
+    mode = Products()
+    with mode:
+        values(one, waves)
+    parts = {seen for seen in mode.seen if any(shape[0] == PRODUCT_ROWS for shape in seen[1:])}
+    return Counter({seen: mode.seen[seen] for seen in parts}), mode.seen - Counter(dict.fromkeys(parts, 10**9))
+
+
+@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+def test_no_product_has_another_shape_for_other_neighbours(name, waves, tmp_path):
+    one = loaded(name, tmp_path / "checkpoint", "bfloat16")
+    of_frames, alone = zip(*(products(one, [wave]) for wave in waves), strict=True)
+    assert of_frames[0]
+    assert alone[0]
+    for order in itertools.permutations(range(3)):
+        frames, within = products(one, [waves[row] for row in order])
+        assert frames.keys() == of_frames[0].keys()
+        assert within == sum((alone[row] for row in order), Counter())
+
+
+def test_models_that_take_no_packs_say_so(tmp_path):
+    for number, name in enumerate(("SEWDForCTC", "SpeechEncoderDecoderModel")):
+        make_checkpoint(name, tmp_path / f"{number}")
+        assert not load_checkpoint(tmp_path / f"{number}").summary.takes_packs
