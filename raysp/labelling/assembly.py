@@ -233,7 +233,7 @@ def training_decoding(
 
 def _whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
     """Return the division of rows into windows of which the longest row fills one."""
-    from raysp.ops.windowing import windowing_of
+    from raysp.ops.blocks import windowing_of
 
     return windowing_of(checkpoint, window_seconds=work.decoding.max_seconds, overlap_seconds=0)
 

@@ -6,8 +6,14 @@ block. None of them changes a label.
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from raysp.audio.window_cuts import Windowing
+from raysp.models.kernels.pack_sizes import PRODUCT_ROWS, slot_frames, whole_parts
+from raysp.models.summary import CheckpointSummary
+from raysp.ops.precision import Batching
 
 PASS_COST = 1 / 15
 """Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""
@@ -168,3 +174,71 @@ def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
         packs[place].append(index)
         room[place] -= frames[index]
     return packs
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Division of the windows of a block into forward passes."""
+
+    batching: Batching
+    stride: int
+    """Samples from one frame of the encoder to the next."""
+    at_once: int = 1
+    """Passes that run at once."""
+    of_one_length: bool = False
+    """Whether each pass has windows of the same length."""
+
+    @property
+    def in_packs(self) -> bool:
+        """Whether a pass is a pack, which one thread computes."""
+        return self.batching is Batching.PACKED
+
+    def cut(self, num_samples: Sequence[int], max_samples: int) -> list[list[int]]:
+        """Group windows into passes of at most `max_samples`, unless a single window is longer.
+
+        Returns:
+            Indexes into `num_samples`, each in one pass, the longest window of a pass first.
+        """
+        if not self.in_packs:
+            most = 0 if self.batching is Batching.ALONE else max_samples
+            return cut_passes(num_samples, most, self.at_once, of_one_length=self.of_one_length)
+        slots = [slot_frames(count, self.stride) for count in num_samples]
+        size = max_samples // self.stride // PRODUCT_ROWS * PRODUCT_ROWS
+        return share_evenly(fit_rows(slots, max(size, *slots, 1)), self.at_once)
+
+    def counted(self, num_samples: Sequence[int]) -> int:
+        """Return the samples of a pass that its budget limits."""
+        return sum(num_samples) if self.in_packs else num_samples[0] * len(num_samples)
+
+    def padded(self, num_samples: Sequence[int]) -> int:
+        """Return the samples of a pass with those of padding."""
+        if not self.in_packs:
+            return self.counted(num_samples)
+        return self.stride * whole_parts(sum(slot_frames(count, self.stride) for count in num_samples))
+
+    def would_wait(self, padded: Sequence[int]) -> bool:
+        """Return whether passes at once leave threads idle for longer than one after another, with all threads."""
+        return not self.in_packs and would_wait(padded, self.at_once)
+
+    def threads_each(self, threads: int | None) -> int | None:
+        """Return the threads of each of the passes at once, one of a pack; None: those of the calling thread."""
+        if self.in_packs:
+            return 1  # the last bits of a value may depend on the number of threads
+        return None if threads is None else threads // self.at_once
+
+
+def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overlap_seconds: float) -> Windowing:
+    """Return the division of rows: at quiet points for checkpoints with a text decoder, else with overlaps.
+
+    Raises:
+        ValueError: a window would be shorter than one frame of the model.
+    """
+    return Windowing.of(
+        sample_rate=checkpoint.sample_rate,
+        frame_stride=checkpoint.frame_stride,
+        min_samples=checkpoint.receptive_samples,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+        at_quiet_points=checkpoint.writes_text,
+        group_frames=max(1, checkpoint.hidden_stride // checkpoint.frame_stride),
+    )

@@ -7,6 +7,8 @@ BLOCK_WORK_SECONDS = 10.0
 """Compute time of a block: long compared with the engine's overhead per block, short compared with a run."""
 CPU_BATCH_SECONDS = 15.0
 """On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
+CPU_PACK_SECONDS = 60.0
+"""A longer pack leaves a smaller part of its last product unused."""
 GPU_BATCH_SECONDS = 600.0
 CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14
@@ -31,7 +33,7 @@ def passes_at_once(threads: int) -> int:
 
 
 def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_own: bool = True) -> int:
-    """Return how many forward passes an actor runs at once.
+    """Return how many forward passes an actor runs at once: of packs on a CPU, one for each thread.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
@@ -39,12 +41,19 @@ def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_
         exact: whether the label of a row equals the one that it has alone.
         is_own: whether the model is one of raysp; one of another library may not allow several passes at once.
     """
+    if batching is Batching.PACKED:
+        return threads or 1
     is_free = exact and is_own and batching is not Batching.RECORDED
     return passes_at_once(threads) if threads is not None and is_free else 1
 
 
 def batch_seconds(
-    checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None, at_once: int = 1
+    checkpoint: CheckpointSummary,
+    *,
+    on_gpu: bool,
+    memory: float | None = None,
+    at_once: int = 1,
+    in_packs: bool = False,
 ) -> float:
     """Return the padded seconds of audio per forward pass: as many as improve the speed and fit into memory.
 
@@ -53,9 +62,11 @@ def batch_seconds(
         on_gpu: whether it runs on a GPU, which implies half precision.
         memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
         at_once: number of forward passes that run at once.
+        in_packs: whether windows go through the model end to end on a CPU.
     """
     together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
-    most = GPU_BATCH_SECONDS if on_gpu else max(CPU_BATCH_SECONDS, together if checkpoint.windows_together > 1 else 0)
+    on_cpu = CPU_PACK_SECONDS if in_packs else CPU_BATCH_SECONDS
+    most = GPU_BATCH_SECONDS if on_gpu else max(on_cpu, together if checkpoint.windows_together > 1 else 0)
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -19,27 +18,27 @@ import torch
 from torch import Tensor
 
 from raysp.backends.backend import Backend
-from raysp.crossing import Sending, Steps, fetch, together
+from raysp.crossing import Sending, Steps, together
 from raysp.devices import highest_allocated, is_accelerator, refuse_absent
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Padding
-from raysp.models.base.outputs import ModelOutput, NoOutput
+from raysp.models.base.outputs import NoOutput
 from raysp.models.features.waves import as_float, fill
 from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
-from raysp.ops.blocks import cut_passes, would_wait
+from raysp.ops.blocks import Grouping, windowing_of
 from raysp.ops.budget import passes_of_actor
+from raysp.ops.forward import Forward as Forward
+from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
-from raysp.ops.precision import Batching, batching
+from raysp.ops.precision import batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.speech.places import PLACE, Place, places_of, staged_places
-from raysp.ops.windowing import windowing_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,78 +48,6 @@ BATCHES_IN_HAND = 2
 """Batches that an actor has in hand on a GPU: while one is on the device, the other is padded, or becomes columns."""
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
-
-
-@dataclass(frozen=True)
-class LayerFrames:
-    """The frames of one layer."""
-
-    hidden_BTH: Tensor
-    owned: Sequence[tuple[int, int]]
-    """First and end of the frames that each window owns: all frames, without padding, if a row is one window."""
-
-
-@dataclass(frozen=True)
-class Forward:
-    """Results of one forward pass for a batch; values of padded frames are undefined."""
-
-    output: ModelOutput
-    """Output of the head, or of the base model if there is no head."""
-    encoded: ModelOutput
-    """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads one."""
-    num_frames_B: Tensor
-    """Number of frames of logits and of `last_hidden_state`."""
-    parts: Sequence[tuple[int, int] | None]
-    """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
-    features: Mapping[str, Tensor]
-    """Input of the model."""
-    places: Sequence[str]
-    """Names of the windows: shard, row and number of the window. They seed random sampling."""
-    hidden_frames_B: Tensor
-    """Number of frames of `hidden_states`, which some encoders compute at another rate."""
-    frames_a_hidden_frame: Fraction
-    of_heads: Mapping[Capability, ModelOutput] = field(default_factory=dict)
-    """Outputs of further heads, by their capability."""
-    columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """Source columns that outputs read, one value per window, which is that of its row."""
-    waves_BS: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    """Samples at the checkpoint's rate, float32, before they are normalised."""
-    num_samples_B: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """Number of samples of each window."""
-    speech: Sequence[Place | None] = ()
-    """Places of windows that are cut at pauses, with their probabilities of speech."""
-    results: dict[str, Sequence[object]] = field(default_factory=dict)
-    """Columns of earlier outputs, by name."""
-    known_lengths: Lengths | None = None
-    """Lengths, if the host knows them without the device."""
-
-    @cached_property
-    def lengths(self) -> Lengths:
-        """Numbers of samples and frames of each window."""
-        return self.known_lengths or Lengths(
-            *(one.tolist() for one in fetch(self.num_samples_B, self.num_frames_B, self.hidden_frames_B))
-        )
-
-    def of(self, capability: Capability) -> ModelOutput:
-        """Return the output of the head that gives a capability."""
-        return self.of_heads.get(capability, self.output)
-
-    def layer(self, index: int) -> LayerFrames:
-        """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
-        if index == -1:
-            return LayerFrames(self.encoded["last_hidden_state"], self._owned(self.lengths.frames, Fraction(1)))
-        hidden_BTH = self.encoded["hidden_states"][index]
-        return LayerFrames(hidden_BTH, self._owned(self.lengths.hidden_frames, self.frames_a_hidden_frame))
-
-    def _owned(self, num_frames: Sequence[int], rate: Fraction) -> list[tuple[int, int]]:
-        owned = []
-        for part, all_frames, frames in zip(self.parts, self.lengths.frames, num_frames, strict=True):
-            if part is None:
-                owned.append((0, frames))
-                continue
-            first, end = part  # the last window owns all frames to its end
-            owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
-        return owned
 
 
 class OutputOp(Protocol):
@@ -231,7 +158,7 @@ class Labelling:
     Args:
         checkpoint: a model folder.
         outputs: returns the output ops for the loaded checkpoint.
-        batch_seconds: padded seconds of audio per forward pass; in half precision on a CPU a pass has one window.
+        batch_seconds: padded seconds of audio per forward pass; not where each pass has one window (`Batching`).
         dtype: dtype of weights and arithmetic; "tf32": of arithmetic, with weights in float32.
         device: name of a torch device.
         exact: whether the label of a row equals the one that it has alone.
@@ -275,15 +202,14 @@ class Labelling:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device, exact=exact)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        found = batching(dtype=dtype, device=device, exact=exact, takes_padding=summary.takes_padding)
-        self.alone = found is Batching.ALONE
-        self.of_one_length = exact and not summary.takes_padding
+        found = batching_of(summary, dtype=dtype, device=device, exact=exact)
         on_gpu = is_accelerator(device)
         self.threads = None if on_gpu else threads
         self.at_once = passes_of_actor(self.threads, found, exact=exact, is_own=summary.backend == OWN)
+        self.grouping = Grouping(found, summary.hidden_stride, self.at_once, exact and not summary.takes_padding)
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
         in_hand = (1 if summary.writes_text else BATCHES_IN_HAND) if on_gpu else self.at_once
-        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 else None
+        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 or self.grouping.in_packs else None
         self.on_device: AbstractContextManager[object] = threading.Lock() if on_gpu else nullcontext()
         self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
@@ -347,12 +273,11 @@ class Labelling:
 
     def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
         """Run the model over windows of a block that may share a batch; return the padded samples."""
-        most = 0 if self.alone else self.max_samples
         costs = [self._cost(given.waves[i]) for i in pending]
-        passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
+        passes = self.grouping.cut(costs, self.max_samples)
         batches = [[pending[i] for i in batch] for batch in passes]
-        padded = [self._cost(given.waves[batch[0]]) * len(batch) for batch in batches]
-        one_by_one = self.pool is None or (self.at_once > 1 and would_wait(padded, self.at_once))
+        padded = [self.grouping.padded([costs[i] for i in batch]) for batch in passes]
+        one_by_one = self.pool is None or (self.at_once > 1 and self.grouping.would_wait(padded))
         with arithmetic(dtype=self.dtype, device=self.device):
             self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
         return sum(padded)
@@ -388,7 +313,7 @@ class Labelling:
             for batch in batches:
                 label(batch)
             return
-        threads_each = None if self.threads is None else self.threads // self.at_once
+        threads_each = self.grouping.threads_each(self.threads)
 
         def one(batch: list[int]) -> None:
             if threads_each is not None:
@@ -401,7 +326,8 @@ class Labelling:
     def _label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
         waves, statuses = [given.waves[i] for i in chosen], [given.statuses[i] for i in chosen]
-        if len(chosen) > 1 and len(chosen) * self._cost(waves[0]) > self.max_samples:
+        counted = self.grouping.counted([*map(self._cost, waves)])
+        if len(chosen) > 1 and counted > self.max_samples:
             self._halve(chosen, given)
             return
         windows_at = [given.windows_at[i] for i in chosen]
@@ -421,7 +347,7 @@ class Labelling:
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):
-                    self.max_samples = min(self.max_samples, len(chosen) * self._cost(waves[0]) // 2)
+                    self.max_samples = min(self.max_samples, counted // 2)
                 self._halve(chosen, given)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
@@ -466,6 +392,14 @@ class Labelling:
         padded, run = fill(waves, self.loaded.device), self._ready(waves)
         with self.on_device:
             forward = self._on_device(run, padded, [*map(len, waves)], parts, places, columns, windows_at)
+        if not self.grouping.in_packs:
+            return self._columns(forward)
+        rows = [self._columns(forward.of_row(row)) for row in range(len(waves))]
+        columns_of_rows = zip(*(found for _, found in rows), strict=True)
+        return [one for [one], _ in rows], [[value for [value] in column] for column in columns_of_rows]
+
+    def _columns(self, forward: Forward) -> tuple[list[bool], list[Sequence[object]]]:
+        """Return whether the values of each window are finite, and the columns of all outputs."""
         works = [self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))]
         [finite], *found = together(works)
         return cast("list[bool]", finite), [column for columns in found for column in columns]
@@ -477,6 +411,8 @@ class Labelling:
 
     def _ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
+        if self.grouping.in_packs and isinstance(self.loaded, LoadedCheckpoint):
+            return self.loaded.run_pack
         if not isinstance(self.loaded, PreparingModel):
             return self.loaded.run
         return partial(self.loaded.run, prepared=self.loaded.prepare(waves))

@@ -9,6 +9,7 @@ bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flag
 from enum import StrEnum
 
 from raysp.devices import is_accelerator
+from raysp.models.summary import CheckpointSummary
 
 HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
@@ -41,24 +42,36 @@ class Batching(StrEnum):
     FREE = "in batches of any size"
     """Labels do not depend on the batch."""
     ALONE = "each window alone"
-    """One window per pass: half precision on a CPU, where such a pass costs little. Labels cannot depend on a batch."""
+    """One window per pass: half precision on a CPU, for models that take no packs. Labels cannot depend on a batch."""
+    PACKED = "in packs"
+    """Windows end to end, in passes of one thread whose products have one shape: half precision on a CPU. Labels depend
+    neither on the other windows nor on the number of threads."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
-def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True) -> Batching:
+def batching(
+    *, dtype: str, device: str, exact: bool, takes_padding: bool = True, takes_packs: bool = False
+) -> Batching:
     """Return the batching of windows for a precision, a device and a model.
 
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
-    exact pass has otherwise, are not padded.
+    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs.
     """
     if dtype in EIGHT_BITS and not is_accelerator(device):
         return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
     if dtype not in ROUNDED:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
     if not is_accelerator(device):
-        return Batching.ALONE if exact else Batching.RECORDED
+        alone = Batching.PACKED if takes_packs else Batching.ALONE
+        return alone if exact else Batching.RECORDED
     return Batching.FREE if exact and device in PROVEN_DEVICES else Batching.RECORDED
+
+
+def batching_of(checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool) -> Batching:
+    """Return the batching of windows for a checkpoint."""
+    takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": checkpoint.takes_packs}
+    return batching(dtype=dtype, device=device, exact=exact, **takes)
 
 
 def agreed_rate(dtype: str) -> float:

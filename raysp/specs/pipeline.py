@@ -35,6 +35,8 @@ SHARD_PLACES = ("root", "audio_root", "labels")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 6
 """Version of labels, increased with every change of raysp that changes a label."""
+HALF_LABEL_VERSION = 7
+"""Version of labels in half precision, increased with each change of these."""
 
 
 def _named_options(given: object) -> object:
@@ -501,7 +503,7 @@ def label_parts(
     """
     code = read_code(pipeline) if code is None else code
     parts: dict[str, JsonValue] = {
-        "label_version": LABEL_VERSION,
+        "label_version": HALF_LABEL_VERSION if dtype in ("bfloat16", "float16") else LABEL_VERSION,
         "source.id": pipeline.source.id,
         "source.audio": pipeline.source.audio,
     }

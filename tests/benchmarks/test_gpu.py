@@ -11,8 +11,8 @@ import torch
 from benchmarks.gpu import command, encoded, kernels, models, process, speech
 from benchmarks.gpu.part import Case, Setting, line
 from raysp.labelling.engine.workers.wire import unpack
+from raysp.ops.blocks import windowing_of
 from raysp.ops.rows import waves_of
-from raysp.ops.windowing import windowing_of
 
 
 def test_parts_that_do_not_fit_into_the_time_are_left_out_the_least_important_first():

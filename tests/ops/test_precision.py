@@ -1,5 +1,6 @@
 """Half precision: a label does not depend on its batch on a CPU; elsewhere the budget is part of the fingerprint."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,22 @@ class TestOnACpu:
         tables = [op(wide, [raysp.Transcript()], 600)(block_of(one))[0] for one in ([long], [short, long])]
         assert tables[0].slice(0, 1).drop_columns(["row"]).equals(tables[1].slice(1, 1).drop_columns(["row"]))
 
+    @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+    def test_the_number_of_threads_does_not_reach_a_label(self, wide, dtype):
+        waves, outputs = noise([0.8, 3.0, 1.7, 2.2], seed=4), [raysp.Transcript(words=True), raysp.Embedding()]
+        found = [labels(op(wide, outputs, 15, dtype=dtype, threads=threads), block_of(waves)) for threads in (1, 2, 3)]
+        assert (
+            json.dumps(found[0], default=str) == json.dumps(found[1], default=str) == json.dumps(found[2], default=str)
+        )
+
+    @pytest.mark.slow
+    def test_windows_go_end_to_end(self, wide, monkeypatch):
+        taken: list[int] = []
+        one = op(wide, [raysp.Transcript()], 600)
+        monkeypatch.setattr(one, "_forward", lambda waves, *_: (taken.append(len(waves)), 1 / 0))
+        one(block_of(noise([1.0, 2.0, 1.0, 0.5])))
+        assert taken[0] == 4
+
     def test_float32_goes_in_batches(self, wide, monkeypatch):
         taken: list[int] = []
         one = op(wide, [raysp.Transcript()], 600, dtype="float32")
@@ -140,6 +157,13 @@ class TestBatching:
     )
     def test_half_precision_is_not_free(self, dtype, device, exact, expected):
         assert batching(dtype=dtype, device=device, exact=exact) is expected
+
+    def test_models_that_take_packs_go_in_packs(self):
+        for dtype, device, exact in itertools.product(
+            ("float32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False)
+        ):
+            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True)
+            assert (found is Batching.PACKED) == (dtype != "float32" and device == "cpu" and exact)
 
     def test_a_device_that_was_measured_is(self, monkeypatch):
         monkeypatch.setattr(precision, "PROVEN_DEVICES", frozenset({"cuda"}))

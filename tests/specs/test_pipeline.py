@@ -156,6 +156,12 @@ class TestFingerprint:
         monkeypatch.setattr("raysp.specs.pipeline.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
+    def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
+        before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
+        monkeypatch.setattr("raysp.specs.pipeline.HALF_LABEL_VERSION", 1_000)
+        changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
+        assert changed == {"bfloat16", "float16"}
+
     def test_it_changes_with_a_keep_step_and_its_values(self):
         keeps = [[], [BY_COLUMN], [BY_SECONDS], [raysp.Keep(2)], [BY_SECONDS, BY_COLUMN]]
         assert len({hashed(a_pipeline(keep=keep)) for keep in keeps}) == len(keeps)

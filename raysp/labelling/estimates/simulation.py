@@ -11,9 +11,8 @@ from raysp.labelling import assembly
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import OWN
-from raysp.ops.blocks import cut_passes
+from raysp.ops.blocks import Grouping
 from raysp.ops.budget import passes_of_actor
-from raysp.ops.precision import Batching
 
 MOST_PIECES = 4
 """Pieces that are simulated, spread evenly over those of the plan."""
@@ -62,7 +61,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     settings, checkpoint = plan.settings, plan.settings.checkpoint
     rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
     noise = generator.integers(-1000, 1000, _NOISE_SECONDS * rate).astype(np.int16)
-    most = 0 if settings.batching is Batching.ALONE else round(settings.batch_seconds * rate)
+    most = round(settings.batch_seconds * rate)
     threads = settings.cpus_per_actor.number if not is_accelerator(settings.device) else None
     at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
     spoken = sample.languages(plan.pipeline.label.language_column)
@@ -77,6 +76,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         found = op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist(), languages)
         blocks += [_by_language(block, languages) for block in found]
     of_one_length = is_exact and not checkpoint.takes_padding
+    grouping = Grouping(settings.batching, checkpoint.hidden_stride, at_once, of_one_length)
 
     def costs(lengths: Sequence[int]) -> list[int]:
         return [max(length, checkpoint.padded_samples) for length in lengths]
@@ -85,9 +85,9 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         [group[place] for place in one]
         for block in blocks
         for group in block
-        for one in cut_passes(costs(group), most, at_once, of_one_length=of_one_length)
+        for one in grouping.cut(costs(group), most)
     ]
-    padded = [max(costs(one)) * len(one) / rate for one in passes]
+    padded = [grouping.padded(sorted(costs(one), reverse=True)) / rate for one in passes]
     return Simulation(
         pieces=len(chosen),
         blocks=len(blocks),

@@ -10,7 +10,7 @@ from raysp.cluster.pools import actor_cpus
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.summary import OWN
-from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes
+from raysp.ops.precision import EIGHT_BITS, Batching, batching_of, item_bytes
 from raysp.sink.run_record import Resolved
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH, Decode, Label, Step
@@ -84,9 +84,11 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
-    at_once = 1 if on_gpu or summary.backend != OWN else passes_at_once(cpus.number)
+    found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
+    in_packs = found is Batching.PACKED
+    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
     loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
-    fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
+    fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
     return Settings(
         checkpoint=summary,
@@ -96,7 +98,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=budget, threads=cpus.number),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        batching=batching(dtype=dtype, device=device, exact=label.exact, takes_padding=summary.takes_padding),
+        batching=found,
         fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
@@ -160,9 +162,8 @@ def _fingerprint_seconds(
 ) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
-    takes_padding = summary.takes_padding
     depends = {
-        one: batching(dtype=dtype, device=one, exact=label.exact, takes_padding=takes_padding) is Batching.RECORDED
+        one: batching_of(summary, dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED
         for one in (began, device)
     }
     if depends[began] and before and before.batch_seconds:
@@ -237,7 +238,7 @@ def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
     Raises:
         ValueError: a window would not hold a frame of the model.
     """
-    from raysp.ops.windowing import windowing_of
+    from raysp.ops.blocks import windowing_of
 
     return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
 

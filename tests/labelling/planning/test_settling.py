@@ -29,7 +29,7 @@ class TestSettle:
         ("gpus", "label", "expected"),
         [
             (0, {}, Batching.FREE),
-            (0, {"dtype": "bfloat16"}, Batching.ALONE),
+            (0, {"dtype": "bfloat16"}, Batching.PACKED),
             (0, {"dtype": "bfloat16", "exact": False}, Batching.RECORDED),
             (1, {}, Batching.RECORDED),
             (1, {"dtype": "float32"}, Batching.FREE),
