@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import models
+from raysp import crossing, models
 from raysp.audio import decode
 from raysp.models.decoder.sampling import Generators
 from raysp.ops import late_steps
@@ -252,6 +252,53 @@ def kenlm(_: Path, device: str) -> Run:
     return lambda: [one.cpu().tolist() for one in scores(contexts, words)]
 
 
+LABELS = {"SequenceClassification": [0, 2]}
+
+
+def losses(_: Path, device: str) -> Run:
+    """Losses by labels of the host, as programs may give them."""
+    found = [(getattr(models, f"Wav2Vec2For{head}"), torch.tensor(labels)) for head, labels in LABELS.items()]
+    frames = torch.zeros(2, 24, 3).scatter_(2, torch.arange(48).view(2, 24, 1) % 3, 1.0)
+    found.append((models.Wav2Vec2ForAudioFrameClassification, frames))
+    waves = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 8000)).astype(np.float32)).to(device)
+    made = [
+        (small_model(cls, models.Wav2Vec2Config, num_labels=3, **STILL).to(device).eval(), labels)
+        for cls, labels in found
+    ]
+    return lambda: [model(waves, labels=labels).loss.item() for model, labels in made]
+
+
+class _Streamer:
+    """What a program gives to read tokens as they come."""
+
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+
+    def put(self, tokens: torch.Tensor) -> None:
+        self.found.append(on_the_host(tokens))
+
+    def end(self) -> None:
+        self.found.append("end")
+
+
+def streamed(folder: Path, device: str) -> Run:
+    """Tokens that a program reads one by one."""
+    model, waves, mask = writer(folder, device)
+
+    def run() -> Any:
+        streamer = _Streamer()
+        model.generate(waves[:1], mask[:1], max_new_tokens=4, streamer=streamer)
+        return streamer.found
+
+    return run
+
+
+def sent_back(_: Path, device: str) -> Run:
+    """Tensors of a device that are sent to the host, or to where they are."""
+    values = torch.arange(3).to(device)
+    return lambda: [crossing.sent(values, "cpu").tolist(), crossing.sent(values, device).cpu().tolist()]
+
+
 BEAMS = raysp.Transcript(beams=4)
 CASES: dict[str, Callable[[Path, str], Run]] = {
     "masks": masks,
@@ -276,6 +323,9 @@ CASES: dict[str, Callable[[Path, str], Run]] = {
     "beams that differ from the best tokens": lambda folder, device: unlikely(folder, device),
     "a prompt of several tokens": with_a_prompt,
     "scores of KenLM": kenlm,
+    "losses by labels of the host": losses,
+    "tokens that are streamed": streamed,
+    "tensors that are sent back": sent_back,
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 import raysp
-from raysp.models import AutoModelForCTC
+from raysp.models import AutoModelForCTC, SpeechEncoderDecoderModel
 from raysp.ops import late_steps
 from raysp.training.finetuning import finetune
 from tests.backends import theirs
@@ -22,6 +22,7 @@ from tests.device.output_cases import ARPA, labelling, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME
 from tests.device.test_finetuning import recipe
+from tests.device.test_generation import OPTIONS, written
 from tests.device.test_training import OBJECTIVES, steps_of, training_of
 from tests.ops.test_labelling import block_of
 from tests.recipes import tiny_checkpoint, write_words
@@ -47,6 +48,9 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
     for name in CASES:
         (folder / "cases" / name).mkdir(parents=True)
         yield name, functools.partial(CASES[name], folder / "cases" / name, NAME)
+    here = functools.cache(functools.partial(_writer, folder / "SpeechEncoderDecoderModel"))
+    for name, options in OPTIONS.items():
+        yield f"generation: {name}", functools.partial(_generate, here, options)
     for name, (make, targets) in OBJECTIVES.items():
         (folder / "training" / name).mkdir(parents=True)
         yield f"training: {name}", functools.partial(_train, make(folder / "training" / name), targets)
@@ -63,6 +67,15 @@ def _label(place: Path, outputs: list[Any]) -> Callable[[], Any]:
     for name in op.reads:
         block = block.append_column(late_steps.CARRIED + name, pa.array([*texts[:2], " ".join(texts[:4])]))
     return lambda: op(block)[0].to_pylist()
+
+
+def _writer(place: Path) -> Any:
+    return SpeechEncoderDecoderModel.from_pretrained(place, device=NAME).eval()
+
+
+def _generate(make: Callable[[], Any], options: dict[str, Any]) -> Callable[[], Any]:
+    model = make()
+    return lambda: written(model, **options)
 
 
 def _train(objective: Any, targets: Any) -> Callable[[], Any]:
