@@ -138,7 +138,10 @@ def functions() -> Iterator[tuple[str, ast.Module, str, ast.FunctionDef, types.F
             continue
         tree = ast.parse(path.read_text())
         for owner, node in _defined(tree):
-            yield file, tree, owner, node, _found(module, owner, node.name)
+            found = _found(module, owner, node.name)
+            lines = {node.lineno, *(one.lineno for one in node.decorator_list)}
+            is_it = found is not None and found.__code__.co_firstlineno in lines  # not an overload for types
+            yield file, tree, owner, node, found if is_it else None
 
 
 def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -248,7 +251,7 @@ class _Without(ast.NodeTransformer):
 
 
 class _Returning(ast.NodeTransformer):
-    """Adds a read to what a function returns, not to what functions within it return."""
+    """Adds a read to what a function returns or yields, not to what functions within it return."""
 
     def __init__(self, kind: str) -> None:
         self.read = f"__import__('tests.device.added_reads', fromlist=['read']).read({kind!r}, 0)"
@@ -265,6 +268,14 @@ class _Returning(ast.NodeTransformer):
         return node
 
     def visit_Return(self, node: ast.Return) -> ast.AST:
+        self.generic_visit(node)
+        return self._read(node)
+
+    def visit_Yield(self, node: ast.Yield) -> ast.AST:
+        self.generic_visit(node)
+        return self._read(node)
+
+    def _read(self, node: ast.Return | ast.Yield) -> ast.AST:
         if node.value is not None:
             call = ast.parse(self.read, mode="eval").body
             assert isinstance(call, ast.Call)

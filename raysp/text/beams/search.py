@@ -239,7 +239,7 @@ class BeamSearch:
         """Return the frames that extend prefixes, and whether frames were left out after the last one of each row."""
         device = frames.blanks.device
         num_all = frames.blanks.shape[1]
-        is_valid = torch.arange(num_all, device=device) < num_frames.to(device)[:, None]
+        is_valid = torch.arange(num_all, device=device) < num_frames[:, None]
         highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])
         is_likely = (frames.log_probs >= highest[..., None] + self.least_log_prob) & is_valid[..., None]
         is_active = is_likely.any(-1)  # (B, T)
