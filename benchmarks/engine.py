@@ -114,6 +114,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.labelling.engine.on_ray import stream
     from raysp.labelling.engine.run_events import RunEvents
     from raysp.labelling.engine.workers.attempts import Attempts
+    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
     from raysp.sink.event_log import EventLog
     from raysp.sink.todo import Todo
@@ -133,7 +134,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
             sink=raysp.Parquet(folder),
         )
         # As on a cluster, where no number of actors is refused because this machine has fewer CPUs.
-        plan = make_plan(pipeline, Resources(cpus=actors + READERS, can_grow=True))
+        plan = make_plan(Opened.of(pipeline, Resources(cpus=actors + READERS, can_grow=True)))
     pieces = tuple(Piece(first, first + 1) for first in range(blocks))
     num_bytes = blocks * PIECE_BYTES if a_task_each else blocks
     shard = Shard("stand-in.parquet", "stand-in", num_bytes, "", blocks, "0" * 16, pieces)

@@ -100,9 +100,10 @@ def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
     from raysp.corpus import surveys
-    from raysp.labelling.planning.opening import begin_run
+    from raysp.labelling.planning.opening import begin_share
     from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
+    from raysp.sink.shares import ALL
 
     surveys.MOST_PROCESSES = 1  # the bucket is in this process
     data = the_shard()
@@ -112,7 +113,8 @@ def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]
         plan = measuring("first plan", raysp.plan, pipeline)
         _check(plan, num_shards, num_shards)
         shard = plan.corpus.shards[0]
-        measuring("recording it", begin_run, plan, RunEntry.now())
+        plan.sink.store.probe()
+        measuring("recording it", begin_share, plan, ALL, RunEntry.now())
         fingerprint = plan.fingerprint
         del plan
         plan = measuring("plan again", raysp.plan, pipeline)

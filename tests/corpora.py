@@ -74,16 +74,25 @@ class NoCrashes:
         return "here"
 
 
+def begin_run(plan: Any, run: Any = None) -> Any:
+    """Record a run over all shards of a plan, by default one that begins now, and return its sink."""
+    from raysp.labelling.planning.opening import begin_share
+    from raysp.sink.run_record import RunEntry
+    from raysp.sink.shares import ALL
+
+    plan.sink.store.probe()
+    begin_share(plan, ALL, run or RunEntry.now())
+    return plan.sink
+
+
 def begin_and_stage(plan: Any) -> None:
     """Record a run and stage its first piece: from then on the record of the sink binds other pipelines."""
-    from raysp.labelling.planning.opening import begin_run
     from raysp.sink import stage
-    from raysp.sink.run_record import RunEntry
     from tests.sink.sinks import results
 
     shard = plan.corpus.shards[0]
     block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 1)
-    stage.stage(begin_run(plan, RunEntry.now()).store, block, results(list(range(shard.pieces[0].end))))
+    stage.stage(begin_run(plan).store, block, results(list(range(shard.pieces[0].end))))
 
 
 def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
@@ -111,19 +120,18 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 
 def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tuple[Any, Any, Callable[[Any], None]]:
     """Plan and begin a run; return the job, the plan, and a function that labels and stages a shard."""
-    from raysp.cluster.resources import local_resources
     from raysp.labelling.engine.running import _job
     from raysp.labelling.engine.workers.label_actor import LabelActor
     from raysp.labelling.engine.workers.piece_todo import PieceTodo
     from raysp.labelling.engine.workers.reader import Reader
     from raysp.labelling.engine.workers.step_actor import in_turn
-    from raysp.labelling.planning.opening import begin_run, make_plan
+    from raysp.labelling.planning.opened_pipeline import Opened
+    from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.retrying import plan_retry
-    from raysp.sink.run_record import RunEntry
 
-    resources = local_resources(pipeline)
-    plan = plan_retry(pipeline, resources) if retry else make_plan(pipeline, resources, relabel=relabel)
-    begin_run(plan, RunEntry.now())
+    opened = Opened.of(pipeline)
+    plan = plan_retry(opened) if retry else make_plan(opened, relabel=relabel)
+    begin_run(plan)
     job = _job(plan, {}, NoCrashes())
     actor = functools.cache(lambda: LabelActor(job))
     apply_steps = in_turn(job)

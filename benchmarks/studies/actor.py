@@ -90,6 +90,7 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     from raysp.labelling.engine.in_process import UncountedAttempts
     from raysp.labelling.engine.workers.label_actor import LabelActor
     from raysp.labelling.engine.workers.wire import read_messages
+    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
@@ -97,7 +98,7 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
             str(BUNDLED), outputs=[raysp.Transcript()], batch_seconds=BATCH_SECONDS, pool=raysp.Pool(cpus=1)
         )
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
-        plan = make_plan(pipeline, Resources(cpus=2))
+        plan = make_plan(Opened.of(pipeline, Resources(cpus=2)))
         actor = LabelActor(running._job(plan, {}, UncountedAttempts()))
         model = actor.op.loaded.model
         stand_in = StandIn(model, speech, speed)

@@ -148,9 +148,9 @@ def _import_all() -> None:
 def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
-    from raysp.cluster.resources import local_resources
     from raysp.labelling.engine import running
     from raysp.labelling.engine.workers.attempts import Attempts
+    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
     from raysp.sink import stage
     from raysp.storage.stores import open_store
@@ -164,7 +164,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
         steps=[raysp.Decode(), raysp.Label(f"{demo}/unispeech-digits-ctc", outputs=[raysp.Transcript()])],
         sink=raysp.Parquet(f"{folder}/labels"),
     )
-    plan = make_plan(pipeline, local_resources(pipeline))
+    plan = make_plan(Opened.of(pipeline))
     job = running._job(plan, {}, Attempts())
     (todo,) = plan.todo
     table = _labels(job.output_schema)

@@ -35,8 +35,9 @@ def make_corpus(folder: Path, num_shards: int) -> None:
 def measure(num_shards: int) -> dict[str, object]:
     """Plan twice: a new corpus and a recorded one."""
     import raysp
-    from raysp.labelling.planning.opening import begin_run
+    from raysp.labelling.planning.opening import begin_share
     from raysp.sink.run_record import RunEntry
+    from raysp.sink.shares import ALL
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
         folder = Path(name)
@@ -50,7 +51,7 @@ def measure(num_shards: int) -> dict[str, object]:
         started = time.perf_counter()
         plan = raysp.plan(pipeline)
         first = time.perf_counter() - started
-        begin_run(plan, RunEntry.now())
+        begin_share(plan, ALL, RunEntry.now())
         started = time.perf_counter()
         again = raysp.plan(pipeline)
         second = time.perf_counter() - started

@@ -16,7 +16,12 @@ from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.planning.planned_checkpoint import check_speech, checkpoint_folder, located_outputs
+from raysp.labelling.planning.planned_checkpoint import (
+    check_digest,
+    check_speech,
+    checkpoint_folder,
+    located_outputs,
+)
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function
@@ -291,23 +296,35 @@ def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
 
 
 def labelling(
-    pipeline: Pipeline, settings: Settings, *, threads: int | None = None, functions: Functions = _NO_FUNCTIONS
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    digest: str | None = None,
+    threads: int | None = None,
+    functions: Functions = _NO_FUNCTIONS,
 ) -> "LabellingOp":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
     Args:
         pipeline: the pipeline.
         settings: resolved settings of the pipeline.
-        functions: functions of steps that cannot be imported.
+        digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
+        functions: functions of steps that cannot be imported.
+
+    Raises:
+        CheckpointError: the checkpoint or a file of an output is missing, or not the planned one.
     """
     from raysp.ops.labelling import Labelling
 
-    label, outputs = pipeline.label, located_outputs(pipeline, settings.file_digests)
+    label, folder = pipeline.label, checkpoint_folder(pipeline)
+    if digest is not None:
+        check_digest(label.checkpoint, folder, digest, settings.checkpoint.backend, label.language)
+    outputs = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
     each_channel = pipeline.decode.channel == EACH
     op = Labelling(
-        str(checkpoint_folder(pipeline)),
+        str(folder),
         lambda loaded: [output.op(loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
@@ -336,7 +353,8 @@ def joining(
     from raysp.ops.joining import Joining
 
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
-    outputs = [output.join_op(checkpoint) for output in located_outputs(pipeline, settings.file_digests)]
+    located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
+    outputs = [output.join_op(checkpoint) for output in located]
     each_channel = pipeline.decode.channel == EACH
     after = completing_steps(pipeline) if each_channel else row_steps(pipeline, functions)
     op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), after)

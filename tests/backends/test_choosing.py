@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 import raysp
 from raysp.backends import hf_installed
 from raysp.backends.hugging_face import checkpoint_kinds
-from raysp.cluster.resources import local_resources
 from raysp.errors import ChangedError, CheckpointError, PlanError
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.sink.run_record import load
@@ -86,8 +86,7 @@ def test_a_backend_that_was_named_once_is_kept_though_raysp_reads_the_checkpoint
     assert again.settings.checkpoint.backend == "transformers"
     assert again.rows_todo == 0
     without_transformers(monkeypatch)
-    resources = local_resources(again.pipeline)
-    relabelled = make_plan(left_open(corpus, tiny), resources, relabel=True)
+    relabelled = make_plan(Opened.of(left_open(corpus, tiny)), relabel=True)
     assert (relabelled.settings.checkpoint.backend, relabelled.rows_todo) == ("torch", 4)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import uuid
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -62,6 +63,10 @@ def checkpoint(tmp_path):
     return folder
 
 
+def located(pipeline, planned=None):
+    return located_outputs(pipeline, Path(pipeline.label.checkpoint), planned)
+
+
 def pipeline_of(checkpoint, **fields) -> raysp.Pipeline:
     output = raysp.Transcript(beams=8, **fields)
     return a_pipeline(steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[output])])
@@ -97,8 +102,8 @@ def test_scores_are_weighed_as_pyctcdecode_does(checkpoint, boundary):
     """alpha * ln 10 * (log10 P(word) + offset of unknown ones, and of the end) + beta for each word."""
     own = checkpoint / FOLDER
     (own / "attrs.json").write_text(json.dumps({**ATTRS, "score_boundary": boundary, "unk_score_offset": -4.0}))
-    [output] = located_outputs(pipeline_of(checkpoint, lm="own", nbest=8))
-    [plain] = located_outputs(pipeline_of(checkpoint, nbest=8))
+    [output] = located(pipeline_of(checkpoint, lm="own", nbest=8))
+    [plain] = located(pipeline_of(checkpoint, nbest=8))
     loaded = load_checkpoint(checkpoint)
     ids = loaded.text_tokenizer("ONE SEVEN NIN")["input_ids"]
     logits = torch.full((1, 2 * len(ids), 20), -9.0)
@@ -153,7 +158,7 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
     settings = settle(pipeline, Resources(4, 0))
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "alpha": 0.6}))
     with pytest.raises(CheckpointError, match=r"the digest of this language model was .* when the run was planned"):
-        located_outputs(pipeline, settings.file_digests)
+        located(pipeline, settings.file_digests)
 
 
 def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # noqa: F811
@@ -165,7 +170,7 @@ def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # no
     (own / "5gram.arpa.gz").unlink()
     shutil.copy(BINARIES / "quantised.binary", own / "lm.binary")
     loaded = load_checkpoint(checkpoint)
-    [output] = located_outputs(pipeline_of(checkpoint, lm="own"))
+    [output] = located(pipeline_of(checkpoint, lm="own"))
     output.check(loaded.summary)
     logits = torch.randn(1, 30, 20, generator=torch.Generator().manual_seed(0))
     [text] = output.op(loaded)(ctc_forward(logits, torch.tensor([30]), [None]))[0]

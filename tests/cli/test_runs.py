@@ -9,10 +9,8 @@ import pytest
 import raysp
 from raysp import ShardError
 from raysp.labelling.engine.running import RunResult
-from raysp.labelling.planning.opening import begin_run
-from raysp.sink.run_record import RunEntry
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import label_here, rows_table, write_shard
+from tests.corpora import begin_run, label_here, rows_table, write_shard
 from tests.here import run_without_ray
 
 
@@ -121,7 +119,7 @@ class TestRowsWithoutLabels:
 
         write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
         write_shard(tmp_path / "in" / "b.parquet", 2)
-        begin_run(raysp.plan(load_pipeline(str(recipe))), RunEntry.now())
+        begin_run(raysp.plan(load_pipeline(str(recipe))))
         settings = ("--set", change.format(tmp=tmp_path))
         ran = raysp_command("run", recipe, *settings)
         assert (ran.code, "rows to do" in ran.err) == (0, True)

@@ -16,7 +16,6 @@ import raysp
 from raysp.cli.console import print_facts
 from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
-from raysp.labelling.planning.opening import begin_run
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
 from raysp.sink.lease import Running
@@ -27,7 +26,7 @@ from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
 from raysp.verbs.status import status
-from tests.corpora import a_pipeline, write_shard
+from tests.corpora import a_pipeline, begin_run, write_shard
 from tests.sink.sinks import RESULT_SCHEMA
 
 WORST = Status(
@@ -246,7 +245,7 @@ class TestStatus:
 
         write_shard(tmp_path / "in" / "b.parquet", 2)
         plan = raysp.plan(load_pipeline(str(recipe)))
-        store = begin_run(plan, RunEntry.now()).store
+        store = begin_run(plan).store
         shard = plan.corpus.shards[0]
         outputs = pa.schema([("pred_text", pa.string()), ("pred_score", pa.float32())])
         rows = [{"row": row, "seconds": 0.1, "status": "ok", "pred_text": "x"} for row in range(3)]

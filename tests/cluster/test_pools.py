@@ -7,8 +7,9 @@ import pytest
 import raysp
 from raysp.cluster import resources
 from raysp.cluster.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
-from raysp.cluster.resources import Resources, local_resources
+from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from tests.corpora import a_pipeline, write_shard
 
@@ -23,7 +24,7 @@ def a_plan(folder: Path, pool: raysp.Pool, *, rows: int, shards: int, resources:
     for number in range(shards):
         write_shard(folder / "in" / f"{number}.parquet", rows)
     pipeline = a_pipeline(f"{folder}/in", folder / "out", label={"pool": pool})
-    return make_plan(pipeline, resources or local_resources(pipeline))
+    return make_plan(Opened.of(pipeline, resources))
 
 
 def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):

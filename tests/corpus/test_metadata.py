@@ -259,4 +259,4 @@ def test_the_plan_takes_a_rewritten_file_of_the_same_content(corpus):
     pipeline = pipeline_of(corpus)
     label_here(pipeline)
     write(corpus, ROWS[::-1])
-    assert make_plan(pipeline, raysp.plan(pipeline).resources).todo == ()
+    assert make_plan(raysp.plan(pipeline).opened).todo == ()

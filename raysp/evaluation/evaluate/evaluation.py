@@ -24,7 +24,6 @@ from raysp.labelling.planning.references import References, Task, read_reference
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels
-from raysp.sink.sinks import Sink
 from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import Output
@@ -264,7 +263,7 @@ def _on_cluster(pipeline: Pipeline, *, has_sink: bool) -> Pipeline:
 
 def _read_labels(plan: Plan, result: RunResult) -> pa.Table:
     """Return the label rows of the shards that are committed, in the order of the plan."""
-    store = Sink.of(plan.pipeline.sink).store
+    store = plan.sink.store
     shards = [shard for shard in plan.corpus.shards if shard.name not in result.shards_failed]
     tables = [table for shard in shards for table in read_labels(store, shard)]
     return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})

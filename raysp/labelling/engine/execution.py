@@ -23,7 +23,6 @@ from raysp.ops.remedies import remedy
 from raysp.sink import lease, stopped_runs
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError
-from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
 from raysp.words import RUN_AGAIN, count
 
@@ -183,7 +182,7 @@ class Execution:
         # Commits that have begun may still succeed, so their shards count as committed with error rows.
         begun = [*self.flawed, *self.commits.begun()]
         if any(todo.retry is None for todo in self.plan.todo):
-            stopped_runs.record(Sink.of(self.plan.pipeline.sink).store, begun)
+            stopped_runs.record(self.plan.sink.store, begun)
         self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 

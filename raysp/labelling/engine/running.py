@@ -13,7 +13,7 @@ import pyarrow as pa
 from raysp.cluster.background import Background
 from raysp.cluster.connection import connected, is_cluster, local_ray, requires_ray
 from raysp.cluster.process_state import pickling_kept, quiet_datasets
-from raysp.cluster.resources import Resources, local_resources
+from raysp.cluster.resources import Resources
 from raysp.errors import PlanError
 from raysp.labelling import assembly
 from raysp.labelling.engine.display import OnProgress, shown
@@ -23,8 +23,8 @@ from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
-from raysp.labelling.planning.kept_columns import text_columns
-from raysp.labelling.planning.opening import begin_share, file_id, is_outdated, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.small import is_small
 from raysp.ops.remedies import FILTERED, remedy
@@ -34,7 +34,6 @@ from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import ALL, Share
-from raysp.sink.sinks import Sink
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
@@ -133,11 +132,10 @@ def run(
     share = Share.read(shards)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        resources = _resources(pipeline, address, stack)
+        opened = _opened(pipeline, address, stack)
         return _begin(
-            lambda on_surveyed: make_plan(pipeline, resources, relabel=relabel, on_surveyed=on_surveyed),
-            pipeline,
-            resources,
+            lambda on_surveyed: make_plan(opened, relabel=relabel, on_surveyed=on_surveyed),
+            opened,
             stack,
             plan_shown,
             progress_shown,
@@ -183,11 +181,10 @@ def retry(
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        resources = _resources(made, address, stack)
+        opened = _opened(made, address, stack)
         return _begin(
-            lambda _: plan_retry(made, resources),
-            made,
-            resources,
+            lambda _: plan_retry(opened),
+            opened,
             stack,
             plan_shown,
             progress_shown,
@@ -219,11 +216,11 @@ def try_out(
 
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        resources = _resources(pipeline, address, stack)
+        resources = _resources(address, stack)
         is_few = num_rows is not None and num_rows <= MOST_ROWS and not requires_ray(address)
-        sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources.can_grow))
+        sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources is not None and resources.can_grow))
         most_errors = pipeline.max_error_rate if num_rows is None else 1.0
-        pipeline = replace(pipeline, sink=sink, max_error_rate=most_errors)
+        opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
         plans: list[Plan] = []
 
         def planned(plan: Plan) -> None:
@@ -231,11 +228,8 @@ def try_out(
             plan_shown(plan)
 
         result = _begin(
-            lambda on_surveyed: make_plan(
-                pipeline, resources, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed
-            ),
-            pipeline,
-            resources,
+            lambda on_surveyed: make_plan(opened, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed),
+            opened,
             stack,
             planned,
             progress_shown,
@@ -244,9 +238,8 @@ def try_out(
             in_this_process=lambda plan: is_few and _fits_one_process(plan),
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
-        store = Sink.of(pipeline.sink).store
-        tables = [pq.read_table(store.open(name)) for name in names]
-        if (columns := text_columns(pipeline)) is not None:  # a trial has no recorded plan, which `status` needs
+        tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
+        if (columns := plans[0].texts) is not None:  # a trial has no recorded plan, which `status` needs
             errors = WordErrors()
             for table in tables:
                 errors.count(table, columns)
@@ -256,15 +249,18 @@ def try_out(
         )
 
 
-def _resources(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Resources:
-    """Connect to the cluster, if there is one, and return the resources; a local Ray starts later, if there is work."""
-    return stack.enter_context(connected(address)) if is_cluster(address) else local_resources(pipeline)
+def _opened(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Opened:
+    return Opened.of(pipeline, _resources(address, stack))
+
+
+def _resources(address: str | None, stack: contextlib.ExitStack) -> Resources | None:
+    """Connect to the cluster and return its resources; None without one: a local Ray starts later, if there is work."""
+    return stack.enter_context(connected(address)) if is_cluster(address) else None
 
 
 def _begin(
     make: Callable[[Callable[[Corpus], None]], Plan],
-    pipeline: Pipeline,
-    resources: Resources,
+    opened: Opened,
     stack: contextlib.ExitStack,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -280,20 +276,19 @@ def _begin(
     a local Ray, or the process of a small run, then starts while the rest is planned.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
-    own_ray = Background(lambda: _ray_and_ray_data(resources))
+    own_ray = Background(lambda: _ray_and_ray_data(opened.resources))
     stack.callback(own_ray.end)
     process = of_this_run()
     stack.callback(process.close)
 
     def on_surveyed(corpus: Corpus) -> None:
-        if needs_ray or not is_small(corpus.shards, pipeline, resources):
+        if needs_ray or not is_small(corpus.shards, opened):
             process.close()
             own_ray.begin()
         else:
             process.start()
 
-    opened = Sink.of(pipeline.sink)
-    store = opened.store
+    store = opened.sink.store
     epoch = lease.highest_epoch(store)
     plan = make(on_surveyed)
     store.probe()
@@ -310,7 +305,7 @@ def _begin(
     own = stack.enter_context(lease.held(store, share))
     stack.callback(own_ray.end)  # before the lease is released
     # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
-    if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan, opened)):
+    if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan)):
         plan = make(on_surveyed)
     if plan.replaces_record and (others := own.others()):
         raise PlanError(
@@ -318,7 +313,7 @@ def _begin(
             "or stop it, and run again, or use another sink"
         )
     entry = RunEntry.now(resolved=_resolved(plan))
-    plan = begin_share(plan, share, entry, opened, is_own=is_own)
+    plan = begin_share(plan, share, entry, is_own=is_own)
     secrets = secret_values(to_json(plan.pipeline))
     events = RunEvents(stack.enter_context(EventLog(store, entry.run_id, secrets=secrets)))
     events.planned(plan)
@@ -333,7 +328,7 @@ def _begin(
         with events.ending(progress):
             if in_this_process(plan):
                 workers, job = _in_this_process(plan, faults)
-            elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), pipeline, resources):
+            elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), opened):
                 process.close()
                 from raysp.labelling.engine.ray_metrics import exported
 
@@ -427,7 +422,7 @@ def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
         stage_id=plan.stage_id,
         output_schema=assembly.output_schema(plan.pipeline, settings.checkpoint),
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
-        file_id=file_id(plan.pipeline),
+        file_id=plan.file_id,
         relabel=plan.relabel,
         fault_injection=faults,
         code=plan.code,
@@ -435,6 +430,7 @@ def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
         attempts=attempts,
         hang_seconds=hang_seconds(),
         carried=plan.corpus.carried,
+        texts=plan.texts,
     )
 
 
@@ -502,6 +498,6 @@ def _status(plan: Plan, progress: Progress) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
     from raysp.labelling.finished.label_status import label_status
 
-    if not progress.shards_committed or (plan.todo and text_columns(plan.pipeline) is None):
+    if not progress.shards_committed or (plan.todo and plan.texts is None):
         return None
-    return label_status(Sink.of(plan.pipeline.sink).store)
+    return label_status(plan.sink.store)

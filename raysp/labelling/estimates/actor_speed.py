@@ -40,7 +40,7 @@ def of_receipts(
         PlanError: `like` is no sink, has another checkpoint, or no run on this kind of device.
     """
     if like is None:
-        sink = Sink.of(plan.pipeline.sink)
+        sink = plan.sink
         record = sink.record()
         if record is None:
             return None

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from raysp.cluster.resources import Resources, local_resources
-from raysp.cluster.work_places import with_absolute_paths
+from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import Shard, only_first_rows
 from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
@@ -13,6 +12,7 @@ from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.hub_data import of_commit
 from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import list_corpus, refuse_listed_sink
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.readable import refuse_without_recordings
 from raysp.labelling.planning.replaced import find_replaced
@@ -22,8 +22,7 @@ from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import survey
 from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopped_runs
 from raysp.sink.run_record import RunEntry, RunRecord
-from raysp.sink.shares import ALL, Share
-from raysp.sink.sinks import Sink
+from raysp.sink.shares import Share
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -37,12 +36,11 @@ def plan(pipeline: Pipeline) -> Plan:
         PlanError, ChangedError, CheckpointError: as `make_plan`.
     """
     # The run may have a cluster, so a shortage on this machine is not an error.
-    return make_plan(pipeline, replace(local_resources(pipeline), can_grow=True))
+    return make_plan(Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True)))
 
 
 def make_plan(
-    pipeline: Pipeline,
-    resources: Resources,
+    opened: Opened,
     *,
     limit_rows: int | None = None,
     relabel: bool = False,
@@ -51,8 +49,7 @@ def make_plan(
     """Return the plan from corpus, pipeline and sink; nothing is written.
 
     Args:
-        pipeline: the pipeline.
-        resources: resources that the run may use.
+        opened: the pipeline, its sink, and the resources that the run may use.
         limit_rows: plan only the first rows of the corpus.
         relabel: redo label shards that differ, instead of raising.
         on_surveyed: called with the corpus if the sink has no record, once corpus and checkpoint are found and before
@@ -65,36 +62,30 @@ def make_plan(
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    pipeline = with_absolute_paths(pipeline)
-    sink = Sink.of(pipeline.sink)
-    record = sink.record()
+    record = opened.sink.record()
     if record is None:
-        sink.refuse_other_kind()
+        opened.sink.refuse_other_kind()
 
     def make(record: RunRecord | None) -> Plan:
-        return _make_plan(
-            pipeline, resources, sink, record, limit_rows=limit_rows, relabel=relabel, on_surveyed=on_surveyed
-        )
+        return _make_plan(opened, record, limit_rows=limit_rows, relabel=relabel, on_surveyed=on_surveyed)
 
     try:
         return make(record)
     except PlanError:
-        if record is None or sink.holds_results(record.fingerprint):
+        if record is None or opened.sink.holds_results(record.fingerprint):
             raise
     return replace(make(None), replaces_record=True)
 
 
 def _make_plan(
-    pipeline: Pipeline,
-    resources: Resources,
-    sink: Sink,
+    opened: Opened,
     record: RunRecord | None,
     *,
     limit_rows: int | None,
     relabel: bool,
     on_surveyed: Callable[[Corpus], None] | None,
 ) -> Plan:
-    pipeline = of_commit(pipeline, record)
+    pipeline, sink, resources = of_commit(opened.pipeline, record), opened.sink, opened.resources
     recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
     absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
     listed = list_corpus(pipeline.source, {**absent_before, **recorded}, relabel=relabel)
@@ -113,7 +104,7 @@ def _make_plan(
         limit_rows=limit_rows,
         relabel=relabel,
         replaceable=replaceable,
-        carried=_carried(pipeline, sink, record, found, recorded, relabel=relabel),
+        carried=_carried(replace(opened, pipeline=pipeline), record, found, recorded, relabel=relabel),
     )
     if record is None and on_surveyed:
         checkpoint_folder(pipeline)  # raises if there is none
@@ -137,7 +128,7 @@ def _make_plan(
         sink.store,
         corpus.shards,
         fingerprint,
-        file_id=file_id(pipeline),
+        file_id=hash_parts(file_parts(pipeline)),
         relabel=relabel,
         is_replaced=lambda shard: bool(find_replaced(sink.store, pipeline, shard).rows),
         stage_id=stage_id,
@@ -145,14 +136,13 @@ def _make_plan(
     refuse_without_recordings(corpus, todo, pipeline)
     redo = stopped_runs.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
     return Plan(
-        pipeline,
+        replace(opened, pipeline=pipeline),
         settings,
         parts,
         fingerprint,
         corpus,
         done.difference(one.shard.name for one in redo),
         (*todo, *redo),
-        resources,
         relabel,
         code,
         stage_id,
@@ -162,8 +152,7 @@ def _make_plan(
 
 
 def _carried(
-    pipeline: Pipeline,
-    sink: Sink,
+    opened: Opened,
     record: RunRecord | None,
     found: Sequence[Found],
     recorded: Mapping[str, Shard],
@@ -177,68 +166,43 @@ def _carried(
         for one in recorded.values()
         if not relabel or listed.get(one.name, ()) in ((), (one.num_bytes, one.version))
     ]
-    types, binding = recorded_types(sink, record if stay else None)
-    return CarriedTypes(pipeline, types, sink.url, binding=binding)
+    types, binding = recorded_types(opened.sink, record if stay else None)
+    return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
-def file_id(pipeline: Pipeline) -> str:
-    """Return the hash of settings that change a label shard but no label."""
-    return hash_parts(file_parts(pipeline))
+def begin_share(plan: Plan, share: Share, run: RunEntry, *, is_own: bool = True) -> Plan:
+    """Record a run over a share of the shards, beside runs over other shares, and return its plan.
 
-
-def begin_run(plan: Plan, run: RunEntry, sink: Sink | None = None, *, is_own: bool = True) -> Sink:
-    """Check that the sink can be written, and record the run and the new shards.
+    All shards are recorded before the share is cut, so that every run cuts it from the same plan.
 
     Args:
-        plan: the plan.
+        plan: the plan over all shards, whose sink was probed.
+        share: share that the run labels.
         run: entry of this run.
-        sink: the sink, if it is opened and probed already.
         is_own: whether the user passed the pipeline, so that its record may be used from now on.
 
     Raises:
         StoreError: the sink cannot be written.
         ChangedError: another pipeline was recorded first.
     """
-    if sink is None:
-        sink = Sink.of(plan.pipeline.sink)
-        sink.store.probe()
-    begin_share(plan, ALL, run, sink, is_own=is_own)
-    return sink
-
-
-def begin_share(plan: Plan, share: Share, run: RunEntry, sink: Sink, *, is_own: bool = True) -> Plan:
-    """Record a run over a share of the shards, beside runs over other shares, and return its plan.
-
-    All shards are recorded before the share is cut, so that every run cuts it from the same plan.
-
-    Args:
-        plan: the plan over all shards.
-        share: share that the run labels.
-        run: entry of this run.
-        sink: the sink, opened and probed.
-        is_own: as in `begin_run`.
-
-    Raises:
-        StoreError: the sink cannot be written.
-        ChangedError: another pipeline was recorded first.
-    """
-    _record(plan, run, sink, is_own=is_own, is_alone=share.is_whole)
-    plan = plan.of(share, None if share.is_whole else plan_record.names(sink.store))
-    _discard_unused(plan, sink)
+    _record(plan, run, is_own=is_own, is_alone=share.is_whole)
+    plan = plan.of(share, None if share.is_whole else plan_record.names(plan.sink.store))
+    _discard_unused(plan)
     return plan
 
 
-def is_outdated(plan: Plan, sink: Sink) -> bool:
+def is_outdated(plan: Plan) -> bool:
     """Return whether another run has recorded another pipeline, or other resolved settings, since a plan was made."""
-    record = None if plan.relabel else sink.record()
+    record = None if plan.relabel else plan.sink.record()
     return record is not None and (plan.replaces_record or record.fingerprint != plan.fingerprint)
 
 
-def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bool) -> None:
+def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
+    store = plan.sink.store
     if plan.replaces_record:
-        sink.forget_plan()
+        plan.sink.forget_plan()
     run_record.begin(
-        sink.store,
+        store,
         run,
         pipeline=to_json(plan.pipeline),
         fingerprint=plan.fingerprint,
@@ -259,15 +223,15 @@ def _record(plan: Plan, run: RunEntry, sink: Sink, *, is_own: bool, is_alone: bo
     with fault_injection.passing("plan_written"):
         fresh: Iterable[Shard] = plan.corpus.fresh
         if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
-            known_names = frozenset(plan_record.names(sink.store))
+            known_names = frozenset(plan_record.names(store))
             fresh = [shard for shard in fresh if shard.name not in known_names]
-        absent.record(sink.store, plan.corpus.absent)
-        plan_record.record(sink.store, fresh, supersede=supersede)
+        absent.record(store, plan.corpus.absent)
+        plan_record.record(store, fresh, supersede=supersede)
 
 
-def _discard_unused(plan: Plan, sink: Sink) -> None:
+def _discard_unused(plan: Plan) -> None:
     """Remove staged results that the run makes again; those of shards outside the plan may be in use."""
     shards = [todo.shard for todo in plan.todo]
-    stage.discard_unfinished(sink.store, shards, plan.stage_id)
+    stage.discard_unfinished(plan.sink.store, shards, plan.stage_id)
     if plan.stops:  # blocks that stopped runs staged are never used
-        stage.discard_other(sink.store, shards, plan.stage_id)
+        stage.discard_other(plan.sink.store, shards, plan.stage_id)

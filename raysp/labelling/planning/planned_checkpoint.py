@@ -116,11 +116,12 @@ def check_speech(planned: Mapping[str, str]) -> None:
         )
 
 
-def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None) -> tuple[Output, ...]:
+def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str] | None = None) -> tuple[Output, ...]:
     """Return the outputs with local paths in place of the urls of their files and checkpoints.
 
     Args:
         pipeline: the pipeline.
+        folder: local folder of its checkpoint.
         planned: digests of the files when the run was planned, by url; None: not compared.
 
     Raises:
@@ -129,7 +130,7 @@ def located_outputs(pipeline: Pipeline, planned: Mapping[str, str] | None = None
     """
     check_speech(planned or {})
     language, located = pipeline.label.language, []
-    if language is not None and not languages_of(checkpoint_folder(pipeline)):
+    if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
     own = str(_own_language_model(pipeline, planned)) if any(one.own_files for one in pipeline.label.outputs) else ""
     for output in pipeline.label.outputs:

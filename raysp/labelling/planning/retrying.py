@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
-from raysp.cluster.resources import Resources
-from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import SpecError
 from raysp.labelling.planning.carried import decode
 from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.trust import read_recorded, refusal
 from raysp.sink import run_record
 from raysp.sink.recommitting import find_error_rows
-from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code
 from raysp.specs.values import override, to_json
 from raysp.specs.work_files import with_overrides
@@ -76,7 +75,7 @@ def _with_sink_options(
     return options
 
 
-def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
+def plan_retry(opened: Opened) -> Plan:
     """Return the plan that redoes the error rows of all committed shards; the source is not listed.
 
     Raises:
@@ -84,10 +83,9 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
             make the labels.
         CheckpointError: the checkpoint cannot be run.
     """
-    pipeline = pinned(with_absolute_paths(pipeline))
-    sink = Sink.of(pipeline.sink)
+    pipeline, sink = pinned(opened.pipeline), opened.sink
     record = sink.existing_record()
-    settings = settle(pipeline, resources, record.resolved)
+    settings = settle(pipeline, opened.resources, record.resolved)
     code = read_code(pipeline)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts)
     files, fields = file_parts(pipeline), to_json(pipeline)
@@ -96,4 +94,5 @@ def plan_retry(pipeline: Pipeline, resources: Resources) -> Plan:
     absent = sink.absent()
     unreadable = {one.name: one.reason for one in absent}
     corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
-    return Plan(pipeline, settings, parts, fingerprint, corpus, frozenset(), todo, resources, code=code)
+    opened = replace(opened, pipeline=pipeline)
+    return Plan(opened, settings, parts, fingerprint, corpus, frozenset(), todo, code=code)

@@ -10,16 +10,21 @@ from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.certified import Certified
+from raysp.labelling.planning.kept_columns import text_columns
 from raysp.labelling.planning.listing import count_files
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import Resolved
 from raysp.sink.shares import ALL, Share
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
+from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, file_parts
+from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.words import brief, brief_html, count, duration, html_table
 
@@ -106,7 +111,8 @@ class Plan:
 
     NOUN: ClassVar[str] = Pipeline.NOUN
 
-    pipeline: Pipeline
+    opened: Opened
+    """The pipeline with resolved settings, its sink, and the resources of the run."""
     settings: Settings
     parts: Mapping[str, JsonValue]
     fingerprint: str
@@ -114,7 +120,6 @@ class Plan:
     done: frozenset[str]
     """Names of the label shards that are committed."""
     todo: tuple[Todo, ...]
-    resources: Resources
     relabel: bool = False
     """Whether committed label shards that differ are redone and replaced."""
     code: UserCode = field(default_factory=UserCode)
@@ -129,6 +134,31 @@ class Plan:
     """Share of the shards that the run labels."""
     why_not_own: str = ""
     """Why another library was chosen for the checkpoint; empty: it was not, or the pipeline or the sink names it."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline, with absolute paths, commits of the hub and the chosen backend."""
+        return self.opened.pipeline
+
+    @property
+    def sink(self) -> Sink:
+        """The sink of the labels."""
+        return self.opened.sink
+
+    @property
+    def resources(self) -> Resources:
+        """Resources that the run may use."""
+        return self.opened.resources
+
+    @property
+    def file_id(self) -> str:
+        """Hash of settings that change a label shard but no label."""
+        return hash_parts(file_parts(self.pipeline))
+
+    @property
+    def texts(self) -> TextColumns | None:
+        """Columns of the reference and of the first transcript; None if either is missing."""
+        return text_columns(self.pipeline)
 
     def __repr__(self) -> str:
         """Return the facts of the plan, one per line."""

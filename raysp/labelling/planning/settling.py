@@ -48,10 +48,11 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     label = pipeline.label
     if resources.machine_cpus is not None:
         check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
-    summary = summary_of(checkpoint_folder(pipeline), label.backend or OWN)
+    folder = checkpoint_folder(pipeline)
+    summary = summary_of(folder, label.backend or OWN)
     summary.require_language(label.language)
     _refuse_two_languages(label, summary)
-    outputs = located_outputs(pipeline)
+    outputs = located_outputs(pipeline, folder)
     for output in outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from raysp.cluster.machine import num_cpus
-from raysp.cluster.resources import Resources, count_gpus
+from raysp.cluster.resources import count_gpus
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.specs.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def may_be_small(pipeline: Pipeline) -> bool:
     return num_cpus() > 1 and _needs_one_process(pipeline, count_gpus())
 
 
-def is_small(shards: "Iterable[Shard]", pipeline: Pipeline, resources: Resources) -> bool:
+def is_small(shards: "Iterable[Shard]", opened: Opened) -> bool:
     """Return whether one process on this machine labels the shards as fast as Ray's actors would.
 
     This holds for little audio, one actor with at most one GPU, and no step with a pool of its own. Starting Ray
@@ -32,6 +33,7 @@ def is_small(shards: "Iterable[Shard]", pipeline: Pipeline, resources: Resources
     """
     from raysp.corpus import sources
 
+    pipeline, resources = opened.pipeline, opened.resources
     if resources.machine_cpus is None or not _needs_one_process(pipeline, resources.gpus):
         return False
     is_by_path = pipeline.source.audio_root is not None

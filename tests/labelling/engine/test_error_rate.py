@@ -9,7 +9,6 @@ import pytest
 
 import raysp
 from raysp import RunError
-from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.execution import Execution
@@ -20,7 +19,8 @@ from raysp.labelling.engine.running import _job
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.reader import Reader
-from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink import layout, lease, stopped_runs
 from raysp.sink.event_log import EventLog
@@ -28,7 +28,7 @@ from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, begin_run, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 ROWS = 6
@@ -48,12 +48,11 @@ def _small_and_without_ray(monkeypatch):
 
 def run_here(pipeline: raysp.Pipeline) -> Plan:
     """Do what `raysp run` does, in this process; returns the plan."""
-    plan = make_plan(pipeline, local_resources(pipeline))
-    sink = Sink.of(pipeline.sink)
-    store = sink.store
+    plan = make_plan(Opened.of(pipeline))
+    store = plan.sink.store
     entry = RunEntry.now()
     with lease.held(store) as own:
-        begin_run(plan, entry, sink)
+        begin_run(plan, entry)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
         log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, UncountedAttempts())
         with EventLog(store, entry.run_id) as events:
@@ -100,7 +99,7 @@ def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | N
     run_here(pipeline)
     assert statuses(pipeline) == (expected or ALL_OK)
     assert raysp.verify(pipeline.sink.url).differences == ()
-    again = make_plan(pipeline, local_resources(pipeline))
+    again = make_plan(Opened.of(pipeline))
     assert (again.todo, len(again.done)) == ((), len(expected or ALL_OK))
 
 
@@ -134,7 +133,7 @@ def test_no_row_is_done_again_that_was_labelled(corpus):
     with pytest.raises(RunError):
         run_here(pipeline)
     write_recordings(corpus, {})
-    plan = make_plan(pipeline, local_resources(pipeline))
+    plan = make_plan(Opened.of(pipeline))
     assert {todo.shard.name: todo.num_rows for todo in plan.todo if todo.retry} == {
         f"m{number}-00000.parquet": 1 for number in range(7)
     }

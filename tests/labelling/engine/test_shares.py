@@ -12,13 +12,14 @@ from raysp import PlanError
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
 from raysp.labelling.engine.label_process import LabelProcess
-from raysp.labelling.planning.opening import begin_run, begin_share, is_outdated, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.sink import layout, lease, plan_record
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, begin_run, label_here, write_shard
 from tests.runs import DEMO, row_hash
 
 SHARDS = 7
@@ -131,8 +132,7 @@ class TestPlans:
         return tmp_path
 
     def begin(self, plan, share):
-        sink = Sink.of(plan.pipeline.sink)
-        return {todo.shard.name for todo in begin_share(plan, share, RunEntry.now(), sink).todo}
+        return {todo.shard.name for todo in begin_share(plan, share, RunEntry.now()).todo}
 
     def test_drivers_that_list_different_files_at_the_same_time_share_what_both_list(self, corpus):
         """A file appears between the listings of two drivers, in the middle of the others."""
@@ -179,14 +179,13 @@ class TestPlans:
     def test_the_second_driver_uses_the_settings_that_the_first_one_resolved(self, corpus):
         def planned(gpus: float):
             pipeline = a_pipeline(f"{corpus}/in", corpus / "out")
-            return make_plan(pipeline, Resources(4, gpus=gpus, gpu_memory=80e9, can_grow=True))
+            return make_plan(Opened.of(pipeline, Resources(4, gpus=gpus, gpu_memory=80e9, can_grow=True)))
 
         first, second, without_gpus = planned(1), planned(2), planned(0)
-        sink = Sink.of(first.pipeline.sink)
-        assert not is_outdated(second, sink)
-        begin_run(first, RunEntry.now())
-        assert not is_outdated(second, sink)
-        assert is_outdated(without_gpus, sink)
+        assert not is_outdated(second)
+        begin_run(first)
+        assert not is_outdated(second)
+        assert is_outdated(without_gpus)
         assert planned(0).fingerprint == first.fingerprint
 
 
@@ -195,7 +194,7 @@ class TestPlans:
 def test_another_pipeline_replaces_no_record_while_a_run_over_another_share_is_active(digits, tmp_path):
     other = a_pipeline(f"{digits}/in", tmp_path / "labels", label={"window_seconds": 20})
     pipeline = a_pipeline(f"{digits}/in", tmp_path / "labels")
-    begin_run(raysp.plan(pipeline), RunEntry.now())
+    begin_run(raysp.plan(pipeline))
     with (
         lease.held(Sink.of(pipeline.sink).store, Share(1, 2)),
         pytest.raises(PlanError, match=r"shards 1/2\) is running on this sink with another pipeline; wait until"),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.sink.sinks import Sink
 from tests.commands import write_recipe
@@ -77,7 +77,7 @@ def test_a_comparison_and_a_merge_name_it_and_the_merged_sink_records_it(tmp_pat
 def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
     pipeline = half_readable(tmp_path)
     (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
-    plan = make_plan(pipeline, local_resources(pipeline))
+    plan = make_plan(Opened.of(pipeline))
     assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
     label_here(pipeline)
     status = raysp.status(str(tmp_path / "out"))

@@ -9,11 +9,11 @@ from raysp import CheckpointError
 from raysp.checkpoints import locating
 from raysp.cluster.resources import Resources
 from raysp.labelling.planning import planned_checkpoint
-from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.labelling.planning.run_plan import Plan
-from raysp.sink.run_record import RunEntry
-from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, begin_run, write_shard
 from tests.hub_server import COMMIT, lay_out
 
 
@@ -52,7 +52,7 @@ class TestHubIds:
         )
 
     def plan(self, tmp_path, checkpoint: str) -> Plan:
-        return make_plan(self.pipeline(tmp_path, checkpoint), Resources(4))
+        return make_plan(Opened.of(self.pipeline(tmp_path, checkpoint), Resources(4)))
 
     def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
         lay_out(cache, CHECKPOINT)
@@ -62,7 +62,7 @@ class TestHubIds:
         folder = planned_checkpoint.checkpoint_folder(plan.pipeline)
         assert folder == cache / "models--owner--name" / "snapshots" / COMMIT
         planned_checkpoint.check_digest("owner/name", folder, str(plan.parts["steps.1.checkpoint_digest"]))
-        begin_run(plan, RunEntry.now())
+        begin_run(plan)
         assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
 
     def test_the_fingerprint_is_that_of_the_same_files_in_a_folder(self, cache, tmp_path, monkeypatch):

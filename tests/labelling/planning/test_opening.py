@@ -10,11 +10,11 @@ import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources
 from raysp.corpus.parquet import cut_pieces
-from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
 from raysp.sink import stage
-from raysp.sink.run_record import RunEntry
 from raysp.storage.stores import open_store
-from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, rows_table, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, rows_table, write_shard
 from tests.sink.sinks import results
 from tests.trainings import Sink
 from tests.user_specs import Counted
@@ -49,7 +49,7 @@ class TestPlan:
         assert not (tmp_path / "out").exists()
 
     def test_a_second_plan_of_a_begun_sink_writes_nothing_either(self, tmp_path, pipeline):
-        begin_run(raysp.plan(pipeline), RunEntry.now())
+        begin_run(raysp.plan(pipeline))
         before = files_below(tmp_path / "out")
         assert before
         assert raysp.plan(pipeline).corpus.fresh == ()
@@ -167,7 +167,7 @@ class TestPlan:
             raysp.plan(pipeline)
 
     def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
-        begin_run(raysp.plan(pipeline), RunEntry.now())
+        begin_run(raysp.plan(pipeline))
         (tmp_path / "in" / "a.parquet").unlink()
         write_shard(tmp_path / "in" / "c.parquet", 7)
         plan = raysp.plan(pipeline)
@@ -178,13 +178,13 @@ class TestPlan:
     def test_pieces_are_never_cut_again(self, pipeline, small_pieces, monkeypatch):
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
-        begin_run(first, RunEntry.now())
+        begin_run(first)
         monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
         first = raysp.plan(pipeline)
-        store = begin_run(first, RunEntry.now()).store
+        store = begin_run(first).store
         shard = first.corpus.shards[0]
         whole, half = shard.pieces[0], shard.pieces[1]
         for piece, of in ((whole, 1), (half, 2)):
@@ -219,7 +219,7 @@ class TestPlan:
     def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
         from raysp.specs.work_files import with_overrides
 
-        begin_run(raysp.plan(pipeline), RunEntry.now())
+        begin_run(raysp.plan(pipeline))
         assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
 
     def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
@@ -228,14 +228,14 @@ class TestPlan:
             raysp.plan(pipeline)
 
     def test_the_first_rows_can_be_planned_alone(self, pipeline):
-        plan = make_plan(pipeline, Resources(4), limit_rows=32)
+        plan = make_plan(Opened.of(pipeline, Resources(4)), limit_rows=32)
         assert [shard.num_rows for shard in plan.corpus.shards] == [30, 2]
         assert plan.rows_todo == 32
-        assert len(make_plan(pipeline, Resources(4), limit_rows=3).corpus.shards) == 1
+        assert len(make_plan(Opened.of(pipeline, Resources(4)), limit_rows=3).corpus.shards) == 1
 
     def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        begin_run(raysp.plan(a_pipeline("in/*.parquet", "out")), RunEntry.now())
+        begin_run(raysp.plan(a_pipeline("in/*.parquet", "out")))
         assert open_store("out").url == str(tmp_path / "out")
         assert raysp.plan(pipeline).corpus.fresh == ()
 

@@ -10,6 +10,7 @@ import raysp
 from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.fingerprints import AUDIO_ROOT, hash_pipeline
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.settling import settle
@@ -76,7 +77,7 @@ class TestAudioRoot:
             {"pipeline": pipeline_of(clips, audio_root=str(clips))},
         ):
             made = recorded_pipeline(labelled, **given)
-            assert plan_retry(made, local_resources(made)).rows_todo == 2
+            assert plan_retry(Opened.of(made)).rows_todo == 2
 
     @pytest.mark.slow
     def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
@@ -84,7 +85,7 @@ class TestAudioRoot:
         before = rows_of(clips)
         write_recipe(clips.parent)
         for pipeline in (pipeline_of(clips), pipeline_of(clips, audio_root=str(clips))):
-            assert make_plan(pipeline, local_resources(pipeline)).todo == ()
+            assert make_plan(Opened.of(pipeline)).todo == ()
             label_here(pipeline)
             for arguments in (["status"], ["verify"], ["verify", "--sample", 3], ["gc"]):
                 ran = raysp_command(arguments[0], labelled, *arguments[1:])

@@ -8,15 +8,14 @@ import pytest
 
 import raysp
 from raysp import ChangedError
-from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.planning.listing import list_source
-from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.roots import root_of
 from raysp.sink import layout, plan_record
-from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, begin_run, label_here, rows_table, write_shard
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is
         rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
-        make_plan(pipeline, local_resources(pipeline), relabel=relabel)
+        make_plan(Opened.of(pipeline), relabel=relabel)
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
 
@@ -84,7 +83,7 @@ def test_the_root_is_in_the_record_and_an_old_record_gets_it_with_its_next_run(d
 
     assert recorded() == str(data / "a")
     forget_root(sink)
-    begin_run(raysp.plan(a_pipeline(str(data / "a"), sink)), RunEntry.now())
+    begin_run(raysp.plan(a_pipeline(str(data / "a"), sink)))
     assert recorded() == str(data / "a")
 
 
@@ -92,7 +91,7 @@ def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
     moved = Path(shutil.copytree(data / "a", tmp_path / "moved"))
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
-    begin_run(plan, RunEntry.now())
+    begin_run(plan)
     assert Sink.of(plan.pipeline.sink).existing_record().root == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
@@ -107,7 +106,7 @@ def test_a_copy_beside_the_recorded_shard_does_not_pass_for_a_move(data, sink):
 def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
     (data / "a" / "x.parquet").write_bytes(b"broken")
     first = raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out"))
-    begin_run(first, RunEntry.now())
+    begin_run(first)
     assert [shard.name for shard in raysp.plan(a_pipeline(str(data), tmp_path / "out")).corpus.fresh] == ["b/y.parquet"]
 
 

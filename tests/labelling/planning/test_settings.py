@@ -9,14 +9,15 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
-from raysp.labelling.planning.opening import begin_run, make_plan
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.settling import settle
 from raysp.sink import layout
-from raysp.sink.run_record import Resolved, RunEntry
+from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, label_here, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, begin_run, label_here, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
 GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
@@ -31,12 +32,12 @@ def corpus(tmp_path) -> Path:
 
 
 def a_plan(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
-    return make_plan(a_pipeline(f"{corpus}/in", corpus / "out", label=label), resources, relabel=relabel)
+    return make_plan(Opened.of(a_pipeline(f"{corpus}/in", corpus / "out", label=label), resources), relabel=relabel)
 
 
 def begun(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
     plan = a_plan(corpus, resources, relabel=relabel, **label)
-    begin_run(plan, RunEntry.now())
+    begin_run(plan)
     return plan
 
 
@@ -51,7 +52,7 @@ def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
     assert where(second) == where(first)
     assert second.fingerprint == first.fingerprint
     assert second.shortage == "1 GPU, 0 found"
-    begin_run(second, RunEntry.now())
+    begin_run(second)
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
     assert a_plan(corpus, WITH_GPUS).shortage == ""
 
@@ -97,7 +98,7 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     pipeline = a_pipeline(f"{corpus}/in", corpus / "out")
     first = begun(corpus, WITH_GPUS)
-    assert where(raysp.plan(pipeline)) == where(plan_retry(pipeline, SCALED_TO_ZERO)) == where(first)
+    assert where(raysp.plan(pipeline)) == where(plan_retry(Opened.of(pipeline, SCALED_TO_ZERO))) == where(first)
     assert where(raysp.plan(a_pipeline(f"{corpus}/in", corpus / "other", label={"device": "cuda"}))) == where(first)
 
 
@@ -110,7 +111,7 @@ def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
     with pytest.raises(PlanError, match=message):
         a_plan(corpus, LAPTOP)
     with pytest.raises(PlanError, match=message):
-        plan_retry(a_pipeline(f"{corpus}/in", corpus / "out"), LAPTOP)
+        plan_retry(Opened.of(a_pipeline(f"{corpus}/in", corpus / "out"), LAPTOP))
 
 
 def test_the_remedy_of_the_message_keeps_the_precision_of_the_labels(corpus):

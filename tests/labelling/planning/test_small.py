@@ -7,6 +7,7 @@ import pytest
 import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.small import SMALL_BYTES, SMALL_ROWS, is_small, may_be_small
 from tests.corpora import a_pipeline
 from tests.user_specs import odd_rows
@@ -16,21 +17,21 @@ SHARD = Shard("a.parquet", "in/a.parquet", SMALL_BYTES // 2, "1", 10, "0", (Piec
 
 
 def test_little_audio_on_the_cpus_of_one_machine_is_small():
-    assert is_small([SHARD, SHARD], a_pipeline(), MACHINE)
-    assert is_small([], a_pipeline(), MACHINE)
+    assert is_small([SHARD, SHARD], Opened.of(a_pipeline(), MACHINE))
+    assert is_small([], Opened.of(a_pipeline(), MACHINE))
 
 
 def test_more_bytes_are_not():
-    assert not is_small([SHARD, SHARD, replace(SHARD, num_bytes=1)], a_pipeline(), MACHINE)
+    assert not is_small([SHARD, SHARD, replace(SHARD, num_bytes=1)], Opened.of(a_pipeline(), MACHINE))
 
 
 @pytest.mark.parametrize("kind", ["manifest", "folder"])
 def test_recordings_that_are_read_by_path_count_as_rows(kind):
     by_path = replace(SHARD, kind=kind, num_bytes=10 * SMALL_BYTES, num_rows=SMALL_ROWS)
-    assert is_small([by_path], a_pipeline(), MACHINE)
-    assert not is_small([by_path, replace(by_path, num_rows=1)], a_pipeline(), MACHINE)
+    assert is_small([by_path], Opened.of(a_pipeline(), MACHINE))
+    assert not is_small([by_path, replace(by_path, num_rows=1)], Opened.of(a_pipeline(), MACHINE))
     with_root = a_pipeline(raysp.Shards("in", audio_root="/recordings"))
-    assert not is_small([replace(SHARD, num_rows=SMALL_ROWS + 1)], with_root, MACHINE)
+    assert not is_small([replace(SHARD, num_rows=SMALL_ROWS + 1)], Opened.of(with_root, MACHINE))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_recordings_that_are_read_by_path_count_as_rows(kind):
     ],
 )
 def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
-    assert not is_small([SHARD], a_pipeline(label=label), MACHINE)
+    assert not is_small([SHARD], Opened.of(a_pipeline(label=label), MACHINE))
     assert not may_be_small(a_pipeline(label=label))
 
 
@@ -67,16 +68,16 @@ def test_a_process_may_start_before_the_plan_where_there_is_a_cpu_for_it(monkeyp
 
 def test_a_step_with_a_pool_of_its_own_needs_ray():
     step = raysp.Map(odd_rows, adds={"odd": "bool"}, reads=["text"])
-    assert is_small([SHARD], a_pipeline(keep=[step]), MACHINE)
-    assert not is_small([SHARD], a_pipeline(keep=[replace(step, pool=raysp.Pool())]), MACHINE)
+    assert is_small([SHARD], Opened.of(a_pipeline(keep=[step]), MACHINE))
+    assert not is_small([SHARD], Opened.of(a_pipeline(keep=[replace(step, pool=raysp.Pool())]), MACHINE))
 
 
 def test_a_cluster_is_used():
-    assert not is_small([SHARD], a_pipeline(), replace(MACHINE, machine_cpus=None))
+    assert not is_small([SHARD], Opened.of(a_pipeline(), replace(MACHINE, machine_cpus=None)))
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cpu"])
 def test_one_process_uses_a_gpu_of_the_machine(device):
-    assert is_small([SHARD], a_pipeline(label={"device": device}), replace(MACHINE, gpus=1))
+    assert is_small([SHARD], Opened.of(a_pipeline(label={"device": device}), replace(MACHINE, gpus=1)))
     on_part_of_it = {"device": device, "pool": raysp.Pool(gpus=0.5)}
-    assert is_small([SHARD], a_pipeline(label=on_part_of_it), replace(MACHINE, gpus=1))
+    assert is_small([SHARD], Opened.of(a_pipeline(label=on_part_of_it), replace(MACHINE, gpus=1)))

@@ -14,8 +14,8 @@ import pytest
 from ray import cloudpickle
 
 import raysp
-from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.running import _job
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
@@ -51,7 +51,7 @@ def planned(folder: Path, where: str = "my_rules:wanted", outputs: tuple = ()):
     write_shard(folder / "in" / "a.parquet", 2)
     label = {"outputs": list(outputs)} if outputs else {}
     pipeline = a_pipeline(f"{folder}/in/*.parquet", folder / "out", keep=[raysp.Keep(where=where)], label=label)
-    return _job(make_plan(pipeline, local_resources(pipeline)), {}, NoCrashes())
+    return _job(make_plan(Opened.of(pipeline)), {}, NoCrashes())
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def outputs() -> tuple:
 def test_threads_of_models_do_not_spin_while_they_wait_unless_configured(tmp_path, monkeypatch):
     write_shard(tmp_path / "in" / "a.parquet", 2)
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
-    job = _job(make_plan(pipeline, local_resources(pipeline)), {}, NoCrashes())
+    job = _job(make_plan(Opened.of(pipeline)), {}, NoCrashes())
     packed = cloudpickle.dumps(replace(job, attempts=None))
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     pickle.loads(packed)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.cluster.resources import local_resources
 from raysp.errors import ChangedError, PlanError
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.sink import footer
 from raysp.storage.store import LocalStore
@@ -80,13 +80,13 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     assert {name for name in before if before[name] != after[name]} == {"1.parquet"}
     assert pq.read_table(corpus / "out" / "1.parquet").column("id") == DIGITS.slice(20, 7).column("id")
     assert raysp.verify(str(corpus / "out"), sample=3).differences == ()
-    assert make_plan(pipeline(corpus), local_resources(pipeline(corpus))).todo == ()
+    assert make_plan(Opened.of(pipeline(corpus))).todo == ()
 
 
 @pytest.mark.slow
 def test_a_relabelling_that_differs_in_nothing_does_nothing(corpus):
     label_here(pipeline(corpus))
-    plan = make_plan(pipeline(corpus), local_resources(pipeline(corpus)), relabel=True)
+    plan = make_plan(Opened.of(pipeline(corpus)), relabel=True)
     assert (plan.todo, len(plan.done)) == ((), 3)
 
 

@@ -10,7 +10,6 @@ from raysp.labelling.engine.datasets.table_job import TableJob
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling, decoding
 from raysp.labelling.engine.workers.job import sleep_while_waiting
 from raysp.labelling.engine.workers.reader import process_decoder
-from raysp.labelling.planning.planned_checkpoint import check_digest, checkpoint_folder
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.decoding import SAMPLE_BYTES, Slice
 
@@ -116,10 +115,7 @@ class SliceLabeller:
 
         threads = job.settings.cpus_per_actor.number
         torch.set_num_threads(threads)
-        backend = job.settings.checkpoint.backend
-        label = job.pipeline.label
-        check_digest(label.checkpoint, checkpoint_folder(job.pipeline), digest, backend, label.language)
-        self.labelling = TableLabelling(job, process_decoder(), threads=threads)
+        self.labelling = TableLabelling(job, process_decoder(), digest=digest, threads=threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the label rows of a packed slice."""

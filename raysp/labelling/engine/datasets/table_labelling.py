@@ -26,13 +26,18 @@ class TableLabelling:
     Args:
         job: steps and columns.
         decoder: decoding functions; None: those of this process.
+        digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads of the model on CPUs, shared by batches that are labelled at once.
     """
 
-    def __init__(self, job: TableJob, decoder: "Decoder | None" = None, *, threads: int) -> None:
+    def __init__(
+        self, job: TableJob, decoder: "Decoder | None" = None, *, digest: str | None = None, threads: int
+    ) -> None:
         self.job = job
         self.decoder = decoder
-        self.op = assembly.labelling(job.pipeline, job.settings, threads=threads, functions=job.functions)
+        self.op = assembly.labelling(
+            job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions
+        )
         self.join = assembly.joining(job.pipeline, job.settings, job.functions)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

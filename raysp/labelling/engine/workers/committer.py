@@ -8,7 +8,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.planning.kept_columns import read_source_columns, text_columns
+from raysp.labelling.planning.kept_columns import read_source_columns
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
@@ -43,7 +43,7 @@ def commit_shard(
             join=lambda windows: assembly.joining(job.pipeline, job.settings)(windows),
             file_id=job.file_id,
             versions=root.versions if root else None,
-            texts=text_columns(job.pipeline),
+            texts=job.texts,
         )
     except UnusableError as error:
         return error

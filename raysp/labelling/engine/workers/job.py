@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.planning.run_plan import Settings
+from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
 
@@ -39,6 +40,8 @@ class Job:
     """Time after which a single operation of a worker counts as hung; 0: no limit."""
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Types of the columns that label shards carry over."""
+    texts: TextColumns | None = None
+    """Columns whose word errors are counted; None: there are none."""
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""

@@ -17,7 +17,6 @@ from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece, RowError
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.labelling.engine.workers.wire import message_row, unpack
-from raysp.labelling.planning.planned_checkpoint import check_digest, checkpoint_folder
 from raysp.ops.adding import DeviceLostError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.sink import fault_injection, stage
@@ -40,11 +39,7 @@ def load_labelling(job: Job) -> "LabellingOp":
 
     threads = job.settings.cpus_per_actor.number
     torch.set_num_threads(threads)
-    planned = job.metadata["checkpoint_digest"]
-    backend = job.settings.checkpoint.backend
-    label = job.pipeline.label
-    check_digest(label.checkpoint, checkpoint_folder(job.pipeline), planned, backend, label.language)
-    return assembly.labelling(job.pipeline, job.settings, threads=threads)
+    return assembly.labelling(job.pipeline, job.settings, digest=job.metadata["checkpoint_digest"], threads=threads)
 
 
 class LabelActor:

@@ -22,6 +22,7 @@ from raysp.labelling.engine.running import run
 from raysp.labelling.engine.workers.attempts import Ledger
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
+from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.sink.receipts import ShardFailure
 from tests.corpora import wav
@@ -156,7 +157,7 @@ class TestSalvagedRows:
             pytest.importorskip("silero_vad", reason='needs pip install "raysp[speech]"')
         pipeline = make_pipeline(small_shards, outputs=outputs)
         label = replace(pipeline.label, **fields)
-        plan = make_plan(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2))
+        plan = make_plan(Opened.of(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2)))
         job = running._job(plan, {}, UncountedAttempts())
         shard, first = plan.todo[0].shard, plan.todo[0].pieces[0]
         todo = PieceTodo(shard, first)
