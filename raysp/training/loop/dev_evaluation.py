@@ -22,7 +22,7 @@ from raysp.training.loop.training_steps import Workers
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.class_targets import OTHER_FRAMES
-from raysp.training.tasks.task import Prediction, Task
+from raysp.training.tasks.task import PredictedRows, Prediction, Task
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -116,11 +116,13 @@ class Evaluator:
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
         is_first = self.workers.number == 0
         comparison = self.task.compare(
-            [row.reference for row in rows],
-            [row.prediction for row in rows],
-            Columns(seconds, by),
-            self.evaluation,
-            None if is_first else Bootstrap(draws=0),
+            PredictedRows(
+                [row.reference for row in rows],
+                [row.prediction for row in rows],
+                Columns(seconds, by),
+                self.evaluation,
+                None if is_first else Bootstrap(draws=0),
+            )
         )
         losses = [row.prediction.loss for row in rows if row.prediction.loss is not None]
         loss = float(np.mean(losses)) if losses else None

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
 from raysp.training.objectives.objective_models import held_below_head
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.objectives import Classify, ClassifyFrames, Speakers
 from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count
 
@@ -163,17 +164,22 @@ def _listed(counts: Mapping[str, int]) -> str:
     return " ".join(f"{name} ({counts[name]:,})" for name in chosen[:SHOWN_CLASSES]) + more
 
 
+Spec = TypeVar("Spec", bound=Classify | ClassifyFrames | Speakers)
+
+
 @dataclass(frozen=True)
-class NamedClasses:
+class NamedClasses(Generic[Spec]):
     """Base of tasks whose outputs have names.
 
     Attributes:
         known: names of the classes or numbers; None: they are those of the corpus.
         shortest: samples of the shortest input of the model.
+        spec: the objective.
     """
 
     known: tuple[str, ...] | None
     shortest: int
+    spec: Spec
 
     tokenizer = None
 
@@ -193,18 +199,33 @@ class NamedClasses:
         """Hash of the names."""
         return digest_of(self.names)
 
-    def index_parts_of(self, column: str, problem: str) -> Mapping[str, JsonValue]:
-        """Return the column, the problem, and the names if they are given."""
-        known: list[JsonValue] | None = None if self.known is None else [*self.known]
-        return {"column": column, "problem": problem, "classes": known}
+    @property
+    def problem(self) -> str:
+        """Kind of the targets: one class of a recording."""
+        return "single"
 
-    def settled_by(self, column: str, counts: Mapping[str, int], *, least: int = 2) -> Self:
+    @property
+    def index_parts(self) -> Mapping[str, JsonValue]:
+        """The column, the problem, and the names if they are given."""
+        known: list[JsonValue] | None = None if self.known is None else [*self.known]
+        return {"column": self.spec.column, "problem": self.problem, "classes": known}
+
+    def settled(self, counts: Mapping[str, int]) -> Self:
         """Return the task with the classes of a corpus, unless they are given.
 
         Raises:
-            PlanError: there are fewer than `least`.
+            PlanError: there is one class alone where a recording or frame has one, so that nothing can be learnt.
         """
-        return self if self.known is not None else replace(self, known=classes_of(column, counts, least=least))
+        if self.known is not None:
+            return self
+        least = 0 if self.problem in ("multi", "regression") else 2
+        return replace(self, known=classes_of(self.spec.column, counts, least=least))
+
+    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
+        """Return the classes with their numbers of rows or frames, or the names of numbers."""
+        if self.problem == "regression":
+            return {"outputs": ", ".join(self.names)}
+        return {"classes": described_classes(self.names, counts, "class")}
 
     def min_samples(self, plan: TrainingPlan) -> int:
         """Return the samples of one frame, and of those that a model of speakers needs around it."""

@@ -1,6 +1,6 @@
 """`Classify`: classes of recordings, or numbers: loss and task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,23 +11,20 @@ from torch import Tensor
 
 from raysp.crossing import sent
 from raysp.evaluation.classification import compare_classes
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison, no_metrics
+from raysp.evaluation.scores import Comparison, no_metrics
 from raysp.models.auto import AutoModelForAudioClassification
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
-from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets, single_targets
 from raysp.training.objectives.starting_model import Masks, load_head
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Classify
-from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.class_targets import ClassTargets, NamedClasses, NumberTargets, described_classes
-from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.training.tasks.class_targets import ClassTargets, NamedClasses, NumberTargets
+from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
 from raysp.words import count
 
 Problem = Literal["single", "multi", "regression"]
@@ -150,14 +147,8 @@ LIKELY = 0.5
 
 
 @dataclass(frozen=True)
-class ClassesTask(NamedClasses):
-    """Task of `Classify`.
-
-    Attributes:
-        spec: the objective.
-    """
-
-    spec: Classify
+class ClassesTask(NamedClasses[Classify]):
+    """Task of `Classify`."""
 
     tags = ("audio-classification", "raysp")
 
@@ -173,25 +164,6 @@ class ClassesTask(NamedClasses):
     def problem(self) -> Problem:
         """The problem, as for `Classify`."""
         return self.spec.problem
-
-    @property
-    def index_parts(self) -> Mapping[str, JsonValue]:
-        """The column, and the names if they are given."""
-        return self.index_parts_of(self.spec.column, self.problem)
-
-    def settled(self, counts: Mapping[str, int]) -> "ClassesTask":
-        """Return the task with the classes of the corpus, unless they are given.
-
-        Raises:
-            PlanError: there is only one, which cannot be learnt.
-        """
-        return self.settled_by(self.spec.column, counts, least=2 if self.problem == "single" else 0)
-
-    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the classes with their numbers of rows."""
-        if self.problem == "regression":
-            return {"outputs": ", ".join(self.names)}
-        return {"classes": described_classes(self.names, counts, "class")}
 
     def targets(self) -> ClassTargets | NumberTargets:
         """Return the numbers of classes, or the numbers of a regression."""
@@ -249,18 +221,16 @@ class ClassesTask(NamedClasses):
             case "regression":
                 return Prediction(self.shown(logits_N.tolist()), loss)
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return accuracy and macro F1 of single classes; other problems have the loss alone."""
         if self.problem != "single":
-            return no_metrics(len(references))
-        found, scores = [one.text for one in predictions], [one.score for one in predictions]
+            return no_metrics(len(rows.references))
         return compare_classes(
-            references, found, scores, columns, classes=self.names, bootstrap=bootstrap, worst=WORST_ROWS
+            rows.references,
+            rows.texts,
+            rows.scores,
+            rows.columns,
+            classes=self.names,
+            bootstrap=rows.bootstrap,
+            worst=WORST_ROWS,
         )

@@ -11,29 +11,25 @@ from torch import Tensor
 
 from raysp.crossing import sent
 from raysp.evaluation.classification import compare_frames
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison, Mismatch
+from raysp.evaluation.scores import Comparison, Mismatch
 from raysp.models.auto import AutoModelForAudioFrameClassification
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
-from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import ClassifyFrames
-from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.class_targets import (
     MOST_FRAMES_APART,
     FrameTargets,
     NamedClasses,
-    described_classes,
     frame_names,
 )
-from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
 from raysp.words import count
 
 
@@ -107,15 +103,13 @@ def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_f
 
 
 @dataclass(frozen=True)
-class FramesTask(NamedClasses):
+class FramesTask(NamedClasses[ClassifyFrames]):
     """Task of `ClassifyFrames`.
 
     Attributes:
-        spec: the objective.
         frames: number of frames of a recording, as text.
     """
 
-    spec: ClassifyFrames
     frames: str
 
     tags = ("audio-frame-classification", "raysp")
@@ -133,21 +127,13 @@ class FramesTask(NamedClasses):
         return cls(None if spec.classes is None else tuple(spec.classes), shortest, spec, frames)
 
     @property
-    def index_parts(self) -> Mapping[str, JsonValue]:
-        """The column, and the names if they are given."""
-        return self.index_parts_of(self.spec.column, "frames")
-
-    def settled(self, counts: Mapping[str, int]) -> "FramesTask":
-        """Return the task with the classes of the corpus, unless they are given.
-
-        Raises:
-            PlanError: there is only one, which cannot be learnt.
-        """
-        return self.settled_by(self.spec.column, counts)
+    def problem(self) -> str:
+        """Classes of frames."""
+        return "frames"
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of frames, and how many frames a recording has."""
-        return {"classes": described_classes(self.names, counts, "class"), "frames": self.frames}
+        return {**super().facts(counts), "frames": self.frames}
 
     def targets(self) -> FrameTargets:
         """Return the numbers of classes of frames."""
@@ -176,24 +162,18 @@ class FramesTask(NamedClasses):
             Prediction(self.shown(ids_T.tolist()), loss, float(scores_T.mean())) for (ids_T, scores_T), loss in rows
         ]
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return accuracy and macro F1 over frames."""
-        right = [frames_of(reference) for reference in references]
-        found = [[str(name) for name in frames_of(one.text)] for one in predictions]
+        texts, scores = rows.texts, rows.scores
+        right = [frames_of(reference) for reference in rows.references]
+        found = [[str(name) for name in frames_of(text)] for text in texts]
         worst = [
-            Mismatch(row, references[row], predictions[row].text, errors, predictions[row].score)
+            Mismatch(row, rows.references[row], texts[row], errors, scores[row])
             for row, errors in enumerate(map(_num_wrong, right, found))
             if errors
         ]
         worst = sorted(worst, key=lambda one: -one.errors)[:WORST_ROWS]
-        return compare_frames(right, found, columns, classes=self.names, bootstrap=bootstrap, worst=worst)
+        return compare_frames(right, found, rows.columns, classes=self.names, bootstrap=rows.bootstrap, worst=worst)
 
 
 def runs_of(names: Sequence[str | None]) -> str:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from raysp.crossing import sent
 from raysp.errors import CheckpointError, PlanError
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison, no_metrics
+from raysp.evaluation.scores import Comparison, no_metrics
 from raysp.models.auto import AutoConfig
 from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
@@ -34,9 +33,8 @@ from raysp.training.objectives.starting_model import Masks, load_head
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Pretrain
-from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks import task_texts as texts
-from raysp.training.tasks.task import Prediction
+from raysp.training.tasks.task import PredictedRows, Prediction
 
 CONTRAST, DIVERSITY, CTC = "contrast", "diversity", "ctc"
 """Terms of the loss, reported without their weights, by masked frame."""
@@ -341,16 +339,9 @@ class PretrainingTask:
         assert isinstance(objective, PretrainingObjective)
         return [Prediction("", loss) for loss in objective.evaluate(batch).tolist()]
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return no metrics: there is the loss alone."""
-        return no_metrics(len(references))
+        return no_metrics(len(rows.references))
 
 
 def _keeps_head(spec: Pretrain, plan: TrainingPlan) -> bool:

@@ -1,6 +1,6 @@
 """`Speakers`: embeddings of recordings, which are near each other for the same speaker: loss and task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,24 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.errors import PlanError
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison
+from raysp.evaluation.scores import Comparison
 from raysp.evaluation.verification import compare_known_speakers
 from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
-from raysp.specs.values import JsonValue
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
 from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
-from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.class_targets import ClassTargets, NamedClasses, described_classes
-from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.training.tasks.class_targets import ClassTargets, NamedClasses
+from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
 
 
 class SpeakerPredictions(NamedTuple):
@@ -110,14 +107,8 @@ class SpeakerObjective:
 
 
 @dataclass(frozen=True)
-class SpeakersTask(NamedClasses):
-    """Task of `Speakers`.
-
-    Attributes:
-        spec: the objective.
-    """
-
-    spec: Speakers
+class SpeakersTask(NamedClasses[Speakers]):
+    """Task of `Speakers`."""
 
     tags = ("audio-classification", "raysp")
 
@@ -136,23 +127,6 @@ class SpeakersTask(NamedClasses):
                 "input of the model"
             )
         return cls(None if spec.classes is None else tuple(spec.classes), shortest, spec)
-
-    @property
-    def index_parts(self) -> Mapping[str, JsonValue]:
-        """The column, and the names if they are given."""
-        return self.index_parts_of(self.spec.column, "single")
-
-    def settled(self, counts: Mapping[str, int]) -> "SpeakersTask":
-        """Return the task with the speakers of the corpus, unless they are given.
-
-        Raises:
-            PlanError: there is only one, which cannot be learnt.
-        """
-        return self.settled_by(self.spec.column, counts)
-
-    def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the speakers with their numbers of rows."""
-        return {"classes": described_classes(self.names, counts, "class")}
 
     def targets(self) -> ClassTargets:
         """Return the numbers of speakers."""
@@ -192,22 +166,15 @@ class SpeakersTask(NamedClasses):
             for (place, loss, score), vector in zip(rows, vectors, strict=True)
         ]
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return the equal error rate, and accuracy and macro F1 of the rows of speakers of the training."""
         return compare_known_speakers(
-            references,
-            [one.vector for one in predictions],
-            [one.text for one in predictions],
-            [one.score for one in predictions],
-            columns,
+            rows.references,
+            [one.vector for one in rows.predictions],
+            rows.texts,
+            rows.scores,
+            rows.columns,
             classes=self.names,
-            bootstrap=bootstrap,
+            bootstrap=rows.bootstrap,
             worst=WORST_ROWS,
         )

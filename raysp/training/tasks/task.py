@@ -34,6 +34,27 @@ class Prediction(NamedTuple):
     """Embedding of a speaker."""
 
 
+class PredictedRows(NamedTuple):
+    """Rows of an evaluation, in one order."""
+
+    references: Sequence[str]
+    predictions: Sequence[Prediction]
+    columns: Columns
+    evaluation: Evaluation
+    bootstrap: Bootstrap | None
+    """Resampling of the intervals; None: the usual one."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Predicted texts, classes or numbers."""
+        return [one.text for one in self.predictions]
+
+    @property
+    def scores(self) -> list[float | None]:
+        """Probabilities of the predictions."""
+        return [one.score for one in self.predictions]
+
+
 class Task(Protocol):
     """What depends on the objective of a recipe. It is pickled for workers, so folders are those of the plan given."""
 
@@ -110,13 +131,6 @@ class Task(Protocol):
         """Return the predictions for rows, in evaluation mode; a target may be empty."""
         ...
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return the metrics of predictions; `no_metrics` if there is the loss alone."""
         ...

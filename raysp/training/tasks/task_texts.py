@@ -2,20 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from raysp.errors import PlanError
-from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts
-from raysp.evaluation.scores import Columns, Comparison
+from raysp.evaluation.scores import Comparison
 from raysp.specs.text_rules import Text
 from raysp.text import vocabulary as vocabularies
 from raysp.text.normalisation import TextRules
 from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.planning.objective_checks import BUILD, KEEP
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.task import WORST_ROWS, Prediction
+from raysp.training.tasks.task import WORST_ROWS, PredictedRows
 from raysp.words import count
 
 SHOWN_CHARACTERS = 12
@@ -78,16 +76,13 @@ class ComparedTexts:
         """Return the text."""
         return None if value is None else str(value)
 
-    def compare(
-        self,
-        references: Sequence[str],
-        predictions: Sequence[Prediction],
-        columns: Columns,
-        evaluation: Evaluation,
-        bootstrap: Bootstrap | None,
-    ) -> Comparison:
+    def compare(self, rows: PredictedRows) -> Comparison:
         """Return the error rates."""
-        texts = [one.text for one in predictions]
         return compare_texts(
-            references, texts, columns, normalise=evaluation.normalise, bootstrap=bootstrap, worst=WORST_ROWS
+            rows.references,
+            rows.texts,
+            rows.columns,
+            normalise=rows.evaluation.normalise,
+            bootstrap=rows.bootstrap,
+            worst=WORST_ROWS,
         )

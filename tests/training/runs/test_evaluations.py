@@ -20,7 +20,7 @@ from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import comparable
 from raysp.training.sink import committed_steps, evaluation_records
 from raysp.training.specs.recipe import Evaluation, Schedule
-from raysp.training.tasks.task import Prediction
+from raysp.training.tasks.task import PredictedRows, Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
@@ -316,5 +316,7 @@ def test_an_evaluation_compares_by_the_case_rules_of_the_texts(words, tiny, tmp_
     assert evaluation is not None
     assert evaluation.normalise == "letters-tr"
     columns = Columns(seconds=[1.0], by={}, over=None)
-    found = prepared.task.compare(["İSPARTA IĞDIR"], [Prediction("isparta ığdır", 0.0)], columns, evaluation, None)
+    found = prepared.task.compare(
+        PredictedRows(["İSPARTA IĞDIR"], [Prediction("isparta ığdır", 0.0)], columns, evaluation, None)
+    )
     assert found.scores.metrics["cer"].value == 0
