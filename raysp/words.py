@@ -7,7 +7,7 @@ import reprlib
 import signal
 import time
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -126,6 +126,20 @@ def brief(value: "DataclassInstance") -> str:
 def brief_html(value: "DataclassInstance") -> str:
     """Return the fields of `brief` as a table for notebooks."""
     return html_table(type(value).__name__, dict(_fields(value)))
+
+
+class Brief:
+    """Base of results: dataclasses without a `repr` of their own, shown as `brief`, in notebooks as `brief_html`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        """Return a text that fits on a screen."""
+        return brief(self)
+
+    def _repr_html_(self) -> str:
+        """Return the fields as a table for notebooks."""
+        return brief_html(self)
 
 
 def html_table(title: str, facts: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from raysp.cli.console import (
     say,
     showing,
 )
+from raysp.errors import SpecError
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -117,7 +118,6 @@ def jobs(
       raysp jobs raysp-label-20260102-030405-1a2b --follow
     """
     from raysp.cluster.submitting.head import Head
-    from raysp.errors import SpecError
 
     if follow and job_id is None:
         raise SpecError("--follow: follows one job; give its id, as listed by `raysp jobs`")

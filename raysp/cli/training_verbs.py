@@ -11,6 +11,7 @@ from raysp.cli.console import err, print_command, print_fact, print_json, print_
 from raysp.cli.printed_plans import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.submitting.arrival import check_arrival, is_submitted
+from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def finetune(
     """
     from raysp.cluster.connection import is_cluster
     from raysp.cluster.work_places import with_absolute_paths
-    from raysp.errors import SpecError, refuse_unused
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out

@@ -42,7 +42,7 @@ from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
-from raysp.words import brief, brief_html, count, duration
+from raysp.words import Brief, count, duration
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ OnIndexed = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, repr=False)
-class FinetuneResult:
+class FinetuneResult(Brief):
     """Result of a training."""
 
     sink: str
@@ -94,14 +94,6 @@ class FinetuneResult:
     """Updates of these weights."""
     texts: tuple[tuple[str, str], ...] = field(default=())
     """Of a try-out: references and texts of a few rows."""
-
-    def __repr__(self) -> str:
-        """Return the fields as a text of at most one screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def exit_code(self) -> int:

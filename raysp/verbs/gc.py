@@ -7,25 +7,17 @@ from raysp.sink.orphans import Orphan, remove_orphans
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.words import brief, brief_html
+from raysp.words import Brief
 from raysp.work import Asked, kind_of_sink
 
 
 @dataclass(frozen=True, repr=False)
-class Cleaning:
+class Cleaning(Brief):
     """Files that `gc` found, and removed unless it was a dry run."""
 
     sink: str
     removed: bool
     orphans: tuple[Orphan, ...]
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def num_bytes(self) -> int:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raysp.cluster.background import Background
 from raysp.cluster.connection import connected, is_cluster, local_ray, requires_ray
@@ -39,7 +40,7 @@ from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, secret_values, to_json
 from raysp.storage.options import GivenOptions
-from raysp.words import brief, brief_html, count
+from raysp.words import Brief, count
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.execution import Workers
@@ -49,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
-class RunResult:
+class RunResult(Brief):
     """Result of a run."""
 
     sink: str
@@ -86,14 +87,6 @@ class RunResult:
     word_error_rate: float | None = None
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
-
-    def __repr__(self) -> str:
-        """Return the fields as a text of at most one screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def exit_code(self) -> int:
@@ -210,8 +203,6 @@ def try_out(
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
     """
-    import pyarrow.parquet as pq
-
     from raysp.labelling.engine.in_process import MOST_ROWS
 
     with contextlib.ExitStack() as stack:

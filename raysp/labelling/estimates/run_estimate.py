@@ -16,7 +16,7 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.ops.speech.places import WHOLE_SECONDS
 from raysp.specs.pipeline import Pipeline
-from raysp.words import brief, brief_html, count, megabytes
+from raysp.words import Brief, count, megabytes
 from raysp.work import Given
 
 ENOUGH_ROWS = 200
@@ -28,7 +28,7 @@ BAR_WIDTH = 40
 
 
 @dataclass(frozen=True, repr=False)
-class Estimate:
+class Estimate(Brief):
     """Estimate of a run from a sample of its rows."""
 
     rows: int
@@ -62,14 +62,6 @@ class Estimate:
     cost: Cost | None
     """None: the speed is unknown."""
     notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def facts(self) -> list[tuple[str, str]]:

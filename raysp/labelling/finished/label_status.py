@@ -25,7 +25,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.words import brief, brief_html, count, duration, listed
+from raysp.words import Brief, count, duration, listed
 from raysp.work import run_fact
 
 SHOWN_TYPES = 5
@@ -33,7 +33,7 @@ SHOWN_TYPES = 5
 
 
 @dataclass(frozen=True, repr=False)
-class Status:
+class Status(Brief):
     """Progress of a sink of label shards; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
@@ -75,14 +75,6 @@ class Status:
     """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Those of `failed` that the last plan could not read, with the reason."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def eta_seconds(self) -> float | None:

@@ -26,7 +26,7 @@ from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import Pipeline, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
-from raysp.words import brief, brief_html, count, duration, html_table
+from raysp.words import Brief, count, duration, html_table
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -35,7 +35,7 @@ from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_
 
 
 @dataclass(frozen=True, repr=False)
-class Corpus:
+class Corpus(Brief):
     """A listed and surveyed corpus."""
 
     shards: tuple[Shard, ...]
@@ -65,14 +65,6 @@ class Corpus:
     """Types of the columns that label shards carry over; columns that no shard with rows has are missing."""
     widened: tuple[str, ...] = ()
     """Sentences on carried-over columns whose types differ over the shards."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def seconds(self) -> float | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     Output,
     OutputName,
@@ -132,7 +133,6 @@ class Align(Output):
         Raises:
             CheckpointError: it does not.
         """
-        from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
         if (other := self._other()) is None:
@@ -155,7 +155,6 @@ class Align(Output):
         Raises:
             CheckpointError: it is, or the checkpoint has not this language.
         """
-        from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
         if Capability.CTC not in checkpoint.gives:

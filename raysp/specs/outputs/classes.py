@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.values import JsonValue, spec
 from raysp.words import count
@@ -90,8 +91,6 @@ class Classes(Output):
         Raises:
             CheckpointError: one has no meaning there.
         """
-        from raysp.errors import CheckpointError
-
         if not {*self.needs} & {*checkpoint.gives}:
             return
         where, number = f"{checkpoint.path}: Classes(top_k={self.top_k!r})", len(checkpoint.labels)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName
 from raysp.specs.values import Listed, spec
 
@@ -80,8 +81,6 @@ class Embedding(Output):
         Raises:
             CheckpointError: it does not.
         """
-        from raysp.errors import CheckpointError
-
         if self.pooling == "xvector" and not {*self.needs} & {*checkpoint.gives}:
             raise CheckpointError(
                 f"{checkpoint.path}: {checkpoint.architecture} has no x-vectors; use pooling='mean' (such as --set "

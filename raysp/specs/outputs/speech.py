@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName
 from raysp.specs.values import JsonValue, spec
 
@@ -69,7 +70,6 @@ class Speech(Output):
             CheckpointError: the checkpoint has another rate, or the package is not installed.
         """
         from raysp.checkpoints.packaged import SPEECH_RATE, speech_weights
-        from raysp.errors import CheckpointError
 
         speech_weights()
         if checkpoint.sample_rate != SPEECH_RATE:

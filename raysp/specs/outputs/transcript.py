@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from pydantic import Field
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     OWN_MODEL,
     GenerateValue,
@@ -200,7 +201,6 @@ class Transcript(Output):
         Raises:
             CheckpointError: the checkpoint does not support a setting.
         """
-        from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
         if checkpoint.writes_text and (self.chars or (self.words and not checkpoint.writes_times)):
@@ -228,7 +228,6 @@ class Transcript(Output):
     def _check_writing(self, checkpoint: "CheckpointSummary") -> None:
         """Check `generate`, language and task against a checkpoint with a text decoder."""
         from raysp.backends.finding import choice_of
-        from raysp.errors import CheckpointError
         from raysp.models.summary import OWN
         from raysp.ops.writing import ONE_TEXT
 
@@ -281,7 +280,6 @@ class Transcript(Output):
         Raises:
             CheckpointError: the vocabulary has no such token, or several.
         """
-        from raysp.errors import CheckpointError
         from raysp.models.features.processors import read_tokenizer
         from raysp.models.generation_checks import start_token
         from raysp.ops.writing import Prompt
@@ -293,7 +291,6 @@ class Transcript(Output):
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
 
     def _check_search(self, checkpoint: "CheckpointSummary") -> None:
-        from raysp.errors import CheckpointError
         from raysp.models.base.capabilities import Capability
 
         if checkpoint.searches:

@@ -16,7 +16,7 @@ from raysp.training.estimates.worker_memory import Memory, predict
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task_table import task_of
-from raysp.words import brief, brief_html, count
+from raysp.words import Brief, count
 from raysp.work import Given
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STAND_INS: Mapping[str, int] = dict.fromkeys("abcdefghijklmnopqrstuvwxyz '", 1)
 
 
 @dataclass(frozen=True, repr=False)
-class TrainingEstimate:
+class TrainingEstimate(Brief):
     """Estimate of a training."""
 
     left: Left | None
@@ -41,14 +41,6 @@ class TrainingEstimate:
     cost: Cost | None
     """None: the speed or the amount of audio is unknown."""
     notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def facts(self) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.exports import Export
 from raysp.training.sink.step_metrics import StepMetrics
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.words import ago, brief, brief_html, count, duration
+from raysp.words import Brief, ago, count, duration
 from raysp.work import run_fact
 
 LAST_STEPS = 50
@@ -80,7 +80,7 @@ class BestEvaluation:
 
 
 @dataclass(frozen=True, repr=False)
-class TrainingStatus:
+class TrainingStatus(Brief):
     """Progress of a training up to its last commit; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
@@ -113,14 +113,6 @@ class TrainingStatus:
     running: Running = Running.NO
     holder: str = ""
     """Current or last holder of the lease: user, host, process and start."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def is_done(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysp.words import brief, brief_html, count, duration, megabytes
+from raysp.words import Brief, count, duration, megabytes
 
 INCOMPLETE = 3
 """Exit code if shards are not finished, or no row is exported."""
@@ -11,7 +11,7 @@ SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, repr=False)
-class Export:
+class Export(Brief):
     """Counts of an export, with those of earlier, interrupted exports to the same destination."""
 
     sink: str
@@ -34,14 +34,6 @@ class Export:
     """Seconds of audio of the exported rows, or of their clips."""
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips of exported rows."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def facts(self) -> dict[str, str]:

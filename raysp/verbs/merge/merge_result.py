@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysp.words import brief, brief_html
+from raysp.words import Brief
 
 INCOMPLETE = 3
 """Exit code if shards are not merged."""
 
 
 @dataclass(frozen=True, repr=False)
-class Merge:
+class Merge(Brief):
     """Labellings merged into a sink."""
 
     sink: str
@@ -26,14 +26,6 @@ class Merge:
     """Rows of them by the url of the labelling whose label they have."""
     not_merged: Mapping[str, str]
     """Shards that are not merged, with the reason."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def exit_code(self) -> int:

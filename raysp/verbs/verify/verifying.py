@@ -38,7 +38,7 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
 from raysp.verbs.verify.recomputing import Recomputing, differing
-from raysp.words import brief, brief_html, count
+from raysp.words import Brief, count
 
 SHARDS_AT_ONCE = 4
 
@@ -47,7 +47,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, repr=False)
-class Verification:
+class Verification(Brief):
     """Result of a verification; `dataclasses.asdict` converts it for JSON."""
 
     sink: str
@@ -69,14 +69,6 @@ class Verification:
     """Deviations from the expected state, one per line."""
     unused: tuple[str, ...] = ()
     """Untrusted values of the sink, because of which the source was not compared (`raysp.labelling.planning.trust`)."""
-
-    def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
-
-    def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
 
     @property
     def exit_code(self) -> int:
