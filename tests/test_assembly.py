@@ -8,6 +8,7 @@ from raysp.audio import DecodeOptions
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling import assembly
+from raysp.labelling.planning.output_columns import output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.specs.pipeline import Pipeline
 from tests.corpora import a_pipeline, write_shard
@@ -59,5 +60,5 @@ def test_joined_rows_have_the_columns_of_all_outputs():
     pipeline = a_pipeline(label={"outputs": [raysp.Transcript(words=True), raysp.Embedding()]})
     settings = settle(pipeline, Resources(cpus=2))
     joined = [name for output in assembly.joining(pipeline, settings).outputs for name in output.schema.names]
-    assert joined == assembly.output_schema(pipeline, settings.checkpoint).names
+    assert joined == output_schema(pipeline, settings.checkpoint).names
     assert joined == ["pred_text", "pred_score", "pred_words", "embedding"]

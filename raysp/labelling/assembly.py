@@ -9,13 +9,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-import pyarrow as pa
-
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.labelling.planning.output_columns import added_schema
 from raysp.labelling.planning.planned_checkpoint import (
     check_digest,
     check_speech,
@@ -381,17 +380,3 @@ def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "R
     from raysp.ops.late_steps import RowSteps
 
     return RowSteps([late_op(step, functions) for step in pipeline.filters], pipeline.columns)
-
-
-def added_schema(pipeline: Pipeline) -> pa.Schema:
-    """Return the columns that steps before `Label` add."""
-    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
-
-
-def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
-    """Return the columns that the steps add to a label shard."""
-    from raysp.ops.channels.channel_windows import listed
-
-    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
-    each_channel = pipeline.decode.channel == EACH
-    return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])

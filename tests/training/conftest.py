@@ -1,7 +1,8 @@
 """Small models and micro-batches of real digits."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,21 @@ def micro_batch(digits, number: int, rows: Sequence[int]) -> MicroBatch:
 @pytest.fixture(scope="session")
 def extractor() -> Wav2Vec2FeatureExtractor:
     return Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
+
+
+@contextlib.contextmanager
+def interrupted_amid_an_update(number: int = 4) -> Iterator[None]:
+    """Interrupt the training in this block amid an update, as Ctrl-C does, after some of its weights changed."""
+    original, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == number:
+            self.param_groups[0]["params"][0].data.add_(1.0)
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            yield

@@ -16,7 +16,6 @@ from raysp.cluster.connection import connected, is_cluster, local_ray, requires_
 from raysp.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError
-from raysp.labelling import assembly
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
@@ -411,7 +410,7 @@ def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
         settings=settings,
         fingerprint=plan.fingerprint,
         stage_id=plan.stage_id,
-        output_schema=assembly.output_schema(plan.pipeline, settings.checkpoint),
+        output_schema=plan.output_schema,
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=plan.file_id,
         relabel=plan.relabel,

@@ -45,11 +45,6 @@ class Simulation:
         """Share of the computed samples that are not padding."""
         return self.real_seconds / self.padded_seconds if self.padded_seconds else None
 
-    @property
-    def windows_per_second(self) -> float:
-        """Seconds of windows for each second of audio: above 1 where windows overlap, or each channel is labelled."""
-        return self.real_seconds / self.row_seconds if self.row_seconds else 1.0
-
 
 def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     """Simulate the passes over pieces of the plan whose rows have durations of the sample; None: no row is ok."""

@@ -8,7 +8,6 @@ from raysp.corpus.shards import Piece, Shard, one_line
 from raysp.corpus.sources import read_table
 from raysp.corpus.widening import WITHOUT_TYPE, cast_column
 from raysp.errors import ShardError
-from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Pipeline
 
 
@@ -50,10 +49,3 @@ def _cast(shard: Shard, column: "pa.ChunkedArray[Any]", name: str, kind: pa.Data
             f"{shard.url}: column {name!r} is {column.type}, and the label shards of the sink hold {kind}: "
             f"{one_line(error)}. Write the shard again with that type"
         ) from error
-
-
-def text_columns(pipeline: Pipeline) -> TextColumns | None:
-    """Return the columns of the reference and of the first transcript; None if either is missing."""
-    reference = pipeline.source.text
-    transcript = next((output.text_column for output in pipeline.label.outputs if output.text_column), None)
-    return TextColumns(reference, transcript) if reference and transcript else None

@@ -51,11 +51,6 @@ class _Sorted:
     """Metadata of the recordings."""
 
 
-def list_source(source: Shards, recorded: Mapping[str, Shard] | None = None) -> list[Found]:
-    """Return a corpus's shards with the names of their label shards; see `list_corpus`."""
-    return list(list_corpus(source, recorded).found)
-
-
 def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False) -> Listed:
     """Return a corpus's shards with the names of their label shards relative to its root.
 

@@ -10,9 +10,9 @@ from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.certified import Certified
-from raysp.labelling.planning.kept_columns import text_columns
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.output_columns import output_schema, text_columns
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
@@ -146,6 +146,11 @@ class Plan:
     def file_id(self) -> str:
         """Hash of settings that change a label shard but no label."""
         return hash_parts(file_parts(self.pipeline))
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        """Columns that the steps add to a label shard."""
+        return output_schema(self.pipeline, self.settings.checkpoint)
 
     @property
     def texts(self) -> TextColumns | None:

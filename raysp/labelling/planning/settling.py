@@ -13,7 +13,7 @@ from raysp.models.summary import OWN
 from raysp.ops.precision import EIGHT_BITS, Batching, batching_of, item_bytes
 from raysp.sink.run_record import Resolved
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.steps import EACH, Decode, Label, Step
+from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
 from raysp.labelling.planning.certified import certified
+from raysp.labelling.planning.output_columns import output_schema
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.labelling.planning.run_plan import Settings
 
@@ -125,13 +126,7 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
     """
     if not pipeline.filters:
         return
-    import pyarrow as pa
-
-    from raysp.ops.channels.channel_windows import listed
-
-    added = [field for step in pipeline.before_label for field in step.schema()]
-    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(summary)])
-    schema = pa.schema([*added, *(listed(outputs) if pipeline.decode.channel == EACH else outputs)])
+    schema = output_schema(pipeline, summary)
     for index, step in enumerate(pipeline.filters, len(pipeline.before_label) + 1):
         try:
             step.check(schema)

@@ -13,7 +13,7 @@ from raysp.audio.isolation import Decoder
 from raysp.corpus import beside, sources
 from raysp.corpus.shards import Piece
 from raysp.errors import PlanError, ShardError
-from raysp.labelling.planning.listing import list_source
+from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.opening import plan
 from raysp.specs.text_rules import Text
 from raysp.training.finetuning import finetune, plan_recipe
@@ -145,10 +145,10 @@ def test_other_labels_are_other_rows(url, labelled, tmp_path):
 def test_a_corpus_without_all_labels_is_refused(url, labelled, tmp_path):
     write_shard(tmp_path / "in" / "2.parquet", table=rows_table(2, audio=wav()))
     with pytest.raises(PlanError, match=r"no finished label shard for 1 of 3 shards, such as 2\.parquet: finish"):
-        list_source(raysp.Shards(url, labels=str(labelled)))
+        list_corpus(raysp.Shards(url, labels=str(labelled)))
     write_shard(tmp_path / "in" / "2.parquet", table=rows_table(3))
     with pytest.raises(PlanError, match=r"source\.labels: .*nowhere: not a sink of raysp"):
-        list_source(raysp.Shards(url, labels=str(tmp_path / "nowhere")))
+        list_corpus(raysp.Shards(url, labels=str(tmp_path / "nowhere")))
 
 
 def test_labels_of_other_recordings_are_refused(url, labelled, tmp_path):
@@ -156,7 +156,7 @@ def test_labels_of_other_recordings_are_refused(url, labelled, tmp_path):
     with pytest.raises(
         PlanError, match=r"labels was made from another .*in/1\.parquet \([\d,]+ bytes.*: label it again"
     ):
-        list_source(raysp.Shards(url, labels=str(labelled)))
+        list_corpus(raysp.Shards(url, labels=str(labelled)))
 
 
 def test_a_column_that_neither_has_is_named(url, labelled):

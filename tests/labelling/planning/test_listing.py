@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 import raysp
 from raysp import PlanError, StoreError
 from raysp.corpus import folders
-from raysp.labelling.planning.listing import count_files, list_corpus, list_source, refuse_listed_sink
+from raysp.labelling.planning.listing import count_files, list_corpus, refuse_listed_sink
 from raysp.storage.stores import expand, open_store
 from tests.corpora import a_pipeline, begin_and_stage, write_shard
 
 
 def names(source: raysp.Shards) -> list[str]:
-    return [found.name for found in list_source(source)]
+    return [found.name for found in list_corpus(source).found]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ class TestNames:
         for name in found:
             (folder / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.parquet").write_text("")
-        listed = list_source(raysp.Shards(str(folder)))
+        listed = list_corpus(raysp.Shards(str(folder))).found
         assert {(one.name, one.url) for one in listed} == {
             (f"{name}.parquet", f"{folder}/{name}.parquet") for name in found
         }
@@ -173,7 +173,7 @@ class TestUrls:
     )
     def test_a_sink_inside_the_source_is_refused(self, bucket, url, sink, refused):
         source = raysp.Shards(f"{bucket}/{url}")
-        found = list_source(source)
+        found = list_corpus(source).found
         with pytest.raises(PlanError, match=r"would be one of the shards") if refused else contextlib.nullcontext():
             refuse_listed_sink(source, found, f"{bucket}/{sink}/")
 
@@ -204,7 +204,7 @@ class TestKinds:
         for name in files:
             (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
-        found = list_source(raysp.Shards(str(tmp_path / "in" / url)))
+        found = list_corpus(raysp.Shards(str(tmp_path / "in" / url))).found
         assert [(one.name, one.kind) for one in found] == expected
 
     def test_label_shards_of_several_folders_stand_below_their_names(self, tmp_path):
@@ -282,10 +282,13 @@ class TestKinds:
         for name in ("x.wav", "y/z.mp3", "notes.txt"):
             open_store(url).create(name, b"x")
         open_store(url).create("m.jsonl", b'{"audio_filepath": "x.wav"}\n')
-        assert [(one.name, one.kind) for one in list_source(raysp.Shards(url))] == [("in-00000.parquet", "folder")]
+        assert [(one.name, one.kind) for one in list_corpus(raysp.Shards(url)).found] == [
+            ("in-00000.parquet", "folder")
+        ]
         assert raysp.plan(a_pipeline(f"{url}/m.jsonl", "memory://out/x")).num_rows == 1
         open_store(url).create("a.arrow", b"x")
-        assert [(one.name, one.kind) for one in list_source(raysp.Shards(url))] == [("a.parquet", "arrow")]
+        [one] = list_corpus(raysp.Shards(url)).found
+        assert (one.name, one.kind) == ("a.parquet", "arrow")
 
     def test_a_storage_that_fails_is_not_taken_for_an_empty_one(self, tmp_path, monkeypatch):
         write_shard(tmp_path / "in" / "a.parquet")
@@ -360,7 +363,7 @@ class TestKinds:
 class TestListedSink:
     @staticmethod
     def check(source: raysp.Shards, sink: object) -> None:
-        refuse_listed_sink(source, list_source(source), str(sink))
+        refuse_listed_sink(source, list_corpus(source).found, str(sink))
 
     @pytest.mark.parametrize(
         ("url", "sink"),
@@ -404,7 +407,7 @@ class TestListedSink:
     )
     def test_a_sink_whose_label_shards_would_not_be_shards_is_accepted(self, data, url, sink):
         source = raysp.Shards(str(data / url))
-        before = {found.url for found in list_source(source)}
+        before = {found.url for found in list_corpus(source).found}
         label_shards = {str((data / sink / name).resolve()) for name in names(source)}
         self.check(source, data / sink)
         assert not label_shards & before
@@ -429,7 +432,7 @@ class TestListedSink:
         else:
             refused = False
         place = Path(os.path.normpath(folder / sink))
-        listed = {found.url for found in list_source(source)}
+        listed = {found.url for found in list_corpus(source).found}
         label_shards = {f"{place}/{name}" for name in names(source)}
         replaced = bool(label_shards & listed)
         for label_shard in label_shards:
@@ -455,8 +458,8 @@ class TestListedSink:
         if name.endswith(".jsonl"):
             source = raysp.Shards(str(place))
         with pytest.raises(PlanError, match=r"is a folder above the source .*choose a folder outside the source"):
-            refuse_listed_sink(source, list_source(source), str(sink))
-        refuse_listed_sink(source, list_source(source), str(tmp_path / "out-in"))
+            refuse_listed_sink(source, list_corpus(source).found, str(sink))
+        refuse_listed_sink(source, list_corpus(source).found, str(tmp_path / "out-in"))
 
     def test_a_link_does_not_hide_that_a_sink_is_in_the_source(self, data, tmp_path):
         (tmp_path / "link").symlink_to(data)

@@ -9,7 +9,7 @@ import pytest
 import raysp
 from raysp import ChangedError
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.planning.listing import list_source
+from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.roots import root_of
@@ -124,7 +124,7 @@ def test_the_root_of_an_old_sink_follows_from_its_shards(tmp_path, monkeypatch, 
     expected = str(tmp_path if root or url.startswith("**") else tmp_path / "in")
     if url == "in/voices" and not root:
         expected = str(tmp_path / "in" / "voices")
-    for one in list_source(source):
+    for one in list_corpus(source).found:
         shard = Shard(one.name, one.url, 1, "1", 1, "a", (Piece(0, 1),), one.kind, one.part)
         assert root_of([shard]) == expected
 

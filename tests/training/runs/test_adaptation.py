@@ -33,7 +33,7 @@ from tests.corpora import write_shard
 from tests.hub_server import lay_out
 from tests.recipes import a_recipe, words_table
 from tests.soaked import some
-from tests.training.conftest import SMALL
+from tests.training.conftest import SMALL, interrupted_amid_an_update
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_objectives import assert_same_logits
 
@@ -82,24 +82,11 @@ def test_a_stopped_training_with_lora_goes_on_and_its_checkpoint_is_a_plain_one(
 
 
 @pytest.mark.slow
-def test_a_training_with_lora_that_was_interrupted_amid_a_step_goes_on_bit_for_bit(
-    words, headless, tmp_path, monkeypatch
-):
+def test_a_training_with_lora_that_was_interrupted_amid_a_step_goes_on_bit_for_bit(words, headless, tmp_path):
     objective = CTC(str(headless), text=Text("lower"), vocabulary="build", masks=MASKS, lora=LORA)
     finetune(trained(words, tmp_path / "once", objective))
-    original, calls = torch.optim.AdamW.step, []
-
-    def interrupted(self, *args, **kwargs):
-        calls.append(0)
-        if len(calls) == 4:
-            self.param_groups[0]["params"][0].data.add_(1.0)
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_amid_an_update():
         finetune(trained(words, tmp_path / "out", objective))
-    monkeypatch.undo()
     assert finetune(trained(words, tmp_path / "out", objective)).is_done
     once, found = weights(tmp_path / "once"), weights(tmp_path / "out")
     assert all(torch.equal(found[name], value) for name, value in once.items())

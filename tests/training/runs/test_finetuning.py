@@ -27,6 +27,7 @@ from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import wav, write_shard
 from tests.recipes import WORDS, a_recipe, words_table, write_words
 from tests.soaked import some
+from tests.training.conftest import interrupted_amid_an_update
 
 pytestmark = pytest.mark.slow
 
@@ -156,22 +157,11 @@ def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed
     check_checkpoint(tmp_path / "out")
 
 
-def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_path, monkeypatch):
+def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_path):
     """Ctrl-C in a program of a user's own may come amid an update."""
     recipe = again(words, tiny, tmp_path / "out")
-    original, calls = torch.optim.AdamW.step, []
-
-    def interrupted(self, *args, **kwargs):
-        calls.append(0)
-        if len(calls) == 4:
-            self.param_groups[0]["params"][0].data.add_(1.0)
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_amid_an_update():
         finetune(recipe)
-    monkeypatch.undo()
     finetune(recipe)
     assert same(weights(tmp_path / "out"), weights(undisturbed))
 

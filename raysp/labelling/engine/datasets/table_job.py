@@ -10,8 +10,8 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
-from raysp.labelling import assembly
 from raysp.labelling.planning.backend_choice import with_backend
+from raysp.labelling.planning.output_columns import output_schema
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import settle
@@ -98,7 +98,7 @@ class TableJob:
         Args:
             types: types of the columns of the rows; the columns that it lacks are of type null.
         """
-        source, outputs = self.pipeline.source, assembly.output_schema(self.pipeline, self.settings.checkpoint)
+        source, outputs = self.pipeline.source, output_schema(self.pipeline, self.settings.checkpoint)
         id_type = pa.string() if source.id is None else types.get(source.id, pa.null())
         kept = [(name, types.get(name, pa.null())) for name in self.pipeline.kept]
         own = [outputs.field(name) for name in self.pipeline.columns]
