@@ -114,29 +114,6 @@ def test_a_model_in_eval_mode_is_refused():
         losses_of(new_model().eval())
 
 
-def test_rows_shorter_than_a_mask_are_trained_on():
-    model = new_model()
-    model.config.mask_time_length = 10_000
-    losses = losses_of(model)
-    losses.total.backward()
-    assert losses.count > 0
-    assert torch.isfinite(losses.total)
-    assert model.config.mask_time_length == 10_000
-
-
-def test_a_label_outside_the_vocabulary_is_named_with_its_row(model):
-    with pytest.raises(ValueError, match="row 1: target 20 found, expected 0 to 19"):
-        losses_of(model, [[4], [20]])
-
-
-def test_half_precision_is_near_and_its_losses_in_float32(model):
-    exact, half = losses_of(model), losses_of(model, dtype=torch.bfloat16)
-    assert {half.total.dtype, *(one.dtype for one in half.terms.values())} == {torch.float32}
-    assert half.count == exact.count
-    for name, value in exact.terms.items():
-        assert half.terms[name].item() == pytest.approx(value.item(), rel=0.1), name
-
-
 def test_a_step_reports_the_means_of_the_terms():
     objective = PretrainingObjective(new_model(), EXTRACTOR)
     training = Training(objective, adamw(group_parameters(objective.model), learning_rate=0, weight_decay=0), seed=7)
