@@ -14,7 +14,7 @@ from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.planning.output_columns import added_schema
+from raysp.labelling.output_columns import added_schema
 from raysp.labelling.planning.planned_checkpoint import (
     check_digest,
     check_speech,

@@ -9,10 +9,10 @@ import pyarrow as pa
 from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
-from raysp.labelling.planning.output_columns import output_schema, text_columns
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
