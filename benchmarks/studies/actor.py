@@ -68,7 +68,7 @@ def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
 
     random = np.random.default_rng(0)
     found, left, first = [], hours * 3600, 0
-    while left > 0:
+    while left > 0 or len(found) < 2:  # the first one warms up
         seconds = random.beta(1.4, 2.3, int(BLOCK_SECONDS / 12)) * 29 + 1
         left -= seconds.sum()
         waves = [speech[: int(one * SAMPLE_RATE)] for one in seconds]
