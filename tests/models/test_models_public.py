@@ -17,12 +17,12 @@ def test_names_resolve_when_first_used():
         _ = raysp.models.Missing
 
 
-def test_no_model_has_more_than_nine_classes_in_its_resolution_order():
-    """Two of them hold what programs written for transformers call: `Recognised` and `Checkpointing`."""
+def test_no_model_has_more_than_ten_classes_in_its_resolution_order():
+    """Two hold what programs written for transformers call, `Recognised` and `Checkpointing`; one takes packs."""
     public = [getattr(raysp.models, name) for name in raysp.models.__all__]
     models = [cls for cls in public if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
     assert len(models) > 20
-    assert {cls.__name__: len(cls.__mro__) for cls in models if len(cls.__mro__) > 9} == {}
+    assert {cls.__name__: len(cls.__mro__) for cls in models if len(cls.__mro__) > 10} == {}
 
 
 def test_importing_the_package_imports_no_torch():

@@ -43,7 +43,8 @@ def used() -> dict[str, set[tuple[str, bool]]]:
     for path in sources(CHECKOUT / "raysp"):
         for one in imports_of(path):
             module = one.module.partition(".")[0].rstrip("*")
-            if module not in sys.stdlib_module_names and module != "raysp" and not one.typing:
+            # No name at all: a module beside the one that imports it.
+            if module not in sys.stdlib_module_names and module not in ("raysp", "") and not one.typing:
                 module = COMES_ALONG.get(module, module)
                 names = {canonicalize_name(name) for name in owners.get(module, [module])}
                 name = next((name for name in names if name in REQUIRED or name in EXTRAS), module)

@@ -1,8 +1,8 @@
 """Grouped convolutions in bfloat16.
 
 oneDNN 3.12 computes wrong results for forward convolutions with groups of 4 to 15 channels on processors with AMX, with
-errors as large as the largest value. Wider groups, as in every published checkpoint, and depthwise convolutions are
-correct.
+errors as large as the largest value, and does not end for groups of one channel whose weight is in its own layout on
+processors with bfloat16 but without AMX. Wider groups, as in every published checkpoint, are correct.
 """
 
 import torch

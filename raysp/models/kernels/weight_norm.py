@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.kernels.folded import Folded
-from raysp.models.kernels.grouped import in_safe_precision
+from raysp.models.kernels.grouped import MIN_CHANNELS, in_safe_precision
 from raysp.models.kernels.hooks import has_hooks
 
 
@@ -56,7 +56,7 @@ class WeightNormConv1d(nn.Module):
         x_BHT, weight_OCK, bias = in_safe_precision(x_BHT, self.weight, self.bias)
         if x_BHT.device.type == "cpu":  # 2d kernels are faster there, by a third with 128 taps
             x_BH1T, weight_OC1K, stride = x_BHT[:, :, None], weight_OCK[:, :, None], (1, self.stride)
-            if x_BHT.dtype == self.bias.dtype and _can_reorder(x_BHT):
+            if weight_OCK.shape[1] >= MIN_CHANNELS and _can_reorder(x_BHT):
                 return self._by_reordered(x_BH1T, weight_OC1K)[:, :, 0]
             return F.conv2d(x_BH1T, weight_OC1K, bias, stride, (0, padding), groups=self.groups)[:, :, 0].to(dtype)
         return F.conv1d(x_BHT, weight_OCK, bias, self.stride, padding, groups=self.groups)

@@ -28,7 +28,9 @@ class FlagsOfPass(raysp.Transcript):
 
     def op(self, loaded):
         op, found = super().op(loaded), []
-        loaded.model.register_forward_pre_hook(lambda *_: found.append(flags()))
+        # Of a module that batches and packs go through.
+        projection = loaded.model.speech_encoder.feature_projection
+        projection.register_forward_pre_hook(lambda *_: found.append(flags()))
 
         class Op:
             schema, staged, layers, empty, join = op.schema, op.staged, op.layers, op.empty, op.join

@@ -110,9 +110,9 @@ def test_vectors_and_rate_are_those_of_the_checkpoint_that_comes_out(
     vectors = {}
     original = SpeakersTask.compare
 
-    def compare(self, references, predictions, *arguments):
-        vectors["evaluated"] = [one.vector for one in predictions]
-        return original(self, references, predictions, *arguments)
+    def compare(self, rows):
+        vectors["evaluated"] = [one.vector for one in rows.predictions]
+        return original(self, rows)
 
     monkeypatch.setattr(SpeakersTask, "compare", compare)
     run_without_ray(monkeypatch)
