@@ -9,7 +9,7 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -188,7 +188,7 @@ def _plain_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Yield a piece's rows of a batch, with validated offsets: no other check bounds where they point."""
     chosen = batch.select(list(columns))
-    plain: list[Any] = [one.storage if isinstance(one, pa.ExtensionArray) else one for one in chosen.columns]
+    plain: list[Any] = [cast("Any", one).storage if _has_foreign_type(one.type) else one for one in chosen.columns]
     for column in plain:
         _validate(column)
     decoded = [
@@ -427,10 +427,15 @@ class _Table:
         return self.raw[place + 4 : place + 4 + 16 * number]
 
 
+def _has_foreign_type(kind: pa.DataType) -> bool:
+    """Return whether a type is read as its storage: an extension whose values are the storage's."""
+    return isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.UuidType | pa.Bool8Type)
+
+
 def _storage_schema(schema: pa.Schema) -> pa.Schema:
     """Return a schema with the types that `read_rows` yields."""
     fields = []
     for field in schema:
-        kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+        kind = cast("Any", field.type).storage_type if _has_foreign_type(field.type) else field.type
         fields.append(pa.field(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind))
     return pa.schema(fields)

@@ -42,6 +42,8 @@ def without_views(kind: pa.DataType) -> pa.DataType:
         return pa.list_(value)
     if pa.types.is_large_list_view(kind):
         return pa.large_list(value)
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:  # pyarrow 26 does not write them if one is null
+        return pa.list_(value)
     if value.type == nested.value_type:
         return kind
     if pa.types.is_fixed_size_list(kind):

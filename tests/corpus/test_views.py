@@ -1,5 +1,6 @@
 """Views and runs in Arrow columns are replaced by types that every kernel takes, value for value and within bounds."""
 
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ KINDS = [
     pa.list_view(pa.struct([("a", pa.list_view(TEXT))])),
     pa.list_(pa.list_view(NUMBER), 2),
     pa.list_(TEXT, 2),
+    pa.list_(NUMBER, 0),
+    pa.struct([("a", pa.list_(TEXT, 0))]),
     pa.map_(pa.string(), pa.list_view(NUMBER)),
     pa.run_end_encoded(pa.int32(), pa.string()),
 ]
@@ -76,11 +79,16 @@ def test_no_value_changes_without_views(kind):
 KEPT = {
     "list views": pa.array([["ana", "bo"], None, ["c" * 40]], pa.list_view(pa.string())),
     "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["ana", None])),
+    "lists of size 0": pa.array([[], None, []], pa.list_(pa.string())).cast(pa.list_(pa.string(), 0)),
+    "uuids": pa.array([uuid.UUID(int=1), None, uuid.UUID(int=3)], pa.uuid()),
+    "bytes of truth": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None, 0], pa.int8())),
     "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype=np.float32).reshape(3, 2, 2)),
 }
 
 
-OF_FORMATS = [("arrow", name) for name in KEPT] + [("parquet", name) for name in KEPT if name != "runs"]
+OF_FORMATS = [("arrow", name) for name in KEPT] + [
+    ("parquet", name) for name in KEPT if name not in ("runs", "lists of size 0")
+]
 """Formats with the columns that they hold."""
 
 
@@ -92,7 +100,7 @@ def test_a_kept_column_of_any_type_has_its_values_in_the_label_shard(tmp_path, f
         pq.write_table(pa.ipc.open_file(tmp_path / "in/a.arrow").read_all(), tmp_path / "in/a.parquet")
         (tmp_path / "in/a.arrow").unlink()
     label_here(a_pipeline(f"{tmp_path}/in", raysp.Parquet(str(tmp_path / "out"), keep=["kept"])))
-    values = getattr(column, "storage", column).to_pylist()
+    values = column.storage.to_pylist() if name == "tensors" else column.to_pylist()
     assert pq.read_table(tmp_path / "out/a.parquet").column("kept").to_pylist() == values
     assert not raysp.verify(str(tmp_path / "out")).differences
 
