@@ -36,6 +36,7 @@ STUDIES = {
     "joints": "studies.joints",
     "languages": "studies.languages",
     "memory": "studies.memory",
+    "packs": "studies.packs",
     "parts": "studies.parts",
     "planning": "studies.planning",
     "quality": "studies.quality",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
@@ -107,13 +108,12 @@ class LoadedCheckpoint:
 
         Arguments and results as for `run`, but that a row has the same bits whatever the other rows.
         """
-        features = self.feature_extractor.extract(waves_BS, num_samples_B)
+        inputs = self._inputs(waves_BS, num_samples_B)
         models = (self.model, *self.more_heads)
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
         encoder = cast("EncodesPacks", self.model.speech_encoder)
-        encoded = encoder.encode_pack(
-            self._pack(next(iter(features.values())), num_samples_B), with_states=hidden_states or weighs_layers
-        )
+        pack = self._pack(inputs, num_samples_B.tolist(), encoder.inputs_a_frame)
+        encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
         heads: dict[Capability, ModelOutput] = {}
         for head in models:
             if isinstance(head, ReadsPacks):
@@ -121,14 +121,18 @@ class LoadedCheckpoint:
         output = BaseModelOutput(
             last_hidden_state=encoded.padded(encoded.hidden_1NH), hidden_states=encoded.hidden_states or None
         )
+        features = {self.model.main_input_name: pad_sequence(inputs, batch_first=True)}
         return self._pass(heads, output, features, num_samples_B)
 
-    def _pack(self, values_BS: torch.Tensor, num_samples_B: torch.Tensor) -> Pack:
-        num_samples = num_samples_B.tolist()
-        rows = [row[:count] for row, count in zip(values_BS, num_samples, strict=True)]
-        stride = self.model.hidden_stride
-        size = whole_parts(sum(slot_frames(count, stride) for count in num_samples))
-        return Pack.of(rows, self.num_frames(num_samples)[1], stride, size)
+    def _inputs(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor) -> list[torch.Tensor]:
+        """Return the inputs (S,) or (S, C) of each row, as if it were alone."""
+        waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
+        extracted = map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))
+        return [features[self.model.main_input_name][0] for features in extracted]
+
+    def _pack(self, inputs: Sequence[torch.Tensor], num_samples: Sequence[int], stride: int) -> Pack:
+        size = whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
+        return Pack.of(inputs, self.num_frames(num_samples)[1], stride, size)
 
     def _pass(
         self,

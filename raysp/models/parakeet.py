@@ -9,7 +9,7 @@ V vocabulary.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
+from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (
-    KEPT_FRAMES,
     FastConformerLayer,
     SelfAttention,
     Subsampling,
@@ -31,7 +31,7 @@ from raysp.models.encoder.fast_conformer import (
     subsampled,
     without_padding,
 )
-from raysp.models.encoder.heads import KeptStates, States
+from raysp.models.encoder.heads import KeptStates, States, UnpackedStates
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
@@ -383,27 +383,40 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         counts = [num_mels] * batch if mask_BM is None else mask_BM.sum(-1).tolist()
         frames = [self._get_feat_extract_output_lengths(count) for count in counts]
         packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
+        rows = (row[None, :count] for row, count in zip(mels_BMN, counts, strict=True))
+        unpacked = None if states is None else UnpackedStates(states, packing)
+        return packing.unpack(self._end_to_end(rows, packing, unpacked))
+
+    @torch.inference_mode()
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, and the hidden states if requested."""
+        states: list[Tensor] = []
+        rows = (row_1MN.to(self.dtype) for row_1MN in pack.rows)
+        hidden_1NH = self._end_to_end(rows, pack.packing, states if with_states else None)
+        return EncodedPack(hidden_1NH, pack.packing, states)
+
+    @property
+    def inputs_a_frame(self) -> int:
+        """Log-mel frames from one frame to the next."""
+        return self.encoder_config.inputs_to_logits_ratio
+
+    def _end_to_end(self, rows: Iterable[Tensor], packing: Packing, states: States | None) -> Tensor:
+        """Return the last hidden state (1, N, H) of rows of log-mel frames (1, M, N) end to end."""
         # Row by row: over rows end to end the convolutions would read the neighbour's first frames.
-        rows = (self._convolved(row[None, :count]) for row, count in zip(mels_BMN, counts, strict=True))
-        hidden_1TH = self._scaled(dense(self.subsampling.linear, packing.joined(rows)))
-        waves_WH = self._waves_of(max(frames), hidden_1TH)
-        if states is not None:
-            states.append(packing.unpack(hidden_1TH))
+        hidden_1NH = self._scaled(dense(self.subsampling.linear, packing.joined(map(self._convolved, rows))))
         for layer in self.layers:
-            hidden_1TH, _ = layer(hidden_1TH, None, None, waves_WH, False, True, packing)
             if states is not None:
-                states.append(packing.unpack(hidden_1TH))
-        return packing.unpack(hidden_1TH)
+                states.append(hidden_1NH)
+            hidden_1NH, _ = layer(hidden_1NH, None, None, None, False, True, packing)
+        if states is not None:
+            states.append(hidden_1NH)
+        return hidden_1NH
 
     def _convolved(self, mels_1MN: Tensor) -> Tensor:
         """Return the input (1, T, channels times bins) of the subsampling's dense layer for one row."""
         if mels_1MN.shape[1] == 0:
             return mels_1MN.new_zeros(1, 0, self.subsampling.linear.in_features)
         return self.subsampling.convolved(mels_1MN, None)
-
-    def _waves_of(self, num_frames: int, like: Tensor) -> Tensor:
-        """Return the sinusoids_WH of at least so many frames: one tensor for all short rows."""
-        return sinusoids(max(num_frames, KEPT_FRAMES), self.encoder_config.hidden_size, like)
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:
         config = self.encoder_config

@@ -19,6 +19,8 @@ PASS_COST = 1 / 15
 """Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""
 ALL_THREADS_COST = 1.2
 """Time of passes one after another with all threads, to that of equal passes at once; measured with two threads."""
+PACK_SIZES = 4
+"""Sizes of packs that are tried, from the largest one on."""
 BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
 
@@ -176,6 +178,22 @@ def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
     return packs
 
 
+def cut_packs(frames: Sequence[int], most_frames: int) -> list[list[int]]:
+    """Put rows into packs by `fit_rows`, of the size that leaves the fewest frames of products unused.
+
+    Args:
+        frames: frames of each row, with those of the gap behind it.
+        most_frames: frames of a pack, rounded up to whole products; those of the longest row if it is longer.
+
+    Returns:
+        Indexes into `frames`, each in one pack, the longest row of a pack first.
+    """
+    longest = max(frames, default=0)
+    sizes = range(whole_parts(max(most_frames, longest)), max(longest, PRODUCT_ROWS) - 1, -PRODUCT_ROWS)
+    cuts = (fit_rows(frames, size) for size in sizes[:PACK_SIZES])
+    return min(cuts, key=lambda packs: sum(whole_parts(sum(frames[row] for row in pack)) for pack in packs))
+
+
 @dataclass(frozen=True)
 class Grouping:
     """Division of the windows of a block into forward passes."""
@@ -196,6 +214,8 @@ class Grouping:
     def cut(self, num_samples: Sequence[int], max_samples: int) -> list[list[int]]:
         """Group windows into passes of at most `max_samples`, unless a single window is longer.
 
+        The limit of a pack is rounded up to whole products, whose frames are computed anyway.
+
         Returns:
             Indexes into `num_samples`, each in one pass, the longest window of a pass first.
         """
@@ -203,8 +223,7 @@ class Grouping:
             most = 0 if self.batching is Batching.ALONE else max_samples
             return cut_passes(num_samples, most, self.at_once, of_one_length=self.of_one_length)
         slots = [slot_frames(count, self.stride) for count in num_samples]
-        size = max_samples // self.stride // PRODUCT_ROWS * PRODUCT_ROWS
-        return share_evenly(fit_rows(slots, max(size, *slots, 1)), self.at_once)
+        return share_evenly(cut_packs(slots, max_samples // self.stride), self.at_once)
 
     def counted(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass that its budget limits."""

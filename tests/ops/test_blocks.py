@@ -2,14 +2,26 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp.models.kernels.pack_sizes import whole_parts
 from raysp.ops import blocks
-from raysp.ops.blocks import PASS_COST, cut_batches, cut_blocks, cut_in_order, fit_rows, share_evenly, would_wait
+from raysp.ops.blocks import (
+    PASS_COST,
+    Grouping,
+    cut_batches,
+    cut_blocks,
+    cut_in_order,
+    cut_packs,
+    fit_rows,
+    share_evenly,
+    would_wait,
+)
+from raysp.ops.precision import Batching
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -172,6 +184,33 @@ def test_no_two_packs_fit_into_one(frames, size):
 def test_a_row_that_is_longer_than_a_pack_is_refused():
     with pytest.raises(ValueError, match="a row takes 61 frames, expected at most the 60 of a pack"):
         fit_rows([3, 61], 60)
+
+
+def computed(frames: Sequence[int], packs: Sequence[Sequence[int]]) -> int:
+    return sum(whole_parts(sum(frames[row] for row in pack)) for pack in packs)
+
+
+@given(st.lists(st.integers(1, 900), max_size=60), st.integers(0, 1_500))
+def test_packs_of_whole_products_hold_every_row_and_are_as_full_as_those_of_any_size(frames, most):
+    packs = cut_packs(frames, most)
+    size = whole_parts(max([most, *frames]))
+    assert sorted(row for pack in packs for row in pack) == list(range(len(frames)))
+    assert all(0 < sum(frames[row] for row in pack) <= size for pack in packs)
+    assert computed(frames, packs) <= computed(frames, fit_rows(frames, size))
+    assert computed(frames, packs) <= computed(frames, [[row] for row in range(len(frames))])
+
+
+@pytest.mark.parametrize("stride", [320, 640, 1280])
+@pytest.mark.parametrize("seconds", [1, 3, 10, 15, 20, 30])
+def test_packs_of_rows_of_one_length_are_full(seconds, stride):
+    frames = [-(-seconds * 16_000 // stride)] * (3_600 // seconds)
+    cut = Grouping(Batching.PACKED, stride).cut([seconds * 16_000] * len(frames), 60 * 16_000)
+    assert sum(frames) / computed(frames, cut) >= 0.95
+
+
+def test_a_budget_below_a_product_still_fills_one():
+    cut = Grouping(Batching.PACKED, 1280).cut([16_000] * 40, 16_000)
+    assert [*map(len, cut)] == [19, 19, 2]
 
 
 @pytest.mark.parametrize("kind", LENGTHS)

@@ -106,6 +106,11 @@ class EncodedPack:
 class EncodesPacks(Protocol):
     """An encoder that takes packs; a row has equal values, to the last bit, in each pack."""
 
+    @property
+    def inputs_a_frame(self) -> int:
+        """Inputs from one frame of hidden states to the next: samples, or frames of features."""
+        ...
+
     def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
         """Return the frames of all rows, and the hidden states if requested."""
         ...

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, skewed, tiled
+from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
@@ -26,7 +28,7 @@ Count = TypeVar("Count", int, Tensor)
 TILE_FRAMES = 8
 """Frames of the subsampling that are computed at a time: their inputs, 32 times as wide, fit into a core's cache."""
 KEPT_FRAMES = 400
-"""Frames of rows (32 s) up to which projected distances are cached; longer rows project theirs each time."""
+"""Frames of rows (32 s) up to which projected distances are cached; longer rows project their own each time."""
 
 
 class FastConformerConfig(Protocol):
@@ -186,21 +188,22 @@ class SelfAttention(nn.Module):
         self,
         hidden_BTH: Tensor,
         keys_B11T: Tensor | None,
-        waves_WH: Tensor,
+        waves_WH: Tensor | None,
         with_weights: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BATT if requested, which packed frames do not support.
 
-        `waves_WH` are the sinusoids of the longest row.
+        `waves_WH` are the sinusoids of the longest row; None for packed frames.
         """
         shape = (*hidden_BTH.shape[:2], self.heads, -1)
         q_BATD, k_BATD, v_BATD = (
             dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
         )
         if packing is not None:
-            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, waves_WH, packing))
+            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, packing))
             return dense(self.o_proj, mixed_BTH), None
+        assert waves_WH is not None
         mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, waves_WH, with_weights)
         return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
@@ -210,20 +213,23 @@ class SelfAttention(nn.Module):
         distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
         return distances_AWD
 
-    def _mixed_rows(
-        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, waves_WH: Tensor, packing: Packing
-    ) -> Iterator[Tensor]:
+    def _mixed_rows(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row."""
-        distances_AWD = self._kept_distances(waves_WH)
+        distances: dict[int, Tensor] = {}
         frames = (q_1AND + self.bias_u[:, None], k_1AND, v_1AND, q_1AND + self.bias_v[:, None])
         for place in packing.places:
+            # Of the row alone, so that in half precision no bit depends on a longer row.
+            reach = max(KEPT_FRAMES, place.stop - place.start)
+            if reach not in distances:
+                distances[reach] = self._distances_of(reach, q_1AND)
             q_1ATD, k_1ATD, v_1ATD, placed_1ATD = (x_1AND[:, :, place] for x_1AND in frames)
-            bias = _near(placed_1ATD, distances_AWD)
+            bias = _near(placed_1ATD, distances[reach])
             yield attend(q_1ATD, k_1ATD, v_1ATD, bias, None, scale=self.scale).transpose(1, 2).flatten(2)
 
-    def _kept_distances(self, waves_WH: Tensor) -> Tensor:
-        """Return distances_AWD, cached if the waves are those that short rows share."""
-        if waves_WH.shape[0] > 2 * KEPT_FRAMES:
+    def _distances_of(self, num_frames: int, like: Tensor) -> Tensor:
+        """Return distances_AWD, cached if they are those that short rows share."""
+        waves_WH = sinusoids(num_frames, self.config.hidden_size, like)
+        if num_frames > KEPT_FRAMES:
             return self._projected(waves_WH)
         return self._distances((self.relative_k_proj.weight, waves_WH), lambda: self._projected(waves_WH).contiguous())
 
@@ -282,13 +288,23 @@ class ConvolutionModule(nn.Module):
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         if packing is not None:
-            weights = self._folded()
-            x_BTH = packing.joined(self._over_time(x_BTH[:, place], weights) for place in packing.places)
+            x_BTH = self._over_rows(x_BTH, packing)
         elif self.training and not exact:
             x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
         else:
             x_BTH = self._over_time(x_BTH, self._folded())
         return pointwise(self.pointwise_conv2, self.act(x_BTH))
+
+    def _over_rows(self, x_1NH: Tensor, packing: Packing) -> Tensor:
+        """Return (1, N, H); zeros fill up a row of a pack to a number of frames that recurs."""
+        weights, recurs = self._folded(), usual_frames if packing.slots else int
+
+        def mixed(row_1TH: Tensor) -> Tensor:
+            num_frames = row_1TH.shape[1]
+            filled_1TH = F.pad(row_1TH, (0, 0, 0, recurs(num_frames) - num_frames))
+            return self._over_time(filled_1TH, weights)[:, :num_frames]
+
+        return packing.joined(map(mixed, packing.rows(x_1NH)))
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """Return the weight (H, 1, K) and bias (H,) of the convolution with the normalisation after it."""
@@ -337,7 +353,7 @@ class FastConformerLayer(nn.Module):
         hidden_BTH: Tensor,
         valid_BT: Tensor | None,
         keys_B11T: Tensor | None,
-        waves_WH: Tensor,
+        waves_WH: Tensor | None,
         with_weights: bool,
         exact: bool,
         packing: Packing | None = None,

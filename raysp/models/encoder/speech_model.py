@@ -322,6 +322,11 @@ class WaveformEncoder(EncoderModel):
     feature_extractor: FeatureEncoder
     feature_projection: FeatureProjection
 
+    @property
+    def inputs_a_frame(self) -> int:
+        """Samples from one frame of hidden states to the next."""
+        return self.hidden_stride
+
     @torch.inference_mode()
     def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
         """Return the frames of all rows, and the hidden states if requested."""
