@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import crossing, models
+from raysp import models
 from raysp.audio import decode
 from raysp.models.decoder.sampling import Generators
 from raysp.ops import late_steps
@@ -293,12 +293,6 @@ def streamed(folder: Path, device: str) -> Run:
     return run
 
 
-def sent_back(_: Path, device: str) -> Run:
-    """Tensors of a device that are sent to the host, or to where they are."""
-    values = torch.arange(3).to(device)
-    return lambda: [crossing.sent(values, "cpu").tolist(), crossing.sent(values, device).cpu().tolist()]
-
-
 BEAMS = raysp.Transcript(beams=4)
 CASES: dict[str, Callable[[Path, str], Run]] = {
     "masks": masks,
@@ -325,7 +319,6 @@ CASES: dict[str, Callable[[Path, str], Run]] = {
     "scores of KenLM": kenlm,
     "losses by labels of the host": losses,
     "tokens that are streamed": streamed,
-    "tensors that are sent back": sent_back,
 }
 
 

@@ -17,9 +17,11 @@ from raysp.training.finetuning import finetune
 from tests.backends import theirs
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.class_cases import make_checkpoint
-from tests.device.crossing_cases import CASES, spoken
+from tests.device.crossing_cases import CASES as CROSSINGS
+from tests.device.crossing_cases import spoken
 from tests.device.output_cases import ARPA, labelling, with_files
 from tests.device.output_cases import CASES as OUTPUTS
+from tests.device.program_cases import CASES as PROGRAMS
 from tests.device.stand_in import NAME
 from tests.device.test_finetuning import recipe
 from tests.device.test_generation import OPTIONS, written
@@ -45,9 +47,9 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
             make_checkpoint(checkpoint, places[checkpoint])
         given = [with_files(one, {"demo": demo}, str(folder / "lm.arpa")) for one in outputs]
         yield name, functools.partial(_label, places[checkpoint], given)
-    for name in CASES:
+    for name, case in {**CROSSINGS, **PROGRAMS}.items():
         (folder / "cases" / name).mkdir(parents=True)
-        yield name, functools.partial(CASES[name], folder / "cases" / name, NAME)
+        yield name, functools.partial(case, folder / "cases" / name, NAME)
     here = functools.cache(functools.partial(_writer, folder / "SpeechEncoderDecoderModel"))
     for name, options in OPTIONS.items():
         yield f"generation: {name}", functools.partial(_generate, here, options)

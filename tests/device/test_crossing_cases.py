@@ -13,9 +13,10 @@ from tests.device import stand_in
 
 stand_in.install()
 
+from tests.device import crossing_cases, program_cases  # noqa: E402
 from tests.device.conftest import assert_same  # noqa: E402
-from tests.device.crossing_cases import CASES  # noqa: E402
 
+CASES = {**crossing_cases.CASES, **program_cases.CASES}
 COSTS = {
     "masks": (1, 2, 0, 1),
     "pre-training by a program": (3, 6, 0, 1),
@@ -49,6 +50,21 @@ COSTS = {
     "scores of KenLM": (3, 1, 0, 3),
     "losses by labels of the host": (3, 2, 2, 0),
     "tokens that are streamed": (9, 4, 4, 5),
+    "pre-training with masks of the device": (3, 5, 0, 2),
+    "quantised frames": (4, 5, 0, 3),
+    "tables while torch compiles": (2, 2, 2, 2),
+    "features of SeamlessM4T by counts of the host": (2, 1, 1, 2),
+    "features of Parakeet by counts of the host": (2, 2, 2, 2),
+    "features of a processor": (1, 1, 1, 1),
+    "a pass of transformers without a labelling": (5, 4, 2, 2),
+    "texts by values of the host": (1, 2, 2, 0),
+    "next tokens by labels of the host": (1, 2, 2, 0),
+    "an encoder and a decoder combined": (0, 2, 2, 0),
+    "heads of two devices": (55, 51, 51, 4),
+    "moments of an optimizer": (106, 106, 106, 106),
+    "deterministic steps": (10, 24, 8, 10),
+    "beams with a model of characters": (4, 2, 0, 4),
+    "devices without memory": (0, 0, 0, 0),
     "tensors that are sent back": (2, 0, 0, 2),
 }
 """Waits, copies to the device, those of them that block, and copies to the host."""

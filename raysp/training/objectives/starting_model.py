@@ -105,7 +105,7 @@ def _set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
             new = nn.Linear(before.in_features, len(names))
         model._init_module(new)
     parent, _, name = part.rpartition(".")
-    setattr(model.get_submodule(parent), name, new.to(model.device, model.dtype))
+    setattr(model.get_submodule(parent), name, new)
 
 
 def _last_layer(model: Model) -> str:
