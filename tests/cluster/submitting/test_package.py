@@ -115,6 +115,8 @@ def test_without_git_the_gitignore_files_above_hold(tmp_path, monkeypatch):
             "kubeconfig",
             "api_keys.txt",
             "deep/store.p12",
+            "_netrc",
+            "pgpass.conf",
         ),
     ],
 )
@@ -128,8 +130,24 @@ def test_what_looks_like_a_key_is_refused_unless_it_is_named(tmp_path, name):
     assert names(tmp_path) == ["label.py"]
 
 
+LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+
+
 @pytest.mark.parametrize(
-    "content", [b"-----BEGIN OPENSSH PRIVATE KEY-----\n", b'{"private_key": "x"}', b"aws_secret_access_key = x\n"]
+    "content",
+    [
+        b"-----BEGIN OPENSSH PRIVATE KEY-----\n",
+        "-----BEGIN PRIVATE KEY-----\n".encode("utf-16"),
+        b'{"private_key": "x"}',
+        b'{"installed": {"client_secret": "x"}}',
+        b"aws_secret_access_key = x\n",
+        b"DefaultEndpointsProtocol=https;AccountName=a;AccountKey=Zm9v;EndpointSuffix=core.windows.net",
+        b"# mine\nmachine api.wandb.ai login user password 1\n",
+        b"hf_" + LETTERS[:34],
+        b'{"source": ["TOKEN = \'ghp_' + LETTERS + b"'\"]}",
+        b"export WANDB_API_KEY=" + LETTERS,
+        b"HF_TOKEN: '" + LETTERS + b"'",
+    ],
 )
 def test_a_file_with_the_content_of_a_key_is_refused(tmp_path, content):
     make(tmp_path, "label.py")
@@ -141,6 +159,8 @@ def test_a_file_with_the_content_of_a_key_is_refused(tmp_path, content):
 def test_code_and_certificates_are_no_keys(tmp_path):
     make(tmp_path, "label.py", "secrets.py", "tokens.json", "vocab.json")
     (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "tokens.json").write_text('{"PAD_TOKEN": "<pad>", "UNK_TOKEN": "[UNK]", "sk-": 1, "hf_": 2}')
+    (tmp_path / "secrets.py").write_text('token = Env("HF_TOKEN")\nAPI_KEY = os.environ["WANDB_API_KEY"]\n')
     assert names(tmp_path) == ["ca.pem", "label.py", "secrets.py", "tokens.json", "vocab.json"]
 
 
