@@ -1,3 +1,4 @@
+import atexit
 import contextlib
 import gc
 import os
@@ -111,11 +112,7 @@ def pytest_collection_finish() -> None:
     """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Let the interpreter collect all at its end, or libraries report leaks."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -36,6 +36,7 @@ BY_NAME = {
 """Extras whose module is imported by its name."""
 
 
+@pytest.fixture(scope="module")
 def used() -> dict[str, set[tuple[str, bool]]]:
     """Return the distributions of the modules that raysp imports, with the files, and whether at their top."""
     owners = packages_distributions()
@@ -52,25 +53,22 @@ def used() -> dict[str, set[tuple[str, bool]]]:
     return found
 
 
-USED = used()
+def test_each_library_that_raysp_imports_is_required_or_an_extra(used):
+    assert len(used) > 20
+    assert used.keys() - REQUIRED.keys() - EXTRAS.keys() == set()
 
 
-def test_each_library_that_raysp_imports_is_required_or_an_extra():
-    assert len(USED) > 20
-    assert USED.keys() - REQUIRED.keys() - EXTRAS.keys() == set()
-
-
-def test_an_extra_is_imported_where_it_is_used_alone():
+def test_an_extra_is_imported_where_it_is_used_alone(used):
     at_the_top = {
-        (name, file) for name in EXTRAS for file, is_at_top in USED.get(name, ()) if is_at_top and not ROOMS.match(file)
+        (name, file) for name in EXTRAS for file, is_at_top in used.get(name, ()) if is_at_top and not ROOMS.match(file)
     }
     assert at_the_top == set()
 
 
-def test_each_requirement_and_each_extra_is_used():
-    assert REQUIRED.keys() - USED.keys() == set()
+def test_each_requirement_and_each_extra_is_used(used):
+    assert REQUIRED.keys() - used.keys() == set()
     texts = "\n".join(path.read_text() for path in sources(CHECKOUT / "raysp"))
-    for name in EXTRAS.keys() - USED.keys():
+    for name in EXTRAS.keys() - used.keys():
         module = BY_NAME.get(name, name)
         assert re.search(rf"\"{module}|{module}\b", texts), name
 
