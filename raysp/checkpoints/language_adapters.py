@@ -15,6 +15,7 @@ from raysp.errors import PlanError
 LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"
 ADAPTER = re.compile(rf"adapter\.({LANGUAGE.pattern})\.safetensors")
 NAMES_SHOWN = 5
+OF_VOCABULARY = " (the languages of vocab.json, most of them ISO 639-3 codes)"
 
 
 def adapter_name(language: str) -> str:
@@ -68,18 +69,15 @@ def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
         raise PlanError(f"{folder}: {why}")
 
 
-def misnamed(language: object, languages: Sequence[str]) -> str:
-    """Return why a value names no language of a checkpoint, and what to do; empty if it does."""
+def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULARY) -> str:
+    """Return why a value names no language of a checkpoint, and what to do, with a note; empty if it does."""
     if isinstance(language, str) and language in languages:
         return ""
     if language is None:
         return f"the language is null; give one of the {len(languages):,} of the checkpoint, such as {languages[0]!r}"
     found = similar(str(language), languages)
     near = f", similar to {', '.join(map(repr, found))}" if found else f", such as {languages[0]!r}"
-    return (
-        f"the checkpoint has no language {str(language)[:60]!r}; give one of its {len(languages):,}{near} (the "
-        "languages of vocab.json, most of them ISO 639-3 codes)"
-    )
+    return f"the checkpoint has no language {str(language)[:60]!r}; give one of its {len(languages):,}{near}{note}"
 
 
 def similar(language: str, languages: Sequence[str]) -> list[str]:

@@ -137,6 +137,8 @@ class Written(NamedTuple):
     num_tokens: int
     words: Sequence[TimedWord] = ()
     """Its words, if they are asked for."""
+    languages: Sequence[float] = ()
+    """Probability of each language of the summary, if they are asked for."""
 
 
 class Writer(Protocol):
@@ -159,7 +161,13 @@ class WritingModel(LabellingModel, Protocol):
     """A loaded checkpoint with a text decoder."""
 
     def writer(
-        self, options: Mapping[str, object], *, language: str | None, task: str | None, words: bool = False
+        self,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        words: bool = False,
+        detect: bool = False,
     ) -> Writer:
         """Return the text decoder with the options of a transcript.
 
@@ -168,5 +176,6 @@ class WritingModel(LabellingModel, Protocol):
             language: language of the texts; None: as the checkpoint does.
             task: the same of a task.
             words: whether texts come with the times of their words; given only if the summary has `writes_times`.
+            detect: whether texts come with the probabilities of languages; given only if the summary has `languages`.
         """
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self, cast
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -67,14 +68,17 @@ class Writing:
     points.
 
     Args:
-        schema: columns of text and score.
-        staged: staged columns of a window of a longer row: text, sum of log-probabilities, number of tokens.
+        schema: columns of text and score, and of words and the detected language if they are asked for.
+        staged: staged columns of a window of a longer row: text, sum of log-probabilities, number of tokens; words, and
+            probabilities of languages.
         model: an encoder with a text decoder; None if only `join` is called.
         tokenizer: tokenizer that converts ids to text.
         options: options of `generate`, and `seed`.
         prompt: tokens with which each text begins, which count neither in the text nor in the score.
         write: text decoder of a model that raysp does not run itself, in place of all these.
         frame_seconds: seconds of a frame, in which the places of windows are counted.
+        words: whether there are words.
+        languages: those among which the language is detected; None: it is not.
     """
 
     layers: tuple[int, ...] = ()
@@ -89,8 +93,12 @@ class Writing:
         prompt: "Prompt | None" = None,
         write: Writer | None = None,
         frame_seconds: float = 0.0,
+        words: bool = False,
+        languages: Sequence[str] | None = None,
     ) -> None:
         self.frame_seconds = frame_seconds
+        self.words = words
+        self.languages = languages
         self.schema = schema
         self.staged = staged
         self.model = model
@@ -130,29 +138,40 @@ class Writing:
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
-        return self._label("", 0.0, 0)
+        return self._label("", 0.0, 0, [], [])
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return text and score of one row, from those of its windows in order."""
-        texts, totals, counts, *words = (
+        """Return text and score of one row, from those of its windows in order.
+
+        Probabilities of languages are means over the windows.
+        """
+        texts, totals, counts, *more = (
             cast("list[Any]", windows.column(name).to_pylist()) for name in self.staged.names
         )
         text = " ".join(stripped for one in texts if (stripped := one.strip()))
         spans = [
             {**word, "start": start + word["start"], "end": start + word["end"]}
-            for start, row in zip(self._starts(windows), words[0] if words else (), strict=False)
+            for start, row in zip(self._starts(windows), more[0] if self.words else (), strict=False)
             for word in row
         ]
-        return self._label(text, sum(totals), sum(counts), spans)
+        languages = np.mean(more[-1], axis=0).tolist() if self.languages else []
+        return self._label(text, sum(totals), sum(counts), spans, languages)
 
     def _part(self, row: Written) -> tuple[Any, ...]:
-        text, total, count, *words = row
-        return (text, total, count, [one._asdict() for one in words[0]] if words else [])[: len(self.staged)]
+        words = ([one._asdict() for one in row.words],) if self.words else ()
+        return (row.text, row.log_prob, row.num_tokens, *words, *((list(row.languages),) if self.languages else ()))
 
-    def _label(
-        self, text: str, total: float, count: int, words: Sequence[Mapping[str, object]] = ()
-    ) -> tuple[object, ...]:
-        return (text.strip(), total / count if count else None, words)[: len(self.schema)]
+    def _label(self, text: str, total: float, count: int, *more: Any) -> tuple[object, ...]:  # noqa: ANN401
+        words = more[:1] if self.words else ()
+        language = (self._detected(more[-1]),) if self.languages else ()
+        return (text.strip(), total / count if count else None, *words, *language)
+
+    def _detected(self, probabilities: Sequence[float]) -> Mapping[str, object] | None:
+        """Return the most probable language."""
+        if not probabilities or self.languages is None:
+            return None
+        place = int(np.argmax(probabilities))
+        return {"language": self.languages[place], "score": probabilities[place]}
 
     def _starts(self, windows: pa.Table) -> list[float]:
         """Return the seconds of a row at which its windows start; those without a place follow each other."""

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import ctranslate2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 
@@ -167,6 +170,84 @@ def test_the_language_is_given_or_that_which_each_window_has_most_probably(multi
         block_of(recordings),
     )
     assert any(task[i]["pred_text"] != by_language["de"][i]["pred_text"] for i in range(len(recordings)))
+
+
+def test_the_language_of_each_row_is_that_of_a_column(corpus, multilingual, monkeypatch):
+    run_without_ray(monkeypatch)
+    table = pq.read_table(corpus / "in" / "a.parquet").slice(0, 2)
+    recordings = [*table.column("audio").to_pylist() * 2, table.column("audio")[0].as_py()]
+    codes = ["de", "tr", "tr", "de", "DE"]
+    columns = {"id": [*"abcde"], "audio": pa.array(recordings, table.schema.field("audio").type), "lang": codes}
+    pq.write_table(pa.table(columns), corpus / "in" / "a.parquet")
+    by_column = raysp.Transcript(language=raysp.Column("lang"), words=True)
+    made = pipeline(corpus, multilingual, **CT2, dtype="int8", outputs=[by_column])
+    raysp.run(made)
+    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
+    assert [row["error_type"] for row in rows] == [None] * 4 + ["unknown_language"]
+    assert "give one of its 3, similar to 'de'" in rows[-1]["error_message"]
+    for code in ("de", "tr"):
+        (corpus / code).mkdir()
+        alone = replace(made, sink=raysp.Parquet(str(corpus / code)))
+        step = replace(made.label, outputs=(raysp.Transcript(language=code, words=True),))
+        raysp.run(replace(alone, steps=(made.steps[0], step)))
+        expected = pq.read_table(corpus / code / "a.parquet").to_pylist()
+        assert expected[0]["pred_text"]
+        for row, same in zip(rows, expected, strict=True):
+            if row["id"] in "abcd" and codes["abcd".index(row["id"])] == code:
+                assert [row[name] for name in by_column.columns] == [same[name] for name in by_column.columns]
+    assert rows[0]["pred_text"] != rows[2]["pred_text"] or rows[1]["pred_text"] != rows[3]["pred_text"]
+    assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
+
+
+def test_the_detected_language_has_the_probability_that_faster_whisper_gives(corpus, multilingual, monkeypatch):
+    run_without_ray(monkeypatch)
+    recordings = waves(LENGTHS)
+    theirs = WhisperModel(str(multilingual), device="cpu", compute_type="float32", cpu_threads=1)
+    theirs.feature_extractor = FeatureExtractor(feature_size=12, chunk_length=WINDOW_SECONDS)
+    expected = []
+    for wave in recordings:
+        mels = pad_or_trim(theirs.feature_extractor(wave)[:, :-1], 100 * WINDOW_SECONDS)
+        [found] = theirs.model.detect_language(theirs.encode(mels))
+        expected.append({token.strip("<|>"): probability for token, probability in found})
+    output = raysp.Transcript(words=True, detect=True)
+    rows = labels(labelling(multilingual, output, backend="ctranslate2"), block_of(recordings))
+    for place, probabilities in enumerate(expected):
+        code = max(probabilities, key=probabilities.__getitem__)
+        assert rows[place]["pred_language"]["language"] == code
+        assert rows[place]["pred_language"]["score"] == pytest.approx(probabilities[code], abs=1e-5)
+    assert len({row["pred_language"]["score"] for row in rows.values()}) == len(recordings)
+    plain = labels(labelling(multilingual, raysp.Transcript(words=True), backend="ctranslate2"), block_of(recordings))
+    names = raysp.Transcript(words=True).columns
+    assert [[plain[i][name] for name in names] for i in plain] == [[rows[i][name] for name in names] for i in rows]
+
+    raysp.run(pipeline(corpus, multilingual, **CT2, outputs=[output]))
+    found = pq.read_table(corpus / "out" / "a.parquet").column("pred_language").to_pylist()
+    recording = raysp.audio.decode(wav(80_000, seed=2), sample_rate=RATE) / np.float32(32768)
+    op = labelling(multilingual, output, backend="ctranslate2")
+    means = np.zeros(3)
+    windows = [window for window, _ in cut_windows(iter([recording]), op.windowing)]
+    for window in windows:
+        mels = pad_or_trim(theirs.feature_extractor(window)[:, :-1], 100 * WINDOW_SECONDS)
+        means += [
+            dict(theirs.model.detect_language(theirs.encode(mels))[0])[f"<|{one}|>"] for one in ("de", "en", "tr")
+        ]
+    means /= len(windows)
+    assert found[1]["language"] == ("de", "en", "tr")[means.argmax()]
+    assert found[1]["score"] == pytest.approx(means.max(), abs=1e-5)
+    assert raysp.verify(str(corpus / "out"), sample=4).differences == ()
+
+
+def test_a_language_is_detected_where_it_is_not_given_by_a_model_of_several(corpus, converted, multilingual):
+    with pytest.raises(ValueError, match="leave out one of them"):
+        raysp.Transcript(detect=True, language="de")
+    with pytest.raises(CheckpointError, match="detect is for a Whisper of several languages"):
+        raysp.plan(pipeline(corpus, converted, **CT2, outputs=[raysp.Transcript(detect=True)]))
+    of_rows = raysp.Transcript(language=raysp.Column("id"))
+    with pytest.raises(CheckpointError, match="a language by row is for"):
+        raysp.plan(pipeline(corpus, converted, **CT2, outputs=[of_rows]))
+    parts = [raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript()])).fingerprint for _ in "ab"]
+    detecting = raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(detect=True)]))
+    assert parts[0] == parts[1] != detecting.fingerprint
 
 
 @pytest.mark.parametrize(

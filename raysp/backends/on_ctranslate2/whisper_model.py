@@ -108,10 +108,16 @@ class WhisperModel:
         return whisper_mels(wave_S, self.files.num_bins, self.files.num_frames)
 
     def writer(
-        self, options: Mapping[str, object], *, language: str | None, task: str | None, words: bool = False
+        self,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        words: bool = False,
+        detect: bool = False,
     ) -> "TextWriter":
         """Return the text decoder with the options of a transcript."""
-        return TextWriter(self, options, language=language, task=task, words=words)
+        return TextWriter(self, options, language=language, task=task, words=words, detect=detect)
 
 
 class TextWriter:
@@ -123,6 +129,7 @@ class TextWriter:
         language: language of the texts; None: as detected for each window, if the model has several.
         task: "transcribe" or "translate"; None: the first.
         words: whether texts come with the times of their words.
+        detect: whether texts come with the probabilities of languages.
     """
 
     def __init__(
@@ -133,9 +140,11 @@ class TextWriter:
         language: str | None,
         task: str | None,
         words: bool,
+        detect: bool,
     ) -> None:
         self.model, self.files, self.pool = whisper.model, whisper.files, whisper.pool
-        self.options, self.words = decoding_options(options, whisper.files.most_tokens), words
+        self.options = decoding_options(options, whisper.files.most_tokens)
+        self.words, self.detect = words, detect
         self.language = language if language is None else language_code(self.files, language)
         self.task = task or TASKS[0]
 
@@ -151,23 +160,33 @@ class TextWriter:
         return cast("list[Written]", written)
 
     def _of_group(self, group: Group) -> list[Written]:
-        codes = self._languages(group)
+        detected = self._detected(group)
+        codes = [max(one, key=one.__getitem__) for one in detected] or self._given(group)
         prompts = [self._prompt(code) for code in codes]
         found = self.model.generate(group.frames, prompts, return_scores=True, **self.options)
         texts = [self._text_ids(one.sequences_ids[0]) for one in found]
         words = self._times(group, texts, codes) if self.words else [()] * len(texts)
         # A score is a mean over the tokens without the end, which it includes in the sum.
         return [
-            Written(self._decode(ids), one.scores[0] * len(one.sequences_ids[0]), len(one.sequences_ids[0]) + 1, spans)
-            for ids, one, spans in zip(texts, found, words, strict=True)
+            Written(
+                self._decode(ids),
+                one.scores[0] * len(one.sequences_ids[0]),
+                len(one.sequences_ids[0]) + 1,
+                spans,
+                [detected[place][code] for code in sorted(self.files.languages)] if self.detect else (),
+            )
+            for place, (ids, one, spans) in enumerate(zip(texts, found, words, strict=True))
         ]
 
-    def _languages(self, group: Group) -> list[str]:
-        if not self.files.is_multilingual:
-            return ["en"] * len(group.places)
-        if self.language is not None:
-            return [self.language] * len(group.places)
-        return [row[0][0].strip("<|>") for row in self.model.detect_language(group.frames)]
+    def _detected(self, group: Group) -> list[dict[str, float]]:
+        """Return the probability of each language for each window; empty if the language is given, or the only one."""
+        if not self.files.is_multilingual or self.language is not None:
+            return []
+        found = self.model.detect_language(group.frames)
+        return [{token.strip("<|>"): probability for token, probability in row} for row in found]
+
+    def _given(self, group: Group) -> list[str]:
+        return [self.language or "en"] * len(group.places)
 
     def _prompt(self, code: str) -> list[int]:
         """Return the tokens that a text begins with; the last one says that it has no tokens of times."""

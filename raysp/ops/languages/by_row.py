@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from raysp.checkpoints.language_adapters import misnamed
+from raysp.checkpoints.language_adapters import OF_VOCABULARY, misnamed
 from raysp.ops.labelling import Forward
 
 MOST_OPS = 128
@@ -37,7 +37,8 @@ class ByLanguage:
         languages: those of the checkpoint.
         make: returns the op of a language.
         empty: values of a recording shorter than one frame.
-        switch: makes the model use a language; None: no model runs here.
+        switch: makes the model use a language; None: no model runs here, or it takes the language with each batch.
+        note: follows the message on a language that the checkpoint does not have.
     """
 
     layers: tuple[int, ...] = ()
@@ -53,6 +54,7 @@ class ByLanguage:
         make: Callable[[str], LanguageOp],
         empty: tuple[object, ...],
         switch: Callable[[str], None] | None = None,
+        note: str = OF_VOCABULARY,
     ) -> None:
         self.schema = schema
         self.staged = staged.append(pa.field(f"{name}_language", pa.string()))
@@ -61,12 +63,13 @@ class ByLanguage:
         self._make = make
         self._empty = empty
         self._switch = switch
+        self._note = note
         self._ops: OrderedDict[str, LanguageOp] = OrderedDict()
         self._lock = threading.Lock()
 
     def why_not(self, language: object) -> str:
         """Return why a value of the column names no language, and what to do; empty if it does."""
-        why = misnamed(language, self.languages)
+        why = misnamed(language, self.languages, self._note)
         return why and f"column {self.column!r}: {why}"
 
     def use(self, language: str) -> None:

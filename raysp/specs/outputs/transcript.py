@@ -1,10 +1,10 @@
 """Texts of recordings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from raysp.backends.backend import WritingBackend
     from raysp.models.base.capabilities import Capability
-    from raysp.models.labelled_passes import LabellingModel, WritingModel
+    from raysp.models.labelled_passes import LabellingModel, Writer, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.models.tokenizers.written import CTCTokenizer
@@ -60,11 +60,14 @@ class Transcript(Output):
         language: None: as the checkpoint does. For checkpoints with a text decoder: language in which texts are
             written, by its token in the vocabulary, such as "de" for `de_DE` or `<|de|>`; texts begin with the token.
             For CTC checkpoints with adapters of languages, such as MMS: language whose adapter, head and vocabulary are
-            used, such as "deu"; or `raysp.Column("lang")`, the column of the source with the language of each row. All
-            outputs of a step have one language, since they share the forward pass.
+            used, such as "deu". All outputs of a step have one language, since they share the forward pass. Or
+            `raysp.Column("lang")`: the column of the source with the language of each row, for these CTC checkpoints,
+            and for Whisper by CTranslate2.
         task: for checkpoints with a text decoder: a task, such as "translate"; its token follows that of the language.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
+        detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
+            by the mean of their probabilities. For Whisper by CTranslate2, of several languages, without `language`.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
         nbest: if above 1, add `<name>_nbest`: up to so many different texts with their scores, the best one first.
         lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of
@@ -80,6 +83,7 @@ class Transcript(Output):
     _: KW_ONLY
     words: bool = False
     chars: bool = False
+    detect: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
     language: Named | Column | None = None
     task: Named | None = None
@@ -94,6 +98,8 @@ class Transcript(Output):
         """Check the fields of beam search against each other."""
         if self.beams == 1 and (asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]):
             raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
+        if self.detect and self.language is not None:
+            raise ValueError(f"detect with language={self.language!r}, which is given: leave out one of them")
         if self.nbest > self.beams:
             raise ValueError(f"nbest={self.nbest} is more than beams={self.beams}; raise beams, or lower nbest")
         usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}  # recorded by versions in which they were defaults
@@ -138,7 +144,7 @@ class Transcript(Output):
             usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}
             fields = {key: usual.get(key) if value is None else value for key, value in fields.items()}
         unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
-        unused |= {field for field in ("language", "task") if getattr(self, field) is None}
+        unused |= {field for field in ("language", "task", "detect") if not getattr(self, field)}
         if self.beams == 1:
             unused |= {"beams", "nbest", "hot_words"}
         return (
@@ -153,8 +159,8 @@ class Transcript(Output):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
-        kinds = (("words", self.words), ("chars", self.chars), ("nbest", self.nbest > 1))
-        asked = [kind for kind, is_asked in kinds if is_asked]
+        kinds = {"words": self.words, "chars": self.chars, "nbest": self.nbest > 1, "language": self.detect}
+        asked = [kind for kind, is_asked in kinds.items() if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     @property
@@ -192,6 +198,7 @@ class Transcript(Output):
             "words": spans_of("word"),
             "chars": spans_of("char"),
             "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
+            "language": pa.struct([("language", pa.string()), ("score", pa.float32())]),
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
@@ -208,6 +215,11 @@ class Transcript(Output):
             raise CheckpointError(
                 f"{checkpoint.path}: {asked} need a CTC checkpoint, which gives times; "
                 f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}"
+            )
+        if self.detect and not checkpoint.languages:
+            raise CheckpointError(
+                f"{checkpoint.path}: detect is for a Whisper of several languages by CTranslate2; "
+                f"{checkpoint.architecture} by backend={checkpoint.backend!r} detects none"
             )
         if self.beams > 1:
             self._check_search(checkpoint)
@@ -231,11 +243,11 @@ class Transcript(Output):
         from raysp.models.summary import OWN
         from raysp.ops.writing import ONE_TEXT
 
-        if isinstance(self.language, Column):
+        if isinstance(self.language, Column) and not checkpoint.languages:
             raise CheckpointError(
-                f"{checkpoint.path}: a language by row is for CTC checkpoints with adapters; {checkpoint.architecture} "
-                "writes text by a decoder: run a pipeline for each language, with "
-                f"Keep(where=[({self.language.name!r}, '==', ...)]) and Transcript(language=...)"
+                f"{checkpoint.path}: a language by row is for CTC checkpoints with adapters, and Whisper of several "
+                f"languages by CTranslate2; {checkpoint.architecture} writes text by a decoder: run a pipeline for "
+                f"each language, with Keep(where=[({self.language.name!r}, '==', ...)]) and Transcript(language=...)"
             )
         for option, value in ONE_TEXT.items():
             if self.generate.get(option, value) != value:
@@ -338,18 +350,56 @@ class Transcript(Output):
         empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
         return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, make, empty, loaded)
 
-    def _writing(self, loaded: "LabellingModel") -> "Writing":
+    def _writing(self, loaded: "LabellingModel") -> "Writing | ByLanguage":
         from raysp.models.loading import LoadedCheckpoint
         from raysp.ops.writing import Writing
 
         schema, parts = self.schema(loaded.summary), self._parts()
         if not isinstance(loaded, LoadedCheckpoint):
-            given = {"words": True} if self.words else {}
-            writer = cast("WritingModel", loaded).writer
-            write = writer(self._options(loaded.summary), language=self._of_decoder, task=self.task, **given)
-            return Writing(schema, parts, write=write, frame_seconds=loaded.summary.frame_seconds)
+            given: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
+            writer, options = cast("WritingModel", loaded).writer, self._options(loaded.summary)
+            return self._written(
+                loaded.summary, lambda language: writer(options, language=language, task=self.task, **given)
+            )
         prompt = self._prompt(loaded.summary) if self._is_prompted else None
         return Writing(schema, parts, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
+
+    def _written(
+        self, checkpoint: "CheckpointSummary", make: "Callable[[str | None], Writer | None]"
+    ) -> "Writing | ByLanguage":
+        """Return the op of texts in the language, or in that of each row.
+
+        Args:
+            checkpoint: description of the checkpoint.
+            make: returns the text decoder for a language; None where none runs.
+        """
+        from raysp.ops.languages.by_row import ByLanguage
+        from raysp.ops.writing import Writing
+
+        schema, parts = self.schema(checkpoint), self._parts()
+
+        def of(language: str | None) -> Writing:
+            return Writing(
+                schema,
+                parts,
+                write=make(language),
+                frame_seconds=checkpoint.frame_seconds,
+                words=self.words,
+                languages=checkpoint.languages if self.detect else None,
+            )
+
+        if not isinstance(self.language, Column):
+            return of(self.language)
+        return ByLanguage(
+            schema,
+            parts,
+            name=self.name,
+            column=self.language.name,
+            languages=checkpoint.languages,
+            make=of,
+            empty=Writing(schema, parts, words=self.words).empty(),
+            note="",
+        )
 
     def _parts(self) -> "pa.Schema":
         import pyarrow as pa
@@ -357,14 +407,14 @@ class Transcript(Output):
         kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
         if self.words:
             kinds["part_words"] = spans_of("word")
+        if self.detect:
+            kinds["part_languages"] = pa.list_(pa.float64())
         return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
         if checkpoint.writes_text:
-            from raysp.ops.writing import Writing
-
-            return Writing(self.schema(checkpoint), self._parts(), frame_seconds=checkpoint.frame_seconds)
+            return self._written(checkpoint, lambda _: None)
         return self._spoken_op(checkpoint)
 
     def _staged(self) -> "pa.Schema":
