@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.drivers
-def test_a_crossing_that_is_taken_away_or_a_read_that_is_added_is_noticed():
+@pytest.mark.soak
+@pytest.mark.parametrize("part", ["1/4", "2/4", "3/4", "4/4"])
+def test_a_crossing_that_is_taken_away_or_a_read_that_is_added_is_noticed(part):
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.device.mutations"],
+        [sys.executable, "-m", "tests.device.mutations", part],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
