@@ -108,11 +108,13 @@ class LoadedCheckpoint:
 
         Arguments and results as for `run`, but that a row has the same bits whatever the other rows.
         """
-        inputs = self._inputs(waves_BS, num_samples_B)
+        inputs, num_valid = self._inputs(waves_BS, num_samples_B)
         models = (self.model, *self.more_heads)
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
         encoder = cast("EncodesPacks", self.model.speech_encoder)
-        pack = self._pack(inputs, num_samples_B.tolist(), encoder.inputs_a_frame)
+        stride = encoder.inputs_a_frame
+        size = whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
+        pack = Pack.of(inputs, self.num_frames(num_samples_B.tolist())[1], stride, size, num_valid)
         encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
         heads: dict[Capability, ModelOutput] = {}
         for head in models:
@@ -124,15 +126,12 @@ class LoadedCheckpoint:
         features = {self.model.main_input_name: pad_sequence(inputs, batch_first=True)}
         return self._pass(heads, output, features, num_samples_B)
 
-    def _inputs(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor) -> list[torch.Tensor]:
-        """Return the inputs (S,) or (S, C) of each row, as if it were alone."""
+    def _inputs(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor) -> tuple[list[torch.Tensor], list[int]]:
+        """Return the inputs (S,) or (S, C) of each row, as if it were alone, and how many of them its mask includes."""
         waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
-        extracted = map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))
-        return [features[self.model.main_input_name][0] for features in extracted]
-
-    def _pack(self, inputs: Sequence[torch.Tensor], num_samples: Sequence[int], stride: int) -> Pack:
-        size = whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
-        return Pack.of(inputs, self.num_frames(num_samples)[1], stride, size)
+        extracted = [*map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))]
+        num_valid = [int(features["attention_mask"].sum()) for features in extracted]
+        return [features[self.model.main_input_name][0] for features in extracted], num_valid
 
     def _pass(
         self,

@@ -10,6 +10,7 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
+from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
 from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
@@ -34,7 +36,7 @@ from raysp.models.encoder.encoder_heads import (
     ForSequenceClassification,
     ForXVector,
 )
-from raysp.models.encoder.heads import States
+from raysp.models.encoder.heads import States, UnpackedStates
 from raysp.models.encoder.relative_attention import clipped_distances
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run_layer
@@ -192,15 +194,29 @@ class Wav2Vec2BertEncoder(nn.Module):
     def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
         """Run the layers over the frames of all rows end to end, without padding."""
         packing = Packing.of(hidden_BTH, valid_BT, keeps_next=True)
-        positions = self.positions(hidden_BTH)
         hidden_1NH, valid_1N = packing.pack(hidden_BTH), None if valid_BT is None else packing.pack(valid_BT)
+        unpacked = None if states is None else UnpackedStates(states, packing)
+        return packing.unpack(self.end_to_end(hidden_1NH, valid_1N, packing, unpacked))
+
+    def end_to_end(
+        self, hidden_1NH: Tensor, valid_1N: Tensor | None, packing: Packing, states: States | None
+    ) -> Tensor:
+        """Return the last hidden state (1, N, H) of rows end to end.
+
+        Args:
+            hidden_1NH: Projected features.
+            valid_1N: True for frames that convolutions read; None: all of them.
+            packing: Places of the rows.
+            states: Receives the first input and all outputs.
+        """
+        positions = self.positions(hidden_1NH.new_empty(1, packing.num_frames, hidden_1NH.shape[-1]))
         if states is not None:
-            states.append(hidden_BTH)
+            states.append(hidden_1NH)
         for layer in self.layers:
             hidden_1NH, _ = layer(hidden_1NH, valid_1N, None, positions, False, packing)
             if states is not None:
-                states.append(packing.unpack(hidden_1NH))
-        return packing.unpack(hidden_1NH)
+                states.append(hidden_1NH)
+        return hidden_1NH
 
     def positions(self, hidden_BTH: Tensor) -> Tensor | None:
         """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None."""
@@ -402,6 +418,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
 class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     """The encoder without a head; includes the adapter if there is one."""
 
+    encoder: Wav2Vec2BertEncoder
     feature_projection: Wav2Vec2BertFeatureProjection
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
@@ -463,6 +480,34 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
             hidden_BTH = self.adapter(hidden_BTH, valid_BT, self.padding == "exact")
         encoded.last_hidden_state = hidden_BTH
         return encoded
+
+    @property
+    def inputs_a_frame(self) -> int:
+        """Pairs of log-mel frames from one frame of hidden states to the next."""
+        return 1
+
+    @torch.inference_mode()
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, those of the adapter if there is one, and the hidden states if requested."""
+        states: list[Tensor] = []
+        packing = replace(pack.packing, keys=pack.num_valid)
+        valid_1N = packing.valid(pack.values_S)
+        hidden_1NH, _ = self.feature_projection(pack.values_S[None].to(self.dtype))
+        hidden_1NH = hidden_1NH.masked_fill(~valid_1N[:, :, None], 0.0)
+        hidden_1NH = self.encoder.end_to_end(hidden_1NH, valid_1N, packing, states if with_states else None)
+        if self.intermediate_ffn is not None:
+            hidden_1NH = torch.add(hidden_1NH, self.intermediate_ffn(hidden_1NH), alpha=0.5)
+        return self._adapted(EncodedPack(hidden_1NH, packing, states))
+
+    def _adapted(self, encoded: EncodedPack) -> EncodedPack:
+        """Return the frames of the adapter, row by row, if there is one."""
+        if self.adapter is None:
+            return encoded
+        rows, packing = [], encoded.packing
+        for row_1TH, keys in zip(packing.rows(encoded.hidden_1NH), packing.num_keys, strict=True):
+            valid_1T = torch.arange(row_1TH.shape[1], device=row_1TH.device)[None] < keys
+            rows.append(self.adapter(row_1TH, valid_1T, self.padding == "exact"))
+        return encoded.with_rows(rows, [self._get_feat_extract_output_lengths(keys) for keys in packing.num_keys])
 
     def project(self, inputs: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

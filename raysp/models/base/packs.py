@@ -8,7 +8,7 @@ Legend: S inputs (samples or frames of features), N frames of a pack, H hidden.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -34,6 +34,8 @@ class Pack:
     """Places of the rows' frames; a row's inputs begin at its place times `stride`."""
     stride: int
     """Inputs from one frame to the next."""
+    num_valid: tuple[int, ...] | None = None
+    """Inputs of each row that its mask includes, such as pairs of log-mels without a last single one; None: all."""
 
     def __post_init__(self) -> None:
         """Check the lengths."""
@@ -46,7 +48,14 @@ class Pack:
             )
 
     @classmethod
-    def of(cls, rows: Sequence[Tensor], num_frames: Sequence[int], stride: int, size: int) -> "Pack":
+    def of(
+        cls,
+        rows: Sequence[Tensor],
+        num_frames: Sequence[int],
+        stride: int,
+        size: int,
+        num_valid: Sequence[int] | None = None,
+    ) -> "Pack":
         """Put rows end to end.
 
         Args:
@@ -54,13 +63,14 @@ class Pack:
             num_frames: frames of the model for each row.
             stride: inputs from one frame to the next.
             size: frames of the pack, at least the sum of `slot_frames`.
+            num_valid: inputs of each row that its mask includes; None: all.
         """
         slots = [slot_frames(len(row), stride) for row in rows]
         packing = Packing.in_slots(num_frames, slots, size)
         values_S = rows[0].new_zeros(size * stride, *rows[0].shape[1:])
         for row, place in zip(rows, packing.places, strict=True):
             values_S[place.start * stride : place.start * stride + len(row)] = row
-        return cls(values_S, tuple(map(len, rows)), packing, stride)
+        return cls(values_S, tuple(map(len, rows)), packing, stride, None if num_valid is None else tuple(num_valid))
 
     @property
     def rows(self) -> Iterator[Tensor]:
@@ -83,8 +93,8 @@ class EncodedPack:
 
     @property
     def rows(self) -> Iterator[Tensor]:
-        """Frames of each row, views (1, T, H)."""
-        return self.packing.rows(self.hidden_1NH)
+        """Frames of each row that are pooled, views (1, T, H)."""
+        return self.packing.attended(self.hidden_1NH)
 
     def padded(self, frames_1NC: Tensor) -> Tensor:
         """Return frames (B, T, C) of rows, with zeros for padding."""
@@ -95,10 +105,14 @@ class EncodedPack:
         """Hidden states (B, T, H) with zeros for padding."""
         return tuple(map((self.states_packing or self.packing).unpack, self.states))
 
-    def with_rows(self, rows: Sequence[Tensor]) -> "EncodedPack":
-        """Return the pack with other frames (1, T, H) in place of the last hidden state, such as fewer ones."""
+    def with_rows(self, rows: Sequence[Tensor], keys: Sequence[int] | None = None) -> "EncodedPack":
+        """Return the pack with other frames (1, T, H) in place of the last hidden state, such as fewer ones.
+
+        `keys` are the frames of each row that are pooled; None: all.
+        """
         counts = [row.shape[1] for row in rows]
         packing = Packing.in_slots(counts, counts, whole_parts(sum(counts)))
+        packing = replace(packing, keys=None if keys is None else tuple(keys))
         return EncodedPack(packing.joined(rows), packing, self.states, self.packing)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, gathered, skewed
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
+from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, linear
 from raysp.models.kernels.dropout import dropped
@@ -118,10 +119,15 @@ class ConvolutionModule(nn.Module):
         if packing is None:
             x_BTH = self._over_time(x_BTH)
         else:
-            x_BTH = packing.joined(self._over_time(x_BTH[:, place]) for place in packing.places)
+            x_BTH = packing.joined(map(self._over_row if packing.slots else self._over_time, packing.rows(x_BTH)))
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return dropped(x_BTH, self.dropout, self.training)
+
+    def _over_row(self, x_1TH: Tensor) -> Tensor:
+        """Return (1, T, H) of a row of a pack, which zeros fill up to a number of frames that recurs."""
+        num_frames = x_1TH.shape[1]
+        return self._over_time(F.pad(x_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames)))[:, :num_frames]
 
     def _over_time(self, x_BTH: Tensor) -> Tensor:
         past = self.depthwise_conv.kernel_size[0] - 1
@@ -184,7 +190,7 @@ class SelfAttention(nn.Module):
         self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
     ) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
-        for place, count in zip(packing.places, packing.counts, strict=True):
+        for place, count in zip(packing.places, packing.num_keys, strict=True):
             keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
             q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
             mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False)

@@ -267,7 +267,7 @@ class ForSequenceClassification(SpeechModel):
     def read_pack(self, encoded: EncodedPack) -> SequenceClassifierOutput:
         """Return logits_BN for the frames of a pack."""
         seen = seen_pack(self, encoded)
-        rows = seen.packing.rows(dense(self.projector, seen.hidden_1NH))
+        rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         mean_BH = torch.cat([row_1TH.mean(1) for row_1TH in rows])
         return SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_BH))
 
@@ -376,7 +376,7 @@ class ForXVector(SpeechModel):
     def read_pack(self, encoded: EncodedPack) -> XVectorOutput:
         """Return embeddings and logits, both (B, E), for the frames of a pack."""
         seen = seen_pack(self, encoded)
-        rows = seen.packing.rows(dense(self.projector, seen.hidden_1NH))
+        rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         pooled_BC = torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in rows])
         embeddings_BE = dense_rows(self.feature_extractor, pooled_BC)
         return XVectorOutput(logits=dense_rows(self.classifier, embeddings_BE), embeddings=embeddings_BE)

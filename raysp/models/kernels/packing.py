@@ -8,7 +8,7 @@ Legend: B batch, T frames, N frames of all rows, H hidden.
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Packing:
     """Frames from the begin of each row to that of the next; None: no zeros between rows."""
     size: int | None = None
     """Packed frames of a pass; None: as few as matrix products are fast at."""
+    keys: tuple[int, ...] | None = None
+    """Frames of each row that are attended to and pooled; None: `counts`."""
 
     @classmethod
     def of(cls, hidden_BTH: Tensor, valid_BT: Tensor | None, *, keeps_next: bool = False) -> "Packing":
@@ -48,6 +50,11 @@ class Packing:
         return cls(tuple(counts), max(counts, default=0), slots=tuple(slots), size=size)
 
     @property
+    def num_keys(self) -> tuple[int, ...]:
+        """Number of frames of each row that are attended to and pooled."""
+        return self.counts if self.keys is None else self.keys
+
+    @property
     def sizes(self) -> list[int]:
         """Number of packed frames of each row."""
         return [min(count + self.keeps_next, self.num_frames) for count in self.counts]
@@ -62,6 +69,16 @@ class Packing:
         """Yield the frames (1, size, H) of each row, views."""
         for place in self.places:
             yield x_1NH[:, place]
+
+    def attended(self, x_1NH: Tensor) -> Iterator[Tensor]:
+        """Yield the frames (1, keys, H) of each row that are attended to and pooled, views."""
+        for place, keys in zip(self.places, self.num_keys, strict=True):
+            yield x_1NH[:, place.start : place.start + keys]
+
+    def valid(self, like: Tensor) -> Tensor:
+        """Return valid_1N, True for frames that are attended to, on the device of a tensor."""
+        ones = [like.new_ones(1, keys, dtype=torch.bool) for keys in self.num_keys]
+        return replace(self, counts=self.num_keys, slots=self.slots or tuple(self.sizes)).joined(ones)
 
     def pack(self, x_BTH: Tensor) -> Tensor:
         """Return x_1NH without padding, or x_1N for x_BT."""

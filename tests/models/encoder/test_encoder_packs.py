@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from raysp.models import (
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
 from raysp.models.encoder.fast_conformer import KEPT_FRAMES
 from raysp.models.features.waves import pad
 from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
@@ -19,8 +26,20 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from tests.device.class_cases import CASES, SMALL, WAVES, make_checkpoint
 
 SECONDS = (1.0, 2.2, 1.5, 3.1, 0.91, 1.0)
-PACKED = [name for name in CASES if not any(other in name for other in ("SEWD", "Bert", "Decoder"))]
-ADAPTED = "Wav2Vec2Model with an adapter"
+PACKED = [name for name in CASES if not any(other in name for other in ("SEWD", "Decoder"))]
+ADAPTER = {"add_adapter": True, "output_hidden_size": 24}
+OTHERS = {
+    "Wav2Vec2Model with an adapter": Wav2Vec2Model(Wav2Vec2Config(**SMALL, **WAVES, **ADAPTER)),
+    "Wav2Vec2BertModel with sinusoids and an adapter": Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            **SMALL, **ADAPTER, position_embeddings_type="relative", use_intermediate_ffn_before_adapter=True
+        )
+    ),
+    "Wav2Vec2BertModel with rotations": Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(**SMALL, position_embeddings_type="rotary")
+    ),
+}
+"""Configurations of which labelling has no case."""
 HALF = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "attention")
 
@@ -32,12 +51,11 @@ def waves() -> list[np.ndarray]:
 
 
 def loaded(name: str, folder: Path, dtype: str) -> LoadedCheckpoint:
-    if name == ADAPTED:
+    if name in OTHERS:
         torch.manual_seed(1)
-        Wav2Vec2Model(Wav2Vec2Config(**SMALL, **WAVES, add_adapter=True, output_hidden_size=24)).init_weights().to(
-            torch.float32
-        ).save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+        OTHERS[name].init_weights().save_pretrained(folder)
+        extractors = SeamlessM4TFeatureExtractor(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
+        extractors["Bert" not in name].save_pretrained(folder)
     else:
         make_checkpoint(name, folder)
     return load_checkpoint(folder, dtype=dtype)
@@ -60,7 +78,7 @@ def _of_row(found: ModelPass, row: int) -> Iterator[torch.Tensor]:
             yield output[name][row, :frames] if output[name].ndim == 3 else output[name][row]
 
 
-@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
 def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", "float32")
     assert one.summary.takes_packs
@@ -72,7 +90,7 @@ def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
 def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", dtype)
     threads = torch.get_num_threads()
@@ -118,7 +136,7 @@ def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counte
     return Counter({seen: mode.seen[seen] for seen in parts}), mode.seen - Counter(dict.fromkeys(parts, 10**9))
 
 
-@pytest.mark.parametrize("name", [*PACKED, ADAPTED])
+@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
 def test_no_product_has_another_shape_for_other_neighbours(name, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", "bfloat16")
     values(one, waves[:1])  # makes what is kept for all passes
