@@ -13,6 +13,7 @@ No operation is refused for having no deterministic kernel. Names of one paramet
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 import weakref
@@ -64,6 +65,10 @@ class Counts:
     pageable_out: Counter[str] = field(default_factory=Counter)
     """Copies to memory of the host that is not pinned."""
     bytes_out: int = 0
+    bytes_moved: int = 0
+    """What kernels read and write: their inputs and results, each once. Attention counts as its products."""
+    largest_bytes: int = 0
+    """The largest result of a kernel."""
 
     @property
     def launches(self) -> int:
@@ -266,6 +271,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             raise NotImplementedError(f"the stand-in cannot resize tensors: {op.name} at {_where()}")
     if op.is_kernel:
         _note("launches_at", op.name)
+        _note_bytes([x.inner for x in ours], result)
     return result if is_for_the_host else _on_device(result, ours)
 
 
@@ -366,6 +372,22 @@ def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool = False) -> None:
     if not _is_pinned(inner):
         _note("pageable_in", _words(inner))
     _add("bytes_in", inner.nbytes)
+
+
+def _note_bytes(given: list[torch.Tensor], result: Any) -> None:
+    if not _counting:
+        return
+    results = result if isinstance(result, list | tuple) else [result]
+    made = [_num_bytes(one) for one in results if isinstance(one, torch.Tensor)]
+    with _lock:
+        for counts in _counting:
+            counts.bytes_moved += sum(map(_num_bytes, given)) + sum(made)
+            counts.largest_bytes = max(counts.largest_bytes, *made, 0)
+
+
+def _num_bytes(x: torch.Tensor) -> int:
+    """Return the bytes of a tensor; values that stand at several places count once."""
+    return x.itemsize * math.prod(size for size, step in zip(x.shape, x.stride(), strict=True) if step)
 
 
 def _words(x: torch.Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Launches, waits and copies of one batch of each class and output, as in `figures.json`.
+"""Launches, waits, copies and bytes of one batch of each class and output, as in `figures.json`.
 
 `python -m tests.device.test_figures` writes the file anew: look at its diff, since each number is time on a GPU.
 `functions.json`, written with it, has the functions that cause them, so that a failure names the lines of what is new.
@@ -72,6 +72,8 @@ def measure(name: str, checkpoints: Callable[[str], Path], folder: Path) -> tupl
         "copies out": sum(counts.copies_out.values()),
         "pageable out": sum(counts.pageable_out.values()),
         "bytes out": counts.bytes_out,
+        "bytes moved": counts.bytes_moved,
+        "largest bytes": counts.largest_bytes,
     }
     return figures, counts, passes[0]
 
@@ -84,7 +86,7 @@ def test_a_batch_costs_what_it_did(name, checkpoints, tmp_path):
     assert counts.blocking == {}, "copied to the device without pinned memory"
     assert [where for where in counts.waits if not function_of(where).endswith(ALLOWED)] == []
     recorded = json.loads(FILE.read_text())[name]
-    for what, tolerance in (("launches", 0.02), ("bytes in", 0.02), ("bytes out", 0.02)):
+    for what, tolerance in ((one, 0.02) for one in ("launches", *(one for one in figures if "bytes" in one))):
         if name in SEARCHES and figures[what] == pytest.approx(recorded[what], rel=tolerance):
             figures[what] = recorded[what]
     new = "\n".join(lines_of_what_is_new(counts, json.loads(FUNCTIONS.read_text())[name]))

@@ -1,9 +1,9 @@
 """Attention whose scores have a bias by the distance of frames (Shaw et al. 2018; He et al. 2021, DeBERTa, section 3).
 
-A bias (B, A, T, T) is the largest tensor of a layer. On a CPU it is computed for a few rows or heads at a time, so that
-it stays in the cache, and overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives it
-whole. It is read from the product of frames with a table of distances, or is a skewed view of it (Dai et al. 2019,
-appendix B); no tensor is (T, T, D).
+A bias (B, A, T, T) is the largest tensor of a layer. It is computed for a few rows or heads at a time, so that it stays
+in the cache. On a CPU it is overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives
+it. With gradients, and in compiled programs, it is computed whole. It is read from the product of frames with a table
+of distances, or is a skewed view of it (Dai et al. 2019, appendix B); no tensor is (T, T, D).
 
 Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1),
 I some of the queries, N distances between them and all frames (I + T - 1).
@@ -22,6 +22,7 @@ Bias = Callable[[slice, slice], Tensor]
 """Function of rows and heads that returns their bias (B', A', T, T), in writable memory."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
+BLOCK_SCORES_OF_GPUS = 1 << 24  # 32 MB of half precision, which the caches of data-centre GPUs hold
 FAR_FRAMES = 1 << 14  # eleven minutes of squeezed frames
 TILE_FRAMES = 96  # fewer: products too thin to be fast; more: too wide
 
@@ -40,16 +41,31 @@ def attend(
     if bias is None:
         return attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale)
     batch, heads, num_frames, _ = q_BATD.shape
-    if q_BATD.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        # Contiguous: GPU kernels expect aligned rows of a bias, and those of a skewed view are not.
-        masked_BATT = _masked(bias(slice(None), slice(None)).contiguous(), keys_B11T)
-        return attention_with_dropout(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale)
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return _mixed_at_once(q_BATD, k_BATD, v_BATD, bias(slice(None), slice(None)), keys_B11T, scale, dropout)
+    is_on_cpu = q_BATD.device.type == "cpu"
+    mix, most = (_mixed, BLOCK_SCORES) if is_on_cpu else (_mixed_at_once, BLOCK_SCORES_OF_GPUS)
     mixed_BATD = torch.empty_like(q_BATD.transpose(1, 2)).transpose(1, 2)
-    for rows, some in _blocks(batch, heads, num_frames):
+    for rows, some in _blocks(batch, heads, num_frames, most):
         q, k, v = (x[rows, some] for x in (q_BATD, k_BATD, v_BATD))
         keys = None if keys_B11T is None else keys_B11T[rows]
-        mixed_BATD[rows, some] = _mixed(q, k, v, bias(rows, some), keys, scale, dropout)
+        mixed_BATD[rows, some] = mix(q, k, v, bias(rows, some), keys, scale, dropout)
     return mixed_BATD
+
+
+def _mixed_at_once(
+    q_BATD: Tensor,
+    k_BATD: Tensor,
+    v_BATD: Tensor,
+    bias_BATT: Tensor,
+    keys_B11T: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Return mixed_BATD by one kernel; overwrites the bias."""
+    # Contiguous: GPU kernels expect aligned rows of a bias, and those of a skewed view are not.
+    masked_BATT = _masked(bias_BATT.contiguous(), keys_B11T)
+    return attention_with_dropout(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale)
 
 
 def _mixed(
@@ -86,10 +102,10 @@ def _masked(scores_BATT: Tensor, keys_B11T: Tensor | None) -> Tensor:
     return scores_BATT if keys_B11T is None else scores_BATT.masked_fill_(~keys_B11T, -torch.inf)
 
 
-def _blocks(batch: int, heads: int, num_frames: int) -> Iterator[tuple[slice, slice]]:
-    """Yield rows, or heads of a row, of at most `BLOCK_SCORES` scores, but at least one head."""
-    num_rows = max(1, BLOCK_SCORES // max(1, heads * num_frames**2))
-    num_heads = min(heads, max(1, BLOCK_SCORES // max(1, num_frames**2)))
+def _blocks(batch: int, heads: int, num_frames: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Yield rows, or heads of a row, of at most `most` scores, but at least one head."""
+    num_rows = max(1, most // max(1, heads * num_frames**2))
+    num_heads = min(heads, max(1, most // max(1, num_frames**2)))
     for row in range(0, batch, num_rows):
         for head in range(0, heads, num_heads):
             yield slice(row, row + num_rows), slice(head, head + num_heads)
