@@ -518,8 +518,12 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
                 continue
             below = f"{path}{child.name}"
             if not child.is_dir():
-                if not rest and part != "**" and child.is_file():
+                if rest or part == "**":
+                    continue
+                if child.is_file():
                     found[below] = _entry(child.stat(), below)
+                elif child.is_symlink() and not Path(child.path).exists():  # listed, so that whoever reads it names it
+                    found[below] = Entry(below, 0, "", 0.0)
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that forms a loop is not followed

@@ -449,6 +449,11 @@ class TestExpand:
         listing = expand(f"{corpus}{pattern}")
         assert (f"a/{name}".removeprefix(root) in [entry.path for entry in listing.entries]) is is_listed
 
+    def test_a_link_to_a_file_that_is_gone_is_listed_so_that_its_reader_names_it(self, corpus):
+        (corpus / "a" / "gone.parquet").symlink_to(corpus / "nowhere")
+        assert "gone.parquet" in [entry.path for entry in expand(f"{corpus}/a/*.parquet").entries]
+        assert "a/gone.parquet" in [entry.path for entry in expand(str(corpus)).entries]
+
     def test_entries_equal_those_of_stat(self, corpus):
         listing = expand(f"file://{corpus}/a/*.parquet")
         assert list(listing.entries) == [LocalStore(corpus / "a").stat(entry.path) for entry in listing.entries]
@@ -484,7 +489,7 @@ class TestExpand:
         (linked / "loop").symlink_to(linked)
         (linked / "broken.parquet").symlink_to(linked / "nothing")
         assert [entry.path for entry in expand(str(linked)).entries] == [
-            *("corpus/1.parquet", "corpus/2.parquet", "corpus/b/3.parquet", "one.parquet")
+            *("broken.parquet", "corpus/1.parquet", "corpus/2.parquet", "corpus/b/3.parquet", "one.parquet")
         ]
 
     def test_a_name_that_is_not_utf8_is_refused(self, tmp_path):

@@ -1,5 +1,6 @@
 """The plan of a run: from corpus and sink to what there is to do."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +72,14 @@ class TestPlan:
         assert list(plan.corpus.unreadable) == ["b.parquet"]
         assert reason in plan.corpus.unreadable["b.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
+
+    @pytest.mark.parametrize("pattern", ["", "/*.parquet"])
+    def test_a_link_to_a_shard_that_is_gone_is_listed_as_unreadable(self, tmp_path, pipeline, pattern):
+        (tmp_path / "in" / "c.parquet").symlink_to("/nowhere/c.parquet")
+        pipeline = replace(pipeline, source=raysp.Shards(f"{tmp_path}/in{pattern}"))
+        plan = raysp.plan(pipeline)
+        assert list(plan.corpus.unreadable) == ["c.parquet"]
+        assert "cannot read it (No such file or directory)" in plan.corpus.unreadable["c.parquet"]
 
     def test_a_shard_with_an_extension_type_of_ray_is_listed_as_unreadable(self, tmp_path, pipeline):
         metadata = {"ARROW:extension:name": "ray.data.arrow_tensor", "ARROW:extension:metadata": "x"}
