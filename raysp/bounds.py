@@ -18,6 +18,8 @@ from typing import IO, Any, BinaryIO, cast
 MIB = 1024 * 1024
 MOST_LINE_BYTES = 16 * MIB
 """Bytes of a line of a manifest or table."""
+MOST_BLANK_LINES = 1_000_000
+"""Lines without content on end: a megabyte of gzip holds a thousand times as many."""
 MOST_JSON_BYTES = 16 * MIB
 """Bytes of one JSON value: a configuration, a vocabulary, an object beside a recording."""
 MOST_DEPTH = 100
@@ -181,9 +183,13 @@ def lines(file: BinaryIO, most: int = MOST_LINE_BYTES) -> Iterator[bytes]:
     """Yield the lines of a file with their ends.
 
     Raises:
-        TooLargeError: a line has more than `most` bytes. At most that much of it is read.
+        TooLargeError: a line has more than `most` bytes, of which at most that much is read, or too many are blank.
     """
+    num_blank = 0
     while line := file.readline(most + 1):
+        num_blank = num_blank + 1 if len(line) < 3 and line.isspace() else 0
+        if num_blank > MOST_BLANK_LINES:
+            raise TooLargeError(f"has more than {MOST_BLANK_LINES:,} blank lines on end")
         if len(line) > most:
             raise TooLargeError(f"a line has more than {most:,} bytes")
         yield line

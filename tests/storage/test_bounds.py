@@ -51,6 +51,14 @@ def test_a_damaged_compressed_file_is_an_error_of_damage(change):
         opened(change(gzip.compress(b"a" * 1000))).read()
 
 
+def test_blank_lines_on_end_are_bounded_and_those_between_others_are_not(monkeypatch):
+    monkeypatch.setattr("raysp.bounds.MOST_BLANK_LINES", 3)
+    data = b"\n\n\r\na\n" * 5
+    assert b"".join(bounds.lines(io.BytesIO(data))) == data
+    with pytest.raises(TooLargeError, match="has more than 3 blank lines on end"):
+        list(bounds.lines(io.BytesIO(data + b"\n" * 4)))
+
+
 def test_a_line_is_read_up_to_the_bound_alone():
     file = io.BytesIO(b"short\n" + b"x" * 5000)
     lines = bounds.lines(file, 1000)
