@@ -1,6 +1,7 @@
 """The base of model configurations: Hugging Face fields as attributes, read and written as config.json."""
 
 import difflib
+import functools
 import json
 import logging
 import types
@@ -34,7 +35,12 @@ MAX_FLOAT = 1e38  # below the largest float32
 
 def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return _suggestion(name, tuple(known), cutoff)
+
+
+@functools.lru_cache(maxsize=1024)  # of fields of a checkpoint, which is read several times
+def _suggestion(name: str, known: tuple[str, ...], cutoff: float) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
