@@ -104,7 +104,9 @@ def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
         packing = Packing.of(hidden, None)
         packed = packing.pack(hidden)
         their_part, our_part = (encoder.layer[0].attention.self for encoder in (their_encoder, our_encoder))
-        return lambda: their_part(hidden, **options), lambda: our_part(packed, None, distances, False, packing)
+        return lambda: their_part(hidden, **options), lambda: our_part(
+            packed, None, [distances] * len(seconds), False, packing
+        )
 
     return batch
 

@@ -9,6 +9,7 @@ R rows of the table of distances, F frames of a group, N frames of all rows.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
@@ -17,14 +18,15 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
-from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
+from raysp.models.base.packs import EncodedPack, Pack
+from raysp.models.encoder.disentangled import AnyDistances, DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.encoder.heads import States
+from raysp.models.encoder.heads import States, UnpackedStates
 from raysp.models.encoder.relative_attention import bucket_starts
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import run_layer
-from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
+from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples, usual_frames
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
@@ -151,7 +153,7 @@ class SEWDLayer(nn.Module):
         self,
         hidden_BQH: Tensor,
         keys_B11Q: Tensor | None,
-        distances: Distances | None,
+        distances: AnyDistances,
         with_weights: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -236,17 +238,35 @@ class SEWDTransformerEncoder(nn.Module):
         return hidden_BQH, tuple(weights)
 
     def _packed(self, hidden_BQH: Tensor, packing: Packing, states: States | None) -> Tensor:
-        distances = None
-        if self.config.relative_attention:
-            distances = Distances.of(self.config, self._normalised_table(), max(1, *packing.counts))
-        hidden_1NH = packing.pack(hidden_BQH)
+        unpacked = None if states is None else UnpackedStates(states, packing)
+        return packing.unpack(self.end_to_end(packing.pack(hidden_BQH), packing, unpacked))
+
+    def end_to_end(self, hidden_1NH: Tensor, packing: Packing, states: States | None) -> Tensor:
+        """Return the last hidden state (1, N, H) of rows end to end; `states` as for `forward`."""
+        distances = self._distances_of_rows(packing)
         if states is not None:
-            states.append(hidden_BQH)
-        for layer in self.layer:
+            states.append(hidden_1NH)
+        for index, layer in enumerate(self.layer):
+            input_1NH = hidden_1NH
             hidden_1NH, _ = layer(hidden_1NH, None, distances, False, packing)
             if states is not None:
-                states.append(packing.unpack(hidden_1NH))
-        return packing.unpack(hidden_1NH)
+                states.append(hidden_1NH)
+            if index == 0 and self.conv is not None:
+                rows = zip(packing.rows(input_1NH), packing.rows(hidden_1NH), strict=True)
+                hidden_1NH = packing.joined(self.conv(before_1QH, after_1QH, None) for before_1QH, after_1QH in rows)
+        return hidden_1NH
+
+    def _distances_of_rows(self, packing: Packing) -> list[Distances] | None:
+        """Return the distances of each row: in a batch those of the longest one, in a pack its own.
+
+        How a row reads them then does not depend on its neighbours in a pack.
+        """
+        if not self.config.relative_attention:
+            return None
+        counts = packing.counts if packing.slots else [max(1, *packing.counts)] * len(packing.counts)
+        table_RH = self._normalised_table()
+        found = {count: Distances.of(self.config, table_RH, count) for count in {*counts}}
+        return [found[count] for count in counts]
 
     def _normalised_table(self) -> Tensor:
         if not self.norms_table:
@@ -312,6 +332,31 @@ class SEWDEncoder(nn.Module):
         # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
 
+    def end_to_end(self, hidden_1NH: Tensor, packing: Packing, squeezed: Packing, states: States | None) -> Tensor:
+        """Return the last hidden state (1, N, H) of rows end to end.
+
+        Args:
+            hidden_1NH: Projected features.
+            packing: Places of frames.
+            squeezed: Places of squeezed frames.
+            states: Receives hidden states, which are squeezed.
+        """
+        hidden_1QH = squeezed.joined(map(self._squeezed, packing.rows(hidden_1NH)))
+        stretched_1NH = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states))
+        factor, rows = self.config.squeeze_factor, []
+        for place, count in zip(packing.places, squeezed.counts, strict=True):
+            whole_1TH = stretched_1NH[:, place.start : place.start + count * factor]
+            rows.append(F.pad(whole_1TH, (0, 0, 0, place.stop - place.start - count * factor)))
+        return packing.joined(rows)
+
+    def _squeezed(self, row_1TH: Tensor) -> Tensor:
+        """Return the squeezed frames (1, Q, H) of a row of a pack, whose positions see zeros behind it."""
+        num_frames = row_1TH.shape[1]
+        filled_1TH = F.pad(row_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames))
+        positions_1QH = self.pos_conv_embed(filled_1TH, num_frames // self.config.squeeze_factor)
+        squeezed_1QH: Tensor = self._groups(row_1TH).mean(2) + positions_1QH
+        return squeezed_1QH
+
     def _groups(self, x_BTH: Tensor) -> Tensor:
         """Return (B, Q, F, H), the frames of whole groups."""
         factor = self.config.squeeze_factor
@@ -370,6 +415,8 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
 
     gives_features: ClassVar[bool] = False
     masks_padded_spans: ClassVar[bool] = True
+    feature_extractor: FeatureEncoder
+    encoder: SEWDEncoder
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
@@ -389,6 +436,29 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
     def above_layers(self) -> Sequence[nn.Module | None]:
         """Modules that take the output of the last layer."""
         return (self.encoder.get_submodule("upsample"),)
+
+    @property
+    def inputs_a_frame(self) -> int:
+        """Samples from one frame of hidden states, which are squeezed, to the next."""
+        return self.hidden_stride
+
+    @torch.inference_mode()
+    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
+        """Return the frames of all rows, and the hidden states if requested."""
+        states: list[Tensor] = []
+        packing = self._places_of_frames(pack)
+        features_1NC = self.feature_extractor.of_pack(replace(pack, packing=packing, stride=self.frame_stride))
+        hidden_1NH = self.layer_norm(features_1NC)
+        if self.feature_projection is not None:
+            hidden_1NH = dense(self.feature_projection, hidden_1NH)
+        hidden_1NH = self.encoder.end_to_end(hidden_1NH, packing, pack.packing, states if with_states else None)
+        return EncodedPack(hidden_1NH, packing, states, pack.packing)
+
+    def _places_of_frames(self, pack: Pack) -> Packing:
+        """Return the places of frames before they are squeezed."""
+        factor, counts = self.config.squeeze_factor, [*map(self.num_frames, pack.num_inputs)]
+        slots = [slot * factor for slot in pack.packing.slots or ()]
+        return Packing.in_slots(counts, slots, factor * (pack.packing.size or 0))
 
     def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

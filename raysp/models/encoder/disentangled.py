@@ -4,9 +4,9 @@ Legend: B batch, Q frames, H hidden, A attention heads, D head, R rows of the ta
 frames (2Q - 1), N frames of all rows, or rows of a table in the order of reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 import torch
@@ -121,6 +121,10 @@ def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.dev
         return first, last, sent(row_W - first, device)
 
 
+AnyDistances = Distances | Sequence[Distances] | None
+"""Those of a batch, or of each row of packed frames; None: attention by content alone."""
+
+
 class DisentangledSelfAttention(nn.Module):
     """Attention by content, and by content to distance ("c2p") and distance to content ("p2c")."""
 
@@ -145,16 +149,19 @@ class DisentangledSelfAttention(nn.Module):
         self,
         hidden_BQH: Tensor,
         keys_B11Q: Tensor | None,
-        distances: Distances | None,
+        distances: AnyDistances,
         with_weights: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BAQQ if requested.
 
-        With a packing, which excludes gradients, masks and weights, `hidden_BQH` is (1, N, H).
+        With a packing, which excludes gradients, masks and weights, `hidden_BQH` is (1, N, H), and each row has its
+        distances.
         """
         if packing is not None:
+            assert not isinstance(distances, Distances)
             return self._packed(hidden_BQH, distances, packing), None
+        assert distances is None or isinstance(distances, Distances)
         q_BAQD, k_BAQD, v_BAQD = (
             self._heads(dense(projection, hidden_BQH))
             for projection in (self.query_proj, self.key_proj, self.value_proj)
@@ -174,23 +181,32 @@ class DisentangledSelfAttention(nn.Module):
         heads = self.config.num_attention_heads
         return x_BQE.reshape(*x_BQE.shape[:-1], heads, x_BQE.shape[-1] // heads).transpose(-3, -2)
 
-    def _packed(self, hidden_1NH: Tensor, distances: Distances | None, packing: Packing) -> Tensor:
+    def _packed(self, hidden_1NH: Tensor, distances: Sequence[Distances] | None, packing: Packing) -> Tensor:
         """Return the attended frames of all rows end to end; a row alone needs no mask."""
-        q_1AND, k_1AND, v_1AND = (
+        heads_1AND = [
             self._heads(dense(projection, hidden_1NH))
             for projection in (self.query_proj, self.key_proj, self.value_proj)
-        )
-        tables = None
-        if distances is not None and (self.has_c2p or self.has_p2c):
-            tables = self._tables_of(distances)
+        ]
+        biases = self._biases(distances, packing) if self.has_c2p or self.has_p2c else None
         mixed = []
-        for place in packing.places:
-            q_1AQD, k_1AQD, v_1AQD = (x[:, :, place].contiguous() for x in (q_1AND, k_1AND, v_1AND))
-            bias = None
-            if distances is not None and tables is not None and place.start < place.stop:
-                bias = self._bias(q_1AQD, k_1AQD, distances.among(place.stop - place.start), tables)
+        for number, place in enumerate(packing.places):
+            q_1AQD, k_1AQD, v_1AQD = (x_1AND[:, :, place].contiguous() for x_1AND in heads_1AND)
+            bias = biases[number](q_1AQD, k_1AQD) if biases is not None and place.start < place.stop else None
             mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
         return packing.joined(mixed)
+
+    def _biases(
+        self, distances: Sequence[Distances] | None, packing: Packing
+    ) -> list[Callable[[Tensor, Tensor], Bias]] | None:
+        """Return the function of queries and keys for the bias of each row; rows of the same distances share tables."""
+        if distances is None:
+            return None
+        tables = {id(one): self._tables_of(one) for one in distances}
+        rows = zip(distances, packing.places, strict=True)
+        return [
+            partial(self._bias, distances=one.among(place.stop - place.start), tables=tables[id(one)])
+            for one, place in rows
+        ]
 
     def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
         keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
