@@ -22,7 +22,8 @@ _CONTENT = re.compile(
 _TOKEN = re.compile(
     rb"\b((AKIA|ASIA)[0-9A-Z]{16}|hf_[A-Za-z]{34}|gh[pousr]_[0-9A-Za-z]{36}|github_pat_\w{22,}|glpat-[\w-]{20}"
     rb"|AIza[\w-]{35}|xox[abpr]-[\w-]{10,}|sk-[\w-]{20,})"
-    rb"|[A-Z]_?(API_KEY|TOKEN|SECRET|PASSWORD)['\"]?\s*[=:]\s*['\"]?[0-9A-Za-z/+_-]{20,}"
+    rb"|[A-Z]_?(API_KEY|TOKEN|SECRET|PASSWORD)(['\"]?\s*[=:]\s*['\"][\w/+-]{20,}['\"]|=[\w/+-]{20,}\s*$)",
+    re.MULTILINE,
 )
 """Tokens of AWS, Hugging Face, GitHub, GitLab, Google, Slack and OpenAI, and variables with a value."""
 _CERTIFICATE = re.compile(rb"-----BEGIN (CERTIFICATE|PUBLIC KEY|X509 CRL)-----")

@@ -160,7 +160,9 @@ def test_code_and_certificates_are_no_keys(tmp_path):
     make(tmp_path, "label.py", "secrets.py", "tokens.json", "vocab.json")
     (tmp_path / "ca.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\n")
     (tmp_path / "tokens.json").write_text('{"PAD_TOKEN": "<pad>", "UNK_TOKEN": "[UNK]", "sk-": 1, "hf_": 2}')
-    (tmp_path / "secrets.py").write_text('token = Env("HF_TOKEN")\nAPI_KEY = os.environ["WANDB_API_KEY"]\n')
+    (tmp_path / "secrets.py").write_text(
+        'token = Env("HF_TOKEN")\nAPI_KEY = os.environ["WANDB_API_KEY"]\nHF_TOKEN = token_of_this_environment()\n'
+    )
     assert names(tmp_path) == ["ca.pem", "label.py", "secrets.py", "tokens.json", "vocab.json"]
 
 
