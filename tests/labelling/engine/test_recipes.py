@@ -6,12 +6,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import raysp
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from raysp.specs.steps import Pool
 from raysp.specs.values import override
 from raysp.specs.work_files import load_pipeline, with_overrides
 from raysp.training.finetuning import finetune, try_out
 from raysp.training.specs.recipe import Schedule, load_recipe
+from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.training.conftest import SMALL
@@ -30,13 +32,15 @@ TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "p
 """Recipes of trainings."""
 LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""
+BY_LANGUAGE = "by_language"
+"""Three pipelines, whose labels are merged."""
 NOT_BUNDLED = ("adapter", "finetune_seq2seq")
 """Those that name checkpoints that are not bundled."""
 
 
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
-    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP])
+    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP, BY_LANGUAGE])
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
 
 
@@ -96,3 +100,33 @@ def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
         path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
     }
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_each_row_has_the_label_of_the_checkpoint_of_its_language(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard(
+        tmp_path / "corpus" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 9)
+    )
+    checkpoints = {"english": CHECKPOINT, "german": tmp_path / "german"}
+    make_checkpoint("Wav2Vec2ForCTC", checkpoints["german"])
+    file = PIPELINES / f"{BY_LANGUAGE}.py"
+    classifier = make_classifier(tmp_path / "classifier", "de", "en")
+    label_here(with_overrides(load_pipeline(f"{file}:languages"), [f"steps.1.checkpoint={classifier}"]))
+    for name, checkpoint in checkpoints.items():
+        label_here(with_overrides(load_pipeline(f"{file}:{name}"), [f"steps.2.checkpoint={checkpoint}"]))
+        alone = raysp.Pipeline(
+            raysp.Shards(f"{tmp_path}/corpus"),
+            steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])],
+            sink=raysp.Parquet(f"alone-{name}"),
+        )
+        label_here(alone)
+    assert raysp.merge("labels-english", "labels-german", by="pred_score", to="labels").exit_code == 0
+    classes = pq.read_table(tmp_path / "languages" / "a.parquet").column("pred_label").to_pylist()
+    assert {*classes} == {"de", "en"}
+    rows = pq.read_table(tmp_path / "labels" / "a.parquet").to_pylist()
+    alone = {name: pq.read_table(tmp_path / f"alone-{name}" / "a.parquet").to_pylist() for name in checkpoints}
+    names = {"de": "german", "en": "english"}
+    expected = [alone[names[one]][row] for row, one in enumerate(classes)]
+    assert [(row["id"], row["pred_text"]) for row in rows] == [(row["id"], row["pred_text"]) for row in expected]
