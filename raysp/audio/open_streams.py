@@ -2,10 +2,11 @@
 
 import math
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from raysp.audio.media import MediaSource
@@ -26,8 +27,37 @@ BLOCKS_PER_SECOND = 4
 AUDIBLE_POWER, LOST_SHARE = 1e-6, 0.05
 """A second of blocks above -60 dBFS that cancel, with so much of the power of a stream, is sound that is lost. Noise of
 lossy coding may cancel in pauses, at lower levels."""
+ROUNDING = 1e-5
+"""Share of the power of a block below which what remains without its offset is not certain in float32."""
 ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
 """Formats of which the end of a stream is known once it is decoded."""
+
+
+@dataclass
+class _Block:
+    """Sums over the frames of a block; offsets from zero, which every recorder has, are no sound."""
+
+    num_frames: int = 0
+    mixed: float = 0.0
+    unmixed: float = 0.0
+    sum_mixed: float = 0.0
+    sums: "npt.NDArray[np.float64] | float" = 0.0  # (channels,)
+
+    def add(self, samples: Samples, frames: Samples) -> None:
+        """Add some frames, (num_frames, channels), and the mean of their channels."""
+        flat = frames.reshape(-1)
+        self.num_frames += len(samples)
+        self.mixed += float(np.dot(samples, samples))
+        self.unmixed += float(np.dot(flat, flat)) / frames.shape[1]
+        self.sum_mixed += float(samples.sum(dtype=np.float64))
+        self.sums = self.sums + frames.sum(0, dtype=np.float64)
+
+    def powers(self) -> tuple[float, float]:
+        """Return the sums of the squares of the mean of the channels, and of the channels, without their offsets."""
+        offsets = float(np.mean(np.square(self.sums))) / self.num_frames
+        mixed, unmixed = self.mixed - self.sum_mixed**2 / self.num_frames, self.unmixed - offsets
+        # What is left of a large offset may be an error of rounding.
+        return mixed, unmixed if unmixed > ROUNDING * self.unmixed else mixed
 
 
 @dataclass
@@ -38,38 +68,39 @@ class StreamEnding:
     num_frames: int = 0
     following: Stream | None = None
     mixed: float = 0.0
-    """Sum of the squares of the mean of the channels."""
+    """Sum of the squares of the mean of the channels, in each block without its offset from zero."""
     unmixed: float = 0.0
-    """Mean over the channels of the sums of their squares."""
+    """Mean over the channels of the sums of their squares, likewise."""
     lost: float = 0.0
     """Part of `unmixed` in blocks whose channels cancel each other."""
     num_lost: int = 0
     """Number of these blocks."""
-    _block: tuple[int, float, float] = (0, 0.0, 0.0)
-    """Frames, `mixed` and `unmixed` of the block that is not complete."""
+    _block: "_Block" = field(default_factory=lambda: _Block())
+    """The block that is not complete."""
 
     def compare(self, samples: Samples, frames: Samples) -> None:
-        """Add the squares of some frames, and of the mean of their channels."""
+        """Add some frames, and the mean of their channels."""
         place = 0
         with np.errstate(over="ignore", invalid="ignore"):  # huge values cancel nothing, and are checked afterwards
             while place < len(samples):
-                end = min(place + self.block_frames - self._block[0], len(samples))
-                self._add(samples[place:end], frames[place:end].reshape(-1), frames.shape[1])
+                end = min(place + self.block_frames - self._block.num_frames, len(samples))
+                self._block.add(samples[place:end], frames[place:end])
                 place = end
+                if self._block.num_frames == self.block_frames:
+                    self._end_block()
 
-    def _add(self, samples: Samples, flat: Samples, num_channels: int) -> None:
-        mixed, unmixed = float(np.dot(samples, samples)), float(np.dot(flat, flat)) / num_channels
+    def _end_block(self) -> None:
+        num_frames, (mixed, unmixed) = self._block.num_frames, self._block.powers()
         self.mixed, self.unmixed = self.mixed + mixed, self.unmixed + unmixed
-        num_frames = self._block[0] + len(samples)
-        self._block = num_frames, self._block[1] + mixed, self._block[2] + unmixed
-        if num_frames == self.block_frames:
-            _, mixed, unmixed = self._block
-            if unmixed > AUDIBLE_POWER * num_frames and mixed < CANCELLED_SHARE * unmixed:
-                self.lost, self.num_lost = self.lost + unmixed, self.num_lost + 1
-            self._block = 0, 0.0, 0.0
+        if unmixed > AUDIBLE_POWER * num_frames and mixed < CANCELLED_SHARE * unmixed:
+            self.lost, self.num_lost = self.lost + unmixed, self.num_lost + 1
+        self._block = _Block()
 
     def cancelled(self) -> str:
-        """Return how the channels cancel each other; empty if they do not, or are silent."""
+        """Return how the channels cancel each other; empty if they do not, or are silent. No frame may follow."""
+        if self._block.num_frames:
+            mixed, unmixed = self._block.powers()
+            self.mixed, self.unmixed, self._block = self.mixed + mixed, self.unmixed + unmixed, _Block()
         if self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed:
             return f"their mean is {self._decibels:.0f} dB below them"
         if self.num_lost >= BLOCKS_PER_SECOND and self.lost >= LOST_SHARE * self.unmixed:

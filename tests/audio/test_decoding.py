@@ -180,6 +180,18 @@ def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
 
 
 @pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
+def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other(chunk_samples, monkeypatch):
+    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    one = noise(20_000).astype(np.float32) / 32768 / 4
+    with pytest.raises(AudioError, match="2 channels that cancel each other: their mean is"):
+        decode(encode(np.stack([one + 0.2, -one + 0.2], 1), 16_000, "WAV", "FLOAT"), sample_rate=16_000)
+    for offsets in ([0.2, -0.2], [0.2, 0.2], [0.4, -0.3]):
+        for channels in ([one, one], [one * 0, one * 0]):
+            frames = np.stack(channels, 1) + np.float32(offsets)
+            assert len(decode(encode(frames, 16_000, "WAV", "FLOAT"), sample_rate=16_000)) == len(one)
+
+
+@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
 @pytest.mark.parametrize("places", [(0, 1.4), (1.4, 2.8), (4, 5.5)], ids=str)
 def test_a_part_whose_channels_cancel_each_other_is_not_lost_in_silence(places, chunk_samples, monkeypatch):
     monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
