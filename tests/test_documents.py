@@ -55,6 +55,41 @@ def test_the_tests_that_are_named_are_found_at_all(document):
     assert len(re.findall(r"\.py::", text)) == len(named(document))  # none is written so that it would be passed over
 
 
+KINDS = (
+    "streams joined in one file",
+    "a recording that announces samples and has none",
+    "a training is suspended while another run takes over",
+    "metric, normalisation or rows of the evaluation change between a stop and the next run",
+    "an evaluation without a value",
+    "a committed step is damaged",
+    "a training is killed while it exports over an earlier checkpoint",
+    "recordings of a training are replaced by others of the same lengths",
+    "a training is killed between two commits",
+    "a shard that cannot be read, or a slice of a manifest",
+    "types that differ over shards",
+    "the language of a checkpoint's tokenizer is not that of its weights",
+    "an exception of the program in the decoder process",
+    "an error while a finished result is printed",
+    "an option, of any verb, where it would have no effect",
+    "a small file from outside that decodes to gigabytes",
+    "files that git ignores, or that look like keys",
+    "hidden files beside shards",
+    "a manifest, table, metadata or cuts name a recording in another Unicode normal form",
+    "a local Ray where `TMPDIR` is too long",
+    "channels in opposite phase",
+    "a recording of hours among the rows of a training",
+    "hypotheses that differ in separators of words only",
+    "an integer of thousands of digits in a manifest",
+)
+"""Beginnings of the rows of kinds of faults that were found in what had landed; other rows have further cases."""
+
+
+def test_each_kind_of_fault_that_was_found_has_a_row_with_a_test():
+    rows = re.findall(r"^\| (.+?) \| .+? \| (.*) \|$", (DOCS / "evidence/reliability.md").read_text(), re.MULTILINE)
+    tested = [fault for fault, tests in rows if NAMED.search(tests)]
+    assert [kind for kind in KINDS if not any(fault.startswith(kind) for fault in tested)] == []
+
+
 def test_the_navigation_of_the_site_holds_each_page():
     listed = set(re.findall(r"([\w/-]+\.md)$", (DOCS.parent / ".mkdocs.yml").read_text(), re.MULTILINE))
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == listed
