@@ -8,7 +8,9 @@ from .auto import AutoModelForAudioFrameClassification as AutoModelForAudioFrame
 from .auto import AutoModelForAudioXVector as AutoModelForAudioXVector
 from .auto import AutoModelForCausalLM as AutoModelForCausalLM
 from .auto import AutoModelForCTC as AutoModelForCTC
+from .auto import AutoModelForRNNT as AutoModelForRNNT
 from .auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
+from .auto import AutoModelForTDT as AutoModelForTDT
 from .auto import AutoProcessor as AutoProcessor
 from .auto import AutoTokenizer as AutoTokenizer
 from .bart import BartConfig as BartConfig
@@ -59,6 +61,10 @@ from .parakeet import ParakeetCTCConfig as ParakeetCTCConfig
 from .parakeet import ParakeetEncoder as ParakeetEncoder
 from .parakeet import ParakeetEncoderConfig as ParakeetEncoderConfig
 from .parakeet import ParakeetForCTC as ParakeetForCTC
+from .parakeet_transducers import ParakeetForRNNT as ParakeetForRNNT
+from .parakeet_transducers import ParakeetForTDT as ParakeetForTDT
+from .parakeet_transducers import ParakeetRNNTConfig as ParakeetRNNTConfig
+from .parakeet_transducers import ParakeetTDTConfig as ParakeetTDTConfig
 from .sew_d import SEWDConfig as SEWDConfig
 from .sew_d import SEWDForCTC as SEWDForCTC
 from .sew_d import SEWDForSequenceClassification as SEWDForSequenceClassification

@@ -21,6 +21,11 @@ OTHER_NAMES = {  # classes whose names do not begin with that of their configura
     "ParakeetCTCForCTC": "ParakeetForCTC",
     "ParakeetCTCModel": "ParakeetForCTC",  # as in transformers
     "ParakeetEncoderModel": "ParakeetEncoder",
+    **{
+        f"Parakeet{kind}{ending}": f"ParakeetFor{kind}"
+        for kind in ("RNNT", "TDT")
+        for ending in ("Model", f"For{kind}")
+    },
 }
 WITH_LM = "Wav2Vec2ProcessorWithLM"
 """Processor with a language model, which pipelines use (`Transcript(lm="own")`); here decoding is greedy."""
@@ -153,6 +158,18 @@ class AutoModelForCTC(_AutoModel):
     """Speech model with a CTC head."""
 
     endings = ("ForCTC",)
+
+
+class AutoModelForRNNT(_AutoModel):
+    """Speech model with the head of a transducer."""
+
+    endings = ("ForRNNT",)
+
+
+class AutoModelForTDT(_AutoModel):
+    """Speech model with the head of a transducer that predicts durations."""
+
+    endings = ("ForTDT",)
 
 
 class AutoModelForAudioClassification(_AutoModel):

@@ -37,6 +37,8 @@ from raysp.models.tokenizers.written import CTCTokenizer
 EXTRACTORS = {  # of model types that read log-mel frames
     "parakeet_ctc": "ParakeetFeatureExtractor",
     "parakeet_encoder": "ParakeetFeatureExtractor",
+    "parakeet_rnnt": "ParakeetFeatureExtractor",
+    "parakeet_tdt": "ParakeetFeatureExtractor",
     "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
 }
 PROCESSORS = {

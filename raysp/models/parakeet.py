@@ -131,20 +131,8 @@ class ParakeetEncoderConfig(Config):
             )
 
 
-class ParakeetCTCConfig(Config):
-    """Fields and defaults of `ParakeetCTCConfig` in transformers.
-
-    `encoder_config` is a `ParakeetEncoderConfig` or its JSON object.
-    """
-
-    model_type: ClassVar[str] = "parakeet_ctc"
-
-    vocab_size: int = 1025
-    ctc_loss_reduction: str = "mean"
-    ctc_zero_infinity: bool = True
-    pad_token_id: int | None = 1024
-    final_dropout: ClassVar[float] = 0.0
-    """Dropout before the head, which this architecture does not have."""
+class ParakeetHeadConfig(Config):
+    """A configuration with that of the encoder: `encoder_config`, a `ParakeetEncoderConfig` or its JSON object."""
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         self.encoder_config = _encoder_config(values.pop("encoder_config", None))
@@ -168,6 +156,19 @@ class ParakeetCTCConfig(Config):
     def initializer_range(self) -> float:
         """Deviation of initial weights."""
         return self.encoder_config.initializer_range
+
+
+class ParakeetCTCConfig(ParakeetHeadConfig):
+    """Fields and defaults of `ParakeetCTCConfig` in transformers."""
+
+    model_type: ClassVar[str] = "parakeet_ctc"
+
+    vocab_size: int = 1025
+    ctc_loss_reduction: str = "mean"
+    ctc_zero_infinity: bool = True
+    pad_token_id: int | None = 1024
+    final_dropout: ClassVar[float] = 0.0
+    """Dropout before the head, which this architecture does not have."""
 
 
 def _encoder_config(values: object) -> ParakeetEncoderConfig:

@@ -22,6 +22,8 @@ MODULES = {  # model_type -> module of this package
     "hubert": "hubert",
     "parakeet_ctc": "parakeet",
     "parakeet_encoder": "parakeet",
+    "parakeet_rnnt": "parakeet_transducers",
+    "parakeet_tdt": "parakeet_transducers",
     "sew-d": "sew_d",
     "speech-encoder-decoder": "speech_encoder_decoder",
     "unispeech": "unispeech",
@@ -41,7 +43,7 @@ ENCODERS = {"HubertModelWithFinalProj": "HubertModel"}
 """Other classes of published checkpoints whose encoder opens, with the class of the encoder."""
 
 COMPOSITE = "speech-encoder-decoder"
-NO_ENCODERS = {COMPOSITE, "parakeet_ctc", "parakeet_encoder"}
+NO_ENCODERS = {COMPOSITE, "parakeet_ctc", "parakeet_encoder", "parakeet_rnnt", "parakeet_tdt"}
 """Model types that cannot be the encoder of a speech-encoder-decoder."""
 
 

@@ -10,6 +10,8 @@ class Capability(StrEnum):
     """Frames of the encoder's layers, which every model gives."""
     CTC = "ctc"
     """Logits of tokens for each frame."""
+    TRANSDUCER = "transducer"
+    """Frames over which a transducer searches for the tokens of a text."""
     TEXT_DECODER = "text_decoder"
     """Tokens of a text, generated one after another."""
     CLASSES = "classes"

@@ -16,6 +16,8 @@ CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "bart": "BartTokenizer",
     "mbart": "MBartTokenizer",
     "parakeet_ctc": "ParakeetTokenizer",
+    "parakeet_rnnt": "ParakeetTokenizer",
+    "parakeet_tdt": "ParakeetTokenizer",
 }
 
 

@@ -53,6 +53,8 @@ TINY_WAV2VEC2_BERT = {
     "xvector_output_dim": 14,
 }
 OF_CTC_HEAD = ("vocab_size", "pad_token_id", "ctc_loss_reduction", "ctc_zero_infinity")
+TINY_TRANSDUCER = {"pad_token_id": 2, "blank_token_id": 19, "decoder_hidden_size": 24, "num_decoder_layers": 2}
+OF_TRANSDUCER = ("vocab_size", *TINY_TRANSDUCER, "hidden_act", "max_symbols_per_step", "durations")
 
 
 def fields_of(name: str, flags):
@@ -63,6 +65,10 @@ def fields_of(name: str, flags):
         return {**TINY_WAV2VEC2_BERT, **flags}
     if not name.startswith("Parakeet"):
         return {**TINY, **flags}
+    if name.endswith(("RNNT", "TDT")):
+        given = {**TINY_PARAKEET, **TINY_TRANSDUCER, **flags}
+        own = {key: given.pop(key) for key in OF_TRANSDUCER if key in given}
+        return {**own, "encoder_config": given.pop("encoder_config", {}) | given}
     flags = {**TINY_PARAKEET, **flags}
     of_head = {key: flags.pop(key) for key in OF_CTC_HEAD if key in flags}
     return flags if name == "ParakeetEncoder" else {**of_head, "encoder_config": flags}

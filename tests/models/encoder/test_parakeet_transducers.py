@@ -1,0 +1,315 @@
+"""Parakeet transducers against transformers: logits, searches and files, for configurations drawn at random."""
+
+import copy
+import random
+
+import pytest
+import torch
+
+from raysp import models
+from raysp.errors import CheckpointError
+from raysp.models import (
+    AutoModel,
+    AutoModelForRNNT,
+    AutoModelForTDT,
+    ParakeetEncoder,
+    ParakeetForRNNT,
+    ParakeetForTDT,
+    ParakeetRNNTConfig,
+    ParakeetTDTConfig,
+)
+from tests.models.oracles import fields_of, make_oracle, random_model, transformers
+from tests.models.parity import as_reference, assert_close, inputs_and_mask
+from tests.models.promises.test_random_configurations import OF_PARAKEET
+from tests.soaked import some
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")  # theirs, of its own
+KINDS = ("RNNT", "TDT")
+MELS = (97, 40, 75)
+OF_TRANSDUCERS = {
+    "blank_token_id": [0, 7, 19],
+    "pad_token_id": [2, 0],
+    "decoder_hidden_size": [8, 24],
+    "num_decoder_layers": [1, 3],
+    "hidden_act": ["relu", "tanh", "silu"],
+    "max_symbols_per_step": [1, 3, 10],
+}
+OF_DURATIONS = {"durations": [[0, 1, 2, 3, 4], [0, 1], [1, 2], [0, 1, 2, 4, 8]]}
+OF_ENCODER = {key: values for key, values in OF_PARAKEET.items() if key != "hidden_act"}
+SEEDS = 16
+BLOCKS = (2, 3, 8)
+
+
+def table_of(kind):
+    return {**OF_TRANSDUCERS, **(OF_DURATIONS if kind == "TDT" else {}), **OF_ENCODER}
+
+
+def drawn_for(kind, seed):
+    draw = random.Random(f"{kind} {seed}")
+    flags = {key: draw.choice(values) for key, values in table_of(kind).items()}
+    flags["encoder_config"] = {"hidden_act": draw.choice(OF_PARAKEET["hidden_act"])}
+    return flags
+
+
+@torch.no_grad()
+def balance(oracle):
+    """Let logits depend on frames and tokens alike, and blanks be about as many as tokens."""
+    config, head = oracle.config, oracle.joint.head
+    features, mask = inputs_and_mask(MELS, config.encoder_config.num_mel_bins)
+    tokens = torch.randint(0, 20, (len(MELS), 40))
+    oracle.decoder.embedding.weight.mul_(20)
+    for layer, values in (
+        (oracle.encoder_projector, oracle.get_audio_features(features, mask).pooler_output[:1]),
+        (oracle.decoder.decoder_projector, oracle.decoder(tokens)),
+    ):
+        mean = values.mean((0, 1))
+        scale = (values - mean).std().clamp(min=0.05)
+        layer.bias.sub_(mean).div_(scale)
+        layer.weight.div_(scale)
+    logits = oracle(features, mask, decoder_input_ids=tokens).logits
+    head.bias.sub_(logits.mean((0, 1, 2)))
+    logits = (logits - logits.mean((0, 1, 2)))[..., : config.vocab_size].flatten(0, 2)
+    blank = logits[:, config.blank_token_id].clone()
+    logits[:, config.blank_token_id] = -torch.inf
+    gaps = torch.quantile(logits.amax(-1) - blank, torch.linspace(0.1, 0.9, 9))
+    own = head.bias[config.blank_token_id].item()
+    shares = []
+    for gap in gaps.tolist():
+        head.bias[config.blank_token_id] = own + gap
+        shares.append(oracle.generate(features[:1]).sequences[0, 1:].eq(config.blank_token_id).float().mean())
+    head.bias[config.blank_token_id] = own + gaps[(torch.stack(shares) - 0.5).abs().argmin()]
+
+
+def make_pair(kind, folder, **flags):
+    """Make a model of theirs whose blanks and tokens are about as many, and ours as it loads what theirs saved."""
+    oracle = make_oracle(f"ParakeetFor{kind}", **flags)
+    config, generation = oracle.config, oracle.generation_config
+    generation.decoder_start_token_id = config.blank_token_id
+    generation.suppress_tokens = [*range(config.vocab_size, len(oracle.joint.head.bias))] or None
+    balance(oracle)
+    oracle.save_pretrained(folder)
+    return oracle, getattr(models, f"ParakeetFor{kind}").from_pretrained(folder, strict=True)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory):
+    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@torch.no_grad()
+def check_outputs(oracle, model, features, mask):
+    """Hold the outputs for given tokens to theirs, with a mask and without."""
+    tokens = torch.randint(0, 20, (len(MELS), 4), generator=torch.Generator().manual_seed(1))
+    oracle.set_attn_implementation("eager")
+    asked = {"output_attentions": True, "output_hidden_states": True, "decoder_input_ids": tokens}
+    for inputs in ((features, mask), (features,)):
+        theirs, ours = oracle(*inputs, **asked), model(*inputs, **asked)
+        assert ours.keys() == list(theirs.keys())
+        frames = oracle._get_subsampling_output_length(mask.sum(-1) if len(inputs) == 2 else torch.tensor([97] * 3))
+        for name in ("last_hidden_state", "pooler_output", "logits"):
+            for row, count in enumerate(frames):
+                assert_close(ours[name][row, :count], theirs[name][row, :count])
+        for mine, others in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+            assert_close(mine[2, : frames[2]], others[2, : frames[2]])
+        assert len(ours.attentions) == len(theirs.attentions)
+
+
+@torch.no_grad()
+def check_searches(oracle, model, features, mask):
+    """Hold the steps of a search to theirs, up to the end of each row; theirs goes on behind it."""
+    for rows, given in ((features, {"attention_mask": mask}), (features[1:2], {})):
+        theirs, ours = oracle.generate(rows, **given), model.generate(rows, **given)
+        assert ours.sequences.shape == theirs.sequences.shape
+        for row, length in enumerate(MELS if given else (97,)):
+            spans = theirs.durations[row]
+            count = int((spans.cumsum(0) - spans < model._get_feat_extract_output_lengths(length)).sum())
+            assert torch.equal(ours.sequences[row, :count], theirs.sequences[row, :count])
+            assert torch.equal(ours.durations[row, :count], spans[:count])
+            assert ours.sequences[row, count:].eq(model.config.pad_token_id).all()
+            assert not ours.durations[row, count:].any()
+
+
+def found(model, path):
+    """Return the tokens of each row with their frames, spans and scores."""
+    blank = model.config.blank_token_id
+    values = (path.tokens_BS, path.frames_BS, path.spans_BS, path.scores_BS)
+    rows = zip(*(one.tolist() for one in values), strict=True)
+    return [[step for step in zip(*row, strict=True) if step[0] != blank] for row in rows]
+
+
+def assert_equal_paths(ours, others):
+    assert [step[:3] for step in ours] == [step[:3] for step in others]
+    assert [step[3] for step in ours] == pytest.approx([step[3] for step in others], abs=1e-4)
+
+
+@torch.no_grad()
+def check_rows_alone(model, features, mask):
+    """Each row of a batch has the tokens that it has alone, however many frames a step looks at."""
+    together = model(features, mask).pooler_output
+    num_frames = model._get_feat_extract_output_lengths(mask.sum(-1))
+    expected = found(model, model.search(together, num_frames))
+    for block in BLOCKS:
+        for row, others in zip(
+            found(model, model.search(together, num_frames, frames_a_step=block)), expected, strict=True
+        ):
+            assert_equal_paths(row, others)
+    for row, length in enumerate(MELS):
+        alone = model(features[row : row + 1, :length]).pooler_output
+        path = model.search(alone, torch.tensor([alone.shape[1]]))
+        assert_equal_paths(found(model, path)[0], expected[row])
+        assert torch.exp(path.scores_BS).le(1).all()
+    return expected
+
+
+def check(kind, seed, folder):
+    oracle, model = make_pair(kind, folder / "theirs", **drawn_for(kind, seed))
+    features, mask = inputs_and_mask(MELS, model.encoder_config.num_mel_bins)
+    reference = as_reference(model)
+    check_outputs(oracle, reference, features, mask)
+    check_searches(oracle, reference, features, mask)
+    check_rows_alone(model, features, mask)
+    assert model.state_dict().keys() == oracle.state_dict().keys()
+    model.save_pretrained(folder / "ours")
+    again, info = type(oracle).from_pretrained(folder / "ours", output_loading_info=True)
+    assert not info["missing_keys"] | info["unexpected_keys"]
+    with torch.no_grad():
+        sequences = again.generate(features[:1], attention_mask=mask[:1]).sequences
+    assert torch.equal(sequences, reference.generate(features[:1], mask[:1]).sequences)
+
+
+@pytest.mark.parametrize("seed", some(range(SEEDS), *range(2)))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):
+    check(kind, seed, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(SEEDS, 100))
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_more_configurations(kind, seed, tmp_path):
+    check(kind, seed, tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_flag_takes_each_of_its_values_somewhere(kind):
+    seen = {(key, repr(value)) for seed in range(SEEDS) for key, value in drawn_for(kind, seed).items()}
+    assert {(key, repr(value)) for key, values in table_of(kind).items() for value in values} <= seen
+
+
+def test_searches_of_the_tests_find_blanks_and_tokens(pair):
+    """Otherwise the comparisons above compare little."""
+    model = pair[1]
+    steps = model.generate(*inputs_and_mask(MELS, 16))
+    is_blank = steps.sequences[0, 1:].eq(19)
+    assert 3 <= int(is_blank.sum()) <= steps.sequences.shape[1] - 6
+    assert len(steps.sequences.unique()) > 3
+
+
+@torch.no_grad()
+def test_frames_of_durations_are_those_of_the_configuration(tmp_path):
+    """The original takes the number of a duration for its frames."""
+    _, model = make_pair("TDT", tmp_path, durations=[0, 1, 2, 4, 8])
+    features = inputs_and_mask((1610,), 16)[0]
+    assert model.generate(features).durations.max() == 8
+    assert as_reference(model).generate(features).durations.max() == 4
+
+
+@torch.no_grad()
+def test_a_row_goes_on_after_the_most_tokens_of_a_frame(tmp_path):
+    """The original of TDT would not: the row ends after ten times its frames, at the same one."""
+    _, model = make_pair("TDT", tmp_path, durations=[0, 1], max_symbols_per_step=3)
+    model.joint.head.bias[20] += 100.0
+    model.joint.head.bias[19] -= 100.0
+    features = inputs_and_mask((161,), 16)[0]
+    frames = [step[1] for step in found(model, model.search(model(features).pooler_output, torch.tensor([21])))[0]]
+    assert frames == [frame for frame in range(21) for _ in range(3)]
+    assert as_reference(model).generate(features).durations.sum() == 0
+
+
+@torch.no_grad()
+def test_rows_without_frames_have_no_tokens(pair):
+    model = pair[1]
+    frames = torch.zeros(2, 0, 24)
+    assert model.search(frames, torch.zeros(2, dtype=torch.long)).tokens_BS.shape == (2, 0)
+    features = inputs_and_mask((161,), 16)[0]
+    path = model.search(model(features).pooler_output.expand(2, -1, -1), torch.tensor([0, 21]))
+    assert found(model, path)[0] == []
+    assert found(model, path)[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_finds_tokens_too(pair, dtype):
+    model = pair[1]
+    features = inputs_and_mask((161,), 16)[0]
+    low = copy.deepcopy(model).to(dtype)
+    frames = low(features).pooler_output
+    assert frames.dtype == dtype
+    path = low.search(frames, torch.tensor([21]))
+    assert path.scores_BS.dtype == torch.float32
+    assert path.scores_BS.isfinite().all()
+    assert path.spans_BS.sum() >= 21
+
+
+def test_auto_classes_and_the_encoder_open_a_checkpoint(pair, tmp_path):
+    _, model = pair
+    model.save_pretrained(tmp_path)
+    kind = AutoModelForTDT if isinstance(model, ParakeetForTDT) else AutoModelForRNNT
+    for one in (kind, AutoModel):
+        assert type(one.from_pretrained(tmp_path)) is type(model)
+    encoder = ParakeetEncoder.from_pretrained(tmp_path)
+    features, mask = inputs_and_mask(MELS, 16)
+    assert torch.equal(encoder(features, mask)[0], model(features, mask).last_hidden_state)
+
+
+@pytest.mark.parametrize("ours", [ParakeetRNNTConfig, ParakeetTDTConfig])
+def test_fields_and_defaults_are_theirs(ours):
+    theirs = getattr(transformers, ours.__name__)()
+    for name, value in ours().to_dict().items():
+        if name not in ("encoder_config", "durations"):
+            assert getattr(theirs, name) == value, name
+    assert tuple(getattr(theirs, "durations", ())) == tuple(getattr(ours(), "durations", ()))
+    missing = [name for name in theirs.to_dict() if name not in transformers.PreTrainedConfig().to_dict()]
+    assert all(hasattr(ours(), name) for name in missing), missing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_initial_weights_have_their_deviation(kind):
+    name = f"ParakeetFor{kind}"
+    flags = {"initializer_range": 0.3}
+    torch.manual_seed(0)
+    theirs = getattr(transformers, name)(getattr(transformers, f"Parakeet{kind}Config")(**fields_of(name, flags)))
+    ours = random_model(name, **flags).state_dict()
+    for weight, value in theirs.state_dict().items():
+        if value.numel() > 200 and not weight.startswith("encoder."):
+            assert ours[weight].std().item() == pytest.approx(value.std().item(), rel=0.3, abs=1e-3), weight
+        elif "bias" in weight and weight.startswith(("decoder", "joint")):
+            assert not ours[weight].any(), weight
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "message"),
+    [
+        (ParakeetRNNTConfig, {"blank_token_id": 8193}, r"blank_token_id is 8193, expected a token of the 8193"),
+        (ParakeetRNNTConfig, {"max_symbols_per_step": 0}, "max_symbols_per_step is 0, expected at least 1"),
+        (ParakeetTDTConfig, {"durations": [0]}, r"durations is \[0\], expected numbers of frames"),
+        (ParakeetTDTConfig, {"durations": [-1, 1]}, r"durations is \[-1, 1\], expected"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(config, flags, message):
+    with pytest.raises(CheckpointError, match=message):
+        config(**flags)
+
+
+@pytest.mark.parametrize("option", [{"num_beams": 4}, {"do_sample": True}, {"max_length": 4}])
+def test_searches_other_than_the_greedy_one_are_refused(pair, option):
+    features = inputs_and_mask((161,), 16)[0]
+    with pytest.raises(ValueError, match="searches greedily and takes no"):
+        pair[1].generate(features, **option)
+    assert pair[1].generate(features, num_beams=1, do_sample=False)
+
+
+def test_a_loss_is_refused(pair):
+    with pytest.raises(NotImplementedError, match="has no loss: train a model with a CTC head"):
+        pair[1](inputs_and_mask((161,), 16)[0], labels=torch.tensor([[1]]))
+    assert isinstance(pair[1], ParakeetForRNNT)
