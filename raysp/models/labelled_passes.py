@@ -157,6 +157,18 @@ class Writer(Protocol):
         ...
 
 
+class HearingModel(LabellingModel, Protocol):
+    """A loaded checkpoint whose text decoder gives the probability that there is no speech."""
+
+    def no_speech(self, encoded: "ModelOutput") -> Sequence[float]:
+        """Return the probability that each window of a pass has no speech.
+
+        Args:
+            encoded: `ModelPass.encoded`.
+        """
+        ...
+
+
 class WritingModel(LabellingModel, Protocol):
     """A loaded checkpoint with a text decoder."""
 

@@ -82,6 +82,8 @@ class CheckpointSummary:
     """Whether its text decoder gives the times of words."""
     languages: tuple[str, ...] = ()
     """Of a text decoder that takes the language of each row by its name, and detects it; empty for any other model."""
+    finds_silence: bool = False
+    """Whether its text decoder gives the probability that a window has no speech."""
     max_samples: int | None = None
     """Samples of the longest input, such as the 30 s of Whisper; None: any."""
 

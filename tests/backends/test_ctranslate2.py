@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from dataclasses import replace
 
 import ctranslate2
@@ -250,6 +251,69 @@ def test_a_language_is_detected_where_it_is_not_given_by_a_model_of_several(corp
     assert parts[0] == parts[1] != detecting.fingerprint
 
 
+def test_rows_without_speech_and_with_repetitions_are_left_out_by_signals_and_counted(corpus, converted, monkeypatch):
+    run_without_ray(monkeypatch)
+    table = pq.read_table(corpus / "in" / "a.parquet").slice(0, 2)
+    recordings = [wav(20_000), wav(24_000, seed=5), wav(80_000, seed=2), wav(9_000, seed=1)]
+    audio = pa.array([{"bytes": one, "path": None} for one in recordings], table.schema.field("audio").type)
+    pq.write_table(pa.table({"id": [*"abcd"], "audio": audio}), corpus / "in" / "a.parquet")
+    outputs = [raysp.Transcript(), raysp.Signals(no_speech=True)]
+    made = pipeline(corpus, converted, **CT2, outputs=outputs)
+    raysp.run(made)
+    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
+    waves_of = [raysp.audio.decode(one, sample_rate=RATE) / np.float32(32768) for one in recordings]
+    op = labelling(converted, *outputs, backend="ctranslate2")
+    for row, wave in zip(rows, waves_of, strict=True):
+        windows = [window for window, _ in cut_windows(iter([wave]), op.windowing)]
+        expected = [probability for window in windows for probability in no_speech(converted, window)]
+        assert row["signal"]["no_speech"] == pytest.approx(np.mean(expected), rel=1e-4)
+        ratio = len(row["pred_text"].encode()) / len(zlib.compress(row["pred_text"].encode()))
+        assert row["signal"]["compression"] == pytest.approx(ratio)  # as faster-whisper's compression_ratio_threshold
+    assert raysp.verify(str(corpus / "out"), sample=4).differences == ()
+
+    silence, repeats = (sorted(row["signal"][name] for row in rows) for name in ("no_speech", "compression"))
+    for name, values in (("no_speech", silence), ("compression", repeats)):
+        below = int(np.argmax(np.diff(values))) + 1
+        bound = (values[below - 1] + values[below]) / 2
+        kept = raysp.Keep(where=[(f"signal.{name}", "<", bound)])
+        result = raysp.run(replace(made, steps=(*made.steps, kept), sink=raysp.Parquet(str(corpus / name))))
+        assert [*result.skipped] == ["filtered"]
+        left_out = [row for row in pq.read_table(corpus / name / "a.parquet").to_pylist() if row["status"] == "skipped"]
+        assert len(left_out) == len(rows) - below
+        assert all(row["error_message"].startswith(f"signal.{name} is ") for row in left_out)
+
+
+def no_speech(folder, wave):
+    """Return what faster-whisper reads of the package: the probability of no speech at the start of a text."""
+    model = ctranslate2.models.Whisper(str(folder), compute_type="float32", intra_threads=1)
+    extractor = FeatureExtractor(feature_size=12, chunk_length=WINDOW_SECONDS)
+    mels = pad_or_trim(extractor(wave)[:, :-1], 100 * WINDOW_SECONDS)
+    view = ctranslate2.StorageView.from_array(np.ascontiguousarray(mels[None], np.float32))
+    prompts = [["<|startoftranscript|>", "<|notimestamps|>"]]
+    return [one.no_speech_prob for one in model.generate(view, prompts, max_length=40, return_no_speech_prob=True)]
+
+
+def test_windows_are_decoded_greedily_and_without_text_of_other_windows(corpus, converted, monkeypatch):
+    run_without_ray(monkeypatch)
+    calls = []
+
+    class Recorded(ctranslate2.models.Whisper):
+        def generate(self, frames, prompts, **options):
+            calls.append((prompts, options))
+            return super().generate(frames, prompts, **options)
+
+    monkeypatch.setattr(ctranslate2.models, "Whisper", Recorded)
+    raysp.run(pipeline(corpus, converted, **CT2))
+    files = choose(converted, "ctranslate2").open().load(converted, dtype="float32", device="cpu", exact=True).files
+    prompt = [files.token("startoftranscript"), files.token("notimestamps")]
+    assert sum(len(prompts) for prompts, _ in calls) == 4
+    assert all(one == prompt for prompts, _ in calls for one in prompts)
+    assert {frozenset(options) for _, options in calls} == {frozenset({"beam_size", "max_length", "return_scores"})}
+    for option in ("sampling_temperature", "sampling_topk", "temperature"):
+        with pytest.raises(CheckpointError, match=f"unknown option '{option}'"):
+            raysp.plan(pipeline(corpus, converted, **CT2, outputs=[raysp.Transcript(generate={option: 1})]))
+
+
 @pytest.mark.parametrize(
     ("label", "error", "words"),
     [
@@ -260,6 +324,7 @@ def test_a_language_is_detected_where_it_is_not_given_by_a_model_of_several(corp
         ({"outputs": [raysp.Transcript(generate={"max_length": 41})]}, CheckpointError, "the 40 positions of"),
         ({"outputs": [raysp.Transcript(generate={"patience": "2"})]}, CheckpointError, "expected a float"),
         ({"outputs": [raysp.Transcript(language="de")]}, CheckpointError, "this Whisper is for one language"),
+        ({"outputs": [raysp.Signals(no_speech=True)], "backend": "transformers"}, CheckpointError, "is for Whisper by"),
         ({"outputs": [raysp.Embedding()]}, CheckpointError, "does not support Embedding"),
         ({"dtype": "int8", "backend": "transformers"}, PlanError, "expected backend='ctranslate2'"),
         ({"window_seconds": 30, "overlap_seconds": 5}, PlanError, "takes at most 2 s"),

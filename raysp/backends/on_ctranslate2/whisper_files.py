@@ -135,6 +135,7 @@ class WhisperFiles:
             windows_together=16,
             searches=True,
             writes_times=True,
+            finds_silence=True,
             languages=tuple(sorted(self.languages)),
         )
 

@@ -107,6 +107,24 @@ class WhisperModel:
     def _mels(self, wave_S: Floats) -> Floats:
         return whisper_mels(wave_S, self.files.num_bins, self.files.num_frames)
 
+    def no_speech(self, encoded: ModelOutput) -> list[float]:
+        """Return the probability of each window that its text is that of no speech, at the start token."""
+        groups = cast("Encoded", encoded).groups
+        found = self.pool.map(self._no_speech, groups)
+        by_place = {
+            place: one
+            for group, row in zip(groups, found, strict=True)
+            for place, one in zip(group.places, row, strict=True)
+        }
+        return [by_place[place] for place in range(len(by_place))]
+
+    def _no_speech(self, group: Group) -> list[float]:
+        prompt = [self.files.token("startoftranscript"), self.files.token("notimestamps")]
+        options = {"beam_size": 1, "max_length": len(prompt) + 1, "return_no_speech_prob": True}
+        return [
+            one.no_speech_prob for one in self.model.generate(group.frames, [prompt] * len(group.places), **options)
+        ]
+
     def writer(
         self,
         options: Mapping[str, object],

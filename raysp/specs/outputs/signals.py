@@ -1,22 +1,26 @@
 """Signals of recordings and texts, to filter rows by."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING, cast
 
+from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import spec
+from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
+    from raysp.models.labelled_passes import HearingModel, LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.measuring import Measuring
+    from raysp.ops.speech.silence import Silence
 
+NO_SPEECH = "no_speech"
 LEVELS = ("loudness", "peak", "clipped", "noise", "snr", "bandwidth", "speech_share")
 OF_TEXT = ("chars_per_second", "words_per_second", "repetition", "repeats", "compression")
 
@@ -33,9 +37,13 @@ class Signals(Output):
 
     Attributes:
         name: name of the column.
+        no_speech: add `no_speech`, the probability that a recording has no speech, the mean of its windows. For Whisper
+            by CTranslate2.
     """
 
     name: OutputName = "signal"
+    _: KW_ONLY
+    no_speech: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -49,15 +57,35 @@ class Signals(Output):
     def _schema(self) -> "pa.Schema":
         import pyarrow as pa
 
-        return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT)]))])
+        more = (NO_SPEECH,) if self.no_speech else ()
+        return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT, *more)]))])
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label: `no_speech` only if it is set."""
+        fields = super().label_fields(digests)
+        if isinstance(fields, dict) and not self.no_speech:
+            fields = {key: value for key, value in fields.items() if key != "no_speech"}
+        return fields
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the checkpoint gives the probability of no speech, if it is asked for.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+        if self.no_speech and not checkpoint.finds_silence:
+            raise CheckpointError(
+                f"{checkpoint.path}: Signals(no_speech=True) is for Whisper by CTranslate2; {checkpoint.architecture} "
+                f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
+            )
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the levels."""
-        return self._measuring(loaded.summary)
+        return self._op(loaded.summary, cast("HearingModel", loaded))
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the levels from the windows of a longer row."""
-        return self._measuring(checkpoint)
+        return self._op(checkpoint)
 
     def row_op(self, outputs: Sequence[Output]) -> "ColumnOp":
         """Return the op that adds the signals of the text."""
@@ -68,6 +96,12 @@ class Signals(Output):
             text=next((one.text_column for one in outputs if one.text_column), None),
             speech=next((one.name for one in outputs if isinstance(one, Speech)), None),
         )
+
+    def _op(self, checkpoint: "CheckpointSummary", loaded: "HearingModel | None" = None) -> "Measuring | Silence":
+        from raysp.ops.speech.silence import Silence
+
+        levels = self._measuring(checkpoint)
+        return Silence(levels, NO_SPEECH, None if loaded is None else loaded.no_speech) if self.no_speech else levels
 
     def _measuring(self, checkpoint: "CheckpointSummary") -> "Measuring":
         import pyarrow as pa
