@@ -40,6 +40,7 @@ STUDIES = {
     "parts": "studies.parts",
     "planning": "studies.planning",
     "quality": "studies.quality",
+    "recognisers": "studies.recognisers",
     "words": "studies.words",
 }
 """Modules whose figures stand in docs."""

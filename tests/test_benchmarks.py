@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import models, outputs, scale, throughput, whole
 from benchmarks.bare import CUTS
 from benchmarks.inputs import checkpoints, corpus
-from benchmarks.studies import actor, joints, languages, parts, quality, words
+from benchmarks.studies import actor, joints, languages, parts, quality, recognisers, words
 from raysp.corpus import surveys
 
 
@@ -247,6 +247,27 @@ def test_a_language_for_each_row_is_compared_with_one_for_all() -> None:
     found = languages.measure(languages=2, rows=3, layers=1, hidden_size=64, repeats=1, seconds=(0.3, 0.4))
     assert found["rows of each"] == 3
     assert found["ratio"] > 0
+
+
+def test_starts_of_correct_words_are_compared_with_those_of_the_joined_sentences(tmp_path) -> None:
+    parts = [
+        {"utterance": "a.flac", "start": 0.0, "text": "one two"},
+        {"utterance": "b.flac", "start": 5.0, "text": "well-known words"},
+    ]
+    joined = {"audio_filepath": str(tmp_path / "joined.flac"), "text": "one two well known words", "segments": parts}
+    heard = [("One,", 0.25), ("too", 1.0), ("well-known", 5.5), ("words.", 7.0)]
+    labels = {
+        "joined.flac": {
+            "text": "One, too well-known words.",
+            "words": [{"word": word, "start": start} for word, start in heard],
+        }
+    }
+    starts = {"a.flac": [0.5, 1.5], "b.flac": [0.25, 0.75, 1.5]}
+    rate, distances = recognisers.errors([joined], labels, starts)
+    assert rate == pytest.approx(1 / 5)
+    assert distances == pytest.approx([0.25, 0.25, 0.5])  # without "two", and the start of "known", which is not given
+    _, none = recognisers.errors([joined], labels, {})
+    assert none == []
 
 
 DOCS = Path(__file__).parents[1] / "docs"
