@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from raysp.models import (
     SeamlessM4TFeatureExtractor,
@@ -47,6 +48,17 @@ OTHERS = {
 """Configurations of which labelling has no case."""
 HALF = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "attention")
+
+
+COPIES = {
+    f"aten::{name}"
+    for name in (
+        *("alias", "as_strided", "cat", "clone", "copy_", "empty_like", "expand", "index_select", "lift_fresh"),
+        *("new_empty", "new_zeros", "pad", "pad_sequence", "permute", "select.int", "slice.Tensor", "split.Tensor"),
+        *("to.dtype_layout", "transpose.int", "unbind.int", "unfold", "unsqueeze", "view", "zeros", "zeros_like"),
+    )
+}
+"""Ops that copy values or view them."""
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +164,54 @@ def test_no_product_has_another_shape_for_other_neighbours(name, waves, tmp_path
         frames, within = products(one, [waves[row] for row in order])
         assert frames.keys() == of_frames[0].keys()
         assert within == sum((alone[row] for row in order), Counter())
+
+
+class Arithmetic(TorchDispatchMode):
+    """Records shapes and strides of floating-point tensors of each op that computes floating-point values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[object, ...]] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func.name() not in COPIES and any(map(_is_floating, _flat(found))):
+            self.seen[func.name(), *map(_layout, filter(_is_floating, _flat((args, kwargs, found))))] += 1
+        return found
+
+
+def _flat(given: object) -> list[object]:
+    return tree_flatten(given)[0]
+
+
+def _is_floating(one: object) -> bool:
+    return isinstance(one, torch.Tensor) and one.is_floating_point() and not one.is_mkldnn
+
+
+def _layout(one: torch.Tensor) -> tuple[object, ...]:
+    """Return dtype, sizes and strides; that of an axis of one place addresses nothing."""
+    return one.dtype, *one.shape, *(step for step, size in zip(one.stride(), one.shape, strict=True) if size > 1)
+
+
+def arithmetic(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> Counter[tuple[object, ...]]:
+    with Arithmetic() as mode:
+        values(one, waves)
+    return mode.seen
+
+
+@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
+def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, tmp_path):
+    one = loaded(name, tmp_path / "checkpoint", "bfloat16")
+    values(one, waves)  # makes what is kept for all passes
+    alone = [arithmetic(one, [wave]) for wave in waves]
+    both = arithmetic(one, [waves[0], waves[1]])
+    of_all_rows = alone[0] + alone[1] - both
+    assert of_all_rows
+    for rows in [(1, 0), (2, 4), (4, 2, 0), (0, 1, 2), (1, 4, 2)]:
+        expected = sum((alone[row] for row in rows), Counter())
+        expected.subtract({op: count * (len(rows) - 1) for op, count in of_all_rows.items()})
+        found = arithmetic(one, [waves[row] for row in rows])
+        assert {op: count for op, count in expected.items() if count} == found
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "Decoder" in name])
