@@ -62,6 +62,18 @@ def wide(tmp_path_factory) -> Path:
     return folder
 
 
+TRAINED = ("unispeech-digits-ctc", "w2vbert-digits-ctc")
+
+
+@pytest.fixture(scope="module")
+def digits(shared) -> list[np.ndarray]:
+    """Recordings of one to six digits."""
+    cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()
+    waves, generator = [decode(cell["bytes"], sample_rate=16_000) for cell in cells], np.random.default_rng(5)
+    picked = (generator.integers(len(waves), size=1 + number % 6) for number in range(100))
+    return [np.concatenate([waves[place] for place in places]) for places in picked]
+
+
 class TestOnACpu:
     @pytest.mark.slow
     @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.soak)])
@@ -87,6 +99,26 @@ class TestOnACpu:
         cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:20]
         waves = [decode(cell["bytes"], sample_rate=16_000) for cell in cells]
         assert_independent(shared / "checkpoints" / name, [raysp.Transcript(words=True)], waves)
+
+    @pytest.mark.soak
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    @pytest.mark.parametrize("name", [*TRAINED, *(name for name in CASES if "Decoder" not in name)])
+    def test_no_order_no_budget_and_no_number_of_threads_reaches_a_label_of_digits(
+        self, name, dtype, digits, shared, tmp_path
+    ):
+        folder, outputs, waves = shared / "checkpoints" / name, [raysp.Transcript(words=True)], digits
+        if name not in TRAINED:
+            folder, outputs, waves = tmp_path / "checkpoint", CASES[name], digits[:30]
+            make_checkpoint(name, folder)
+        found: set[str] = set()
+        for threads, budget in itertools.product((1, 2), (2, 15, 60, 600)):
+            one = op(folder, outputs, budget, dtype=dtype, threads=threads, window_seconds=30)
+            assert one.grouping.in_packs
+            for seed in range(10):
+                order = np.random.default_rng(seed).permutation(len(waves)).tolist()
+                table = labels(one, block_of([waves[row] for row in order], order))
+                found.add(json.dumps([table[row] for row in range(len(waves))], default=str))
+        assert len(found) == 1
 
     @pytest.mark.slow
     def test_windows_of_a_long_row_do_too(self, wide):
