@@ -74,6 +74,7 @@ class AudioRoot:
         """Open a recording, with one request where the storage supports it.
 
         A name that is there in another Unicode normal form only is opened by that name, if there is one such file.
+        On object storage `./a.wav`, as tools list files, is `a.wav` unless there is such a key.
 
         Args:
             path: relative to the root, or absolute inside it.
@@ -89,6 +90,8 @@ class AudioRoot:
         relative = self.inside(path)
         if (opened := self._opened(path, relative, head_bytes)) is not None:
             return OpenRecording(relative, opened)
+        if (plain := self._without_dots(relative)) and (opened := self._opened(path, plain, head_bytes)) is not None:
+            return OpenRecording(plain, opened)
         others = forms.existing(relative, self._exists) if self.by_form else []
         if len(others) == 1 and (opened := self._opened(path, others[0], head_bytes)) is not None:
             return OpenRecording(others[0], opened)
@@ -98,6 +101,11 @@ class AudioRoot:
         if self.real:
             return self._open_local(path, relative, head_bytes)
         return self.store.open_version(relative, head_bytes)
+
+    def _without_dots(self, relative: str) -> str:
+        """Return the key that a path with parts `.` names on object storage; empty for others. Local ones follow it."""
+        parts = [part for part in relative.split("/") if part != "."]
+        return "" if self.real or "." not in relative.split("/") or not all(parts) else "/".join(parts)
 
     def _exists(self, relative: str) -> bool:
         with suppress(StoreError, ValueError):
@@ -118,6 +126,9 @@ class AudioRoot:
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return what the store knows of the current contents of recordings, as `versions`."""
         found = versions(self.store, paths, content_of)
+        for path in [path for path in paths if path not in found]:
+            if (plain := self._without_dots(path)) and (entry := self.store.stat(plain)) is not None:
+                found[path] = content_of(entry)
         for path in (path for path in paths if self.by_form and path not in found and not path.isascii()):
             others = forms.existing(path, self._exists)
             if len(others) == 1 and (entry := self.store.stat(others[0])) is not None:

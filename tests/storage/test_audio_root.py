@@ -189,6 +189,18 @@ def test_a_name_that_is_there_in_another_unicode_form_only_is_opened_by_that_nam
         root.open("\u00e8.wav")
 
 
+@pytest.mark.parametrize("path", ["./a/b.wav", "a/./b.wav", "././a/b.wav"])
+def test_parts_of_one_dot_name_the_folder_itself(stored, path):
+    put, root = stored
+    put("a/b.wav")
+    assert root.open(path).read() == b"x"
+    assert len(root.contents([path])) == 1
+    for other in ("./a//b.wav", ".a/b.wav", "./b.wav"):
+        if not root.real or other != "./a//b.wav":  # a key with an empty part is another key
+            with pytest.raises(AudioError, match="no such file in"):
+                root.open(other)
+
+
 def test_folders_and_files_may_have_different_unicode_forms(stored):
     store, root = stored
     path = "\u00e9/e\u0301.wav"
