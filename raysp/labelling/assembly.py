@@ -14,6 +14,7 @@ from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
 from raysp.labelling.output_columns import added_schema
 from raysp.labelling.planning.planned_checkpoint import (
     check_digest,
@@ -207,7 +208,7 @@ def measuring(
         [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps],
         late,
         shard,
-        windowing=_whole_rows(recipe, checkpoint),
+        windowing=whole_rows(recipe, checkpoint),
         block_seconds=MEASURED_SECONDS,
         apply_late=LateSteps(ops, audio=recipe.source.audio, sample_rate=rate) if late else None,
         decoder=decoder,
@@ -227,7 +228,7 @@ def training_decoding(
         [work.decoding],
         (),
         shard,
-        windowing=_whole_rows(work, checkpoint),
+        windowing=whole_rows(work, checkpoint),
         block_seconds=MEASURED_SECONDS,
         apply_late=None,
         decoder=decoder,
@@ -235,11 +236,21 @@ def training_decoding(
     )
 
 
-def _whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
-    """Return the division of rows into windows of which the longest row fills one."""
+def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
+    """Return the division of rows into windows of which the longest row fills one.
+
+    Raises:
+        PlanError: the longest row is too short for the model.
+    """
     from raysp.ops.blocks import windowing_of
 
-    return windowing_of(checkpoint, window_seconds=work.decoding.max_seconds, overlap_seconds=0)
+    longest = work.decoding.max_seconds
+    try:
+        return windowing_of(checkpoint, window_seconds=longest, overlap_seconds=0)
+    except ValueError:
+        raise PlanError(
+            f"found max_seconds={longest:g}: rows of that length are too short for the model; raise max_seconds"
+        ) from None
 
 
 def late_steps(

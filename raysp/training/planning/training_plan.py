@@ -12,6 +12,7 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.evaluation.normalising import in_language
+from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.hub_data import source_of_commit
 from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
@@ -156,6 +157,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     checkpoint = summary_of(folders["checkpoint"])
     checkpoint.require_language(getattr(objective, "adapter", None), "name one in objective.adapter")
     check_objective(objective, checkpoint)
+    for work in filter(None, (recipe, recipe.evaluation)):
+        whole_rows(work, checkpoint)  # raises for a longest row that is too short
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)
     recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))

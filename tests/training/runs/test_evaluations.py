@@ -265,6 +265,7 @@ def test_the_mean_of_the_last_commits_is_exported(words, tiny, tmp_path):
         ("none/*.parquet", {}, "evaluation.source.url: .*none"),
         ("in/*.parquet", {"by": ["gender"]}, "column 'gender'"),
         ("in/*.parquet", {"text": "sentence"}, "column 'sentence'"),
+        ("in/*.parquet", {"max_seconds": 0.01}, r"max_seconds=0\.01: rows of that length are too short for the model"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_any_step(tiny, tmp_path, source, fields, message):
