@@ -157,8 +157,9 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     checkpoint = summary_of(folders["checkpoint"])
     checkpoint.require_language(getattr(objective, "adapter", None), "name one in objective.adapter")
     check_objective(objective, checkpoint)
-    for work in filter(None, (recipe, recipe.evaluation)):
-        whole_rows(work, checkpoint)  # raises for a longest row that is too short
+    whole_rows(recipe, checkpoint)  # raises for a longest row that is too short
+    if recipe.evaluation:
+        whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)
     recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
