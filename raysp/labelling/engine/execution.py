@@ -237,7 +237,7 @@ class Execution:
                 self.events.shard_committed(outcome)
                 if self.open_shards.todo[outcome.shard].retry is None:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
-                self.open_shards.committed(outcome.shard)
+                self.open_shards.committed(outcome)
                 if outcome.error:
                     self.flawed.append(outcome.shard)
 

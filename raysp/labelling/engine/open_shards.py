@@ -3,13 +3,14 @@
 Their size depends on work in flight, not on the number of rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.run_progress import Example, Progress
 from raysp.labelling.engine.workers.messages import LabelledBlock
-from raysp.sink.receipts import BlockReceipt
+from raysp.ops.remedies import FILTERED
+from raysp.sink.receipts import BlockReceipt, ShardReceipt
 from raysp.sink.stage import is_complete
 from raysp.sink.todo import Todo
 from raysp.words import count
@@ -34,6 +35,8 @@ class OpenShards:
         """Bytes staged, by uncommitted shard."""
         self._blocks: dict[tuple[str, Piece], dict[tuple[int, int], LabelledBlock]] = {}
         self._long_errors: dict[str, set[int]] = {}
+        self._counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Skipped and error rows that `progress` has of each uncommitted shard, by type."""
         self._audio: dict[tuple[str, Piece], tuple[float, float]] = {}
         """Seconds claimed by headers and seconds labelled, by incomplete piece."""
 
@@ -93,9 +96,10 @@ class OpenShards:
         progress.memory_bytes = max(progress.memory_bytes, labelled.memory_bytes)
         progress.busy_seconds += block.forward_seconds
         progress.wait_seconds += block.load_seconds
-        progress.errors.update(labelled.errors)
-        progress.errors.update(self._new_errors(block.shard, labelled.long_errors))
+        errors = Counter(labelled.errors) + Counter(self._new_errors(block.shard, labelled.long_errors))
+        progress.errors.update(errors)
         progress.skipped.update(labelled.skipped)
+        self._counted[block.shard].update(errors + Counter(labelled.skipped))
         examples = (Example(block.shard, *one) for one in labelled.examples)
         progress.examples = [*progress.examples, *examples][:MAX_EXAMPLES]
 
@@ -122,6 +126,7 @@ class OpenShards:
             self.progress.audio_seconds -= block.receipt.audio_seconds
             self.progress.errors -= Counter(block.errors)
             self.progress.skipped -= Counter(block.skipped)
+            self._counted[shard] -= Counter(block.errors) + Counter(block.skipped)
 
     def reopen(self, todo: Todo) -> None:
         """Mark pieces of a shard as still to do; their staged results no longer count."""
@@ -135,11 +140,20 @@ class OpenShards:
         self.failed[shard] = reason
         self.progress.in_flight -= {one for one in list(self.progress.in_flight) if one[0] == shard}
 
-    def committed(self, shard: str) -> None:
-        """Record that a shard is committed."""
-        self.progress.shards_committed += 1
-        self.progress.new_commits += 1
+    def committed(self, receipt: ShardReceipt) -> None:
+        """Record that a shard is committed.
+
+        Rows of several windows are judged when their windows are joined, so some that no block reported are filtered
+        out or fail here. They are added for shards that this run has labelled whole.
+        """
+        shard, progress = receipt.shard, self.progress
+        progress.shards_committed += 1
+        progress.new_commits += 1
         del self.pending[shard], self.staged_bytes[shard]
+        todo, counted = self.todo[shard], self._counted.pop(shard, Counter())
+        if not receipt.existing and todo.retry is None and todo.num_rows == todo.shard.num_rows:
+            for error_type, number in (Counter(receipt.errors_by_type) - counted).items():
+                (progress.skipped if error_type == FILTERED else progress.errors)[error_type] += number
 
     def unfinished(self) -> dict[str, str]:
         """Return shards that failed, or have pieces without a message, with the reasons."""

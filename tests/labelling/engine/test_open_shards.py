@@ -6,7 +6,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.workers.messages import LabelledBlock, RowError
-from raysp.sink.receipts import BlockReceipt
+from raysp.sink.receipts import BlockReceipt, ShardReceipt
 from raysp.sink.todo import Todo
 
 PIECES = (Piece(0, 4), Piece(4, 6))
@@ -34,8 +34,31 @@ def test_a_shard_is_given_once_all_blocks_of_all_pieces_are_there(shards):
     assert add(shards, block(PIECES[1], 0, 1, 2)) is None
     assert add(shards, block(PIECES[0], 0, 0, 3)) == SHARD
     assert (shards.progress.rows, shards.progress.audio_seconds) == (6, 12.0)
-    shards.committed(SHARD.name)
+    shards.committed(committed())
     assert shards.unfinished() == {}
+    assert (shards.progress.errors, shards.progress.skipped) == ({}, {})
+
+
+def committed(existing: bool = False, **by_type: int) -> ShardReceipt:
+    ok = 6 - sum(by_type.values())
+    return ShardReceipt(SHARD.name, 6, ok, 0, 0, errors_by_type=by_type, existing=existing)
+
+
+def test_rows_that_are_judged_when_windows_are_joined_are_added_at_the_commit(shards):
+    add(shards, block(PIECES[0], 0, 1, 4), {"corrupt_audio": 1}, {2: "worker_crashed"}, {"filtered": 1})
+    add(shards, block(PIECES[1], 0, 1, 2))
+    shards.committed(committed(corrupt_audio=1, worker_crashed=1, filtered=2, step_failed=1))
+    assert shards.progress.errors == {"corrupt_audio": 1, "worker_crashed": 1, "step_failed": 1}
+    assert shards.progress.skipped == {"filtered": 2}
+
+
+def test_rows_that_another_run_has_labelled_are_not_added(shards):
+    part = OpenShards([Todo(SHARD, PIECES[:1])], Progress(rows_total=4, shards_total=1))
+    for one, pieces, existing in ((shards, PIECES, True), (part, PIECES[:1], False)):
+        for piece in pieces:
+            add(one, block(piece, 0, 1, piece.num_rows))
+        one.committed(committed(existing, filtered=2))
+        assert one.progress.skipped == {}
 
 
 def test_a_repeated_message_counts_once(shards):
