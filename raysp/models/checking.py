@@ -12,13 +12,14 @@ from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
+from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model
 from raysp.models.base.packs import EncodesPacks, ReadsPacks
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
+from raysp.models.features.parakeet_features import BLANK
 from raysp.models.features.processors import (
     FeatureExtractor,
     Wav2Vec2CTCTokenizer,
@@ -97,7 +98,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
     taken = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
     gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
-    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*gives}
+    has_text = TEXT & {*gives}
     spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
     vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
     encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
@@ -373,7 +374,14 @@ def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any,
             f"{counts} (config.json, vocab_size): ids without a class {_some(beyond)}, classes without a token "
             f"{_some(missing)}: use the {tokens_file} that was saved with these weights"
         )
-    if tokenizer.pad_token_id != config.pad_token_id:
+    blank = getattr(config, "blank_token_id", None)
+    if blank is not None:  # a transducer, whose padding may be any token
+        if tokenizer.get_vocab().get(BLANK, blank) != blank:
+            raise CheckpointError(
+                f"{folder}: the token {BLANK!r} is id {tokenizer.get_vocab()[BLANK]}, config.json has blank_token_id "
+                f"{blank!r}: correct the wrong one"
+            )
+    elif tokenizer.pad_token_id != config.pad_token_id:
         pad_token = {index: token for token, index in tokenizer.get_vocab().items()}.get(tokenizer.pad_token_id or 0)
         raise CheckpointError(
             f"{folder}: tokenizer's pad_token {pad_token!r} is id {tokenizer.pad_token_id}, config.json has "

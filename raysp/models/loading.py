@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
+from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.base.packs import EncodesPacks, Pack, ReadsPacks
@@ -199,7 +199,7 @@ def load_checkpoint(
     folder = local_checkpoint(folder)
     model, *more_heads = load_models(folder, dtype=dtype, device=device, padding=padding)
     summary = check_checkpoint(folder, is_announced=is_announced)
-    has_text = {Capability.CTC, Capability.TEXT_DECODER} & {*summary.gives} and not summary.contradiction
+    has_text = TEXT & {*summary.gives} and not summary.contradiction
     loaded = LoadedCheckpoint(
         summary,
         model,

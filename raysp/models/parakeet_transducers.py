@@ -21,7 +21,7 @@ from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
 from raysp.models.files.configuration import Config, write_json
 from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense
+from raysp.models.kernels.dense import dense, linear
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 
@@ -111,7 +111,11 @@ class ParakeetRNNTDecoder(nn.Module):
         states = (torch.zeros_like(x_RJ),) * (2 * len(weights)) if state is None else state
         after: list[Tensor] = []
         for layer, (of_input, of_hidden, *biases) in enumerate(weights):
-            x_RJ, cell_RJ = torch.lstm_cell(x_RJ, states[2 * layer : 2 * layer + 2], of_input, of_hidden, *biases)
+            hidden_RJ, cell_RJ = states[2 * layer : 2 * layer + 2]
+            gates_R4J = linear(x_RJ, of_input, biases[0]) + linear(hidden_RJ, of_hidden, biases[1])
+            entry_RJ, kept_RJ, new_RJ, exit_RJ = gates_R4J.chunk(4, dim=-1)
+            cell_RJ = kept_RJ.sigmoid() * cell_RJ + entry_RJ.sigmoid() * new_RJ.tanh()
+            x_RJ = exit_RJ.sigmoid() * cell_RJ.tanh()
             after += [x_RJ, cell_RJ]
         return dense(self.decoder_projector, x_RJ), tuple(after)
 
@@ -147,6 +151,11 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     def durations(self) -> tuple[int, ...]:
         """Frames of each duration; none for RNN-T."""
         return ()
+
+    @property
+    def blank(self) -> int:
+        """Id of the blank."""
+        return self.config.blank_token_id
 
     def forward(
         self,

@@ -505,7 +505,7 @@ def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
     """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
     values = [forward.encoded["last_hidden_state"]] if with_hidden else []
     for given in (forward.output, *forward.of_heads.values()):
-        values += [given[name] for name in ("logits", "embeddings") if name in given.keys()]  # noqa: SIM118
+        values += [given[name] for name in ("logits", "embeddings", "pooler_output") if name in given.keys()]  # noqa: SIM118
     finite_B = torch.ones_like(forward.num_frames_B, dtype=torch.bool)
     for value in values:
         is_finite = torch.isfinite(value).all(-1)

@@ -21,7 +21,7 @@ from raysp.models import (
 from raysp.models.encoder.several_heads import save_heads, with_encoder_of
 from raysp.models.registry import module_of
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
-from tests.models.tokenizers.word_pieces import save_parakeet
+from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer
 
 SMALL = {
     "vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -64,6 +64,8 @@ CASES = {
     "SEWDForSequenceClassification SEWDForCTC": [raysp.Classes(), raysp.Transcript(words=True)],
     "Wav2Vec2BertForXVector Wav2Vec2BertForCTC": [raysp.Embedding(pooling="xvector"), raysp.Transcript()],
     "ParakeetForCTC": [raysp.Transcript(words=True), raysp.Embedding(), raysp.Embedding("inner", layer=1)],
+    "ParakeetForRNNT": [raysp.Transcript(words=True), raysp.Embedding()],
+    "ParakeetForTDT": [raysp.Transcript(words=True, chars=True), raysp.Embedding("inner", layer=1)],
     "SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8, "num_beams": 2}), raysp.Embedding()],
     "Wav2Vec2Bert SpeechEncoderDecoderModel": [raysp.Transcript(generate={"max_new_tokens": 8})],
 }
@@ -73,6 +75,9 @@ def make_checkpoint(name: str, folder: Path) -> None:
     """Write the checkpoint of a case of `CASES`, with random weights."""
     if name == "ParakeetForCTC":
         save_parakeet(folder)
+        return
+    if name.startswith("ParakeetFor"):
+        save_transducer(folder, name.removeprefix("ParakeetFor"))
         return
     torch.manual_seed(1)
     if name.endswith("SpeechEncoderDecoderModel"):

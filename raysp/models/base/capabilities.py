@@ -20,3 +20,7 @@ class Capability(StrEnum):
     """Logits of classes for each frame."""
     XVECTOR = "xvector"
     """A speaker embedding."""
+
+
+TEXT = frozenset({Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER})
+"""Capabilities of checkpoints that have a tokenizer."""

@@ -200,6 +200,10 @@ def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) ->
     mels_BMN.div_((variance_B1N.sqrt() + DEVIATION_FLOOR).float())
 
 
+BLANK = "<blank>"
+"""Blank among the tokens of transducers; that of CTC is padding."""
+
+
 class ParakeetProcessor(Wav2Vec2Processor):
     """The feature extractor and the tokenizer of a Parakeet checkpoint."""
 
@@ -210,3 +214,11 @@ class ParakeetProcessor(Wav2Vec2Processor):
         if text is not None:
             options = {"padding": True, "return_tensors": "pt", **options}
         return super().__call__(audio, text, **options)
+
+    def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
+        """Decode by the tokenizer; repeated tokens of a transducer stay."""
+        return super().decode(*args, **{"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options})
+
+    def batch_decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
+        """Decode by the tokenizer; repeated tokens of a transducer stay."""
+        return super().batch_decode(*args, **{"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options})

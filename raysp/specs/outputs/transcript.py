@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from raysp.ops.languages.by_row import ByLanguage
     from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
+    from raysp.ops.transcripts.transducer_texts import SearchingModel, Transducing
     from raysp.ops.writing import Prompt, Writing
 
 
@@ -183,10 +184,10 @@ class Transcript(Output):
 
     @property
     def needs(self) -> "tuple[Capability, ...]":
-        """Tokens, of frames or of a text decoder."""
+        """Tokens, of frames, of a search over frames, or of a text decoder."""
         from raysp.models.base.capabilities import Capability
 
-        return (Capability.CTC, Capability.TEXT_DECODER)
+        return (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -234,6 +235,11 @@ class Transcript(Output):
             )
         if checkpoint.writes_text:
             self._check_writing(checkpoint)
+        elif self.language is not None and Capability.TRANSDUCER in checkpoint.gives:
+            raise CheckpointError(
+                f"{checkpoint.path}: language={self.language!r} given; {checkpoint.architecture} writes the language "
+                "that it hears: leave language out"
+            )
         elif Capability.CTC in checkpoint.gives and self.language is not None:  # a look at languages imports torch
             spoken(checkpoint, self.language)
 
@@ -305,6 +311,11 @@ class Transcript(Output):
     def _check_search(self, checkpoint: "CheckpointSummary") -> None:
         from raysp.models.base.capabilities import Capability
 
+        if Capability.TRANSDUCER in checkpoint.gives:
+            raise CheckpointError(
+                f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} is a "
+                "transducer, which is searched greedily: leave beams out"
+            )
         if checkpoint.searches:
             if asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]:
                 raise CheckpointError(
@@ -338,13 +349,14 @@ class Transcript(Output):
         if loaded.summary.writes_text:
             return self._writing(loaded)
         if self.language is None:
-            return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device))
+            model = cast("SearchingModel", getattr(loaded, "model", None))
+            return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device), model)
         speak(loaded, self.language)
         return self._spoken_op(loaded.summary, str(loaded.device), loaded)
 
     def _spoken_op(
         self, checkpoint: "CheckpointSummary", device: str = "cpu", loaded: "LabellingModel | None" = None
-    ) -> "Transcribing | Searching | ByLanguage":
+    ) -> "Transcribing | Transducing | Searching | ByLanguage":
         """Return the op of the language, or of the language of each row, which a loaded model switches between."""
         make, schema = partial(self._transcribing, device=device), self.schema(checkpoint)
         empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
@@ -423,9 +435,22 @@ class Transcript(Output):
         frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
         return pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()])
 
+    def _staged_tokens(self) -> "pa.Schema":
+        import pyarrow as pa
+
+        names, numbers = ("token_ids", "token_frames", "token_ends"), pa.list_(pa.int32())
+        tokens: dict[str, pa.DataType] = dict.fromkeys(names, numbers)
+        tokens |= {"token_scores": pa.list_(pa.float32()), "num_frames": pa.int64()}
+        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in tokens.items()])
+
     def _transcribing(
-        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", device: str = "cpu"
-    ) -> "Transcribing | Searching":
+        self,
+        checkpoint: "CheckpointSummary",
+        tokenizer: "CTCTokenizer",
+        device: str = "cpu",
+        model: "SearchingModel | None" = None,
+    ) -> "Transcribing | Transducing | Searching":
+        from raysp.models.base.capabilities import Capability
         from raysp.ops.transcribing import Transcribing
 
         greedy = Transcribing(
@@ -436,6 +461,10 @@ class Transcript(Output):
             words=self.words,
             chars=self.chars,
         )
+        if Capability.TRANSDUCER in checkpoint.gives:
+            from raysp.ops.transcripts.transducer_texts import Transducing
+
+            return Transducing(greedy, self._staged_tokens(), model)
         if self.beams == 1:
             return greedy
         from raysp.ops.searching import Searching

@@ -41,6 +41,11 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
             "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
             "field out"
         )
+    if Capability.TRANSDUCER in checkpoint.gives:
+        raise CheckpointError(
+            f"{objective.checkpoint}: {checkpoint.architecture} is a transducer, which is not trained here: use a "
+            "checkpoint with a CTC head or of an encoder"
+        )
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if isinstance(objective, Seq2Seq) and objective.decoder is None:
         if not writes_text:

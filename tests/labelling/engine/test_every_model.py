@@ -141,6 +141,9 @@ class Alone:
             assert covered == heard
 
     def _transcript(self, output, row) -> None:
+        if Capability.TRANSDUCER in self.loaded.summary.gives:
+            self._transducer(row)
+            return
         if not self.loaded.summary.writes_text:
             ids = self.head(Capability.CTC).logits[0].argmax(-1)
             assert row["pred_text"] == self.loaded.text_tokenizer.decode(ids)
@@ -152,6 +155,15 @@ class Alone:
         end = (ids[0, 1:] == 3).nonzero()
         count = int(end[0]) + 1 if len(end) else len(chosen)
         assert row["pred_score"] == pytest.approx(float(chosen[:count].mean()), abs=1e-4)
+
+    def _transducer(self, row) -> None:
+        """Follow `generate`, whose steps are those of transformers."""
+        model, tokenizer = self.loaded.model, self.loaded.text_tokenizer
+        steps = model.generate(**self.features)
+        tokens = [one for one in steps.sequences[0].tolist() if one != model.config.blank_token_id]
+        assert row["pred_text"] == tokenizer.decode_collapsed(one for one in tokens if one != tokenizer.pad_token_id)
+        assert row["pred_text"]
+        assert [one["word"] for one in row["pred_words"]] == row["pred_text"].split()
 
 
 def check_long(row, outputs) -> None:

@@ -1,0 +1,1 @@
+"""Texts, times and scores from the searches of models."""

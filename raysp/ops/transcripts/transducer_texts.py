@@ -1,0 +1,137 @@
+"""Transcripts from the frames of transducers, with times of words and of pieces."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from raysp.crossing import Steps, alone
+from raysp.models.base.capabilities import Capability
+from raysp.models.decoder.transducing import Path
+from raysp.ops.labelling import Forward
+from raysp.ops.speech.places import Stretch, stretches
+from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
+from raysp.text.greedy_ctc import CTCTokens, row_means
+
+
+class SearchingModel(Protocol):
+    """A loaded transducer."""
+
+    @property
+    def blank(self) -> int:
+        """Id of the blank."""
+        ...
+
+    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path:
+        """Return the most probable tokens of projected frames."""
+        ...
+
+
+class Tokens(NamedTuple):
+    """Tokens in their order, with the frames from their first to their end, and log-probabilities."""
+
+    ids: npt.NDArray[np.int32]
+    frames: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+
+    def later(self, frames: int) -> "Tokens":
+        """Return the tokens so many frames later."""
+        return self._replace(frames=self.frames + frames, ends=self.ends + frames)
+
+
+class Transducing:
+    """Op for text and score of each recording, and optionally the times of its words and pieces.
+
+    A token begins with the frame in which it is found, and lasts for its duration, or one frame. For a window of a
+    longer row the op stages the tokens that begin in the frames that the window owns. `join` puts those of all windows
+    together, with the same arithmetic.
+
+    Args:
+        texts: op of a CTC model with the same tokens, whose columns it has.
+        staged: staged columns of a window of a longer row: ids, frames, ends and log-probabilities of its tokens, and
+            the number of its frames.
+        model: the transducer; None if only `join` is called.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, texts: Transcribing, staged: pa.Schema, model: SearchingModel | None = None) -> None:
+        self.texts, self.schema, self.staged = texts, texts.schema, staged
+        self.model = model
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the columns of `schema`, then those of `staged`, one value per window."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        assert self.model is not None
+        path = self.model.search(forward.of(Capability.TRANSDUCER)["pooler_output"], forward.num_frames_B)
+        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
+        rows = [*self._rows(values, forward.lengths.frames)]
+        # The text of a part alone is not used.
+        labels = self.columns(
+            [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
+        )
+        shown = [[None if part else one for part, one in zip(forward.parts, of, strict=True)] for of in labels]
+        parts = [None if part is None else self._part(row, part) for row, part in zip(rows, forward.parts, strict=True)]
+        staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
+        return [*shown, *staged]
+
+    def _rows(self, values: Sequence[npt.NDArray[Any]], num_frames: Sequence[int]) -> Iterator[Tokens]:
+        """Yield the tokens of each row."""
+        assert self.model is not None
+        ids, frames, spans, scores = values
+        ends = np.minimum(frames + np.maximum(spans, 1), np.array(num_frames, np.int32)[:, None])
+        is_shown = ~np.isin(ids, (self.model.blank, self.texts.blank))  # the latter is the id of padding
+        for row, shown in enumerate(is_shown):
+            yield Tokens(ids[row, shown], frames[row, shown], ends[row, shown], scores[row, shown])
+
+    def _part(self, row: Tokens, part: tuple[int, int]) -> tuple[object, ...]:
+        first, end = part
+        return (*_owned(row, first, end).later(-first), end - first)
+
+    def columns(self, rows: Sequence[Tokens]) -> list[Sequence[object]]:
+        """Return the columns of text and score, and of words and pieces if asked for."""
+        counts = np.array([len(row.ids) for row in rows], np.int64)
+        ids, frames, ends, scores = (np.concatenate(of) for of in zip(*rows, strict=True))
+        tokens = CTCTokens(
+            flat_ids=ids,
+            counts=counts,
+            scores=row_means(scores, counts),
+            token_scores=scores,
+            first_frames=frames,
+            last_frames=ends - 1,
+            finite=np.ones(len(rows), np.bool_),
+        )
+        return self.texts.columns(tokens)
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the values of a recording shorter than one frame: an empty text without a score."""
+        return self.texts.empty()
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
+        num_frames = cast("list[int]", windows.column(self.staged.names[-1]).to_pylist())
+        return in_a_row([self._of_stretch(one) for one in stretches(windows, num_frames)], len(self.schema))
+
+    def _of_stretch(self, stretch: Stretch) -> StretchText:
+        *lists, counts = (stretch.windows.column(name) for name in self.staged.names)
+        begins = [*accumulate(cast("list[int]", counts.to_pylist()), initial=0)]
+        parts = [
+            Tokens(*(flat(one.slice(place, 1)) for one in lists)).later(begins[place]) for place in range(len(counts))
+        ]
+        row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
+        columns = tuple(column[0] for column in self.columns([row]))
+        return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
+
+
+def _owned(row: Tokens, first: int, end: int) -> Tokens:
+    """Return the tokens that begin in frames from `first` up to `end`."""
+    is_owned = (row.frames >= first) & (row.frames < end)
+    return Tokens(row.ids[is_owned], row.frames[is_owned], row.ends[is_owned], row.scores[is_owned])
