@@ -53,9 +53,9 @@ _OTHERS = (
     ),
     (
         r".+\.nemo",
-        "it is an archive of NeMo: if its model is a FastConformer with a CTC head, or a hybrid one, download it and "
-        "convert it with `raysp convert FILE.nemo FOLDER`; RNN-T, TDT and Canary are not read: use a model with a CTC "
-        "head, such as nvidia/parakeet-ctc-1.1b",
+        "it is an archive of NeMo: if its model is a FastConformer with a CTC head, RNN-T or TDT, download it and "
+        "convert it with `raysp convert FILE.nemo FOLDER`; Canary is not read: use a model such as "
+        "nvidia/parakeet-ctc-1.1b",
     ),
     (
         r"adapter_model\.(safetensors|bin)",

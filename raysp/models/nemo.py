@@ -1,4 +1,4 @@
-"""Conversion of NeMo archives of FastConformer CTC models to checkpoint folders.
+"""Conversion of NeMo archives of FastConformer models with a CTC head or a transducer to checkpoint folders.
 
 A .nemo file is a tar archive with model_config.yaml, model_weights.ckpt and a sentencepiece model, which
 files/nemo_archives.py reads.
@@ -6,22 +6,24 @@ files/nemo_archives.py reads.
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from raysp.errors import CheckpointError
+from raysp.models.base.modeling import Model
 from raysp.models.checking import check_checkpoint
-from raysp.models.features.parakeet_features import ParakeetFeatureExtractor, ParakeetProcessor
+from raysp.models.features.parakeet_features import BLANK, ParakeetFeatureExtractor, ParakeetProcessor
 from raysp.models.files.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import are_equal
 from raysp.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
+from raysp.models.parakeet_transducers import ParakeetForRNNT, ParakeetForTDT, ParakeetRNNTConfig, ParakeetTDTConfig
 from raysp.models.summary import CheckpointSummary
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
-from raysp.models.tokenizers.sentencepiece import BYTE_PAIRS, UNIGRAM, pieces_of, word_pieces
+from raysp.models.tokenizers.sentencepiece import BYTE_PAIRS, UNIGRAM, Pieces, pieces_of, word_pieces
 
 NAMES = (  # in NeMo, and in transformers
     ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),
@@ -35,6 +37,14 @@ NAMES = (  # in NeMo, and in transformers
     (".self_attn.pos_bias_", ".self_attn.bias_"),
 )
 HEAD = "decoder_layers.0."
+PAD = "<pad>"
+OF_TRANSDUCERS = (
+    ("decoder.prediction.embed.", "decoder.embedding."),
+    ("decoder.prediction.dec_rnn.lstm.", "decoder.lstm."),
+    ("joint.enc.", "encoder_projector."),
+    ("joint.pred.", "decoder.decoder_projector."),
+    ("joint.joint_net.2.", "joint.head."),
+)
 FIELDS = {  # of the encoder in model_config.yaml, and of ParakeetEncoderConfig
     "d_model": "hidden_size",
     "n_heads": "num_attention_heads",
@@ -62,6 +72,15 @@ ENCODER: dict[str, tuple[object, ...]] = {  # settings that have no field, and t
     "att_context_size": ([-1, -1], [[-1, -1]], None),
     "conv_context_size": (None,),
 }
+PREDICTION: dict[str, tuple[object, ...]] = {
+    "_target_": ("nemo.collections.asr.modules.RNNTDecoder",),
+    "normalization_mode": (None,),
+    "random_state_sampling": (False,),
+    "blank_as_pad": (True,),
+}
+JOINT: dict[str, tuple[object, ...]] = {"_target_": ("nemo.collections.asr.modules.RNNTJoint",)}
+MAX_SYMBOLS = 10
+"""Tokens at one frame where an archive sets no limit."""
 PREPROCESSOR: dict[str, tuple[object, ...]] = {
     "normalize": ("per_feature",),
     "window": ("hann",),
@@ -76,7 +95,7 @@ def convert_nemo(archive: str | Path, folder: str | Path) -> CheckpointSummary:
     Of a hybrid model with a transducer, the CTC head is taken.
 
     Args:
-        archive: A .nemo file of a FastConformer with a CTC head over word pieces.
+        archive: A .nemo file of a FastConformer with a CTC head or a transducer (RNN-T, TDT) over word pieces.
         folder: A new or empty folder.
 
     Raises:
@@ -88,11 +107,10 @@ def convert_nemo(archive: str | Path, folder: str | Path) -> CheckpointSummary:
     with tempfile.TemporaryDirectory(prefix="raysp-nemo-") as scratch:
         config, tokenizer_model = read_archive(archive, Path(scratch) / WEIGHTS)
         weights = read_weights(Path(scratch) / WEIGHTS, archive)
-        head = "ctc_decoder." if "aux_ctc" in config else "decoder."
-        tensors = renamed(weights, head + HEAD)
-        model = _built(config, tensors, archive)
+        pieces = pieces_of(tokenizer_model, f"{archive}: tokenizer.model", (UNIGRAM, BYTE_PAIRS))
+        make = _ctc if "aux_ctc" in config or "joint" not in config else _transducer
+        tensors, model, tokenizer = make(config, weights, pieces, archive)
         extractor = _extractor(config, archive)
-        tokenizer = _tokenizer(tokenizer_model, model.ctc_head.out_features, archive)
         model.load_state_dict(tensors, assign=True)
         model.save_pretrained(folder)
         ParakeetProcessor(extractor, tokenizer).save_pretrained(folder)
@@ -117,24 +135,99 @@ def renamed(weights: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
     return found
 
 
-def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], archive: Path) -> ParakeetForCTC:
-    """Return a model without values whose weights have the names and shapes of these."""
+Parts = tuple[dict[str, Tensor], Model, ParakeetTokenizer]
+
+
+def _ctc(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
+    """Return the weights by their names, a model without values, and the tokenizer, of a CTC or hybrid model."""
+    tensors = renamed(weights, ("ctc_decoder." if "aux_ctc" in config else "decoder.") + HEAD)
     head = tensors.get("ctc_head.weight")
     if head is None:
         raise CheckpointError(
             f"{archive}: {WEIGHTS} has no {HEAD}weight of a CTC decoder: use a CTC or hybrid model, such as "
             "nvidia/parakeet-ctc-1.1b"
         )
+    size = head.shape[0]
+    fields = {"vocab_size": size, "pad_token_id": size - 1}
+    model = _built(
+        config, tensors, archive, lambda one: ParakeetForCTC(ParakeetCTCConfig(**fields, encoder_config=one))
+    )
+    return tensors, model, _tokenizer(pieces, size, archive)
+
+
+def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
+    """Return the same of an RNN-T or TDT model, whose blank is the token behind the pieces."""
+    tensors = renamed(weights, "decoder.decoder_layers.")
+    for name, tensor in weights.items():
+        if name.startswith(("decoder.", "joint.")):
+            for theirs, ours in OF_TRANSDUCERS:
+                name = name.replace(theirs, ours)
+            tensors[name] = tensor
+    names = [piece for piece, _ in pieces.scores]
+    pad = PAD if PAD in names else BLANK
+    fields = {"vocab_size": len(names) + 1, "blank_token_id": len(names)}
+    fields |= {"pad_token_id": names.index(PAD) if PAD in names else len(names)}
+
+    def make(encoder: ParakeetEncoderConfig) -> Model:
+        head = tensors.get("joint.head.weight")
+        num_durations = 0 if head is None else head.shape[0] - len(names) - 1
+        given = {**fields, **_transducer_fields(config, num_durations), "encoder_config": encoder}
+        return (
+            ParakeetForTDT(ParakeetTDTConfig(**given))
+            if num_durations
+            else ParakeetForRNNT(ParakeetRNNTConfig(**given))
+        )
+
+    model = _built(config, tensors, archive, make)
+    backend = word_pieces(pieces, BLANK)
+    return tensors, model, ParakeetTokenizer(backend, "ParakeetTokenizer", unk_token="<unk>", pad_token=pad)
+
+
+def _transducer_fields(config: Mapping[str, Any], num_durations: int) -> dict[str, Any]:
+    """Return the fields of the prediction and joint networks.
+
+    Raises:
+        CheckpointError: A setting is not supported.
+        TypeError, KeyError, AttributeError: One is missing, or of another type.
+    """
+    decoder, joint, decoding = config["decoder"], config["joint"], config.get("decoding") or {}
+    _check_settings("decoder", decoder, PREDICTION)
+    _check_settings("joint", joint, JOINT)
+    width, joined = decoder["prednet"]["pred_hidden"], joint["jointnet"]["joint_hidden"]
+    if width != joined:
+        raise CheckpointError(f"pred_hidden is {width!r} and joint_hidden {joined!r}, expected equal widths")
+    fields = {
+        "decoder_hidden_size": width,
+        "num_decoder_layers": decoder["prednet"]["pred_rnn_layers"],
+        "hidden_act": joint["jointnet"].get("activation", "relu"),
+        "max_symbols_per_step": (decoding.get("greedy") or {}).get("max_symbols") or MAX_SYMBOLS,
+    }
+    durations = decoding.get("durations") or []
+    if num_durations and len(durations) != num_durations:
+        raise CheckpointError(
+            f"decoding.durations is {durations!r}, and the joint network has {num_durations} outputs beside tokens, "
+            "expected as many: multi-blank models are not supported"
+        )
+    return fields | ({"durations": durations} if num_durations else {})
+
+
+def _built(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    archive: Path,
+    make: Callable[[ParakeetEncoderConfig], Model],
+) -> Model:
+    """Return a model without values, made for an encoder, whose weights have the names and shapes of these."""
     try:
         encoder = encoder_config(config["encoder"])
         num_layers = len({match[0] for name in tensors if (match := re.match(r"encoder\.layers\.\d+\.", name))})
         if encoder.num_hidden_layers != num_layers:
             raise CheckpointError(f"n_layers is {encoder.num_hidden_layers}, the weights have {num_layers}")
         with without_weights():
-            size = head.shape[0]
-            model = ParakeetForCTC(ParakeetCTCConfig(vocab_size=size, pad_token_id=size - 1, encoder_config=encoder))
-    except (CheckpointError, RuntimeError, TypeError, ArithmeticError) as error:
-        raise CheckpointError(f"{archive}: {CONFIG}: {str(error).partition(chr(10))[0]}") from error
+            model = make(encoder)
+    except (CheckpointError, RuntimeError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        reason = f"{error} is not there" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise CheckpointError(f"{archive}: {CONFIG}: {reason}") from error
     model.fit(tensors, archive, are_equal=are_equal, strict=True).refused.check(archive)
     return model.eval()
 
@@ -183,12 +276,11 @@ def _extractor(config: Mapping[str, Any], archive: Path) -> ParakeetFeatureExtra
         raise CheckpointError(f"{archive}: {CONFIG}: {error}") from error
 
 
-def _tokenizer(data: bytes, vocab_size: int, archive: Path) -> ParakeetTokenizer:
+def _tokenizer(pieces: Pieces, vocab_size: int, archive: Path) -> ParakeetTokenizer:
     """Return the tokenizer of a sentencepiece model, with the blank as the last token."""
-    pieces = pieces_of(data, f"{archive}: tokenizer.model", (UNIGRAM, BYTE_PAIRS))
-    if len(pieces.scores) + 1 != vocab_size or any(piece == "<pad>" for piece, _ in pieces.scores):
+    if len(pieces.scores) + 1 != vocab_size or any(piece == PAD for piece, _ in pieces.scores):
         raise CheckpointError(
             f"{archive}: the tokenizer has {len(pieces.scores)} pieces, the head {vocab_size} classes, expected one "
             "more, the blank: use the archive as it was published"
         )
-    return ParakeetTokenizer(word_pieces(pieces), "ParakeetTokenizer", unk_token="<unk>", pad_token="<pad>")
+    return ParakeetTokenizer(word_pieces(pieces), "ParakeetTokenizer", unk_token="<unk>", pad_token=PAD)

@@ -3,7 +3,7 @@
 from tests.published.layout import FRONT, PAGE, Layout
 
 NOTHING = "Nothing"
-NO_CTC = r"archive of NeMo: if .* CTC head.*`raysp convert FILE\.nemo FOLDER`; RNN-T, TDT and Canary are not read"
+NO_CTC = r"archive of NeMo: if .* CTC head, RNN-T or TDT.*`raysp convert FILE\.nemo FOLDER`; Canary is not read"
 NO_MODEL = r"model_type is '{}', expected one of"
 
 REFUSED: dict[str, Layout] = {

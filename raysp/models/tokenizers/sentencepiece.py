@@ -152,8 +152,8 @@ def _pieces(data: bytes) -> Pieces:
     return Pieces(scores, normalisation, algorithm, types)
 
 
-def word_pieces(pieces: Pieces) -> Tokenizer:
-    """Make a tokenizer whose ids are those of the pieces, without tokens around a text."""
+def word_pieces(pieces: Pieces, *more: str) -> Tokenizer:
+    """Make a tokenizer whose ids are those of the pieces, then of more special tokens, without tokens around a text."""
     vocab = {piece: index for index, (piece, _) in enumerate(pieces.scores)}
     unknown = next((index for index, kind in enumerate(pieces.types) if kind == UNKNOWN), 0)
     if pieces.algorithm == UNIGRAM:
@@ -170,6 +170,7 @@ def word_pieces(pieces: Pieces) -> Tokenizer:
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     kinds = zip(pieces.scores, pieces.types, strict=True)
     own = [(piece, kind == CONTROL) for (piece, _), kind in kinds if kind in (CONTROL, USER_DEFINED)]
+    own += [(token, True) for token in more]
     tokenizer.add_tokens([AddedToken(piece, normalized=False, special=special) for piece, special in own])
     return tokenizer
 

@@ -8,8 +8,9 @@ import sentencepiece
 import torch
 import yaml
 
-from raysp.models import ParakeetCTCConfig, ParakeetForCTC
-from raysp.models.nemo import FIELDS, HEAD, NAMES
+from raysp import models as own
+from raysp.models import ParakeetCTCConfig, ParakeetForCTC, ParakeetForRNNT
+from raysp.models.nemo import FIELDS, HEAD, NAMES, OF_TRANSDUCERS
 from tests.models.oracles import fields_of
 
 TEXTS = ["the cat sat on the mat", "a cat is on a mat", "hello there", "that hat is his", "she sells sea shells"] * 4
@@ -26,12 +27,12 @@ ENCODER = {
 }  # fmt: skip
 
 
-def sentencepiece_model(kind: str = "bpe") -> bytes:
+def sentencepiece_model(kind: str = "bpe", **options: object) -> bytes:
     """Return a small sentencepiece model."""
     file = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS), model_writer=file, vocab_size=40, model_type=kind, bos_id=-1, eos_id=-1,
-        hard_vocab_limit=False, minloglevel=2,
+        hard_vocab_limit=False, minloglevel=2, **options,
     )  # fmt: skip
     return file.getvalue()
 
@@ -50,13 +51,19 @@ def random_model(num_pieces: int, **flags: object) -> ParakeetForCTC:
 
 def config_of(model: ParakeetForCTC) -> dict:
     """Return the content of model_config.yaml for a model."""
-    values = model.encoder_config.to_dict()
-    encoder = {theirs: values[ours] for theirs, ours in FIELDS.items()}
     return {
         "target": "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE",
-        "preprocessor": dict(PREPROCESSOR),
-        "encoder": {**ENCODER, **encoder},
+        **encoder_and_front_end(model),
         "decoder": {"num_classes": model.config.vocab_size - 1},
+    }
+
+
+def encoder_and_front_end(model: ParakeetForCTC | ParakeetForRNNT) -> dict:
+    """Return the parts of model_config.yaml that do not depend on the head."""
+    values = model.encoder_config.to_dict()
+    return {
+        "preprocessor": dict(PREPROCESSOR),
+        "encoder": {**ENCODER, **{theirs: values[ours] for theirs, ours in FIELDS.items()}},
         "tokenizer": {"type": "bpe", "model_path": "nemo:0123_tokenizer.model"},
     }
 
@@ -95,3 +102,55 @@ def members_of(model: ParakeetForCTC, tokenizer: bytes, **changes: bytes) -> dic
         "./0123_tokenizer.model": tokenizer,
         "./model_weights.ckpt": saved(weights_of(model)),
     } | changes
+
+
+def random_transducer(kind: str, num_pieces: int, pad: int) -> ParakeetForRNNT:
+    """Return a random model of "RNNT" or "TDT" with a class for each piece and the blank."""
+    torch.manual_seed(0)
+    flags = {"intermediate_size": 64, "layerdrop": 0.0, "dropout": 0.2, "activation_dropout": 0.2}
+    flags |= {"vocab_size": num_pieces + 1, "blank_token_id": num_pieces, "pad_token_id": pad}
+    flags |= {"max_symbols_per_step": 7, **({"durations": [0, 1, 2, 4]} if kind == "TDT" else {})}
+    name = f"ParakeetFor{kind}"
+    model: ParakeetForRNNT = getattr(own, name)(getattr(own, f"Parakeet{kind}Config")(**fields_of(name, flags)))
+    return model.eval()
+
+
+def transducer_members(model: ParakeetForRNNT, tokenizer: bytes, **changes: object) -> dict[str, bytes]:
+    """Return the members of an archive of a transducer; `changes` are values of its configuration by part__field."""
+    config, names = model.config, [*NAMES, *OF_TRANSDUCERS]
+    fields = {
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.RNNTDecoder", "normalization_mode": None,
+            "random_state_sampling": False, "blank_as_pad": True, "vocab_size": config.vocab_size - 1,
+            "prednet": {
+                "pred_hidden": config.decoder_hidden_size, "pred_rnn_layers": config.num_decoder_layers,
+                "t_max": None, "dropout": 0.2,
+            },
+        },
+        "joint": {
+            "_target_": "nemo.collections.asr.modules.RNNTJoint", "log_softmax": None, "preserve_memory": False,
+            "jointnet": {"joint_hidden": config.decoder_hidden_size, "activation": "relu", "dropout": 0.2},
+            "num_classes": config.vocab_size - 1, "num_extra_outputs": len(model.durations),
+        },
+        "decoding": {
+            "strategy": "greedy_batch", "model_type": "tdt" if model.durations else "rnnt",
+            "durations": [*model.durations], "greedy": {"max_symbols": config.max_symbols_per_step},
+        },
+    }  # fmt: skip
+    for name, value in changes.items():
+        *parts, field = name.split("__")
+        part: dict = fields
+        for one in parts:
+            part = part[one]
+        part[field] = value
+    weights = {"preprocessor.featurizer.window": torch.ones(400)}
+    for name, tensor in model.state_dict().items():
+        for theirs, ours in names:
+            name = name.replace(ours, theirs) if ours.startswith((".", "encoder.")) or name.startswith(ours) else name
+        weights[name] = tensor
+    values = {**encoder_and_front_end(model), **fields}
+    return {
+        "./model_config.yaml": yaml.safe_dump(values).encode(),
+        "./0123_tokenizer.model": tokenizer,
+        "./model_weights.ckpt": saved(weights),
+    }
