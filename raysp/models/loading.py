@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from raysp.checkpoints.hub import local_checkpoint
+from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model, Padding
@@ -130,7 +132,8 @@ class LoadedCheckpoint:
         """Return the inputs (S,) or (S, C) of each row, as if it were alone, and how many of them its mask includes."""
         waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
         extracted = [*map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))]
-        num_valid = [int(features["attention_mask"].sum()) for features in extracted]
+        masks = fetch(*(features["attention_mask"][0] for features in extracted))
+        num_valid = [len(np.flatnonzero(mask_S)) for mask_S in masks]
         return [features[self.model.main_input_name][0] for features in extracted], num_valid
 
     def _pass(

@@ -170,8 +170,8 @@ class Writing:
         """Return the most probable language."""
         if not probabilities or self.languages is None:
             return None
-        place = int(np.argmax(probabilities))
-        return {"language": self.languages[place], "score": probabilities[place]}
+        score = max(probabilities)
+        return {"language": self.languages[probabilities.index(score)], "score": score}
 
     def _starts(self, windows: pa.Table) -> list[float]:
         """Return the seconds of a row at which its windows start; those without a place follow each other."""

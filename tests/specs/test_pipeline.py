@@ -140,6 +140,8 @@ class TestFingerprint:
             "steps.1.outputs.0.beams=8",
             "steps.1.outputs.0.language=de",
             "steps.1.outputs.0.task=translate",
+            "steps.1.outputs.0.detect=true",
+            'steps.1.outputs=[{"type": "Signals", "no_speech": true}]',
             'steps.1.outputs=[{"type": "Transcript", "beams": 8, "hot_words": {"ONE": 2.0}}]',
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
@@ -188,12 +190,12 @@ class TestFingerprint:
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"backend", "device", "exact", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
-            | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words"},
+            | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words", "detect"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k", "threshold"},
             raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},
             raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
-            raysp.Signals: {"name"},
+            raysp.Signals: {"name", "no_speech"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
