@@ -21,7 +21,7 @@ from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
 from raysp.models.files.configuration import Config, write_json
 from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, linear
+from raysp.models.kernels.dense import dense, few_rows
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 
@@ -112,12 +112,12 @@ class ParakeetRNNTDecoder(nn.Module):
         after: list[Tensor] = []
         for layer, (of_input, of_hidden, *biases) in enumerate(weights):
             hidden_RJ, cell_RJ = states[2 * layer : 2 * layer + 2]
-            gates_R4J = linear(x_RJ, of_input, biases[0]) + linear(hidden_RJ, of_hidden, biases[1])
+            gates_R4J = few_rows(x_RJ, of_input, biases[0]) + few_rows(hidden_RJ, of_hidden, biases[1])
             entry_RJ, kept_RJ, new_RJ, exit_RJ = gates_R4J.chunk(4, dim=-1)
             cell_RJ = kept_RJ.sigmoid() * cell_RJ + entry_RJ.sigmoid() * new_RJ.tanh()
             x_RJ = exit_RJ.sigmoid() * cell_RJ.tanh()
             after += [x_RJ, cell_RJ]
-        return dense(self.decoder_projector, x_RJ), tuple(after)
+        return few_rows(x_RJ, self.decoder_projector.weight, self.decoder_projector.bias), tuple(after)
 
 
 class ParakeetRNNTJointNetwork(nn.Module):
@@ -210,8 +210,8 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     def join(self, frames_RKJ: Tensor, predicted_RJ: Tensor) -> Tensor:
         """Return logits (R, K, V + D)."""
-        logits: Tensor = self.joint(predicted_RJ[:, None], frames_RKJ)
-        return logits
+        joint = self.joint
+        return few_rows(joint.act(frames_RKJ + predicted_RJ[:, None]), joint.head.weight, joint.head.bias)
 
     def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, frames_a_step: int | None = None) -> SearchPath:
         """Return the most probable tokens of projected frames, see `raysp.models.decoder.transducing.search`."""

@@ -53,6 +53,20 @@ def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
     return activation(act)(module(x))
 
 
+def few_rows(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Return `x weight^T + bias` for x (..., I) of a few rows, whose number changes from call to call.
+
+    On a CPU zeros fill them up to one of few numbers, for oneDNN.
+    """
+    if not is_inference_on_cpu(x, weight_OI):
+        return linear(x, weight_OI, bias_O)
+    x_MI = x.reshape(-1, x.shape[-1])
+    num_rows = len(x_MI)
+    size = -(-num_rows // 8) * 8 if num_rows > 8 else 1 << max(0, num_rows - 1).bit_length()
+    y_MO = linear(F.pad(x_MI, (0, 0, 0, size - num_rows)), weight_OI, bias_O, any_rows=True)[:num_rows]
+    return y_MO.view(*x.shape[:-1], len(weight_OI))
+
+
 def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
     """Apply a layer to rows that do not come from a pack, in parts of `PRODUCT_ROWS` that zeros fill up."""
     filled_MI = F.pad(x_MI, (0, 0, 0, -len(x_MI) % PRODUCT_ROWS))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import FEW_ROWS, dense, filled, linear
+from raysp.models.kernels.dense import FEW_ROWS, dense, few_rows, filled, linear
 
 
 @pytest.mark.parametrize("act", ["linear", "relu", "swish", "silu", "gelu"])
@@ -25,6 +25,22 @@ def test_few_numbers_of_rows_are_multiplied_at_once():
     for count in range(1, 40_000):
         assert count <= filled(count) <= count + max(FEW_ROWS - 1, count / 30)
         assert filled(filled(count)) == filled(count)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 3, 5, 8, 9, 17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_a_few_rows_are_those_of_any_others(num_rows, dtype):
+    layer, x = torch.nn.Linear(24, 40).to(dtype), torch.randn(num_rows, 1, 24).to(dtype)
+    expected = layer(x)
+    with torch.inference_mode():
+        for bias in (layer.bias, None):
+            found = few_rows(x, layer.weight, bias)
+            assert (found.shape, found.dtype) == (expected.shape, dtype)
+            wanted = expected if bias is not None else expected - layer.bias
+            torch.testing.assert_close(
+                found, wanted.detach(), atol=0.05 if dtype == torch.bfloat16 else 1e-5, rtol=1e-2
+            )
+    torch.testing.assert_close(few_rows(x, layer.weight, layer.bias), expected)
 
 
 def test_a_type_of_autocast_and_half_precision_are_kept():
