@@ -301,6 +301,12 @@ def _class(name: str) -> type:
     return found
 
 
+def check_class(found: object, expected: type, advice: str) -> None:
+    """Raise SpecError for a value of another class than a function takes; `advice` says which function takes it."""
+    if not isinstance(found, expected):
+        raise SpecError(f"found a {type(found).__name__}, expected a {expected.__name__}; {advice}")
+
+
 def override(value: object, path: str, text: str) -> object:
     """Return `value` with the item at `path` (`steps.1.pool.actors`) replaced by `text`, parsed as JSON if possible.
 

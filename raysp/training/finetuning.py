@@ -16,7 +16,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.layout import ERRORS
 from raysp.sink.run_record import RunEntry
-from raysp.specs.values import to_json
+from raysp.specs.values import check_class, to_json
 from raysp.storage.store import Store, join_url
 from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
@@ -151,6 +151,7 @@ def finetune(
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
+    check_class(recipe, Finetune, "raysp.run labels by pipelines")
     for name in recipe.trackers:
         check_tracker(name)
     with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 
 import pyarrow as pa
 import pytest
@@ -436,3 +437,22 @@ class TestEnv:
             monkeypatch.setenv("RAYSP_A_SECRET", value)
         with pytest.raises(SpecError, match=r"variable 'RAYSP_A_SECRET' is not set on .*; set it here and, on a"):
             raysp.Env("RAYSP_A_SECRET").value()
+
+
+def test_a_function_that_is_called_with_another_kind_of_work_says_which_function_takes_it(tmp_path):
+    source = raysp.Shards("in", text="text")
+    decode, epoch, out = raysp.Decode(), raysp.Schedule(epochs=1), str(tmp_path / "out")
+    label = raysp.Label("model", outputs=[raysp.Transcript()])
+    pipeline = raysp.Pipeline(source, steps=[decode, label], sink=raysp.Parquet(out))
+    recipe = raysp.Finetune(
+        source, steps=[decode], objective=raysp.CTC("model"), schedule=epoch, sink=raysp.Checkpoint(out)
+    )
+    for call, work, message in (
+        (raysp.plan, recipe, "found a Finetune, expected a Pipeline; `raysp plan` on the command line"),
+        (raysp.run, recipe, "found a Finetune, expected a Pipeline; raysp.finetune"),
+        (raysp.finetune, pipeline, "found a Pipeline, expected a Finetune; raysp.run"),
+        (raysp.run, "label.py", "found a str, expected a Pipeline"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(message)):
+            call(work)
+    assert not (tmp_path / "out").exists()

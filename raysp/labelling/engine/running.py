@@ -37,7 +37,7 @@ from raysp.sink.shares import ALL, Share
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.values import JsonValue, secret_values, to_json
+from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count
 
@@ -240,6 +240,7 @@ def try_out(
 
 
 def _opened(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Opened:
+    check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
     return Opened.of(pipeline, _resources(address, stack))
 
 

@@ -26,15 +26,17 @@ from raysp.sink.shares import Share
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.specs.values import to_json
+from raysp.specs.values import check_class, to_json
 
 
 def plan(pipeline: Pipeline) -> Plan:
     """Return the plan of a run on this machine; nothing is written, and Ray is not started.
 
     Raises:
+        SpecError: it is no pipeline.
         PlanError, ChangedError, CheckpointError: as `make_plan`.
     """
+    check_class(pipeline, Pipeline, "`raysp plan` on the command line plans recipes of trainings too")
     # The run may have a cluster, so a shortage on this machine is not an error.
     return make_plan(Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True)))
 
