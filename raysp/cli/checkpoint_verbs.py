@@ -1,6 +1,7 @@
 """The verbs for checkpoints and for this machine: inspect, convert, models, doctor."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,8 +145,8 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
 
 def _print_models(found: Mapping[str, Mapping[str, Sequence[str]]], decoders: Sequence[str]) -> None:
     width = max(len(name) for architectures in found.values() for name in architectures)
-    for model_type, architectures in found.items():
-        out.print(f"[bold]{model_type}[/bold]")
+    for architectures, group in itertools.groupby(found, found.__getitem__):
+        out.print(f"[bold]{', '.join(group)}[/bold]")
         for name, outputs in architectures.items():
             out.print(f"  {name:{width}}  {', '.join(outputs)}")
     out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
