@@ -9,7 +9,7 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, Kind, exported
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.workers.messages import LabelledBlock
-from raysp.sink.receipts import BlockReceipt
+from raysp.sink.receipts import BlockReceipt, ShardReceipt
 from raysp.sink.todo import Todo
 
 PIECES = (Piece(0, 4), Piece(4, 6))
@@ -106,7 +106,7 @@ def test_pieces_of_a_failed_shard_are_not_in_flight_and_committed_shards_count(s
     shards.fail(SHARD.name, "no such file")
     exporter.write(shards.progress)
     assert written.of("raysp_pieces_in_flight") == 0
-    shards.committed(SHARD.name)
+    shards.committed(ShardReceipt(SHARD.name, 6, 6, 0, 0))
     exporter.write(shards.progress)
     assert written.of("raysp_shards_committed_total") == 1
 
