@@ -26,14 +26,14 @@ from raysp.models.encoder.heads import States, UnpackedStates
 from raysp.models.encoder.relative_attention import bucket_starts
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import run_layer
-from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples, usual_frames
+from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import conv1d
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
@@ -351,9 +351,8 @@ class SEWDEncoder(nn.Module):
 
     def _squeezed(self, row_1TH: Tensor) -> Tensor:
         """Return the squeezed frames (1, Q, H) of a row of a pack, whose positions see zeros behind it."""
-        num_frames = row_1TH.shape[1]
-        filled_1TH = F.pad(row_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames))
-        positions_1QH = self.pos_conv_embed(filled_1TH, num_frames // self.config.squeeze_factor)
+        num_squeezed = row_1TH.shape[1] // self.config.squeeze_factor
+        positions_1QH = self.pos_conv_embed(in_usual_frames(row_1TH), num_squeezed)
         squeezed_1QH: Tensor = self._groups(row_1TH).mean(2) + positions_1QH
         return squeezed_1QH
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, gathered, skewed
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
-from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, linear
 from raysp.models.kernels.dropout import dropped
@@ -116,18 +115,10 @@ class ConvolutionModule(nn.Module):
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         # Convolutions of one tap are dense layers.
         x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
-        if packing is None:
-            x_BTH = self._over_time(x_BTH)
-        else:
-            x_BTH = packing.joined(map(self._over_row if packing.slots else self._over_time, packing.rows(x_BTH)))
+        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH)
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return dropped(x_BTH, self.dropout, self.training)
-
-    def _over_row(self, x_1TH: Tensor) -> Tensor:
-        """Return (1, T, H) of a row of a pack, which zeros fill up to a number of frames that recurs."""
-        num_frames = x_1TH.shape[1]
-        return self._over_time(F.pad(x_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames)))[:, :num_frames]
 
     def _over_time(self, x_BTH: Tensor) -> Tensor:
         past = self.depthwise_conv.kernel_size[0] - 1

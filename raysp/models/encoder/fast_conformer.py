@@ -8,6 +8,7 @@ heads, D head, W distances of T frames (2T - 1).
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, skewed, tiled
-from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
@@ -288,23 +288,12 @@ class ConvolutionModule(nn.Module):
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         if packing is not None:
-            x_BTH = self._over_rows(x_BTH, packing)
+            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH)
         elif self.training and not exact:
             x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
         else:
             x_BTH = self._over_time(x_BTH, self._folded())
         return pointwise(self.pointwise_conv2, self.act(x_BTH))
-
-    def _over_rows(self, x_1NH: Tensor, packing: Packing) -> Tensor:
-        """Return (1, N, H); zeros fill up a row of a pack to a number of frames that recurs."""
-        weights, recurs = self._folded(), usual_frames if packing.slots else int
-
-        def mixed(row_1TH: Tensor) -> Tensor:
-            num_frames = row_1TH.shape[1]
-            filled_1TH = F.pad(row_1TH, (0, 0, 0, recurs(num_frames) - num_frames))
-            return self._over_time(filled_1TH, weights)[:, :num_frames]
-
-        return packing.joined(map(mixed, packing.rows(x_1NH)))
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """Return the weight (H, 1, K) and bias (H,) of the convolution with the normalisation after it."""

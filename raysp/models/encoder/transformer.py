@@ -18,11 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from raysp.models.encoder.adapters import AttnAdapterLayer
 from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import States, UnpackedStates
-from raysp.models.encoder.waveform import usual_frames
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
@@ -133,8 +132,7 @@ def each_row(layer: nn.Module, hidden_1NH: Tensor, packing: Packing) -> Tensor:
     """
 
     def of(row_1TH: Tensor) -> Tensor:
-        num_frames = row_1TH.shape[1]
-        filled_1TH = F.pad(row_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames))
+        num_frames, filled_1TH = row_1TH.shape[1], in_usual_frames(row_1TH)
         kept_1T = torch.arange(filled_1TH.shape[1], device=row_1TH.device)[None] < num_frames
         mixed_1TH: Tensor = layer(filled_1TH, kept_1T)
         return mixed_1TH[:, :num_frames]

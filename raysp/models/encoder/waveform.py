@@ -26,6 +26,7 @@ from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.hooks import has_hooks
+from raysp.models.kernels.pack_sizes import usual_frames
 from raysp.models.kernels.strided import strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
@@ -36,7 +37,6 @@ NORM_EPS = 1e-5  # of both norms; config.layer_norm_eps does not apply
 CHUNK_FRAMES = 64  # output frames per chunk on a CPU: 8 MB of first-layer activations at 512 channels
 WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to MAX_CHUNK_FRAMES
 MAX_CHUNK_FRAMES = 256
-LEAST_FRAMES = 8  # of a chunk
 BATCH_SAMPLES = 1 << 22  # samples per pass on a GPU: about 1 GB of bfloat16 activations at 512 channels
 
 
@@ -299,12 +299,6 @@ class FeatureEncoder(nn.Module):
         mean_B1K = windows_BTK.sum(1, keepdim=True) / count_B11
         product_BKK = windows_BTK.transpose(1, 2) @ windows_BTK / count_B11
         return mean_B1K[:, 0], product_BKK - mean_B1K.transpose(1, 2) * mean_B1K
-
-
-def usual_frames(num_frames: int) -> int:
-    """Round up to a number of frames that recurs: oneDNN caches a program for each number."""
-    step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))
-    return -(-num_frames // step) * step
 
 
 def convolved(layer: ConvLayer, stride: int) -> Product:

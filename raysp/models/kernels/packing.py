@@ -7,13 +7,15 @@ Legend: B batch, T frames, N frames of all rows, H hidden.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.kernels.dense import filled
+from raysp.models.kernels.pack_sizes import usual_frames
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Packing:
         for place, keys in zip(self.places, self.num_keys, strict=True):
             yield x_1NH[:, place.start : place.start + keys]
 
+    def mixed(self, mix: Callable[[Tensor], Tensor], x_1NH: Tensor) -> Tensor:
+        """Apply a function of a row's frames (1, T, H), which keeps their number, to each row.
+
+        In a pack zeros fill up each row first, see `in_usual_frames`.
+        """
+        rows = ((row_1TH, in_usual_frames(row_1TH) if self.slots else row_1TH) for row_1TH in self.rows(x_1NH))
+        return self.joined(mix(given_1TH)[:, : row_1TH.shape[1]] for row_1TH, given_1TH in rows)
+
     def valid(self, like: Tensor) -> Tensor:
         """Return valid_1N, True for frames that are attended to, on the device of a tensor."""
         ones = [like.new_ones(1, keys, dtype=torch.bool) for keys in self.num_keys]
@@ -123,3 +133,9 @@ def attended_keys(valid_BT: Tensor) -> Tensor | None:
         return None
     first_T = torch.arange(valid_BT.shape[1], device=valid_BT.device) == 0
     return (valid_BT | first_T)[:, None, None]  # a row without frames needs a key, or it would be NaN
+
+
+def in_usual_frames(row_1TH: Tensor) -> Tensor:
+    """Return a row with zeros behind it, to a number of frames that recurs, which depends on the row alone."""
+    num_frames = row_1TH.shape[1]
+    return F.pad(row_1TH, (0, 0, 0, usual_frames(num_frames) - num_frames))
