@@ -19,7 +19,6 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
-from raysp.models.features.parakeet_features import BLANK
 from raysp.models.features.processors import (
     FeatureExtractor,
     Wav2Vec2CTCTokenizer,
@@ -33,7 +32,7 @@ from raysp.models.registry import COMPOSITE, capabilities_of, config_class, mode
 from raysp.models.summary import OWN
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
 from raysp.models.tokenizers.token_files import names_pieces
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.tokenizers.written import BLANK, CTCTokenizer
 
 EXTRACTORS = {  # of model types that read log-mel frames
     "parakeet_ctc": "ParakeetFeatureExtractor",

@@ -15,7 +15,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.checking import check_checkpoint
-from raysp.models.features.parakeet_features import BLANK, ParakeetFeatureExtractor, ParakeetProcessor
+from raysp.models.features.parakeet_features import ParakeetFeatureExtractor, ParakeetProcessor
 from raysp.models.files.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
 from raysp.models.files.unweighted import without_weights
 from raysp.models.files.weights import are_equal
@@ -24,6 +24,7 @@ from raysp.models.parakeet_transducers import ParakeetForRNNT, ParakeetForTDT, P
 from raysp.models.summary import CheckpointSummary
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.models.tokenizers.sentencepiece import BYTE_PAIRS, UNIGRAM, Pieces, pieces_of, word_pieces
+from raysp.models.tokenizers.written import BLANK
 
 NAMES = (  # in NeMo, and in transformers
     ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),

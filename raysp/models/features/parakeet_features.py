@@ -8,6 +8,7 @@ Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import Wav2Vec2Processor
+from raysp.models.tokenizers.written import BLANK
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
 DEVIATION_FLOOR = 1e-5  # added to deviations
@@ -200,10 +202,6 @@ def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) ->
     mels_BMN.div_((variance_B1N.sqrt() + DEVIATION_FLOOR).float())
 
 
-BLANK = "<blank>"
-"""Blank among the tokens of transducers; that of CTC is padding."""
-
-
 class ParakeetProcessor(Wav2Vec2Processor):
     """The feature extractor and the tokenizer of a Parakeet checkpoint."""
 
@@ -217,8 +215,11 @@ class ParakeetProcessor(Wav2Vec2Processor):
 
     def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
         """Decode by the tokenizer; repeated tokens of a transducer stay."""
-        return super().decode(*args, **{"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options})
+        return super().decode(*args, **self._grouped(options))
 
     def batch_decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
         """Decode by the tokenizer; repeated tokens of a transducer stay."""
-        return super().batch_decode(*args, **{"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options})
+        return super().batch_decode(*args, **self._grouped(options))
+
+    def _grouped(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options}

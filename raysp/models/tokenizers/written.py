@@ -7,6 +7,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+BLANK = "<blank>"
+"""Blank among the tokens of transducers; that of CTC is padding."""
+
 
 class CTCTokenizer(Protocol):
     """Conversion of the ids of a CTC head, without repeats and blanks, to texts."""
