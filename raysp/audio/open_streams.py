@@ -75,7 +75,7 @@ class StreamEnding:
     """Part of `unmixed` in blocks whose channels cancel each other."""
     num_lost: int = 0
     """Number of these blocks."""
-    _block: "_Block" = field(default_factory=lambda: _Block())
+    _block: _Block = field(default_factory=_Block)
     """The block that is not complete."""
 
     def compare(self, samples: Samples, frames: Samples) -> None:
@@ -90,17 +90,20 @@ class StreamEnding:
                     self._end_block()
 
     def _end_block(self) -> None:
-        num_frames, (mixed, unmixed) = self._block.num_frames, self._block.powers()
-        self.mixed, self.unmixed = self.mixed + mixed, self.unmixed + unmixed
-        if unmixed > AUDIBLE_POWER * num_frames and mixed < CANCELLED_SHARE * unmixed:
+        mixed, unmixed = self._add_block()
+        if unmixed > AUDIBLE_POWER * self.block_frames and mixed < CANCELLED_SHARE * unmixed:
             self.lost, self.num_lost = self.lost + unmixed, self.num_lost + 1
-        self._block = _Block()
+
+    def _add_block(self) -> tuple[float, float]:
+        """Add the powers of the block to those of the stream, begin another one, and return them."""
+        mixed, unmixed = self._block.powers()
+        self.mixed, self.unmixed, self._block = self.mixed + mixed, self.unmixed + unmixed, _Block()
+        return mixed, unmixed
 
     def cancelled(self) -> str:
         """Return how the channels cancel each other; empty if they do not, or are silent. No frame may follow."""
         if self._block.num_frames:
-            mixed, unmixed = self._block.powers()
-            self.mixed, self.unmixed, self._block = self.mixed + mixed, self.unmixed + unmixed, _Block()
+            self._add_block()
         if self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed:
             return f"their mean is {self._decibels:.0f} dB below them"
         if self.num_lost >= BLOCKS_PER_SECOND and self.lost >= LOST_SHARE * self.unmixed:

@@ -133,7 +133,7 @@ class LoadedCheckpoint:
         waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
         extracted = [*map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))]
         masks = fetch(*(features["attention_mask"][0] for features in extracted))
-        num_valid = [len(np.flatnonzero(mask_S)) for mask_S in masks]
+        num_valid = [int(np.count_nonzero(mask_S)) for mask_S in masks]
         return [features[self.model.main_input_name][0] for features in extracted], num_valid
 
     def _pass(

@@ -162,7 +162,9 @@ class TextWriter:
     ) -> None:
         self.model, self.files, self.pool = whisper.model, whisper.files, whisper.pool
         self.options = decoding_options(options, whisper.files.most_tokens)
-        self.words, self.detect = words, detect
+        self.words = words
+        self.languages = sorted(whisper.files.languages) if detect else []
+        """Languages whose probabilities come with texts, in the order of the summary."""
         self.language = language if language is None else language_code(self.files, language)
         self.task = task or TASKS[0]
 
@@ -191,9 +193,9 @@ class TextWriter:
                 one.scores[0] * len(one.sequences_ids[0]),
                 len(one.sequences_ids[0]) + 1,
                 spans,
-                [detected[place][code] for code in sorted(self.files.languages)] if self.detect else (),
+                [of_window[code] for code in self.languages],
             )
-            for place, (ids, one, spans) in enumerate(zip(texts, found, words, strict=True))
+            for ids, one, spans, of_window in zip(texts, found, words, detected or [{}] * len(texts), strict=True)
         ]
 
     def _detected(self, group: Group) -> list[dict[str, float]]:
