@@ -1,9 +1,11 @@
 """Half precision on CPUs: packs of rows against one row a pass, in CPU time of one thread.
 
     python -m benchmarks packs --only parakeet --dtype bfloat16
+    python -m benchmarks packs --mixed --total 960
 
 Models have random weights and published widths. Rows of one length fill packs as in labelling, by `Grouping.cut`, and
 go through `LoadedCheckpoint.run_pack` and `LoadedCheckpoint.run` in turn. The ratio is that of the shortest times.
+`--mixed` compares packs of blocks of like lengths with those of `PackLimits`, of rows of 1 to 30 s.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from benchmarks.studies.conformer import MID, Run, time_pair
 from benchmarks.tables import show, write_json
 from raysp.models.features.waves import pad
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.ops.blocks import Grouping
+from raysp.ops.blocks import Grouping, PackLimits, cut_blocks
 from raysp.ops.budget import CPU_PACK_SECONDS
 from raysp.ops.precision import Batching
 
@@ -75,6 +77,30 @@ def alone_and_packed(one: LoadedCheckpoint, seconds: float, total: float) -> tup
     )
 
 
+def like_and_mixed(one: LoadedCheckpoint, total: float) -> tuple[Run, Run]:
+    """Return passes over the packs of blocks of rows of like lengths, and over those of blocks that packs fill."""
+    draw, stride = np.random.default_rng(0), one.summary.hidden_stride
+    seconds = 1 + 29 * draw.beta(1.4, 2.3, round(total / 12))
+    waves = [draw.normal(0, 0.1, round(SAMPLE_RATE * length)).astype(np.float32) for length in seconds]
+    most = round(CPU_PACK_SECONDS * SAMPLE_RATE)
+    grouping = Grouping(Batching.PACKED, stride)
+
+    def packs(limits: PackLimits | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        sizes = {"block_seconds": 4 * CPU_PACK_SECONDS, "bytes_per_second": 4.0 * SAMPLE_RATE}
+        blocks = cut_blocks(seconds.tolist(), **sizes, packs=limits)
+        return [
+            pad([waves[block[row]] for row in pack])
+            for block in blocks
+            for pack in grouping.cut([len(waves[row]) for row in block], most)
+        ]
+
+    like, mixed = packs(None), packs(PackLimits(SAMPLE_RATE, stride, most))
+    return (
+        lambda: [one.run_pack(*pack, hidden_states=False) for pack in like],
+        lambda: [one.run_pack(*pack, hidden_states=False) for pack in mixed],
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(
@@ -84,6 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="of weights")
     parser.add_argument("--layers", type=int, default=LAYERS, help="number of layers")
     parser.add_argument("--total", type=float, default=60.0, help="seconds of audio of a measurement")
+    parser.add_argument("--mixed", action="store_true", help="rows of 1 to 30 s in two kinds of blocks")
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
@@ -91,6 +118,12 @@ def main(argv: list[str] | None = None) -> None:
     figures = []
     for case in (one for one in CASES if args.only in one.name):
         one = loaded(case, args.dtype, args.layers)
+        if args.mixed:
+            with torch.inference_mode():
+                like, mixed = time_pair(*like_and_mixed(one, args.total), args.repeats)
+            times = {"like lengths ms": f"{1000 * like:.0f}", "mixed ms": f"{1000 * mixed:.0f}"}
+            figures.append({"model": case.name, **times, "mixed over like": f"{mixed / like:.2f}"})
+            continue
         for seconds in SECONDS:
             with torch.inference_mode():
                 alone, packed = time_pair(*alone_and_packed(one, seconds, args.total), args.repeats)

@@ -24,6 +24,7 @@ from raysp.labelling.planning.planned_checkpoint import (
 )
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
+from raysp.ops.precision import Batching
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
@@ -31,6 +32,7 @@ from raysp.storage.audio_root import AudioRoot
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
+    from raysp.ops.blocks import PackLimits
     from raysp.ops.channels.channel_joining import JoiningChannels
     from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
     from raysp.ops.filtering import RowOp
@@ -71,6 +73,7 @@ def decoding(
         windowing=windowing(settings.checkpoint, pipeline.label),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
+        packs=pack_limits(settings),
         apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=decoder,
         functions=functions,
@@ -105,6 +108,15 @@ def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | N
     )
 
 
+def pack_limits(settings: Settings) -> "PackLimits | None":
+    """Return the limits of the packs that windows go through the model in; None: they go in batches, or alone."""
+    from raysp.ops.blocks import PackLimits
+
+    one = settings.checkpoint
+    most = round(settings.batch_seconds * one.sample_rate)
+    return PackLimits(one.sample_rate, one.hidden_stride, most) if settings.batching is Batching.PACKED else None
+
+
 def _decoding(
     source: Shards,
     steps: Sequence[Step],
@@ -114,6 +126,7 @@ def _decoding(
     windowing: Windowing,
     keep_prefix: bool = False,
     block_seconds: float,
+    packs: "PackLimits | None" = None,
     apply_late: "LateSteps | None",
     decoder: "Decoder | None",
     functions: Functions,
@@ -143,6 +156,7 @@ def _decoding(
         max_seconds=decode.max_seconds,
         keep_prefix=keep_prefix,
         block_seconds=block_seconds,
+        packs=packs,
         before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
         carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs, language),
@@ -174,6 +188,7 @@ def header_reading(
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
         block_seconds=settings.block_seconds,
+        packs=pack_limits(settings),
         apply_late=None,
         decoder=decoder,
         functions=_NO_FUNCTIONS,

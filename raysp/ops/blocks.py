@@ -1,10 +1,13 @@
 """Blocks and batches: recordings grouped by similar length to reduce padding; and packs, of windows end to end.
 
 A block is the output of decoding and the input of one labelling task. A batch or a pack is one forward pass within a
-block. None of them changes a label.
+block. None of them changes a label. Rows of packs are put into packs when blocks are cut, among all rows of a piece:
+of few rows, or of rows of similar length, packs would not be full.
 """
 
+import bisect
 import heapq
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,22 +26,43 @@ PACK_SIZES = 4
 """Sizes of packs that are tried, from the largest one on."""
 BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
+CLAIMED_SHARE = 0.995
+"""Share of a pack that rows are chosen for by their headers: decoded rows may be longer by a frame."""
+
+
+@dataclass(frozen=True)
+class PackLimits:
+    """Limits of the packs that the rows of a block fill."""
+
+    sample_rate: int
+    stride: int
+    """Samples from one frame of the encoder to the next."""
+    max_samples: int
+    """Limit of a pack, rounded up to whole products as in `Grouping.cut`."""
 
 
 def cut_blocks(
-    seconds: Sequence[float], *, block_seconds: float, bytes_per_second: float, kinds: Sequence[str] | None = None
+    seconds: Sequence[float],
+    *,
+    block_seconds: float,
+    bytes_per_second: float,
+    kinds: Sequence[str] | None = None,
+    packs: PackLimits | None = None,
 ) -> list[list[int]]:
-    """Group recordings into blocks of similar length, the longest first.
+    """Group recordings into blocks of similar length, the longest first; or into blocks of full packs.
 
     Args:
         seconds: estimated duration of each recording; 0 if unknown.
         block_seconds: largest duration of a block, unless a single recording is longer.
         bytes_per_second: bytes of samples per second of audio, to keep a block under `BLOCK_BYTES`.
         kinds: recordings of different kinds never share a batch, so those of a kind are together; None: one kind.
+        packs: limits of the packs that windows go through the model in; None: they go in batches.
 
     Returns:
-        Indexes into `seconds`, each in one block; at least one block, which may be empty.
+        Indexes into `seconds`, each in one block; at least one block, which may be empty. Those of a pack are together.
     """
+    if packs is not None:
+        return _blocks_of_packs(seconds, packs, block_seconds, BLOCK_BYTES / bytes_per_second, kinds)
     most = min(block_seconds, BLOCK_BYTES / bytes_per_second)
     total = sum(seconds)
     # Blocks of equal size, instead of full ones and a remainder, keep the actors of a pool busy to the end.
@@ -53,6 +77,26 @@ def cut_blocks(
         blocks[-1].append(index)
         held += seconds[index]
     return blocks
+
+
+def _blocks_of_packs(
+    seconds: Sequence[float],
+    limits: PackLimits,
+    block_seconds: float,
+    most_seconds: float,
+    kinds: Sequence[str] | None,
+) -> list[list[int]]:
+    """Put recordings into packs, and group as many packs as `block_seconds` holds, at most `most_seconds`."""
+    frames = [slot_frames(round(one * limits.sample_rate), limits.stride) for one in seconds]
+    a_second = limits.sample_rate / limits.stride
+    room = int(CLAIMED_SHARE * whole_parts(limits.max_samples // limits.stride))
+    room = max([min(room, int(most_seconds * a_second)), *frames])
+    packs: list[list[int]] = []
+    for kind in sorted({*kinds}) if kinds else [""]:
+        places = [i for i in range(len(seconds)) if not kinds or kinds[i] == kind]
+        packs += [[places[i] for i in pack] for pack in fit_rows([frames[i] for i in places], room)]
+    together = max(1, min(round(block_seconds * a_second / room), int(most_seconds * a_second / room)))
+    return [[*itertools.chain(*packs[i : i + together])] for i in range(0, len(packs), together)] or [[]]
 
 
 def cut_in_order(seconds: Sequence[float], *, most_seconds: float, most_rows: int) -> list[tuple[int, int]]:
@@ -138,21 +182,26 @@ def cut_passes(
     return share_evenly(batches, at_once)
 
 
-def would_wait(padded: Sequence[int], at_once: int) -> bool:
-    """Return whether passes at once would leave threads idle for longer than passes one after another lose.
+def of_longest_thread(padded: Sequence[int], at_once: int) -> int:
+    """Return the padded samples or frames of the thread that has most.
 
     Args:
-        padded: padded samples of each batch, in their order.
+        padded: padded samples or frames of each pass, in their order.
         at_once: number of forward passes that run at once; each takes the next batch when it has ended one.
     """
     ends = [0] * at_once
     for samples in padded:
         heapq.heapreplace(ends, ends[0] + samples)
-    return max(ends) * at_once > ALL_THREADS_COST * sum(padded)
+    return max(ends)
+
+
+def would_wait(padded: Sequence[int], at_once: int) -> bool:
+    """Return whether passes at once would leave threads idle for longer than passes one after another lose."""
+    return of_longest_thread(padded, at_once) * at_once > ALL_THREADS_COST * sum(padded)
 
 
 def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
-    """Put rows into packs, each into the first with room, the longest first.
+    """Put rows into packs, each into the fullest with room, the longest first.
 
     Args:
         frames: frames of each row, with those of the gap behind it.
@@ -167,31 +216,47 @@ def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
     if frames and max(frames) > size:
         raise ValueError(f"a row takes {max(frames)} frames, expected at most the {size} of a pack")
     packs: list[list[int]] = []
-    room: list[int] = []
+    rooms: list[tuple[int, int]] = []  # frames that are left, and the pack; the fullest first
     for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
-        place = next((one for one, left in enumerate(room) if left >= frames[index]), len(packs))
-        if place == len(packs):
+        place = bisect.bisect_left(rooms, (frames[index], 0))
+        if place == len(rooms):
+            left, pack = size, len(packs)
             packs.append([])
-            room.append(size)
-        packs[place].append(index)
-        room[place] -= frames[index]
+        else:
+            left, pack = rooms.pop(place)
+        packs[pack].append(index)
+        bisect.insort(rooms, (left - frames[index], pack))
     return packs
 
 
-def cut_packs(frames: Sequence[int], most_frames: int) -> list[list[int]]:
-    """Put rows into packs by `fit_rows`, of the size that leaves the fewest frames of products unused.
+def fit_in_order(frames: Sequence[int], size: int) -> list[list[int]]:
+    """Put rows into packs in their order: where rows are ordered by pack, as `cut_blocks` does, these packs."""
+    return [[*range(*group)] for group in cut_in_order(frames, most_seconds=size, most_rows=max(1, len(frames)))]
+
+
+def cut_packs(frames: Sequence[int], most_frames: int, at_once: int = 1) -> list[list[int]]:
+    """Put rows into packs by `fit_in_order`, or by `fit_rows` with one of several sizes.
+
+    Chooses the packs that take the least time, then those with the fewest frames of products.
 
     Args:
         frames: frames of each row, with those of the gap behind it.
         most_frames: frames of a pack, rounded up to whole products; those of the longest row if it is longer.
+        at_once: number of packs that go through the model at once.
 
     Returns:
-        Indexes into `frames`, each in one pack, the longest row of a pack first.
+        Indexes into `frames`, each in one pack.
     """
     longest = max(frames, default=0)
-    sizes = range(whole_parts(max(most_frames, longest)), max(longest, PRODUCT_ROWS) - 1, -PRODUCT_ROWS)
-    cuts = (fit_rows(frames, size) for size in sizes[:PACK_SIZES])
-    return min(cuts, key=lambda packs: sum(whole_parts(sum(frames[row] for row in pack)) for pack in packs))
+    most = whole_parts(max(most_frames, longest))
+    sizes = range(most, max(longest, PRODUCT_ROWS) - 1, -PRODUCT_ROWS)[:PACK_SIZES]
+    cuts = [fit_in_order(frames, most), *(fit_rows(frames, size) for size in sizes)]
+
+    def cost(packs: list[list[int]]) -> tuple[int, int]:
+        computed = [whole_parts(sum(frames[row] for row in pack)) for pack in packs]
+        return of_longest_thread(computed, at_once), sum(computed)
+
+    return min((share_evenly(packs, at_once) for packs in cuts), key=cost)
 
 
 @dataclass(frozen=True)
@@ -217,23 +282,31 @@ class Grouping:
         The limit of a pack is rounded up to whole products, whose frames are computed anyway.
 
         Returns:
-            Indexes into `num_samples`, each in one pass, the longest window of a pass first.
+            Indexes into `num_samples`, each in one pass, the longest window of a batch first.
         """
         if not self.in_packs:
             most = 0 if self.batching is Batching.ALONE else max_samples
             return cut_passes(num_samples, most, self.at_once, of_one_length=self.of_one_length)
-        slots = [slot_frames(count, self.stride) for count in num_samples]
-        return share_evenly(cut_packs(slots, max_samples // self.stride), self.at_once)
+        return cut_packs(self._slots(num_samples), max_samples // self.stride, self.at_once)
 
     def counted(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass that its budget limits."""
         return sum(num_samples) if self.in_packs else num_samples[0] * len(num_samples)
 
+    def exceeds(self, num_samples: Sequence[int], max_samples: int) -> bool:
+        """Return whether a pass has more samples than `cut` puts into one."""
+        if not self.in_packs:
+            return self.counted(num_samples) > max_samples
+        slots = self._slots(num_samples)
+        return sum(slots) > whole_parts(max(max_samples // self.stride, *slots))
+
     def padded(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass with those of padding."""
-        if not self.in_packs:
-            return self.counted(num_samples)
-        return self.stride * whole_parts(sum(slot_frames(count, self.stride) for count in num_samples))
+        return self.stride * whole_parts(sum(self._slots(num_samples))) if self.in_packs else self.counted(num_samples)
+
+    def _slots(self, num_samples: Sequence[int]) -> list[int]:
+        """Return the frames of a pack that each window takes."""
+        return [slot_frames(count, self.stride) for count in num_samples]
 
     def would_wait(self, padded: Sequence[int]) -> bool:
         """Return whether passes at once leave threads idle for longer than one after another, with all threads."""

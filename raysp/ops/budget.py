@@ -1,5 +1,7 @@
 """Default amounts of audio per forward pass and per block. They change the speed, never a label."""
 
+import math
+
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
 
@@ -74,9 +76,22 @@ def batch_seconds(
     return max(LEAST_BATCH_SECONDS, min(most, room / at_once / (itemsize * checkpoint.activations_per_second)))
 
 
-def block_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int) -> float:
-    """Return the seconds of audio per block: about ten seconds of work, and at least four batches."""
+def block_seconds(
+    checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int, packs_at_once: int | None = None
+) -> float:
+    """Return the seconds of audio per block: about ten seconds of work, and at least four batches.
+
+    Args:
+        checkpoint: the model.
+        on_gpu: whether it runs on a GPU.
+        batch_seconds: padded seconds of audio per forward pass.
+        threads: torch threads of an actor on CPUs.
+        packs_at_once: number of packs that go through the model at once, of which a block has a multiple; None: windows
+            go in batches.
+    """
     frames_per_second = checkpoint.sample_rate / checkpoint.frame_stride
     work = 2 * checkpoint.num_parameters * frames_per_second
     speed = GPU_FLOPS if on_gpu else CPU_FLOPS_PER_THREAD * threads
-    return max(BLOCK_WORK_SECONDS * speed / work, 4 * batch_seconds)
+    least = max(BLOCK_WORK_SECONDS * speed / work, 4 * batch_seconds)
+    together = batch_seconds * packs_at_once if packs_at_once else least
+    return math.ceil(least / together) * together

@@ -1,6 +1,7 @@
-"""Decoding of a piece of a shard to blocks of windows of similar length."""
+"""Decoding of a piece of a shard to blocks of windows, of similar length or for packs."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples,
 from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.blocks import BLOCK_BYTES, cut_blocks, cut_in_order
+from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
 from raysp.ops.channels.channel_windows import with_channels
 from raysp.ops.channels.claims import read_claims
 from raysp.ops.channels.numbering import OF_SAMPLES, through_channels
@@ -95,6 +96,7 @@ class Decoding:
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.
+        packs: limits of the packs that rows fill; None: rows of a block have similar lengths.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
         carrying: columns that blocks carry for steps on decoded rows that all of `before` and `after` let pass.
@@ -114,6 +116,7 @@ class Decoding:
         max_seconds: float = 43200,
         keep_prefix: bool = False,
         block_seconds: float,
+        packs: PackLimits | None = None,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
         carrying: Carrying = NOTHING,
@@ -131,7 +134,7 @@ class Decoding:
         by_default = 0 if channel == "each" else channel  # all channels of a recording have one duration
         self.options = DecodeOptions(windowing.sample_rate, by_default, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
-        self.block_seconds = block_seconds
+        self.block_seconds, self.packs = block_seconds, packs
         self.before = before
         self.after = after
         self.carrying = carrying
@@ -141,7 +144,7 @@ class Decoding:
         self.excerpt_columns = excerpt_columns
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
-        """Decode a piece: first rows of several windows, as a stream, then the others ordered by length.
+        """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
 
         A row that is longer than its header claims fills additional blocks. The boundaries of windows and blocks depend
         only on the rows and on `block_seconds`.
@@ -219,7 +222,7 @@ class Decoding:
         if row_status.status != OK:
             return
         if not claimed:
-            _drain(self._decode(piece, index, row_status))
+            deque(self._decode(piece, index, row_status), maxlen=0)
         elif claimed > self.max_seconds:
             row_status.skip("too_long", str(TooLong(claimed, self.max_seconds)))
         else:
@@ -274,7 +277,9 @@ class Decoding:
         short = [i for i, long in enumerate(is_long) if not long]
         seconds = [min(claimed[i], self.max_seconds) * channels[i] for i in short]
         rate, kinds = SAMPLE_BYTES * self.sample_rate, [languages[i] for i in short] if languages else None
-        blocks = cut_blocks(seconds, block_seconds=self.block_seconds, bytes_per_second=rate, kinds=kinds)
+        blocks = cut_blocks(
+            seconds, block_seconds=self.block_seconds, bytes_per_second=rate, kinds=kinds, packs=self.packs
+        )
         return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
 
     def lengths(
@@ -364,7 +369,7 @@ class Decoding:
         """
         row_status = piece.statuses[index]
         if row_status.status == OK and self._may_be_left_out(piece, index):
-            _drain(self._decode(piece, index, row_status))  # so that no window of a skipped row is labelled
+            deque(self._decode(piece, index, row_status), maxlen=0)  # so that no window of a skipped row is labelled
             self._judge(piece, index, row_status)
         if not _has_samples(row_status):
             yield Window(row_status, None)
@@ -593,8 +598,3 @@ def _kept(chunks: Iterator[Samples], kept: list[Samples]) -> Iterator[Samples]:
     for chunk in chunks:
         kept.append(chunk)
         yield chunk
-
-
-def _drain(windows: Iterator[object]) -> None:
-    for _ in windows:
-        pass

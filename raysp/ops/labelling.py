@@ -326,8 +326,8 @@ class Labelling:
     def _label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
         waves, statuses = [given.waves[i] for i in chosen], [given.statuses[i] for i in chosen]
-        counted = self.grouping.counted([*map(self._cost, waves)])
-        if len(chosen) > 1 and counted > self.max_samples:
+        costs = [*map(self._cost, waves)]
+        if len(chosen) > 1 and self.grouping.exceeds(costs, self.max_samples):
             self._halve(chosen, given)
             return
         windows_at = [given.windows_at[i] for i in chosen]
@@ -347,7 +347,7 @@ class Labelling:
             if len(chosen) > 1:
                 logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
                 if _is_out_of_memory(error):
-                    self.max_samples = min(self.max_samples, counted // 2)
+                    self.max_samples = min(self.max_samples, self.grouping.counted(costs) // 2)
                 self._halve(chosen, given)
                 return
             kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"

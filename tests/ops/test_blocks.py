@@ -13,11 +13,14 @@ from raysp.ops import blocks
 from raysp.ops.blocks import (
     PASS_COST,
     Grouping,
+    PackLimits,
     cut_batches,
     cut_blocks,
     cut_in_order,
     cut_packs,
+    fit_in_order,
     fit_rows,
+    of_longest_thread,
     share_evenly,
     would_wait,
 )
@@ -220,3 +223,80 @@ def test_packs_of_mixed_lengths_are_full(kind):
         used += sum(rows)
         allotted += PACK * len(fit_rows(rows, PACK))
     assert used / allotted >= LEAST_FILL
+
+
+RATE, PACK_SAMPLES = 16_000, 60 * 16_000
+
+
+def piece_of(kind: str, seconds: float) -> list[float]:
+    """Draw the seconds of the rows of a piece."""
+    draw, rows = random.Random(2), [0.0]
+    while sum(rows) < seconds:
+        rows.append(LENGTHS[kind](draw))
+    return rows[1:]
+
+
+def blocks_of_packs(seconds: Sequence[float], stride: int, **kwargs: object) -> list[list[int]]:
+    limits = PackLimits(RATE, stride, PACK_SAMPLES)
+    return cut_blocks(seconds, **{"block_seconds": 240, "bytes_per_second": 4 * RATE, "packs": limits, **kwargs})
+
+
+def share_used(blocks: Sequence[Sequence[int]], samples: Sequence[int], stride: int, at_once: int) -> float:
+    """Return the share of frames that rows use of all that threads compute or idle for, block after block."""
+    grouping, used, taken = Grouping(Batching.PACKED, stride, at_once), 0, 0
+    for block in blocks:
+        of_block = [samples[row] for row in block]
+        passes = [[of_block[row] for row in one] for one in grouping.cut(of_block, PACK_SAMPLES)]
+        assert not any(grouping.exceeds(one, PACK_SAMPLES) for one in passes)
+        used += sum(-(-count // stride) for count in of_block)
+        taken += at_once * of_longest_thread([grouping.padded(one) // stride for one in passes], at_once)
+    return used / taken
+
+
+@pytest.mark.parametrize("stride", [320, 640, 1280])
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_packs_of_a_piece_are_full_though_headers_are_off_by_a_frame(kind, at_once, stride):
+    seconds, draw = piece_of(kind, 2 * 3600), random.Random(3)
+    samples = [round(RATE * one) + draw.choice([-1, 0, 0, 0, 0, 1]) * stride // 2 for one in seconds]
+    assert share_used(blocks_of_packs(seconds, stride), samples, stride, at_once) >= LEAST_FILL
+
+
+@given(durations, st.sampled_from([320, 1280]), st.floats(10, 300), st.floats(1, 1e8))
+def test_blocks_of_packs_have_every_recording_once_and_keep_their_bytes(seconds, stride, block_seconds, rate):
+    cut = blocks_of_packs(seconds, stride, block_seconds=block_seconds, bytes_per_second=rate)
+    assert sorted(index for block in cut for index in block) == list(range(len(seconds)))
+    assert all(cut) or cut == [[]]
+    longest = max(seconds, default=0) + stride / RATE
+    for block in cut:
+        assert rate * sum(seconds[row] for row in block) <= max(blocks.BLOCK_BYTES, rate * longest) * 1.002
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=30, max_size=60))
+def test_no_pack_of_a_block_has_recordings_of_two_kinds(kinds):
+    for block in blocks_of_packs([5.0] * len(kinds), 320, kinds=kinds):
+        found = [kinds[row] for row in block]
+        assert found == sorted(found)
+
+
+@given(st.lists(st.integers(1, 700), max_size=60), st.integers(0, 1_000), st.integers(1, 3))
+def test_packs_in_hand_at_once_end_no_later_than_those_in_order_or_of_one_size(frames, most, at_once):
+    size = whole_parts(max([most, *frames]))
+
+    def last(packs: list[list[int]]) -> int:
+        return of_longest_thread([whole_parts(sum(frames[row] for row in pack)) for pack in packs], at_once)
+
+    found = cut_packs(frames, most, at_once)
+    assert sorted(row for pack in found for row in pack) == list(range(len(frames)))
+    for other in (fit_in_order(frames, size), fit_rows(frames, size)):
+        assert last(found) <= last(share_evenly(other, at_once))
+
+
+def test_a_pack_is_halved_only_when_the_budget_was_lowered():
+    grouping = Grouping(Batching.PACKED, 1280)
+    rows = [160_000] * 6
+    assert grouping.cut(rows, PACK_SAMPLES) == [[0, 1, 2, 3, 4, 5]]
+    assert not grouping.exceeds([*rows, 20_000], PACK_SAMPLES)  # 61.25 s, which three products of 20.48 s hold
+    assert grouping.exceeds([*rows, 24_000], PACK_SAMPLES)
+    assert grouping.exceeds(rows, PACK_SAMPLES // 2)
+    assert not grouping.exceeds([2 * PACK_SAMPLES], PACK_SAMPLES)

@@ -98,6 +98,26 @@ class TestAgainstTheRun:
         ):
             raysp.estimate(again_with_other_cpus, like=sink)
 
+    @pytest.mark.slow
+    def test_packs_of_a_run_are_full_and_their_size_changes_no_label(self, tmp_path, monkeypatch):
+        run_without_ray(monkeypatch)
+        seconds = (0.3 + 4 * np.random.default_rng(1).beta(1.4, 2.3, 150)).round(2).tolist()
+        write_rows(tmp_path / "in" / "a.parquet", seconds)
+        tables = []
+        for budget in (20.0, 7.0):
+            label = {"dtype": "bfloat16", "batch_seconds": budget, "outputs": [raysp.Transcript(), raysp.Embedding()]}
+            pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / f"out-{budget}", label=label)
+            simulated = raysp.estimate(pipeline).simulation
+            assert raysp.run(pipeline, progress=False).exit_code == 0
+            store = Sink.of(pipeline.sink).store
+            blocks = [block for _, block in receipts.blocks_by_run(store)]
+            padded = sum(block.padded_samples for block in blocks)
+            assert simulated.padded_seconds * RATE == pytest.approx(padded)
+            assert sum(block.real_samples for block in blocks) >= 0.95 * padded  # most last frames are in part a row's
+            with store.open("a.parquet") as file:
+                tables.append(pq.read_table(file))
+        assert tables[0].equals(tables[1])
+
 
 class TestSample:
     @pytest.fixture
