@@ -64,7 +64,8 @@ class OutputOp(Protocol):
         """Return the columns of `schema`, then those of `staged`, one value per window.
 
         An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
-        that those of all outputs of a batch cross to the host together.
+        that those of all outputs of a batch cross to the host together. One whose columns are made by other processes
+        has a number `batches_beside`, of batches that may wait for them at once.
         """
         ...
 
@@ -207,12 +208,12 @@ class Labelling:
         self.threads = None if on_gpu else threads
         self.at_once = passes_of_actor(self.threads, found, exact=exact, is_own=summary.backend == OWN)
         self.grouping = Grouping(found, summary.hidden_stride, self.at_once, exact and not summary.takes_padding)
-        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
-        in_hand = (1 if summary.writes_text else BATCHES_IN_HAND) if on_gpu else self.at_once
-        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 or self.grouping.in_packs else None
         self.on_device: AbstractContextManager[object] = threading.Lock() if on_gpu else nullcontext()
         self.one_by_one = threading.Lock()
         self.outputs = tuple(outputs(self.loaded))
+        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
+        in_hand = (1 if summary.writes_text else BATCHES_IN_HAND + self._batches_beside()) if on_gpu else self.at_once
+        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 or self.grouping.in_packs else None
         self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.languages = Languages(self.outputs)
@@ -221,6 +222,10 @@ class Labelling:
         self.sample_rate = summary.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
+
+    def _batches_beside(self) -> int:
+        """Return the number of batches that wait for other processes while the device goes on."""
+        return max((getattr(output, "batches_beside", 0) for output in self.outputs), default=0)
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None

@@ -1,34 +1,34 @@
 """Transcripts by beam search over the frames of CTC models; times of words and characters as for greedy decoding."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from raysp.checkpoints.language_models import open_model, weighed
-from raysp.crossing import fetch, send
+from raysp.crossing import Steps, alone
+from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
-from raysp.text.beams.decoder import BeamDecoder, Extras
-from raysp.text.beams.search import Hypothesis, TopFrames, top_frames
-from raysp.text.beams.tokens import TokenTexts, misfit, unwritable
-
-SPACES = re.compile(" {2,}")
+from raysp.ops.transcripts.search_processes import packed, processes
+from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts
+from raysp.text.beams.search import TopFrames
+from raysp.text.beams.tokens import misfit, unwritable
+from raysp.text.beams.top_frames import top_tokens
 
 
 class Searching:
     """Op for the best texts of each recording.
 
-    For a window of a longer row it stages the best tokens of each frame that the window owns. `join` decodes the frames
-    of all windows, with the same arithmetic.
+    The best tokens of each frame are chosen on the device of the logits and cross to the host, where the texts are
+    searched: beside a GPU by other processes. For a window of a longer row the op stages the best tokens of each frame
+    that the window owns. `join` searches over the frames of all windows, with the same arithmetic.
 
     Args:
         greedy: op that writes the columns of the best text; its schema may end with the column of n-best texts.
@@ -39,7 +39,7 @@ class Searching:
         lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
         word_bonus: added for each of its words; None: as `lm_weight`.
         hot_words: weights of words and phrases.
-        device: device of the frames.
+        device: device of the logits.
     """
 
     layers: tuple[int, ...] = ()
@@ -62,26 +62,39 @@ class Searching:
         self.staged: pa.Schema = greedy.staged
         self.blank = greedy.blank
         self.nbest = nbest
-        self.beams = beams
-        ids = {tuple(greedy.tokenizer.ids_of_written(text)): weight for text, weight in (hot_words or {}).items()}
-        extras = Extras(hot_words=ids)
-        if lm is not None:
-            own, file, weights = weighed(lm, lm_weight, word_bonus)
-            extras = Extras(open_model(file), own.words() if own else None, weights, ids)
-        tokens = token_texts(greedy.tokenizer, vocab_size)
-        self.decoder = BeamDecoder(tokens, beams=beams, extras=extras, device=device)
+        settings = SearchSettings(greedy, vocab_size, beams, nbest, lm, lm_weight, word_bonus, dict(hot_words or {}))
+        self.texts = SearchedTexts(settings)
+        self.is_beside = is_accelerator(device)
+        if self.is_beside:
+            self._packed = packed(settings)
+            processes().start()
+
+    @property
+    def batches_beside(self) -> int:
+        """Number of batches whose texts are searched by other processes at once."""
+        return processes().most if self.is_beside else 0
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        frames = top_frames(forward.of(Capability.CTC)["logits"], blank=self.blank)
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        values = yield top_tokens(forward.of(Capability.CTC)["logits"], blank=self.blank)
+        frames = TopFrames(*values)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
         num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
-        found, _ = self._columns(frames, num_frames)
         columns: list[Sequence[object]] = [
-            [None if part else value for part, value in zip(is_part, column, strict=True)] for column in found
+            [None if part else value for part, value in zip(is_part, column, strict=True)]
+            for column in self._found(frames, num_frames).columns
         ]
         return [*columns, *self._staged(frames, forward.parts)]
+
+    def _found(self, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts:
+        """Return the texts of a batch, found by another process if this one has a device to feed."""
+        found = processes().search(self._packed, frames, num_frames) if self.is_beside and any(num_frames) else None
+        return self.texts(frames, num_frames) if found is None else found
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -106,9 +119,7 @@ class Searching:
         log_probs = log_probs.reshape(num_frames, -1)
         tokens = ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32)
         values = log_probs if num_frames else np.zeros((0, 2), np.float32)
-        parts = values[None, :, 0], tokens[None].astype(np.int64), values[None, :, 1:]
-        frames = TopFrames(*send(torch.device(self.decoder.device), *parts))
-        columns, counts = self._columns(frames, [num_frames])
+        columns, counts = self.texts(TopFrames(values[None, :, 0], tokens[None], values[None, :, 1:]), [num_frames])
         row = tuple(column[0] for column in columns)
         start = stretch.frame * self.greedy.frame_seconds
         nbest = cast("list[dict[str, object]]", row[-1]) if self.nbest > 1 else []
@@ -123,63 +134,18 @@ class Searching:
                 for text, score in best
                 for one in texts
             ]
-            best = list(_once(sorted(both, key=lambda one: -one[1])).items())[: self.nbest]
+            best = list(once(sorted(both, key=lambda one: -one[1])).items())[: self.nbest]
         return [{"text": text, "score": score} for text, score in best]
 
     def _staged(self, frames: TopFrames, parts: Sequence[tuple[int, int] | None]) -> list[list[object]]:
         """Return for each window its tokens, and the log-probabilities of the blank and of these tokens, by frame."""
         if not any(part is not None for part in parts):
             return [[None] * len(parts) for _ in self.staged]
-        ids, log_probs = fetch(frames.ids.int(), torch.cat([frames.blanks[..., None], frames.log_probs], -1))
+        log_probs = np.concatenate([frames.blanks[..., None], frames.log_probs], -1)
         return [
             [None if part is None else row[slice(*part)].ravel() for part, row in zip(parts, values, strict=True)]
-            for values in (ids, log_probs)
+            for values in (frames.ids, log_probs)
         ]
-
-    def _columns(
-        self, frames: TopFrames, counts: Sequence[int]
-    ) -> tuple[list[Sequence[object]], npt.NDArray[np.int64]]:
-        """Return the columns of `schema`, and the number of tokens of each text."""
-        [num_frames] = send(frames.blanks.device, np.array(counts, np.int64))
-        hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
-        tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
-        columns = self.greedy.columns(tokens)
-        columns[0] = [_with_single_spaces(str(text)) for text in columns[0]]
-        if self.nbest > 1:
-            columns.append([self._different(row) for row in hypotheses])
-        return columns, tokens.counts
-
-    def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
-        """Return the best different texts; of equal ones, such as with another number of spaces, the best score."""
-        decode = self.greedy.tokenizer.decode_collapsed
-        scores = _once((_with_single_spaces(decode(one.ids.tolist())), one.score) for one in hypotheses)
-        return [{"text": text, "score": score} for text, score in list(scores.items())[: self.nbest]]
-
-
-def _once(texts: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return each text once, with its first score."""
-    scores: dict[str, float] = {}
-    for text, score in texts:
-        scores.setdefault(text, score)
-    return scores
-
-
-def _with_single_spaces(text: str) -> str:
-    """Return a text without the further ones of neighbouring spaces: hypotheses may have several separators."""
-    return SPACES.sub(" ", text) if "  " in text else text
-
-
-def token_texts(tokenizer: CTCTokenizer, vocab_size: int) -> TokenTexts:
-    """Return the texts of the tokens of a checkpoint."""
-    token = tokenizer.word_delimiter_token
-    delimiter = tokenizer.get_vocab().get(token) if token else None
-    return TokenTexts(
-        tokenizer.written_characters(range(vocab_size)),
-        delimiter if delimiter is not None and delimiter < vocab_size else None,
-        tokenizer.pad_token_id,
-        token or "|",
-        are_phonemes=bool(tokenizer.joint),
-    )
 
 
 def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]) -> None:

@@ -27,7 +27,6 @@ from raysp.ops.speech.places import Place, with_places
 from raysp.ops.writing import Prompt
 from raysp.text import alignment
 from raysp.text import greedy_ctc as ctc
-from raysp.text.beams.language_model import KenlmScores
 from tests.corpora import CHECKPOINT, DEMO
 from tests.device.class_cases import make_checkpoint
 from tests.device.output_cases import generating
@@ -236,22 +235,6 @@ def with_a_prompt(folder: Path, device: str) -> Run:
     return lambda: op(block)[0].to_pylist()
 
 
-class _Bigrams:
-    """A model of KenLM's interface."""
-
-    begin, end, unknown, order = 1, 2, 0, 3
-
-    def log10(self, context: Sequence[int], word: int) -> float:
-        return -0.1 * word - 0.01 * sum(context)
-
-
-def kenlm(_: Path, device: str) -> Run:
-    """Scores of a language model that answers on the host."""
-    scores = KenlmScores(_Bigrams(), device)  # type: ignore[arg-type]
-    contexts, words = torch.arange(12).view(2, 3, 2).to(device), torch.arange(6).view(2, 3).to(device)
-    return lambda: [one.cpu().tolist() for one in scores(contexts, words)]
-
-
 LABELS = {"SequenceClassification": [0, 2]}
 
 
@@ -316,7 +299,6 @@ CASES: dict[str, Callable[[Path, str], Run]] = {
     "alignment of labels at pauses": functools.partial(at_pauses, [raysp.Transcript(), raysp.Align(of="pred")]),
     "beams that differ from the best tokens": lambda folder, device: unlikely(folder, device),
     "a prompt of several tokens": with_a_prompt,
-    "scores of KenLM": kenlm,
     "losses by labels of the host": losses,
     "tokens that are streamed": streamed,
 }

@@ -191,4 +191,4 @@ def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
     op = raysp.Transcript(beams=8, lm=str(path), lm_weight=1.0, word_bonus=0.5).op(loaded)
     logits = unsure(op, {"SIX": -0.5, "TWO": 0.0, "TIX": -0.2})
     assert alone(op, logits)[0] in ("SIX", "TWO")
-    assert type(op.decoder.search.fusions[0]).__name__ == "CharacterModel"
+    assert type(op.texts.decoder.search.fusions[0]).__name__ == "CharacterModel"

@@ -10,9 +10,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from raysp.crossing import fetch, send
 from raysp.text.alignment import Alignment, Target, align
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.hot_words import HotWords
@@ -36,43 +34,35 @@ class Extras:
 
 
 class BeamDecoder:
-    """Decoder of frames.
+    """Decoder of frames, on the host.
 
     Args:
         tokens: the vocabulary.
         beams: number of prefixes that are kept after each frame.
         extras: language model and hot words.
-        device: device of the frames.
     """
 
-    def __init__(self, tokens: TokenTexts, *, beams: int, extras: Extras, device: torch.device | str) -> None:
+    def __init__(self, tokens: TokenTexts, *, beams: int, extras: Extras) -> None:
         self.tokens = tokens
-        self.device = device
-        is_delimiter = torch.tensor(tokens.is_delimiter, device=device)
-        self.search = BeamSearch(beams, _fusions(tokens, extras, device), delimiters=is_delimiter)
+        self.search = BeamSearch(beams, _fusions(tokens, extras), delimiters=np.array(tokens.is_delimiter))
 
-    def __call__(self, frames: TopFrames, num_frames: Tensor, *, best: int) -> list[list[Hypothesis]]:
-        """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each.
-
-        The frames are on the decoder's device.
-        """
+    def __call__(self, frames: TopFrames, num_frames: Sequence[int], *, best: int) -> list[list[Hypothesis]]:
+        """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each."""
         found = self.search(frames, num_frames, best=best)
         nothing = Hypothesis(np.empty(0, np.int32), -np.inf)
         return [row or [nothing] for row in found]
 
-    def aligned(self, frames: TopFrames, num_frames: Tensor, best: Sequence[Hypothesis]) -> CTCTokens:
+    def aligned(self, frames: TopFrames, num_frames: Sequence[int], best: Sequence[Hypothesis]) -> CTCTokens:
         """Return the tokens of the best hypotheses with their most probable frames.
 
         Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
         """
-        one = frames.best(self.tokens.blank)
-        ids, log_probs, counts = fetch(one.ids.int(), one.log_probs, num_frames)
-        greedy = collapsed(ids, log_probs, counts, blank=self.tokens.blank)
+        greedy = collapsed(*frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
         others = [
             row for row, found in enumerate(best) if greedy.finite[row] and not np.array_equal(rows[row].ids, found.ids)
         ]
-        found_others = _aligned(frames, counts.tolist(), others, best, len(self.tokens.texts))
+        found_others = _aligned(frames, num_frames, others, best, len(self.tokens.texts))
         for row, tokens in zip(others, found_others, strict=True):
             rows[row] = tokens
         counts = np.array([len(one.ids) for one in rows], np.int64)
@@ -131,29 +121,27 @@ def _aligned(
     for place, ids in enumerate(kept):
         columns[place, ids] = np.arange(1, len(ids) + 1)
     targets = [Target((1 + np.searchsorted(ids, best[row].ids)).tolist()) for row, ids in zip(rows, kept, strict=True)]
-    column_of, chosen = send(frames.ids.device, columns, np.array(rows, np.int64))
-    places = column_of[:, None].expand(-1, frames.ids.shape[1], -1).gather(2, frames.ids[chosen])
-    log_probs = frames.blanks.new_full((len(rows), frames.blanks.shape[1], width + 1), -torch.inf)
-    log_probs.scatter_(2, places, frames.log_probs[chosen])
+    chosen = list(rows)
+    places = np.take_along_axis(columns[:, None], frames.ids[chosen].astype(np.int64), 2)
+    log_probs = np.full((*places.shape[:2], width + 1), -np.inf, np.float32)
+    np.put_along_axis(log_probs, places, frames.log_probs[chosen], 2)
     log_probs[..., 0] = frames.blanks[chosen]
-    highest = torch.maximum(frames.blanks, frames.log_probs[..., 0])[chosen]
+    highest = np.maximum(frames.blanks, frames.log_probs[..., 0])[chosen]
     counts = [num_frames[row] for row in rows]
-    found = align(log_probs[..., :width], counts, targets, blank=0, best=highest)
+    kept_log_probs, best_of_frames = (torch.from_numpy(one) for one in (log_probs[..., :width], highest))
+    found = align(kept_log_probs, counts, targets, blank=0, best=best_of_frames)
     for row, count, alignment in zip(rows, counts, found, strict=True):
         yield _Tokens.found(best[row].ids, alignment, count)
 
 
-def _fusions(tokens: TokenTexts, extras: Extras, device: torch.device | str) -> list[Fusion]:
+def _fusions(tokens: TokenTexts, extras: Extras) -> list[Fusion]:
     fusions: list[Fusion] = []
     if extras.lm is not None:
-        scores = scores_of(extras.lm, device)
+        scores = scores_of(extras.lm)
         if is_of_characters(extras.lm.vocabulary(), tokens):
-            ids = torch.from_numpy(extras.lm.ids(tokens.characters)).to(device)
-            fusions.append(CharacterModel(scores, ids, extras.lm_weights))
+            fusions.append(CharacterModel(scores, extras.lm.ids(tokens.characters), extras.lm_weights))
         else:
-            lexicon = Lexicon(extras.lm, extras.lm_words, device)
-            fusions.append(WordModel(scores, lexicon, tokens.texts, extras.lm_weights, device))
+            fusions.append(WordModel(scores, Lexicon(extras.lm, extras.lm_words), tokens.texts, extras.lm_weights))
     if extras.hot_words:
-        hot = HotWords(extras.hot_words, vocab_size=len(tokens.texts), delimiter=tokens.delimiter, device=device)
-        fusions.append(hot)
+        fusions.append(HotWords(extras.hot_words, vocab_size=len(tokens.texts), delimiter=tokens.delimiter))
     return fusions

@@ -9,10 +9,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from raysp.text.beams.search import Chosen, Extensions
+from raysp.text.beams.search import Chosen, Extensions, Floats, Ints
 
 
 class HotWords:
@@ -25,48 +23,40 @@ class HotWords:
             None: hot words may be parts of words.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[tuple[int, ...], float],
-        *,
-        vocab_size: int,
-        delimiter: int | None,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, weights: Mapping[tuple[int, ...], float], *, vocab_size: int, delimiter: int | None) -> None:
         around = () if delimiter is None else (delimiter,)
         trie = _Trie({(*around, *tokens, *around): weight for tokens, weight in weights.items()}, len(around))
         used = sorted({token for edges in trie.edges for token in edges})
-        self.columns = torch.zeros(vocab_size, dtype=torch.int64)  # 0: of tokens without an edge
-        self.columns[used] = torch.arange(1, len(used) + 1)
-        self.columns = self.columns.to(device)
-        self.next_states = torch.from_numpy(trie.table(used)).to(device)
-        self.gains = torch.tensor(trie.gains, dtype=torch.float64, device=device).exp()
-        self.lifts = torch.tensor(trie.lifts, dtype=torch.float64, device=device).exp()
+        self.columns = np.zeros(vocab_size, np.int64)  # 0: of tokens without an edge
+        self.columns[used] = np.arange(1, len(used) + 1)
+        self.next_states = trie.table(used)
+        self.gains, self.lifts = np.exp(trie.gains), np.exp(trie.lifts)
         self.around = around
 
     def start(self) -> list[int]:
         """Return the state of the empty prefix, to which a word may be added."""
         return [int(self.next_states[0, self.columns[self.around[0]]]) if self.around else 0]
 
-    def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
+    def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
         """Return the weights of words that end, and the lifts of prefixes within a word."""
         after = self.next_states[states, self.columns[tokens][:, None]]
         return Extensions(self.gains[after], self.lifts[after], None)
 
-    def lift(self, states: Tensor) -> Tensor:
+    def lift(self, states: Ints) -> Floats:
         """Return the lifts of the prefixes."""
         return self.lifts[states[..., 0]]
 
-    def advance(self, states: Tensor, chosen: Chosen, carried: Tensor | None) -> Tensor:
+    def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:
         """Return the states of the chosen prefixes."""
         after = self.next_states[states[..., 0], self.columns[chosen.tokens]]
-        return torch.where(chosen.is_new, after, states[..., 0])[..., None]
+        return np.where(chosen.is_new, after, states[..., 0])[..., None]
 
-    def end(self, states: Tensor) -> Tensor:
+    def end(self, states: Ints) -> Floats:
         """Return the weights of words that end with the text."""
         if not self.around:
-            return torch.ones_like(states[..., 0], dtype=torch.float64)
-        return self.gains[self.next_states[states[..., 0], self.columns[self.around[0] : self.around[0] + 1]]]
+            return np.ones(states.shape[:-1])
+        found: Floats = self.gains[self.next_states[states[..., 0], self.columns[self.around[0]]]]
+        return found
 
 
 class _Trie:

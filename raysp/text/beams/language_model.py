@@ -3,19 +3,17 @@
 Shapes: B batch, W beams, K tokens of a frame, F fields of a state.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from raysp.crossing import fetch, send
 from raysp.text.beams.arpa import Ngrams
 from raysp.text.beams.hashing import MULTIPLIER, prefix_hashes, signed, text_hashes
 from raysp.text.beams.kenlm import KenlmModel
-from raysp.text.beams.search import LARGEST_LOG, Chosen, Extensions
+from raysp.text.beams.search import LARGEST_LOG, Chosen, Extensions, Flags, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class Weights:
     boundaries: bool = True
     """Whether texts begin with `<s>` and end with `</s>`."""
 
-    def factors(self, log_probs: Tensor) -> Tensor:
+    def factors(self, log_probs: Floats) -> Floats:
         """Return the factors of words with these log-probabilities."""
-        return (self.log_prob * log_probs + self.bonus).clamp(-LARGEST_LOG, LARGEST_LOG).exp()
+        return np.exp(np.clip(self.log_prob * log_probs + self.bonus, -LARGEST_LOG, LARGEST_LOG))
 
 
 class Scores(Protocol):
@@ -52,7 +50,7 @@ class Scores(Protocol):
         """Return the natural log-probability of an unknown word without a context."""
         ...
 
-    def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, contexts: Ints, words: Ints) -> tuple[Floats, Ints]:
         """Return natural log-probabilities, and the contexts after the words.
 
         Args:
@@ -72,14 +70,9 @@ class NgramScores:
     n - 1 words; -1 where there is no such n-gram.
     """
 
-    def __init__(self, model: Ngrams, device: torch.device | str = "cpu") -> None:
-        def there(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(device)
-
+    def __init__(self, model: Ngrams) -> None:
         self.num_words = len(model.word_ids)
-        self.keys = [there(one) for one in model.keys]
-        self.log_probs = [there(one) for one in model.log_probs]
-        self.backoffs = [there(one) for one in model.backoffs]
+        self.keys, self.log_probs, self.backoffs = model.keys, model.log_probs, model.backoffs
         self.begin, self.end, self.unknown = model.begin, model.end, model.unknown
         self.context_fields = model.order - 1
 
@@ -89,20 +82,21 @@ class NgramScores:
 
     def unknown_log_prob(self) -> float:
         """Return the natural log-probability of an unknown word without a context."""
-        return float(self.log_probs[0][self.unknown].double())
+        return float(self.log_probs[0][self.unknown])
 
-    def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, contexts: Ints, words: Ints) -> tuple[Floats, Ints]:
         """Return natural log-probabilities, and the contexts after the words; shapes as in `Scores`."""
         log_probs = self.log_probs[0][words]
         after = [words]
         for place, (keys, own, backoffs) in enumerate(zip(self.keys, self.log_probs[1:], self.backoffs, strict=True)):
             before = contexts[..., place]
             wanted = before * self.num_words + words
-            index = torch.searchsorted(keys, wanted.contiguous()).clamp_max(len(keys) - 1)
+            index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             is_found = (keys[index] == wanted) & (before >= 0)
-            log_probs = torch.where(is_found, own[index], log_probs + backoffs[before])  # 0 at -1
-            after.append(torch.where(is_found, index, -1))
-        return log_probs.double(), torch.stack(after[: self.context_fields], -1) if self.context_fields else contexts
+            log_probs = np.where(is_found, own[index], log_probs + backoffs[before])  # 0 at -1
+            after.append(np.where(is_found, index, -1))
+        contexts = np.stack(after[: self.context_fields], -1) if self.context_fields else contexts
+        return log_probs.astype(np.float64), contexts
 
 
 class KenlmScores:
@@ -111,7 +105,7 @@ class KenlmScores:
     A context is the last n - 1 words, the last one first; -1 where there is none.
     """
 
-    def __init__(self, model: KenlmModel, device: torch.device | str) -> None:
+    def __init__(self, model: KenlmModel) -> None:
         self.model = model
         self.begin, self.end, self.unknown = model.begin, model.end, model.unknown
         self.context_fields = model.order - 1
@@ -124,19 +118,19 @@ class KenlmScores:
         """Return the natural log-probability of an unknown word without a context."""
         return self.model.log10((), self.unknown) * float(np.log(10))
 
-    def __call__(self, contexts: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, contexts: Ints, words: Ints) -> tuple[Floats, Ints]:
         """Return natural log-probabilities, and the contexts after the words; shapes as for `NgramScores`."""
-        rows, ends = fetch(contexts.reshape(words.numel(), self.context_fields), words.flatten())
+        rows = contexts.reshape(words.size, self.context_fields).tolist()
         log10 = self.model.log10
-        found = [log10(tuple(row), word) for row, word in zip(rows.tolist(), ends.tolist(), strict=True)]
-        [log_probs] = send(words.device, np.array(found, np.float64).reshape(words.shape) * np.log(10))
-        after = torch.cat([words[..., None], contexts[..., :-1]], -1) if self.context_fields else contexts
+        found = [log10(tuple(row), word) for row, word in zip(rows, words.ravel().tolist(), strict=True)]
+        log_probs = np.array(found, np.float64).reshape(words.shape) * np.log(10)
+        after = np.concatenate([words[..., None], contexts[..., :-1]], -1) if self.context_fields else contexts
         return log_probs, after
 
 
-def scores_of(model: Ngrams | KenlmModel, device: torch.device | str) -> Scores:
-    """Return the scores of a model on a device."""
-    return NgramScores(model, device) if isinstance(model, Ngrams) else KenlmScores(model, device)
+def scores_of(model: Ngrams | KenlmModel) -> Scores:
+    """Return the scores of a model."""
+    return NgramScores(model) if isinstance(model, Ngrams) else KenlmScores(model)
 
 
 def _start(scores: Scores, weights: Weights) -> list[int]:
@@ -144,11 +138,11 @@ def _start(scores: Scores, weights: Weights) -> list[int]:
     return scores.start() if weights.boundaries else [-1] * scores.context_fields
 
 
-def _end_factors(scores: Scores, contexts: Tensor, weights: Weights) -> Tensor:
+def _end_factors(scores: Scores, contexts: Ints, weights: Weights) -> Floats:
     """Return the factors of the end of the text, which has no bonus."""
     if not weights.boundaries:
-        return torch.ones(contexts.shape[:-1], dtype=torch.float64, device=contexts.device)
-    ends = torch.full(contexts.shape[:-1], scores.end, device=contexts.device)
+        return np.ones(contexts.shape[:-1])
+    ends = np.full(contexts.shape[:-1], scores.end)
     return Weights(weights.log_prob, 0.0).factors(scores(contexts, ends)[0])
 
 
@@ -158,17 +152,11 @@ class Lexicon:
     Args:
         model: the model.
         known: words that count as known if the model has them; None: all of the model.
-        device: device of the hashes.
     """
 
-    def __init__(
-        self, model: Ngrams | KenlmModel, known: Sequence[str] | None, device: torch.device | str = "cpu"
-    ) -> None:
-        def there(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(device)
-
+    def __init__(self, model: Ngrams | KenlmModel, known: Sequence[str] | None) -> None:
         self.unknown = model.unknown
-        self.words, self.word_ids = there(model.words), there(model.word_ids)
+        self.words, self.word_ids = model.words, model.word_ids
         is_known = np.ones(len(model.word_ids), np.bool_)
         prefixes = model.prefixes
         if known is not None:
@@ -177,17 +165,18 @@ class Lexicon:
             is_known[ids] = True
             prefixes = prefix_hashes([text for text, index in zip(known, ids, strict=True) if index != model.unknown])
         is_known[model.unknown] = False
-        self.is_known, self.prefixes = there(is_known), there(prefixes)
+        self.is_known, self.prefixes = is_known, prefixes
 
-    def ids(self, hashes: Tensor) -> Tensor:
+    def ids(self, hashes: Ints) -> Ints:
         """Return the ids of words with these hashes, that of `<unk>` for unknown ones."""
-        index = torch.searchsorted(self.words, hashes.contiguous()).clamp_max(len(self.words) - 1)
-        return torch.where(self.words[index] == hashes, self.word_ids[index], self.unknown)
+        index = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
+        return np.where(self.words[index] == hashes, self.word_ids[index], self.unknown)
 
-    def begins_word(self, hashes: Tensor) -> Tensor:
+    def begins_word(self, hashes: Ints) -> Flags:
         """Return whether a known word begins with letters of these hashes."""
-        index = torch.searchsorted(self.prefixes, hashes.contiguous()).clamp_max(len(self.prefixes) - 1)
-        return self.prefixes[index] == hashes
+        index = np.minimum(np.searchsorted(self.prefixes, hashes), len(self.prefixes) - 1)
+        found: Flags = self.prefixes[index] == hashes
+        return found
 
 
 class WordModel:
@@ -206,62 +195,63 @@ class WordModel:
         weights: weights of the model.
     """
 
-    def __init__(
-        self, scores: Scores, lexicon: Lexicon, texts: Sequence[str], weights: Weights, device: torch.device | str
-    ) -> None:
+    def __init__(self, scores: Scores, lexicon: Lexicon, texts: Sequence[str], weights: Weights) -> None:
         self.scores = scores
         self.lexicon = lexicon
         self.weights = weights
-        unknown = torch.tensor(scores.unknown_log_prob() + weights.unknown, dtype=torch.float64)
-        self.unknown_lift = float(weights.factors(unknown).clamp_max(1.0))
-        self.is_delimiter = torch.tensor([not text for text in texts], device=device)
-        self.added = torch.from_numpy(text_hashes(texts)).to(device)
-        self.multipliers = torch.tensor([signed(pow(MULTIPLIER, len(text), 1 << 64)) for text in texts], device=device)
+        unknown = np.array(scores.unknown_log_prob() + weights.unknown)
+        self.unknown_lift = min(float(weights.factors(unknown)), 1.0)
+        self.is_delimiter = np.array([not text for text in texts])
+        self.added = text_hashes(texts)
+        self.multipliers = np.array([signed(pow(MULTIPLIER, len(text), 1 << 64)) for text in texts])
 
     def start(self) -> list[int]:
         """Return the fields of the empty prefix."""
         return [0, 1, *_start(self.scores, self.weights)]
 
-    def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
+    def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
         """Return the weights of the last words for extensions by a delimiter, and the lifts of unknown ones."""
         grown = states[..., :1] * self.multipliers[tokens][:, None] + self.added[tokens][:, None]
         is_end = self.is_delimiter[tokens][:, None]
-        lifts = torch.where(is_end | self.lexicon.begins_word(grown), 1.0, self.unknown_lift)
+        lifts = np.where(is_end | self.lexicon.begins_word(grown), 1.0, self.unknown_lift)
         if not has_delimiter:
             return Extensions(None, lifts, None)
         factors, contexts = self._last_words(states)
-        return Extensions(torch.where(is_end, factors[..., None], 1.0), lifts, contexts)
+        return Extensions(np.where(is_end, factors[..., None], 1.0), lifts, contexts)
 
-    def lift(self, states: Tensor) -> Tensor | None:
+    def lift(self, states: Ints) -> Floats | None:
         """Return the lifts of prefixes that end within a word."""
-        return torch.where(states[..., 1] == 1, 1.0, self.unknown_lift)
+        return np.where(states[..., 1] == 1, 1.0, self.unknown_lift)
 
-    def advance(self, states: Tensor, chosen: Chosen, carried: Tensor | None) -> Tensor:
+    def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:
         """Return the states of the chosen prefixes."""
-        hashes, contexts = states[..., 0], states[..., 2:]
+        hashes = states[..., 0]
         grown = hashes * self.multipliers[chosen.tokens] + self.added[chosen.tokens]
         is_end = chosen.is_new & self.is_delimiter[chosen.tokens]
-        hashes = torch.where(chosen.is_new, torch.where(is_end, 0, grown), hashes)
+        hashes = np.where(chosen.is_new, np.where(is_end, 0, grown), hashes)
+        after = np.empty_like(states)
+        after[..., 0], after[..., 1], after[..., 2:] = hashes, self.lexicon.begins_word(hashes), states[..., 2:]
         if carried is not None:
-            after = carried.gather(1, chosen.sources[..., None].expand_as(contexts))
-            contexts = torch.where(is_end[..., None], after, contexts)
-        return torch.cat([hashes[..., None], self.lexicon.begins_word(hashes).long()[..., None], contexts], -1)
+            *rows, fields = carried.shape
+            of_ends = carried.reshape(math.prod(rows), fields)[chosen.sources]
+            after[..., 2:] = np.where(is_end[..., None], of_ends, after[..., 2:])
+        return after
 
-    def end(self, states: Tensor) -> Tensor:
+    def end(self, states: Ints) -> Floats:
         """Return the factors of the last words and of the end of the text."""
         factors, contexts = self._last_words(states)
         return factors * _end_factors(self.scores, contexts, self.weights)
 
-    def _last_words(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _last_words(self, states: Ints) -> tuple[Floats, Ints]:
         """Return the factors of the last words, and the contexts after them; without a word 1 and the same."""
         hashes, contexts = states[..., 0], states[..., 2:]
         ids = self.lexicon.ids(hashes)
         log_probs, after = self.scores(contexts, ids)
         if self.weights.unknown:
-            log_probs = torch.where(self.lexicon.is_known[ids], log_probs, log_probs + self.weights.unknown)
+            log_probs = np.where(self.lexicon.is_known[ids], log_probs, log_probs + self.weights.unknown)
         is_none = hashes == 0
-        factors = torch.where(is_none, 1.0, self.weights.factors(log_probs))
-        return factors, torch.where(is_none[..., None], contexts, after)
+        factors = np.where(is_none, 1.0, self.weights.factors(log_probs))
+        return factors, np.where(is_none[..., None], contexts, after)
 
 
 class CharacterModel:
@@ -273,7 +263,7 @@ class CharacterModel:
         weights: weights of the model.
     """
 
-    def __init__(self, scores: Scores, ids: Tensor, weights: Weights) -> None:
+    def __init__(self, scores: Scores, ids: Ints, weights: Weights) -> None:
         self.scores = scores
         self.token_ids = ids
         self.weights = weights
@@ -282,24 +272,25 @@ class CharacterModel:
         """Return the fields of the empty prefix."""
         return _start(self.scores, self.weights)
 
-    def extend(self, states: Tensor, tokens: Tensor, *, has_delimiter: bool) -> Extensions:
+    def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
         """Return the weights of all extensions."""
-        words = self.token_ids[tokens][:, None].expand(-1, states.shape[1], -1)
-        contexts = states[:, :, None].expand(-1, -1, tokens.shape[1], -1)
+        shape = (*states.shape[:2], tokens.shape[1])
+        words = np.broadcast_to(self.token_ids[tokens][:, None], shape)
+        contexts = np.broadcast_to(states[:, :, None], (*shape, states.shape[2]))
         log_probs, after = self.scores(contexts, words)
         return Extensions(self.weights.factors(log_probs), None, after)
 
-    def lift(self, states: Tensor) -> Tensor | None:
+    def lift(self, states: Ints) -> Floats | None:
         """Return None."""
         return None
 
-    def advance(self, states: Tensor, chosen: Chosen, carried: Tensor | None) -> Tensor:
+    def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:
         """Return the states of the chosen prefixes."""
         assert carried is not None
+        *rows, fields = carried.shape
         places = chosen.sources * carried.shape[2] + chosen.places
-        after = carried.flatten(1, 2).gather(1, places[..., None].expand_as(states))
-        return torch.where(chosen.is_new[..., None], after, states)
+        return np.where(chosen.is_new[..., None], carried.reshape(math.prod(rows), fields)[places], states)
 
-    def end(self, states: Tensor) -> Tensor:
+    def end(self, states: Ints) -> Floats:
         """Return the factors of the end of the text."""
         return _end_factors(self.scores, states, self.weights)

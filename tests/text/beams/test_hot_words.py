@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from raysp.text.beams.hot_words import HotWords
-from raysp.text.beams.search import BeamSearch, top_frames
+from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.exhaustive import ranked
 
 TOKENS = "_|ab"
@@ -41,7 +42,7 @@ def test_scores_are_those_of_all_alignments_and_a_weight_for_each_whole_word(wor
     for seed in range(3):
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
         search = BeamSearch(400, [hot(words)], least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
+        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
         expected = ranked(logits[0].tolist(), BLANK, lambda ids: weight_of("".join(TOKENS[one] for one in ids), words))[
             :15
         ]
@@ -52,7 +53,7 @@ def test_scores_are_those_of_all_alignments_and_a_weight_for_each_whole_word(wor
 def test_without_a_delimiter_hot_words_are_found_within_texts():
     search = BeamSearch(500, [hot({"ab": 2.0}, None)], least_log_prob=-math.inf)
     logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
-    [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=10)
+    [found] = search(top_frames(logits, blank=BLANK), [5], best=10)
     expected = ranked(logits[0].tolist(), BLANK, lambda ids: 2.0 * "".join(TOKENS[one] for one in ids).count("ab"))[:10]
     assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
 
@@ -68,7 +69,7 @@ def likely(*frames: dict[str, float]) -> torch.Tensor:
 def test_the_begin_of_a_hot_word_is_kept_by_few_beams_until_it_is_complete():
     # Each "b" is far less likely than "a": two beams drop "bbb" before its end unless it is lifted.
     logits = likely(*[frame for _ in range(3) for frame in ({"a": 0.0, "b": -3.0}, {"_": 0.0})])
-    frames, lengths = top_frames(logits, blank=BLANK), torch.tensor([6])
+    frames, lengths = top_frames(logits, blank=BLANK), [6]
     [[plain]] = BeamSearch(2)(frames, lengths)
     [[boosted]] = BeamSearch(2, [hot({"bbb": 12.0})])(frames, lengths)
     assert (tuple(plain.ids.tolist()), tuple(boosted.ids.tolist())) == (ids_of("aaa"), ids_of("bbb"))
@@ -76,7 +77,7 @@ def test_the_begin_of_a_hot_word_is_kept_by_few_beams_until_it_is_complete():
 
 def test_the_lift_of_a_word_that_is_not_completed_is_taken_back():
     logits = likely({"a": 0.0, "b": -1.0}, {"_": 0.0}, {"a": 0.0}, {"_": 0.0})
-    frames, lengths = top_frames(logits, blank=BLANK), torch.tensor([4])
+    frames, lengths = top_frames(logits, blank=BLANK), [4]
     [[plain]] = BeamSearch(4)(frames, lengths)
     [[boosted]] = BeamSearch(4, [hot({"bb": 20.0})])(frames, lengths)
     assert boosted.ids.tolist() == plain.ids.tolist()

@@ -5,13 +5,15 @@ import math
 import random
 import string
 
+import numpy as np
 import pytest
 import torch
 
 from raysp.errors import CheckpointError
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
-from raysp.text.beams.search import BeamSearch, top_frames
+from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.exhaustive import ranked
 
@@ -25,9 +27,9 @@ def sentences(seed: int, number: int = 60, words: list[str] = WORDS) -> list[lis
 
 def scored(scores: NgramScores, ids: list[int]) -> list[float]:
     """Return the log-probability of each word of a sentence and of its end."""
-    context, found = torch.tensor(scores.start()), []
+    context, found = np.array(scores.start()), []
     for word in [*ids, scores.end]:
-        log_prob, context = scores(context, torch.tensor(word))
+        log_prob, context = scores(context, np.array(word))
         found.append(float(log_prob))
     return found
 
@@ -165,11 +167,9 @@ def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, 
 
     for seed in range(3):
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
-        fusion = WordModel(scores, Lexicon(model, None), TOKENS, weights, "cpu")
-        search = BeamSearch(
-            400, [fusion], delimiters=torch.tensor([False, True, False, False]), least_log_prob=-math.inf
-        )
-        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
+        fusion = WordModel(scores, Lexicon(model, None), TOKENS, weights)
+        search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
+        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
         expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
         assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -183,17 +183,17 @@ def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, 
 
     def weight(ids):
         words = words_of(ids)
-        context = torch.tensor(scores.start() if boundaries else [-1])
+        context = np.array(scores.start() if boundaries else [-1])
         total = 0.4 * len(words)
         for word in model.ids([*words, "</s>"]).tolist()[: None if boundaries else len(words)]:
-            log_prob, context = scores(context, torch.tensor(word))
+            log_prob, context = scores(context, np.array(word))
             total += 0.7 * float(log_prob)
         return total + 0.7 * -3.0 * sum(word not in known for word in words)
 
     logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
-    fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights, "cpu")
-    search = BeamSearch(400, [fusion], delimiters=torch.tensor([False, True, False, False]), least_log_prob=-math.inf)
-    [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
+    fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights)
+    search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
+    [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
     expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
     assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
     assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -203,7 +203,7 @@ def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, 
 def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_path):
     texts = ["ab|a", "b|b|a", "aab"]
     scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 3)))
-    ids_of_tokens = torch.from_numpy(model.ids(["<pad>", "|", "a", "b"]))
+    ids_of_tokens = model.ids(["<pad>", "|", "a", "b"])
 
     def weight(ids):
         return 0.6 * sum(scored(scores, ids_of_tokens[list(ids)].tolist())) + 0.3 * len(ids)
@@ -211,7 +211,7 @@ def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_p
     for seed in range(3):
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
         search = BeamSearch(400, [CharacterModel(scores, ids_of_tokens, Weights(0.6, 0.3))], least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), torch.tensor([5]), best=15)
+        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
         expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
         assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -222,13 +222,13 @@ def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):
     draw = random.Random(0)
     words = ["".join(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(40)]
     scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", sentences(1, 100, words), 3)))
-    fusion = WordModel(scores, Lexicon(model, None), ["", "", *letters], Weights(0.5, 1.0), "cpu")
-    delimiters = torch.tensor([False, True, *(False for _ in letters)])
+    fusion = WordModel(scores, Lexicon(model, None), ["", "", *letters], Weights(0.5, 1.0))
+    delimiters = np.array([False, True, *(False for _ in letters)])
     search = BeamSearch(8, [fusion], delimiters=delimiters)
     logits = 3 * torch.randn(5, 50, 10, generator=torch.Generator().manual_seed(1))
-    num_frames = torch.tensor([50, 20, 1, 0, 49])
+    num_frames = [50, 20, 1, 0, 49]
     together = search(top_frames(logits, blank=0), num_frames, best=8)
-    for row, frames in enumerate(num_frames.tolist()):
+    for row, frames in enumerate(num_frames):
         [alone] = search(top_frames(logits[row : row + 1, :frames], blank=0), num_frames[row : row + 1], best=8)
         found = together[row]
         assert [(one.ids.tolist(), one.score) for one in alone] == [(one.ids.tolist(), one.score) for one in found]

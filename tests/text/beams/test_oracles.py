@@ -10,7 +10,8 @@ import torch
 
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import Lexicon, NgramScores, Weights, WordModel
-from raysp.text.beams.search import BeamSearch, top_frames
+from raysp.text.beams.search import BeamSearch
+from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.test_language_model import scored
 
@@ -18,7 +19,7 @@ LETTERS = string.ascii_lowercase[:10]
 TOKENS = ["_", "|", *LETTERS]
 
 
-def speech_like(seed: int, texts: list[str], noise: float = 1.3) -> tuple[torch.Tensor, torch.Tensor]:
+def speech_like(seed: int, texts: list[str], noise: float = 1.3) -> tuple[torch.Tensor, list[int]]:
     """Return logits of frames that mostly hold the tokens of texts, with errors."""
     generator = torch.Generator().manual_seed(seed)
     draw = random.Random(seed)
@@ -31,7 +32,7 @@ def speech_like(seed: int, texts: list[str], noise: float = 1.3) -> tuple[torch.
         logits = noise * torch.randn(len(ids), len(TOKENS), generator=generator)
         logits[range(len(ids)), ids] += 4.0
         rows.append(logits)
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(one) for one in rows])
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), [len(one) for one in rows]
 
 
 def words_and_sentences(seed: int, number: int) -> tuple[list[str], list[list[str]]]:
@@ -66,17 +67,17 @@ def test_texts_with_a_model_of_words_are_those_of_flashlight_with_kenlm(tmp_path
     model = arpa.parse(path)
     model.log_probs[0][model.unknown] = -60.0  # the other decoder writes words of its lexicon only
     scores = NgramScores(model)
-    fusion = WordModel(scores, Lexicon(model, None), ["", "", *LETTERS], Weights(lm_weight, bonus), "cpu")
-    delimiters = torch.tensor([token == "|" for token in TOKENS])
+    fusion = WordModel(scores, Lexicon(model, None), ["", "", *LETTERS], Weights(lm_weight, bonus))
+    delimiters = np.array([token == "|" for token in TOKENS])
     search = BeamSearch(200, [fusion], delimiters=delimiters, least_log_prob=-math.inf)
     found = search(top_frames(logits, blank=0, kept=11), num_frames)
-    theirs = flashlight_texts(str(path), words, logits, num_frames.tolist(), lm_weight, bonus)
+    theirs = flashlight_texts(str(path), words, logits, num_frames, lm_weight, bonus)
     ours = ["".join(TOKENS[token] for token in one.ids).replace("|", " ").split() for [one] in found]
     theirs = [text.split() for text in theirs]
 
     def score(row: int, text: str) -> float:
         ids = torch.tensor([[TOKENS.index(token) for token in text]])
-        lengths = num_frames[row][None], torch.tensor([ids.shape[1]])
+        lengths = torch.tensor([num_frames[row]]), torch.tensor([ids.shape[1]])
         loss = torch.nn.functional.ctc_loss(logits[row, : num_frames[row], None], ids, *lengths, reduction="sum")
         words = [word for word in text.split("|") if word]
         return lm_weight * sum(scored(scores, model.ids(words).tolist())) + bonus * len(words) - float(loss)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from raysp.text.beams.decoder import BeamDecoder, Extras
-from raysp.text.beams.search import Hypothesis, top_frames
+from raysp.text.beams.search import Hypothesis
 from raysp.text.beams.tokens import TokenTexts
+from raysp.text.beams.top_frames import top_frames
 from raysp.text.greedy_ctc import CTCTokens, greedy
 from tests.text.beams.exhaustive import best_path, collapsed
 
@@ -16,10 +17,10 @@ from tests.text.beams.exhaustive import best_path, collapsed
 def aligned(logits: torch.Tensor, *texts: tuple[int, ...], blank: int = 0, kept: int = 16) -> CTCTokens:
     """Align the tokens of each row with all its frames."""
     letters = [chr(97 + token) if token != blank else "" for token in range(logits.shape[-1])]
-    decoder = BeamDecoder(TokenTexts(letters, None, blank, "|"), beams=2, extras=Extras(), device="cpu")
+    decoder = BeamDecoder(TokenTexts(letters, None, blank, "|"), beams=2, extras=Extras())
     frames = top_frames(logits, blank=blank, kept=kept)
     given = [Hypothesis(np.array(one, np.int32), 0.0) for one in texts]
-    return decoder.aligned(frames, torch.full((len(logits),), logits.shape[1]), given)
+    return decoder.aligned(frames, [logits.shape[1]] * len(logits), given)
 
 
 @pytest.mark.slow

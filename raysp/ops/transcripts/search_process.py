@@ -1,0 +1,45 @@
+"""Main module of a process that searches texts for another; see `search_processes`."""
+
+import contextlib
+import functools
+import os
+import pickle
+import sys
+
+import torch
+
+from raysp.ops.transcripts.searched_texts import SearchedTexts
+from raysp.text.beams.search import TopFrames
+
+NICENESS = 10
+"""How far the priority of the process is below that of the one that asks."""
+MOST_SETTINGS = 16
+"""Settings whose decoders stay in memory: of outputs and their languages."""
+
+
+@functools.lru_cache(MOST_SETTINGS)
+def _texts_of(packed: bytes) -> SearchedTexts:
+    return SearchedTexts(pickle.loads(packed))
+
+
+def main() -> None:
+    """Answer requests until there are no more; an answer that is a text says why there is none."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever else is printed
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        while True:
+            packed, frames, num_frames = pickle.load(sys.stdin.buffer)
+            answer: object
+            try:
+                answer = _texts_of(packed)(TopFrames(*frames), num_frames)
+            except Exception as error:  # the other process finds the same, and raises it
+                answer = f"{type(error).__name__}: {error}"
+            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()

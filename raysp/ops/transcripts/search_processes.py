@@ -1,0 +1,127 @@
+"""Processes that search the texts of batches on idle cores of the host, while the device goes on with other batches.
+
+A search holds Python's lock for most of its time, and so would keep a thread of this process from launching the next
+pass. The processes run at a low priority, so that decoding and launches come first. The texts are those of this
+process, to the last bit: a batch whose process ends early is searched here.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysp.ops.transcripts.searched_texts import FoundTexts, SearchSettings
+from raysp.text.beams.search import TopFrames
+from raysp.words import ending
+
+logger = logging.getLogger(__name__)
+
+MAIN = "raysp.ops.transcripts.search_process"
+MOST_PROCESSES = 8
+"""Processes of one actor."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def idle_cores() -> int:
+    """Return the number of cores that this process may use, without one for itself; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+class SearchProcesses:
+    """Up to `most` processes, which start when all others are busy. They end with this object or this process."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._idle: list[_SearchProcess] = []
+        self._free = threading.Semaphore(most)
+        weakref.finalize(self, _close, self._idle)
+
+    def search(self, packed: bytes, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts | None:
+        """Return the texts of a batch by pickled settings; None if its process cannot search it. Thread-safe.
+
+        The calling thread waits, without Python's lock, for a free process and for its answer.
+        """
+        with self._free:
+            process = self._taken()
+            answer = process.ask((packed, (frames.blanks, frames.ids, frames.log_probs), num_frames))
+            if process.is_running:
+                self._idle.append(process)
+        return answer
+
+    def start(self) -> None:
+        """Start a process before the first batch, unless one is idle."""
+        if not self._idle:
+            self._idle.append(_SearchProcess())
+
+    def _taken(self) -> "_SearchProcess":
+        with contextlib.suppress(IndexError):
+            return self._idle.pop()
+        return _SearchProcess()
+
+
+@functools.cache
+def processes() -> SearchProcesses:
+    """Return the processes that all searches of this process share."""
+    return SearchProcesses(min(MOST_PROCESSES, idle_cores()))
+
+
+def packed(settings: SearchSettings) -> bytes:
+    """Return settings as processes take them."""
+    return pickle.dumps(settings)
+
+
+class _SearchProcess:
+    """One process, which answers one request at a time."""
+
+    def __init__(self) -> None:
+        package = str(Path(__file__).parents[3])
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        self.is_running = True
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", MAIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
+            start_new_session=True,  # signals of a terminal are for this process, which ends the other
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+
+    def ask(self, request: object) -> FoundTexts | None:
+        """Return the answer to a request; None if there is none, for which a warning gives the reason."""
+        try:
+            pickle.dump(request, self._requests, protocol=pickle.HIGHEST_PROTOCOL)
+            self._requests.flush()
+            answer = pickle.load(self._answers)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            self.close()
+            logger.warning("a process that searches texts ended with %s", ending(self._process.returncode))
+            return None
+        if isinstance(answer, str):
+            logger.warning("a process that searches texts failed: %s", answer)
+            return None
+        found: FoundTexts = answer
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self.is_running = False
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _close(idle: list[_SearchProcess]) -> None:
+    for process in idle:
+        process.close()
