@@ -2,20 +2,22 @@
 
 On a GPU every read of a value by the host waits for all work that was given to the device before. So the values of a
 pass cross together: several tensors are packed into one buffer of bytes on the device, and one copy to pinned memory
-brings them. On a CPU nothing is copied: arrays and tensors share their memory.
+brings them, on a stream of its own (`raysp.device_streams`): the host waits for that copy, and not for later work. On a
+CPU nothing is copied: arrays and tensors share their memory.
 
 No other code that labels or trains reads a tensor of a device (`.cpu()`, `.numpy()`, `.tolist()`, `.item()`, `bool()`).
 """
 
 import functools
-from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raysp.device_streams import Event, streams_of
 from raysp.devices import is_accelerator, kind_of
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -30,16 +32,29 @@ _not_pinnable: set[str] = set()
 """Kinds of devices for which torch pins no memory here."""
 
 
+class Fetching:
+    """Values of tensors on their way to the host, in one copy that begins at once.
+
+    bfloat16 is not a type of arrays: such tensors raise TypeError.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = tensors
+        on_device = [one for one in tensors if one.device.type != "cpu"]
+        self._crossing = _Crossing(on_device) if on_device else None
+
+    def arrays(self) -> list[Array]:
+        """Return the values as arrays of their types, once they are there."""
+        arrays = iter(self._crossing.arrays() if self._crossing else ())
+        return [one.detach().numpy() if one.device.type == "cpu" else next(arrays) for one in self._tensors]
+
+
 def fetch(*tensors: Tensor) -> list[Array]:
     """Return the values of tensors as arrays of their types, with one copy and one wait for those of a device.
 
     bfloat16 is not a type of arrays: such tensors raise TypeError.
     """
-    on_device = [one for one in tensors if one.device.type != "cpu"]
-    if not on_device:
-        return [one.detach().numpy() for one in tensors]
-    arrays = iter(_unpacked(on_device))
-    return [one.detach().numpy() if one.device.type == "cpu" else next(arrays) for one in tensors]
+    return Fetching(*tensors).arrays()
 
 
 def number(value: Tensor) -> int | float | bool:
@@ -52,20 +67,39 @@ def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
     return fetch(values)[0] if isinstance(values, Tensor) else values
 
 
+class Together(Generic[Result]):
+    """Works that run beside each other, of which what they ask for at the same time crosses in one copy.
+
+    The first copy begins at once, so that another thread may wait for it, and go on.
+    """
+
+    def __init__(self, works: Sequence[Steps[Result]]) -> None:
+        self._works = works
+        self._results: dict[int, Result] = {}
+        self._advance(dict.fromkeys(range(len(works))))
+
+    def results(self) -> list[Result]:
+        """Run the works to their ends, and return their results."""
+        while self._asked:
+            found = iter(self._fetching.arrays())
+            self._advance({place: [next(found) for _ in tensors] for place, tensors in self._asked.items()})
+        return [self._results[place] for place in range(len(self._works))]
+
+    def _advance(self, answers: Mapping[int, Sequence[Array] | None]) -> None:
+        """Run works up to where they next ask for values, and begin to fetch these."""
+        self._asked: dict[int, Sequence[Tensor]] = {}
+        for place, answer in answers.items():
+            work = self._works[place]
+            try:
+                self._asked[place] = next(work) if answer is None else work.send(answer)
+            except StopIteration as end:
+                self._results[place] = end.value
+        self._fetching = Fetching(*(one for tensors in self._asked.values() for one in tensors))
+
+
 def together(works: Sequence[Steps[Result]]) -> list[Result]:
     """Run works to their ends, and return their results; what they ask for at the same time crosses in one copy."""
-    results: dict[int, Result] = {}
-    answers: dict[int, Sequence[Array] | None] = dict.fromkeys(range(len(works)))
-    while answers:
-        asked: dict[int, Sequence[Tensor]] = {}
-        for place, answer in answers.items():
-            try:
-                asked[place] = next(works[place]) if answer is None else works[place].send(answer)
-            except StopIteration as end:
-                results[place] = end.value
-        found = iter(fetch(*(one for tensors in asked.values() for one in tensors)))
-        answers = {place: [next(found) for _ in tensors] for place, tensors in asked.items()}
-    return [results[place] for place in range(len(works))]
+    return Together(works).results()
 
 
 def alone(work: Steps[Result]) -> Result:
@@ -135,19 +169,39 @@ def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
         return send(device, np.array(values, np.int64))[0]
 
 
-def _unpacked(tensors: Sequence[Tensor]) -> list[Array]:
-    """Return the values of tensors of one device."""
-    parts = [one.detach().contiguous().reshape(-1).view(torch.uint8) for one in tensors]
-    order = sorted(range(len(tensors)), key=lambda place: -tensors[place].itemsize)  # so all begin at their multiples
-    packed = parts[0] if len(parts) == 1 else torch.cat([parts[place] for place in order])
-    values = _host_memory((packed.numel(),), torch.uint8, packed.device.type).copy_(packed).numpy()
-    found: dict[int, Array] = {}
-    first = 0
-    for place in order:
-        end = first + parts[place].numel()
-        found[place] = values[first:end].view(_NAMES[tensors[place].dtype]).reshape(tuple(tensors[place].shape))
-        first = end
-    return [found[place] for place in range(len(tensors))]
+class _Crossing:
+    """Values of tensors of one device, packed there and copied on the stream of results."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        # So that all begin at multiples of their size.
+        self._order = sorted(range(len(tensors)), key=lambda place: -tensors[place].itemsize)
+        parts = [tensors[place].detach().contiguous().reshape(-1).view(torch.uint8) for place in self._order]
+        self._packed = parts[0] if len(parts) == 1 else torch.cat(parts)  # held until it is copied
+        self._values, self._event = _to_host(self._packed)
+
+    def arrays(self) -> list[Array]:
+        if self._event is not None:
+            self._event.synchronize()
+        values, found, first = self._values.numpy(), dict[int, Array](), 0
+        for place in self._order:
+            one = self._tensors[place]
+            end = first + one.nbytes
+            found[place] = values[first:end].view(_NAMES[one.dtype]).reshape(tuple(one.shape))
+            first = end
+        return [found[place] for place in range(len(self._tensors))]
+
+
+def _to_host(packed: Tensor) -> tuple[Tensor, Event | None]:
+    """Return memory of the host to which bytes are copied, and the event behind it; None: they are there."""
+    values = _host_memory((packed.numel(),), torch.uint8, packed.device.type)
+    streams = streams_of(packed.device)
+    if streams is None or packed.device.type in _not_pinnable:
+        return values.copy_(packed), None
+    streams.results.wait_stream(streams.current())
+    with streams.on(streams.results):
+        values.copy_(packed, non_blocking=True)
+    return values, streams.mark(streams.results)
 
 
 def _edges(sizes: Sequence[int]) -> list[int]:

@@ -4,8 +4,7 @@ Code asks these functions, and never whether a device is "cuda", so that other b
 Names are compared without torch, by which a run is planned without importing it.
 """
 
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raysp.errors import RunError
 
@@ -28,7 +27,7 @@ def kind_of(device: "str | torch.device") -> str:
 
 def is_available(device: "str | torch.device") -> bool:
     """Return whether torch can use a device here; True for the CPU."""
-    return not is_accelerator(device) or bool(getattr(_module(device), "is_available", bool)())
+    return not is_accelerator(device) or bool(getattr(module_of(device), "is_available", bool)())
 
 
 def refuse_absent(device: "str | torch.device") -> None:
@@ -42,23 +41,23 @@ def refuse_absent(device: "str | torch.device") -> None:
 
 def highest_allocated(device: "str | torch.device") -> int:
     """Return the highest number of bytes that torch allocated on an accelerator; 0 if its backend does not count."""
-    count = getattr(_module(device), "max_memory_allocated", None)
+    count = getattr(module_of(device), "max_memory_allocated", None)
     return int(count(device)) if count else 0
 
 
 def release_memory(device: "str | torch.device") -> None:
     """Return the memory of freed tensors of an accelerator to other processes; does nothing for the CPU."""
-    if is_accelerator(device) and (release := getattr(_module(device), "empty_cache", None)):
+    if is_accelerator(device) and (release := getattr(module_of(device), "empty_cache", None)):
         release()
 
 
 def synchronize(device: "str | torch.device") -> None:
     """Wait until an accelerator has done all its work; does nothing for the CPU."""
-    if is_accelerator(device) and (wait := getattr(_module(device), "synchronize", None)):
+    if is_accelerator(device) and (wait := getattr(module_of(device), "synchronize", None)):
         wait(device)
 
 
-def _module(device: "str | torch.device") -> ModuleType | None:
+def module_of(device: "str | torch.device") -> Any:  # noqa: ANN401 - a module that torch names by the device
     """Return torch's module of a kind of device, such as `torch.cuda`; None if torch has none."""
     import torch
 

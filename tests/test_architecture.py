@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 SHARED = (
     {"bounds", "columns", "errors", "public_names", "words"},
     {"devices"},
+    {"device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
@@ -311,7 +312,7 @@ def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():
-    users = {"backends", "crossing", "devices", "models", "ops", "text", "cluster", *RUNS}
+    users = {"backends", "crossing", "devices", "models", "ops", "device_streams", "text", "cluster", *RUNS}
     assert foreign_imports(PACKAGE, "torch", users) == []
 
 

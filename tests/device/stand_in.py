@@ -6,7 +6,7 @@ waits of the host and copies, with the functions of raysp that caused them. Back
 work.
 
 What it cannot show: that kernels exist for a dtype or a layout, numerics of kernels (TF32, sums in another order),
-races between streams, memory, pinned or not, and time. A copy between devices is always complete when the call returns.
+races between kernels of two streams (those of copies it shows, `stand_in_streams`), memory, pinned or not, and time.
 No operation is refused for having no deterministic kernel. Names of one parameter are parameters of their own after
 `model.to(device)`, so a model whose weights are tied is loaded onto the device, or tied again.
 """
@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+
+from tests.device.streams import stand_in_streams
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -185,6 +187,12 @@ class Module:
     @staticmethod
     def synchronize(_device: object = None) -> None:
         _note("waits", "synchronize")
+        stand_in_streams.current().finish()
+
+    Stream = stand_in_streams.Stream
+    Event = stand_in_streams.Event
+    stream = staticmethod(stand_in_streams.on)
+    current_stream = staticmethod(stand_in_streams.current)
 
 
 _libraries: list[torch.library.Library] = []
@@ -204,6 +212,7 @@ def install() -> None:
     for func in (*past_python, *_factories()):
         aten.impl(func, lambda *args, _func=func, **kwargs: _run(_func, args, kwargs), "PrivateUse1")
     _libraries.extend((every, aten))
+    stand_in_streams.Event.waited = staticmethod(lambda: _note("waits", "an event"))
     torch.Generator = Generator  # type: ignore[misc]
     torch.empty = _empty
 
@@ -222,8 +231,8 @@ def _empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
     return made
 
 
-def _is_pinned(host: torch.Tensor) -> bool:
-    return host.untyped_storage().data_ptr() in _pinned
+def _is_pinned(host: torch.Tensor | None) -> bool:
+    return host is not None and host.untyped_storage().data_ptr() in _pinned
 
 
 def _factories() -> Iterator[Any]:
@@ -260,6 +269,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if op.name in SOURCES:
         return _copy(op.name, *args, **kwargs)
     _refuse_what_a_gpu_refuses(op.name, args, kwargs, ours, others)
+    if op.is_kernel or op.name in READ_BY_THE_HOST:
+        stand_in_streams.current().finish()
     if op.name in READ_BY_THE_HOST or (op.name in WITH_INDICES and _has_masks(args)):
         _note("waits", op.name)
     is_for_the_host = options.get("device") is not None and not _is_ours(options["device"])
@@ -358,10 +369,17 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
             _note("waits", "copy to the host")
     else:
         _note_copy_in(inner, non_blocking=non_blocking)
+    is_within = isinstance(source, OnDevice) and _is_ours(target)
+    is_late = non_blocking and not is_within and _is_pinned(destination if isinstance(source, OnDevice) else source)
+    if not is_late:
+        stand_in_streams.current().finish()
     if destination is not None:
-        (destination.inner if isinstance(destination, OnDevice) else destination).copy_(inner)
+        into = destination.inner if isinstance(destination, OnDevice) else destination
+        stand_in_streams.copy_late(into, inner) if is_late else into.copy_(inner)
         return destination
     copied = torch.ops.aten._to_copy.default(inner, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
+    if is_late:
+        stand_in_streams.copy_late(copied, inner)
     return _on_device(copied, []) if _is_ours(target) else copied
 
 

@@ -31,7 +31,7 @@ FILE = Path(__file__).with_name("figures.json")
 FUNCTIONS = FILE.with_name("functions.json")
 RANDOM = {"sampling", "sampling by beams"}
 """Cases with steps by chance."""
-ALLOWED = ("crossing.py _unpacked", "crossing.py number", "models/decoder/logits.py __call__")
+ALLOWED = ("crossing.py arrays", "crossing.py number", "models/decoder/logits.py __call__")
 """Functions that read values of the device; the last one has a result whose size depends on the texts so far."""
 CASES = {**{f"class {name}": (name, outputs) for name, outputs in CLASSES.items()}, **OUTPUTS}
 

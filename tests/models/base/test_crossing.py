@@ -101,8 +101,8 @@ def test_on_the_cpu_arrays_and_tensors_share_their_memory():
 
 def test_works_that_ask_at_the_same_time_cross_together(monkeypatch):
     copies = []
-    fetch = crossing.fetch
-    monkeypatch.setattr(crossing, "fetch", lambda *tensors: copies.append(len(tensors)) or fetch(*tensors))
+    fetching = crossing.Fetching
+    monkeypatch.setattr(crossing, "Fetching", lambda *tensors: copies.append(len(tensors)) or fetching(*tensors))
 
     def work(number: int, steps: int):
         total = 0
