@@ -41,6 +41,7 @@ STUDIES = {
     "planning": "studies.planning",
     "quality": "studies.quality",
     "recognisers": "studies.recognisers",
+    "transducers": "studies.transducers",
     "words": "studies.words",
 }
 """Modules whose figures stand in docs."""
