@@ -54,6 +54,7 @@ NAMES = [
     "StoreError",
     "Text",
     "Transcript",
+    "Transducer",
     "TrustError",
     "apply",
     "datasource",

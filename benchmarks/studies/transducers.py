@@ -62,11 +62,15 @@ def balance(model: Any, features: Tensor, wanted: float) -> None:
     frames, bias_of = model(features).pooler_output, model.joint.head.bias
     counts = torch.full((len(features),), frames.shape[1])
     shares = {}
-    for bias in torch.linspace(0, 3, 61).tolist():
-        bias_of[model.blank] = bias
-        tokens = model.search(frames, counts).tokens_BS
-        shares[bias] = int((tokens != model.blank).sum()) / counts.sum().item()
-    bias_of[model.blank] = min(shares, key=lambda bias: abs(shares[bias] - wanted))
+    low, high = 0.0, 3.0
+    for _ in range(3):  # tokens make tokens more probable, so that their number falls within a small range
+        for bias in torch.linspace(low, high, 21).tolist():
+            bias_of[model.blank] = bias
+            tokens = model.search(frames, counts).tokens_BS
+            shares[bias] = int((tokens != model.blank).sum()) / counts.sum().item()
+        best = min(shares, key=lambda bias: abs(shares[bias] - wanted))
+        low, high = best - (high - low) / 20, best + (high - low) / 20
+    bias_of[model.blank] = best
 
 
 def runs_of(theirs: Any, ours: Any, features: Tensor) -> dict[str, tuple[Run, Run]]:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput, output
+from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
+from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.files.configuration import Config, write_json
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, few_rows
@@ -72,12 +74,13 @@ class ParakeetTDTConfig(ParakeetRNNTConfig):
 
 @output
 class ParakeetRNNTOutput(ModelOutput):
-    """`last_hidden_state` (B, T, H), `pooler_output` (B, T, J), states, weights, and `logits` (B, T, U, V + D)."""
+    """`last_hidden_state` (B, T, H), `pooler_output` (B, T, J), states, weights, loss, `logits` (B, T, U, V + D)."""
 
     last_hidden_state: Tensor
     pooler_output: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    loss: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -173,18 +176,12 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             input_features: As for `ParakeetEncoder.forward`.
             attention_mask: As for `ParakeetEncoder.forward`.
             decoder_input_ids: (B, U) the blank and the first tokens of each text; None: no logits.
-            labels: None: the loss of a transducer is not there.
+            labels: (B, U) tokens of each text, then -100, the blank or, for TDT, the padding; None: no loss. The loss
+                is that of all rows by the number of all tokens, for TDT the mean of those of rows by their tokens.
             output_attentions: As for `ParakeetEncoder.forward`.
             output_hidden_states: As for `ParakeetEncoder.forward`.
             return_dict: False returns a plain tuple.
-
-        Raises:
-            NotImplementedError: `labels` are given.
         """
-        if labels is not None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no loss: train a model with a CTC head, or omit labels"
-            )
         encoded = self.base_model.encoded(
             input_features,
             attention_mask,
@@ -195,14 +192,55 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         logits_BTUV = None
         if decoder_input_ids is not None:
             logits_BTUV = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
+        loss = None
+        if labels is not None:
+            num_frames_B = torch.full(input_features.shape[:1], frames_BTJ.shape[1])
+            if attention_mask is not None:
+                num_frames_B = self._get_feature_vector_attention_mask(frames_BTJ.shape[1], attention_mask).sum(-1)
+            is_token_BU = (labels != IGNORED_LABEL) & (labels != self._label_padding)
+            loss = self.reduced(self.row_losses(frames_BTJ, num_frames_B, labels, is_token_BU.sum(-1)), is_token_BU)
         found = ParakeetRNNTOutput(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=frames_BTJ,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
+            loss=loss,
             logits=logits_BTUV,
         )
         return self.returned(found, return_dict)
+
+    @property
+    def moves(self) -> Moves:
+        """Moves of paths through frames and tokens, for the loss."""
+        return Moves(self.blank, self.config.vocab_size, self.durations)
+
+    @property
+    def _label_padding(self) -> int | None:
+        """Token behind the end of labels, besides -100."""
+        return self.blank
+
+    def row_losses(
+        self, frames_BTJ: Tensor, num_frames_B: Tensor, labels_BU: Tensor, num_labels_B: Tensor, **options: float
+    ) -> Tensor:
+        """Return the loss of each row (B,), see `raysp.models.decoder.transducer_loss.transducer_loss`.
+
+        Args:
+            frames_BTJ: Projected frames.
+            num_frames_B: Frames of each row.
+            labels_BU: Tokens of each text; what is behind its end is not used.
+            num_labels_B: Tokens of each text.
+            options: `chunk_bytes`.
+        """
+        labels_BU = labels_BU.to(frames_BTJ.device).clamp(0, self.config.vocab_size - 1)
+        predicted_BUJ = self.decoder(nn.functional.pad(labels_BU, (1, 0), value=self.blank))
+        return transducer_loss(
+            self.joint, frames_BTJ, predicted_BUJ, labels_BU, num_frames_B, num_labels_B, self.moves, **options
+        )
+
+    @staticmethod
+    def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
+        """Return the loss of a batch as the original has it by default."""
+        return losses_B.sum() / is_token_BU.sum()
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""
@@ -303,3 +341,12 @@ class ParakeetForTDT(ParakeetForRNNT):
     def durations(self) -> tuple[int, ...]:
         """Frames of each duration."""
         return tuple(self.config.durations)
+
+    @property
+    def _label_padding(self) -> int | None:
+        return self.config.pad_token_id
+
+    @staticmethod
+    def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
+        """Return the loss of a batch as the original has it by default."""
+        return (losses_B / is_token_BU.sum(-1)).mean()

@@ -37,17 +37,24 @@ class Targets(Protocol):
 
 
 class CharacterTargets:
-    """Ids of the characters of texts, for a CTC head.
+    """Ids of the characters of texts, for a CTC head or a transducer.
 
     Args:
         rules: rules for the texts.
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
             known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
+        needed: returns the least number of frames for ids; None: that of CTC.
     """
 
-    def __init__(self, rules: TextRules, encode: Callable[[str], Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        rules: TextRules,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        needed: Callable[[Sequence[float]], int] | None = None,
+    ) -> None:
         self.rules = rules
         self.encode = encode or _code_points
+        self.needed = needed or frames_needed
         self.counts: Counter[str] = Counter()
         """Occurrences of each character in the texts so far, as `count_characters` returns them."""
 
@@ -61,8 +68,8 @@ class CharacterTargets:
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
 
     def misfit(self, target: Target, num_frames: int) -> str:
-        """Return `TOO_MANY` for a target that needs more frames for CTC, else an empty text."""
-        return TOO_MANY if frames_needed(target.ids) > num_frames else ""
+        """Return `TOO_MANY` for a target that needs more frames, else an empty text."""
+        return TOO_MANY if self.needed(target.ids) > num_frames else ""
 
 
 def _code_points(text: str) -> list[int]:

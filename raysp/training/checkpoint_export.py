@@ -180,9 +180,11 @@ def _check(model: Model, folder: Path) -> None:
     loaded = load_checkpoint(folder, dtype=torch.float32, device=model.device)
     waves_BS = torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(model.device)
     features = loaded.feature_extractor.extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
+    config: Any = model.config
     if Capability.TEXT_DECODER in model.gives:
-        config: Any = model.config
         features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
+    if Capability.TRANSDUCER in model.gives:
+        features["decoder_input_ids"] = torch.tensor([[config.blank_token_id]], device=model.device)
     was_training = model.training
     try:
         with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):

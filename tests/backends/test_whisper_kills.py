@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.backends.killed_runs import check_killed
 from tests.backends.theirs import tiny_whisper
-from tests.killed_runs import check_killed
 
 pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 OPTIONS = 'backend="ctranslate2", dtype="int8", outputs=[raysp.Transcript(words=True)]'

@@ -17,6 +17,7 @@ from raysp.training.specs.objectives import (
     Pretrain,
     Seq2Seq,
     Speakers,
+    Transducer,
     problem_of,
 )
 
@@ -41,10 +42,11 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
             "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
             "field out"
         )
-    if Capability.TRANSDUCER in checkpoint.gives:
+    is_transducer = Capability.TRANSDUCER in checkpoint.gives
+    if is_transducer != isinstance(objective, Transducer):
         raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} is a transducer, which is not trained here: use a "
-            "checkpoint with a CTC head or of an encoder"
+            f"{objective.checkpoint}: {checkpoint.architecture} is "
+            + ("a transducer: use the objective Transducer" if is_transducer else "no transducer: use one, or CTC")
         )
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if isinstance(objective, Seq2Seq) and objective.decoder is None:
@@ -88,6 +90,8 @@ def _described(objective: Objective) -> str:
         return f"Classify, {objective.problem}, of the column {objective.column}"
     if isinstance(objective, ClassifyFrames | Speakers):
         return f"{type(objective).__name__}, of the column {objective.column}"
+    if isinstance(objective, Transducer):
+        return "Transducer, vocabulary of the checkpoint"
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}

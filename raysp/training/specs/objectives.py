@@ -1,4 +1,4 @@
-"""Objectives of trainings: texts by CTC or by a decoder, classes of recordings or frames, speakers, pre-training."""
+"""Objectives of trainings: texts, classes of recordings or frames, speakers, pre-training."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +56,32 @@ class CTC:
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
         check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights, steps=self.freeze_steps)
+
+
+@spec
+class Transducer:
+    """Training of a transducer, RNN-T or TDT, whose vocabulary stays.
+
+    Attributes:
+        checkpoint: model folder or hub id of a transducer to begin with.
+        text: rules for the reference texts.
+        freeze: part that is not trained: "base", the encoder; the prediction network and the joint network are.
+        freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
+        masks: fields of the encoder's configuration for training, such as layerdrop or dropout.
+        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
+    """
+
+    checkpoint: Url
+    _: KW_ONLY
+    text: Text = field(default_factory=Text)
+    freeze: Literal["base"] | None = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
+    random_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the trained parts fit together."""
+        check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
 
 
 @spec
@@ -232,7 +258,7 @@ class Pretrain:
             )
 
 
-Objective = CTC | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
+Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
 """Objectives of recipes."""
 FEW_WEIGHTS = ("lora", "adapter")
 """Fields by which an objective trains few weights in place of all."""
@@ -245,7 +271,7 @@ def target_column(objective: Objective) -> str | None:
 
 def needs_texts(objective: Objective) -> bool:
     """Return whether an objective cannot be trained without a column of reference texts."""
-    return isinstance(objective, CTC | Seq2Seq)
+    return isinstance(objective, CTC | Transducer | Seq2Seq)
 
 
 def freeze_steps_of(objective: Objective) -> int:

@@ -19,7 +19,7 @@ from raysp.specs.outputs.table import outputs_for
 from raysp.training.planning.objective_checks import check_objective
 from raysp.training.specs.objectives import CTC, Classify
 from tests.models.oracles import transformers
-from tests.models.tokenizers.word_pieces import PIECES, save_transducer
+from tests.models.tokenizers.word_pieces import PIECES, save_parakeet, save_transducer
 from tests.ops.test_labelling import block_of
 from tests.ops.test_precision import noise
 
@@ -203,9 +203,13 @@ def test_a_blank_that_is_another_token_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("objective", [CTC, Classify])
-def test_training_is_refused(checkpoint, objective):
+def test_other_objectives_are_refused(checkpoint, objective):
     given = {"column": "label"} if objective is Classify else {}
-    with pytest.raises(
-        CheckpointError, match="is a transducer, which is not trained here: use a checkpoint with a CTC"
-    ):
+    with pytest.raises(CheckpointError, match="is a transducer: use the objective Transducer"):
         check_objective(objective(str(checkpoint), **given), check_checkpoint(checkpoint))
+
+
+def test_the_objective_of_transducers_needs_one(tmp_path):
+    save_parakeet(tmp_path)
+    with pytest.raises(CheckpointError, match="ParakeetForCTC is no transducer: use one, or CTC"):
+        check_objective(raysp.Transducer(str(tmp_path)), check_checkpoint(tmp_path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.killed_runs import check_killed
+from tests.backends.killed_runs import check_killed
 from tests.models.tokenizers.word_pieces import save_transducer
 
 pytestmark = [pytest.mark.drivers, pytest.mark.slow]
