@@ -38,8 +38,8 @@ def plural(noun: str) -> str:
 
 
 def megabytes(num_bytes: float) -> str:
-    """Return a number of bytes as text, in megabytes (10^6 bytes), for example "1.2 MB"."""
-    return f"{num_bytes / 1e6:,.1f} MB"
+    """Return a number of bytes as text: "1.2 MB" (10^6 bytes), and below that "120.4 kB" (10^3 bytes)."""
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes >= 1e6 or not num_bytes else f"{num_bytes / 1e3:.1f} kB"
 
 
 def duration(seconds: float) -> str:

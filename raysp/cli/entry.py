@@ -3,40 +3,81 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
+from typer.core import TyperGroup
 
 from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug, with_seconds
 from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
 from raysp.errors import RayspError, RunError, SpecError
 
-VERBS = {
-    "plan": "label",
-    "run": "label",
-    "finetune": "training",
-    "submit": "job",
-    "jobs": "job",
-    "stop": "job",
-    "retry": "label",
-    "verify": "sink",
-    "gc": "sink",
-    "status": "sink",
-    "report": "sink",
-    "evaluate": "evaluation",
-    "diff": "evaluation",
-    "merge": "evaluation",
-    "export": "sink",
-    "inspect": "checkpoint",
-    "convert": "checkpoint",
-    "models": "checkpoint",
-    "doctor": "checkpoint",
+GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "Label a corpus": (
+        "raysp run recipe.py",
+        {
+            "plan": "label",
+            "run": "label",
+            "retry": "label",
+            "status": "sink",
+            "report": "sink",
+        },
+    ),
+    "Use and check labels": (
+        "raysp export labels subtitles --to srt",
+        {
+            "export": "sink",
+            "evaluate": "evaluation",
+            "diff": "evaluation",
+            "merge": "evaluation",
+            "verify": "sink",
+            "gc": "sink",
+        },
+    ),
+    "Train a model": (
+        "raysp finetune recipe.py",
+        {
+            "finetune": "training",
+        },
+    ),
+    "Work on a Ray cluster": (
+        "raysp submit recipe.py --address http://head:8265",
+        {
+            "submit": "job",
+            "jobs": "job",
+            "stop": "job",
+        },
+    ),
+    "Look at a checkpoint or this machine": (
+        "raysp inspect checkpoint",
+        {
+            "inspect": "checkpoint",
+            "convert": "checkpoint",
+            "models": "checkpoint",
+            "doctor": "checkpoint",
+        },
+    ),
 }
-"""Verbs in the order of the help text, each with its module, `<name>_verbs`, which is imported when it is used."""
+"""Groups of the help text: an example, and the verbs, each with its module, `<name>_verbs`, imported when needed."""
+VERBS = {verb: module for _, verbs in GROUPS.values() for verb, module in verbs.items()}
+
+
+class Grouped(TyperGroup):
+    """The command line, whose help shows the verbs in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's, or a copy in typer
+        """Write the groups of verbs, each with its example."""
+        width = max(map(len, self.commands))
+        for title, (example, verbs) in GROUPS.items():
+            with formatter.section(f"{title}, as by `{example}`"):
+                shown = [(verb, self.commands[verb]) for verb in verbs if verb in self.commands]
+                formatter.write_dl(
+                    [(verb.ljust(width), command.get_short_help_str(formatter.width)) for verb, command in shown]
+                )
 
 
 def _print_version(value: bool) -> None:
@@ -55,6 +96,7 @@ def _with_examples(verb: Callable[..., None]) -> str:
 def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """Return the command line with some of its verbs, whose modules are imported."""
     app = typer.Typer(
+        cls=Grouped,
         help="Label very large speech corpora offline on Ray.",
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -3,11 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.connection import local_ray
 from raysp.cluster.machine import memory_bytes, num_cpus, physical_bytes
 from raysp.cluster.ray_session import default_folder
@@ -17,6 +19,10 @@ from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
+MIN_DISK_BYTES = 2_000_000_000
+EXTRA = re.compile(r"""(?P<package>[\w.-]+)[^;]*; *extra *== *["'](?P<extra>[\w-]+)["']""")
+"""A requirement of an extra in the metadata of a package."""
+DEVELOPMENT = frozenset({"dev", "docs", "audit"})
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run all checks; the last one starts a local Ray and stops it."""
-    return [_python(), *_packages(), _sound(), _processors(), _memory(), _shared_memory(), _ray()]
+    quick = (_extras, _sound, _processors, _memory, _shared_memory, _disk, _cache)
+    return [_python(), *_packages(), *(check() for check in quick), _ray()]
 
 
 def _python() -> Finding:
@@ -41,6 +48,34 @@ def _python() -> Finding:
 def _packages() -> list[Finding]:
     names = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
     return [Finding(name, importlib.metadata.version(name), ok=True) for name in names]
+
+
+def _extras() -> Finding:
+    """Look for the packages of each extra of raysp; a missing one is no failure."""
+    found: list[str] = []
+    missing: list[str] = []
+    for extra, packages in _packages_of_extras().items():
+        (found if all(map(_is_installed, packages)) else missing).append(extra)
+    shown = ", ".join(found) or "none"
+    advice = f"not installed: {', '.join(missing)}; pip install 'raysp[NAME]' adds one" if missing else ""
+    return Finding("extras", shown, ok=True, advice=advice)
+
+
+def _packages_of_extras() -> dict[str, list[str]]:
+    """Return the packages that each extra adds, but for those with which raysp itself is developed."""
+    packages: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("raysp") or ():
+        if (named := EXTRA.fullmatch(line)) and named["extra"] not in DEVELOPMENT:
+            packages.setdefault(named["extra"], []).append(named["package"])
+    return packages
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _sound() -> Finding:
@@ -59,8 +94,15 @@ def _processors() -> Finding:
     seen, usable = count_gpus(), torch.cuda.is_available()
     cuda = f"torch {'can' if usable else 'cannot'} use CUDA"
     found = f"{num_cpus()} of {count(os.cpu_count() or 1, 'CPU')}, {count(seen, 'GPU')}, {cuda}"
-    advice = "install a torch whose CUDA version fits the driver, or set device='cpu'"
-    return Finding("processors", found, ok=usable or not seen, advice=advice if seen and not usable else "")
+    return Finding("processors", found, ok=usable or not seen, advice="" if usable or not seen else _gpu_advice())
+
+
+def _gpu_advice() -> str:
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is a build for CPUs: install a build for GPUs, or set device='cpu'"
+    return "install a torch whose CUDA version fits the driver, or set device='cpu'"
 
 
 def _memory() -> Finding:
@@ -80,6 +122,31 @@ def _shared_memory() -> Finding:
     ok = free >= MIN_SHARED_BYTES
     advice = "" if ok else "Ray passes blocks through it: start the container with --shm-size=4g"
     return Finding("shared memory", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
+
+
+def _disk() -> Finding:
+    """Look at the disk of Ray's logs and of objects that do not fit into memory."""
+    place = Path(default_folder())
+    while not place.is_dir():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    ok = free >= MIN_DISK_BYTES
+    advice = "" if ok else "Ray writes its logs and spilled objects there: free some space, or set RAY_TMPDIR"
+    return Finding("disk", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
+
+
+def _cache() -> Finding:
+    """Look at the folder of downloaded checkpoints, which is made when it is first needed."""
+    try:
+        folder = existing = cache_folder()
+    except RuntimeError:
+        return Finding("cache", "no home folder", ok=False, advice="set HOME, or XDG_CACHE_HOME to a folder")
+    while not existing.exists():
+        existing = existing.parent
+    ok = existing.is_dir() and os.access(existing, os.W_OK)
+    advice = "" if ok else f"{existing} cannot be written: set HOME, or XDG_CACHE_HOME, to a folder that can be"
+    free = f"{shutil.disk_usage(existing).free / 1e9:.1f} GB free for downloaded checkpoints"
+    return Finding("cache", f"{folder}, {free}", ok, advice)
 
 
 def _ray() -> Finding:

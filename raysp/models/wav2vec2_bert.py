@@ -116,8 +116,9 @@ class Wav2Vec2BertConfig(XVectorConfig):
             raise CheckpointError(
                 "use_intermediate_ffn_before_adapter is True without add_adapter: set both or neither"
             )
-        if self.add_adapter and min(self.adapter_kernel_size, self.adapter_stride, self.num_adapter_layers) < 1:
-            raise CheckpointError("the adapter's kernel, stride or number of layers is below 1")
+        for name in ("adapter_kernel_size", "adapter_stride", "num_adapter_layers") if self.add_adapter else ():
+            if getattr(self, name) < 1:
+                raise CheckpointError(f"{name} is {getattr(self, name)}, expected at least 1")
 
 
 def check_features(folder: Path, extractor: SeamlessM4TFeatureExtractor, config: Mapping[str, Any]) -> None:

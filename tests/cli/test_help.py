@@ -3,10 +3,11 @@
 import re
 
 import pytest
+import typer
 
 import raysp
 from raysp.cli import main
-from raysp.cli.entry import VERBS
+from raysp.cli.entry import GROUPS, VERBS, application
 
 
 @pytest.fixture(params=[*VERBS])
@@ -38,11 +39,21 @@ def test_examples_keep_their_lines(raysp_command, verb):
     assert all(line.startswith(f"    raysp {verb} ") for line in lines)
 
 
-def test_the_verbs_are_listed_with_a_sentence_each_that_fits(raysp_command, monkeypatch):
+def test_the_verbs_are_listed_in_groups_with_a_sentence_each_that_fits_and_an_example(raysp_command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    listed = raysp_command("--help").out.partition("Commands:\n")[2]
-    assert "..." not in listed
-    assert [line.split()[0] for line in listed.splitlines()] == [*VERBS]
+    shown = raysp_command("--help").out
+    assert "..." not in shown.partition("Options:")[2]
+    for title, (example, verbs) in GROUPS.items():
+        listed = shown.partition(f"\n{title}, as by `{example}`:\n")[2].partition("\n\n")[0].splitlines()
+        assert [line.split()[0] for line in listed] == [*verbs]
+
+
+@pytest.mark.parametrize("example", [example for example, _ in GROUPS.values()])
+def test_an_example_is_a_command(example):
+    program, verb, *arguments = example.split()
+    assert program == "raysp"
+    command = typer.main.get_command(application([*VERBS])).commands[verb]
+    command.make_context(verb, arguments)
 
 
 def test_the_version_is_printed(raysp_command):

@@ -50,7 +50,7 @@ class TestSubmit:
         pattern = rf"{job_id}  failed, exit code 3, began [-\d]+ [:\d]+ UTC, \d+:\d\d, sink s3://bucket/labels"
         assert re.fullmatch(pattern, ran.out.splitlines()[-1])
         assert ran.err.splitlines() == [
-            f"raysp: submitted to {head.url} with 1 file, 0.0 MB from {file.parent}: {file.name}",
+            f"raysp: submitted to {head.url} with 1 file, 0.3 kB from {file.parent}: {file.name}",
             f"raysp: following {job_id}; Ctrl-C ends following, not the job",
             "raysp: looking at s3://bucket/in ...",
             "raysp: 50% · 1/2 rows",

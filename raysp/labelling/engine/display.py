@@ -119,7 +119,7 @@ def progress_line(progress: Progress, width: int | None = None) -> str:
         "errors": count(progress.num_errors, "error") if progress.num_errors else "",
         "rows": f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
         "audio": _audio(progress),
-        "RTFx": f"RTFx {progress.rtfx:,.0f}",
+        "RTFx": f"RTFx {progress.rtfx:,.{0 if progress.rtfx >= 10 else 1}f}",
         "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
         "padding": f"padding efficiency {padding:.0%}" if padding is not None else "",
         "waited": f"model waited {waited:.0%}" if waited is not None else "",

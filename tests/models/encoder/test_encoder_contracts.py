@@ -288,7 +288,7 @@ def test_published_sizes_are_theirs(family):
         ("Wav2Vec2Bert", {"conv_depthwise_kernel_size": 8}, "expected an odd number"),
         ("Wav2Vec2Bert", {"use_intermediate_ffn_before_adapter": True}, "without add_adapter"),
         ("Wav2Vec2Bert", {"add_adapter": True, "output_hidden_size": 30}, "num_attention_heads is 16"),
-        ("Wav2Vec2Bert", {"add_adapter": True, "adapter_stride": 0}, "below 1"),
+        ("Wav2Vec2Bert", {"add_adapter": True, "adapter_stride": 0}, "adapter_stride is 0, expected at least 1"),
         ("Wav2Vec2Bert", {"tdnn_kernel": (1,)}, "expected one length for all three"),
     ],
 )
