@@ -5,6 +5,7 @@ import html
 import re
 import reprlib
 import signal
+import textwrap
 import time
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -117,29 +118,30 @@ class _Brief(reprlib.Repr):
         return self.repr_dict(dict(x), level)
 
 
-def brief(value: "DataclassInstance") -> str:
-    """Return the `repr` of a dataclass, one field per line, with long values truncated."""
-    lines = [_cut(f"    {name}={shown}") for name, shown in _fields(value)]
-    return "\n".join([f"{type(value).__name__}(", *(f"{line}," for line in lines), ")"])
-
-
-def brief_html(value: "DataclassInstance") -> str:
-    """Return the fields of `brief` as a table for notebooks."""
-    return html_table(type(value).__name__, dict(_fields(value)))
-
-
 class Brief:
-    """Base of results: dataclasses without a `repr` of their own, shown as `brief`, in notebooks as `brief_html`."""
+    """Base of results, shown by their facts if they have some, and otherwise by their fields, truncated."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    @property
+    def all_facts(self) -> Mapping[str, str]:
+        """Facts of the result that are not empty, after the place of its sink; empty if it has none."""
+        facts = {name: str(fact) for name, fact in dict(getattr(self, "facts", ())).items() if fact}
+        sink = getattr(self, "sink", None)
+        is_named = any(str(sink) in fact for fact in facts.values())
+        return {"sink": sink, **facts} if facts and isinstance(sink, str) and not is_named else facts
+
     def __repr__(self) -> str:
-        """Return a text that fits on a screen."""
-        return brief(self)
+        """Return a text that fits on a screen: the facts as `raysp` prints them, or the fields."""
+        title = type(self).__name__
+        if facts := self.all_facts:
+            return "\n".join([title, *_folded(facts)])
+        lines = [_cut(f"    {name}={value}") for name, value in _fields(self).items()]
+        return "\n".join([f"{title}(", *(f"{line}," for line in lines), ")"])
 
     def _repr_html_(self) -> str:
-        """Return the fields as a table for notebooks."""
-        return brief_html(self)
+        """Return the facts or fields as a table for notebooks."""
+        return html_table(type(self).__name__, self.all_facts or _fields(self))
 
 
 def html_table(title: str, facts: Mapping[str, str]) -> str:
@@ -152,10 +154,20 @@ def html_table(title: str, facts: Mapping[str, str]) -> str:
     return f'<table><caption style="text-align:left">{html.escape(title)}</caption><tbody>{rows}</tbody></table>'
 
 
-def _fields(value: "DataclassInstance") -> list[tuple[str, str]]:
+def _folded(facts: Mapping[str, str]) -> list[str]:
+    """Return one line per fact, with further lines below the text of the first."""
+    width = max(map(len, facts))
+    below = " " * (width + 4)
+    return [
+        textwrap.fill(printable(fact), LINE_CHARACTERS, initial_indent=f"  {name:{width}}  ", subsequent_indent=below)
+        for name, fact in facts.items()
+    ]
+
+
+def _fields(value: "DataclassInstance") -> dict[str, str]:
     shown = _Brief()
     fields = dataclasses.fields(value)
-    return [(field.name, shown.repr(getattr(value, field.name))) for field in fields if field.repr]
+    return {field.name: shown.repr(getattr(value, field.name)) for field in fields if field.repr}
 
 
 def _cut(line: str) -> str:

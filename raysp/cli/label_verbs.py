@@ -30,8 +30,8 @@ from raysp.cli.printed_plans import Shown, print_failures, print_part, show_inde
 from raysp.cli.printed_results import (
     next_commands,
     print_examples,
+    print_named,
     print_nothing_labelled,
-    print_passed_over,
     print_result,
     print_rows,
     print_unlabelled,
@@ -188,7 +188,7 @@ def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: 
             print_failures(result.shards_failed)
             if not result.nothing_labelled:
                 print_unlabelled(result, with_examples=is_table)
-            print_passed_over(result)
+            print_named(result, "source")
             if result.nothing_labelled:
                 print_nothing_labelled(result)
             else:

@@ -10,12 +10,12 @@ from rich.text import Text
 from raysp.cli.arguments import command_line
 from raysp.cli.console import out, print_command, print_fact, print_folded, say
 from raysp.cli.printed_plans import FIRST_ROWS, print_failures
-from raysp.words import count, duration, printable
+from raysp.words import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.labelling.engine.running import RunResult
+    from raysp.labelling.engine.run_result import RunResult
     from raysp.specs.pipeline import Pipeline
 
 EXAMPLE_CHARACTERS = 200
@@ -53,19 +53,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
             left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
             print_fact("rows", f"the label shards in {result.sink} hold no rows{left_out}")
     share = f", share {shards}" if shards else ""
-    print_fact("labels", f"{result.sink}{share}: {_committed(result)}")
-    if result.rows:
-        print_fact(
-            "this run",
-            f"{count(result.rows, 'row')}, {duration(result.audio_seconds)} of audio in "
-            f"{result.wall_seconds:.1f} s: RTFx {result.rtfx:,.1f}, start included",
-        )
-    if result.padding_efficiency is not None:
-        print_fact(
-            "model",
-            f"padding efficiency {result.padding_efficiency:.1%}, "
-            f"waited for input {result.wait_share or 0:.1%} of its time",
-        )
+    print_fact("labels", f"{result.sink}{share}: {result.committed}")
+    print_named(result, "this run", "model")
     print_unlabelled(result)
     if result.errors:
         if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
@@ -75,9 +64,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
             print_command("once fixed", commands.retry)
     elif result.nothing_labelled and not result.rows:
         print_command("once fixed", commands.retry)
-    print_passed_over(result)
-    if result.word_errors is not None:
-        print_fact("word errors", result.word_errors.sentence)
+    print_named(result, "source", "word errors")
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
     if result.shards_committed:
@@ -88,9 +75,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
 
 def print_unlabelled(result: "RunResult", *, with_examples: bool = True) -> None:
     """Print the numbers of skipped rows and of error rows, with some examples of the latter."""
-    for name, kinds in (("skipped rows", result.skipped), ("error rows", result.errors)):
-        if kinds:
-            print_fact(name, ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items())))
+    print_named(result, "skipped rows", "error rows")
     if with_examples:
         print_examples(result)
 
@@ -108,20 +93,11 @@ def print_examples(result: "RunResult") -> None:
         print_fact("", shown)
 
 
-def print_passed_over(result: "RunResult") -> None:
-    """Print the number of files of the source that are neither shards nor recordings."""
-    from raysp.labelling.planning.listing import count_files
-
-    if result.passed_over:
-        print_fact("source", count_files(result.passed_over, " passed over"))
-
-
-def _committed(result: "RunResult") -> str:
-    """Return how many shards are committed, and how many of them before this run."""
-    if not result.rows and result.shards_before == result.shards:
-        return f"nothing to do, {result.shards:,} of {count(result.shards, 'shard')} committed already"
-    before = f", {result.shards_before:,} of them before this run" if result.shards_before else ""
-    return f"{result.shards_committed:,} of {count(result.shards, 'shard')} committed{before}"
+def print_named(result: "RunResult", *names: str) -> None:
+    """Print facts of a run, of those that it has."""
+    for name in names:
+        if fact := result.facts.get(name):
+            print_fact(name, fact)
 
 
 def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool:

@@ -12,7 +12,7 @@ from raysp.cli.console import print_command, print_fact, say
 from raysp.cli.printed_results import print_rows
 from raysp.labelling.engine.display import Display
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.running import RunResult
+from raysp.labelling.engine.run_result import RunResult
 from raysp.sink.word_errors import WordErrors
 from raysp.words import folded
 from tests.corpora import a_pipeline

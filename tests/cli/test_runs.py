@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp import ShardError
-from raysp.labelling.engine.running import RunResult
+from raysp.labelling.engine.run_result import RunResult
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import begin_run, label_here, rows_table, write_shard
 from tests.here import run_without_ray

@@ -12,7 +12,7 @@ from raysp.labelling.finished.compared_columns import Kind
 from raysp.labelling.finished.labellings import ShardMatch
 from raysp.pages import rendering
 from raysp.pages.page_tables import MOST_GROUPS, ShownRow, Table, groups_table, left_out, short, shown_row
-from raysp.words import count, duration, html_table
+from raysp.words import Brief, count, duration
 
 NOT_MET, INCOMPLETE = 1, 3
 SHOWN_NAMES = 3
@@ -126,7 +126,7 @@ class ColumnDifference:
 
 
 @dataclass(frozen=True, repr=False)
-class LabelDiff:
+class LabelDiff(Brief):
     """Differences between two labellings of a corpus, A and B; `dataclasses.asdict` converts it for JSON."""
 
     a: Side
@@ -142,15 +142,6 @@ class LabelDiff:
     """Normalisation of texts; None if no texts are compared."""
     intervals: Intervals
     limits: tuple[Limit, ...]
-
-    def __repr__(self) -> str:
-        """Return the facts of the comparison, one per line."""
-        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.all_facts.items()]
-        return "\n".join(["LabelDiff(", *facts, ")"])
-
-    def _repr_html_(self) -> str:
-        """Return the facts of the comparison as a table for notebooks."""
-        return html_table("LabelDiff", self.all_facts)
 
     def write_html(self, file: str | Path) -> str:
         """Write the comparison to a local file, as one HTML page, and return its place.

@@ -19,7 +19,8 @@ from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
-from raysp.labelling.engine.running import RunResult, run, try_out
+from raysp.labelling.engine.run_result import RunResult
+from raysp.labelling.engine.running import run, try_out
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import REGRESSION, CheckpointSummary

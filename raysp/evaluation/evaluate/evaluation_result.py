@@ -7,9 +7,9 @@ from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.scores import TITLES, ClassScores, Group, Scores, WorstRow
-from raysp.labelling.engine.running import RunResult
+from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.planning.references import Task
-from raysp.words import count, duration, html_table
+from raysp.words import Brief, count, duration
 
 NOT_MET, INCOMPLETE = 1, 3
 LIMITS = "limits"
@@ -43,7 +43,7 @@ class RowCounts:
 
 
 @dataclass(frozen=True, repr=False)
-class EvaluationResult:
+class EvaluationResult(Brief):
     """Result of an evaluation; `dataclasses.asdict` converts it for JSON."""
 
     checkpoint: str
@@ -71,15 +71,6 @@ class EvaluationResult:
     labels: str | None
     """Sink with the labels; None: they were not kept."""
     run: RunResult
-
-    def __repr__(self) -> str:
-        """Return the facts of the evaluation, one per line."""
-        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
-        return "\n".join(["EvaluationResult(", *facts, ")"])
-
-    def _repr_html_(self) -> str:
-        """Return the facts of the evaluation as a table for notebooks."""
-        return html_table("EvaluationResult", self.facts)
 
     @property
     def facts(self) -> dict[str, str]:

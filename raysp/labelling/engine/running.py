@@ -4,7 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
 from raysp.labelling.planning.opened_pipeline import Opened
@@ -39,58 +40,13 @@ from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
-from raysp.words import Brief, count
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.execution import Workers
     from raysp.labelling.finished.label_status import Status
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, repr=False)
-class RunResult(Brief):
-    """Result of a run."""
-
-    sink: str
-    fingerprint: str
-    shards: int
-    """Shards of the corpus, or of the run's share of it."""
-    shards_committed: int
-    """Those of `shards` committed by this run or before."""
-    shards_before: int
-    """Shards committed before this run, and not done again."""
-    shards_failed: dict[str, str]
-    """Shards not committed, with the reasons."""
-    rows: int
-    """Rows labelled by this run."""
-    errors: dict[str, int]
-    """Error rows of this run, by type."""
-    error_examples: tuple[str, ...]
-    audio_seconds: float
-    wall_seconds: float
-    """Seconds from the plan to the last commit, including the start of Ray and the loading of the model."""
-    rtfx: float
-    padding_efficiency: float | None
-    wait_share: float | None
-    vanished: tuple[str, ...] = ()
-    """Label shards whose shard is no longer in the source; they are kept."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """Skipped rows of this run, by reason."""
-    nothing_labelled: str | None = None
-    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
-
-    If there was nothing to do: the reason why no row of the sink has a label."""
-    word_errors: WordErrors | None = None
-    """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
-    word_error_rate: float | None = None
-    passed_over: dict[str, int] = field(default_factory=dict)
-    """Number of files of the source that are neither shards nor recordings, by suffix."""
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code: 3 if a shard failed or no row was labelled (`nothing_labelled`), else 0."""
-        return 3 if self.shards_failed or self.nothing_labelled else 0
 
 
 def run(
@@ -233,7 +189,7 @@ def try_out(
             errors = WordErrors()
             for table in tables:
                 errors.count(table, columns)
-            result = _with_word_errors(result, errors)
+            result = result.with_word_errors(errors)
         return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
             {"error_type": pa.array([], pa.string())}
         )
@@ -474,15 +430,9 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
         skipped=dict(progress.skipped),
         nothing_labelled=nothing_labelled,
         passed_over=dict(plan.corpus.passed_over),
+        storage_options=plan.pipeline.sink.storage_options,
     )
-    return _with_word_errors(result, status.word_errors if status else None)
-
-
-def _with_word_errors(result: RunResult, errors: WordErrors | None) -> RunResult:
-    """Return a result with its word errors; unchanged if no row has a reference."""
-    if errors is None or not errors.to_counts():
-        return result
-    return replace(result, word_errors=errors, word_error_rate=errors.rate)
+    return result.with_word_errors(status.word_errors if status else None)
 
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":

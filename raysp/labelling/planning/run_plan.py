@@ -26,7 +26,7 @@ from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import Pipeline, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
-from raysp.words import Brief, count, duration, html_table
+from raysp.words import Brief, count, duration
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -98,7 +98,7 @@ class Settings:
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(Brief):
     """Plan of a run."""
 
     NOUN: ClassVar[str] = Pipeline.NOUN
@@ -156,15 +156,6 @@ class Plan:
     def texts(self) -> TextColumns | None:
         """Columns of the reference and of the first transcript; None if either is missing."""
         return text_columns(self.pipeline)
-
-    def __repr__(self) -> str:
-        """Return the facts of the plan, one per line."""
-        facts = [f"    {name.replace(' ', '_')}={fact!r}," for name, fact in self.facts.items()]
-        return "\n".join(["Plan(", *facts, ")"])
-
-    def _repr_html_(self) -> str:
-        """Return the facts of the plan as a table for notebooks."""
-        return html_table("Plan", self.facts)
 
     @property
     def facts(self) -> Mapping[str, str]:

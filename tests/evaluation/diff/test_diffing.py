@@ -1,6 +1,7 @@
 """Comparisons of two sinks, and sinks that cannot be compared."""
 
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -318,8 +319,10 @@ class TestRefusals:
 
 def test_the_representation_has_the_facts_of_all_columns(diff):
     found = diff()
-    assert repr(found).startswith("LabelDiff(\n    A='")
-    assert "pred_text_WER_change='+20.00% (" in repr(found)
+    assert repr(found).startswith("LabelDiff\n  A  ")
+    assert re.search(
+        r"^  pred text WER change +\+20\.00% \(|^  pred_text WER change +\+20\.00% \(", repr(found), re.MULTILINE
+    )
     assert "<caption" in found._repr_html_()
 
 

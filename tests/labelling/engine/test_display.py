@@ -1,6 +1,8 @@
 """Progress and results of a run in programs and notebooks."""
 
 import io
+import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -10,7 +12,7 @@ from rich.console import Console
 import raysp
 from raysp.labelling.engine.display import Display, progress_line, shown
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.running import RunResult
+from raysp.labelling.engine.run_result import RunResult
 from tests.corpora import a_pipeline, label_here, write_shard
 
 STATE = Progress(rows_total=4, shards_total=1, rows=2, audio_seconds=3.0, blocks=1)
@@ -78,18 +80,35 @@ def read_table(text: str) -> tuple[str, dict[str, str]]:
 
 
 def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
-    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 1, 0, {"a": "<script>"}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
-    title, facts = read_table(RunResult(*values)._repr_html_())
+    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 0, 0, {"a": "<script>"}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    (table,) = ElementTree.fromstring(RunResult(*values)._repr_html_())
+    title, facts = read_table(ElementTree.tostring(table, encoding="unicode"))
     assert title == "RunResult"
-    assert (facts["sink"], facts["rows"]) == ("'out/<b>&\\x1b[1m'", "3")
-    assert facts["shards_failed"] == "{'a': '<script>'}"
+    assert facts["labels"] == "out/<b>&\ufffd[1m: 0 of 1 shard committed"
+    assert facts["failed"] == "a: <script>"
+
+
+@pytest.mark.slow
+def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    label_here(pipeline)
+    result = RunResult(pipeline.sink.url, "0" * 16, 6, 6, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    _, labels = ElementTree.fromstring(result._repr_html_())
+    head, body = labels
+    names = [cell.text for cell in head[0]]
+    assert result.head(2).num_rows == 2
+    assert len(body) == 5
+    assert "error_type" not in names
+    assert [row[names.index("id")].text for row in body] == result.head()["id"].to_pylist()
+    shutil.rmtree(result.sink)
+    (_,) = ElementTree.fromstring(result._repr_html_())
 
 
 @pytest.mark.slow
 def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
     label_here(pipeline)
     failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}
-    values = (pipeline.sink.url, "0" * 16, 1, 1, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    values = (pipeline.sink.url, "0" * 16, 1, 0, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
     results = [
         raysp.plan(pipeline),
         RunResult(*values),
@@ -99,20 +118,22 @@ def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
     ]
     for result in results:
         lines = repr(result).splitlines()
-        assert lines[0] == f"{type(result).__name__}("
+        name = type(result).__name__
+        assert lines[0].rstrip("(") == name
         assert len(lines) <= 30
         assert max(map(len, lines)) <= 140, max(lines, key=len)
-        title, facts = read_table(result._repr_html_())
-        assert title == type(result).__name__
-        assert [name.replace(" ", "_") for name in facts] == [line.strip().partition("=")[0] for line in lines[1:-1]]
+        title, facts = read_table(re.search("<table>.*?</table>", result._repr_html_())[0])
+        assert title == name
+        for fact in facts:
+            assert [line for line in lines if re.match(rf"  +{fact}( |=)", line)]
 
 
 def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(pipeline):
-    lines = repr(raysp.plan(pipeline)).splitlines()
-    assert [line.strip().partition("=")[0] for line in lines[1:-1]] == [
-        "source", "checkpoint", "model", "sink", "to_do", "fingerprint"
-    ]  # fmt: skip
-    assert "60 shards, 60 rows" in lines[1]
+    title, *lines = repr(raysp.plan(pipeline)).splitlines()
+    assert title == "Plan"
+    names = [line[:14].strip() for line in lines if line[2] != " "]
+    assert names == ["source", "checkpoint", "model", "sink", "to do", "fingerprint"]
+    assert "60 shards, 60 rows" in lines[0]
     title, facts = read_table(raysp.plan(pipeline)._repr_html_())
     assert (title, [*facts][:3]) == ("Plan", ["source", "checkpoint", "model"])
     shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))

@@ -1,0 +1,124 @@
+"""The result of a run."""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field, replace
+
+import pyarrow as pa
+
+from raysp.errors import RayspError
+from raysp.labelling.finished.cells import html_rows
+from raysp.labelling.finished.first_rows import first_rows
+from raysp.labelling.planning.listing import count_files
+from raysp.sink.word_errors import WordErrors
+from raysp.storage.options import GivenOptions
+from raysp.words import Brief, count, duration, listed
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult(Brief):
+    """Result of a run."""
+
+    sink: str
+    fingerprint: str
+    shards: int
+    """Shards of the corpus, or of the run's share of it."""
+    shards_committed: int
+    """Those of `shards` committed by this run or before."""
+    shards_before: int
+    """Shards committed before this run, and not done again."""
+    shards_failed: dict[str, str]
+    """Shards not committed, with the reasons."""
+    rows: int
+    """Rows labelled by this run."""
+    errors: dict[str, int]
+    """Error rows of this run, by type."""
+    error_examples: tuple[str, ...]
+    audio_seconds: float
+    wall_seconds: float
+    """Seconds from the plan to the last commit, including the start of Ray and the loading of the model."""
+    rtfx: float
+    padding_efficiency: float | None
+    wait_share: float | None
+    vanished: tuple[str, ...] = ()
+    """Label shards whose shard is no longer in the source; they are kept."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Skipped rows of this run, by reason."""
+    nothing_labelled: str | None = None
+    """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
+
+    If there was nothing to do: the reason why no row of the sink has a label."""
+    word_errors: WordErrors | None = None
+    """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
+    word_error_rate: float | None = None
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Number of files of the source that are neither shards nor recordings, by suffix."""
+    storage_options: InitVar[GivenOptions] = None
+    """Storage options of the sink, to read its first labels; no field, since JSON has no secrets."""
+
+    def __post_init__(self, storage_options: GivenOptions) -> None:
+        """Keep the storage options for `head`."""
+        object.__setattr__(self, "_storage_options", storage_options)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 3 if a shard failed or no row was labelled (`nothing_labelled`), else 0."""
+        return 3 if self.shards_failed or self.nothing_labelled else 0
+
+    @property
+    def committed(self) -> str:
+        """Number of committed shards as text, and how many of them were before this run."""
+        if not self.rows and self.shards_before == self.shards:
+            return f"nothing to do, {self.shards:,} of {count(self.shards, 'shard')} committed already"
+        before = f", {self.shards_before:,} of them before this run" if self.shards_before else ""
+        return f"{self.shards_committed:,} of {count(self.shards, 'shard')} committed{before}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Facts of the run for users, as text by name."""
+        efficiency, waited = self.padding_efficiency, self.wait_share or 0.0
+        failed = [f"{name}: {reason}" for name, reason in self.shards_failed.items()]
+        facts = {
+            "labels": f"{self.sink}: {self.committed}",
+            "this run": f"{count(self.rows, 'row')}, {duration(self.audio_seconds)} of audio in "
+            f"{self.wall_seconds:.1f} s: RTFx {self.rtfx:,.1f}, start included"
+            if self.rows
+            else "",
+            "model": f"padding efficiency {efficiency:.1%}, waited for input {waited:.1%} of its time"
+            if efficiency is not None
+            else "",
+            "failed": listed(failed, 1),
+            "skipped rows": _numbers(self.skipped),
+            "error rows": _numbers(self.errors),
+            "source": count_files(self.passed_over, " passed over") if self.passed_over else "",
+            "word errors": self.word_errors.sentence if self.word_errors else "",
+            "nothing labelled": self.nothing_labelled,
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    def with_word_errors(self, errors: WordErrors | None) -> "RunResult":
+        """Return the result with the word errors of its sink; unchanged if no row has a reference."""
+        if errors is None or not errors.to_counts():
+            return self
+        options = self._storage_options  # type: ignore[attr-defined]
+        return replace(self, word_errors=errors, word_error_rate=errors.rate, storage_options=options)
+
+    def head(self, rows: int = 5) -> pa.Table:
+        """Return the first rows of the label shards; an empty table if they hold none.
+
+        Raises:
+            PlanError: the sink holds no label shard and no record of a run.
+            StoreError: the sink cannot be read.
+        """
+        return first_rows(self.sink, rows, self._storage_options)  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the run and its first labels as tables for notebooks."""
+        try:
+            labels = html_rows(self.head()) if self.shards_committed else ""
+        except RayspError:
+            labels = ""
+        return f"<div>{super()._repr_html_()}{labels}</div>"
+
+
+def _numbers(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
