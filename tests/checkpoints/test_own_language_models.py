@@ -209,12 +209,12 @@ def test_inspect_shows_the_model(checkpoint, raysp_command):
     ran = raysp_command("inspect", checkpoint)
     shown = " ".join(ran.out.split())
     assert ran.code == 0
-    assert "3-grams of 7 words (ARPA, 0.0 MB), alpha 0.7, beta 2.5" in shown
+    assert "3-grams of 7 words (ARPA, 0.8 kB), alpha 0.7, beta 2.5" in shown
     facts = json.loads(raysp_command("inspect", checkpoint, "--json").out)["language_model"]
     assert (facts["order"], facts["alpha"], facts["score_boundary"]) == (3, 0.7, True)
     (checkpoint / FOLDER / "5gram.arpa").unlink()
     shutil.copy(BINARIES / "trie.binary", checkpoint / FOLDER / "lm.binary")
-    assert "3-grams of 9 words (KenLM, trie, 0.0 MB)" in " ".join(raysp_command("inspect", checkpoint).out.split())
+    assert "3-grams of 9 words (KenLM, trie, 1.4 kB)" in " ".join(raysp_command("inspect", checkpoint).out.split())
     shutil.rmtree(checkpoint / FOLDER)
     assert "lm='own' fetches it from the hub" in " ".join(raysp_command("inspect", checkpoint).out.split())
     assert "language model" not in raysp_command("inspect", CHECKPOINT).out
