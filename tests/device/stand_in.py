@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from raysp.models.encoder import fused_attention
 from tests.device.streams import stand_in_streams
 
 NAME = "standin"
@@ -215,6 +216,34 @@ def install() -> None:
     stand_in_streams.Event.waited = staticmethod(lambda: _note("waits", "an event"))
     torch.Generator = Generator  # type: ignore[misc]
     torch.empty = _empty
+    of_gpus = fused_attention.compiled
+    fused_attention.compiled = lambda device: _flexible if device.type == NAME else of_gpus(device)
+
+
+def _flexible(q: OnDevice, k: OnDevice, v: OnDevice, *, score_mod: Any, scale: float) -> torch.Tensor:
+    """Return what `flex_attention` does, as one kernel that reads the tensors that `score_mod` has from outside."""
+    given = [one.cell_contents for one in score_mod.__closure__]
+    with _uncounted():
+        places = [torch.arange(size, device=NAME) for size in (*q.shape[:3], k.shape[2])]
+        scores = (q.float() @ k.float().transpose(2, 3)) * scale
+        at = [place.view([-1 if axis == one else 1 for one in range(4)]) for axis, place in enumerate(places)]
+        mixed = (score_mod(scores, *at).softmax(-1) @ v.float()).to(q.dtype)
+    _note("launches_at", "flex_attention")
+    _note_bytes([one.inner for one in (q, k, v, *given) if isinstance(one, OnDevice)], mixed.inner)
+    return mixed
+
+
+_paused = threading.local()
+
+
+@contextlib.contextmanager
+def _uncounted() -> Iterator[None]:
+    """Count nothing that this thread does within the block."""
+    _paused.is_on = True
+    try:
+        yield
+    finally:
+        _paused.is_on = False
 
 
 _empty_of_torch = torch.empty
@@ -393,7 +422,7 @@ def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool = False) -> None:
 
 
 def _note_bytes(given: list[torch.Tensor], result: Any) -> None:
-    if not _counting:
+    if not _is_counted():
         return
     results = result if isinstance(result, list | tuple) else [result]
     made = [_num_bytes(one) for one in results if isinstance(one, torch.Tensor)]
@@ -412,8 +441,12 @@ def _words(x: torch.Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} of {x.dim()} axes"
 
 
+def _is_counted() -> bool:
+    return bool(_counting) and not getattr(_paused, "is_on", False)
+
+
 def _note(what: str, why: str = "") -> None:
-    if not _counting:
+    if not _is_counted():
         return
     key = f"{why} at {_where()}"
     with _lock:

@@ -16,7 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, gathered, skewed
+from raysp.models.encoder.fused_attention import Lookup
+from raysp.models.encoder.relative_attention import (
+    Bias,
+    attend,
+    attention_weights,
+    gathered,
+    of_distances,
+    of_every_distance,
+)
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, linear
@@ -213,14 +221,21 @@ class SelfAttention(nn.Module):
     def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
         product_BATR = q_BATD @ (self.distance_embedding.weight.T.to(q_BATD.dtype) * self.scale)
-        return lambda rows, heads: gathered(product_BATR[rows, heads], index_TT)
+        return Bias(
+            lambda rows, heads: gathered(product_BATR[rows, heads], index_TT),
+            lambda: Lookup(of_distances(index_TT), product_BATR, None),
+            product_BATR.numel(),
+        )
 
     def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
         """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
         beyond = (waves_WH.shape[0] + 1) // 2 - q_BATD.shape[2]
         waves_WH = waves_WH[beyond : waves_WH.shape[0] - beyond]
         distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
-        return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])[..., :num_keys]
+        bias = of_every_distance(q_BATD, distances_ADW)
+        if num_keys == q_BATD.shape[2]:
+            return bias
+        return Bias(lambda rows, heads: bias.of(rows, heads)[..., :num_keys])
 
 
 class ConformerLayer(nn.Module):

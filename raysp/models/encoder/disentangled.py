@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raysp.crossing import sent
+from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
@@ -230,7 +231,14 @@ class DisentangledSelfAttention(nn.Module):
                 return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
             return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view must not be written to
 
-        return bias
+        def lookup() -> Lookup:
+            keys_ADN, queries_ADN = (
+                table_ARD[:, distances.rows].transpose(1, 2) for table_ARD in self._position_tables(distances.table_RH)
+            )
+            of_queries, of_keys = q_BAQD @ keys_ADN, k_BAQD @ queries_ADN
+            return Lookup(distances.row_W, of_queries if self.has_c2p else None, of_keys if self.has_p2c else None)
+
+        return Bias(bias, lookup, 2 * q_BAQD[..., 0].numel() * (distances.rows.stop - distances.rows.start))
 
     def _position_tables(self, table_RH: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scaled keys and queries (A, R, D) of distances."""

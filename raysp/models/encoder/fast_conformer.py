@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, skewed, tiled
+from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, of_every_distance, tiled
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
@@ -245,10 +245,7 @@ class SelfAttention(nn.Module):
         """Return mixed_BATD, and weights_BATT if requested."""
         distances_ADW = self._projected(waves_WH).transpose(1, 2)
         placed_BATD, q_BATD = q_BATD + self.bias_v[:, None], q_BATD + self.bias_u[:, None]
-
-        def bias(rows: slice, heads: slice) -> Tensor:
-            return skewed(placed_BATD[rows, heads] @ distances_ADW[heads])
-
+        bias = of_every_distance(placed_BATD, distances_ADW)
         dropout = self.config.attention_dropout if self.training else 0.0
         if not with_weights:
             return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
@@ -261,7 +258,7 @@ def _near(placed_BATD: Tensor, distances_AWD: Tensor) -> Bias:
     """Return the products of frames with the keys of their distances; these may be those of more frames."""
     beyond = (distances_AWD.shape[1] + 1) // 2 - placed_BATD.shape[2]
     near_AWD = distances_AWD[:, beyond : distances_AWD.shape[1] - beyond]
-    return lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads])
+    return Bias(lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads]))
 
 
 class ConvolutionModule(nn.Module):
