@@ -16,6 +16,7 @@ from raysp.ops import balance
 from raysp.ops.ordering import Epoch, Index, Window
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
+from raysp.text.targets import OUTSIDE
 from raysp.training.data.indexes import Indexed, Indexer, index_all
 from raysp.training.data.indexing import index_sounds
 from raysp.training.data.row_windows import PieceReader
@@ -155,7 +156,7 @@ def prepare(
     corpus = index_record.combine(found)
     unreadable = {shard.name: one for shard, one in indexed if isinstance(one, str)}
     misfit = _misfit(plan, found)
-    _refuse_few(plan, corpus, misfit)
+    _refuse_few(plan, corpus, misfit or _outside(task, corpus))
     task = task.settled(corpus.counts)
     parts = training_parts(
         recipe,
@@ -255,6 +256,14 @@ def _misfit(plan: TrainingPlan, indexed: Sequence[tuple[Shard, ShardIndex]]) -> 
             found, expected = int(index.num_labels[row]), plan.checkpoint.num_frames(num_samples)
             return f"{shard.name}:{row} has {found:,} classes for {num_samples:,} samples, expected {expected:,}"
     return ""
+
+
+def _outside(task: Task, corpus: CorpusIndex) -> str:
+    """Return the characters outside the vocabulary, with a remedy, if no row is left and they are a cause."""
+    if OUTSIDE not in corpus.left_out or corpus.seconds.any():
+        return ""
+    facts = task.settled(corpus.counts).facts(corpus.counts)
+    return "; ".join(f"{name}: {fact}" for name, fact in facts.items())
 
 
 def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:

@@ -248,3 +248,18 @@ def test_a_corpus_of_long_rows_alone_is_refused_with_the_limit(tiny, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=table)
     with pytest.raises(PlanError, match=r"no row is left .* 1 too_long \(above 120 s; Decode\(max_seconds=\.\.\.\)"):
         prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SIX", r"outside: 'I' \(1\) 'S' \(1\) 'X' \(1\); text=raysp\.Text\('lower'\) brings them into it$"),
+        ("Größe", r"left out: 1 outside_vocabulary; characters: 29 tokens; outside: 'G' \(1\) 'ß' \(1\) 'ö' \(1\)$"),
+    ],
+)
+def test_characters_outside_the_vocabulary_are_named_where_no_row_is_left(tmp_path, tiny, text, message):
+    recordings = pa.array([{"bytes": wav(8000), "path": None}], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a"], "audio": recordings, "text": [text]}))
+    objective = {"vocabulary": "keep", "text": Text()}
+    with pytest.raises(PlanError, match=message):
+        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective=objective))

@@ -56,11 +56,14 @@ def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = 
 
 
 def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) -> str:
-    """Return the size of a vocabulary, and the characters outside it with their occurrences."""
-    outside = vocabularies.outside(counts, letters_of(tokenizer))
+    """Return the size of a vocabulary, and the characters outside it with their occurrences and a remedy."""
+    letters = letters_of(tokenizer)
+    outside = vocabularies.outside(counts, letters)
     shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
     more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
-    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}" if outside else "")
+    cases = [case for case in ("upper", "lower") if all(getattr(one, case)() in letters for one in outside)]
+    advice = f"; text=raysp.Text({cases[0]!r}) brings them into it" if cases else ""
+    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}{advice}" if outside else "")
 
 
 class ComparedTexts:
