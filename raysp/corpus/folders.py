@@ -1,7 +1,8 @@
 """Shards of folders of audio files: one row per file, 10,000 files of the sorted listing per shard.
 
 The packed listing of a shard is recorded with it. New files make new shards, and the row of a removed file stays.
-Metadata files beside the recordings (`metadata`) add columns. A missing recording that they name is still a row.
+Metadata files beside the recordings (`metadata`) add columns, or texts (`sidecars`) one. A missing recording that
+metadata names is still a row.
 """
 
 import base64
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp import bounds
-from raysp.corpus import metadata
+from raysp.corpus import metadata, sidecars
 from raysp.corpus.kinds import Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
@@ -154,7 +155,7 @@ class FolderKind(SourceKind):
         table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
         if found.schema is not None and {*columns} & {*found.schema.names}:
             recordings = list(zip(paths, found.checks[rows], strict=True))
-            given = metadata.read_columns(shard.url, found.metadata, found.schema, recordings, storage_options)
+            given = _columns(shard.url, found, recordings, storage_options)
             for name in given.column_names:
                 column = given.column(name)
                 if name == "id":
@@ -186,6 +187,14 @@ class FolderKind(SourceKind):
         naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
         one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
         return replace(shard, pieces=(piece,), part=f"{piece.first}{_FROM}{_pack(one)}")
+
+
+def _columns(url: str, part: _Part, recordings: Sequence[tuple[str, int | None]], options: Options) -> pa.Table:
+    """Return the columns of recordings from what is beside them."""
+    assert part.schema is not None
+    if sidecars.are_sidecars(part.metadata):
+        return sidecars.read_columns(url, part.metadata, recordings, options)
+    return metadata.read_columns(url, part.metadata, part.schema, recordings, options)
 
 
 def _schema(part: _Part) -> pa.Schema:

@@ -14,6 +14,7 @@ from raysp.corpus import folders
 from raysp.corpus.archive import ArchiveFile, Member, read_members
 from raysp.corpus.manifests import AUDIO_TYPE, json_column
 from raysp.corpus.shards import one_line
+from raysp.corpus.sidecars import plain_text
 from raysp.errors import ShardError
 from raysp.words import count
 
@@ -75,8 +76,7 @@ def values_of(file: ArchiveFile, sample: Sample) -> dict[str, object]:
     """
     values = _parse(file, sample, sample.files[_JSON]) if _JSON in sample.files else {}
     if _TEXT in sample.files:
-        raw = _content(file, sample.files[_TEXT])
-        values["text"] = raw.decode("utf-8-sig", "backslashreplace").strip("\r\n")
+        values["text"] = plain_text(_content(file, sample.files[_TEXT]))
     return values
 
 

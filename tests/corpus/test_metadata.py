@@ -68,7 +68,7 @@ def rows_of(plan, *columns: str) -> list[dict]:
 def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kind):
     write(corpus, ROWS, kind)
     plan = raysp.plan(pipeline_of(corpus))
-    assert plan.notes == ("1 recording without a row in the metadata: their other columns are null",)
+    assert plan.notes == ("1 recording without metadata or a text beside it: other columns are null",)
     assert plan.corpus.passed_over == {}
     assert rows_of(plan, "id", "text", "speaker") == [
         {"id": "a.wav", "text": "one", "speaker": 3},

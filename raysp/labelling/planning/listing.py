@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 
-from raysp.corpus import folders, metadata, sources
+from raysp.corpus import folders, metadata, sidecars, sources
 from raysp.corpus.kinds import Cut, Metadata, Origin, SourceKind
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
@@ -67,7 +67,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
             not labelled in `source.labels`.
     """
     try:
-        listings = [_list_url(url, source.storage_options) for url in source.urls]
+        listings = [_list_url(url, source) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
@@ -119,8 +119,9 @@ def _common_root(listings: Sequence[Listing]) -> str:
     return "/".join(shared) or "/"
 
 
-def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
+def _list_url(url: str, source: Shards) -> _Sorted:
     """Return the files of a url: its shards if it has any, otherwise its audio files."""
+    storage_options = source.storage_options
     try:
         listing = expand(url, storage_options, "**/*")
     except NothingListedError as error:
@@ -134,15 +135,18 @@ def _list_url(url: str, storage_options: Mapping[str, object]) -> _Sorted:
     is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
     shards: Sequence[Entry] = [one for one in listing.entries if is_shard(one.path) and not _is_hidden(one.path, url)]
     recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
-    given = None
+    given, beside = None, list[str]()
     if is_folder:
         shards = sources.chosen(listing.root, shards, storage_options)
         if recordings and (files := _metadata_of(listing, shards, storage_options)):
             shards = []
             given = _read_metadata(listing.root, files, storage_options).as_listed(one.path for one in listing.entries)
             recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
+            beside = [*given.files]
+        elif source.text is not None and not shards:
+            given, beside = sidecars.find(recordings, listing.entries)
     kept = shards or recordings
-    taken = {entry.path for entry in kept} | {*(given.files if given else ())}
+    taken = {entry.path for entry in kept} | {*beside}
     others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
     if not kept:
         raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))

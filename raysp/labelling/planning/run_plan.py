@@ -373,7 +373,7 @@ class Plan(Brief):
         found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         found += self.corpus.widened
         if unnamed := self.corpus.unnamed:
-            found.append(f"{count(unnamed, 'recording')} without a row in the metadata: their other columns are null")
+            found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
         if missing := self.corpus.missing:
             found.append(
                 f"{count(missing, 'recording')} of the metadata not found: their rows become errors (not_found)"

@@ -186,6 +186,21 @@ class _NewShards:
             labels_version=one.labels_version,
         )
 
+    def _remedy(self, one: Found, schema: pa.Schema) -> str:
+        """Return what makes the first column that a shard lacks; empty if it lacks none."""
+        source = self._work.source
+        missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), None)
+        if missing is None or missing == source.audio:
+            return ""
+        if missing == source.id:
+            return ". Set source.id to the column of ids, or to None: ids are then <shard>:<row>"
+        if one.kind != sources.FOLDER.name:
+            return ""
+        return (
+            ". A file metadata.csv in the folder makes columns: file_name, and one for each of them. For texts, set "
+            "source.text='text' and put a.txt, a.lab, a.json or a.TextGrid beside a.wav"
+        )
+
     def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:
         """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
         checked = self._checked.get(has_rows)
@@ -196,7 +211,7 @@ class _NewShards:
             by_path = source.audio_root is not None
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
-            raise PlanError(str(error)) from None
+            raise PlanError(f"{error}{self._remedy(one, schema)}") from None
         if source.text is not None and source.text in self._work.kept and has_rows:
             _check_text(url, schema, source.text, *self._work.text_use(source.text))
         if self._further_check is not None and has_rows:
