@@ -25,6 +25,7 @@ from .specs.outputs.embedding import Embedding as Embedding
 from .specs.outputs.signals import Signals as Signals
 from .specs.outputs.speech import Speech as Speech
 from .specs.outputs.transcript import Transcript as Transcript
+from .specs.outputs.turns import Turns as Turns
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards

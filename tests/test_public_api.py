@@ -56,6 +56,7 @@ NAMES = [
     "Transcript",
     "Transducer",
     "TrustError",
+    "Turns",
     "apply",
     "datasource",
     "diff",

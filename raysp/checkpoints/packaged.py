@@ -34,3 +34,13 @@ def speech_digest() -> str:
         CheckpointError: as `speech_weights`.
     """
     return hashlib.sha256(speech_weights().read_bytes()).hexdigest()[:16]
+
+
+def check_clustering() -> None:
+    """Check that scipy is there, which clusters vectors of speakers; it is not imported.
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    if find_spec("scipy") is None:
+        raise CheckpointError("scipy, the package that clusters speakers, is not installed: pip install 'raysp[turns]'")

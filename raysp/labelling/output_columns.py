@@ -22,6 +22,8 @@ def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Sch
     from raysp.ops.channels.channel_windows import listed
 
     outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
+    for output in pipeline.label.outputs:
+        outputs = output.completed(outputs, pipeline.label.outputs)
     each_channel = pipeline.decode.channel == EACH
     return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])
 

@@ -58,7 +58,7 @@ class JoiningChannels:
         outcomes = [row_outcome([one.outcome for one in row], self.joining.sample_rate) for row in rows]
         ends = [row[-1].end - 1 if one.status == OK else None for row, one in zip(rows, outcomes, strict=True)]
         table = beside(statuses_table(outcomes), chosen(windows, self.joining.added, ends))
-        for field in listed(self.schema):
+        for field in listed(labels.schema):
             table = table.append_column(field, _lists(labels.column(field.name), rows))
         return self.after(table)
 
@@ -80,7 +80,7 @@ class JoiningChannels:
                 outcome = _in_row(outcome, statuses[first:end], places[first])
                 label = num_listed + place if outcome.status == OK else None
             found.append(_Channel(first, end, statuses[first].row, outcome, label))
-        labels = pa.table([_entries(column) for column in whole.columns], schema=self.schema)
+        labels = pa.table([_entries(column) for column in whole.columns], names=self.schema.names)
         return found, pa.concat_tables([labels, joined.select(self.schema.names)])
 
     def _joined(

@@ -82,7 +82,7 @@ class LabellingChannels:
         is_labelled = np.array([one.status == OK for one in found]) | _has_values(labels, self.schema)
         is_listed = is_labelled & np.array([one.is_whole for one in given.channels])
         rows = beside(statuses_table(found), labels.drop_columns(ROW_SCHEMA.names))
-        for field in listed(self.schema):
+        for field in listed(rows.select(self.schema.names).schema):  # steps on rows may have completed them
             place = rows.schema.get_field_index(field.name)
             rows = rows.set_column(place, field, _in_lists(rows.column(field.name), is_listed))
         return self.after(with_channels(rows, given.channels))

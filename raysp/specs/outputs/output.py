@@ -56,6 +56,11 @@ class Output:
         return None
 
     @property
+    def word_columns(self) -> tuple[str, ...]:
+        """Columns with words and their times, of the type of `spans_of("word")`."""
+        return ()
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
         return ()
@@ -84,6 +89,15 @@ class Output:
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
         raise NotImplementedError
+
+    def completed(self, schema: "pa.Schema", outputs: "Sequence[Output]") -> "pa.Schema":
+        """Return the columns of the step as `row_op` leaves them.
+
+        Args:
+            schema: the columns of all outputs.
+            outputs: all outputs of the step, in order.
+        """
+        return schema
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.silero_vad import SileroVAD
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.joining import JoinOp
-    from raysp.ops.labelling import OutputOp
     from raysp.ops.speech.speaking import Speaking
 
 
@@ -85,13 +83,13 @@ class Speech(Output):
         times = [(part, pa.float64()) for part in ("start", "end")]
         return pa.schema([(self.name, pa.list_(pa.struct([*times, ("score", pa.float32())])))])
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "Speaking":
         """Return the op that computes the column, with its model on the device of the checkpoint's."""
         from raysp.models.silero_vad import SileroVAD
 
         return self._speaking(loaded.summary, SileroVAD.from_package().to(loaded.device))
 
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "Speaking":
         """Return the op that computes the column from the windows of a longer row."""
         return self._speaking(checkpoint, None)
 

@@ -165,6 +165,11 @@ class Transcript(Output):
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
 
     @property
+    def word_columns(self) -> tuple[str, ...]:
+        """The column of words, if they are asked for."""
+        return (f"{self.name}_words",) if self.words else ()
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The column of the languages, if they are those of the rows."""
         return (self.language.name,) if isinstance(self.language, Column) else ()

@@ -1,0 +1,1 @@
+"""Speakers of recordings: their vectors, clusters of these, and turns."""

@@ -1,0 +1,91 @@
+"""Clusters of vectors of speech, a cluster for each speaker.
+
+Vectors are of length 1, distances are 1 less their cosine. Clusters are joined by average linkage until all are farther
+apart than a threshold, or until there are as many as the most speakers. Distances are in double precision and rounded,
+so that sums in another order lead to the same clusters.
+
+Legend: N vectors, E their width, K speakers.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+MOST_VECTORS = 3000
+"""Vectors that are compared in pairs, which takes 200 MB; of more, evenly spaced ones are, and the others join the
+cluster whose mean is nearest."""
+DIGITS = 6
+"""Decimals of a distance."""
+
+
+def unit(vectors_NE: npt.NDArray[np.float32] | Floats) -> Floats:
+    """Return vectors of length 1 in double precision; zeros stay."""
+    vectors = np.asarray(vectors_NE, np.float64)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float64)
+
+
+def clustered(
+    vectors_NE: Floats, *, threshold: float, bounds: tuple[int, int | None] = (1, None), least: int = 1
+) -> Labels:
+    """Return the cluster of each vector, numbered by first occurrence.
+
+    Args:
+        vectors_NE: vectors of length 1, at least one.
+        threshold: mean distance above which clusters stay apart.
+        bounds: fewest and most clusters; there are never more than vectors.
+        least: vectors of a cluster that counts as a speaker, as long as there are enough of them; those of a smaller
+            one join the nearest mean.
+    """
+    every = -(-len(vectors_NE) // MOST_VECTORS)
+    sample_ME = vectors_NE[::every]
+    labels_M = _cut(_merges(sample_ME), len(sample_ME), threshold, bounds)
+    least = -(-least // every)
+    kept = [one for one, count in enumerate(np.bincount(labels_M)) if count >= least]
+    if len(kept) < bounds[0]:
+        kept = sorted(np.argsort(-np.bincount(labels_M), kind="stable")[: max(bounds[0], 1)].tolist())
+    means_KE = means(sample_ME, labels_M, kept)
+    nearest_N = (vectors_NE @ means_KE.T).round(DIGITS).argmax(1)
+    own_N = np.full(len(vectors_NE), -1)
+    own_N[::every] = labels_M
+    places = {one: place for place, one in enumerate(kept)}
+    found = [places.get(own, near) for own, near in zip(own_N.tolist(), nearest_N.tolist(), strict=True)]
+    return numbered(found)
+
+
+def means(vectors_NE: Floats, labels_N: Labels, chosen: Sequence[int]) -> Floats:
+    """Return the mean vectors of some clusters, of length 1 (K, E)."""
+    return unit(np.stack([vectors_NE[labels_N == one].mean(0) for one in chosen]))
+
+
+def numbered(labels: Sequence[int]) -> Labels:
+    """Return labels as numbers from 0, in the order in which they occur first."""
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(one, len(numbers)) for one in labels], np.int64)
+
+
+def _merges(vectors_NE: Floats) -> Floats:
+    """Return the merges of average linkage as scipy does: two clusters, their distance, and their vectors."""
+    from scipy.cluster.hierarchy import linkage
+
+    if len(vectors_NE) < 2:
+        return np.empty((0, 4))
+    distances_NN = (1 - vectors_NE @ vectors_NE.T).round(DIGITS)
+    return np.asarray(linkage(distances_NN[np.triu_indices(len(vectors_NE), 1)], "average"))
+
+
+def _cut(merges: Floats, num_vectors: int, threshold: float, bounds: tuple[int, int | None]) -> Labels:
+    """Return the cluster of each vector after the merges below a threshold, and those that bounds ask for."""
+    low, high = bounds
+    count = num_vectors - int((merges[:, 2] <= threshold).sum())
+    count = max(min(count, high or count), min(low, num_vectors))
+    owner = list(range(num_vectors + len(merges)))
+    for number, (first, second, *_) in enumerate(merges[: num_vectors - count]):
+        owner[int(first)] = owner[int(second)] = num_vectors + number
+    for place in reversed(range(len(owner))):
+        owner[place] = place if owner[place] == place else owner[owner[place]]
+    return numbered(owner[:num_vectors])

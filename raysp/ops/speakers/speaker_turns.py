@@ -1,0 +1,132 @@
+"""Turns of the speakers of a recording, from its regions of speech and vectors of short windows of it.
+
+Legend: N windows, E width of a vector, K speakers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from raysp.ops.speakers.speaker_clusters import DIGITS, Floats, Labels, clustered, means, numbered, unit
+
+CHANGE_COST = 0.5
+"""Sum of differences of cosines that a change of speaker must gain."""
+Region = tuple[float, float]
+"""Start and end in seconds."""
+
+
+class Turn(NamedTuple):
+    """Speech of one speaker, from `start` to `end` in seconds."""
+
+    speaker: int
+    start: float
+    end: float
+    score: float
+    """Mean cosine of its windows to the mean vector of the speaker."""
+
+
+@dataclass(frozen=True)
+class Diarization:
+    """Callable that returns the turns of a recording.
+
+    Attributes:
+        threshold: mean distance of cosines above which clusters are different speakers.
+        bounds: fewest and most speakers.
+        least_seconds: speech of a cluster that counts as a speaker.
+        merge_seconds: turns of a speaker with a shorter pause between them are one.
+        step_seconds: time between the middles of windows.
+    """
+
+    threshold: float
+    bounds: tuple[int, int | None]
+    least_seconds: float
+    merge_seconds: float
+    step_seconds: float
+
+    def __call__(self, regions: Sequence[Region], middles_N: Floats, vectors_NE: Floats) -> list[Turn]:
+        """Return the turns of a recording in order; none without speech or without windows.
+
+        Args:
+            regions: regions of speech, in order.
+            middles_N: middles of the windows in seconds, in order.
+            vectors_NE: their vectors.
+        """
+        is_speech = _within(middles_N, regions, self.step_seconds / 2)
+        if not len(middles_N) or not regions:
+            return []
+        if not is_speech.any():
+            is_speech[:] = True
+        middles_N, vectors_NE = middles_N[is_speech], unit(vectors_NE[is_speech])
+        labels_N, scores_N = self._labels(vectors_NE)
+        pieces = [one for region in regions for one in _pieces(region, middles_N, labels_N, scores_N)]
+        return self._joined(pieces)
+
+    def _labels(self, vectors_NE: Floats) -> tuple[Labels, Floats]:
+        """Return the speaker of each window, and its cosine to the mean of the speaker."""
+        least = max(1, round(self.least_seconds / self.step_seconds))
+        labels_N = clustered(vectors_NE, threshold=self.threshold, bounds=self.bounds, least=least)
+        for _ in range(2):
+            cosines_NK = (vectors_NE @ means(vectors_NE, labels_N, range(labels_N.max() + 1)).T).round(DIGITS)
+            labels_N = numbered(_best_path(cosines_NK, CHANGE_COST).tolist())
+        cosines_NK = vectors_NE @ means(vectors_NE, labels_N, range(labels_N.max() + 1)).T
+        return labels_N, cosines_NK[np.arange(len(labels_N)), labels_N]
+
+    def _joined(self, pieces: Sequence[Turn]) -> list[Turn]:
+        """Return the turns of pieces in order, with the speakers numbered by their first speech."""
+        speakers = numbered([one.speaker for one in pieces]).tolist()
+        turns: list[Turn] = []
+        weights: list[float] = []
+        for piece, speaker in zip(pieces, speakers, strict=True):
+            piece, seconds = piece._replace(speaker=speaker), piece.end - piece.start
+            if turns and turns[-1].speaker == speaker and piece.start - turns[-1].end < self.merge_seconds:
+                score = (turns[-1].score * weights[-1] + piece.score * seconds) / (weights[-1] + seconds)
+                turns[-1] = turns[-1]._replace(end=piece.end, score=score)
+                weights[-1] += seconds
+            else:
+                turns.append(piece)
+                weights.append(seconds)
+        return turns
+
+
+def _within(middles_N: Floats, regions: Sequence[Region], margin: float) -> np.ndarray:
+    """Return which times are in a region, or at most `margin` before or behind one."""
+    starts, ends = (np.array([one[place] for one in regions]) for place in (0, 1))
+    before = np.searchsorted(starts - margin, middles_N, side="right") - 1
+    return (before >= 0) & (middles_N <= np.append(ends, -np.inf)[before] + margin)
+
+
+def _best_path(cosines_NK: Floats, change_cost: float) -> Labels:
+    """Return the speaker of each window on the path of the highest sum of cosines, less the costs of changes."""
+    total_K = cosines_NK[0]
+    back_NK = np.zeros(cosines_NK.shape, np.int64)
+    stay_K = np.arange(len(total_K))
+    for place in range(1, len(cosines_NK)):
+        best = int(total_K.argmax())
+        changes_K = total_K[best] - change_cost > total_K
+        back_NK[place] = np.where(changes_K, best, stay_K)
+        total_K = np.maximum(total_K, total_K[best] - change_cost) + cosines_NK[place]
+    path = [int(total_K.argmax())]
+    for place in range(len(cosines_NK) - 1, 0, -1):
+        path.append(int(back_NK[place, path[-1]]))
+    return np.array(path[::-1])
+
+
+def _pieces(region: Region, middles_N: Floats, labels_N: Labels, scores_N: Floats) -> Iterator[Turn]:
+    """Yield the pieces of a region of speech: it changes its speaker halfway between windows of different ones."""
+    start, end = region
+    first, last = np.searchsorted(middles_N, (start, end))
+    if first == last:
+        first = _nearest(middles_N, (start + end) / 2)
+        last = first + 1
+    edges = [int(first), *(int(first) + 1 + np.flatnonzero(np.diff(labels_N[first:last]))).tolist(), int(last)]
+    times = [start, *((middles_N[edge - 1] + middles_N[edge]) / 2 for edge in edges[1:-1]), end]
+    for place in range(len(edges) - 1):
+        begin, stop = edges[place : place + 2]
+        score = float(scores_N[begin:stop].mean())
+        yield Turn(int(labels_N[begin]), float(times[place]), float(times[place + 1]), score)
+
+
+def _nearest(middles_N: Floats, time: float) -> int:
+    return int(np.abs(middles_N - time).argmin())

@@ -1,0 +1,188 @@
+"""Turns of speakers: vectors of short windows of a recording, and its regions of speech."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raysp.checkpoints.packaged import SPEECH_RATE
+from raysp.crossing import Steps, alone
+from raysp.models.base.capabilities import Capability
+from raysp.models.labelled_passes import LabellingModel
+from raysp.models.silero_vad import CHUNK_SAMPLES
+from raysp.ops.labelling import Forward
+from raysp.ops.speakers.speaker_turns import Diarization, Region
+from raysp.ops.speech.places import PLACE
+from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
+from raysp.ops.transcribing import flat, list_lengths
+
+Floats = npt.NDArray[np.float32]
+
+AT_ONCE = 16
+"""Windows of a pass of the model. Those of one recording, in order, so that a pass is the same in any batch."""
+
+
+@dataclass(frozen=True)
+class WindowVectors:
+    """Callable that returns the vectors of windows of one length, by a checkpoint with x-vectors."""
+
+    loaded: LabellingModel
+
+    def __call__(self, wave_S: Tensor, firsts: Sequence[int], num_samples: int) -> Tensor:
+        """Return the vectors (N, E) of the windows of a wave that begin with some samples."""
+        missing = max(0, self.loaded.summary.min_samples - num_samples)
+        windows = [torch.nn.functional.pad(wave_S[one : one + num_samples], (0, missing)) for one in firsts]
+        return torch.cat([self._pass(windows[one : one + AT_ONCE]) for one in range(0, len(windows), AT_ONCE)])
+
+    def _pass(self, windows: Sequence[Tensor]) -> Tensor:
+        waves_NS = torch.stack(list(windows))
+        num_samples_N = torch.full((len(windows),), waves_NS.shape[1], device=waves_NS.device)
+        found = self.loaded.run(waves_NS, num_samples_N, hidden_states=False)
+        return cast("Tensor", found.heads[Capability.XVECTOR]["embeddings"]).float()
+
+
+class Turning:
+    """Op for the turns of the speakers of each recording.
+
+    A recording is divided into steps, and the middle of each with speech is that of a window, whose vector is computed.
+    A window of a longer row stages the middles and vectors of the steps that it owns, and the probabilities of speech.
+    `join` finds the speakers of the whole row.
+
+    Args:
+        schema: column of lists of structs.
+        staged: staged columns of a window of a longer row: those of `speaking`, middles and vectors.
+        speaking: op for the regions of speech.
+        diarization: returns the turns.
+        vectors: returns vectors of windows; None: only `join` is called.
+        window_samples: samples of a window, of which a shorter recording is one.
+        step_samples: samples between the middles of windows.
+        frame_stride: samples between the frames that windows of a longer row own.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        speaking: Speaking,
+        diarization: Diarization,
+        vectors: Callable[[Tensor, Sequence[int], int], Tensor] | None = None,
+        *,
+        window_samples: int,
+        step_samples: int,
+        frame_stride: int,
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.speaking = speaking
+        self.diarization = diarization
+        self.vectors = vectors
+        self.window_samples = window_samples
+        self.step_samples = step_samples
+        self.frame_stride = frame_stride
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the turns of each window, then the staged columns of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        regions, *of_speech = yield from self.speaking.steps(forward)
+        middles = [self._middles(forward, row, regions[row], of_speech) for row in range(len(forward.parts))]
+        chosen = [row for row, of_row in enumerate(middles) if len(of_row)]
+        arrays = yield [self._vectors(forward, row, middles[row]) for row in chosen]
+        vectors = dict(zip(chosen, arrays, strict=True))
+        whole: list[object] = []
+        staged: list[tuple[object, object]] = []
+        for row, part in enumerate(forward.parts):
+            if part is None:
+                whole.append(self._turns(regions[row], middles[row], vectors.get(row)))
+                staged.append((None, None))
+            else:
+                whole.append(None)
+                first = part[0] * self.frame_stride
+                staged.append((middles[row] - first, vectors[row].ravel() if row in vectors else []))
+        return [whole, *of_speech, *map(list, zip(*staged, strict=True))]
+
+    def _middles(
+        self, forward: Forward, row: int, regions: object, of_speech: Sequence[Sequence[Any]]
+    ) -> npt.NDArray[np.int64]:
+        """Return the middles, in samples of a window of the row, of the steps that have speech and that it owns."""
+        num_samples, part = forward.lengths.samples[row], forward.parts[row]
+        if part is None:
+            middles = self._grid(0, num_samples)
+            return middles[_are_near(middles, _samples(_spans(regions)), self.step_samples // 2)]
+        first = part[0] * self.frame_stride
+        if any(forward.speech):  # cut at pauses: speech but for short pauses
+            return self._grid(first, min(num_samples, part[1] * self.frame_stride))
+        probabilities, offset, owned_samples = (column[row] for column in of_speech)
+        middles = self._grid(first, min(num_samples, first + owned_samples))
+        least = max(self.speaking.threshold - HYSTERESIS, LOWEST)
+        starts = first + offset + CHUNK_SAMPLES * np.flatnonzero(np.asarray(probabilities) >= least)
+        return middles[_are_near(middles, [(one, one + CHUNK_SAMPLES) for one in starts], self.step_samples // 2)]
+
+    def _grid(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """Return the middles of the steps from a sample to another one; the last step may be shorter."""
+        starts = np.arange(first, end, self.step_samples)
+        return (starts + np.minimum(starts + self.step_samples, end)) // 2
+
+    def _vectors(self, forward: Forward, row: int, middles: npt.NDArray[np.int64]) -> Tensor:
+        """Return the vectors of the windows around some samples, which are moved into the recording."""
+        assert self.vectors is not None
+        num_samples = forward.lengths.samples[row]
+        size = min(self.window_samples, num_samples)
+        firsts = np.clip(middles - size // 2, 0, num_samples - size).tolist()
+        return self.vectors(forward.waves_BS[row, :num_samples], firsts, size)
+
+    def _turns(
+        self, regions: object, middles: npt.NDArray[np.int64], vectors_NE: Floats | None
+    ) -> list[dict[str, object]]:
+        if vectors_NE is None:
+            return []
+        vectors = np.asarray(vectors_NE, np.float64)
+        return [one._asdict() for one in self.diarization(_spans(regions), middles / SPEECH_RATE, vectors)]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: an empty list."""
+        return ([],)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the turns of one row, from the staged columns of its windows in order."""
+        [regions] = self.speaking.join(windows)
+        middles, vectors = self.staged.names[-2:]
+        counts = list_lengths(windows, middles)
+        if not sum(counts):
+            return ([],)
+        middles_N = flat(windows.column(middles)) + np.repeat(self._firsts(windows), counts)
+        vectors_NE = flat(windows.column(vectors)).reshape(len(middles_N), -1)
+        return (self._turns(regions, middles_N, vectors_NE),)
+
+    def _firsts(self, windows: pa.Table) -> npt.NDArray[np.int64]:
+        """Return the sample of the recording with which each window's own part begins."""
+        if PLACE in windows.column_names:
+            return cast("npt.NDArray[np.int64]", windows.column(PLACE).to_numpy()) * self.frame_stride
+        owned = windows.column(self.speaking.staged.names[-1]).to_numpy()
+        return np.concatenate([[0], np.cumsum(owned)[:-1]])
+
+
+def _spans(regions: object) -> list[Region]:
+    return [(one["start"], one["end"]) for one in cast("list[dict[str, float]]", regions or [])]
+
+
+def _samples(spans: Sequence[Region]) -> list[Region]:
+    return [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in spans]
+
+
+def _are_near(places: npt.NDArray[np.int64], spans: Sequence[Region], margin: float) -> npt.NDArray[np.bool_]:
+    """Return which places are in one of some spans, or at most `margin` from it."""
+    if not spans:
+        return np.zeros(len(places), np.bool_)
+    starts, ends = np.array(spans).T
+    before = np.searchsorted(starts - margin, places, side="right") - 1
+    return np.asarray((before >= 0) & (places <= ends[before] + margin))

@@ -1,0 +1,224 @@
+"""Turns of the speakers of recordings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from raysp.errors import CheckpointError
+from raysp.specs.outputs.output import Output, OutputName, spans_of
+from raysp.specs.outputs.speech import Speech
+from raysp.specs.values import JsonValue, Url, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.base.capabilities import Capability
+    from raysp.models.labelled_passes import LabellingModel
+    from raysp.models.summary import CheckpointSummary
+    from raysp.ops.joining import JoinOp
+    from raysp.ops.labelling import OutputOp
+    from raysp.ops.speakers.turning import Turning, WindowVectors
+    from raysp.ops.speakers.word_speakers import WordSpeakers
+    from raysp.ops.speech.speaking import Speaking
+
+Number = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@spec
+class Turns(Output):
+    """Turns of the speakers of a recording, by vectors of a checkpoint with x-vectors: column `<name>`.
+
+    A turn has its start and end in seconds, its speaker, a number from 0 in the order in which speakers first speak in
+    the recording, and as score the mean cosine of its windows to the mean vector of the speaker. Turns are where
+    `Speech()` finds speech, and do not overlap. Words of the step's other outputs (`<name>_words`) get a field
+    `speaker`: that of the turn with the largest part of the word, else of the nearest turn; null without turns.
+
+    Needs `raysp[turns]`.
+
+    Attributes:
+        name: name of the column.
+        checkpoint: a checkpoint with x-vectors, named as that of the step, of the same sample rate, and held by the
+            same actors; None: that of the step.
+        speakers: number of speakers, or (fewest, most); None: any number. A recording with little speech may have
+            fewer.
+        threshold: mean distance, 1 less the cosine, above which groups of windows are different speakers. Checkpoints
+            differ in it; without a known number of speakers, choose it on recordings of known speakers.
+        window_seconds: length of the windows whose vectors are compared.
+        step_seconds: time between the middles of windows.
+        least_seconds: speech that a speaker has at least; speakers with less join the nearest one.
+        merge_seconds: turns of a speaker with a shorter pause between them are one.
+    """
+
+    name: OutputName = "pred_turns"
+    _: KW_ONLY
+    checkpoint: Url | None = None
+    speakers: Number | tuple[Number, Number] | None = None
+    threshold: Annotated[float, Field(gt=0, le=2)] = 0.7
+    window_seconds: Seconds = 1.5
+    step_seconds: Seconds = 0.5
+    least_seconds: NotNegative = 1.0
+    merge_seconds: NotNegative = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the checkpoint's name, and the order of bounds and lengths.
+
+        Raises:
+            ValueError: one is wrong.
+        """
+        if self.checkpoint == "":
+            raise ValueError("checkpoint is empty; give a checkpoint with x-vectors, or leave it out")
+        if isinstance(self.speakers, tuple) and self.speakers[0] > self.speakers[1]:
+            raise ValueError(f"speakers={self.speakers!r}: the lower bound is above the upper one")
+        if self.step_seconds > self.window_seconds:
+            raise ValueError(
+                f"step_seconds={self.step_seconds:g} is above window_seconds={self.window_seconds:g}: windows would "
+                "leave out speech"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column that the output adds."""
+        return (self.name,)
+
+    @property
+    def checkpoints(self) -> Mapping[str, str]:
+        """The other checkpoint."""
+        return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
+
+    @property
+    def needs(self) -> "tuple[Capability, ...]":
+        """Speaker vectors, unless another checkpoint has them."""
+        from raysp.models.base.capabilities import Capability
+
+        return () if self.checkpoint else (Capability.XVECTOR,)
+
+    @property
+    def finds_speech(self) -> bool:
+        """Whether the output needs the model of speech: it does."""
+        return True
+
+    @property
+    def allows_gaps(self) -> bool:
+        """Whether windows may leave out silence."""
+        return True
+
+    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+        """Return what can change a label, with the hash of the weights of the model of speech."""
+        fields, speech = super().label_fields(digests), self._speech.label_fields(digests)
+        return {**fields, "speech": speech} if isinstance(fields, dict) else fields
+
+    @property
+    def _speech(self) -> Speech:
+        return Speech(self.name)
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the packages are there, and that a checkpoint has x-vectors and the rate of the model of speech.
+
+        Raises:
+            CheckpointError: it is not so.
+        """
+        from raysp.checkpoints.packaged import check_clustering
+        from raysp.models.base.capabilities import Capability
+
+        vectors = self._vectors_of(checkpoint)
+        if Capability.XVECTOR not in vectors.gives:
+            raise CheckpointError(
+                f"{vectors.path}: {vectors.architecture} has no x-vectors, which Turns compares; set checkpoint=... to "
+                "a checkpoint of a ...ForXVector model"
+            )
+        if vectors.sample_rate != checkpoint.sample_rate:
+            raise CheckpointError(
+                f"{vectors.path}: the checkpoint of Turns takes {vectors.sample_rate} Hz, and that of the step "
+                f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
+            )
+        self._speech.check(checkpoint)
+        check_clustering()
+
+    def _vectors_of(self, checkpoint: "CheckpointSummary") -> "CheckpointSummary":
+        """Return the description of the checkpoint with x-vectors; another one is a local folder by now."""
+        from raysp.models.checking import check_checkpoint
+
+        return checkpoint if self.checkpoint is None else check_checkpoint(Path(self.checkpoint))
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column with its type."""
+        import pyarrow as pa
+
+        return pa.schema([self._field()])
+
+    def _field(self) -> "pa.Field[Any]":
+        import pyarrow as pa
+
+        times = [pa.field(part, pa.float64()) for part in ("start", "end")]
+        turn = pa.struct([pa.field("speaker", pa.int32()), *times, pa.field("score", pa.float32())])
+        return pa.field(self.name, pa.list_(turn))
+
+    def completed(self, schema: "pa.Schema", outputs: Sequence[Output]) -> "pa.Schema":
+        """Return the columns of the step, with the speaker in words."""
+        import pyarrow as pa
+
+        op = self.row_op(outputs)
+        fields = {field.name: field for field in op.schema} if op else {}
+        return pa.schema([fields.get(field.name, field) for field in schema])
+
+    def row_op(self, outputs: Sequence[Output]) -> "WordSpeakers | None":
+        """Return the op that adds the speakers to the words of the other outputs; None without words."""
+        import pyarrow as pa
+
+        from raysp.ops.speakers.word_speakers import WordSpeakers
+
+        words = [pa.field(name, spans_of("word")) for one in outputs for name in one.word_columns]
+        return WordSpeakers(self._field(), words) if words else None
+
+    def op(self, loaded: "LabellingModel") -> "OutputOp":
+        """Return the op that computes the column; it loads the other checkpoint, if there is one."""
+        from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+        from raysp.ops.speakers.turning import WindowVectors
+
+        vectors = loaded
+        if self.checkpoint is not None:
+            padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
+            vectors = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
+        return self._turning(loaded.summary, self._speech.op(loaded), WindowVectors(vectors))
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the column from the windows of a longer row."""
+        return self._turning(checkpoint, self._speech.join_op(checkpoint))
+
+    def _turning(
+        self, checkpoint: "CheckpointSummary", speaking: "Speaking", vectors: "WindowVectors | None" = None
+    ) -> "Turning":
+        import pyarrow as pa
+
+        from raysp.ops.speakers.speaker_turns import Diarization
+        from raysp.ops.speakers.turning import Turning
+
+        staged = {"middles": pa.list_(pa.int64()), "vectors": pa.list_(pa.float32())}
+        rate = checkpoint.sample_rate
+        return Turning(
+            self.schema(checkpoint),
+            pa.schema([*speaking.staged, *(pa.field(f"{self.name}_{one}", kind) for one, kind in staged.items())]),
+            speaking,
+            Diarization(
+                threshold=self.threshold,
+                bounds=self._bounds,
+                least_seconds=self.least_seconds,
+                merge_seconds=self.merge_seconds,
+                step_seconds=self.step_seconds,
+            ),
+            vectors,
+            window_samples=round(self.window_seconds * rate),
+            step_samples=max(1, round(self.step_seconds * rate)),
+            frame_stride=checkpoint.frame_stride,
+        )
+
+    @property
+    def _bounds(self) -> tuple[int, int | None]:
+        if self.speakers is None:
+            return 1, None
+        return self.speakers if isinstance(self.speakers, tuple) else (self.speakers, self.speakers)

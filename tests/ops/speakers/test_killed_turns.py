@@ -1,0 +1,71 @@
+"""Runs with turns of speakers, killed: the rows of the run that goes on are those of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.sink import fault_injection
+from tests.classifiers import make_speaker_model
+from tests.corpora import CHECKPOINT, label_here
+from tests.ops.speakers.recordings import joined, write_recordings
+
+pytestmark = [pytest.mark.slow, pytest.mark.drivers]
+
+PIPELINE = """
+import raysp
+pipeline = raysp.Pipeline(
+    source=raysp.Shards({source!r}),
+    steps=[
+        raysp.Decode(),
+        raysp.Label(
+            {checkpoint!r},
+            outputs=[raysp.Transcript(words=True), raysp.Turns(checkpoint={speakers!r}, threshold=0.002)],
+            window_seconds=6,
+            overlap_seconds=2,
+            dtype="float32",
+        ),
+    ],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+
+
+def recipe(folder: Path, name: str, speakers: str) -> tuple[Path, Path]:
+    """Write a pipeline file, and return it with its sink."""
+    file, sink = folder / f"turns_{name}.py", folder / name
+    values = {"source": f"{folder}/in/*.parquet", "checkpoint": str(CHECKPOINT), "speakers": speakers}
+    file.write_text(PIPELINE.format(**values, sink=str(sink)))
+    return file, sink
+
+
+@pytest.mark.parametrize("at", ["after_block_staged:2", "before_shard_committed:1", "after_shard_committed:1"])
+def test_a_killed_run_goes_on_to_the_same_turns(tmp_path, at):
+    speakers = make_speaker_model(tmp_path / "speakers")
+    waves = [joined(["george", "lucas", "george"] * count, count, gap=0.4) for count in (2, 9, 1, 4)]
+    write_recordings(tmp_path / "in", waves, rows_a_group=1)
+    namespace: dict[str, raysp.Pipeline] = {}
+    file, undisturbed = recipe(tmp_path, "undisturbed", speakers)
+    exec(file.read_text(), namespace)
+    label_here(namespace["pipeline"])
+    file, sink = recipe(tmp_path, "labels", speakers)
+    (tmp_path / "kills").mkdir()
+    faults = {fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(tmp_path / "kills"), "RAY_ADDRESS": ""}
+    command = [sys.executable, "-m", "raysp.cli", "run", str(file)]
+    killed = subprocess.run(command, env={**os.environ, **faults}, capture_output=True, text=True, timeout=180)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=180)
+    assert again.returncode == 0, again.stderr
+    found, expected = (pq.read_table(one / "a.parquet") for one in (sink, undisturbed))
+    assert [len(turns) > 0 for turns in found["pred_turns"].to_pylist()] == [True] * 4
+    names = [name for name in found.column_names if name != "pred_turns"]
+    assert found.select(names).equals(expected.select(names))
+    times = [[(one["speaker"], one["start"], one["end"]) for one in row] for row in found["pred_turns"].to_pylist()]
+    assert times == [
+        [(one["speaker"], one["start"], one["end"]) for one in row] for row in expected["pred_turns"].to_pylist()
+    ]

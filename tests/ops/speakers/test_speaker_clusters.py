@@ -1,0 +1,94 @@
+"""Clusters of speaker vectors: those of average linkage, whatever the order of sums."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from raysp.ops.speakers import speaker_clusters
+from raysp.ops.speakers.speaker_clusters import clustered, numbered, unit
+
+
+def voices(counts, seed=0, spread=0.3, width=24):
+    """Draw vectors around a direction for each speaker, in the order of the counts, and their speakers."""
+    draw = np.random.default_rng(seed)
+    centres = unit(draw.standard_normal((len(counts), width)))
+    speakers = np.repeat(np.arange(len(counts)), counts)
+    return unit(centres[speakers] + spread / np.sqrt(width) * draw.standard_normal((len(speakers), width))), speakers
+
+
+def brute_force(vectors, threshold):
+    """Join the two clusters whose members are nearest in the mean, until all are farther apart."""
+    clusters = [[place] for place in range(len(vectors))]
+    while len(clusters) > 1:
+        pairs = itertools.combinations(range(len(clusters)), 2)
+        distances = {(a, b): (1 - vectors[clusters[a]] @ vectors[clusters[b]].T).mean() for a, b in pairs}
+        (first, second), distance = min(distances.items(), key=lambda one: one[1])
+        if distance > threshold:
+            break
+        clusters[first] += clusters.pop(second)
+    owner = {place: number for number, cluster in enumerate(clusters) for place in cluster}
+    return numbered([owner[place] for place in range(len(vectors))]).tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.6, 0.9, 1.1])
+@pytest.mark.parametrize("seed", range(6))
+def test_clusters_are_those_of_average_linkage(seed, threshold):
+    vectors = unit(np.random.default_rng(seed).standard_normal((23, 5)))
+    assert clustered(vectors, threshold=threshold).tolist() == brute_force(vectors, threshold)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_number_of_speakers_is_found(seed):
+    vectors, speakers = voices([20, 5, 33, 12], seed)
+    assert clustered(vectors, threshold=0.5).tolist() == speakers.tolist()
+
+
+def test_the_number_is_bounded_or_given():
+    vectors, _ = voices([20, 5, 33, 12])
+    for bounds, expected in [((2, 2), 2), ((1, 3), 3), ((6, 6), 6), ((5, None), 5), ((1, 9), 4), ((4, 4), 4)]:
+        found = clustered(vectors, threshold=0.5, bounds=bounds)
+        assert found.max() + 1 == expected
+        assert np.unique(found).tolist() == list(range(expected))
+    assert clustered(vectors[:3], threshold=0.5, bounds=(5, 5)).tolist() == [0, 1, 2]
+
+
+def test_speakers_are_numbered_by_their_first_window():
+    vectors, speakers = voices([4, 4, 4])
+    order = np.random.default_rng(3).permutation(12)
+    assert clustered(vectors[order], threshold=0.5).tolist() == numbered(speakers[order].tolist()).tolist()
+
+
+def test_a_cluster_with_little_speech_joins_the_nearest_speaker():
+    vectors, speakers = voices([20, 20, 2])
+    assert clustered(vectors, threshold=0.5).max() == 2
+    found = clustered(vectors, threshold=0.5, least=3)
+    assert found[:40].tolist() == speakers[:40].tolist()
+    assert {*found[40:].tolist()} < {0, 1} or len({*found.tolist()}) == 2
+    # Unless that many speakers are asked for, or nobody speaks longer.
+    assert clustered(vectors, threshold=0.5, bounds=(3, 3), least=3).tolist() == speakers.tolist()
+    assert clustered(vectors[40:], threshold=0.5, least=3).tolist() == [0, 0]
+
+
+def test_vectors_that_differ_in_their_last_bits_have_the_same_clusters():
+    vectors, _ = voices([30, 30, 30], spread=1.5)
+    noise = 1e-9 * np.random.default_rng(1).standard_normal(vectors.shape)
+    for threshold in (0.3, 0.6, 0.9):
+        assert (
+            clustered(vectors, threshold=threshold).tolist() == clustered(vectors + noise, threshold=threshold).tolist()
+        )
+
+
+def test_of_many_vectors_evenly_spaced_ones_make_the_clusters(monkeypatch):
+    vectors, speakers = voices([200, 90, 130])
+    monkeypatch.setattr(speaker_clusters, "MOST_VECTORS", 100)
+    compared = []
+    original = speaker_clusters._merges
+    monkeypatch.setattr(speaker_clusters, "_merges", lambda given: compared.append(len(given)) or original(given))
+    assert clustered(vectors, threshold=0.5).tolist() == speakers.tolist()
+    assert compared == [84]
+
+
+def test_one_vector_is_one_speaker_and_zeros_are_vectors():
+    assert clustered(unit(np.ones((1, 4))), threshold=0.5).tolist() == [0]
+    assert clustered(unit(np.zeros((3, 4))), threshold=0.5, bounds=(1, 1)).tolist() == [0, 0, 0]
