@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, read
 from raysp.backends.hugging_face.describing import WHISPER
+from raysp.backends.hugging_face.step_scores import StepScores
 from raysp.crossing import constant, fetch, send
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
@@ -131,6 +132,9 @@ class TextWriter:
         self.tokenizer: Any = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
         self.options: dict[str, Any] = {**options, **FIXED}
         self.prompt_ids: frozenset[int | None] = frozenset()
+        # In half precision, steps and a second pass differ by more than labels may.
+        is_greedy = self.options.get("num_beams", model.generation_config.num_beams) in (None, 1)
+        self.steps = StepScores(model) if is_greedy and model.dtype == torch.float32 else None
         if kind.model_type == WHISPER:
             # One call returns all tokens, with the prompt and the end, without the loop for longer recordings.
             self.options |= {"return_timestamps": False, "force_unique_generate_call": True}
@@ -144,10 +148,15 @@ class TextWriter:
         given: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
         if (mask := features.get("attention_mask")) is not None:
             given["attention_mask"] = mask
+        if self.steps is not None:
+            self.steps.begin()
         ids_BL = self.model.generate(**given, **self.options)
+        kept_BK = None if self.steps is None else self.steps.end(ids_BL[:, -1])
         ids = fetch(ids_BL)[0].tolist()
         prompts = [self._prompt_length(row) for row in ids]
-        log_probs_BL, emitted_BL = self._log_probs(given, ids_BL, prompts)
+        if kept_BK is None or kept_BK.shape[1] < ids_BL.shape[1] - min(prompts):
+            kept_BK = self._second_pass(given, ids_BL)
+        log_probs_BL, emitted_BL = self._log_probs(kept_BK, ids_BL, prompts)
         texts = [
             self.tokenizer.decode(row[start:], skip_special_tokens=True)
             for row, start in zip(ids, prompts, strict=True)
@@ -160,10 +169,22 @@ class TextWriter:
         more = (place for place, token in enumerate(ids[1:], 1) if token not in self.prompt_ids)
         return next(more, len(ids))
 
-    def _log_probs(self, given: Mapping[str, Any], ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each token after the first, zero where it does not count, and which count."""
+    def _second_pass(self, given: Mapping[str, Any], ids_BL: Tensor) -> Tensor:
+        """Return the log-probability of each token after the first (B, L - 1)."""
         logits_BLV = self.model(**given, decoder_input_ids=ids_BL[:, :-1]).logits
-        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        found_BL: Tensor = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        return found_BL
+
+    def _log_probs(self, kept_BK: Tensor, ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each token after the first, zero where it does not count, and which count.
+
+        Args:
+            kept_BK: log-probabilities of the last K tokens, or more than these.
+            ids_BL: tokens.
+            prompts: tokens of each row that were not generated.
+        """
+        count = ids_BL.shape[1] - 1
+        log_probs_BL = torch.nn.functional.pad(kept_BK, (count - kept_BK.shape[1], 0))  # a negative number cuts
         ends = self.options.get("eos_token_id", self.model.generation_config.eos_token_id)
         ends_E = constant(tuple(ends) if isinstance(ends, list | tuple) else (ends,), ids_BL.device)
         is_end_BL = torch.isin(ids_BL[:, 1:], ends_E)
