@@ -29,6 +29,7 @@ QUESTIONS = {
 STUDIES = {
     "actor": "studies.actor",
     "beams": "studies.beams",
+    "carried": "studies.carried",
     "commits": "studies.commits",
     "conformer": "studies.conformer",
     "estimates": "studies.estimates",
