@@ -8,13 +8,15 @@ from typing import NamedTuple
 class Span(NamedTuple):
     """A character or word with its times and score.
 
-    `start` and `end` are seconds, `score` is a probability. A span with an empty text separates words.
+    `start` and `end` are seconds, `score` is a probability. A span with an empty text separates words. `speaker` is the
+    name of who says it, empty if that is not known.
     """
 
     text: str
     start: float
     end: float
     score: float
+    speaker: str = ""
 
 
 def words_of(chars: Iterable[Span], joint: str = "") -> Iterator[Span]:

@@ -32,13 +32,24 @@ class Cue:
     """Milliseconds from the start of the recording, as `end`."""
     end: int
     lines: tuple[str, ...]
+    speaker: str = ""
+    """Name of who speaks; empty if that is not known."""
+
+
+def with_names(words: Iterable[Span]) -> list[Span]:
+    """Return words in order of which the first of each speaker's turn has the speaker's name before it."""
+    found: list[Span] = []
+    for word in in_order(with_times(words)):
+        is_first = word.speaker and (not found or found[-1].speaker != word.speaker)
+        found.append(word._replace(text=f"{word.speaker}: {word.text}") if is_first else word)
+    return found
 
 
 def cues_of(words: Iterable[Span], *, max_chars: int = 42, max_seconds: float = 7.0) -> tuple[Cue, ...]:
     """Return the cues of words, in the order of their starts; no two overlap.
 
-    A cue ends where the next word would not fit, after a pause and after a sentence. A word longer than a line is
-    divided.
+    A cue ends where the next word would not fit, after a pause, after a sentence, and where the speaker changes. A word
+    longer than a line is divided.
 
     Args:
         words: words with their times in seconds; those without times follow the word before them.
@@ -75,7 +86,8 @@ def _divided(word: Span, max_chars: int) -> Iterator[Span]:
             end = space if space > place else end
             while end > place + 1 and unicodedata.combining(text[end]):
                 end -= 1
-        yield Span(text[place:end].strip(" "), word.start + place * seconds, word.start + end * seconds, word.score)
+        start, stop = word.start + place * seconds, word.start + end * seconds
+        yield word._replace(text=text[place:end].strip(" "), start=start, end=stop)
         place = end
 
 
@@ -93,6 +105,8 @@ def _grouped(words: Sequence[Span], max_chars: int, max_seconds: float) -> Itera
 def _is_over(group: Sequence[Span], word: Span, max_chars: int, max_seconds: float) -> bool:
     """Return whether a cue ends before a word."""
     end = max(one.end for one in group)
+    if word.speaker != group[-1].speaker:
+        return True
     if word.start - end >= PAUSE_SECONDS or word.end - group[0].start > max_seconds:
         return True
     if group[-1].text.endswith(_SENTENCE_ENDS) and end - group[0].start >= LEAST_SECONDS:
@@ -110,7 +124,7 @@ def _timed(groups: Sequence[Sequence[Span]], max_chars: int, max_seconds: float)
         if index + 1 < len(starts) and starts[index + 1] - end < FLASH_SECONDS * 1000:
             end = starts[index + 1]
         end = max(start + 1, min(end, start + max(1, round(max_seconds * 1000))))
-        yield Cue(start, end, tuple(_lines([one.text for one in group], max_chars)))
+        yield Cue(start, end, tuple(_lines([one.text for one in group], max_chars)), group[0].speaker)
 
 
 def _lines(words: Sequence[str], max_chars: int) -> list[str]:
@@ -149,9 +163,10 @@ def srt(cues: Iterable[Cue]) -> str:
 
 
 def vtt(cues: Iterable[Cue]) -> str:
-    """Return a WebVTT file; `&`, `<` and `>` are written as character references."""
+    """Return a WebVTT file; `&`, `<` and `>` are written as character references. Speakers are voice tags."""
     return "WEBVTT\n" + "".join(
         f"\n{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n"
+        + (f"<v {cue.speaker}>" if cue.speaker else "")
         + "".join("".join(_IN_VTT.get(c, c) for c in line) + "\n" for line in cue.lines)
         for cue in cues
     )

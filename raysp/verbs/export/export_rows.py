@@ -21,6 +21,8 @@ TEXT_KEYS = ("word", "char", "label")
 """Fields with the text of a span."""
 SPEECH = "speech"
 """Text of a span without one."""
+SPEAKER = "speaker"
+"""Field with the number of who speaks, of turns and of words."""
 
 
 def stem_of(shard: Shard) -> str:
@@ -80,9 +82,11 @@ def spans_of(row: Row, column: str | None) -> list[Span]:
 
 
 def _span(value: Mapping[str, object]) -> Span:
-    text = next((value[key] for key in TEXT_KEYS if key in value), SPEECH)
+    number = value.get(SPEAKER)
+    speaker = "" if number is None else f"{SPEAKER}_{number}"
+    text = next((value[key] for key in TEXT_KEYS if key in value), speaker or SPEECH)
     start, end, score = (_number(value.get(name)) for name in ("start", "end", "score"))
-    return Span("" if text is None else str(text), start, end, score)
+    return Span("" if text is None else str(text), start, end, score, speaker)
 
 
 def _number(value: object) -> float:

@@ -13,7 +13,7 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
 from raysp.text.formats.annotations import ctm, rttm, textgrid
 from raysp.text.formats.safe_values import FileNames, json_line
-from raysp.text.formats.subtitles import cues_of, one_cue, srt, vtt
+from raysp.text.formats.subtitles import cues_of, one_cue, srt, vtt, with_names
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import (
@@ -145,13 +145,14 @@ def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -
     if not words and not chars:
         _refuse_long_rows(labelling, to, text, max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
+    name_speakers = with_names if to == "srt" else list[Span]  # WebVTT has a tag for them
     found = [words] if words else [text, chars] if chars else [text]
 
     def subtitle(row: Row) -> str:
         if not words and not chars:
             return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
         spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
-        return write(cues_of(spans, max_chars=max_chars, max_seconds=max_seconds))
+        return write(cues_of(name_speakers(spans), max_chars=max_chars, max_seconds=max_seconds))
 
     return RowFiles(labelling, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
 
@@ -184,9 +185,8 @@ def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
     """
     prefix = str(options["column"])
     words = need_spans(labelling, to, (f"{prefix}_words",), ASK_WORDS)
-    chars = find_spans(labelling.schema, f"{prefix}_chars")
-
-    tiers = {"words": words, **({"chars": chars} if chars else {})}
+    others = {one: find_spans(labelling.schema, f"{prefix}_{one}") for one in ("chars", "turns")}
+    tiers = {"words": words, **{name: column for name, column in others.items() if column}}
 
     def grid(row: Row) -> str:
         spans = {
@@ -230,8 +230,9 @@ def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue
         PlanError: there are no segments.
     """
     prefix = str(options["column"])
-    names = (f"{prefix}_segments", f"{prefix}_speech", prefix)
-    segments = need_spans(labelling, to, names, "Ask for them with Segments(), or name another column with --column")
+    names = (f"{prefix}_turns", f"{prefix}_segments", f"{prefix}_speech", prefix)
+    advice = "Ask for them with Turns() or Segments(), or name another column with --column"
+    segments = need_spans(labelling, to, names, advice)
     lines: Lines = lambda row, id_: "".join(rttm(id_, *one) for one in _numbered(labelling, row, segments))  # noqa: E731
     return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, bool(options["one_file"]))
 

@@ -174,7 +174,11 @@ def test_a_manifest_of_embedded_recordings_names_them_by_their_ids(export, tmp_p
         ("ctm", {"column": "aligned"}, r"needs a column aligned_words with a start .*Transcript\(words=True\)"),
         ("textgrid", {"column": "text"}, r"needs a column text_words"),
         ("srt", {"column": "x"}, r"needs a column x_words or x_text. Ask for them with Transcript\(words=True\)"),
-        ("rttm", {}, r"needs a column pred_segments or pred_speech or pred with .*Segments\(\).*Found .* pred_text"),
+        (
+            "rttm",
+            {},
+            r"column pred_turns or pred_segments or pred_speech or pred with .*Segments\(\).*Found .* pred_text",
+        ),
         ("nemo", {"column": "x"}, r"needs a column x_text. Ask for it with Transcript\(\)"),
     ],
 )
@@ -188,3 +192,64 @@ def test_left_out_rows_of_a_sink_of_ok_rows_are_counted(made, tmp_path):
     make_sink(tmp_path, rows="ok")
     found = raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "dest"))
     assert (found.rows, found.left_out) == (7, {"unsupported_format": 1})
+
+
+class TestSpeakers:
+    """Exports of rows whose words and turns have speakers."""
+
+    @pytest.fixture
+    def spoken(self, made, tmp_path):
+        times = [("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32()), ("speaker", pa.int32())]
+        words = [("one", 0.1, 0.4, 0), ("two", 0.5, 0.8, 0), ("three", 0.9, 1.2, 1), ("four", 1.3, 1.6, None)]
+        of_words = [{"word": w, "start": s, "end": e, "score": 0.5, "speaker": who} for w, s, e, who in words]
+        turns = [{"speaker": n, "start": s, "end": e, "score": 0.9} for n, s, e in [(0, 0.1, 0.85), (1, 0.85, 1.7)]]
+        kinds = [pa.list_(pa.struct([("word", pa.string()), *times])), pa.list_(pa.struct(times))]
+        first = with_column(made / "out", tmp_path / "first", "said_words", pa.array([of_words], kinds[0]))
+        return with_column(first, tmp_path / "spoken", "said_turns", pa.array([turns], kinds[1]))
+
+    def exported(self, sink, tmp_path, to, name, **options):
+        column = {} if to == "jsonl" else {"column": "said"}
+        raysp.export(str(sink), to=to, dest=str(tmp_path / to), **column, **options)
+        return exported(tmp_path / to)[name].decode()
+
+    def test_rttm_has_their_turns(self, spoken, tmp_path):
+        found = self.exported(spoken, tmp_path, "rttm", "a.rttm").splitlines()
+        assert found[:2] == [
+            "SPEAKER a/b 1 0.100 0.750 <NA> <NA> speaker_0 <NA> <NA>",
+            "SPEAKER a/b 1 0.850 0.850 <NA> <NA> speaker_1 <NA> <NA>",
+        ]
+
+    def test_subrip_names_them_where_they_change(self, spoken, tmp_path):
+        self.exported(spoken, tmp_path, "srt", "a/u2.srt")
+        texts = [one.text for one in pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))]
+        assert texts == ["speaker_0: one two", "speaker_1: three", "four"]
+
+    def test_webvtt_has_voices(self, spoken, tmp_path):
+        found = self.exported(spoken, tmp_path, "vtt", "a/u2.vtt")
+        assert "\n<v speaker_0>one two\n" in found
+        assert "\n<v speaker_1>three\n" in found
+        cues = list(webvtt.read(str(tmp_path / "vtt" / "a" / "u2.vtt")))
+        assert [(one.text, one.voice) for one in cues] == [
+            ("one two", "speaker_0"),
+            ("three", "speaker_1"),
+            ("four", None),
+        ]
+
+    def test_textgrids_have_a_tier_of_turns(self, spoken, tmp_path):
+        self.exported(spoken, tmp_path, "textgrid", "a/u2.TextGrid")
+        found = praat.openTextgrid(str(tmp_path / "textgrid" / "a" / "u2.TextGrid"), includeEmptyIntervals=False)
+        assert [one.label for one in found.getTier("turns").entries] == ["speaker_0", "speaker_1"]
+        assert [one.label for one in found.getTier("words").entries] == ["one", "two", "three", "four"]
+
+    def test_lines_of_json_have_the_numbers(self, spoken, tmp_path):
+        row = json.loads(self.exported(spoken, tmp_path, "jsonl", "a.jsonl").splitlines()[0])
+        assert [one["speaker"] for one in row["said_words"]] == [0, 0, 1, None]
+        assert [one["speaker"] for one in row["said_turns"]] == [0, 1]
+
+
+def test_turns_come_before_segments_in_rttm(made, tmp_path):
+    kind = pa.list_(pa.struct([("speaker", pa.int32()), ("start", pa.float64()), ("end", pa.float64())]))
+    values = pa.array([[{"speaker": 3, "start": 0.5, "end": 0.75}]], kind)
+    sink = with_column(made / "out", tmp_path / "turns", "pred_turns", values)
+    raysp.export(str(sink), to="rttm", dest=str(tmp_path / "dest"))
+    assert exported(tmp_path / "dest")["a.rttm"].decode().splitlines()[0].split()[7] == "speaker_3"
