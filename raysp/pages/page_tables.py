@@ -19,6 +19,15 @@ MOST_PARTS = 400
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """A figure that a page leads with."""
+
+    figure: str
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of texts."""
 

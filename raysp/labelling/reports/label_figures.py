@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,13 @@ MOST_NUMBERS, MOST_CLASSES = 4, 3
 MOST_BY, MOST_CANDIDATES = 3, 8
 """Columns by which rows are grouped unless others are given; columns of which they are the first that fit."""
 FEW_VALUES = 20
+SCORE_EDGES = (-0.01, -0.05, -0.1, -0.2, -0.5, -1.0)
+"""Scores between which error rates are compared, from the best."""
+SCORE_BANDS = (
+    f"above {SCORE_EDGES[0]:g}",
+    *(f"{low:g} to {high:g}" for high, low in pairwise(SCORE_EDGES)),
+    f"{SCORE_EDGES[-1]:g} and below",
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,12 @@ class Chosen:
         return self.reference is not None and self.hypothesis is not None
 
     @property
+    def score(self) -> str | None:
+        """Column of the transcript's score; None if it is not read."""
+        name = f"{str(self.hypothesis).removesuffix('text')}score"
+        return name if self.hypothesis is not None and name in self.numbers else None
+
+    @property
     def names(self) -> list[str]:
         """Names of all columns to read."""
         texts = (self.hypothesis, self.reference) if self.compares else ()
@@ -137,7 +151,8 @@ class Rows:
         self.too_long = 0
         """Rows whose texts are too long to be compared."""
         self.worst: list[WorstRow] = []
-        self._groups = {SECONDS: Groups(), **{name: Groups() for name in columns.by}}
+        bands = [columns.score] if columns.score and columns.compares else []
+        self._groups = {SECONDS: Groups(), **{name: Groups() for name in (*bands, *columns.by)}}
         self._candidates = {name: Groups(FEW_VALUES) for name in columns.candidates if name not in columns.by}
         self._rules = normalisation(DEFAULT)
 
@@ -165,7 +180,9 @@ class Rows:
         rows = Measured(statuses, np.nan_to_num(seconds), compared, counts)
         self._groups[SECONDS].add(_bands(seconds), rows)
         for name, groups in self._groups.items():
-            if name != SECONDS:
+            if name == self.columns.score:
+                groups.add(_score_bands(_floats(table.column(name))), rows)
+            elif name != SECONDS:
                 groups.add(keys_of(table.column(name)), rows)
         for name, groups in [*self._candidates.items()]:
             groups.add(keys_of(table.column(name)), rows)
@@ -223,6 +240,12 @@ def _bands(seconds: Floats) -> list[str | None]:
     names = [band(edge) for edge in (0, *BANDS)]
     places = np.searchsorted(BANDS, seconds, side="right")
     return [None if is_unknown else names[place] for place, is_unknown in zip(places, np.isnan(seconds), strict=True)]
+
+
+def _score_bands(scores: Floats) -> list[str | None]:
+    """Return the band of each score; None for rows without one."""
+    places = np.searchsorted(-np.array(SCORE_EDGES), -scores, side="right")
+    return [None if np.isnan(score) else SCORE_BANDS[place] for score, place in zip(scores, places, strict=True)]
 
 
 def read_rows(sink: Labelling, by: Sequence[str] | None) -> Rows:

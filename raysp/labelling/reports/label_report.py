@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+import numpy as np
+
 from raysp.errors import PlanError, SpecError
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.planning.trust import Recorded, open_recorded, read_recorded
-from raysp.labelling.reports.label_figures import MOST_MESSAGE, Rows, read_rows
+from raysp.labelling.reports.label_figures import MOST_MESSAGE, SCORE_BANDS, Rows, read_rows
 from raysp.labelling.reports.players import played
 from raysp.labelling.reports.reservoirs import Values
 from raysp.labelling.reports.row_error_rates import Groups
@@ -17,7 +19,7 @@ from raysp.labelling.reports.throughput import RunWork, actors_table, charts_of,
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, Share, histogram, shares
-from raysp.pages.page_tables import MOST_GROUPS, Table, left_out, short
+from raysp.pages.page_tables import MOST_GROUPS, Table, Verdict, left_out, short
 from raysp.sink import receipts, run_record
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
@@ -35,6 +37,8 @@ MOST_JSON = 6000
 MOST_CELL = 60
 MOST_TABLES = 8
 MOST_BARS = 12
+LEAST_DOUBT = 1e-6
+"""Doubts below it are shown as it: scores are stored with 24 bits."""
 
 
 def render(
@@ -55,6 +59,7 @@ def render(
     values: dict[str, object] = {
         "title": _title(labelling),
         "subtitle": _subtitle(status, last),
+        "verdict": _verdict(status, rows, last) if labelling.done else [],
         "facts": _facts(labelling, status, rows, last),
         "speed": charts_of(last) if last else [],
         "actors": actors_table(last) if last else None,
@@ -118,6 +123,23 @@ def _subtitle(status: Status, last: RunWork | None) -> str:
     return f"{state}. Last result {datetime.fromtimestamp(last.end, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def _verdict(status: Status, rows: Rows, last: RunWork | None) -> list[Verdict]:
+    """Return the figures that the page leads with: errors, rows without a label, speed."""
+    found = []
+    if rows.errors.rows:
+        scores = rows.errors.scores()
+        found.append(Verdict(scores.value("wer"), "word error rate", scores.interval("wer")))
+    elif (score := rows.columns.score) and (values := rows.numbers[score].values).size:
+        found.append(Verdict(f"{np.median(values):.3g}", f"median {short(score)}", "log-probability by token"))
+    without = status.rows_committed - status.ok
+    found.append(Verdict(f"{without:,}", "rows without a label", f"of {status.rows_committed:,}"))
+    if last is not None and last.rtfx is not None:
+        found.append(
+            Verdict(f"{last.rtfx:,.{0 if last.rtfx >= 10 else 1}f} x", "real time", "last run, start included")
+        )
+    return found
+
+
 def _facts(sink: Labelling, status: Status, rows: Rows, last: RunWork | None) -> dict[str, str]:
     shards = f"{status.shards_committed:,} of {count(status.shards, 'shard')}"
     facts = {
@@ -170,7 +192,13 @@ def _histograms(rows: Rows) -> list[Chart]:
         durations = rows.durations
         found.append(histogram("Duration", durations.values, "seconds", note=durations.note, may_be_log=True))
     for name, sample in rows.numbers.items():
-        if sample.values.size:
+        if not sample.values.size:
+            continue
+        if name == rows.columns.score and sample.values.max() <= 0:
+            doubts = np.clip(-np.expm1(sample.values), LEAST_DOUBT, 1)
+            across = "doubt of a token, 1 - exp(score)"
+            found.append(histogram(short(name), doubts, across, note=sample.note, may_be_log=True))
+        else:
             found.append(histogram(short(name), sample.values, "value", note=sample.note))
     return found
 
@@ -205,6 +233,8 @@ def _table(column: str, groups: Groups, rows: Rows) -> Table:
     found = [(key, group, group.errors.scores() if compares else None) for key, group in groups.found.items()]
     if column == SECONDS:
         found.sort(key=lambda one: _lower_end(one[0]))
+    elif column == rows.columns.score:
+        found.sort(key=lambda one: SCORE_BANDS.index(str(one[0])) if one[0] in SCORE_BANDS else len(SCORE_BANDS))
     else:
         found.sort(
             key=lambda one: ((one[2] and -(one[2].metrics["wer"].value or 0.0)) or 0.0, -one[1].statuses.total())

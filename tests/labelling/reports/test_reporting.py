@@ -15,6 +15,7 @@ from raysp.columns import OK
 from raysp.errors import PlanError
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns
+from raysp.labelling.reports.label_figures import SCORE_BANDS
 from raysp.labelling.reports.label_report import MOST_BYTES
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunEntry
@@ -95,6 +96,18 @@ def test_the_error_rates_are_those_of_an_evaluation(page, made):
         assert page.texts[place + 4 : place + 8] == [words, wer, interval, cer]
     assert expected.worst[0].errors == 2
     assert page.after("Worst rows") == "Only in the reference"
+
+
+def test_it_leads_with_errors_and_rows_without_a_label(page):
+    name, interval, wer, *without = page.texts[3:9]
+    assert (name, f"{wer} ({interval})") == ("word error rate", page.after("WER").partition(":")[0])
+    assert without == ["rows without a label", "of 24", "1"]
+
+
+def test_error_rates_stand_by_score_the_best_first(page):
+    bands = [text for text in page.texts if text in SCORE_BANDS]
+    assert bands == [one for one in SCORE_BANDS if one in bands]
+    assert len(bands) > 1
 
 
 def test_rows_without_a_label_stand_with_their_reason_an_example_and_the_remedy(page):

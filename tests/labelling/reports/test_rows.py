@@ -1,5 +1,7 @@
 """Figures of many rows: memory that does not grow with them, and rates and intervals that stay those of all rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,10 +9,11 @@ import pytest
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, score
-from raysp.labelling.reports import label_figures, reservoirs, row_error_rates
+from raysp.labelling.reports import label_figures, label_report, reservoirs, row_error_rates
 from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen, Rows
 from raysp.labelling.reports.reservoirs import Sample, Values
 from raysp.labelling.reports.row_error_rates import Errors, Groups, Measured
+from raysp.labelling.reports.throughput import RunWork
 
 
 def many_errors(number: int) -> np.ndarray:
@@ -130,7 +133,7 @@ def test_memory_does_not_grow_with_rows(monkeypatch):
 def test_columns_with_few_values_make_groups():
     found = Rows(CHOSEN)
     found.add("a.parquet", batch(0))
-    assert [*found.groups] == ["seconds", "speaker", "language"]
+    assert [*found.groups] == ["seconds", "pred_score", "speaker", "language"]
     assert set(found.groups["language"].found) == {"en", "de"}
     assert len(found.groups["language"].found) <= FEW_VALUES
     bands = {name: one.statuses.total() for name, one in found.groups["seconds"].found.items()}
@@ -138,8 +141,22 @@ def test_columns_with_few_values_make_groups():
     assert [*bands] == ["<1", "1-2", "2-5", "5-10", "10-20", "20-30", ">=30"]
 
 
+def test_rows_are_grouped_by_their_score_from_the_edges_on():
+    scores = [0.0, -0.0099, -0.01, -0.05, -0.07, -1.0, -9.0, float("nan")]
+    assert label_figures._score_bands(np.array(scores)) == [
+        *["above -0.01"] * 2, "-0.05 to -0.01", "-0.1 to -0.05", "-0.1 to -0.05", *["-1 and below"] * 2, None
+    ]  # fmt: skip
+
+
 def test_texts_of_a_book_are_not_compared(monkeypatch):
     monkeypatch.setattr(label_figures, "MOST_COMPARED", 4)
     found = Rows(CHOSEN)
     found.add("a.parquet", batch(0))
     assert (found.errors.rows, found.too_long) == (0, 900)
+
+
+@pytest.mark.parametrize(("seconds", "figure"), [(2.0, "200 x"), (800.0, "0.5 x")])
+def test_a_page_leads_with_the_speed_of_the_last_run(seconds, figure):
+    status, last = SimpleNamespace(rows_committed=5, ok=3), RunWork(audio_seconds=400.0, start=1.0, end=1.0 + seconds)
+    verdict = label_report._verdict(status, Rows(CHOSEN), last)
+    assert [(one.figure, one.name) for one in verdict] == [("2", "rows without a label"), (figure, "real time")]
