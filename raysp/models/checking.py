@@ -147,8 +147,9 @@ def reads_kind(folder: Path) -> bool:
 
 
 def _reads_packs(model: Model) -> bool:
-    """Return whether a model takes packs: it has no head, or one that reads them."""
-    return model is model.speech_encoder or isinstance(model, ReadsPacks)
+    """Return whether a model takes packs: it has no head, one that reads them, or a text decoder, which reads a row."""
+    reads_rows = Capability.TEXT_DECODER in model.gives
+    return reads_rows or model is model.speech_encoder or isinstance(model, ReadsPacks)
 
 
 class Spoken(NamedTuple):

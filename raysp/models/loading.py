@@ -110,7 +110,8 @@ class LoadedCheckpoint:
 
         Arguments and results as for `run`, but that a row has the same bits whatever the other rows.
         """
-        inputs, num_valid = self._inputs(waves_BS, num_samples_B)
+        inputs, masks = self._inputs(waves_BS, num_samples_B)
+        num_valid = [int(np.count_nonzero(mask_S)) for mask_S in fetch(*masks)]
         models = (self.model, *self.more_heads)
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
         encoder = cast("EncodesPacks", self.model.speech_encoder)
@@ -125,16 +126,20 @@ class LoadedCheckpoint:
         output = BaseModelOutput(
             last_hidden_state=encoded.padded(encoded.hidden_1NH), hidden_states=encoded.hidden_states or None
         )
-        features = {self.model.main_input_name: pad_sequence(inputs, batch_first=True)}
+        features = {
+            self.model.speech_encoder.main_input_name: pad_sequence(inputs, batch_first=True),
+            "attention_mask": pad_sequence(masks, batch_first=True),
+        }
         return self._pass(heads, output, features, num_samples_B)
 
-    def _inputs(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor) -> tuple[list[torch.Tensor], list[int]]:
-        """Return the inputs (S,) or (S, C) of each row, as if it were alone, and how many of them its mask includes."""
+    def _inputs(
+        self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the inputs (S,) or (S, C) of each row, as if it were alone, and its mask (S,)."""
         waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
         extracted = [*map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))]
-        masks = fetch(*(features["attention_mask"][0] for features in extracted))
-        num_valid = [int(np.count_nonzero(mask_S)) for mask_S in masks]
-        return [features[self.model.main_input_name][0] for features in extracted], num_valid
+        inputs = [features[self.model.speech_encoder.main_input_name][0] for features in extracted]
+        return inputs, [features["attention_mask"][0] for features in extracted]
 
     def _pass(
         self,

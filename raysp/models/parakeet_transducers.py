@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput, output
+from raysp.models.base.packs import EncodedPack
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
@@ -241,6 +242,13 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
         """Return the loss of a batch as the original has it by default."""
         return losses_B.sum() / is_token_BU.sum()
+
+    def read_pack(self, encoded: EncodedPack) -> ParakeetRNNTOutput:
+        """Return the frames of a pack, also projected to the joint network."""
+        frames_1NJ = dense(self.encoder_projector, encoded.hidden_1NH)
+        return ParakeetRNNTOutput(
+            last_hidden_state=encoded.padded(encoded.hidden_1NH), pooler_output=encoded.padded(frames_1NJ)
+        )
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""

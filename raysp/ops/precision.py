@@ -42,11 +42,10 @@ class Batching(StrEnum):
     FREE = "in batches of any size"
     """Labels do not depend on the batch."""
     ALONE = "each window alone"
-    """One window per pass: half precision on a CPU, for text decoders, transducers and models of other libraries.
-    Labels cannot depend on a batch."""
+    """One window per pass: half precision on a CPU, for models of other libraries. Labels cannot depend on a batch."""
     PACKED = "in packs"
     """Windows end to end, in passes of one thread whose products have one shape: half precision on a CPU. Labels depend
-    neither on the other windows nor on the number of threads."""
+    neither on the other windows nor on the number of threads. Texts are decoded one window at a time."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 

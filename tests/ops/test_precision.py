@@ -102,11 +102,12 @@ class TestOnACpu:
 
     @pytest.mark.soak
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    @pytest.mark.parametrize("name", [*TRAINED, *(name for name in CASES if "Decoder" not in name)])
+    @pytest.mark.parametrize("name", [*TRAINED, *CASES])
     def test_no_order_no_budget_and_no_number_of_threads_reaches_a_label_of_digits(
         self, name, dtype, digits, shared, tmp_path
     ):
-        folder, outputs, waves = shared / "checkpoints" / name, [raysp.Transcript(words=True)], digits
+        folder, outputs = shared / "checkpoints" / name, [raysp.Transcript(words=True)]
+        waves = digits if dtype == "bfloat16" else digits[:30]  # products of float16 take many times as long
         if name not in TRAINED:
             folder, outputs, waves = tmp_path / "checkpoint", CASES[name], digits[:30]
             make_checkpoint(name, folder)

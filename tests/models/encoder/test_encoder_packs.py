@@ -29,7 +29,6 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from tests.device.class_cases import CASES, SMALL, WAVES, make_checkpoint
 
 SECONDS = (1.0, 2.2, 1.5, 3.1, 0.91, 1.0)
-PACKED = [name for name in CASES if "Decoder" not in name and not name.endswith(("RNNT", "TDT"))]
 ADAPTER = {"add_adapter": True, "output_hidden_size": 24}
 OTHERS = {
     "Wav2Vec2Model with an adapter": Wav2Vec2Model(Wav2Vec2Config(**SMALL, **WAVES, **ADAPTER)),
@@ -91,11 +90,11 @@ def _of_row(found: ModelPass, row: int) -> Iterator[torch.Tensor]:
     for state in found.encoded["hidden_states"]:
         yield state[row, :hidden_frames]
     for output in found.heads.values():
-        for name in {"logits", "embeddings"} & {*output.keys()}:
+        for name in {"logits", "embeddings", "pooler_output"} & {*output.keys()}:
             yield output[name][row, :frames] if output[name].ndim == 3 else output[name][row]
 
 
-@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", "float32")
     assert one.summary.takes_packs
@@ -107,7 +106,7 @@ def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", dtype)
     threads = torch.get_num_threads()
@@ -153,7 +152,7 @@ def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counte
     return Counter({seen: mode.seen[seen] for seen in parts}), mode.seen - Counter(dict.fromkeys(parts, 10**9))
 
 
-@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_no_product_has_another_shape_for_other_neighbours(name, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", "bfloat16")
     values(one, waves[:1])  # makes what is kept for all passes
@@ -199,7 +198,7 @@ def arithmetic(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> Counter[tu
     return mode.seen
 
 
-@pytest.mark.parametrize("name", [*PACKED, *OTHERS])
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, tmp_path):
     one = loaded(name, tmp_path / "checkpoint", "bfloat16")
     values(one, waves)  # makes what is kept for all passes
@@ -212,9 +211,3 @@ def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, tm
         expected.subtract({op: count * (len(rows) - 1) for op, count in of_all_rows.items()})
         found = arithmetic(one, [waves[row] for row in rows])
         assert {op: count for op, count in expected.items() if count} == found
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if "Decoder" in name])
-def test_models_that_take_no_packs_say_so(name, tmp_path):
-    make_checkpoint(name, tmp_path / "checkpoint")
-    assert not load_checkpoint(tmp_path / "checkpoint").summary.takes_packs
