@@ -259,9 +259,17 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         joint = self.joint
         return few_rows(joint.act(frames_RKJ + predicted_RJ[:, None]), joint.head.weight, joint.head.bias)
 
-    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, frames_a_step: int | None = None) -> SearchPath:
+    def search(
+        self,
+        frames_BTJ: Tensor,
+        num_frames_B: Tensor,
+        *,
+        frames_a_step: int | None = None,
+        rows_a_step: int | None = None,
+    ) -> SearchPath:
         """Return the most probable tokens of projected frames, see `raysp.models.decoder.transducing.search`."""
-        return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), frames_a_step=frames_a_step)
+        sizes = {"frames_a_step": frames_a_step, "rows_a_step": rows_a_step}
+        return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), **sizes)
 
     def _rules(self, num_frames: int) -> Rules:
         """Return how a search over a batch of so many frames goes on.

@@ -57,6 +57,8 @@ class Forward:
     """Columns of earlier outputs, by name."""
     known_lengths: Lengths | None = None
     """Lengths, if the host knows them without the device."""
+    decoded: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    """Texts of the windows of a pack, which were decoded together, by the first column of their output."""
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -86,6 +88,7 @@ class Forward:
             speech=self.speech[only],
             results={},
             known_lengths=Lengths(samples, frames, hidden_frames),
+            decoded={name: values[only] for name, values in self.decoded.items()},
         )
 
     def of(self, capability: Capability) -> ModelOutput:

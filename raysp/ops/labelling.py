@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
@@ -65,7 +65,9 @@ class OutputOp(Protocol):
 
         An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
         that those of all outputs of a batch cross to the host together. One whose columns are made by other processes
-        has a number `batches_beside`, of batches that may wait for them at once.
+        has a number `batches_beside`, of batches that may wait for them at once. One with a method `decode` returns by
+        it a value for each window of a pack, of which no bit depends on the others, and reads it from
+        `Forward.decoded`.
         """
         ...
 
@@ -399,9 +401,14 @@ class Labelling:
             forward = self._on_device(run, padded, [*map(len, waves)], parts, places, columns, windows_at)
         if not self.grouping.in_packs:
             return self._columns(forward)
+        forward = replace(forward, decoded=self._decoded(forward))
         rows = [self._columns(forward.of_row(row)) for row in range(len(waves))]
         columns_of_rows = zip(*(found for _, found in rows), strict=True)
         return [one for [one], _ in rows], [[value for [value] in column] for column in columns_of_rows]
+
+    def _decoded(self, forward: Forward) -> dict[str, Sequence[object]]:
+        """Return the texts of a pack, for outputs that decode all of its windows together."""
+        return {op.schema.names[0]: op.decode(forward) for op in self.outputs if _is_ours(op) and hasattr(op, "decode")}
 
     def _columns(self, forward: Forward) -> tuple[list[bool], list[Sequence[object]]]:
         """Return whether the values of each window are finite, and the columns of all outputs."""

@@ -45,7 +45,7 @@ class Batching(StrEnum):
     """One window per pass: half precision on a CPU, for models of other libraries. Labels cannot depend on a batch."""
     PACKED = "in packs"
     """Windows end to end, in passes of one thread whose products have one shape: half precision on a CPU. Labels depend
-    neither on the other windows nor on the number of threads. Texts are decoded one window at a time."""
+    neither on the other windows nor on the number of threads. Decoders have a fixed number of rows a step."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 

@@ -23,6 +23,8 @@ FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 """Activations by their names in configurations and in oneDNN."""
 
 FEW_ROWS = 32
+DECODER_ROWS = 8
+"""Rows of a step of a decoder in bfloat16 on a CPU (docs/decisions/066-rows-of-decoders.md)."""
 
 
 def filled(num_rows: int) -> int:
@@ -65,6 +67,15 @@ def few_rows(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tens
     size = -(-num_rows // 8) * 8 if num_rows > 8 else 1 << max(0, num_rows - 1).bit_length()
     y_MO = linear(F.pad(x_MI, (0, 0, 0, size - num_rows)), weight_OI, bias_O, any_rows=True)[:num_rows]
     return y_MO.view(*x.shape[:-1], len(weight_OI))
+
+
+def decoder_rows(dtype: torch.dtype) -> int:
+    """Return the rows of each step of a decoder in half precision on a CPU, whatever the number of texts.
+
+    One where products take as long for each further row: in float16, and on processors without bfloat16.
+    """
+    has_products = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return DECODER_ROWS if has_products else 1
 
 
 def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:

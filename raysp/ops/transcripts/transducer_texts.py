@@ -12,6 +12,7 @@ from torch import Tensor
 from raysp.crossing import Steps, alone
 from raysp.models.base.capabilities import Capability
 from raysp.models.decoder.transducing import Path
+from raysp.models.kernels.dense import decoder_rows
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
@@ -26,8 +27,8 @@ class SearchingModel(Protocol):
         """Id of the blank."""
         ...
 
-    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path:
-        """Return the most probable tokens of projected frames."""
+    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, rows_a_step: int | None = None) -> Path:
+        """Return the most probable tokens of projected frames, with so many rows a step."""
         ...
 
 
@@ -70,10 +71,8 @@ class Transducing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
-        assert self.model is not None
-        path = self.model.search(forward.of(Capability.TRANSDUCER)["pooler_output"], forward.num_frames_B)
-        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
-        rows = [*self._rows(values, forward.lengths.frames)]
+        known = cast("Sequence[Tokens] | None", forward.decoded.get(self.schema.names[0]))
+        rows = (yield from self._found(forward)) if known is None else known
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
@@ -82,6 +81,18 @@ class Transducing:
         parts = [None if part is None else self._part(row, part) for row, part in zip(rows, forward.parts, strict=True)]
         staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
         return [*shown, *staged]
+
+    def decode(self, forward: Forward) -> list[Tokens]:
+        """Return the tokens of each window of a pack; with a fixed number of rows a step, none depends on others."""
+        return alone(self._found(forward, decoder_rows(forward.of(Capability.TRANSDUCER)["pooler_output"].dtype)))
+
+    def _found(self, forward: Forward, rows_a_step: int | None = None) -> Steps[list[Tokens]]:
+        """Return the tokens of each window, after yielding tensors as `steps` does."""
+        assert self.model is not None
+        frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
+        path = self.model.search(frames_BTJ, forward.num_frames_B, rows_a_step=rows_a_step)
+        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
+        return [*self._rows(values, forward.lengths.frames)]
 
     def _rows(self, values: Sequence[npt.NDArray[Any]], num_frames: Sequence[int]) -> Iterator[Tokens]:
         """Yield the tokens of each row."""

@@ -55,7 +55,7 @@ def spoken_path(steps, num_frames, blank):
     ids = [blank if piece is None else PIECES.index(piece) for piece, *_ in steps]
     frames, spans, scores = ([step[place] for step in steps] for place in (1, 2, 3))
     path = Path(*(torch.tensor([one]) for one in (ids, frames, spans)), torch.tensor([scores]).log())
-    return SimpleNamespace(blank=blank, search=lambda *_: path), num_frames
+    return SimpleNamespace(blank=blank, search=lambda *_, **__: path), num_frames
 
 
 def forward_of(num_frames, parts):
@@ -63,6 +63,7 @@ def forward_of(num_frames, parts):
     lengths = Lengths([num_frames * 1280], [num_frames], [num_frames])
     return SimpleNamespace(
         of=lambda capability: output if capability is Capability.TRANSDUCER else None,
+        decoded={},
         num_frames_B=torch.tensor([num_frames]),
         parts=parts,
         lengths=lengths,
