@@ -133,7 +133,7 @@ def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(p
     assert title == "Plan"
     names = [line[:14].strip() for line in lines if line[2] != " "]
     assert names == ["source", "checkpoint", "model", "sink", "to do", "fingerprint"]
-    assert "60 shards, 60 rows" in lines[0]
+    assert "60 shards, 60 rows" in " ".join(" ".join(lines).split())
     title, facts = read_table(raysp.plan(pipeline)._repr_html_())
     assert (title, [*facts][:3]) == ("Plan", ["source", "checkpoint", "model"])
     shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))
