@@ -32,6 +32,7 @@ STUDIES = {
     "carried": "studies.carried",
     "commits": "studies.commits",
     "conformer": "studies.conformer",
+    "costs": "studies.costs",
     "estimates": "studies.estimates",
     "generation": "studies.generation",
     "joints": "studies.joints",

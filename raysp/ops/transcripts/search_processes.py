@@ -24,7 +24,7 @@ from raysp.words import ending
 logger = logging.getLogger(__name__)
 
 MAIN = "raysp.ops.transcripts.search_process"
-MOST_PROCESSES = 8
+MOST_PROCESSES = 16
 """Processes of one actor."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

@@ -1,0 +1,44 @@
+"""What batches cost a device, counted without one, and the simulation of its streams."""
+
+import pytest
+
+from benchmarks.studies.costs import Batch, Host, batch_costs, simulated
+
+STREAMS = {"copy_in": 0.8e-3, "copy_out": 0.1e-3, "in_hand": 3, "processes": 0}
+MODEL_315M, FAST_CONFORMER = 79e-3, 12e-3
+"""Seconds of the device for a batch of 600 s in rows of 30 s."""
+
+
+def test_a_device_works_without_gaps_while_the_host_is_faster():
+    for device in (MODEL_315M, FAST_CONFORMER):
+        share = 200 * device / simulated(device, Host(launches=4.8e-3), **STREAMS)
+        assert 0.97 <= share <= 1
+
+
+def test_one_batch_in_hand_leaves_gaps():
+    assert 200 * FAST_CONFORMER / simulated(FAST_CONFORMER, Host(launches=4.8e-3), **{**STREAMS, "in_hand": 1}) < 0.7
+
+
+def test_a_host_that_launches_for_longer_than_the_device_works_bounds_it():
+    seconds = simulated(5e-3, Host(pad=1e-3, launches=20e-3, texts=1e-3), **STREAMS)
+    assert seconds == pytest.approx(200 * 22e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("device", [MODEL_315M, FAST_CONFORMER])
+def test_texts_of_beams_take_no_longer_than_greedy_ones_with_enough_processes(device):
+    greedy = simulated(device, Host(launches=2.4e-3), **STREAMS)
+    search = 0.4 if device == MODEL_315M else 0.1  # a fourth of the frames
+    with_processes = {**STREAMS, "in_hand": 11, "processes": 8}
+    assert simulated(device, Host(launches=2.5e-3, texts=2e-3, search=search), **with_processes) <= 1.10 * greedy
+    one = {**STREAMS, "in_hand": 11, "processes": 1}
+    seconds = simulated(device, Host(launches=2.5e-3, texts=2e-3, search=search), **one)
+    assert seconds == pytest.approx(200 * search, rel=0.05)
+
+
+@pytest.mark.slow
+def test_no_bias_by_distance_of_a_published_model_is_in_memory():
+    costs = batch_costs("w2v-bert 600M", Batch(20, 30.0))
+    assert costs.launches_by_op["flex attention"] == 24
+    assert costs.moved_bytes == pytest.approx(142.5e9, rel=0.05)
+    assert (costs.copies, costs.waits) == (1, 1)
+    assert costs.launches < 1_000
