@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raysp.crossing import sent
+from raysp.crossing import fetch, sent
 from raysp.models.auto import AutoConfig, AutoModel
 from raysp.models.base.modeling import Model, overridden
 from raysp.models.checking import load_feature_extractor
@@ -88,8 +88,8 @@ class TransducerObjective:
         """Return texts of recordings by greedy search in evaluation mode, and their losses."""
         with evaluation_mode(self.model):
             losses_B, frames_BTJ, num_frames_B = self._row_losses(batch)
-            tokens_BS = self.model.search(frames_BTJ, num_frames_B).tokens_BS.cpu()
-        rows = zip(tokens_BS.tolist(), losses_B.tolist(), strict=True)
+            tokens_BS, losses = fetch(self.model.search(frames_BTJ, num_frames_B).tokens_BS, losses_B)
+        rows = zip(tokens_BS.tolist(), losses.tolist(), strict=True)
         return [(self._text(tokens, tokenizer), loss) for tokens, loss in rows]
 
     def _text(self, tokens: Sequence[int], tokenizer: HeadTokenizer) -> str:
