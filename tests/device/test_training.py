@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from raysp import models
 from raysp.models.checking import load_feature_extractor
@@ -19,8 +20,10 @@ from raysp.training.tasks.frame_task import FrameObjective
 from raysp.training.tasks.pretraining_task import PretrainingObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
+from raysp.training.tasks.transducer_task import TransducerObjective, load_transducer
 from tests.device.stand_in import NAME, counted
 from tests.labelling.engine.test_every_model import make_checkpoint
+from tests.models.tokenizers.word_pieces import save_transducer
 from tests.training.conftest import small_model
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -60,6 +63,35 @@ def seq2seq(folder):
     return Seq2SeqObjective(model.train(), EXTRACTOR)
 
 
+@pytest.fixture(autouse=True)
+def lstm_of_products(monkeypatch):
+    """Compute LSTM layers by matrix products: the stand-in has no kernel of them, a GPU does."""
+
+    def forward(self, x, _=None):
+        for of_input, of_hidden, *biases in self.all_weights:
+            hidden = cell = torch.zeros_like(x[:, 0])
+            found = []
+            for one in x.unbind(1):
+                gates = functional.linear(one, of_input, biases[0]) + functional.linear(hidden, of_hidden, biases[1])
+                entry, kept, new, leaves = gates.chunk(4, dim=-1)
+                cell = kept.sigmoid() * cell + entry.sigmoid() * new.tanh()
+                hidden = leaves.sigmoid() * cell.tanh()
+                found.append(hidden)
+            x = torch.stack(found, dim=1)
+        return x, None
+
+    monkeypatch.setattr(torch.nn.LSTM, "forward", forward)
+
+
+def transducer(kind):
+    def make(folder):
+        save_transducer(folder / kind, kind)
+        still = dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0)
+        return TransducerObjective(load_transducer(folder / kind, still), load_feature_extractor(folder / kind))
+
+    return make
+
+
 OBJECTIVES = {
     "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
     "CTC with label priors": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR, label_prior=0.3), TEXTS),
@@ -75,6 +107,8 @@ OBJECTIVES = {
     "classes of frames": (lambda _: FrameObjective(of_waves("AudioFrameClassification"), EXTRACTOR), FRAMES),
     "speakers": (speakers, CLASSES),
     "texts of a decoder": (seq2seq, TEXTS),
+    "RNN-T": (transducer("RNNT"), TEXTS),
+    "TDT": (transducer("TDT"), TEXTS),
     "pre-training": (pretraining, ([5, 6], [], [9])),
 }
 
@@ -101,6 +135,8 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
     here = make(tmp_path)
     there = copy.deepcopy(here)
     there.model.to(NAME).tie_weights()  # of a tensor of another class, torch makes a parameter for each name
+    with torch.no_grad():
+        there(steps_of(targets)[0][0])  # constants are made
     expected, found = training_of(here), training_of(there)
     for step, batches in enumerate(steps_of(targets)):
         update = expected.step(0, step, batches, learning_rate=1e-3)
@@ -114,7 +150,8 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
         assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
     weights = dict(there.model.named_parameters())
     for key, weight in here.model.named_parameters():
-        torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=3e-4, msg=key)
+        if "Parakeet" not in type(here.model).__name__ or not key.endswith("k_proj.bias"):  # gradients: rounding alone
+            torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=3e-4, msg=key)
 
 
 def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from raysp.crossing import sent
+
 IMPOSSIBLE = -1e30
 """Logarithm of the probability of a move that does not exist: finite, so that differences of two stay numbers."""
 CHUNK_BYTES = 64e6
@@ -161,7 +163,7 @@ class Sizes(NamedTuple):
     def of(cls, num_frames_B: Tensor, num_labels_B: Tensor, scores_MBTU: Tensor, moves: Moves) -> "Sizes":
         """Return the sizes: a move begins within its row and ends there, or by a blank behind all of it."""
         device, (_, _, num_frames, num_places) = scores_MBTU.device, scores_MBTU.shape
-        num_frames_B, num_labels_B = num_frames_B.to(device), num_labels_B.to(device)
+        num_frames_B, num_labels_B = sent(num_frames_B, device), sent(num_labels_B, device)
         frame_T1, place_U = torch.arange(num_frames, device=device)[:, None], torch.arange(num_places, device=device)
         end_B11, last_B11 = num_frames_B[:, None, None], num_labels_B[:, None, None]
         begins_BTU = (frame_T1 < end_B11) & (place_U <= last_B11)
