@@ -1,10 +1,14 @@
 """The pipelines that ship: each runs as its docstring says, and is short."""
 
+import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import raysp
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
@@ -13,9 +17,10 @@ from raysp.specs.values import override
 from raysp.specs.work_files import load_pipeline, with_overrides
 from raysp.training.finetuning import finetune, try_out
 from raysp.training.specs.recipe import Schedule, load_recipe
-from tests.classifiers import make_classifier
-from tests.corpora import CHECKPOINT, DEMO, label_here, write_shard
+from tests.classifiers import make_classifier, make_speaker_model
+from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
 from tests.device.class_cases import make_checkpoint
+from tests.models.oracles import transformers
 from tests.training.conftest import SMALL
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
@@ -34,13 +39,15 @@ LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""
 BY_LANGUAGE = "by_language"
 """Three pipelines, whose labels are merged."""
+RESTORE = "restore"
+"""A pipeline over the labels of another one."""
 NOT_BUNDLED = ("adapter", "finetune_seq2seq")
 """Those that name checkpoints that are not bundled."""
 
 
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
-    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP, BY_LANGUAGE])
+    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP, BY_LANGUAGE, RESTORE])
     assert all(len(file.read_text().splitlines()) <= 40 for file in files)
 
 
@@ -130,3 +137,61 @@ def test_each_row_has_the_label_of_the_checkpoint_of_its_language(tmp_path, monk
     names = {"de": "german", "en": "english"}
     expected = [alone[names[one]][row] for row, one in enumerate(classes)]
     assert [(row["id"], row["pred_text"]) for row in rows] == [(row["id"], row["pred_text"]) for row in expected]
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_texts_get_the_marks_of_a_token_classifier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard(
+        tmp_path / "corpus" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    )
+    write_shard(tmp_path / "corpus" / "b.parquet", 1, table=rows_table(1, audio=b"nothing"))
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+    steps, sink = [raysp.Decode(), label], raysp.Parquet("labels")
+    label_here(raysp.Pipeline(raysp.Shards("corpus"), steps=steps, sink=sink))
+    make_token_classifier(tmp_path / "marks", {"seven": ".", "four": "?"})
+    copied = (
+        (PIPELINES / f"{RESTORE}.py")
+        .read_text()
+        .replace("oliverguhr/fullstop-punctuation-multilang-large", f"{tmp_path}/marks")
+    )
+    (tmp_path / "restore_here.py").write_text(copied)
+    speakers = make_speaker_model(tmp_path / "speakers")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    label_here(with_overrides(load_pipeline("restore_here.py"), [f"steps.2.checkpoint={speakers}"]))
+    found = pq.read_table(tmp_path / "restored" / "a.parquet").to_pylist()
+    texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
+    marks = {"SEVEN": ".", "FOUR": "?"}
+    assert [row["restored_text"] for row in found] == [f"{text.capitalize()}{marks.get(text, '')}" for text in texts]
+    assert {*marks} & {*texts}  # or nothing would be tested
+    assert all(row["status"] == "ok" for row in found)
+    module = sys.modules.get("restore_here") or importlib.import_module("restore_here")
+    given = ["ONE SEVEN TWO FOUR THREE", "", None, "NINE " * 200]
+    expected = ["One seven. Two four? Three", "", None, " ".join(["Nine", *["nine"] * 199])]
+    assert module.restored(pa.table({"pred_text": given})) == {"restored_text": expected}
+
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def make_token_classifier(folder: Path, marks: dict[str, str]) -> None:
+    """Write a model of transformers whose class of a word is the mark given for it, else "0"."""
+    words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", *DIGITS]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    names = ["0", *sorted({*marks.values()})]
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=0, num_attention_heads=1, intermediate_size=4,
+        id2label=dict(enumerate(names)), label2id={name: place for place, name in enumerate(names)},
+    )  # fmt: skip
+    model = transformers.BertForTokenClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.bert.embeddings.LayerNorm.weight.fill_(1.0)
+        for word, token in enumerate(words):
+            model.bert.embeddings.word_embeddings.weight[word, names.index(marks.get(token, "0"))] = 1.0
+        model.classifier.weight[:, : len(names)] = torch.eye(len(names))
+    model.save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
