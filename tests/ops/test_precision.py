@@ -18,9 +18,13 @@ from raysp.ops import precision
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint
+from tests.models.kernels import label_independence
+from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
 from tests.ops.test_labelling import block_of, labels
 
 BUDGETS = (2, 15, 600)
+OF_EACH_KIND = [*TRAINED, "Wav2Vec2ForCTC", "SEWDForCTC", "Wav2Vec2BertForXVector", "ParakeetForTDT"]
+"""Checkpoints of each kind of encoder."""
 
 
 def op(folder: Path, outputs: Sequence[object], budget: float, **options: object) -> Labelling:
@@ -62,16 +66,16 @@ def wide(tmp_path_factory) -> Path:
     return folder
 
 
-TRAINED = ("unispeech-digits-ctc", "w2vbert-digits-ctc")
-
-
 @pytest.fixture(scope="module")
 def digits(shared) -> list[np.ndarray]:
     """Recordings of one to six digits."""
-    cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()
-    waves, generator = [decode(cell["bytes"], sample_rate=16_000) for cell in cells], np.random.default_rng(5)
-    picked = (generator.integers(len(waves), size=1 + number % 6) for number in range(100))
-    return [np.concatenate([waves[place] for place in places]) for places in picked]
+    return label_independence.digits()
+
+
+def has_avx512() -> bool:
+    """Return whether the processor has the instructions of all cases."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and {"avx2", "avx512f", "avx512bw", "avx512_bf16"} <= {*flags.read_text().split()}
 
 
 class TestOnACpu:
@@ -103,23 +107,26 @@ class TestOnACpu:
     @pytest.mark.soak
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     @pytest.mark.parametrize("name", [*TRAINED, *CASES])
-    def test_no_order_no_budget_and_no_number_of_threads_reaches_a_label_of_digits(
-        self, name, dtype, digits, shared, tmp_path
-    ):
-        folder, outputs = shared / "checkpoints" / name, [raysp.Transcript(words=True)]
-        waves = digits if dtype == "bfloat16" else digits[:30]  # products of float16 take many times as long
-        if name not in TRAINED:
-            folder, outputs, waves = tmp_path / "checkpoint", CASES[name], digits[:30]
-            make_checkpoint(name, folder)
-        found: set[str] = set()
-        for threads, budget in itertools.product((1, 2), (2, 15, 60, 600)):
-            one = op(folder, outputs, budget, dtype=dtype, threads=threads, window_seconds=30)
-            assert one.grouping.in_packs
-            for seed in range(10):
-                order = np.random.default_rng(seed).permutation(len(waves)).tolist()
-                table = labels(one, block_of([waves[row] for row in order], order))
-                found.add(json.dumps([table[row] for row in range(len(waves))], default=str))
-        assert len(found) == 1
+    def test_no_order_no_budget_and_no_number_of_threads_reaches_a_label_of_digits(self, name, dtype, digits, tmp_path):
+        rows = digits if dtype == "bfloat16" else digits[:FEW_ROWS]  # products of float16 take many times as long
+        assert (
+            len(labellings(name, dtype, tmp_path / "checkpoint", rows if name in TRAINED else digits[:FEW_ROWS])) == 1
+        )
+
+    @pytest.mark.skipif(not has_avx512(), reason="the processor lacks AVX-512 with bfloat16, which this limits")
+    @pytest.mark.parametrize(
+        ("instructions", "name", "dtype"),
+        [
+            pytest.param("AVX512_CORE", "ParakeetForTDT", "bfloat16", marks=pytest.mark.slow),
+            *(
+                pytest.param(*case, marks=pytest.mark.soak)
+                for case in itertools.product(LIMITS, OF_EACH_KIND, ["bfloat16", "float16"])
+            ),
+        ],
+    )
+    def test_nor_do_they_with_fewer_instructions(self, instructions, name, dtype, shared, request):
+        is_soaked = request.node.get_closest_marker("soak") is not None
+        assert count_with(instructions, name, dtype, *((5, 20) if is_soaked else (2, 8))) == 1
 
     @pytest.mark.slow
     def test_windows_of_a_long_row_do_too(self, wide):
