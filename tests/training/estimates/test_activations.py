@@ -11,6 +11,8 @@ from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
+from raysp.training.tasks.transducer_task import TransducerObjective
+from tests.models.tokenizers.word_pieces import save_transducer
 from tests.soaked import some
 from tests.training.objectives.originals import decoder_pair
 
@@ -105,6 +107,19 @@ def test_a_decoder_needs_more_than_what_is_saved_and_not_much_more(kind):
     for batch in (Batch(8, 1.0, 40), Batch(2, 8.0, 48)):
         found = activation_bytes(planned, batch, RATE, arithmetic)
         assert 1.2 <= found / saved_bytes(objective, batch) < 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["RNNT", "TDT"])
+def test_a_transducer_needs_more_than_what_is_saved(kind, tmp_path):
+    model = save_transducer(tmp_path, kind).train()
+    with without_weights():
+        planned = type(model)(model.config)
+    arithmetic = Arithmetic(on_gpu=False, is_half=False, checkpointing=False)
+    for batch in (Batch(4, 4.0, 40), Batch(2, 8.0, 80)):
+        found = activation_bytes(planned, batch, RATE, arithmetic)
+        saved = saved_bytes(TransducerObjective(model, ParakeetFeatureExtractor(feature_size=16)), batch)
+        assert 1.2 <= found / saved < 4.5  # sums over paths need most, and save little
 
 
 def test_frozen_convolutions_keep_nothing():
