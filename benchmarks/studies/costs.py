@@ -408,7 +408,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="model", help=f"models; all by default: {', '.join(NAMES)}")
     parser.add_argument("--seconds", nargs="+", type=float, default=[10.0, 30.0], help="lengths of rows")
     parser.add_argument(
-        "--search-ms", type=float, default=336.0, help="CPU time of a search over 600 s, 50 frames a second"
+        "--search-ms", type=float, default=400.0, help="CPU time of a search over 600 s, 50 frames a second"
     )
     parser.add_argument("--cores", type=int, default=16, help="cores of the host")
     parser.add_argument("--json", type=Path, help="JSON file for the results")

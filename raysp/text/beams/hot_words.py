@@ -39,17 +39,22 @@ class HotWords:
 
     def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
         """Return the weights of words that end, and the lifts of prefixes within a word."""
-        after = self.next_states[states, self.columns[tokens][:, None]]
-        return Extensions(self.gains[after], self.lifts[after], None)
+        after = self._after(states, self.columns.take(tokens)[:, None])
+        return Extensions(self.gains.take(after), self.lifts.take(after), after)
 
     def lift(self, states: Ints) -> Floats:
         """Return the lifts of the prefixes."""
-        return self.lifts[states[..., 0]]
+        return self.lifts.take(states[..., 0])
 
-    def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:
+    def advance(self, states: Ints, chosen: Chosen, carried: Ints) -> Ints:
         """Return the states of the chosen prefixes."""
-        after = self.next_states[states[..., 0], self.columns[chosen.tokens]]
+        after = carried.ravel().take(chosen.sources * carried.shape[2] + chosen.places)
         return np.where(chosen.is_new, after, states[..., 0])[..., None]
+
+    def _after(self, states: Ints, columns: Ints) -> Ints:
+        """Return the states after tokens of these columns."""
+        found: Ints = self.next_states.ravel().take(states * self.next_states.shape[1] + columns)
+        return found
 
     def end(self, states: Ints) -> Floats:
         """Return the weights of words that end with the text."""

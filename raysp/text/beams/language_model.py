@@ -211,29 +211,33 @@ class WordModel:
 
     def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
         """Return the weights of the last words for extensions by a delimiter, and the lifts of unknown ones."""
-        grown = states[..., :1] * self.multipliers[tokens][:, None] + self.added[tokens][:, None]
-        is_end = self.is_delimiter[tokens][:, None]
-        lifts = np.where(is_end | self.lexicon.begins_word(grown), 1.0, self.unknown_lift)
+        grown = states[..., :1] * self.multipliers.take(tokens)[:, None] + self.added.take(tokens)[:, None]
+        is_end = self.is_delimiter.take(tokens)
+        begins = is_end[:, None] | self.lexicon.begins_word(grown)
+        lifts = np.where(begins, 1.0, self.unknown_lift)
         if not has_delimiter:
-            return Extensions(None, lifts, None)
-        factors, contexts = self._last_words(states)
-        return Extensions(np.where(is_end, factors[..., None], 1.0), lifts, contexts)
+            return Extensions(None, lifts, (grown, begins, None))
+        rows = np.flatnonzero(is_end.any(1))
+        factors, contexts = np.ones(grown.shape), states[..., 2:].copy()
+        of_rows, contexts[rows] = self._last_words(states[rows])
+        factors[rows] = np.where(is_end[rows, None], of_rows[..., None], 1.0)
+        return Extensions(factors, lifts, (grown, begins, contexts))
 
     def lift(self, states: Ints) -> Floats | None:
         """Return the lifts of prefixes that end within a word."""
         return np.where(states[..., 1] == 1, 1.0, self.unknown_lift)
 
-    def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:
+    def advance(self, states: Ints, chosen: Chosen, carried: tuple[Ints, Flags, Ints | None]) -> Ints:
         """Return the states of the chosen prefixes."""
-        hashes = states[..., 0]
-        grown = hashes * self.multipliers[chosen.tokens] + self.added[chosen.tokens]
-        is_end = chosen.is_new & self.is_delimiter[chosen.tokens]
-        hashes = np.where(chosen.is_new, np.where(is_end, 0, grown), hashes)
-        after = np.empty_like(states)
-        after[..., 0], after[..., 1], after[..., 2:] = hashes, self.lexicon.begins_word(hashes), states[..., 2:]
-        if carried is not None:
-            *rows, fields = carried.shape
-            of_ends = carried.reshape(math.prod(rows), fields)[chosen.sources]
+        grown, begins, contexts = carried
+        places = chosen.sources * grown.shape[2] + chosen.places
+        is_end = chosen.is_new & self.is_delimiter.take(chosen.tokens)
+        after = states.copy()
+        after[..., 0] = np.where(chosen.is_new, np.where(is_end, 0, grown.ravel().take(places)), states[..., 0])
+        after[..., 1] = np.where(chosen.is_new, begins.ravel().take(places), states[..., 1])
+        if contexts is not None:
+            *rows, fields = contexts.shape
+            of_ends = contexts.reshape(math.prod(rows), fields).take(chosen.sources, 0)
             after[..., 2:] = np.where(is_end[..., None], of_ends, after[..., 2:])
         return after
 

@@ -74,8 +74,8 @@ class Extensions(NamedTuple):
     """(B, W, K) factors that stay; None: all are 1."""
     lifts: Floats | None
     """(B, W, K) factors of the rank in this frame only; None: all are 1."""
-    carried: Ints | None
-    """Values for `advance`."""
+    carried: Any
+    """Values for `advance` of the same fusion."""
 
 
 class Fusion(Protocol):
@@ -93,7 +93,7 @@ class Fusion(Protocol):
         """Return the factors (B, W) of the rank of the prefixes themselves; None: all are 1."""
         ...
 
-    def advance(self, states: Ints, chosen: "Chosen", carried: Ints | None) -> Ints:
+    def advance(self, states: Ints, chosen: "Chosen", carried: Any) -> Ints:  # noqa: ANN401 - its own
         """Return the states (B, W, F) of the chosen prefixes.
 
         Args:
@@ -277,8 +277,8 @@ class BeamSearch:
             ranks *= rank_lifts
         index = _best(ranks, self.beams, self.beams * (1 + most))
         chosen = self._chosen(index, tokens)
-        beams.blank = np.where(chosen.is_new, 0.0, stay_blank.ravel()[chosen.sources])
-        beams.token = np.take_along_axis(candidates, index, 1)
+        beams.blank = np.where(chosen.is_new, 0.0, stay_blank.ravel().take(chosen.sources))
+        beams.token = candidates.ravel().take(index + _firsts(candidates))
         beams.states = self._advanced(states, chosen, carried)
 
         scale = beams.blank[:, :1] + beams.token[:, :1]
@@ -289,7 +289,7 @@ class BeamSearch:
 
     def _fused(
         self, states: Ints, tokens: Ints, extended: Floats, has_delimiter: bool
-    ) -> tuple[Floats, Floats | None, list[Ints | None]]:
+    ) -> tuple[Floats, Floats | None, list[Any]]:
         """Return the extensions times their factors, the lifts of all candidates, and what fusions carry."""
         lifts: Floats | None = None
         carried = []
@@ -310,10 +310,10 @@ class BeamSearch:
         is_new = index >= self.beams
         beams, places = np.divmod(np.maximum(index - self.beams, 0), num_tokens)
         sources = np.where(is_new, beams, index) + np.arange(0, num_rows * self.beams, self.beams)[:, None]
-        return Chosen(sources, places, np.take_along_axis(tokens, places, 1), is_new)
+        return Chosen(sources, places, tokens.ravel().take(places + _firsts(tokens)), is_new)
 
-    def _advanced(self, states: Ints, chosen: Chosen, carried: Sequence[Ints | None]) -> Ints:
-        before = states.reshape(-1, states.shape[-1])[chosen.sources]
+    def _advanced(self, states: Ints, chosen: Chosen, carried: Sequence[Any]) -> Ints:
+        before = states.reshape(-1, states.shape[-1]).take(chosen.sources, 0)
         after = np.empty_like(before)
         hashes = before[..., HASH]
         after[..., LAST] = np.where(chosen.is_new, chosen.tokens, before[..., LAST])
@@ -322,6 +322,11 @@ class BeamSearch:
         for fusion, fields, one in zip(self.fusions, self.fields, carried, strict=True):
             after[..., fields] = fusion.advance(before[..., fields], chosen, one)
         return after
+
+
+def _firsts(values: npt.NDArray[Any]) -> Ints:
+    """Return the places (B, 1) of the first values of rows among those of all rows."""
+    return np.arange(0, values.size, values.shape[1])[:, None]
 
 
 def _best(ranks: Floats, number: int, most: int) -> Ints:
