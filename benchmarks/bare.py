@@ -15,7 +15,7 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,17 +23,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.inputs import bare_batches
 from benchmarks.tables import show, write_json
 from raysp.audio import decode
-from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import load_checkpoint
 from raysp.ops.blocks import cut_batches
 from raysp.text.greedy_ctc import greedy
 
 Batches = list[list[int]]
 Cut = Callable[[Sequence[int], int], Batches]
-Forward = Callable[[list[np.ndarray]], list[list[int]]]
-"""Takes the waveforms of a batch and gives the collapsed token ids of each."""
+Forward = Callable[[Sequence[list[np.ndarray]]], Iterable[list[int]]]
+"""Takes the waveforms of batches and gives the collapsed token ids of each row, in order."""
 
 WARM_UP_BATCHES = 2
 LIKE_SHARE = 0.8
@@ -116,18 +116,11 @@ def read_waves(url: str, sample_rate: int) -> dict[str, np.ndarray]:
 
 
 def raysp_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tuple[Forward, int]:
-    """Load the checkpoint with raysp.models."""
+    """Load the checkpoint with raysp.models. On a GPU batches go through it as those of an actor do."""
     loaded = load_checkpoint(Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference")
     blank = loaded.text_tokenizer.pad_token_id or 0
-
-    def forward(waves: list[np.ndarray]) -> list[list[int]]:
-        padded, num_samples = pad(waves)
-        num_samples = num_samples.to(device)
-        features = loaded.feature_extractor.extract(as_float(padded.to(device)), num_samples)
-        logits = loaded.model(**features).logits
-        return list(greedy(logits, loaded.model.num_frames(num_samples), blank=blank).ids())
-
-    return forward, loaded.sample_rate
+    passes = bare_batches.passes_of(loaded.device)
+    return lambda batches: bare_batches.run(loaded, batches, passes, blank), loaded.sample_rate
 
 
 def transformers_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tuple[Forward, int]:
@@ -152,7 +145,7 @@ def transformers_forward(checkpoint: str, device: str, dtype: str, exact: bool) 
         num_frames = model._get_feat_extract_output_lengths(num_samples).to(device)
         return list(greedy(logits, num_frames, blank=blank).ids())
 
-    return forward, extractor.sampling_rate
+    return lambda batches: (ids for batch in batches for ids in forward(batch)), extractor.sampling_rate
 
 
 LIBRARIES = {"raysp": raysp_forward, "transformers": transformers_forward}
@@ -185,14 +178,14 @@ def measure(
         for (budget, cut), batches in plans.items()
     }
     ids: dict[str, list[int]] = {}
-    for batch in next(iter(plans.values()))[-WARM_UP_BATCHES:]:
-        forward([given[i] for i in batch])
+    for _ in forward([[given[i] for i in batch] for batch in next(iter(plans.values()))[-WARM_UP_BATCHES:]]):
+        pass
     for _ in range(repeats):
         for key, batches in plans.items():
             started, cpu_started = time.perf_counter(), time.process_time()
-            for batch in batches:
-                for index, tokens in zip(batch, forward([given[i] for i in batch]), strict=True):
-                    ids[names[index]] = tokens
+            found_ids = forward([[given[i] for i in batch] for batch in batches])
+            for index, tokens in zip((i for batch in batches for i in batch), found_ids, strict=True):
+                ids[names[index]] = tokens
             found[key].seconds.append(time.perf_counter() - started)
             found[key].cpu_seconds.append(time.process_time() - cpu_started)
     return list(found.values()), ids

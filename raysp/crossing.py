@@ -10,15 +10,17 @@ No other code that labels or trains reads a tensor of a device (`.cpu()`, `.nump
 
 import functools
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.device_streams import Event, streams_of
 from raysp.devices import is_accelerator, kind_of
+
+if TYPE_CHECKING:
+    from raysp.device_streams import Event
 
 Array: TypeAlias = npt.NDArray[Any]
 Result = TypeVar("Result")
@@ -107,15 +109,32 @@ def alone(work: Steps[Result]) -> Result:
     return together([work])[0]
 
 
+class Room:
+    """Pinned memory of the host, and as much of a device, for the inputs of one batch after another."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._on_host = self._on_device = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, num_bytes: int) -> tuple[Tensor, Tensor]:
+        """Return so many bytes of both, which the batch before no longer uses."""
+        if num_bytes > self._on_host.numel():
+            with torch.inference_mode(False):
+                self._on_host = _host_memory((num_bytes,), torch.uint8, self._device.type)
+                self._on_device = torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
+        return self._on_host[:num_bytes], self._on_device[:num_bytes]
+
+
 class Sending:
     """Arrays that are filled on the host, and become tensors of a device with one copy.
 
     Args:
         device: the device.
         parts: type and shape of each array.
+        room: memory for them; None: new memory. On a CPU memory is always new.
     """
 
-    def __init__(self, device: torch.device, *parts: tuple[npt.DTypeLike, Shape]) -> None:
+    def __init__(self, device: torch.device, *parts: tuple[npt.DTypeLike, Shape], room: Room | None = None) -> None:
         self.device = device
         self.is_zero = not is_accelerator(device)
         """Whether arrays hold zeros before they are filled, and not any values."""
@@ -123,21 +142,44 @@ class Sending:
             self.arrays: list[Array] = [np.zeros(shape, dtype) for dtype, shape in parts]
             return
         edges = _edges([np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in parts])
-        self._buffer = _host_memory((edges[-1],), torch.uint8, device.type)
+        self._sent: Tensor | None = None
+        if room is None:
+            self._buffer = _host_memory((edges[-1],), torch.uint8, device.type)
+        else:
+            self._buffer, self._sent = room.take(edges[-1])
+        self._event: Event | None = None
+        self._is_started = False
         values = self._buffer.numpy()
         self.arrays = [
             values[first : first + np.dtype(dtype).itemsize * int(np.prod(shape))].view(dtype).reshape(shape)
             for first, (dtype, shape) in zip(edges, parts, strict=False)
         ]
 
+    def start(self) -> None:
+        """Begin the copy of the filled arrays, within the stream of the calling thread."""
+        if self.is_zero or self._is_started:
+            return
+        from raysp.device_streams import mark  # a CPU needs no streams
+
+        can_pin = self.device.type not in _not_pinnable
+        if self._sent is None:
+            self._sent = self._buffer.to(self.device, non_blocking=can_pin)
+        else:
+            self._sent.copy_(self._buffer, non_blocking=can_pin)
+        self._event, self._is_started = mark(self.device), True
+
     def tensors(self) -> list[Tensor]:
-        """Return the tensors on the device; from pinned memory the host does not wait for the copy."""
+        """Return the tensors on the device; work of this stream waits for their copy, and the host does not."""
         if self.is_zero:
             return [torch.from_numpy(one).to(self.device) for one in self.arrays]
-        sent = self._buffer.to(self.device, non_blocking=self.device.type not in _not_pinnable)
+        from raysp.device_streams import wait_for
+
+        self.start()
+        wait_for(self._event, self.device)
+        assert self._sent is not None
         edges = _edges([one.nbytes for one in self.arrays])
         return [
-            sent[first : first + one.nbytes].view(_DTYPES[one.dtype.name]).view(one.shape)
+            self._sent[first : first + one.nbytes].view(_DTYPES[one.dtype.name]).view(one.shape)
             for first, one in zip(edges, self.arrays, strict=False)
         ]
 
@@ -192,8 +234,10 @@ class _Crossing:
         return [found[place] for place in range(len(self._tensors))]
 
 
-def _to_host(packed: Tensor) -> tuple[Tensor, Event | None]:
+def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":
     """Return memory of the host to which bytes are copied, and the event behind it; None: they are there."""
+    from raysp.device_streams import streams_of
+
     values = _host_memory((packed.numel(),), torch.uint8, packed.device.type)
     streams = streams_of(packed.device)
     if streams is None or packed.device.type in _not_pinnable:

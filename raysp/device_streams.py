@@ -70,7 +70,26 @@ def streams_of(device: torch.device) -> Streams | None:
     return Streams(device) if has_streams else None
 
 
+def for_copies(device: torch.device) -> AbstractContextManager[object]:
+    """Send the work of the calling thread to the stream of copies within the block, if the device has one."""
+    streams = streams_of(device)
+    return nullcontext() if streams is None else streams.on(streams.copies)
+
+
 def for_passes(device: torch.device) -> AbstractContextManager[object]:
     """Send the work of the calling thread to the stream of passes within the block, if the device has one."""
     streams = streams_of(device)
     return nullcontext() if streams is None else streams.on(streams.passes)
+
+
+def mark(device: torch.device) -> Event | None:
+    """Return an event behind the present work of the calling thread's stream; None without streams."""
+    streams = streams_of(device)
+    return None if streams is None else streams.mark(streams.current())
+
+
+def wait_for(event: Event | None, device: torch.device) -> None:
+    """Begin later work of the calling thread's stream after an event."""
+    streams = streams_of(device)
+    if streams is not None and event is not None:
+        streams.current().wait_event(event)

@@ -1,8 +1,8 @@
 """S4 without Ray: the code of a model's actor, fed with encoded recordings from memory, against the bare model in turn.
 
 Recordings of an hour are decoded again and again by readers with a decoding process each, until the hours are over:
-what a run does, but for storage, Ray and commits. Two calls are in hand, as Ray makes them: a thread of the model runs
-one block while columns are made of the one before and staged, which here means: written to memory as Arrow.
+what a run does, but for storage, Ray and commits. As many calls are in hand as Ray makes: threads of the model run
+blocks while columns are made of the one before and staged, which here means: written to memory as Arrow.
 """
 
 import time
@@ -17,6 +17,8 @@ import pyarrow as pa
 from benchmarks.gpu import bare, encoded, models, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
+from benchmarks.inputs import bare_batches
+from raysp.labelling.engine.workers.label_actor import calls_at_once
 from raysp.labelling.engine.workers.wire import unpack
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.transcript import Transcript
@@ -31,7 +33,6 @@ BARE_TIMES = 4
 """Times that the bare model labels these recordings in a turn, so that its start does not count."""
 TURNS = 2
 """Turns of the bare model and of the actor, interleaved."""
-CALLS = 2
 NEEDS = {"opus 48 kHz": (*encoded.BY_RAYSP, "av")}
 """Packages without which a format is not decoded as on machines with GPUs."""
 
@@ -60,13 +61,14 @@ def measure(name: str, kind: str, setting: Setting) -> Figures:
         BLOCK_SECONDS if setting.is_gpu else SMALL_BLOCK_SECONDS,
     )
     again = max(1, round(hours * 3600 / kept / TURNS))
-    bare.run(loaded, waves[:8], budget, setting.device)
+    passes = bare_batches.passes_of(loaded.device)
+    bare.run(loaded, waves[:8], budget, passes)
     actor.label(readers.blocks(1))
     actor.num_rows, readers.waited = 0, 0.0
     alone, whole, started = [], [], 0.0
     times = BARE_TIMES if setting.is_gpu else 1
     for _ in range(TURNS):
-        run = partial(bare.run, loaded, waves * times, budget, setting.device)
+        run = partial(bare.run, loaded, waves * times, budget, passes)
         alone.append(kept * times / seconds_of(run, setting.device))
         began = time.perf_counter()
         whole.append(kept * again / seconds_of(lambda: actor.label(readers.blocks(again)), setting.device))
@@ -87,24 +89,25 @@ def measure(name: str, kind: str, setting: Setting) -> Figures:
 
 
 class Actor:
-    """The steps of `LabelActor` for a block: unpack, prepare, run on the thread of the model, table, stage."""
+    """The steps of `LabelActor` for a block: unpack, prepare, run on a thread of the model, table, stage."""
 
     def __init__(self, op: Labelling) -> None:
         self.op = op
-        self.model = ThreadPoolExecutor(1)
+        self.model = ThreadPoolExecutor(op.blocks_in_hand)
+        self.calls = calls_at_once(op.device)
         self.num_rows = 0
 
     def label(self, blocks: Iterable[pa.Table]) -> None:
-        """Label blocks, two in hand.
+        """Label blocks, several in hand.
 
         Raises:
             RuntimeError: a row has no label.
         """
-        with ThreadPoolExecutor(CALLS) as calls:
+        with ThreadPoolExecutor(self.calls) as calls:
             in_hand: deque[Future[pa.Table]] = deque()
             for block in blocks:
                 in_hand.append(calls.submit(self._block, block))
-                if len(in_hand) == CALLS:
+                if len(in_hand) == self.calls:
                     self._take(in_hand.popleft().result())
             while in_hand:
                 self._take(in_hand.popleft().result())
@@ -127,5 +130,5 @@ class Actor:
         return table
 
     def close(self) -> None:
-        """End the thread of the model."""
+        """End the threads of the model."""
         self.model.shutdown()

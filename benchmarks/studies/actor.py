@@ -1,7 +1,7 @@
 """Host work of a model actor: a stand-in on a device of its own, with all else that an actor does for a block.
 
     python -m benchmarks actor
-    python -m benchmarks actor --hours 20 --speed 5000,20000 --in-hand 1,2
+    python -m benchmarks actor --hours 20 --speed 5000,20000 --in-hand 0,2
 
 The stand-in takes 1/SPEED of the padded audio's duration for features, encoder and head, without the host's cores, and
 gives the logits of real speech. Padding, texts, columns, messages and staging are those of a run.
@@ -11,11 +11,10 @@ import argparse
 import os
 import statistics
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import numpy as np
@@ -26,6 +25,9 @@ from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.inputs.corpus import DEMO_DIGITS, read_utterances
 from benchmarks.tables import show, write_json
 from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
+
+if TYPE_CHECKING:
+    from raysp.labelling.engine.workers.label_actor import LabelActor
 
 SAMPLE_RATE = 16_000
 BATCH_SECONDS, BLOCK_SECONDS = 600.0, 4_000.0
@@ -83,12 +85,15 @@ def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
 
 
 def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: int) -> dict[str, float]:
-    """Label blocks with two calls to an actor at a time, as Ray makes them."""
+    """Label blocks with as many calls to an actor at a time as Ray makes.
+
+    `in_hand`: batches between launch and labels; 0: one after another in one thread, as on a CPU.
+    """
     import raysp
     from raysp.cluster.resources import Resources
     from raysp.labelling.engine import running
     from raysp.labelling.engine.in_process import UncountedAttempts
-    from raysp.labelling.engine.workers.label_actor import LabelActor
+    from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
     from raysp.labelling.engine.workers.wire import read_messages
     from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
@@ -102,15 +107,15 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
         actor = LabelActor(running._job(plan, {}, UncountedAttempts()))
         model = actor.op.loaded.model
         stand_in = StandIn(model, speech, speed)
-        actor.op.pool = ThreadPoolExecutor(in_hand) if in_hand > 1 else None
-        actor.op.on_device = threading.Lock() if in_hand > 1 else nullcontext()
+        if in_hand:
+            _use_as_device(actor, in_hand)
         features = actor.op.loaded.feature_extractor
         with (
             patch.object(type(model.base_model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
             patch.object(model.lm_head, "forward", stand_in.head),
             patch.object(features, "extract", lambda waves, _: {"input_values": waves}, create=True),
             patch("raysp.ops.labelling.as_float", lambda waves: waves),
-            ThreadPoolExecutor(2) as calls,
+            ThreadPoolExecutor(calls_at_once("cuda" if in_hand else "cpu")) as calls,
         ):
             calls.submit(actor, packed[0]).result()
             started, cpu = time.perf_counter(), time.process_time()
@@ -121,6 +126,16 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     return {"rtfx": audio / seconds, "cpu_seconds_per_audio_hour": cpu / audio * 3600, "audio_hours": audio / 3600}
 
 
+def _use_as_device(actor: "LabelActor", launched: int) -> None:
+    """Let batches of an actor on a CPU go through it as through a device."""
+    from raysp.labelling.engine.workers.label_actor import Turns
+    from raysp.ops.passes.device_passes import DevicePasses
+
+    actor.close()
+    actor.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
+    actor.thread, actor.turns = ThreadPoolExecutor(actor.op.blocks_in_hand), Turns(actor.op.blocks_in_hand)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(
@@ -128,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--hours", type=float, default=20, help="hours of audio a repeat")
     parser.add_argument("--speed", default="5000", help="times real time of the device, several")
-    parser.add_argument("--in-hand", default="1,2", help="batches in hand, several")
+    parser.add_argument("--in-hand", default="0,2", help="batches between launch and labels, several; 0: one thread")
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats, interleaved")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)

@@ -1,18 +1,31 @@
-"""Results of a forward pass, which the ops of outputs read."""
+"""A block between the steps of labelling it, its passes on a CPU, and the results of one, which ops of outputs read."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
+from raysp.devices import highest_allocated, is_accelerator
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Lengths
+from raysp.ops.rows import RowStatus
 from raysp.ops.speech.places import Place
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.batch_stages import Batch
+
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +124,88 @@ class Forward:
             first, end = part  # the last window owns all frames to its end
             owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
         return owned
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Amounts of audio in a block, and its compute time."""
+
+    windows: int = 0
+    audio_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    memory_bytes: int = 0
+    """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
+
+
+def highest_memory(device: str) -> int:
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU.
+
+    0 on Windows, where Python does not say.
+    """
+    if is_accelerator(device):
+        return highest_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+
+
+@dataclass(frozen=True)
+class BlockInHand:
+    """A block between the steps of labelling it."""
+
+    block: pa.Table
+    shard: str
+    names: Sequence[object] | None
+    statuses: list[RowStatus]
+    waves: Sequence[np.ndarray]
+    """Samples of each window; none where it has no audio."""
+    columns: Mapping[str, Sequence[object]]
+    """Source columns that outputs read."""
+    windows_at: Sequence[Place | None]
+    """Places of windows that are cut at pauses."""
+    pending: Sequence[int]
+    """Windows that go through the model."""
+    labels: list[tuple[object, ...] | None]
+    """Values of each window, as far as there are any."""
+
+    def place(self, index: int) -> str:
+        """Return the name of a window: shard, row and number of the window."""
+        row_status = self.statuses[index]
+        name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
+        return f"{name}|{row_status.window}"
+
+
+class HostPasses:
+    """Runs batches on the CPUs of an actor: one after another with all threads, or several at once that share them.
+
+    Args:
+        at_once: passes that run at once.
+        in_threads: whether passes run in threads of their own even if there is one at a time.
+        threads: torch threads of a pass that runs alone; None: those of the calling thread.
+        threads_each: torch threads of each of the passes at once; None: those of a new thread.
+    """
+
+    blocks_in_hand = 1
+
+    def __init__(self, at_once: int, *, in_threads: bool, threads: int | None, threads_each: int | None) -> None:
+        self.threads, self.threads_each = threads, threads_each
+        self.pool = ThreadPoolExecutor(at_once, "raysp-pass") if at_once > 1 or in_threads else None
+
+    def __call__(self, batches: "Sequence[Batch]", *, one_by_one: bool = False) -> None:
+        """Run batches to their ends."""
+        if self.pool is None or one_by_one:
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            for batch in batches:
+                batch.run()
+            return
+        for done in [self.pool.submit(self._run, batch) for batch in batches]:
+            done.result()
+
+    def _run(self, batch: "Batch") -> None:
+        if self.threads_each is not None:
+            torch.set_num_threads(self.threads_each)  # of this thread
+        batch.run()

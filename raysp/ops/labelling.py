@@ -1,16 +1,15 @@
 """The op of a labelling actor, which runs a model over blocks of windows."""
 
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor
 
 from raysp.backends.backend import Backend
-from raysp.crossing import Sending, Steps, together
-from raysp.devices import highest_allocated, is_accelerator, refuse_absent
+from raysp.crossing import Room, Sending, Steps, Together
+from raysp.devices import is_accelerator, refuse_absent
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.modeling import Padding
@@ -31,21 +30,24 @@ from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
 from raysp.ops.blocks import Grouping, windowing_of
 from raysp.ops.budget import passes_of_actor
+from raysp.ops.forward import BlockInHand as BlockInHand
+from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
+from raysp.ops.forward import HostPasses
 from raysp.ops.forward import LayerFrames as LayerFrames
+from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
 from raysp.ops.precision import batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
-from raysp.ops.speech.places import PLACE, Place, places_of, staged_places
+from raysp.ops.speech.places import PLACE, places_of, staged_places
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.batch_stages import Passes
 
 logger = logging.getLogger(__name__)
 
-MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
-BATCHES_IN_HAND = 2
-"""Batches that an actor has in hand on a GPU: while one is on the device, the other is padded, or becomes columns."""
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
 
@@ -76,63 +78,16 @@ class OutputOp(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Amounts of audio in a block, and its compute time."""
-
-    windows: int = 0
-    audio_seconds: float = 0.0
-    padded_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    memory_bytes: int = 0
-    """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
-
-
-def highest_memory(device: str) -> int:
-    """Return the highest number of bytes that this process used on a device; its resident set on a CPU.
-
-    0 on Windows, where Python does not say.
-    """
-    if is_accelerator(device):
-        return highest_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
-
-
-@dataclass(frozen=True)
-class BlockInHand:
-    """A block between the steps of labelling it."""
-
-    block: pa.Table
-    shard: str
-    names: Sequence[object] | None
-    statuses: list[RowStatus]
-    waves: Sequence[np.ndarray]
-    """Samples of each window; none where it has no audio."""
-    columns: Mapping[str, Sequence[object]]
-    """Source columns that outputs read."""
-    windows_at: Sequence[Place | None]
-    """Places of windows that are cut at pauses."""
-    pending: Sequence[int]
-    """Windows that go through the model."""
-    labels: list[tuple[object, ...] | None]
-    """Values of each window, as far as there are any."""
-
-    def place(self, index: int) -> str:
-        """Return the name of a window: shard, row and number of the window."""
-        row_status = self.statuses[index]
-        name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
-        return f"{name}|{row_status.window}"
-
-
 class LabellingOp(Protocol):
     """Op that labels blocks: `Labelling`, or one that labels each channel with it."""
 
     has_users_code: bool
     """Whether code from outside raysp takes part in `table`."""
+
+    @property
+    def blocks_in_hand(self) -> int:
+        """Blocks over which `run` may run at once, from as many threads."""
+        ...
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
@@ -145,7 +100,7 @@ class LabellingOp(Protocol):
         ...
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For one block at a time."""
+        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
         ...
 
     def table(self, given: BlockInHand) -> pa.Table:
@@ -206,28 +161,47 @@ class Labelling:
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
         found = batching_of(summary, dtype=dtype, device=device, exact=exact)
-        on_gpu = is_accelerator(device)
-        self.threads = None if on_gpu else threads
-        self.at_once = passes_of_actor(self.threads, found, exact=exact, is_own=summary.backend == OWN)
+        threads = None if is_accelerator(device) else threads
+        self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
         self.grouping = Grouping(found, summary.hidden_stride, self.at_once, exact and not summary.takes_padding)
-        self.on_device: AbstractContextManager[object] = threading.Lock() if on_gpu else nullcontext()
-        self.one_by_one = threading.Lock()
+        self.one_by_one, self.lock = threading.Lock(), threading.Lock()
+        self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
-        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
-        in_hand = (1 if summary.writes_text else BATCHES_IN_HAND + self._batches_beside()) if on_gpu else self.at_once
-        self.pool = ThreadPoolExecutor(in_hand, "raysp-pass") if in_hand > 1 or self.grouping.in_packs else None
         self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.languages = Languages(self.outputs)
+        self.passes = self._passes(threads)
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
 
+    def _passes(self, threads: int | None) -> "Passes":
+        if not is_accelerator(self.device):
+            in_packs, each = self.grouping.in_packs, self.grouping.threads_each(threads)
+            return HostPasses(self.at_once, in_threads=in_packs, threads=threads, threads_each=each)
+        from raysp.ops.passes.device_passes import BLOCKS_IN_HAND, LAUNCHED, DevicePasses
+
+        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
+        writes, beside = self.loaded.summary.writes_text, self._batches_beside()
+        # Weights that are exchanged for a language, and code from outside raysp, are for one block at a time.
+        is_alone = bool(self.languages.ops) or self.has_users_code
+        return DevicePasses(
+            self.loaded.device,
+            launched=1 if writes else LAUNCHED + beside,
+            ending=1 if writes else 1 + beside,
+            blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND,
+        )
+
     def _batches_beside(self) -> int:
         """Return the number of batches that wait for other processes while the device goes on."""
         return max((getattr(output, "batches_beside", 0) for output in self.outputs), default=0)
+
+    @property
+    def blocks_in_hand(self) -> int:
+        """Blocks over which `run` may run at once, from as many threads."""
+        return self.passes.blocks_in_hand
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
@@ -263,7 +237,7 @@ class Labelling:
         return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For one block at a time."""
+        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         samples = padded = 0
@@ -274,9 +248,15 @@ class Labelling:
             len(given.pending),
             samples / self.sample_rate,
             padded / self.sample_rate,
-            time.perf_counter() - started,
+            self._since_other_blocks(started),
             highest_memory(self.device),
         )
+
+    def _since_other_blocks(self, started: float) -> float:
+        """Return the seconds since a block was given and the one before it ended."""
+        with self.lock:
+            before, self.ended = self.ended, time.perf_counter()
+        return self.ended - max(started, before)
 
     def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
         """Run the model over windows of a block that may share a batch; return the padded samples."""
@@ -284,9 +264,9 @@ class Labelling:
         passes = self.grouping.cut(costs, self.max_samples)
         batches = [[pending[i] for i in batch] for batch in passes]
         padded = [self.grouping.padded([costs[i] for i in batch]) for batch in passes]
-        one_by_one = self.pool is None or (self.at_once > 1 and self.grouping.would_wait(padded))
+        one_by_one = self.at_once > 1 and self.grouping.would_wait(padded)
         with arithmetic(dtype=self.dtype, device=self.device):
-            self._run(lambda chosen: self._label(chosen, given), batches, one_by_one=one_by_one)
+            self.passes([OneBatch(self, chosen, given) for chosen in batches], one_by_one=one_by_one)
         return sum(padded)
 
     def table(self, given: BlockInHand) -> pa.Table:
@@ -300,71 +280,58 @@ class Labelling:
         table = beside(table, for_joining(given.block, statuses, self.reads))
         if PLACE in given.block.column_names:
             table = beside(table, staged_places(given.windows_at))
-            labels = [
-                self._joined(given, index, label)
-                if label is not None and statuses[index].status == OK and not statuses[index].is_part
-                else label
-                for index, label in enumerate(labels)
-            ]
+            from raysp.device_streams import for_passes
+
+            with for_passes(self.loaded.device):  # of a search over staged frames
+                labels = [
+                    self._joined(given, index, label)
+                    if label is not None and statuses[index].status == OK and not statuses[index].is_part
+                    else label
+                    for index, label in enumerate(labels)
+                ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return self.after(with_labels(table, columns, labels))
 
-    def _run(self, label: Callable[[list[int]], None], batches: Sequence[list[int]], *, one_by_one: bool) -> None:
-        """Label batches: one after another with all threads, or several at once.
-
-        Several on a GPU take turns on it (`on_device`), so that its memory has to hold one pass.
-        """
-        if self.pool is None or one_by_one:
-            if self.threads is not None:
-                torch.set_num_threads(self.threads)
-            for batch in batches:
-                label(batch)
-            return
-        threads_each = self.grouping.threads_each(self.threads)
-
-        def one(batch: list[int]) -> None:
-            if threads_each is not None:
-                torch.set_num_threads(threads_each)  # of this thread
-            label(batch)
-
-        for done in [self.pool.submit(one, batch) for batch in batches]:
-            done.result()
-
-    def _label(self, chosen: Sequence[int], given: BlockInHand) -> None:
+    def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
-        waves, statuses = [given.waves[i] for i in chosen], [given.statuses[i] for i in chosen]
-        costs = [*map(self._cost, waves)]
-        if len(chosen) > 1 and self.grouping.exceeds(costs, self.max_samples):
+        if self.exceeds_budget(chosen, given):
             self._halve(chosen, given)
             return
-        windows_at = [given.windows_at[i] for i in chosen]
         try:
-            finite, columns = self._forward(
-                waves,
-                [self._part(*of) for of in zip(statuses, map(len, waves), windows_at, strict=True)],
-                [given.place(i) for i in chosen],
-                {name: [values[i] for i in chosen] for name, values in given.columns.items()},
-                windows_at,
-            )
-        except Exception as error:  # a model, an output or a user's output may raise any error
-            if _is_lost(error):
-                raise DeviceLostError(
-                    f"the device failed and cannot be used any more by this process: {error}"
-                ) from error
-            if len(chosen) > 1:
-                logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
-                if _is_out_of_memory(error):
-                    self.max_samples = min(self.max_samples, self.grouping.counted(costs) // 2)
-                self._halve(chosen, given)
-                return
-            kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
-            _fail(statuses[0], kind, f"the model failed: {type(error).__name__}: {error}")
+            OneBatch(self, chosen, given).run_stages()
             return
+        except Exception as error:  # a model, an output or a user's output may raise any error
+            refuse_lost(error)
+            failed = error.with_traceback(None)  # which holds the tensors of the pass
+        self._failed(chosen, given, failed)
+
+    def exceeds_budget(self, chosen: Sequence[int], given: BlockInHand) -> bool:
+        """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
+        return len(chosen) > 1 and self._counted(chosen, given) > self.max_samples
+
+    def _counted(self, chosen: Sequence[int], given: BlockInHand) -> int:
+        return self.grouping.counted([self._cost(given.waves[i]) for i in chosen])
+
+    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception) -> None:
+        """Halve a batch that failed; the row of a single window becomes an error row."""
+        if len(chosen) > 1:
+            logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
+            if _is_out_of_memory(error):
+                self.max_samples = min(self.max_samples, self._counted(chosen, given) // 2)
+            self._halve(chosen, given)
+            return
+        kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
+        _fail(given.statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
+
+    def store(
+        self, chosen: Sequence[int], given: BlockInHand, finite: Sequence[bool], columns: Sequence[Sequence[object]]
+    ) -> None:
+        """Store the labels of a batch."""
         for place, index in enumerate(chosen):
             if finite[place]:
                 given.labels[index] = tuple(column[place] for column in columns)
             else:
-                _fail(statuses[place], "model_output", "the model's output is not finite")
+                _fail(given.statuses[index], "model_output", "the model's output is not finite")
 
     def _cost(self, wave: np.ndarray) -> int:
         """Return the number of samples that a window costs the model."""
@@ -372,14 +339,16 @@ class Labelling:
 
     def _halve(self, chosen: Sequence[int], given: BlockInHand) -> None:
         for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-            self._label(half, given)
+            self.label(half, given)
 
-    def _part(self, row_status: RowStatus, num_samples: int, place: Place | None) -> tuple[int, int] | None:
+    def _part(self, given: BlockInHand, index: int) -> tuple[int, int] | None:
+        row_status, place = given.statuses[index], given.windows_at[index]
         if place is not None:
             return place.first, place.end
         if not row_status.is_part:
             return None
-        return self.windowing.owned_frames(row_status.window, num_samples, is_last=row_status.windows is not None)
+        num_samples, is_last = len(given.waves[index]), row_status.windows is not None
+        return self.windowing.owned_frames(row_status.window, num_samples, is_last=is_last)
 
     def _empty(self) -> tuple[object, ...]:
         """Return the values of a recording without frames, with null staged values."""
@@ -387,41 +356,29 @@ class Labelling:
             value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
         )
 
-    @torch.inference_mode()
-    def _forward(
-        self,
-        waves: Sequence[np.ndarray],
-        parts: Sequence[tuple[int, int] | None],
-        places: Sequence[str],
-        columns: Mapping[str, Sequence[object]],
-        windows_at: Sequence[Place | None],
-    ) -> tuple[list[bool], list[Sequence[object]]]:
-        padded, run = fill(waves, self.loaded.device), self._ready(waves)
-        with self.on_device:
-            forward = self._on_device(run, padded, [*map(len, waves)], parts, places, columns, windows_at)
+    def columns(self, forward: Forward) -> "list[Together[list[Sequence[object]]]]":
+        """Return whether the values of windows are finite, and the columns of all outputs, on their way.
+
+        They are those of all windows of a batch together, and those of each window of a pack.
+        """
         if not self.grouping.in_packs:
-            return self._columns(forward)
+            return [self._works(forward)]
         forward = replace(forward, decoded=self._decoded(forward))
-        rows = [self._columns(forward.of_row(row)) for row in range(len(waves))]
-        columns_of_rows = zip(*(found for _, found in rows), strict=True)
-        return [one for [one], _ in rows], [[value for [value] in column] for column in columns_of_rows]
+        return [self._works(forward.of_row(row)) for row in range(len(forward.places))]
 
     def _decoded(self, forward: Forward) -> dict[str, Sequence[object]]:
         """Return the texts of a pack, for outputs that decode all of its windows together."""
         return {op.schema.names[0]: op.decode(forward) for op in self.outputs if _is_ours(op) and hasattr(op, "decode")}
 
-    def _columns(self, forward: Forward) -> tuple[list[bool], list[Sequence[object]]]:
-        """Return whether the values of each window are finite, and the columns of all outputs."""
-        works = [self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))]
-        [finite], *found = together(works)
-        return cast("list[bool]", finite), [column for columns in found for column in columns]
+    def _works(self, forward: Forward) -> "Together[list[Sequence[object]]]":
+        return Together([self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))])
 
     def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return whether the values of each window are finite."""
         [finite_B] = yield [_finite(forward, with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
 
-    def _ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
+    def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
         if self.grouping.in_packs and isinstance(self.loaded, LoadedCheckpoint):
             return self.loaded.run_pack
@@ -429,15 +386,8 @@ class Labelling:
             return self.loaded.run
         return partial(self.loaded.run, prepared=self.loaded.prepare(waves))
 
-    def _on_device(
-        self,
-        run: Callable[..., ModelPass],
-        padded: Sending,
-        num_samples: Sequence[int],
-        parts: Sequence[tuple[int, int] | None],
-        places: Sequence[str],
-        columns: Mapping[str, Sequence[object]],
-        windows_at: Sequence[Place | None],
+    def forward(
+        self, run: Callable[..., ModelPass], padded: Sending, chosen: Sequence[int], given: BlockInHand
     ) -> Forward:
         """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
         waves_BS, num_samples_B = padded.tensors()
@@ -445,20 +395,21 @@ class Labelling:
         found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
         encoded = NoOutput() if found.encoded is None else found.encoded
         output = next(iter(found.heads.values()), encoded)
+        num_samples = [len(given.waves[i]) for i in chosen]
         return Forward(
             output=output,
             encoded=encoded,
             num_frames_B=found.num_frames_B,
-            parts=parts,
+            parts=[self._part(given, i) for i in chosen],
             features=found.features,
-            places=places,
+            places=[given.place(i) for i in chosen],
             hidden_frames_B=found.num_frames_B if found.hidden_frames_B is None else found.hidden_frames_B,
             frames_a_hidden_frame=found.frames_a_hidden_frame,
             of_heads={one: head for one, head in found.heads.items() if head is not output},
-            columns=columns,
+            columns={name: [values[i] for i in chosen] for name, values in given.columns.items()},
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
-            speech=windows_at,
+            speech=[given.windows_at[i] for i in chosen],
             known_lengths=self._lengths(num_samples),
         )
 
@@ -477,9 +428,10 @@ class Labelling:
         if _is_ours(output) and hasattr(output, "steps"):
             values = yield from output.steps(forward)
         else:
+            yield []  # on a GPU it may wait for values: not in the thread that launches
             while any(name not in forward.results for one in self.outputs[:place] for name in one.schema.names):
                 yield []
-            with nullcontext() if self.pool is None or _is_ours(output) else self.one_by_one:
+            with nullcontext() if _is_ours(output) else self.one_by_one:
                 values = output(forward)
         forward.results.update(zip(output.schema.names, values, strict=False))
         return list(values)
@@ -500,6 +452,61 @@ class Labelling:
             for output, values in zip(self.outputs, found, strict=True)
             for value in (*values, *(None for _ in output.staged))
         )
+
+
+class OneBatch:
+    """A batch of a block, in the stages of `Batch`."""
+
+    def __init__(self, op: Labelling, chosen: Sequence[int], given: BlockInHand) -> None:
+        self.op, self.chosen, self.given = op, chosen, given
+        self.padded: Sending | None = None
+        self.run_model: Callable[..., ModelPass] | None = None
+        self.columns: list[Together[list[Sequence[object]]]] = []
+
+    @torch.inference_mode()
+    def fill(self, room: Room | None = None) -> None:
+        """Pad the samples, and start their copy to the device."""
+        waves = [self.given.waves[i] for i in self.chosen]
+        self.padded, self.run_model = fill(waves, self.op.loaded.device, room), self.op.ready(waves)
+        self.padded.start()
+
+    @torch.inference_mode()
+    def launch(self) -> None:
+        """Start the pass, and the copy of its results."""
+        if self.op.exceeds_budget(self.chosen, self.given):  # since a batch before it did
+            raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
+        assert self.run_model is not None
+        assert self.padded is not None
+        forward = self.op.forward(self.run_model, self.padded, self.chosen, self.given)
+        self.columns = self.op.columns(forward)
+
+    @torch.inference_mode()
+    def finish(self) -> None:
+        """Wait for the results, and store the labels."""
+        found = [one.results() for one in self.columns]
+        self.release()
+        finite = [is_finite for [of_windows], *_ in found for is_finite in of_windows]
+        columns = [[column for output in outputs for column in output] for _, *outputs in found]
+        joined = columns[0] if len(columns) == 1 else [[*chain(*parts)] for parts in zip(*columns, strict=True)]
+        self.op.store(self.chosen, self.given, cast("list[bool]", finite), joined)
+
+    def release(self) -> None:
+        """Drop the tensors: a block holds its batches until all of them have ended."""
+        self.columns, self.padded, self.run_model = [], None, None
+
+    def run_stages(self) -> None:
+        """Run all stages in the calling thread."""
+        self.fill()
+        self.launch()
+        self.finish()
+
+    def run(self, error: Exception | None = None) -> None:
+        """Label the batch, or its halves, in the calling thread."""
+        self.release()
+        if error is not None:
+            refuse_lost(error)
+            error.with_traceback(None)  # which holds the tensors of the pass
+        self.op.label(self.chosen, self.given)
 
 
 def _is_ours(output: OutputOp) -> bool:
@@ -532,6 +539,12 @@ def _fail(row_status: RowStatus, error_type: str, message: str) -> None:
     """Mark a row as an error row; one that is damaged keeps its error."""
     if row_status.status == OK:
         row_status.fail(error_type, message)
+
+
+def refuse_lost(error: Exception) -> None:
+    """Raise DeviceLostError if an error makes every further call of this process fail."""
+    if _is_lost(error):
+        raise DeviceLostError(f"the device failed and cannot be used any more by this process: {error}") from error
 
 
 def _is_lost(error: Exception) -> bool:

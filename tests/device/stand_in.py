@@ -188,7 +188,7 @@ class Module:
     @staticmethod
     def synchronize(_device: object = None) -> None:
         _note("waits", "synchronize")
-        stand_in_streams.current().finish()
+        stand_in_streams.wait()
 
     Stream = stand_in_streams.Stream
     Event = stand_in_streams.Event
@@ -298,10 +298,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if op.name in SOURCES:
         return _copy(op.name, *args, **kwargs)
     _refuse_what_a_gpu_refuses(op.name, args, kwargs, ours, others)
-    if op.is_kernel or op.name in READ_BY_THE_HOST:
-        stand_in_streams.current().finish()
+    if op.is_kernel:
+        stand_in_streams.launched()
     if op.name in READ_BY_THE_HOST or (op.name in WITH_INDICES and _has_masks(args)):
         _note("waits", op.name)
+        stand_in_streams.wait()
     is_for_the_host = options.get("device") is not None and not _is_ours(options["device"])
     if options.get("device") is not None:
         options["device"] = "cpu"
@@ -399,9 +400,12 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     else:
         _note_copy_in(inner, non_blocking=non_blocking)
     is_within = isinstance(source, OnDevice) and _is_ours(target)
-    is_late = non_blocking and not is_within and _is_pinned(destination if isinstance(source, OnDevice) else source)
-    if not is_late:
-        stand_in_streams.current().finish()
+    is_pinned = not is_within and _is_pinned(destination if isinstance(source, OnDevice) else source)
+    is_late = non_blocking and is_pinned
+    if is_within:
+        stand_in_streams.launched()
+    else:
+        stand_in_streams.copied(inner.nbytes, is_pinned=is_pinned, is_late=is_late)
     if destination is not None:
         into = destination.inner if isinstance(destination, OnDevice) else destination
         stand_in_streams.copy_late(into, inner) if is_late else into.copy_(inner)

@@ -1,5 +1,7 @@
 """Models of transformers on the stand-in device: features of a batch are made on it, or before it is taken."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -68,13 +70,13 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
     op = theirs.labelling(folder, *outputs, device=NAME, **options)
     held, passes, generated = [], [], []
-    original, run = models.features_of, Labelling._on_device
+    original, run = models.features_of, Labelling.forward
 
     def features_of(*given):
-        held.append(op.on_device.locked())
+        held.append("copy" not in threading.current_thread().name)
         return original(*given)
 
-    def on_device(*given):
+    def forward(*given):
         with counted() as counts:
             result = run(*given)
         passes.append(counts)
@@ -83,7 +85,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     for cls in (transformers.WhisperForConditionalGeneration, transformers.Speech2TextForConditionalGeneration):
         monkeypatch.setattr(cls, "generate", counting(cls.generate, generated))
     monkeypatch.setattr(models, "features_of", features_of)
-    monkeypatch.setattr(Labelling, "_on_device", on_device)
+    monkeypatch.setattr(Labelling, "forward", forward)
     op(block_of(waves))  # constants are made
     held.clear()
     passes.clear()

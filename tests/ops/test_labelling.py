@@ -6,7 +6,6 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from raysp.errors import CheckpointError
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.labelling import DeviceLostError, Forward, Labelling
+from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 
@@ -148,7 +148,7 @@ class TestSeveralPassesAtOnce:
 
 
 @pytest.mark.slow
-def test_batches_that_take_turns_on_a_device_have_the_labels_of_rows_alone(waves, alone):
+def test_batches_in_the_threads_of_a_device_have_the_labels_of_rows_alone(waves, alone):
     class Watching(Constant):
         def __call__(self, forward: Forward) -> list[list[int]]:
             threads.add(threading.current_thread().name)
@@ -156,9 +156,9 @@ def test_batches_that_take_turns_on_a_device_have_the_labels_of_rows_alone(waves
 
     threads: set[str] = set()
     op = labelling(3, extra=Watching())
-    op.pool, op.on_device = ThreadPoolExecutor(2, "batch"), threading.Lock()  # as on a GPU
+    op.passes = DevicePasses(torch.device("cpu"))  # as on a GPU
     assert_same(labels(op, block_of([*waves, *waves])), {row: alone[row % NUM_ROWS] for row in range(2 * NUM_ROWS)})
-    assert threads == {"batch_0", "batch_1"}
+    assert threads == {"raysp-label_0"}  # which is not the thread that launches
 
 
 class Constant:

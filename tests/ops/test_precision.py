@@ -146,14 +146,14 @@ class TestOnACpu:
     def test_windows_go_end_to_end(self, wide, monkeypatch):
         taken: list[int] = []
         one = op(wide, [raysp.Transcript()], 600)
-        monkeypatch.setattr(one, "_forward", lambda waves, *_: (taken.append(len(waves)), 1 / 0))
+        monkeypatch.setattr(one, "forward", lambda run, padded, chosen, _: (taken.append(len(chosen)), 1 / 0))
         one(block_of(noise([1.0, 2.0, 1.0, 0.5])))
         assert taken[0] == 4
 
     def test_float32_goes_in_batches(self, wide, monkeypatch):
         taken: list[int] = []
         one = op(wide, [raysp.Transcript()], 600, dtype="float32")
-        monkeypatch.setattr(one, "_forward", lambda waves, *_: (taken.append(len(waves)), 1 / 0))
+        monkeypatch.setattr(one, "forward", lambda run, padded, chosen, _: (taken.append(len(chosen)), 1 / 0))
         one(block_of(noise([1.0] * 4)))
         assert taken[0] == 4
 

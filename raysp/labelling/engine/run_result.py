@@ -6,7 +6,6 @@ from dataclasses import InitVar, dataclass, field, replace
 import pyarrow as pa
 
 from raysp.errors import RayspError
-from raysp.labelling.finished.cells import html_rows
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.planning.listing import count_files
 from raysp.sink.word_errors import WordErrors
@@ -114,6 +113,8 @@ class RunResult(Brief):
     def _repr_html_(self) -> str:
         """Return the facts of the run and its first labels as tables for notebooks."""
         try:
+            from raysp.labelling.finished.cells import html_rows
+
             labels = html_rows(self.head()) if self.shards_committed else ""
         except RayspError:
             labels = ""

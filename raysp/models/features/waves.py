@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.crossing import Sending
+from raysp.crossing import Room, Sending
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -19,10 +19,10 @@ def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return waves_BS, num_samples_B
 
 
-def fill(waves: Sequence[np.ndarray], device: torch.device) -> Sending:
-    """Return the samples and their numbers as `pad`, ready to be sent to a device."""
+def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None) -> Sending:
+    """Return the samples and their numbers as `pad`, ready to be sent to a device, in room for them if it is given."""
     longest = max(map(len, waves), default=0)
-    padded = Sending(device, (waves[0].dtype, (len(waves), longest)), (np.int64, (len(waves),)))
+    padded = Sending(device, (waves[0].dtype, (len(waves), longest)), (np.int64, (len(waves),)), room=room)
     waves_BS, num_samples_B = padded.arrays
     num_samples_B[:] = [len(wave) for wave in waves]
     for row, wave in zip(waves_BS, waves, strict=True):

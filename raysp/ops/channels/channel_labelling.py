@@ -38,6 +38,7 @@ class LabellingChannels:
         self.labelling = labelling
         self.after = after
         self.has_users_code = labelling.has_users_code or bool(after.ops)
+        self.blocks_in_hand = labelling.blocks_in_hand if not self.has_users_code else 1
         self.schema = pa.schema([field for output in labelling.outputs for field in output.schema])
 
     def __call__(
@@ -67,7 +68,7 @@ class LabellingChannels:
         return ChannelsInHand(**vars(given), in_rows=statuses, channels=channels, is_silent=is_silent)
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For one block at a time."""
+        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
         return self.labelling.run(given)
 
     def table(self, given: BlockInHand) -> pa.Table:

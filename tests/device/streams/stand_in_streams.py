@@ -14,11 +14,18 @@ from typing import Any
 
 import torch
 
+from tests.device.streams.virtual_time import Costs
+
 _lock = threading.RLock()
+costs: Costs | None = None
+"""What work takes, in a simulation of time."""
 
 
 class Stream:
     """Work in order: copies that are not made yet, and waits for those of other streams."""
+
+    ends = 0.0
+    """Time at which the device has done the work, if it takes time."""
 
     def __init__(self, _device: object = None) -> None:
         self._left: deque[Callable[[], object]] = deque()
@@ -40,6 +47,7 @@ class Stream:
 
     def wait_event(self, event: "Event") -> None:
         stream, place = event.stream, event.place
+        self.ends = max(self.ends, event.time)
         if stream is not None:
             self.add(lambda: stream.finish(place))
 
@@ -63,17 +71,19 @@ class Event:
 
     def __init__(self, *, blocking: bool = False) -> None:
         self.stream: Stream | None = None
-        self.place = 0
+        self.place, self.time = 0, 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         self.stream = current() if stream is None else stream
-        self.place = self.stream.given
+        self.place, self.time = self.stream.given, self.stream.ends
 
     def wait(self, stream: Stream | None = None) -> None:
         (current() if stream is None else stream).wait_event(self)
 
     def synchronize(self) -> None:
         self.waited()
+        if costs is not None:
+            costs.waited(self.time)
         if self.stream is not None:
             self.stream.finish(self.place)
 
@@ -97,6 +107,31 @@ def on(stream: Stream) -> Iterator[None]:
         yield
     finally:
         _of_thread.stream = before
+
+
+def launched() -> None:
+    """Run a kernel: what is before it in its stream is done."""
+    stream = current()
+    stream.finish()
+    if costs is not None:
+        costs.launched(stream)
+
+
+def copied(num_bytes: int, *, is_pinned: bool, is_late: bool) -> None:
+    """Give a copy to the stream of the calling thread, which waits for it unless it is made late."""
+    stream = current()
+    if costs is not None:
+        costs.copied(stream, num_bytes, is_pinned=is_pinned)
+    if not is_late:
+        wait()
+
+
+def wait() -> None:
+    """Wait on the host for the stream of the calling thread."""
+    stream = current()
+    if costs is not None:
+        costs.waited(stream.ends)
+    stream.finish()
 
 
 def copy_late(destination: torch.Tensor, source: torch.Tensor) -> None:

@@ -105,7 +105,7 @@ def test_a_step_that_fails_makes_error_rows(digits, without_ray, monkeypatch):
     def fail(*_: object) -> None:
         raise ValueError("no such language")
 
-    monkeypatch.setattr(Labelling, "_forward", fail)
+    monkeypatch.setattr(Labelling, "forward", fail)
     result, table = try_out(a_pipeline(f"{digits}/in", digits / "out", max_error_rate=1.0), 3)
     assert result.errors == {"step_failed": 3}
     assert table["error_message"][0].as_py() == "the model failed: ValueError: no such language"

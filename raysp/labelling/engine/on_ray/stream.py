@@ -16,7 +16,7 @@ from raysp.labelling.engine.execution import OnPiece
 from raysp.labelling.engine.on_ray.plan_input import MAX_TASK_BYTES, Feed
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.engine.workers.label_actor import LabelActor
+from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
 from raysp.labelling.engine.workers.messages import Message
 from raysp.labelling.engine.workers.model_loads import FailedNodes, allow_failures, cause
 from raysp.labelling.engine.workers.piece_todo import serialised
@@ -177,10 +177,10 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
         num_gpus=gpus or None,
         memory=pool.memory,
         compute=ActorPoolStrategy(
-            # Two calls: a block is prepared or staged while the model runs over another one.
+            # A block is prepared or staged while the model runs over others.
             min_size=size.low,
             max_size=size.high,
-            max_concurrent_calls_per_actor=2,
+            max_concurrent_calls_per_actor=calls_at_once(plan.settings.device),
             enable_true_multi_threading=True,
         ),
     )

@@ -9,17 +9,22 @@ import pickle
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
-from typing import cast
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
 from raysp.errors import RayspError
 from raysp.labelling.engine.workers.job import Job, sleep_while_waiting
-from raysp.labelling.engine.workers.label_actor import LabelActor
+from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
 from raysp.labelling.engine.workers.messages import RAISED
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
@@ -50,12 +55,36 @@ def _label(job: Job, pieces: Sequence[str], importing: threading.Thread) -> Iter
     threading.Thread(target=_read, args=(Reader(job), pieces, blocks), daemon=True).start()
     importing.join()
     actor = LabelActor(job)  # while the first blocks are decoded
+    # A device goes from block to block without a gap if it has the next one before it ends one.
+    calls = 1 if actor.op.blocks_in_hand == 1 else calls_at_once(job.settings.device)
+    for messages in in_order(actor, _taken(blocks), calls):
+        yield from cast("list[str]", messages.column("message").to_pylist())
+    actor.close()
+    close_decoder()
+
+
+def in_order(call: Callable[[Item], Answer], items: Iterable[Item], at_once: int) -> Iterator[Answer]:
+    """Yield the results of calls in order, of which so many run at once."""
+    with ThreadPoolExecutor(at_once) as threads:
+        begun: deque[Future[Answer]] = deque()
+        for item in items:
+            begun.append(threads.submit(call, item))
+            if len(begun) == at_once:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def _taken(blocks: "queue.Queue[pa.Table | BaseException | None]") -> Iterator[pa.Table]:
+    """Yield blocks from a queue up to None.
+
+    Raises:
+        BaseException: the error that ended the reading.
+    """
     while (block := blocks.get()) is not None:
         if isinstance(block, BaseException):
             raise block
-        yield from cast("list[str]", actor(block).column("message").to_pylist())
-    actor.close()
-    close_decoder()
+        yield block
 
 
 def _read(reader: Reader, pieces: Sequence[str], blocks: "queue.Queue[pa.Table | BaseException | None]") -> None:

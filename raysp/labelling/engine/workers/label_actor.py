@@ -2,13 +2,17 @@
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysp.devices import is_accelerator
 from raysp.errors import RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers import model_loads
@@ -33,6 +37,11 @@ logger = logging.getLogger(__name__)
 MAX_EXAMPLES = 3
 
 
+def calls_at_once(device: str) -> int:
+    """Return how many blocks an actor is given at once: those in the model's hand, and one that is staged."""
+    return 3 if is_accelerator(device) else 2
+
+
 def load_labelling(job: Job) -> "LabellingOp":
     """Load the model of the `Label` step."""
     import torch
@@ -45,8 +54,8 @@ def load_labelling(job: Job) -> "LabellingOp":
 class LabelActor:
     """Actor that holds the model of a `Label` step, labels blocks and stages the results.
 
-    Calls may overlap. The model runs in one separate thread, so that it runs over the next block while columns are
-    made of a result, and while it is staged.
+    Calls may overlap. The model runs in threads of its own, one for each block that it has in hand (`blocks_in_hand` of
+    its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
         job: the job.
@@ -61,12 +70,15 @@ class LabelActor:
         self.store = Sink.of(job.pipeline.sink).store
         self.name = f"{os.uname().nodename}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
-        self.idle_since: float | None = None
         try:
             self.op = self.thread.submit(self._load).result()
         except Exception as error:
             raise model_loads.failed(job.attempts, os.uname().nodename, error) from error
         model_loads.loaded(job.attempts)
+        self.turns = Turns(self.op.blocks_in_hand)
+        if self.op.blocks_in_hand > 1:
+            self.close()
+            self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
 
     def _load(self) -> "LabellingOp":
         """Load the model, unless processes of this actor repeatedly crash on it."""
@@ -83,7 +95,7 @@ class LabelActor:
         return loaded
 
     def close(self) -> None:
-        """End the model's thread."""
+        """End the model's threads."""
         self.thread.shutdown()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
@@ -120,20 +132,54 @@ class LabelActor:
 
     def _run(self, name: BlockName, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float] | PoisonedPiece":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
-        started = time.monotonic()
-        waited = 0.0 if self.idle_since is None else started - self.idle_since
         attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
-        # Counted before the work, since a crash leaves no time for it.
-        if (crashes := attempts.begin(work)) >= MAX_CRASHES:
-            attempts.end(work)
-            return PoisonedPiece(name.shard, name.piece, crashes)
-        with watched(self.job.hang_seconds):
-            figures = self.op.run(given)
-            table = self.op.table(given) if self.op.has_users_code else None
+        # A block that was in hand in a crash runs alone, so that it is in hand in another one only if it is at fault.
+        alone = self.op.blocks_in_hand > 1 and attempts.crashes(work) > 0
+        with self.turns.taken(alone=alone) as waited:
+            # Counted before the work, since a crash leaves no time for it.
+            if (crashes := attempts.begin(work)) >= MAX_CRASHES:
+                attempts.end(work)
+                return PoisonedPiece(name.shard, name.piece, crashes)
+            with watched(self.job.hang_seconds * self.op.blocks_in_hand):
+                figures = self.op.run(given)
+                table = self.op.table(given) if self.op.has_users_code else None
         attempts.end(work)
-        # Here, in the model's thread: staging in other threads is no wait for input.
-        self.idle_since = time.monotonic()
         return table, figures, waited
+
+
+class Turns:
+    """Blocks that the model has in hand, and the time that it had none.
+
+    Args:
+        most: blocks that it has in hand at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._changed = threading.Condition()
+        self._in_hand = 0
+        self._is_alone = False
+        self._idle_since: float | None = None
+
+    @contextmanager
+    def taken(self, *, alone: bool) -> Iterator[float]:
+        """Have a block in hand within `with`, after as many others as needed; alone, if it must be.
+
+        Returns the seconds that the model waited for this block: those before it since there was none.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_hand < (1 if alone or self._is_alone else self.most))
+            waited = time.monotonic() - self._idle_since if self._in_hand == 0 and self._idle_since else 0.0
+            self._in_hand += 1
+            self._is_alone = alone
+        try:
+            yield waited
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._is_alone = False
+                self._idle_since = time.monotonic()
+                self._changed.notify_all()
 
 
 def labelled_block(

@@ -193,12 +193,13 @@ def test_samples_of_a_text_decoder_need_ids_to_draw_by():
 def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
     op, seen = plain._labelling.op, []
 
-    def forward(waves, parts, places, *others):
-        seen.extend(places)
-        return original(waves, parts, places, *others)
+    def forward(*given):
+        found = original(*given)
+        seen.extend(found.places)
+        return found
 
-    original = op._forward
-    monkeypatch.setattr(op, "_forward", forward)
+    original = op.forward
+    monkeypatch.setattr(op, "forward", forward)
     for first in (1, 2):
         plain(rows.slice(first, 1))
     assert seen == [f"{name}|0" for name in rows.column("id").to_pylist()[1:3]]

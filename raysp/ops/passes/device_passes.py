@@ -1,0 +1,149 @@
+"""Passes on an accelerator: one thread pads and copies, one launches, and others make columns of results.
+
+Each thread takes batches in the order in which they were given, so the work of each stream has that order too. Batches
+of the next block follow those of one without a gap. Threads wait for each other in queues alone, of which each
+item is a right to go on: room in the ring, a place on the device, a batch.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import TypeAlias
+
+import torch
+
+from raysp.crossing import Room
+from raysp.device_streams import for_copies, for_passes
+from raysp.devices import synchronize
+from raysp.ops.passes.batch_stages import Batch
+
+Done: TypeAlias = "SimpleQueue[Exception | None]"
+
+LAUNCHED = 2
+"""Batches between launch and labels: while one is on the device, columns are made of another."""
+BLOCKS_IN_HAND = 2
+"""Blocks of which batches are on their way: the first ones of the next block follow the last ones of a block."""
+AHEAD = 1
+"""Batches that are padded and copied before there is a place for them on the device."""
+
+
+class _Item:
+    """A batch on its way."""
+
+    def __init__(self, batch: Batch, done: Done) -> None:
+        self.batch, self.done = batch, done
+        self.room: Room
+        self.error: Exception | None = None
+
+    def stage(self, work: Callable[[], object]) -> None:
+        """Do a stage, unless one before it failed."""
+        if self.error is None:
+            try:
+                work()
+            except Exception as error:  # a model, an output or a user's output may raise any error
+                self.error = error
+
+
+class DevicePasses:
+    """Runs batches on an accelerator.
+
+    A batch of which a stage fails is run again once no other is on the device, which then has all its memory.
+
+    Args:
+        device: the device, with the model.
+        launched: batches between launch and labels.
+        ending: threads that make columns, more than one if they wait for other processes.
+        blocks_in_hand: blocks whose batches it takes at once.
+    """
+
+    def __init__(
+        self, device: torch.device, *, launched: int = LAUNCHED, ending: int = 1, blocks_in_hand: int = BLOCKS_IN_HAND
+    ) -> None:
+        self.device = device
+        self.blocks_in_hand = blocks_in_hand
+        self.launched = launched
+        self._rooms: SimpleQueue[Room] = SimpleQueue()
+        self._places: SimpleQueue[None] = SimpleQueue()
+        self._filled: SimpleQueue[_Item] = SimpleQueue()
+        self._on_device: SimpleQueue[_Item] = SimpleQueue()
+        for _ in range(launched + AHEAD):
+            self._rooms.put(Room(device))
+        for _ in range(launched):
+            self._places.put(None)
+        self._failed: list[_Item] = []
+        self._kept = 0
+        """Places of batches that ended, kept until the failed ones have run."""
+        self._giving, self._counting = Lock(), Lock()
+        self._copying, self._passing = (ThreadPoolExecutor(1, f"raysp-{name}") for name in ("copy", "pass"))
+        self._ending = ThreadPoolExecutor(ending, "raysp-label")
+        synchronize(device)  # weights were copied on another stream
+
+    def __call__(self, batches: Sequence[Batch], *, one_by_one: bool = False) -> None:
+        """Run batches to their ends."""
+        done: Done = SimpleQueue()
+        with self._giving:
+            for batch in batches:
+                self._copying.submit(self._fill, _Item(batch, done))
+                self._passing.submit(self._launch)
+                self._ending.submit(self._end)
+        errors = [error for error in [done.get() for _ in batches] if error is not None]
+        if errors:
+            raise errors[0]
+
+    def _fill(self, item: _Item) -> None:
+        item.room = self._rooms.get()
+        with for_copies(self.device):
+            item.stage(lambda: item.batch.fill(item.room))
+        self._filled.put(item)
+
+    def _launch(self) -> None:
+        item = self._filled.get()
+        self._places.get()
+        with for_passes(self.device):
+            item.stage(item.batch.launch)
+        self._on_device.put(item)
+
+    def _end(self) -> None:
+        item = self._on_device.get()
+        with for_passes(self.device):
+            item.stage(item.batch.finish)
+        with self._counting:
+            self._kept += 1
+            if item.error is None:
+                self._leave(item, None)
+            else:
+                self._failed.append(item)
+            if not self._failed or self._is_alone():
+                self._run_failed()
+                self._free_places()
+
+    def _is_alone(self) -> bool:
+        """Take all places that are free; return whether no batch is on the device."""
+        try:
+            while self._kept < self.launched:
+                self._places.get_nowait()
+                self._kept += 1
+        except Empty:  # the batch in that place ends later
+            return False
+        return True
+
+    def _run_failed(self) -> None:
+        for item in self._failed:
+            error = None
+            try:
+                with for_passes(self.device):
+                    item.batch.run(item.error)
+            except Exception as raised:
+                error = raised
+            self._leave(item, error)
+        self._failed.clear()
+
+    def _free_places(self) -> None:
+        for _ in range(self._kept):
+            self._places.put(None)
+        self._kept = 0
+
+    def _leave(self, item: _Item, error: Exception | None) -> None:
+        self._rooms.put(item.room)
+        item.done.put(error)
