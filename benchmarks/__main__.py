@@ -43,6 +43,7 @@ STUDIES = {
     "planning": "studies.planning",
     "quality": "studies.quality",
     "recognisers": "studies.recognisers",
+    "speakers": "studies.speakers",
     "transducers": "studies.transducers",
     "words": "studies.words",
 }

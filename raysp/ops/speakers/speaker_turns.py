@@ -58,10 +58,15 @@ class Diarization:
             return []
         if not is_speech.any():
             is_speech[:] = True
-        middles_N, vectors_NE = middles_N[is_speech], unit(vectors_NE[is_speech])
+        middles_N, vectors_NE = middles_N[is_speech], self._compared(vectors_NE[is_speech])
         labels_N, scores_N = self._labels(vectors_NE)
         pieces = [one for region in regions for one in _pieces(region, middles_N, labels_N, scores_N)]
         return self._joined(pieces)
+
+    def _compared(self, vectors_NE: Floats) -> Floats:
+        """Return the vectors at length 1; of recordings with several speakers without what all of them share."""
+        vectors_NE = unit(vectors_NE)
+        return unit(vectors_NE - vectors_NE.mean(0)) if self.bounds[0] > 1 else vectors_NE
 
     def _labels(self, vectors_NE: Floats) -> tuple[Labels, Floats]:
         """Return the speaker of each window, and its cosine to the mean of the speaker."""

@@ -45,7 +45,7 @@ class Turns(Output):
         checkpoint: a checkpoint with x-vectors, named as that of the step, of the same sample rate, and held by the
             same actors; None: that of the step.
         speakers: number of speakers, or (fewest, most); None: any number. A recording with little speech may have
-            fewer.
+            fewer. If there are at least two, vectors are compared without the mean of their recording.
         threshold: mean distance, 1 less the cosine, above which groups of windows are different speakers. Checkpoints
             differ in it; without a known number of speakers, choose it on recordings of known speakers.
         window_seconds: length of the windows whose vectors are compared.

@@ -62,6 +62,13 @@ def test_a_single_odd_window_changes_no_speaker():
     assert [one.speaker for one in diarization()([(0, 10)], middles_of(20), vectors)] == [0, 1]
 
 
+def test_what_all_windows_share_counts_only_if_there_may_be_one_speaker():
+    speakers = [0] * 10 + [1] * 10
+    vectors = vectors_of(speakers) + 20 * np.eye(8)[7]
+    found = [diarization(bounds=bounds)([(0, 10)], middles_of(20), vectors) for bounds in ((1, None), (2, 2), (2, 5))]
+    assert [[one.speaker for one in turns] for turns in found] == [[0], [0, 1], [0, 1]]
+
+
 @pytest.mark.parametrize(("regions", "count"), [([], 10), ([(0.0, 1.0)], 0)])
 def test_no_speech_or_no_window_is_no_turn(regions, count):
     assert diarization()(regions, middles_of(count), vectors_of([0] * count)) == []
