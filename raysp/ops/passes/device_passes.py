@@ -7,6 +7,7 @@ item is a right to go on: room in the ring, a place on the device, a batch.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TypeAlias
@@ -36,11 +37,12 @@ class _Item:
         self.room: Room
         self.error: Exception | None = None
 
-    def stage(self, work: Callable[[], object]) -> None:
-        """Do a stage, unless one before it failed."""
+    def stage(self, work: Callable[[], object], stream: AbstractContextManager[object]) -> None:
+        """Do a stage within a stream, unless one before it failed."""
         if self.error is None:
             try:
-                work()
+                with stream:
+                    work()
             except Exception as error:  # a model, an output or a user's output may raise any error
                 self.error = error
 
@@ -93,21 +95,18 @@ class DevicePasses:
 
     def _fill(self, item: _Item) -> None:
         item.room = self._rooms.get()
-        with for_copies(self.device):
-            item.stage(lambda: item.batch.fill(item.room))
+        item.stage(lambda: item.batch.fill(item.room), for_copies(self.device))
         self._filled.put(item)
 
     def _launch(self) -> None:
         item = self._filled.get()
         self._places.get()
-        with for_passes(self.device):
-            item.stage(item.batch.launch)
+        item.stage(item.batch.launch, for_passes(self.device))
         self._on_device.put(item)
 
     def _end(self) -> None:
         item = self._on_device.get()
-        with for_passes(self.device):
-            item.stage(item.batch.finish)
+        item.stage(item.batch.finish, for_passes(self.device))
         with self._counting:
             self._kept += 1
             if item.error is None:

@@ -14,6 +14,7 @@ import raysp
 from raysp import crossing, device_streams
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.labelling import Labelling
+from raysp.ops.passes import device_passes
 from raysp.ops.passes.device_passes import AHEAD, LAUNCHED, DevicePasses
 from tests.corpora import CHECKPOINT
 from tests.device.conftest import assert_same
@@ -212,3 +213,20 @@ def test_without_streams_labels_are_the_same(monkeypatch):
     expected = labels("cpu", digits(12))
     monkeypatch.setattr(device_streams, "streams_of", lambda _: None)
     assert_same(labels(NAME, digits(12)), expected)
+
+
+def test_a_device_that_fails_as_a_stream_is_entered_is_an_error_of_the_batch(monkeypatch):
+    """A lost device may raise there, and no batch may be waited for without end."""
+    log, passes = Log(), DevicePasses(DEVICE)
+
+    class Lost:
+        def __enter__(self) -> None:
+            raise RuntimeError("the device is lost of 0")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(device_passes, "for_copies", lambda _: Lost())
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(passes, [Fake(log, 0)]).result(SECONDS)
+    assert log.stages == [("run", 0)]
