@@ -146,7 +146,7 @@ def predictions(name: str, folder: Path, device: str) -> Run:
     batch = steps_of(targets)[0][0]
     if name == "pre-training":
         return lambda: on_the_host(objective.evaluate(batch))
-    if name.startswith("CTC"):
+    if name.startswith(("CTC", "RNN-T", "TDT")):
         tokenizer = models.load_checkpoint(CHECKPOINT).tokenizer
         return lambda: on_the_host(objective.recognise(batch, tokenizer))
     return lambda: on_the_host(objective.predict(batch))
