@@ -127,9 +127,15 @@ class Turns(Output):
 
         vectors = self._vectors_of(checkpoint)
         if Capability.XVECTOR not in vectors.gives:
+            by_frames = Capability.FRAME_CLASSES in vectors.gives
             raise CheckpointError(
                 f"{vectors.path}: {vectors.architecture} has no x-vectors, which Turns compares; set checkpoint=... to "
                 "a checkpoint of a ...ForXVector model"
+                + (
+                    ", or use Segments(), by which its classes of frames are speakers, also at once"
+                    if by_frames
+                    else ""
+                )
             )
         if vectors.sample_rate != checkpoint.sample_rate:
             raise CheckpointError(

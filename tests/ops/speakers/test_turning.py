@@ -16,6 +16,7 @@ from raysp.ops.speakers import speaker_turns, turning
 from raysp.specs.values import from_json, to_json
 from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline, label_here
+from tests.device.class_cases import make_checkpoint
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 
 THRESHOLD = 0.02
@@ -257,6 +258,13 @@ class TestSpec:
             raysp.Turns().check(check_checkpoint(CHECKPOINT))
         with pytest.raises(CheckpointError, match="UniSpeechForCTC has no x-vectors"):
             raysp.Turns(checkpoint=str(CHECKPOINT)).check(check_checkpoint(speakers))
+
+    def test_of_frame_classifiers_the_other_output_is_named(self, tmp_path):
+        make_checkpoint("Wav2Vec2ForAudioFrameClassification", tmp_path)
+        with pytest.raises(
+            CheckpointError, match=r"has no x-vectors.*, or use Segments\(\), by which its classes of frames"
+        ):
+            raysp.Turns().check(check_checkpoint(tmp_path))
 
     def test_the_plan_refuses_a_step_without_vectors(self, tmp_path, waves):
         source = write_recordings(tmp_path / "in", waves[:1])
