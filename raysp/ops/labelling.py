@@ -260,7 +260,7 @@ class Labelling:
 
     def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
         """Run the model over windows of a block that may share a batch; return the padded samples."""
-        costs = [self._cost(given.waves[i]) for i in pending]
+        costs = self._costs(pending, given)
         passes = self.grouping.cut(costs, self.max_samples)
         batches = [[pending[i] for i in batch] for batch in passes]
         padded = [self.grouping.padded([costs[i] for i in batch]) for batch in passes]
@@ -307,17 +307,18 @@ class Labelling:
 
     def exceeds_budget(self, chosen: Sequence[int], given: BlockInHand) -> bool:
         """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
-        return len(chosen) > 1 and self._counted(chosen, given) > self.max_samples
+        return len(chosen) > 1 and self.grouping.exceeds(self._costs(chosen, given), self.max_samples)
 
-    def _counted(self, chosen: Sequence[int], given: BlockInHand) -> int:
-        return self.grouping.counted([self._cost(given.waves[i]) for i in chosen])
+    def _costs(self, chosen: Sequence[int], given: BlockInHand) -> list[int]:
+        return [self._cost(given.waves[i]) for i in chosen]
 
     def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception) -> None:
         """Halve a batch that failed; the row of a single window becomes an error row."""
         if len(chosen) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
             if _is_out_of_memory(error):
-                self.max_samples = min(self.max_samples, self._counted(chosen, given) // 2)
+                counted = self.grouping.counted(self._costs(chosen, given))
+                self.max_samples = min(self.max_samples, counted // 2)
             self._halve(chosen, given)
             return
         kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
