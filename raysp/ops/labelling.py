@@ -280,15 +280,12 @@ class Labelling:
         table = beside(table, for_joining(given.block, statuses, self.reads))
         if PLACE in given.block.column_names:
             table = beside(table, staged_places(given.windows_at))
-            from raysp.device_streams import for_passes
-
-            with for_passes(self.loaded.device):  # of a search over staged frames
-                labels = [
-                    self._joined(given, index, label)
-                    if label is not None and statuses[index].status == OK and not statuses[index].is_part
-                    else label
-                    for index, label in enumerate(labels)
-                ]
+            labels = [
+                self._joined(given, index, label)
+                if label is not None and statuses[index].status == OK and not statuses[index].is_part
+                else label
+                for index, label in enumerate(labels)
+            ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return self.after(with_labels(table, columns, labels))
 

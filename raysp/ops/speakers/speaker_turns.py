@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from raysp.ops.speakers.speaker_clusters import DIGITS, Floats, Labels, clustered, means, numbered, unit
 
@@ -53,7 +54,7 @@ class Diarization:
             middles_N: middles of the windows in seconds, in order.
             vectors_NE: their vectors.
         """
-        is_speech = _within(middles_N, regions, self.step_seconds / 2)
+        is_speech = within(middles_N, regions, self.step_seconds / 2)
         if not len(middles_N) or not regions:
             return []
         if not is_speech.any():
@@ -95,11 +96,13 @@ class Diarization:
         return turns
 
 
-def _within(middles_N: Floats, regions: Sequence[Region], margin: float) -> np.ndarray:
-    """Return which times are in a region, or at most `margin` before or behind one."""
-    starts, ends = (np.array([one[place] for one in regions]) for place in (0, 1))
-    before = np.searchsorted(starts - margin, middles_N, side="right") - 1
-    return (before >= 0) & (middles_N <= np.append(ends, -np.inf)[before] + margin)
+def within(
+    places_N: Floats | npt.NDArray[np.int64], spans: Sequence[Region], margin: float
+) -> npt.NDArray[np.bool_]:
+    """Return which places (N,) are in a span, or at most `margin` before or behind one; all have one unit."""
+    starts, ends = (np.array([one[place] for one in spans]) for place in (0, 1))
+    before = np.searchsorted(starts - margin, places_N, side="right") - 1
+    return np.asarray((before >= 0) & (places_N <= np.append(ends, -np.inf)[before] + margin))
 
 
 def _best_path(cosines_NK: Floats, change_cost: float) -> Labels:

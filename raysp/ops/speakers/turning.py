@@ -16,7 +16,7 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward
-from raysp.ops.speakers.speaker_turns import Diarization, Region
+from raysp.ops.speakers.speaker_turns import Diarization, Region, within
 from raysp.ops.speech.places import PLACE
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
 from raysp.ops.transcribing import flat, list_lengths
@@ -117,7 +117,7 @@ class Turning:
         num_samples, part = forward.lengths.samples[row], forward.parts[row]
         if part is None:
             middles = self._grid(0, num_samples)
-            return middles[_are_near(middles, _samples(_spans(regions)), self.step_samples // 2)]
+            return middles[within(middles, _samples(_spans(regions)), self.step_samples // 2)]
         first = part[0] * self.frame_stride
         if any(forward.speech):  # cut at pauses: speech but for short pauses
             return self._grid(first, min(num_samples, part[1] * self.frame_stride))
@@ -125,7 +125,7 @@ class Turning:
         middles = self._grid(first, min(num_samples, first + owned_samples))
         least = max(self.speaking.threshold - HYSTERESIS, LOWEST)
         starts = first + offset + CHUNK_SAMPLES * np.flatnonzero(np.asarray(probabilities) >= least)
-        return middles[_are_near(middles, [(one, one + CHUNK_SAMPLES) for one in starts], self.step_samples // 2)]
+        return middles[within(middles, [(one, one + CHUNK_SAMPLES) for one in starts], self.step_samples // 2)]
 
     def _grid(self, first: int, end: int) -> npt.NDArray[np.int64]:
         """Return the middles of the steps from a sample to another one; the last step may be shorter."""
@@ -177,12 +177,3 @@ def _spans(regions: object) -> list[Region]:
 
 def _samples(spans: Sequence[Region]) -> list[Region]:
     return [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in spans]
-
-
-def _are_near(places: npt.NDArray[np.int64], spans: Sequence[Region], margin: float) -> npt.NDArray[np.bool_]:
-    """Return which places are in one of some spans, or at most `margin` from it."""
-    if not spans:
-        return np.zeros(len(places), np.bool_)
-    starts, ends = np.array(spans).T
-    before = np.searchsorted(starts - margin, places, side="right") - 1
-    return np.asarray((before >= 0) & (places <= ends[before] + margin))

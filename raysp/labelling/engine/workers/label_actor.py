@@ -75,7 +75,7 @@ class LabelActor:
         except Exception as error:
             raise model_loads.failed(job.attempts, os.uname().nodename, error) from error
         model_loads.loaded(job.attempts)
-        self.turns = Turns(self.op.blocks_in_hand)
+        self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1:
             self.close()
             self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
@@ -135,7 +135,7 @@ class LabelActor:
         attempts, work = self.job.attempts, f"label {name.shard} {name.piece.first}-{name.piece.end} {name.k}"
         # A block that was in hand in a crash runs alone, so that it is in hand in another one only if it is at fault.
         alone = self.op.blocks_in_hand > 1 and attempts.crashes(work) > 0
-        with self.turns.taken(alone=alone) as waited:
+        with self.in_hand.taken(alone=alone) as waited:
             # Counted before the work, since a crash leaves no time for it.
             if (crashes := attempts.begin(work)) >= MAX_CRASHES:
                 attempts.end(work)
@@ -147,7 +147,7 @@ class LabelActor:
         return table, figures, waited
 
 
-class Turns:
+class InHand:
     """Blocks that the model has in hand, and the time that it had none.
 
     Args:

@@ -14,7 +14,7 @@ from raysp.corpus.shards import Piece
 from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.workers import label_actor
 from raysp.labelling.engine.workers.alone import in_order
-from raysp.labelling.engine.workers.label_actor import LabelActor, Turns, calls_at_once
+from raysp.labelling.engine.workers.label_actor import LabelActor, InHand, calls_at_once
 from raysp.labelling.engine.workers.wire import pack, read_messages
 from raysp.ops.labelling import Figures
 from raysp.sink.layout import BlockName
@@ -23,12 +23,12 @@ SECONDS = 30
 """After which a test gives up waiting."""
 
 
-def held(turns: Turns, ends: threading.Event, *, alone: bool = False) -> threading.Event:
+def held(hand: InHand, ends: threading.Event, *, alone: bool = False) -> threading.Event:
     """Return the event that a thread sets once it has a turn, which it keeps until another event."""
     begun = threading.Event()
 
     def hold() -> None:
-        with turns.taken(alone=alone):
+        with hand.taken(alone=alone):
             begun.set()
             assert ends.wait(SECONDS)
 
@@ -37,46 +37,46 @@ def held(turns: Turns, ends: threading.Event, *, alone: bool = False) -> threadi
 
 
 def test_as_many_blocks_are_in_hand_as_the_model_takes():
-    turns, ends = Turns(2), threading.Event()
-    begun = [held(turns, ends) for _ in range(2)]
+    hand, ends = InHand(2), threading.Event()
+    begun = [held(hand, ends) for _ in range(2)]
     assert all(one.wait(SECONDS) for one in begun)
-    third = held(turns, ends)
+    third = held(hand, ends)
     assert not third.wait(0.05)
     ends.set()
     assert third.wait(SECONDS)
 
 
 def test_a_block_that_was_in_hand_in_a_crash_runs_alone():
-    turns, ends, ends_alone = Turns(2), threading.Event(), threading.Event()
-    assert held(turns, ends).wait(SECONDS)
-    alone = held(turns, ends_alone, alone=True)
+    hand, ends, ends_alone = InHand(2), threading.Event(), threading.Event()
+    assert held(hand, ends).wait(SECONDS)
+    alone = held(hand, ends_alone, alone=True)
     assert not alone.wait(0.05)
     ends.set()
     assert alone.wait(SECONDS)
-    other = held(turns, ends)
+    other = held(hand, ends)
     assert not other.wait(0.05)
     ends_alone.set()
     assert other.wait(SECONDS)
 
 
 def test_the_model_waits_while_it_has_no_block_at_all():
-    turns = Turns(2)
-    with turns.taken(alone=False) as waited:
+    hand = InHand(2)
+    with hand.taken(alone=False) as waited:
         assert waited == 0  # for its first block
-        with turns.taken(alone=False) as second:
+        with hand.taken(alone=False) as second:
             assert second == 0
     time.sleep(0.02)
-    with turns.taken(alone=False) as waited:
+    with hand.taken(alone=False) as waited:
         assert 0.02 <= waited < SECONDS
-        with turns.taken(alone=False) as second:
+        with hand.taken(alone=False) as second:
             assert second == 0
 
 
 def test_a_block_that_raises_gives_its_turn_back():
-    turns = Turns(1)
-    with pytest.raises(ValueError, match="a step"), turns.taken(alone=True):
+    hand = InHand(1)
+    with pytest.raises(ValueError, match="a step"), hand.taken(alone=True):
         raise ValueError("a step")
-    with turns.taken(alone=False):
+    with hand.taken(alone=False):
         pass
 
 
