@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.inputs import checkpoints, corpus
 from benchmarks.programs import processes
 from benchmarks.tables import show
-from raysp.cluster.machine import num_cpus
+from raysp.machine import num_cpus
 
 CORPORA = "test-like,train-like,long-tail"
 MINUTES = (4.0, 20.0)

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
-    {"bounds", "columns", "errors", "public_names", "words"},
+    {"bounds", "columns", "errors", "machine", "public_names", "words"},
     {"devices"},
     {"device_streams"},
     {"crossing"},

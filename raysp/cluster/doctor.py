@@ -11,10 +11,10 @@ from pathlib import Path
 
 from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.connection import local_ray
-from raysp.cluster.machine import memory_bytes, num_cpus, physical_bytes
 from raysp.cluster.ray_session import default_folder
 from raysp.cluster.resources import Resources, count_gpus
 from raysp.errors import RayspError
+from raysp.machine import memory_bytes, num_cpus, physical_bytes
 from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000

@@ -4,10 +4,10 @@ import os
 import subprocess
 from dataclasses import dataclass, replace
 
-from raysp.cluster.machine import memory_bytes, num_cpus
 from raysp.cluster.pools import actor_cpus, most_actors
 from raysp.devices import is_accelerator, is_available
 from raysp.errors import PlanError
+from raysp.machine import memory_bytes, num_cpus
 from raysp.specs.pipeline import Pipeline
 from raysp.words import count
 

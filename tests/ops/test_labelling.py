@@ -373,9 +373,9 @@ class TestFaults:
         op = labelling(1, dtype="bfloat16")
         seen, run_pack = [], LoadedCheckpoint.run_pack
 
-        def counted(loaded, waves_BS, *given, **options):
-            seen.append(len(waves_BS))
-            return run_pack(loaded, waves_BS, *given, **options)
+        def counted(loaded, waves, *given, **options):
+            seen.append(len(waves))
+            return run_pack(loaded, waves, *given, **options)
 
         monkeypatch.setattr(LoadedCheckpoint, "run_pack", counted)
         given = sorted(waves, key=len)[:4]

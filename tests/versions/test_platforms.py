@@ -31,7 +31,7 @@ def test_plan_and_labels_are_the_same_without_what_other_systems_lack(absent):
 
 @pytest.mark.parametrize("absent", [MACOS, WINDOWS], ids=["macos", "windows"])
 def test_cpus_and_memory_are_counted_without_what_other_systems_lack(absent):
-    counted = "from raysp.cluster import machine as m\nprint(m.num_cpus() >= 1, m.memory_bytes() > 0)"
+    counted = "from raysp import machine as m\nprint(m.num_cpus() >= 1, m.memory_bytes() > 0)"
     assert _printed(absent + counted) == "True True\n"
 
 

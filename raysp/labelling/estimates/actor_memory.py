@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from raysp.cluster.machine import PROCESS_BYTES, READER_BYTES
 from raysp.devices import is_accelerator
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.estimates.simulation import Simulation
 from raysp.labelling.planning.run_plan import Plan
+from raysp.machine import PROCESS_BYTES, READER_BYTES
 from raysp.models.summary import OWN
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.budget import passes_of_actor

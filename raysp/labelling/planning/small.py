@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from raysp.cluster.machine import num_cpus
 from raysp.cluster.resources import count_gpus
 from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.machine import num_cpus
 from raysp.specs.pipeline import Pipeline
 
 if TYPE_CHECKING:

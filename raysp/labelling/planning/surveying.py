@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from raysp.cluster.machine import num_cpus
 from raysp.corpus import sources
 from raysp.corpus.recording_columns import check_columns, is_without_bytes
 from raysp.corpus.shards import Shard, Survey, input_id
@@ -15,6 +14,7 @@ from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
 from raysp.labelling.planning.run_plan import Corpus
+from raysp.machine import num_cpus
 from raysp.sink.absent import AbsentShard
 from raysp.specs.pipeline import ReadsCorpus
 from raysp.words import RESTORE

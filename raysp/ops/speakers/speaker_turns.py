@@ -96,9 +96,7 @@ class Diarization:
         return turns
 
 
-def within(
-    places_N: Floats | npt.NDArray[np.int64], spans: Sequence[Region], margin: float
-) -> npt.NDArray[np.bool_]:
+def within(places_N: Floats | npt.NDArray[np.int64], spans: Sequence[Region], margin: float) -> npt.NDArray[np.bool_]:
     """Return which places (N,) are in a span, or at most `margin` before or behind one; all have one unit."""
     starts, ends = (np.array([one[place] for one in spans]) for place in (0, 1))
     before = np.searchsorted(starts - margin, places_N, side="right") - 1

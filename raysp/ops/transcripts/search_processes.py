@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from raysp.machine import num_cpus
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchSettings
 from raysp.text.beams.search import TopFrames
 from raysp.words import ending
@@ -27,12 +28,6 @@ MAIN = "raysp.ops.transcripts.search_process"
 MOST_PROCESSES = 16
 """Processes of one actor."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def idle_cores() -> int:
-    """Return the number of cores that this process may use, without one for itself; at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 class SearchProcesses:
@@ -69,8 +64,8 @@ class SearchProcesses:
 
 @functools.cache
 def processes() -> SearchProcesses:
-    """Return the processes that all searches of this process share."""
-    return SearchProcesses(min(MOST_PROCESSES, idle_cores()))
+    """Return the processes that all searches of this process share: one for each core but that of this process."""
+    return SearchProcesses(max(1, min(MOST_PROCESSES, num_cpus() - 1)))
 
 
 def packed(settings: SearchSettings) -> bytes:

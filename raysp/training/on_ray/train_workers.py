@@ -20,7 +20,6 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from torch import Tensor
 
 from raysp.cluster.connection import cluster_resources, local_ray
-from raysp.cluster.machine import num_cpus
 from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.process_state import Environment
 from raysp.cluster.ray_start import replaced
@@ -29,6 +28,7 @@ from raysp.cluster.shared_places import Seen, place_of_checkpoint, places_of_sou
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.workers.reader import process_decoder
 from raysp.labelling.planning.planned_checkpoint import folder_of
+from raysp.machine import num_cpus
 from raysp.sink import fault_injection
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from raysp.cluster.machine import num_cpus
 from raysp.cluster.resources import Resources, check_device, count_gpus
 from raysp.errors import PlanError
+from raysp.machine import num_cpus
 from raysp.training.specs.recipe import Finetune
 from raysp.words import count
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from raysp.cluster import machine
+from raysp import machine
 
 GIGABYTE = 2**30
 

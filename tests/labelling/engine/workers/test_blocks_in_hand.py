@@ -14,7 +14,7 @@ from raysp.corpus.shards import Piece
 from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.workers import label_actor
 from raysp.labelling.engine.workers.alone import in_order
-from raysp.labelling.engine.workers.label_actor import LabelActor, InHand, calls_at_once
+from raysp.labelling.engine.workers.label_actor import InHand, LabelActor, calls_at_once
 from raysp.labelling.engine.workers.wire import pack, read_messages
 from raysp.ops.labelling import Figures
 from raysp.sink.layout import BlockName
