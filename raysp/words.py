@@ -50,6 +50,11 @@ def duration(seconds: float) -> str:
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def times_real_time(rtfx: float) -> str:
+    """Return seconds of audio per second as text: "1,234", and below ten with a decimal, "0.4"."""
+    return f"{rtfx:,.{0 if rtfx >= 10 else 1}f}"
+
+
 def ending(code: int) -> str:
     """Return how a process ended, by its exit code: "exit code 1", "signal SIGKILL"."""
     try:
@@ -158,7 +163,7 @@ def _folded(facts: Mapping[str, str]) -> list[str]:
     """Return one line per fact, with further lines below the text of the first."""
     width = max(map(len, facts))
     below = " " * (width + 4)
-    return [
+    return [  # words without an end are broken, which `folded` leaves whole
         textwrap.fill(printable(fact), LINE_CHARACTERS, initial_indent=f"  {name:{width}}  ", subsequent_indent=below)
         for name, fact in facts.items()
     ]

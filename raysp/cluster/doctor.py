@@ -3,11 +3,12 @@
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.connection import local_ray
@@ -20,8 +21,6 @@ from raysp.words import count
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
 MIN_DISK_BYTES = 2_000_000_000
-EXTRA = re.compile(r"""(?P<package>[\w.-]+)[^;]*; *extra *== *["'](?P<extra>[\w-]+)["']""")
-"""A requirement of an extra in the metadata of a package."""
 DEVELOPMENT = frozenset({"dev", "docs", "audit"})
 
 
@@ -63,11 +62,14 @@ def _extras() -> Finding:
 
 def _packages_of_extras() -> dict[str, list[str]]:
     """Return the packages that each extra adds, but for those with which raysp itself is developed."""
-    packages: dict[str, list[str]] = {}
-    for line in importlib.metadata.requires("raysp") or ():
-        if (named := EXTRA.fullmatch(line)) and named["extra"] not in DEVELOPMENT:
-            packages.setdefault(named["extra"], []).append(named["package"])
-    return packages
+    lines = [Requirement(line) for line in importlib.metadata.requires("raysp") or ()]
+    extras = importlib.metadata.metadata("raysp").get_all("Provides-Extra") or []
+    packages = {
+        extra: [one.name for one in lines if one.marker and one.marker.evaluate({"extra": extra})]
+        for extra in extras
+        if extra not in DEVELOPMENT
+    }
+    return {extra: names for extra, names in packages.items() if names}
 
 
 def _is_installed(package: str) -> bool:

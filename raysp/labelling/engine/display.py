@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raysp.labelling.engine.run_progress import Progress
-from raysp.words import count, duration, folded, printable
+from raysp.words import count, duration, folded, printable, times_real_time
 
 if TYPE_CHECKING:
     from raysp.labelling.planning.run_plan import Plan
@@ -119,7 +119,7 @@ def progress_line(progress: Progress, width: int | None = None) -> str:
         "errors": count(progress.num_errors, "error") if progress.num_errors else "",
         "rows": f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
         "audio": _audio(progress),
-        "RTFx": f"RTFx {progress.rtfx:,.{0 if progress.rtfx >= 10 else 1}f}",
+        "RTFx": f"RTFx {times_real_time(progress.rtfx)}",
         "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
         "padding": f"padding efficiency {padding:.0%}" if padding is not None else "",
         "waited": f"model waited {waited:.0%}" if waited is not None else "",

@@ -27,7 +27,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.words import count, duration, printable
+from raysp.words import count, duration, printable, times_real_time
 
 MOST_BYTES = 300_000
 """Bytes of the page."""
@@ -134,9 +134,7 @@ def _verdict(status: Status, rows: Rows, last: RunWork | None) -> list[Verdict]:
     without = status.rows_committed - status.ok
     found.append(Verdict(f"{without:,}", "rows without a label", f"of {status.rows_committed:,}"))
     if last is not None and last.rtfx is not None:
-        found.append(
-            Verdict(f"{last.rtfx:,.{0 if last.rtfx >= 10 else 1}f} x", "real time", "last run, start included")
-        )
+        found.append(Verdict(f"{times_real_time(last.rtfx)} x", "real time", "last run, start included"))
     return found
 
 
