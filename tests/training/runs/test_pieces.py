@@ -41,16 +41,19 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """A recording of each digit."""
+def write_digits(file):
+    """Write a shard with a recording of each digit, and return its path."""
     table = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
     texts, chosen = table.column("text").to_pylist(), []
     for word in WORDS:
         chosen += [number for number, text in enumerate(texts) if text == word][:1]
-    file = tmp_path_factory.mktemp("digits") / "a.parquet"
     write_shard(file, table=table.take(sorted(chosen)))
     return str(file)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return write_digits(tmp_path_factory.mktemp("digits") / "a.parquet")
 
 
 def recipe(digits, checkpoint, sink, **objective):

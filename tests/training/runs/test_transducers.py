@@ -13,9 +13,9 @@ from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTo
 from raysp.models import parakeet_transducers as transducers
 from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
 from raysp.training.finetuning import finetune, plan_recipe
-from tests.corpora import DEMO, label_here, write_shard
+from tests.corpora import label_here
 from tests.models.oracles import transformers
-from tests.training.runs.test_pieces import SMALL, WORDS
+from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 
 PIECES = ["<unk>", *(f"▁{word}" for word in WORDS), "▁", "<pad>", "<blank>"]
 
@@ -47,14 +47,7 @@ def checkpoint(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A recording of each digit."""
-    table = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
-    texts, chosen = table.column("text").to_pylist(), []
-    for word in WORDS:
-        chosen += [number for number, text in enumerate(texts) if text == word][:1]
-    file = tmp_path_factory.mktemp("digits") / "a.parquet"
-    write_shard(file, table=table.take(sorted(chosen)))
-    return str(file)
+    return write_digits(tmp_path_factory.mktemp("digits") / "a.parquet")
 
 
 def recipe(digits, checkpoint, sink, *, steps=6, micro_batches=1, **fields):
