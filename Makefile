@@ -52,7 +52,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy raysp pipelines
-	$(BIN)/python -m pytest tests/test_architecture.py tests/test_public_api.py
+	$(BIN)/python -m pytest tests/test_architecture.py tests/versions/test_imports.py tests/test_public_api.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -128,12 +128,12 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
 
 def _use_as_device(actor: "LabelActor", launched: int) -> None:
     """Let batches of an actor on a CPU go through it as through a device."""
-    from raysp.labelling.engine.workers.label_actor import Turns
+    from raysp.labelling.engine.workers.label_actor import InHand
     from raysp.ops.passes.device_passes import DevicePasses
 
     actor.close()
     actor.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
-    actor.thread, actor.turns = ThreadPoolExecutor(actor.op.blocks_in_hand), Turns(actor.op.blocks_in_hand)
+    actor.thread, actor.in_hand = ThreadPoolExecutor(actor.op.blocks_in_hand), InHand(actor.op.blocks_in_hand)
 
 
 def main(argv: list[str] | None = None) -> None:
