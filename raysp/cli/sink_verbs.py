@@ -258,16 +258,22 @@ def export(
     sink: Annotated[str, typer.Argument(metavar="OUT", help="A folder that a run wrote, or its pipeline file.")],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl nemo dataset clips")
+        str, typer.Option("--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips")
     ],
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
     max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
     min_seconds: Annotated[float | None, typer.Option(metavar="S", help="clips: shortest (1).")] = None,
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Longest cue (7) or clip (20).")] = None,
     min_score: Annotated[float | None, typer.Option(metavar="P", help="clips: least mean probability.")] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="BY", help="srt vtt textgrid: by path (as recordings) or id.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option(metavar="WHICH", help="jsonl csv: ok (default) or all.")] = None,
     layout: Annotated[str | None, typer.Option("--as", metavar="KIND", help="clips: parquet or tar.")] = None,
     audio: Annotated[bool | None, typer.Option("--audio/--no-audio", help="dataset, nemo.", show_default=False)] = None,
-    one_file: Annotated[bool | None, typer.Option("--one-file", help="ctm rttm jsonl nemo: for all shards.")] = None,
+    one_file: Annotated[
+        bool | None, typer.Option("--one-file", help="ctm rttm jsonl csv nemo: for all shards.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(metavar="NAME", help="dataset, clips: for the card.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
     settings: Settings = None,
@@ -293,7 +299,7 @@ def export(
         say(f"reading {url} ...")
     import raysp
 
-    given: dict[str, Any] = {"to": to, "layout": layout}
+    given: dict[str, Any] = {"to": to, "layout": layout, "names": names, "rows": rows}
     found = raysp.export(
         url,
         options,

@@ -79,6 +79,11 @@ def suffix_of(path: str) -> str:
     return f".{suffix.lower()}" if dot else ""
 
 
+def without_suffix(path: str) -> str:
+    """Return the path of a recording without the suffix of a known format; others are kept."""
+    return path[: -len(suffix_of(path))] if is_audio(path) else path
+
+
 def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | None = None) -> list[str]:
     """Cut a listing into parts: first the recorded ones with current versions, then new files.
 

@@ -88,6 +88,7 @@ class TarKind(SourceKind):
     """Tar files of samples (WebDataset)."""
 
     name = "tar"
+    ids_are_paths = True
     suffixes = (".tar", *_COMPRESSED)
     folder_suffixes = (".tar",)
     described = "tar files of samples (*.tar)"

@@ -73,7 +73,7 @@ def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command
         ),
         (
             ["--to", "pdf"],
-            "found the format 'pdf'; expected one of srt, vtt, ctm, textgrid, rttm, jsonl, nemo, dataset",
+            "found the format 'pdf'; expected one of srt, vtt, ctm, textgrid, rttm, jsonl, csv, nemo, dataset",
         ),
         (["--to", "jsonl", "--min-score", "0.5"], "min_score=0.5 does not apply to jsonl; it is an option of clips"),
         ([], "Missing option '--to'"),

@@ -268,6 +268,8 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         Acts("verbs/export/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),
     ],
     "export --min-score": [of_format("--min-score 0.5", "jsonl")],
+    "export --names": [of_format("--names id", "ctm")],
+    "export --rows": [of_format("--rows all", "srt")],
     "export --as": [of_format("--as tar", "nemo")],
     "export --audio": [
         of_format("--no-audio", "vtt"),

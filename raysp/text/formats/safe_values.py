@@ -1,6 +1,8 @@
-"""Texts, ids, times and values made safe for formats that cannot hold all of them, such as JSON."""
+"""Texts, times and values made safe for formats that cannot hold all of them, such as JSON."""
 
 import base64
+import csv
+import io
 import json
 import math
 import re
@@ -12,12 +14,7 @@ from raysp.text.times import Span
 
 NOTHING = "<NA>"
 """Field of an empty text in formats whose fields are separated by spaces."""
-LONGEST_NAME_BYTES = 120
-"""Longest cleaned part of a file name: file systems allow 255 bytes, of which a number and a suffix take some."""
-_UNSAFE = re.compile(r'[\\/:*?"<>|~\s\x00-\x1f\x7f-\x9f]')
 _SPECIAL = re.compile(r"[ %]|^[;#]")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
-"""Names of devices on Windows, with any suffix."""
 _LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
 """Characters that some readers take for the end of a line, although JSON allows them in a text."""
 
@@ -83,41 +80,6 @@ def end_of(spans: Sequence[Span], seconds: float) -> float:
     return max([seconds if math.isfinite(seconds) else 0.0, *(one.end for one in spans)])
 
 
-class FileNames:
-    """Names of the files of rows in one folder: no two are equal, also where letter case is ignored.
-
-    An id that is a safe file name is the name of its file. Otherwise, or if an earlier row has that name, the name is
-    the id with unsafe characters as `_`, cut to `LONGEST_NAME_BYTES`, followed by `~` and the number of the row. No
-    safe name contains `~`.
-    """
-
-    def __init__(self) -> None:
-        self._used: set[str] = set()
-
-    def __call__(self, id_: str, row: int) -> str:
-        """Return the name of the file of a row, without a suffix.
-
-        Args:
-            id_: id of the row.
-            row: number of the row; each is given once.
-        """
-        name = _safe(id_)
-        key = unicodedata.normalize("NFKC", name).casefold()
-        if name != id_ or key in self._used:
-            return f"{name}~{row}"
-        self._used.add(key)
-        return name
-
-
-def _safe(text: str) -> str:
-    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", valid(text))).strip(". ")
-    name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in name)
-    name = name.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore").rstrip(". ")
-    if not name or name[0] in "._-" or _RESERVED.fullmatch(name):
-        name = f"x{name}"
-    return name
-
-
 def json_line(values: Mapping[str, object]) -> str:
     """Return an object as one line of JSON.
 
@@ -128,6 +90,17 @@ def json_line(values: Mapping[str, object]) -> str:
     for character, escape in _LINE_ENDS.items():
         line = line.replace(character, escape)
     return f"{line}\n"
+
+
+def csv_line(values: Iterable[object]) -> str:
+    """Return values as one record of a CSV file as RFC 4180 describes it; lists are their JSON, and null is empty."""
+    line = io.StringIO()
+    csv.writer(line).writerow(["" if value is None else _cell(plain(value)) for value in values])
+    return line.getvalue()
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | bool) else value
 
 
 def plain(value: object) -> object:

@@ -154,7 +154,11 @@ def _balanced(words: Sequence[str]) -> list[list[str]]:
 
 
 def srt(cues: Iterable[Cue]) -> str:
-    """Return a SubRip file; `-->` in a text is written as `->`, and formatting characters in their full-width form."""
+    """Return a SubRip file; `-->` in a text is written as `->`, and formatting characters in their full-width form.
+
+    Without cues it has one of a millisecond without a text: readers refuse a file without a time.
+    """
+    cues = tuple(cues) or (Cue(0, 1, ("",)),)
     return "\n".join(
         f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n"
         + "".join(f"{_ARROW.sub('-', line).translate(_IN_SRT)}\n" for line in cue.lines)

@@ -8,7 +8,7 @@ that was killed writes the files of an unmarked shard again.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, TMP, Store
 
-RECORD, DONE, PARTS = f"{HOME}export.json", f"{HOME}done/", f"{HOME}parts/"
+RECORD, DONE, PARTS, NAMES = f"{HOME}export.json", f"{HOME}done/", f"{HOME}parts/", f"{HOME}names/"
 AT_ONCE = 8
 """Files of rows that are written concurrently."""
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
@@ -52,6 +52,8 @@ class ShardFiles:
     """The files of one label shard while they are written, and counts of its rows."""
 
     store: Store
+    shard: str
+    """Name of the label shard."""
     rows: int = 0
     clips: int = 0
     seconds: float = 0.0
@@ -70,25 +72,52 @@ class ShardFiles:
             self.store.publish(scratch, path, replace=True)
 
     def put(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files of rows, each in one atomic step."""
+        """Write files of rows, each in one atomic step, after their names."""
         held = list(files)
+        self._record({*self._recorded, *(path for path, _ in held)})
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in pool.map(lambda one: self.store.replace(*one), held):
                 pass
         self.row_files.update(path for path, _ in held)
         self.num_bytes += sum(len(data) for _, data in held)
 
-    def remove_others(self, folder: str, suffix: str) -> None:
-        """Remove files of rows that an export of earlier labels wrote into a folder of a shard."""
-        for entry in [*self.store.list(folder)]:
-            is_row = entry.path.endswith(suffix) and "/" not in entry.path.removeprefix(folder)
-            if is_row and entry.path not in self.row_files:
-                self.store.delete(entry.path)
+    def remove_others(self, suffix: str, is_elsewhere: Callable[[str], bool]) -> None:
+        """Remove files of rows that an export of earlier labels wrote for the label shard.
 
-    def mark(self, shard: str, identity: str) -> ShardMark:
+        Args:
+            suffix: suffix of all files.
+            is_elsewhere: whether a path, without the suffix, is now the file of a row of another label shard.
+        """
+        for path in sorted(self._recorded - self.row_files):
+            if path.endswith(suffix) and not is_elsewhere(path.removesuffix(suffix)):
+                self.store.delete(path)
+        self._record(self.row_files)
+
+    @cached_property
+    def _recorded(self) -> set[str]:
+        """Paths that were recorded before files of rows were written; those that an export never writes are omitted."""
+        if self.store.stat(self._names) is None:
+            return set()
+        try:
+            found = bounds.parse_record(self.store.read(self._names))
+        except ValueError:
+            return set()
+        paths = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
+        return {path for path in paths if not path.startswith(("/", HOME)) and ".." not in path.split("/")}
+
+    def _record(self, paths: set[str]) -> None:
+        if paths != self._recorded:
+            self.store.replace(self._names, json.dumps(sorted(paths)).encode())
+            self.__dict__["_recorded"] = {*paths}
+
+    @property
+    def _names(self) -> str:
+        return f"{NAMES}{_hashed(self.shard)}.json"
+
+    def mark(self, identity: str) -> ShardMark:
         """Return the marker."""
         return ShardMark(
-            shard=shard,
+            shard=self.shard,
             identity=identity,
             rows=self.rows,
             clips=self.clips,
@@ -153,7 +182,7 @@ class Destination:
         names = {str(one) for one in _listed(record.get("files"))}
         suffixes = tuple(name for name in names if name.startswith("."))
         found = [one.path for one in self.store.list()]
-        paths = [path for path in found if path.startswith((DONE, PARTS))]
+        paths = [path for path in found if path.startswith((DONE, PARTS, NAMES))]
         paths += [path for path in found if not path.startswith(HOME) and (path.endswith(suffixes) or path in names)]
         for path in paths:
             self.store.delete(path)
@@ -188,17 +217,22 @@ class Destination:
         if self.store.stat(path) is None or self.store.read(path) != data:
             self.store.replace(path, data)
 
-    def join(self, parts: Iterable[str], path: str) -> None:
-        """Write the parts of the label shards as one file."""
+    def join(self, parts: Iterable[str], path: str, head: bytes = b"") -> None:
+        """Write the parts of the label shards as one file, after its head."""
         with self.store.scratch() as scratch:
             with scratch.open("wb") as file:
+                file.write(head)
                 for part in parts:
                     file.write(self.store.read(part))
             self.store.publish(scratch, path, replace=True)
 
 
 def _marker(shard: str) -> str:
-    return f"{DONE}{hashlib.sha256(shard.encode()).hexdigest()[:32]}.json"
+    return f"{DONE}{_hashed(shard)}.json"
+
+
+def _hashed(shard: str) -> str:
+    return hashlib.sha256(shard.encode()).hexdigest()[:32]
 
 
 def _encode(record: Mapping[str, JsonValue]) -> bytes:

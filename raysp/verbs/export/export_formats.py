@@ -5,15 +5,20 @@ from collections.abc import Mapping
 from raysp.errors import SpecError
 from raysp.specs.values import JsonValue
 
+ID, PATH = "id", "path"
+"""Ways to name the files of rows."""
+OK, ALL = "ok", "all"
+"""Rows that are written."""
 COLUMN = "pred"
 """Default prefix of the columns that are exported."""
 OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
-    "srt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0},
-    "vtt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0},
+    "srt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0, "names": None},
+    "vtt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0, "names": None},
     "ctm": {"column": COLUMN, "one_file": False},
-    "textgrid": {"column": COLUMN},
+    "textgrid": {"column": COLUMN, "names": None},
     "rttm": {"column": COLUMN, "one_file": False},
-    "jsonl": {"one_file": False},
+    "jsonl": {"rows": OK, "one_file": False},
+    "csv": {"rows": OK, "one_file": False},
     "nemo": {"column": COLUMN, "audio": True, "one_file": False},
     "dataset": {"audio": True, "split": "train", "licence": None},
     "clips": {
@@ -29,6 +34,8 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
 }
 """Options of each format, with their defaults."""
 LAYOUTS = ("parquet", "tar")
+NAMES = (ID, PATH)
+ROWS = (OK, ALL)
 LEAST_CHARS = 8
 """Smallest `max_chars`."""
 
@@ -67,8 +74,10 @@ def _check(options: Mapping[str, JsonValue]) -> None:
     rate = _number(options, "sample_rate")
     if rate is not None and not 1000 <= rate <= 192_000:
         raise SpecError(f"export: sample_rate={rate!r}; expected 1000 to 192000 Hz")
-    if options.get("layout", LAYOUTS[0]) not in LAYOUTS:
-        raise SpecError(f"export: layout={options['layout']!r}; expected one of {', '.join(LAYOUTS)}")
+    for name, values in {"layout": LAYOUTS, "names": (*NAMES, None), "rows": ROWS}.items():
+        if options.get(name, values[0]) not in values:
+            allowed = ", ".join(value for value in values if value)
+            raise SpecError(f"export: {name}={options[name]!r}; expected one of {allowed}")
     split = options.get("split")
     if split is not None and not (isinstance(split, str) and split.isidentifier()):
         raise SpecError(f"export: split={split!r}; expected a name of letters, digits and _")

@@ -34,6 +34,10 @@ class Export(Brief):
     """Seconds of audio of the exported rows, or of their clips."""
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips of exported rows."""
+    names: str | None = None
+    """What the files of rows are named by, "path" or "id"; None in formats without such files."""
+    not_by_path: str = ""
+    """Reason why paths of recordings do not name the files; empty if they do, or if ids were asked for."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -46,6 +50,7 @@ class Export(Brief):
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
             "written": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
+            "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
         }

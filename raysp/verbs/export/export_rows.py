@@ -11,6 +11,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.first_rows import readable
+from raysp.sink.label_rows import Cursor, stretches
 from raysp.text.times import Span
 from raysp.verbs.export.destination import ShardFiles
 
@@ -44,6 +45,17 @@ def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files
         yield only_ok(table, files)
     for table in labelling.left_out(shard, [STATUS, "error_type"]):
         only_ok(table, files)
+
+
+def every_row(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:
+    """Yield all rows of a label shard in batches and in order, with those that are not in it because they are not ok.
+
+    The arguments are those of `ok_rows`; no row is counted as left out.
+    """
+    names = labelling.schema.names if columns is None else list(dict.fromkeys([*KEYS, *columns]))
+    labels, rest = Cursor(labelling.tables(shard, names)), Cursor(labelling.left_out(shard, names))
+    for table, _ in stretches(labels, rest, 0, shard.num_rows):
+        yield table
 
 
 def only_ok(table: pa.Table, files: ShardFiles) -> pa.Table:

@@ -20,11 +20,12 @@ from raysp.verbs.export.datasets import DatasetFiles
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_formats import settled
 from raysp.verbs.export.export_result import Export
+from raysp.verbs.export.naming import Named, row_names
 from raysp.verbs.export.source_audio import Source
 
-WRITER_VERSION = 1
+WRITER_VERSION = 2
 """Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
-Format = Literal["srt", "vtt", "ctm", "textgrid", "rttm", "jsonl", "nemo", "dataset", "clips"]
+Format = Literal["srt", "vtt", "ctm", "textgrid", "rttm", "jsonl", "csv", "nemo", "dataset", "clips"]
 
 
 class Writing(Protocol):
@@ -56,6 +57,8 @@ def export(
     min_seconds: float | None = None,
     max_seconds: float | None = None,
     min_score: float | None = None,
+    names: Literal["id", "path"] | None = None,
+    rows: Literal["ok", "all"] | None = None,
     layout: Literal["parquet", "tar"] | None = None,
     sample_rate: int | None = None,
     audio: bool | None = None,
@@ -84,10 +87,15 @@ def export(
         min_seconds: for clips: shortest clip, 1.
         max_seconds: for srt and vtt: longest display of a cue, 7; for clips: longest clip, 20.
         min_score: for clips: least mean probability of a clip's words.
+        names: for srt, vtt and textgrid: "path" names files as their recordings, "id" by the id of the row in a folder
+            for each label shard. Default: "path" if rows were read by path or from tar files, and the source can be
+            read; the result has the reason if not.
+        rows: for jsonl and csv: "all" writes rows that are not ok too, with `status`, `error_type` and `error_message`;
+            default "ok".
         layout: for clips: "parquet" (default), or "tar" for WebDataset.
         sample_rate: for clips: sample rate in Hz, 16000.
         audio: for dataset: with the recordings; for nemo: with the paths of recordings that were read by path.
-        one_file: for ctm, rttm, jsonl and nemo: one file for all label shards.
+        one_file: for ctm, rttm, jsonl, csv and nemo: one file for all label shards.
         split: for dataset and clips: name of the split, "train".
         licence: for dataset and clips: licence in the card, as the Hugging Face hub names it.
         pipeline: pipeline that made the labels, from whose source recordings are read; None: the recorded one, if this
@@ -112,6 +120,8 @@ def export(
             "min_seconds": min_seconds,
             "max_seconds": max_seconds,
             "min_score": min_score,
+            "names": names,
+            "rows": rows,
             "layout": layout,
             "sample_rate": sample_rate,
             "audio": audio,
@@ -128,13 +138,15 @@ def export(
     if to == "nemo" and audio and not source.has_paths():
         why = "it writes paths of recordings, and no row was read by path; leave it out, and audio_filepath is the id"
         refuse_unused({"audio": audio}, why)
-    writing = _writing(labelling, source, to, options)
+    named = row_names(labelling, source, to, options["names"]) if "names" in options else None
+    options |= {"names": named.kind} if named else {}
+    writing = _writing(labelling, source, named, to, options)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     destination = Destination(_destination(dest, dest_options, sink, reached_by))
     refuse_overlap(labelling.store, destination.store)
     destination.begin(_record(labelling, to, options, writing), restart=restart)
     try:
-        return _run(labelling, to, writing, destination, on_shard)
+        return _run(labelling, to, writing, named, destination, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
@@ -161,22 +173,25 @@ def _record(labelling: Labelling, to: str, options: Mapping[str, JsonValue], wri
     }
 
 
-def _writing(labelling: Labelling, source: Source, to: str, options: Mapping[str, JsonValue]) -> Writing:
+def _writing(
+    labelling: Labelling, source: Source, named: Named | None, to: str, options: Mapping[str, JsonValue]
+) -> Writing:
     """Return the export to a format.
 
     Raises:
         PlanError, TrustError: the sink lacks what the format needs.
     """
-    if to in ("srt", "vtt"):
-        return text_files.subtitles(labelling, to, options)
-    if to == "textgrid":
-        return text_files.text_grids(labelling, to, options)
+    if named:
+        write = text_files.text_grids if to == "textgrid" else text_files.subtitles
+        return write(labelling, named.names, to, options)
     if to == "ctm":
         return text_files.word_lines(labelling, to, options)
     if to == "rttm":
         return text_files.speaker_lines(labelling, to, options)
     if to == "jsonl":
         return text_files.json_rows(labelling, to, options)
+    if to == "csv":
+        return text_files.table_rows(labelling, to, options)
     if to == "dataset":
         return DatasetFiles(labelling, source, options).checked()
     if to == "clips":
@@ -190,6 +205,7 @@ def _run(
     labelling: Labelling,
     to: str,
     writing: Writing,
+    named: Named | None,
     destination: Destination,
     on_shard: Callable[[int, int], None] | None,
 ) -> Export:
@@ -199,24 +215,24 @@ def _run(
     before = 0
     for name in (name for name in labelling.shards if name in versions):
         shard = labelling.shards[name]
-        identity = _identity(shard, versions[name])
+        identity = _identity(shard, versions[name], named.names.digest(shard) if named else "")
         mark = destination.done(name, identity)
         before += mark is not None
         marks.append(mark or _write(writing, shard, identity, destination))
         if on_shard:
             on_shard(len(marks), len(versions))
     others = writing.finish(destination, marks)
-    return _result(labelling, to, destination, marks, before, others)
+    return _result(labelling, to, named, destination, marks, before, others)
 
 
-def _identity(shard: Shard, labels: Entry) -> str:
-    return identity_of(shard.input_id, labels.num_bytes, labels.version)
+def _identity(shard: Shard, labels: Entry, names: str) -> str:
+    return identity_of(shard.input_id, labels.num_bytes, labels.version, *([names] if names else []))
 
 
 def _write(writing: Writing, shard: Shard, identity: str, destination: Destination) -> ShardMark:
-    files = ShardFiles(destination.store)
+    files = ShardFiles(destination.store, shard.name)
     writing(shard, files)
-    mark = files.mark(shard.name, identity)
+    mark = files.mark(identity)
     destination.finish(mark)
     return mark
 
@@ -224,6 +240,7 @@ def _write(writing: Writing, shard: Shard, identity: str, destination: Destinati
 def _result(
     labelling: Labelling,
     to: str,
+    named: Named | None,
     destination: Destination,
     marks: Sequence[ShardMark],
     before: int,
@@ -245,4 +262,6 @@ def _result(
         num_bytes=sum(mark.num_bytes for mark in marks),
         seconds=round(sum(mark.seconds for mark in marks), 3),
         left_out=dict(left_out.most_common()),
+        names=named.kind if named else None,
+        not_by_path=named.not_by_path if named else "",
     )

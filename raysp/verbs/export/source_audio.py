@@ -1,12 +1,15 @@
 """The source of a sink's labels: recordings and paths of rows, read only if the sink's record may be used."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
+from itertools import takewhile
 
 import pyarrow as pa
 
 from raysp.corpus import sources
-from raysp.corpus.shards import Shard
+from raysp.corpus.folders import without_suffix
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.replaced import find_replaced
@@ -16,6 +19,7 @@ from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor
 from raysp.sink.recording_versions import Hashes, shown
 from raysp.specs.pipeline import Pipeline
+from raysp.storage.audio_root import AudioRoot
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
@@ -101,6 +105,59 @@ class Source:
                         continue
         return found
 
+    @cached_property
+    def roots(self) -> Mapping[str, str | None]:
+        """Url of the folder of each finished shard's recordings, by its name; None if it has none.
+
+        Raises:
+            TrustError: shards that are no folders may not be read.
+        """
+        shards = [shard for shard in self.labelling.shards.values() if shard.name in self.labelling.done]
+        return {shard.name: self._root(shard) for shard in shards}
+
+    def _root(self, shard: Shard) -> str | None:
+        kind = sources.kind_of(shard)
+        if kind.is_folder:  # its listing is in the plan, and the folder is not read
+            return shard.url
+        if kind.holds_audio and not run_record.names_audio_root(self.labelling.record.pipeline):
+            return None
+        return sources.audio_root(shard, self.pipeline.source.audio_root)
+
+    def may_have_paths(self) -> bool:
+        """Return whether rows were read by path or from archives, as far as the sink's record shows."""
+        if run_record.names_audio_root(self.labelling.record.pipeline):
+            return True
+        kinds = (sources.kind_of(shard) for shard in self.labelling.shards.values())
+        return any(kind.ids_are_paths or not kind.holds_audio for kind in kinds)
+
+    def names(self, shard: Shard) -> list[str | None]:
+        """Return the path of each row's recording relative to the common folder of all, without its suffix.
+
+        Rows without a path, or with one outside the folder of their recordings, have None.
+
+        Raises:
+            ShardError: the shard changed since it was labelled, or cannot be read.
+        """
+        if (root := self.roots[shard.name]) is None:
+            return [None] * shard.num_rows
+        below = "/".join(root.rstrip("/").split("/")[len(self._shared) :])
+        found = [path for piece in shard.pieces for path in self._paths(shard, piece, root)]
+        return [None if path is None else f"{below}/{without_suffix(path)}" for path in found]
+
+    @cached_property
+    def _shared(self) -> list[str]:
+        """Parts of the url of the folder that holds the recordings of all shards."""
+        roots = {root.rstrip("/") for root in self.roots.values() if root is not None}
+        parts = zip(*(root.split("/") for root in roots), strict=False)
+        return [first for first, *others in takewhile(lambda found: len({*found}) == 1, parts)]
+
+    def _paths(self, shard: Shard, piece: Piece, url: str) -> list[str | None]:
+        if sources.kind_of(shard).is_folder:
+            return sources.read_paths(shard, piece, "audio")
+        source = self.pipeline.source
+        root = AudioRoot(url, source.storage_options)
+        return [_inside(root, one) for one in sources.read_paths(shard, piece, source.audio, source.storage_options)]
+
     def rows(
         self, shard: Shard, columns: list[str] | None, files: ShardFiles
     ) -> Iterator[tuple[pa.Table, list[int], Recordings]]:
@@ -145,3 +202,10 @@ class Source:
             raise ShardError(
                 f"{shard.url}: recordings were replaced after they were labelled: {shown(found)}. {RESTORE}"
             )
+
+
+def _inside(root: AudioRoot, path: str | None) -> str | None:
+    """Return a path relative to its folder; None if it leads outside."""
+    with suppress(AudioError):
+        return None if path is None else root.inside(path)
+    return None

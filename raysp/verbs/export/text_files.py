@@ -12,13 +12,15 @@ from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
 from raysp.text.formats.annotations import ctm, rttm, textgrid
-from raysp.text.formats.safe_values import FileNames, json_line
+from raysp.text.formats.safe_values import csv_line, json_line
 from raysp.text.formats.subtitles import cues_of, one_cue, srt, vtt, with_names
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
+from raysp.verbs.export.export_formats import ALL
 from raysp.verbs.export.export_rows import (
     Row,
     by_channel,
+    every_row,
     find_spans,
     id_of,
     is_by_channel,
@@ -30,9 +32,11 @@ from raysp.verbs.export.export_rows import (
     stem_of,
     to_rows,
 )
+from raysp.verbs.export.row_names import RowNames
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+GRID = ".TextGrid"
 TIMED = ("words", "chars")
 """Endings of the columns whose times cut a text."""
 ASK_WORDS = (
@@ -43,9 +47,10 @@ ASK_WORDS = (
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Export of a file for each row, in a folder named after the label shard."""
+    """Export of a file for each row."""
 
     labelling: Labelling
+    names: RowNames
     suffix: str
     columns: list[str]
     text: Callable[[Row], str]
@@ -60,13 +65,13 @@ class RowFiles:
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the files of a label shard."""
-        folder, name = f"{_folder(stem_of(shard), self.suffix)}/", FileNames()
+        name = self.names.of(shard)
         for table in ok_rows(self.labelling, shard, self.columns, files):
             rows = to_rows(table)
-            named = [(f"{folder}{name(id_of(row, shard), int(str(row['row'])))}", row) for row in rows]
+            named = [(name(row), row) for row in rows]
             files.put((f"{path}{self.suffix}", self.text(row).encode()) for path, row in self._parts(named))
             _count(files, rows)
-        files.remove_others(folder, self.suffix)
+        files.remove_others(self.suffix, lambda path: self.names.is_elsewhere(self._of_row(path), shard))
 
     def _parts(self, named: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
         """Yield rows with their paths, or their channels with the path and the number of the channel."""
@@ -76,6 +81,10 @@ class RowFiles:
                 yield from ((f"{path}.{number}", one) for number, one in channels)
             else:
                 yield path, row
+
+    def _of_row(self, path: str) -> str:
+        """Return the name of a row from the path of a file of it, without the suffix."""
+        return path.rpartition(".")[0] if self.by_channel else path
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Return 0: the export has no other files."""
@@ -92,6 +101,10 @@ class LineFiles:
     lines: Callable[[Shard], Lines]
     one_file: bool = False
     """Whether the files are parts of one file, `labels` and the suffix."""
+    head: str = ""
+    """First line of each file."""
+    all_rows: bool = False
+    """Whether rows that are not ok are written, too."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -106,7 +119,9 @@ class LineFiles:
         """Write the file of a label shard."""
         lines = self.lines(shard)
         with files.file(self.path(shard)) as scratch, scratch.open("wb") as file:
-            for table in ok_rows(self.labelling, shard, self.columns, files):
+            file.write(b"" if self.one_file else self.head.encode())
+            rows_of = every_row if self.all_rows else ok_rows
+            for table in rows_of(self.labelling, shard, self.columns, files):
                 rows = to_rows(table)
                 file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
                 _count(files, rows)
@@ -116,7 +131,7 @@ class LineFiles:
         if not self.one_file:
             return 0
         parts = [path for mark in marks for path in mark.sizes]
-        destination.join(parts, f"labels{self.suffix}")
+        destination.join(parts, f"labels{self.suffix}", self.head.encode())
         return 1 - len(parts)
 
 
@@ -125,12 +140,7 @@ def _count(files: ShardFiles, rows: list[dict[str, object]]) -> None:
     files.seconds += sum(map(seconds_of, rows))
 
 
-def _folder(stem: str, suffix: str) -> str:
-    """Return the folder of a label shard's rows, which is never named like the file of a row."""
-    return f"{stem}~" if stem.rstrip("~").endswith(suffix) else stem
-
-
-def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
     """Return the export to subtitles, cut by the times of words or characters.
 
     Raises:
@@ -138,9 +148,8 @@ def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -
     """
     prefix, max_chars = str(options["column"]), int(str(options["max_chars"]))
     max_seconds = float(str(options["max_seconds"]))
-    names = labelling.schema.names
     text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
-    if not words and text not in names:
+    if not words and text not in labelling.schema.names:
         raise missing(labelling, to, (f"{prefix}_words", text), ASK_WORDS)
     if not words and not chars:
         _refuse_long_rows(labelling, to, text, max_seconds)
@@ -154,7 +163,7 @@ def subtitles(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -
         spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
         return write(cues_of(name_speakers(spans), max_chars=max_chars, max_seconds=max_seconds))
 
-    return RowFiles(labelling, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
+    return RowFiles(labelling, names, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
 
 
 def _refuse_long_rows(labelling: Labelling, to: str, text: str, max_seconds: float) -> None:
@@ -177,7 +186,7 @@ def _is_written(text: object) -> bool:
     return any(map(_is_written, text)) if isinstance(text, list) else bool(str(text or "").strip())
 
 
-def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
+def text_grids(labelling: Labelling, names: RowNames, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
     """Return the export to TextGrids.
 
     Raises:
@@ -196,7 +205,7 @@ def text_grids(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
         }
         return textgrid(spans, seconds_of(row))
 
-    return RowFiles(labelling, ".TextGrid", [*tiers.values()], grid)
+    return RowFiles(labelling, names, GRID, [*tiers.values()], grid)
 
 
 def _channels(labelling: Labelling, row: Row, columns: Sequence[str]) -> dict[str, Row]:
@@ -239,9 +248,26 @@ def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue
 
 def json_rows(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
     """Return the export of all columns to lines of JSON."""
-    return LineFiles(
-        labelling, f".{to}", None, lambda shard: lambda row, id_: json_line(row), bool(options["one_file"])
-    )
+    lines: Lines = lambda row, id_: json_line(row)  # noqa: E731
+    one_file, all_rows = bool(options["one_file"]), options["rows"] == ALL
+    return LineFiles(labelling, f".{to}", None, lambda shard: lines, one_file, all_rows=all_rows)
+
+
+def table_rows(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
+    """Return the export to CSV of all columns but those of structs, of numbers in lists, and of bytes."""
+    names = [field.name for field in labelling.schema if _fits_a_cell(field.type)]
+    lines: Lines = lambda row, id_: csv_line([row[name] for name in names])  # noqa: E731
+    one_file, all_rows = bool(options["one_file"]), options["rows"] == ALL
+    return LineFiles(labelling, f".{to}", names, lambda shard: lines, one_file, csv_line(names), all_rows)
+
+
+def _fits_a_cell(kind: pa.DataType) -> bool:
+    """Return whether values are texts, numbers, times, or lists of texts, which are written as JSON."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+    if pa.types.is_dictionary(kind):
+        return _fits_a_cell(kind.value_type)
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def manifest_lines(

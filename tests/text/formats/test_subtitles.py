@@ -41,8 +41,9 @@ def test_a_webvtt_file(two):
     )
 
 
-def test_without_cues_there_is_an_empty_file():
-    assert (srt([]), vtt([])) == ("", "WEBVTT\n")
+def test_without_cues_there_is_a_file_that_readers_open():
+    assert (srt([]), vtt([])) == ("1\n00:00:00,000 --> 00:00:00,001\n\n", "WEBVTT\n")
+    assert [one.text for one in pysubs2.SSAFile.from_string(srt([]))] == [""]
     assert len(webvtt.from_buffer(io.StringIO(vtt([])))) == 0
 
 

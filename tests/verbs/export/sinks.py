@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 import raysp
 from raysp.audio import decode
 from raysp.specs.outputs.output import Output
-from tests.corpora import DEMO, a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import DEMO, a_pipeline, label_here, rows_table, wav, write_shard
 
 BROKEN = 4
 """A recording that cannot be decoded."""
@@ -38,6 +39,33 @@ def make_sink(folder: Path, *, rows: str = "all", output: Output = WORDS) -> ray
     source = raysp.Shards(f"{folder}/in", text="text")
     sink = raysp.Parquet(f"{folder}/out", keep=["speaker_id"], rows=rows)
     pipeline = a_pipeline(source, sink, label={"outputs": [output]})
+    label_here(pipeline)
+    return pipeline
+
+
+def with_errors(path: Path, rows: set[int]) -> None:
+    """Make rows of a label shard error rows, as if their recordings had gone."""
+    file = pq.ParquetFile(path)
+    kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+    table = file.read()
+    found = table.to_pylist()
+    for row in (row for row in found if row["row"] in rows):
+        row |= {"status": "error", "error_type": "not_found", "error_message": "no such file"}
+        row |= {name: None for name in row if name.startswith("pred_")}
+    with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as new:
+        new.write_table(pa.Table.from_pylist(found, table.schema))
+        new.add_key_value_metadata(kept)
+
+
+def make_folder_sink(folder: Path, names: Sequence[str], **fields: object) -> raysp.Pipeline:
+    """Label recordings of digits with some names in the folder `in`."""
+    digit = wav(6000)
+    spoken = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("audio").to_pylist()
+    for number, name in enumerate(names):
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(spoken[number % len(spoken)]["bytes"] if name != "broken.wav" else digit[:20])
+    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]}, **fields)
     label_here(pipeline)
     return pipeline
 

@@ -15,7 +15,7 @@ from raysp.storage.store import LocalStore
 from raysp.verbs.export import destination
 from raysp.verbs.export.export_formats import OPTIONS
 from tests.sink.sinks import CrashingStore, Killed
-from tests.verbs.export.sinks import content, exported
+from tests.verbs.export.sinks import content, exported, with_errors
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 TEXT_FORMATS = ["srt", "ctm", "jsonl"]
@@ -128,15 +128,14 @@ class TestGoingOn:
         assert export("jsonl").shards_before == 0
         assert exported(tmp_path / "dest") == expected
 
-    def test_a_label_shard_that_changed_is_exported_again_without_files_of_other_rows(self, made, tmp_path):
+    def test_a_label_shard_that_changed_is_exported_again_without_files_of_rows_that_are_not_ok(self, made, tmp_path):
         sink = shutil.copytree(made / "out", tmp_path / "out")
         raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"))
-        extra = tmp_path / "dest" / "a" / "stale.srt"
-        extra.write_text("")
-        os.utime(sink / "a.parquet")
+        before = exported(tmp_path / "dest")
+        with_errors(sink / "a.parquet", rows={1})
         found = raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"))
-        assert (found.shards, found.shards_before) == (2, 1)
-        assert not extra.exists()
+        assert (found.shards, found.shards_before, found.left_out) == (2, 1, {"unsupported_format": 1, "not_found": 1})
+        assert before.keys() - exported(tmp_path / "dest").keys() == {"a/a_b~1.srt"}
 
     def test_a_label_shard_that_is_finished_later_is_added(self, made, tmp_path):
         sink = shutil.copytree(made / "out", tmp_path / "out")
@@ -174,6 +173,9 @@ class TestRefusals:
             ({"to": "clips", "layout": "zip"}, "layout='zip'; expected one of parquet, tar"),
             ({"to": "clips", "sample_rate": 10}, "sample_rate=10; expected 1000 to 192000 Hz"),
             ({"to": "dataset", "split": "../x"}, "split='../x'; expected a name"),
+            ({"to": "srt", "names": "row"}, "names='row'; expected one of id, path"),
+            ({"to": "ctm", "names": "id"}, "names='id' does not apply to ctm; it is an option of srt, vtt, textgrid"),
+            ({"to": "csv", "rows": "bad"}, "rows='bad'; expected one of ok, all"),
             ({"to": "srt", "max_chars": True}, "max_chars=True; expected a number"),
         ],
     )

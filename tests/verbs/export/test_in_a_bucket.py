@@ -4,8 +4,9 @@ import pytest
 
 import raysp
 from raysp.storage.stores import open_store
+from tests.corpora import a_pipeline, label_here
 from tests.sink.sinks import CrashingStore, Killed
-from tests.verbs.export.sinks import content, exported
+from tests.verbs.export.sinks import WORDS, content, exported, make_folder_sink
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 
@@ -24,6 +25,18 @@ def test_a_bucket_receives_the_files_that_a_folder_does(s3, long, tmp_path, to, 
         found = raysp.export(str(long / "out"), to=to, dest=f"s3://{bucket}", dest_options=s3.options, **options)
     assert (found.shards, found.shards_before) == (2, 2)
     assert downloaded(s3, bucket, tmp_path / "copy") == content(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_files_are_named_as_recordings_of_a_bucket(s3, tmp_path):
+    bucket = s3.bucket()
+    make_folder_sink(tmp_path, ["2024/Interviews/rec 48.wav", "x.wav"])
+    s3.upload(tmp_path / "in", bucket, "in/")
+    source = raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
+    label_here(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}))
+    raysp.export(f"{tmp_path}/labels", to="srt", dest=f"s3://{bucket}/srt", dest_options=s3.options)
+    s3.download(bucket, tmp_path / "copy")
+    assert sorted(exported(tmp_path / "copy" / "srt")) == ["2024/Interviews/rec 48.srt", "x.srt"]
 
 
 @pytest.mark.slow

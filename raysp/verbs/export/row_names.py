@@ -1,0 +1,180 @@
+"""Names of the files of rows: those of their recordings, or their ids.
+
+Names by path are a function of the source alone, so an export that is killed and run again writes the same files. No
+two files of an export have one name, also where letter case is ignored: of recordings that would share a name, such as
+`a.wav` and `a.flac` or two excerpts of a file, the first in the source has it, and the others are numbered.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysp.corpus.shards import Shard
+from raysp.text.formats.file_names import LONGEST_PATH_BYTES, FileNames, key_of, safe_path
+from raysp.verbs.export.export_rows import Row, id_of, stem_of
+
+Namer = Callable[[Row], str]
+"""Callable that returns the path of the file of a row of one label shard, without a suffix."""
+Paths = Callable[[Shard], Sequence[str | None]]
+"""Callable that returns the path of each row of a shard, without the suffix of a recording; None: it has none."""
+
+
+class RowNames(Protocol):
+    """Names of the files of all rows of an export."""
+
+    def of(self, shard: Shard) -> Namer:
+        """Return the names of the rows of a label shard."""
+        ...
+
+    def digest(self, shard: Shard) -> str:
+        """Return a hash of the names of a label shard's rows; empty if they depend on the label shard alone."""
+        ...
+
+    def is_elsewhere(self, path: str, shard: Shard) -> bool:
+        """Return whether a path, without a suffix, is the name of a row of another label shard."""
+        ...
+
+
+@dataclass(frozen=True)
+class IdNames:
+    """Names by id, in a folder for each label shard."""
+
+    suffix: str
+    ending: str = ""
+    """Ending of the names of all folders."""
+    are_paths: bool = False
+    """Whether the folders of ids are kept, as of members of archives."""
+
+    def of(self, shard: Shard) -> Namer:
+        """Return the names of the rows of a label shard."""
+        folder = self._folder(shard)
+        name = PathNamer(self.suffix) if self.are_paths else FileNames()
+        return lambda row: f"{folder}/{name(id_of(row, shard), int(str(row['row'])))}"
+
+    def _folder(self, shard: Shard) -> str:
+        """Return the folder of a label shard's rows, which is never named like the file of a row."""
+        stem = stem_of(shard)
+        is_like_a_file = stem.rstrip("~").endswith(self.suffix)
+        return f"{stem}{self.ending or ('~' if is_like_a_file else '')}"
+
+    def digest(self, shard: Shard) -> str:
+        """Return an empty text."""
+        return ""
+
+    def is_elsewhere(self, path: str, shard: Shard) -> bool:
+        """Return False: no other label shard has files in the folder of one."""
+        return False
+
+
+class PathNamer:
+    """Names of rows whose ids are paths; a name that an earlier row has is followed by `~` and the number of the row.
+
+    Args:
+        suffix: suffix of all files.
+    """
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+        self._used: set[str] = set()
+
+    def __call__(self, id_: str, row: int) -> str:
+        """Return the name of the file of a row, without a suffix."""
+        name = fitted(safe_path(id_, self._suffix))
+        name = next(one for one in _numbered(name, row) if key_of(one) not in self._used)
+        self._used.add(key_of(name))
+        return name
+
+
+def _numbered(name: str, number: int) -> Iterator[str]:
+    """Yield a name, the name with a number, and that with more and more `~` behind it."""
+    yield name
+    yield from (f"{name}~{number}{'~' * more}" for more in count())
+
+
+class PathNames:
+    """Names by the path of each recording, relative to the folder that holds them all.
+
+    Rows without a path are named by their ids.
+
+    Args:
+        shards: finished shards, in the order of the plan.
+        first_rows: number of rows of the plan before each shard, by its name.
+        paths: paths of the rows of a shard.
+        others: names of rows without a path.
+        suffix: suffix of all files.
+    """
+
+    def __init__(
+        self, shards: Sequence[Shard], first_rows: Mapping[str, int], paths: Paths, others: RowNames, suffix: str
+    ) -> None:
+        self._shards, self._first_rows = shards, first_rows
+        self._paths, self._others, self._suffix = paths, others, suffix
+        self._places = first_rows_of(shards)
+        hashes = np.concatenate([self._hashes(self._safe(shard)) for shard in shards])
+        self._known, self._owners = np.unique(hashes, return_index=True)
+
+    def _safe(self, shard: Shard) -> list[str | None]:
+        return [None if path is None else fitted(safe_path(path, self._suffix)) for path in self._paths(shard)]
+
+    @staticmethod
+    def _hashes(names: Sequence[str | None]) -> NDArray[np.uint64]:
+        return np.array([0 if name is None else _hash(name) for name in names], np.uint64)
+
+    def of(self, shard: Shard) -> Namer:
+        """Return the names of the rows of a label shard."""
+        names, others = self._names(shard), self._others.of(shard)
+        return lambda row: names[int(str(row["row"]))] or others(row)
+
+    def _names(self, shard: Shard) -> list[str | None]:
+        """Return the names of all rows of a shard; None for rows without a path."""
+        names, place = self._safe(shard), self._places[shard.name]
+        owners = self._owners[np.searchsorted(self._known, self._hashes(names))]
+        for row in np.flatnonzero(owners != np.arange(place, place + len(names))).tolist():
+            if (name := names[row]) is not None:
+                numbered = islice(_numbered(name, self._first_rows[shard.name] + row), 1, None)
+                names[row] = next(one for one in numbered if not self._is_known(one))
+        return names
+
+    def _is_known(self, name: str) -> bool:
+        place = int(np.searchsorted(self._known, np.uint64(_hash(name))))
+        return place < len(self._known) and int(self._known[place]) == _hash(name)
+
+    def digest(self, shard: Shard) -> str:
+        """Return a hash of the names of a label shard's rows."""
+        return hashlib.sha256("\0".join(name or "" for name in self._names(shard)).encode()).hexdigest()[:16]
+
+    def is_elsewhere(self, path: str, shard: Shard) -> bool:
+        """Return whether a path, without a suffix, is the name of a row of another label shard."""
+        return any(_hash(path) in hashes for name, hashes in self._named.items() if name != shard.name)
+
+    @cached_property
+    def _named(self) -> dict[str, NDArray[np.uint64]]:
+        """Hashes of the names of each label shard."""
+        return {shard.name: self._hashes(self._names(shard)) for shard in self._shards}
+
+
+def first_rows_of(shards: Iterable[Shard]) -> dict[str, int]:
+    """Return the number of rows before each of some shards, by its name."""
+    found, rows = {}, 0
+    for shard in shards:
+        found[shard.name] = rows
+        rows += shard.num_rows
+    return found
+
+
+def _hash(name: str) -> int:
+    """Return 63 bits and a one: those of a row without a path are 0."""
+    return int.from_bytes(hashlib.blake2b(key_of(name).encode(), digest_size=8).digest(), "big") | 1
+
+
+def fitted(path: str) -> str:
+    """Return a path of at most `LONGEST_PATH_BYTES`, without the first folders of a longer one."""
+    while len(path.encode()) > LONGEST_PATH_BYTES:
+        path = path.partition("/")[2]
+    return path
