@@ -96,8 +96,8 @@ def load(folder: Path) -> Ngrams:
     facts = json.loads((folder / PACKED).read_text())
 
     def mapped(name: str) -> npt.NDArray[np.generic]:
-        found: npt.NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode="c")
-        return found
+        # As a plain array: a search indexes it thousands of times, and an index of `np.memmap` runs Python code.
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c"))
 
     orders = range(1, facts["order"] + 1)
     return Ngrams(

@@ -86,17 +86,17 @@ class NgramScores:
 
     def __call__(self, contexts: Ints, words: Ints) -> tuple[Floats, Ints]:
         """Return natural log-probabilities, and the contexts after the words; shapes as in `Scores`."""
-        log_probs = self.log_probs[0][words]
-        after = [words]
+        log_probs = self.log_probs[0].take(words)
+        after = np.empty((*words.shape, len(self.keys) + 1), np.int64)
+        after[..., 0] = words
         for place, (keys, own, backoffs) in enumerate(zip(self.keys, self.log_probs[1:], self.backoffs, strict=True)):
             before = contexts[..., place]
             wanted = before * self.num_words + words
-            index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            is_found = (keys[index] == wanted) & (before >= 0)
-            log_probs = np.where(is_found, own[index], log_probs + backoffs[before])  # 0 at -1
-            after.append(np.where(is_found, index, -1))
-        contexts = np.stack(after[: self.context_fields], -1) if self.context_fields else contexts
-        return log_probs.astype(np.float64), contexts
+            index = keys.searchsorted(wanted)
+            is_found = (keys.take(index, mode="clip") == wanted) & (before >= 0)
+            log_probs = np.where(is_found, own.take(index, mode="clip"), log_probs + backoffs.take(before))  # 0 at -1
+            after[..., place + 1] = np.where(is_found, index, -1)
+        return log_probs.astype(np.float64), after[..., : self.context_fields]
 
 
 class KenlmScores:
@@ -169,13 +169,13 @@ class Lexicon:
 
     def ids(self, hashes: Ints) -> Ints:
         """Return the ids of words with these hashes, that of `<unk>` for unknown ones."""
-        index = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
-        return np.where(self.words[index] == hashes, self.word_ids[index], self.unknown)
+        index = self.words.searchsorted(hashes)
+        is_found = self.words.take(index, mode="clip") == hashes
+        return np.where(is_found, self.word_ids.take(index, mode="clip"), self.unknown)
 
     def begins_word(self, hashes: Ints) -> Flags:
         """Return whether a known word begins with letters of these hashes."""
-        index = np.minimum(np.searchsorted(self.prefixes, hashes), len(self.prefixes) - 1)
-        found: Flags = self.prefixes[index] == hashes
+        found: Flags = self.prefixes.take(self.prefixes.searchsorted(hashes), mode="clip") == hashes
         return found
 
 
@@ -233,12 +233,13 @@ class WordModel:
         places = chosen.sources * grown.shape[2] + chosen.places
         is_end = chosen.is_new & self.is_delimiter.take(chosen.tokens)
         after = states.copy()
-        after[..., 0] = np.where(chosen.is_new, np.where(is_end, 0, grown.ravel().take(places)), states[..., 0])
-        after[..., 1] = np.where(chosen.is_new, begins.ravel().take(places), states[..., 1])
+        np.copyto(after[..., 0], grown.ravel().take(places), where=chosen.is_new)
+        np.copyto(after[..., 0], 0, where=is_end)
+        np.copyto(after[..., 1], begins.ravel().take(places), where=chosen.is_new)
         if contexts is not None:
             *rows, fields = contexts.shape
             of_ends = contexts.reshape(math.prod(rows), fields).take(chosen.sources, 0)
-            after[..., 2:] = np.where(is_end[..., None], of_ends, after[..., 2:])
+            np.copyto(after[..., 2:], of_ends, where=is_end[..., None])
         return after
 
     def end(self, states: Ints) -> Floats:

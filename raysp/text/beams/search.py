@@ -141,6 +141,8 @@ class _Active:
     """(frames, B)"""
     is_after_gap: Flags
     """Whether frames that were left out precede."""
+    has_gap: Sequence[bool]
+    """Whether frames of any row that were left out precede."""
     is_active: Flags
     widths: Sequence[int]
     """Tokens of each frame that are likely in any row."""
@@ -236,11 +238,13 @@ class BeamSearch:
 
         tokens, is_likely = ordered(frames.ids).astype(np.int64), ordered(is_likely) & used.T[..., None]
         is_delimiter = np.zeros(tokens.shape, np.bool_) if self.delimiters is None else self.delimiters[tokens]
+        is_after_gap = (np.diff(before, axis=1, prepend=0) > 0).T & used.T
         return _Active(
             tokens,
             np.where(is_likely, np.exp(ordered(frames.log_probs).astype(np.float64)), 0.0),
             np.where(used.T, np.exp(ordered(frames.blanks).astype(np.float64)), 1.0),
-            (np.diff(before, axis=1, prepend=0) > 0).T & used.T,
+            is_after_gap,
+            is_after_gap.any(1).tolist(),
             used.T,
             is_likely.sum(2).max(1, initial=1).tolist(),  # likely tokens are the first ones
             (is_delimiter & is_likely).any((1, 2)).tolist(),
@@ -251,26 +255,30 @@ class BeamSearch:
         width, most = active.widths[frame], active.tokens.shape[2]
         tokens, p = active.tokens[frame, :, :width], active.probabilities[frame, :, None, :width]
         p_blank = active.blanks[frame, :, None]
-        is_after_gap, is_active = active.is_after_gap[frame, :, None], active.is_active[frame, :, None]
-        states = beams.states
+        is_active = active.is_active[frame, :, None]
+        states, rows = beams.states, len(tokens)
         both = beams.blank + beams.token
-        blank = np.where(is_after_gap, both, beams.blank)
-        token = np.where(is_after_gap, 0.0, beams.token)
+        blank, token = beams.blank, beams.token
+        if active.has_gap[frame]:
+            is_after_gap = active.is_after_gap[frame, :, None]
+            blank, token = np.where(is_after_gap, both, blank), np.where(is_after_gap, 0.0, token)
 
+        candidates = np.empty((rows, self.beams * (1 + width)))
+        stay_token = candidates[:, : self.beams]
+        extended = candidates[:, self.beams :].reshape(rows, self.beams, width)  # a view
         is_last = states[..., LAST, None] == tokens[:, None]  # (B, W, K)
         repeated = is_last.astype(np.float64)
-        extended = np.where(is_last, blank[..., None], both[..., None]) * p
+        np.multiply(np.where(is_last, blank[..., None], both[..., None]), p, out=extended)
         stay_blank = both * p_blank
-        stay_token = token * (repeated * p).sum(-1)
-        extended, rank_lifts, carried = self._fused(states, tokens, extended, active.has_delimiter[frame])
+        # Each sum here and below has at most one term, so it is exact in any order.
+        np.multiply(token, np.matmul(repeated, p.swapaxes(1, 2))[..., 0], out=stay_token)
+        rank_lifts, carried = self._fuse(states, tokens, extended, active.has_delimiter[frame])
 
-        # An extension that equals another beam belongs to it. Each sum below has at most one term.
+        # An extension that equals another beam belongs to it.
         is_parent = (states[:, None, :, HASH] == states[:, :, None, PARENT]).astype(np.float64)  # (B, W, W)
-        stay_token = stay_token + ((is_parent @ extended) * repeated).sum(-1)
-        extended[(is_parent.swapaxes(1, 2) @ repeated) > 0] = -1.0  # never chosen
+        stay_token += np.einsum("bwk,bwk->bw", is_parent @ extended, repeated)
+        np.copyto(extended, -1.0, where=(is_parent.swapaxes(1, 2) @ repeated) > 0)  # never chosen
 
-        rows = len(extended)
-        candidates = np.concatenate([stay_token, extended.reshape(rows, -1)], 1)  # (B, W + W * K)
         ranks = candidates.copy()
         ranks[:, : self.beams] += stay_blank
         if rank_lifts is not None:
@@ -287,10 +295,10 @@ class BeamSearch:
         beams.token /= scale
         history.append(chosen, scale)
 
-    def _fused(
+    def _fuse(
         self, states: Ints, tokens: Ints, extended: Floats, has_delimiter: bool
-    ) -> tuple[Floats, Floats | None, list[Any]]:
-        """Return the extensions times their factors, the lifts of all candidates, and what fusions carry."""
+    ) -> tuple[Floats | None, list[Any]]:
+        """Multiply the extensions by their factors; return the lifts of all candidates, and what fusions carry."""
         lifts: Floats | None = None
         carried = []
         for fusion, fields in zip(self.fusions, self.fields, strict=True):
@@ -298,12 +306,12 @@ class BeamSearch:
             found = fusion.extend(own, tokens, has_delimiter=has_delimiter)
             carried.append(found.carried)
             if found.factors is not None:
-                extended = extended * found.factors
+                extended *= found.factors
             lift = fusion.lift(own)
             if found.lifts is not None and lift is not None:
                 one = np.concatenate([lift, found.lifts.reshape(len(lift), -1)], 1)
                 lifts = one if lifts is None else lifts * one
-        return extended, lifts, carried
+        return lifts, carried
 
     def _chosen(self, index: Ints, tokens: Ints) -> Chosen:
         num_rows, num_tokens = tokens.shape
@@ -313,14 +321,13 @@ class BeamSearch:
         return Chosen(sources, places, tokens.ravel().take(places + _firsts(tokens)), is_new)
 
     def _advanced(self, states: Ints, chosen: Chosen, carried: Sequence[Any]) -> Ints:
-        before = states.reshape(-1, states.shape[-1]).take(chosen.sources, 0)
-        after = np.empty_like(before)
-        hashes = before[..., HASH]
-        after[..., LAST] = np.where(chosen.is_new, chosen.tokens, before[..., LAST])
-        after[..., HASH] = np.where(chosen.is_new, hashes * MULTIPLIER + chosen.tokens + 1, hashes)
-        after[..., PARENT] = np.where(chosen.is_new, hashes, before[..., PARENT])
+        after = states.reshape(-1, states.shape[-1]).take(chosen.sources, 0)
+        hashes, is_new = after[..., HASH].copy(), chosen.is_new
+        np.copyto(after[..., LAST], chosen.tokens, where=is_new)
+        np.copyto(after[..., HASH], hashes * MULTIPLIER + chosen.tokens + 1, where=is_new)
+        np.copyto(after[..., PARENT], hashes, where=is_new)
         for fusion, fields, one in zip(self.fusions, self.fields, carried, strict=True):
-            after[..., fields] = fusion.advance(before[..., fields], chosen, one)
+            after[..., fields] = fusion.advance(after[..., fields], chosen, one)
         return after
 
 
