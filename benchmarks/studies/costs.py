@@ -8,8 +8,9 @@ of its arithmetic and its memory traffic, at rates that plain PyTorch reaches on
 shortest kernel. What a pass and its copies take on the device, and the host for its launches, goes through a simulation
 of streams: copies in, passes and results on streams of their own, three batches in hand. Real kernels are slower for
 small or odd shapes, so the speeds are upper bounds. "beams" are texts by 8 beams, a language model and hot words,
-searched by other processes at the CPU time that `--search-ms` gives for a batch of 50 frames a second (measured by
-`python -m benchmarks beams --search`); the figure is their time over that of greedy texts.
+searched by other processes at the CPU times that `--search-ms` gives for a batch of 50 frames a second, and for two
+together, which wait for a process (measured by `python -m benchmarks beams --search`); the figure is their time over
+that of greedy texts.
 """
 
 import argparse
@@ -36,13 +37,13 @@ from benchmarks.tables import show, write_json
 from raysp import models
 from raysp.models.encoder import relative_attention
 from raysp.models.features import log_mels
-from raysp.ops.transcripts.search_processes import MOST_PROCESSES
+from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER
 from raysp.text.beams.top_frames import top_tokens
 from raysp.text.greedy_ctc import best_frames
 from tests.device.stand_in import NAME, OnDevice, install
 
 BATCH_SECONDS = 600
-BATCHES = 200
+BATCHES = 1000
 BYTES_OF_A_FRAME = 4 + 16 * 8 + 1
 """Of the best tokens of a frame."""
 OF_VALUES = log_mels._constants
@@ -315,6 +316,8 @@ class Host:
     texts: float = 3e-3
     search: float = 0.0
     """Of a process beside the device; 0: texts are made by a thread of this process."""
+    search_two: float = 0.0
+    """Of two batches together."""
 
 
 def simulated(
@@ -323,18 +326,31 @@ def simulated(
     """Return the seconds of so many batches.
 
     A batch is padded, copied, launched, run, copied back and written. Padding, launching and writing take turns on the
-    interpreter's lock. Each stream does its work in order. Searches take a process each.
+    interpreter's lock. Each stream does its work in order. A process searches up to two batches that wait for it.
     """
     lock, copies, passes, results = 0.0, 0.0, 0.0, 0.0
-    idle = [0.0] * max(1, processes)
+    waiting: list[int] = []
+    idle = processes
     ready: list[tuple[float, int, int, str]] = []
     order = itertools.count()
 
     def at(time: float, batch: int, step: str) -> None:
         heapq.heappush(ready, (time, next(order), batch, step))
 
-    for batch in range(min(in_hand, batches)):
-        at(0.0, batch, "pad")
+    def serve(now: float) -> int:
+        """Start searches of waiting batches in idle processes; return how many processes they take."""
+        taken = 0
+        while waiting and taken < idle:
+            together = [waiting.pop(0) for _ in range(min(MOST_TOGETHER, len(waiting)))]
+            end = now + (host.search if len(together) == 1 else host.search_two)
+            at(end, -1, "free")
+            for one in together:
+                at(end, one, "write")
+            taken += 1
+        return taken
+
+    at(0.0, 0, "pad")
+    last_padded, ended = -1, 0
     copied = [0.0] * batches
     last = 0.0
     while ready:
@@ -344,6 +360,9 @@ def simulated(
             copies = max(copies, lock) + copy_in
             copied[batch] = copies
             at(lock, batch, "launch")
+            last_padded = batch
+            if batch + 1 < min(batches, ended + in_hand):  # one thread pads
+                at(lock, batch + 1, "pad")
         elif step == "launch":
             start = max(lock, now)
             lock = start + host.launches
@@ -352,30 +371,36 @@ def simulated(
             results = max(results, passes) + copy_out
             at(results, batch, "search" if host.search else "write")
         elif step == "search":
-            place = min(range(len(idle)), key=idle.__getitem__)
-            idle[place] = max(idle[place], now) + host.search
-            at(idle[place], batch, "write")
+            waiting.append(batch)
+            idle -= serve(now)
+        elif step == "free":
+            idle += 1
+            idle -= serve(now)
         else:
             lock = max(lock, now) + host.texts
             last = lock
-            if batch + in_hand < batches:
-                at(lock, batch + in_hand, "pad")
+            ended += 1
+            if last_padded + 1 == ended + in_hand - 1 < batches:  # it waited for this one
+                at(lock, last_padded + 1, "pad")
     return last
 
 
-def times_real_time(costs: Costs, *, in_hand: int = 3, search: float = 0.0, processes: int = 0) -> float:
+def times_real_time(
+    costs: Costs, *, in_hand: int = 3, search: tuple[float, float] = (0.0, 0.0), processes: int = 0
+) -> float:
     """Return the seconds of audio a second, of batches that follow each other without a gap between blocks."""
-    texts = 2e-3 if search else 3e-3  # without the columns, which the other processes make
-    host = Host(launches=costs.launches * LAUNCH_SECONDS, texts=texts, search=search)
+    one, two = search
+    texts = 2e-3 if one else 3e-3  # without the columns, which the other processes make
+    host = Host(launches=costs.launches * LAUNCH_SECONDS, texts=texts, search=one, search_two=two)
     copies = (BATCH_SECONDS * RATE * 2 / COPY_BYTES_PER_SECOND, costs.bytes_out / COPY_BYTES_PER_SECOND)
-    in_all = in_hand + processes
+    in_all = in_hand + MOST_TOGETHER * processes
     seconds = simulated(
         costs.device_seconds, host, copy_in=copies[0], copy_out=copies[1], in_hand=in_all, processes=processes
     )
     return BATCHES * BATCH_SECONDS / seconds
 
 
-def row(name: str, batch: Batch, *, search: float, cores: int) -> dict[str, Any]:
+def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> dict[str, Any]:
     """Return the costs and the speeds of a model over rows of a length."""
     is_decoder = name == DECODER
     costs = decoding_costs(batch) if is_decoder else batch_costs(name, batch)
@@ -396,7 +421,8 @@ def row(name: str, batch: Batch, *, search: float, cores: int) -> dict[str, Any]
         with_beams = batch_costs(name, batch, beams=True)
         frames = with_beams.bytes_out / BYTES_OF_A_FRAME / (BATCH_SECONDS * 50)
         processes = min(MOST_PROCESSES, cores - 1)
-        found["beams"] = round(speed / times_real_time(with_beams, search=search * frames, processes=processes), 2)
+        of_batch = (frames * search[0], frames * search[1])
+        found["beams"] = round(speed / times_real_time(with_beams, search=of_batch, processes=processes), 2)
     return found
 
 
@@ -408,14 +434,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="model", help=f"models; all by default: {', '.join(NAMES)}")
     parser.add_argument("--seconds", nargs="+", type=float, default=[10.0, 30.0], help="lengths of rows")
     parser.add_argument(
-        "--search-ms", type=float, default=400.0, help="CPU time of a search over 600 s, 50 frames a second"
+        "--search-ms",
+        type=float,
+        nargs=2,
+        default=[300.0, 410.0],
+        metavar=("ONE", "TWO"),
+        help="CPU time of a search over 600 s, 50 frames a second, and over two batches together",
     )
     parser.add_argument("--cores", type=int, default=16, help="cores of the host")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
     batches = [Batch(round(BATCH_SECONDS / seconds), seconds) for seconds in args.seconds]
     rows = [
-        row(name, batch, search=args.search_ms / 1e3, cores=args.cores)
+        row(name, batch, search=(args.search_ms[0] / 1e3, args.search_ms[1] / 1e3), cores=args.cores)
         for name in args.names or NAMES
         for batch in batches
     ]

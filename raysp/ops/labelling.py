@@ -181,7 +181,7 @@ class Labelling:
         if not is_accelerator(self.device):
             in_packs, each = self.grouping.in_packs, self.grouping.threads_each(threads)
             return HostPasses(self.at_once, in_threads=in_packs, threads=threads, threads_each=each)
-        from raysp.ops.passes.device_passes import BLOCKS_IN_HAND, LAUNCHED, DevicePasses
+        from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
         writes, beside = self.loaded.summary.writes_text, self._batches_beside()
@@ -191,7 +191,7 @@ class Labelling:
             self.loaded.device,
             launched=1 if writes else LAUNCHED + beside,
             ending=1 if writes else 1 + beside,
-            blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND,
+            blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
 
     def _batches_beside(self) -> int:

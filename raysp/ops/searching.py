@@ -16,7 +16,7 @@ from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
-from raysp.ops.transcripts.search_processes import packed, processes
+from raysp.ops.transcripts.search_processes import MOST_TOGETHER, packed, processes
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts
 from raysp.text.beams.search import TopFrames
 from raysp.text.beams.tokens import misfit, unwritable
@@ -72,7 +72,7 @@ class Searching:
     @property
     def batches_beside(self) -> int:
         """Number of batches whose texts are searched by other processes at once."""
-        return processes().most if self.is_beside else 0
+        return MOST_TOGETHER * processes().most if self.is_beside else 0
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""

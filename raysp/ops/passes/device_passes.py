@@ -25,6 +25,8 @@ LAUNCHED = 2
 """Batches between launch and labels: while one is on the device, columns are made of another."""
 BLOCKS_IN_HAND = 2
 """Blocks of which batches are on their way: the first ones of the next block follow the last ones of a block."""
+BATCHES_A_BLOCK = 4
+"""Batches that a block has at least (`raysp.ops.budget.block_seconds`)."""
 AHEAD = 1
 """Batches that are padded and copied before there is a place for them on the device."""
 
@@ -65,12 +67,14 @@ class DevicePasses:
         self.device = device
         self.blocks_in_hand = blocks_in_hand
         self.launched = launched
-        self._rooms: SimpleQueue[Room] = SimpleQueue()
+        self._rooms: SimpleQueue[None] = SimpleQueue()
+        self._free_rooms = [Room(device) for _ in range(launched + AHEAD)]
+        """The one that was used last is taken first: the others have no memory until they are needed."""
         self._places: SimpleQueue[None] = SimpleQueue()
         self._filled: SimpleQueue[_Item] = SimpleQueue()
         self._on_device: SimpleQueue[_Item] = SimpleQueue()
-        for _ in range(launched + AHEAD):
-            self._rooms.put(Room(device))
+        for _ in self._free_rooms:
+            self._rooms.put(None)
         for _ in range(launched):
             self._places.put(None)
         self._failed: list[_Item] = []
@@ -94,7 +98,8 @@ class DevicePasses:
             raise errors[0]
 
     def _fill(self, item: _Item) -> None:
-        item.room = self._rooms.get()
+        self._rooms.get()
+        item.room = self._free_rooms.pop()
         item.stage(lambda: item.batch.fill(item.room), for_copies(self.device))
         self._filled.put(item)
 
@@ -144,5 +149,6 @@ class DevicePasses:
         self._kept = 0
 
     def _leave(self, item: _Item, error: Exception | None) -> None:
-        self._rooms.put(item.room)
+        self._free_rooms.append(item.room)
+        self._rooms.put(None)
         item.done.put(error)

@@ -31,10 +31,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
-            packed, frames, num_frames = pickle.load(sys.stdin.buffer)
+            packed, batches = pickle.load(sys.stdin.buffer)
             answer: object
             try:
-                answer = _texts_of(packed)(TopFrames(*frames), num_frames)
+                answer = _texts_of(packed).together([(TopFrames(*frames), counts) for frames, counts in batches])
             except Exception as error:  # the other process finds the same, and raises it
                 answer = f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

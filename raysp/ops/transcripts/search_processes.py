@@ -1,8 +1,9 @@
 """Processes that search the texts of batches on idle cores of the host, while the device goes on with other batches.
 
 A search holds Python's lock for most of its time, and so would keep a thread of this process from launching the next
-pass. The processes run at a low priority, so that decoding and launches come first. The texts are those of this
-process, to the last bit: a batch whose process ends early is searched here.
+pass. The processes run at a low priority, so that decoding and launches come first. Batches that wait for a process are
+searched together, which takes less time than one after another. The texts are those of this process, to the last bit: a
+batch whose process ends early is searched here.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysp.machine import num_cpus
@@ -27,7 +29,21 @@ logger = logging.getLogger(__name__)
 MAIN = "raysp.ops.transcripts.search_process"
 MOST_PROCESSES = 16
 """Processes of one actor."""
+MOST_TOGETHER = 2
+"""Batches that one process searches at once. More take even less time, and more memory of the device."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@dataclass(eq=False)
+class _Request:
+    """A batch that is to be searched."""
+
+    packed: bytes
+    frames: TopFrames
+    num_frames: Sequence[int]
+    is_taken: bool = False
+    found: FoundTexts | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class SearchProcesses:
@@ -36,7 +52,9 @@ class SearchProcesses:
     def __init__(self, most: int) -> None:
         self.most = most
         self._idle: list[_SearchProcess] = []
-        self._free = threading.Semaphore(most)
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []
+        self._busy = 0
         weakref.finalize(self, _close, self._idle)
 
     def search(self, packed: bytes, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts | None:
@@ -44,19 +62,54 @@ class SearchProcesses:
 
         The calling thread waits, without Python's lock, for a free process and for its answer.
         """
-        with self._free:
-            process = self._taken()
-            answer = process.ask((packed, (frames.blanks, frames.ids, frames.log_probs), num_frames))
-            if process.is_running:
-                self._idle.append(process)
-        return answer
+        request = _Request(packed, frames, num_frames)
+        if together := self._together(request):
+            try:
+                self._ask(together)
+            finally:
+                self._free(together)
+        request.ended.wait()
+        return request.found
+
+    def _together(self, request: _Request) -> list[_Request]:
+        """Wait for a free process, and return the requests for it; none if another thread has taken this one."""
+        with self._changed:
+            self._waiting.append(request)
+            self._changed.wait_for(lambda: request.is_taken or self._busy < self.most)
+            if request.is_taken:
+                return []
+            others = [one for one in self._waiting if one.packed == request.packed and one is not request]
+            taken = [request, *others[: MOST_TOGETHER - 1]]
+            for one in taken:
+                one.is_taken = True
+                self._waiting.remove(one)
+            self._busy += 1
+            self._changed.notify_all()
+        return taken
+
+    def _ask(self, requests: Sequence[_Request]) -> None:
+        process = self._process()
+        batches = [((one.frames.blanks, one.frames.ids, one.frames.log_probs), one.num_frames) for one in requests]
+        answer = process.ask((requests[0].packed, batches))
+        if process.is_running:
+            self._idle.append(process)
+        if answer is not None:
+            for one, found in zip(requests, answer, strict=True):
+                one.found = found
+
+    def _free(self, requests: Sequence[_Request]) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+        for one in requests:
+            one.ended.set()
 
     def start(self) -> None:
         """Start a process before the first batch, unless one is idle."""
         if not self._idle:
             self._idle.append(_SearchProcess())
 
-    def _taken(self) -> "_SearchProcess":
+    def _process(self) -> "_SearchProcess":
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         return _SearchProcess()
@@ -91,7 +144,7 @@ class _SearchProcess:
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
-    def ask(self, request: object) -> FoundTexts | None:
+    def ask(self, request: object) -> list[FoundTexts] | None:
         """Return the answer to a request; None if there is none, for which a warning gives the reason."""
         try:
             pickle.dump(request, self._requests, protocol=pickle.HIGHEST_PROTOCOL)
@@ -104,7 +157,7 @@ class _SearchProcess:
         if isinstance(answer, str):
             logger.warning("a process that searches texts failed: %s", answer)
             return None
-        found: FoundTexts = answer
+        found: list[FoundTexts] = answer
         return found
 
     def close(self) -> None:

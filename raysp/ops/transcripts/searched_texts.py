@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,10 @@ class FoundTexts(NamedTuple):
     """Columns of the op, one value per row."""
     counts: npt.NDArray[np.int64]
     """(B,) tokens of each text."""
+
+    def rows(self, first: int, end: int) -> "FoundTexts":
+        """Return the texts of some of the rows."""
+        return FoundTexts([column[first:end] for column in self.columns], self.counts[first:end])
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,13 @@ class SearchedTexts:
         if self.nbest > 1:
             columns.append([self._different(row) for row in hypotheses])
         return FoundTexts(columns, tokens.counts)
+
+    def together(self, batches: Sequence[tuple[TopFrames, Sequence[int]]]) -> list[FoundTexts]:
+        """Return the columns of several batches, searched as one: most of the time of a frame is that of any rows."""
+        frames = [one for one, _ in batches]
+        found = self(TopFrames.joined(frames), [*chain.from_iterable(counts for _, counts in batches)])
+        edges = [0, *accumulate(len(one.blanks) for one in frames)]
+        return [found.rows(first, end) for first, end in pairwise(edges)]
 
     def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
         """Return the best different texts; of equal ones, such as with another number of spaces, the best score."""

@@ -57,6 +57,19 @@ class TopFrames:
         """Return some of the frames of all rows."""
         return TopFrames(self.blanks[:, first:end], self.ids[:, first:end], self.log_probs[:, first:end])
 
+    @classmethod
+    def joined(cls, batches: "Sequence[TopFrames]") -> "TopFrames":
+        """Return the frames of the rows of several batches, with zeros behind those of the shorter ones."""
+        if len(batches) == 1:
+            return batches[0]
+        most = max(one.blanks.shape[1] for one in batches)
+
+        def rows(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+            rest = [((0, 0), (0, most - one.shape[1]), *((0, 0),) * (one.ndim - 2)) for one in arrays]
+            return np.concatenate([np.pad(one, pad) for one, pad in zip(arrays, rest, strict=True)])
+
+        return cls(*(rows([getattr(one, name) for one in batches]) for name in ("blanks", "ids", "log_probs")))
+
     def best(self, blank: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return id and log-probability (B, T) of the best token of each frame, as `best_frames` of greedy decoding.
 
@@ -244,7 +257,7 @@ class BeamSearch:
             np.where(is_likely, np.exp(ordered(frames.log_probs).astype(np.float64)), 0.0),
             np.where(used.T, np.exp(ordered(frames.blanks).astype(np.float64)), 1.0),
             is_after_gap,
-            is_after_gap.any(1).tolist(),
+            (is_after_gap.sum(1) > 0).tolist(),
             used.T,
             is_likely.sum(2).max(1, initial=1).tolist(),  # likely tokens are the first ones
             (is_delimiter & is_likely).any((1, 2)).tolist(),

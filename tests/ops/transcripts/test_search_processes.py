@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 import raysp
 from raysp.models.loading import load_checkpoint
 from raysp.ops.transcribing import Transcribing
-from raysp.ops.transcripts.search_processes import SearchProcesses, packed
+from raysp.ops.transcripts.search_processes import MOST_TOGETHER, SearchProcesses, packed
 from raysp.ops.transcripts.searched_texts import SearchedTexts, SearchSettings
 from raysp.text.beams.top_frames import top_frames
 from tests.corpora import CHECKPOINT
@@ -57,6 +58,59 @@ def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_thread
     for one in found:
         assert_same(one.result(), expected)
     assert 1 <= len(two._idle) <= 2
+
+
+def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts(settings, monkeypatch):
+    one, asked = SearchProcesses(1), []
+    one.start()
+    [process] = one._idle
+    ask = process.ask
+
+    def noted(request):
+        asked.append(len(request[1]))
+        return ask(request)
+
+    monkeypatch.setattr(process, "ask", noted)
+    of_batches = [(top_frames(noisy(seed, 4, 40 + 5 * seed), blank=0), NUM_FRAMES) for seed in range(5)]
+    os.kill(process._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(5) as threads:
+        found = [threads.submit(one.search, packed(settings), *given) for given in of_batches]
+        while len(asked) + len(one._waiting) < 5:
+            time.sleep(0.01)
+        os.kill(process._process.pid, signal.SIGCONT)
+    assert sorted(asked) == [1, MOST_TOGETHER, 4 - MOST_TOGETHER]
+    for answer, given in zip(found, of_batches, strict=True):
+        assert_same(answer.result(), SearchedTexts(settings)(*given))
+
+
+def test_batches_with_other_settings_are_not_searched_together(settings, frames):
+    one, others = SearchProcesses(1), replace(settings, beams=4)
+    one.start()
+    [process] = one._idle
+    os.kill(process._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(one.search, packed(each), frames, NUM_FRAMES) for each in (settings, others) * 2]
+        while len(one._waiting) < 3:
+            time.sleep(0.01)
+        os.kill(process._process.pid, signal.SIGCONT)
+    for answer, each in zip(found, (settings, others) * 2, strict=True):
+        assert_same(answer.result(), SearchedTexts(each)(frames, NUM_FRAMES))
+
+
+def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, frames):
+    one = SearchProcesses(1)
+    one.start()
+    [process] = one._idle
+    os.kill(process._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+        found = [threads.submit(one.search, packed(settings), frames, NUM_FRAMES) for _ in range(3)]
+        while len(one._waiting) < 2:
+            time.sleep(0.01)
+        os.kill(process._process.pid, signal.SIGKILL)
+    answers = [answer.result() for answer in found]
+    assert answers.count(None) == 1
+    for answer in filter(None, answers):
+        assert_same(answer, SearchedTexts(settings)(frames, NUM_FRAMES))
 
 
 def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings, frames, two, caplog):

@@ -156,6 +156,7 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
     from ray.data import ActorPoolStrategy
 
     pool, size, gpus = plan.pipeline.label.pool, plan.pool_size, plan.settings.gpus_per_actor
+    searches = any(getattr(one, "beams", 1) > 1 for one in plan.pipeline.label.outputs)
     reader = Reader(job)
 
     def read(items: pa.Table) -> Iterator[pa.Table]:
@@ -180,7 +181,7 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
             # A block is prepared or staged while the model runs over others.
             min_size=size.low,
             max_size=size.high,
-            max_concurrent_calls_per_actor=calls_at_once(plan.settings.device),
+            max_concurrent_calls_per_actor=calls_at_once(plan.settings.device, searches=searches),
             enable_true_multi_threading=True,
         ),
     )

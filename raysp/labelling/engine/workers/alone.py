@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from raysp.errors import RayspError
 from raysp.labelling.engine.workers.job import Job, sleep_while_waiting
-from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
+from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import RAISED
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
 
@@ -56,7 +56,7 @@ def _label(job: Job, pieces: Sequence[str], importing: threading.Thread) -> Iter
     importing.join()
     actor = LabelActor(job)  # while the first blocks are decoded
     # A device goes from block to block without a gap if it has the next one before it ends one.
-    calls = 1 if actor.op.blocks_in_hand == 1 else calls_at_once(job.settings.device)
+    calls = 1 if actor.op.blocks_in_hand == 1 else 1 + actor.op.blocks_in_hand  # one is staged
     for messages in in_order(actor, _taken(blocks), calls):
         yield from cast("list[str]", messages.column("message").to_pylist())
     actor.close()

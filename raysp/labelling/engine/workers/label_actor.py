@@ -35,11 +35,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 3
+CALLS_WITH_SEARCHES = 11
+"""Calls of an actor with a device whose batches wait for as many processes as there may be on a host."""
 
 
-def calls_at_once(device: str) -> int:
-    """Return how many blocks an actor is given at once: those in the model's hand, and one that is staged."""
-    return 3 if is_accelerator(device) else 2
+def calls_at_once(device: str, *, searches: bool = False) -> int:
+    """Return how many blocks an actor is given at once: those in the model's hand at most, and one that is staged.
+
+    `searches`: whether other processes search the texts of batches beside a device.
+    """
+    if not is_accelerator(device):
+        return 2
+    return CALLS_WITH_SEARCHES if searches else 3
 
 
 def load_labelling(job: Job) -> "LabellingOp":

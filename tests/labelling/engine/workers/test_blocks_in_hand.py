@@ -17,6 +17,8 @@ from raysp.labelling.engine.workers.alone import in_order
 from raysp.labelling.engine.workers.label_actor import InHand, LabelActor, calls_at_once
 from raysp.labelling.engine.workers.wire import pack, read_messages
 from raysp.ops.labelling import Figures
+from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND
+from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER
 from raysp.sink.layout import BlockName
 
 SECONDS = 30
@@ -81,7 +83,10 @@ def test_a_block_that_raises_gives_its_turn_back():
 
 
 def test_a_device_has_another_block_in_hand_and_a_cpu_does_not():
-    assert (calls_at_once("cpu"), calls_at_once("cuda")) == (2, 3)
+    assert (calls_at_once("cpu"), calls_at_once("cuda")) == (2, 1 + BLOCKS_IN_HAND)
+    most = MOST_TOGETHER * MOST_PROCESSES // BATCHES_A_BLOCK
+    assert calls_at_once("cuda", searches=True) == 1 + BLOCKS_IN_HAND + most
+    assert calls_at_once("cpu", searches=True) == 2
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
