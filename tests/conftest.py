@@ -41,6 +41,7 @@ ON_CLOUDS = ("labelling/engine/test_clouds_runs.py", "storage/test_clouds.py")
 """Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
 ON_OBJECT_STORAGE = (
     "checkpoints/test_fetching.py",
+    "kubernetes/test_keys_of_a_store.py",
     "kubernetes/test_policies.py",
     "cli/test_storage_options.py",
     "corpus/test_metadata.py",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from raysp import __version__
@@ -263,14 +264,16 @@ def _account(document: Document) -> Iterator[str]:
 
 
 def _network_policy(document: Document) -> Iterator[str]:
-    spec, is_redis = document["spec"], document["metadata"]["name"] == "raysp-redis"
-    operator = {"app.kubernetes.io/created-by": "kuberay-operator"}
-    expected = [(_pods(OF_RAYSP) + _pods(operator), [6379])] if is_redis else [(_pods(OF_RAYSP), []), *_FROM_OUTSIDE]
+    spec, store = document["spec"], STORES.get(document["metadata"]["name"])
+    if store:
+        expected = [([one for labels in store.clients for one in _pods(labels)], [store.port])]
+    else:
+        expected = [(_pods(OF_RAYSP), []), *_FROM_OUTSIDE]
     if [(rule["from"], _ports(rule)) for rule in spec["ingress"]] != expected:
         yield "network policy: who reaches the pods"
-    if spec["podSelector"]["matchLabels"] != (REDIS if is_redis else OF_RAYSP):
+    if spec["podSelector"]["matchLabels"] != (store.labels if store else OF_RAYSP):
         yield "network policy: selects other pods"
-    if spec["policyTypes"] != (["Ingress", "Egress"] if is_redis else ["Ingress"]) or "egress" in spec:
+    if spec["policyTypes"] != (["Ingress", "Egress"] if store else ["Ingress"]) or "egress" in spec:
         yield "network policy: directions"
 
 
@@ -282,7 +285,61 @@ def _ports(rule: Document) -> list[int]:
     return [one["port"] for one in rule.get("ports", []) if one["protocol"] == "TCP"]
 
 
-REDIS = {"app.kubernetes.io/name": "raysp-redis"}
+@dataclass(frozen=True)
+class Store:
+    """A server that keeps what nodes of a run share: its name, port and user, and how it starts."""
+
+    name: str
+    port_name: str
+    port: int
+    user: int
+    image: str
+    starts: Mapping[str, list[str]]
+    secrets: Mapping[str, Mapping[str, str]]
+    mounts: Mapping[str, str]
+    clients: tuple[Mapping[str, str], ...]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return {"app.kubernetes.io/name": self.name}
+
+
+STORES = {
+    one.name: one
+    for one in (
+        Store(
+            "raysp-redis",
+            "redis",
+            6379,
+            999,
+            r"redis:\d+\.\d+\.\d+-\w+",
+            {"args": ["--appendonly", "yes", "--requirepass", "$(REDIS_PASSWORD)"]},
+            {"REDIS_PASSWORD": {"name": "raysp-redis", "key": "password"}},
+            {"data": "/data"},
+            (OF_RAYSP, {"app.kubernetes.io/created-by": "kuberay-operator"}),
+        ),
+        Store(
+            "raysp-minio",
+            "s3",
+            9000,
+            1000,
+            r"minio/minio:RELEASE\.\S+",
+            {
+                "command": [
+                    "sh",
+                    "-c",
+                    "mkdir -p /data/my-corpus /data/my-labels && exec minio server /data --certs-dir /tmp/certs",
+                ]
+            },
+            {
+                "MINIO_ROOT_USER": {"name": "raysp-storage", "key": "STORAGE_KEY"},
+                "MINIO_ROOT_PASSWORD": {"name": "raysp-storage", "key": "STORAGE_SECRET"},
+            },
+            {"data": "/data", "tmp": "/tmp"},
+            (OF_RAYSP,),
+        ),
+    )
+}
 _FROM_OUTSIDE = [
     (_pods({"app.kubernetes.io/name": name}, namespaceSelector={}), ports)
     for name, ports in (("kuberay-operator", [8265]), ("prometheus", [8080, 44217, 44227]))
@@ -297,48 +354,50 @@ def _budget(document: Document) -> Iterator[str]:
 
 
 def _service(document: Document) -> Iterator[str]:
-    (port,) = document["spec"]["ports"]
-    if document["spec"]["selector"] != REDIS or (port["port"], port["targetPort"]) != (6379, "redis"):
+    (port,), store = document["spec"]["ports"], STORES[document["metadata"]["name"]]
+    if document["spec"]["selector"] != store.labels or (port["port"], port["targetPort"]) != (
+        store.port,
+        store.port_name,
+    ):
         yield "service: leads elsewhere"
 
 
-def _redis(document: Document) -> Iterator[str]:
-    spec, template = document["spec"], document["spec"]["template"]
+def _stateful(document: Document) -> Iterator[str]:
+    store, spec, template = STORES[document["metadata"]["name"]], document["spec"], document["spec"]["template"]
     pod = template["spec"]
     (container,), (claim,) = pod["containers"], spec["volumeClaimTemplates"]
-    if not spec["selector"]["matchLabels"] == template["metadata"]["labels"] == REDIS:
-        yield "redis: labels"
-    if (spec["serviceName"], spec["replicas"]) != (REDIS["app.kubernetes.io/name"], 1):
-        yield "redis: not one behind its service"
+    if not spec["selector"]["matchLabels"] == template["metadata"]["labels"] == store.labels:
+        yield f"{store.name}: labels"
+    if (spec["serviceName"], spec["replicas"]) != (store.name, 1):
+        yield f"{store.name}: not one behind its service"
     context = pod["securityContext"]
     users = {context["runAsUser"], context["runAsGroup"], context["fsGroup"]}
-    if context["runAsNonRoot"] is not True or users != {999} or context["seccompProfile"]["type"] != "RuntimeDefault":
-        yield "redis: securityContext of the pod"
+    is_root = context["runAsNonRoot"] is not True or users != {store.user}
+    if is_root or context["seccompProfile"]["type"] != "RuntimeDefault":
+        yield f"{store.name}: securityContext of the pod"
     if pod["automountServiceAccountToken"] is not False:
-        yield "redis: has a token of Kubernetes"
-    yield from _confined("redis", container["securityContext"])
-    (password,) = container["env"]
-    reference = password["valueFrom"]["secretKeyRef"]
-    if (password["name"], reference) != ("REDIS_PASSWORD", {"name": "raysp-redis", "key": "password"}):
-        yield "redis: password"
-    if container["args"] != ["--appendonly", "yes", "--requirepass", "$(REDIS_PASSWORD)"]:
-        yield "redis: keeps nothing, or answers anyone"
-    if container["ports"] != [{"name": "redis", "containerPort": 6379}]:
-        yield "redis: port"
-    if any(container[probe]["tcpSocket"]["port"] != "redis" for probe in ("readinessProbe", "livenessProbe")):
-        yield "redis: probes"
+        yield f"{store.name}: has a token of Kubernetes"
+    yield from _confined(store.name, container["securityContext"])
+    if {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"]} != store.secrets:
+        yield f"{store.name}: passwords"
+    if any(container.get(name) != store.starts.get(name) for name in ("command", "args")):
+        yield f"{store.name}: keeps nothing, or answers anyone"
+    if container["ports"] != [{"name": store.port_name, "containerPort": store.port}]:
+        yield f"{store.name}: port"
+    if any(container[probe]["tcpSocket"]["port"] != store.port_name for probe in ("readinessProbe", "livenessProbe")):
+        yield f"{store.name}: probes"
     if container["livenessProbe"]["initialDelaySeconds"] < 10:
-        yield "redis: may be killed while it starts"
-    yield from _small("redis", container)
-    if not re.fullmatch(r"redis:\d+\.\d+\.\d+-\w+", container["image"]):
-        yield "redis: image"
-    if container["volumeMounts"] != [{"name": claim["metadata"]["name"], "mountPath": "/data"}]:
-        yield "redis: its tables are on no volume"
-    if (
-        claim["spec"]["accessModes"] != ["ReadWriteOnce"]
-        or amount(claim["spec"]["resources"]["requests"]["storage"]) < 1
-    ):
-        yield "redis: volume"
+        yield f"{store.name}: may be killed while it starts"
+    yield from _small(store.name, container)
+    if not re.fullmatch(store.image, container["image"]):
+        yield f"{store.name}: image"
+    empty = {one["name"] for one in pod.get("volumes", []) if amount(one["emptyDir"]["sizeLimit"]) > 0}
+    mounted = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    if mounted != store.mounts or {claim["metadata"]["name"], *empty} != set(mounted):
+        yield f"{store.name}: its volumes"
+    gigabytes = amount(claim["spec"]["resources"]["requests"]["storage"])
+    if claim["spec"]["accessModes"] != ["ReadWriteOnce"] or gigabytes < 1:
+        yield f"{store.name}: volume"
 
 
 RULES = {
@@ -349,6 +408,6 @@ RULES = {
     "NetworkPolicy": _network_policy,
     "PodDisruptionBudget": _budget,
     "Service": _service,
-    "StatefulSet": _redis,
+    "StatefulSet": _stateful,
 }
 """By kind."""

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+import raysp
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.work_files import load_pipeline
 from tests.kubernetes.manifests import KUBERNETES, Document, at, parent_of, pods, read, rendered, schema_faults
 from tests.kubernetes.rules import amount, faults
 
-OVERLAYS = ("overlays/eks", "overlays/gke")
+CLOUDS = ("overlays/eks", "overlays/gke")
+KEYED = ("overlays/on-premises", "overlays/aks", "overlays/kind")
+"""Overlays whose nodes have the keys of a store."""
+OVERLAYS = (*CLOUDS, *KEYED)
+ON_CPUS = ("overlays/aks", "overlays/kind")
 FOLDERS = ("job", "standing", *OVERLAYS)
+WITHOUT_RAY = ("minio",)
 OF_RAY = ("RayJob", "RayCluster")
 
 DOCUMENTS = (
@@ -26,6 +32,9 @@ DOCUMENTS = (
     ("standing", "PodDisruptionBudget", "raysp-head"),
     ("standing", "Service", "raysp-redis"),
     ("standing", "StatefulSet", "raysp-redis"),
+    ("minio", "NetworkPolicy", "raysp-minio"),
+    ("minio", "Service", "raysp-minio"),
+    ("minio", "StatefulSet", "raysp-minio"),
 )
 """All documents of a run: folder, kind and name."""
 FREE = re.compile(
@@ -53,12 +62,19 @@ def of_ray(folder: str) -> Document:
     return found
 
 
+def standing_of(overlay: str) -> Document:
+    """Return the cluster that stays up of an overlay."""
+    documents = rendered(KUBERNETES / overlay, ["../../standing"])
+    (cluster,) = [one for one in documents if one["kind"] == "RayCluster"]
+    return cluster
+
+
 def pipeline_of(overlay: str) -> Pipeline:
     return load_pipeline(str(KUBERNETES / overlay / "label.py"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *WITHOUT_RAY])
 def test_all_documents_are_valid_for_kubernetes_and_kuberay(folder):
     documents = rendered(KUBERNETES / folder)
     assert [fault for one in documents for fault in schema_faults(one)] == []
@@ -72,10 +88,9 @@ def test_nodes_have_what_a_run_needs(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [one for one in OVERLAYS if one != "overlays/kind"])
 def test_an_overlay_also_makes_a_cluster_that_stays_up(overlay):
-    documents = rendered(KUBERNETES / overlay, ["../../standing"])
-    (cluster,) = [one for one in documents if one["kind"] == "RayCluster"]
+    cluster = standing_of(overlay)
     assert [*schema_faults(cluster), *faults(cluster)] == []
     assert cluster["spec"]["workerGroupSpecs"] == of_ray(overlay)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
 
@@ -136,7 +151,7 @@ def test_a_field_that_is_removed_misspelt_or_of_another_type_is_found(folder, ki
 def test_every_document_of_a_run_is_one_of_these():
     found = {
         (one["kind"], one["metadata"]["name"])
-        for folder in ("job", "standing")
+        for folder in ("job", "standing", *WITHOUT_RAY)
         for one in rendered(KUBERNETES / folder)
     }
     assert found == {(kind, name) for _, kind, name in DOCUMENTS}
@@ -150,7 +165,7 @@ def _either(document: Document) -> list[str]:
         return [str(error)]
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, "../monitoring"])
+@pytest.mark.parametrize("folder", [*FOLDERS, *WITHOUT_RAY, "../monitoring"])
 def test_kubectl_renders_the_same(folder):
     kubectl = shutil.which("kubectl")
     if not kubectl:
@@ -170,7 +185,7 @@ def test_a_field_of_a_kustomization_that_is_not_rendered_is_refused(tmp_path):
         rendered(tmp_path)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [one for one in OVERLAYS if one not in ON_CPUS])
 def test_the_pipeline_of_an_overlay_fits_its_nodes(overlay):
     spec = of_ray(overlay)["spec"]["rayClusterSpec"]
     (model,) = [one for one in spec["workerGroupSpecs"] if one["groupName"] == "model"]
@@ -183,7 +198,51 @@ def test_the_pipeline_of_an_overlay_fits_its_nodes(overlay):
     assert (label.device, label.dtype != "auto", label.batch_seconds is not None) == ("cuda", True, True)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", ON_CPUS)
+def test_the_pipeline_of_an_overlay_without_gpus_fits_its_nodes(overlay):
+    groups = {one["groupName"]: one for one in of_ray(overlay)["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    (container,) = groups["decode"]["template"]["spec"]["containers"]
+    label = pipeline_of(overlay).label
+    assert (label.device, label.pool.gpus or 0) == ("cpu", 0)
+    # A node has a CPU for decoding beside an actor.
+    assert label.pool.cpus < int(container["resources"]["limits"]["cpu"])
+    assert label.pool.high <= groups["decode"]["maxReplicas"]
+
+
+@pytest.mark.parametrize("overlay", KEYED)
+def test_nodes_have_the_keys_that_the_pipeline_of_an_overlay_names(overlay):
+    named = {one.name for one in pipeline_of(overlay).source.storage_options.values() if isinstance(one, raysp.Env)}
+    (created,) = re.findall(
+        r"^kubectl --namespace raysp create secret generic raysp-storage .*$", section(overlay), re.MULTILINE
+    )
+    assert set(re.findall(r"--from-literal (\w+)=", created)) == named
+    assert pipeline_of(overlay).sink.storage_options == pipeline_of(overlay).source.storage_options
+    for document in (of_ray(overlay), standing_of(overlay)):
+        for name, pod in pods(document):
+            keys = [] if name == "submitter" else [{"secretRef": {"name": "raysp-storage"}}]
+            assert pod["spec"]["containers"][0].get("envFrom", []) == keys, name
+
+
+def section(overlay: str) -> str:
+    """Return the part of the README about an overlay, each command on a line."""
+    text = (KUBERNETES.parent / "README.md").read_text().replace("\\\n", " ")
+    (found,) = [
+        one for one in re.split("^## ", text, flags=re.MULTILINE) if f"apply -k cluster/kubernetes/{overlay}" in one
+    ]
+    return found
+
+
+@pytest.mark.parametrize("overlay", KEYED)
+def test_the_first_labels_take_at_most_ten_commands(overlay):
+    block = re.search(r"^```\n(.*?)^```$", section(overlay), re.MULTILINE | re.DOTALL)[1]
+    commands = [line for line in block.splitlines() if line]
+    assert 6 <= len(commands) <= 10
+    assert not any("&& " in one or ";" in one for one in commands)
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", section(overlay), re.MULTILINE)
+    assert len(rows) > 5, "no table of the steps, their time and output"
+
+
+@pytest.mark.parametrize("overlay", CLOUDS)
 def test_the_account_of_an_overlay_is_bound_to_a_role_of_its_cloud(overlay):
     (account,) = [one for one in rendered(KUBERNETES / overlay) if one["kind"] == "ServiceAccount"]
     ((name, role),) = account["metadata"]["annotations"].items()
@@ -216,7 +275,7 @@ def test_pods_choose_the_pools_of_nodes_that_eks_starts_for_them():
         assert float(pool["limits"][resource]) >= needed
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *WITHOUT_RAY])
 def test_no_document_holds_a_secret(folder):
     documents = rendered(KUBERNETES / folder)
     assert "Secret" not in {one["kind"] for one in documents}
@@ -224,7 +283,7 @@ def test_no_document_holds_a_secret(folder):
         for _, pod in [*pods(one), *([("", one["spec"]["template"])] if one["kind"] == "StatefulSet" else [])]:
             for variable in pod["spec"]["containers"][0].get("env", []):
                 if "PASSWORD" in variable["name"]:
-                    assert at(variable, "valueFrom/secretKeyRef/name") == "raysp-redis"
+                    assert at(variable, "valueFrom/secretKeyRef/name") in ("raysp-redis", "raysp-storage")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
