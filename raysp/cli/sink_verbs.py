@@ -262,7 +262,12 @@ def export(
     ],
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
     max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
-    min_seconds: Annotated[float | None, typer.Option(metavar="S", help="clips: shortest (1).")] = None,
+    max_lines: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: lines of a cue (2).")] = None,
+    max_chars_per_second: Annotated[
+        float | None, typer.Option(metavar="N", help="srt, vtt: reading speed (17).")
+    ] = None,
+    min_gap_seconds: Annotated[float | None, typer.Option(metavar="S", help="srt, vtt: between cues (0.083).")] = None,
+    min_seconds: Annotated[float | None, typer.Option(metavar="S", help="Shortest cue (0.833) or clip (1).")] = None,
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Longest cue (7) or clip (20).")] = None,
     min_score: Annotated[float | None, typer.Option(metavar="P", help="clips: least mean probability.")] = None,
     names: Annotated[
@@ -308,6 +313,9 @@ def export(
         dest_options=reached_by,
         column=column,
         max_chars=max_chars,
+        max_lines=max_lines,
+        max_chars_per_second=max_chars_per_second,
+        min_gap_seconds=min_gap_seconds,
         min_seconds=min_seconds,
         max_seconds=max_seconds,
         min_score=min_score,

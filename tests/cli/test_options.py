@@ -262,7 +262,10 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     ],
     "diff --html": [Acts("cli/test_diff.py::test_the_comparison_can_be_a_page")],
     "export --max-chars": [of_format("--max-chars 20", "ctm")],
-    "export --min-seconds": [of_format("--min-seconds 2", "srt")],
+    "export --max-lines": [of_format("--max-lines 1", "ctm")],
+    "export --max-chars-per-second": [of_format("--max-chars-per-second 15", "jsonl")],
+    "export --min-gap-seconds": [of_format("--min-gap-seconds 0.2", "clips")],
+    "export --min-seconds": [of_format("--min-seconds 2", "ctm")],
     "export --max-seconds": [
         of_format("--max-seconds 2", "rttm"),
         Acts("verbs/export/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),

@@ -27,7 +27,7 @@ from raysp.verbs.export.datasets import data_path
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
-from raysp.verbs.export.text_files import ASK_WORDS
+from raysp.verbs.export.word_times import ask_words
 
 GROUP_BYTES = 32 * 1024 * 1024
 """Bytes of the recordings of a row group."""
@@ -159,7 +159,8 @@ class ClipFiles:
     def spans(self) -> str:
         """Column of words or regions of speech."""
         prefix = str(self.options["column"])
-        return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), ASK_WORDS)
+        advice = ask_words(self.labelling.record, prefix)
+        return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), advice)
 
     @property
     def is_tar(self) -> bool:

@@ -11,9 +11,20 @@ OK, ALL = "ok", "all"
 """Rows that are written."""
 COLUMN = "pred"
 """Default prefix of the columns that are exported."""
+SUBTITLES: Mapping[str, JsonValue] = {
+    "column": COLUMN,
+    "names": None,
+    "max_chars": 42,
+    "max_lines": 2,
+    "min_seconds": 0.833,
+    "max_seconds": 7.0,
+    "max_chars_per_second": 17.0,
+    "min_gap_seconds": 0.083,
+}
+"""Options of subtitles; those of cues have the defaults of `cues.Rules`."""
 OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
-    "srt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0, "names": None},
-    "vtt": {"column": COLUMN, "max_chars": 42, "max_seconds": 7.0, "names": None},
+    "srt": SUBTITLES,
+    "vtt": SUBTITLES,
     "ctm": {"column": COLUMN, "one_file": False},
     "textgrid": {"column": COLUMN, "names": None},
     "rttm": {"column": COLUMN, "one_file": False},
@@ -36,8 +47,15 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
 LAYOUTS = ("parquet", "tar")
 NAMES = (ID, PATH)
 ROWS = (OK, ALL)
-LEAST_CHARS = 8
-"""Smallest `max_chars`."""
+RANGES = {
+    "min_score": (0, 1, "a probability from 0 to 1"),
+    "max_chars": (8, 1000, "8 to 1000"),
+    "max_lines": (1, 3, "1 to 3"),
+    "max_chars_per_second": (1, 1000, "1 to 1000"),
+    "min_gap_seconds": (0, 1, "0 to 1"),
+    "sample_rate": (1000, 192_000, "1000 to 192000 Hz"),
+}
+"""Least and largest value of options, and both in words."""
 
 
 def settled(to: str, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -65,15 +83,10 @@ def _check(options: Mapping[str, JsonValue]) -> None:
         raise SpecError(f"export: max_seconds={most!r}; expected more than 0 and at most 3600")
     if least is not None and most is not None and not 0 <= least < most:
         raise SpecError(f"export: min_seconds={least!r}; expected from 0 to below max_seconds={most!r}")
-    score = _number(options, "min_score")
-    if score is not None and not 0 <= score <= 1:
-        raise SpecError(f"export: min_score={score!r}; expected a probability from 0 to 1")
-    chars = _number(options, "max_chars")
-    if chars is not None and not LEAST_CHARS <= chars <= 1000:
-        raise SpecError(f"export: max_chars={chars!r}; expected {LEAST_CHARS} to 1000")
-    rate = _number(options, "sample_rate")
-    if rate is not None and not 1000 <= rate <= 192_000:
-        raise SpecError(f"export: sample_rate={rate!r}; expected 1000 to 192000 Hz")
+    for name, (low, high, expected) in RANGES.items():
+        value = _number(options, name)
+        if value is not None and not low <= value <= high:
+            raise SpecError(f"export: {name}={value!r}; expected {expected}")
     for name, values in {"layout": LAYOUTS, "names": (*NAMES, None), "rows": ROWS}.items():
         if options.get(name, values[0]) not in values:
             allowed = ", ".join(value for value in values if value)

@@ -54,6 +54,9 @@ def export(
     dest_options: GivenOptions | None = None,
     column: str | None = None,
     max_chars: int | None = None,
+    max_lines: int | None = None,
+    max_chars_per_second: float | None = None,
+    min_gap_seconds: float | None = None,
     min_seconds: float | None = None,
     max_seconds: float | None = None,
     min_score: float | None = None,
@@ -84,7 +87,10 @@ def export(
         dest_options: options to reach it; None: those of the sink if both urls have the same scheme.
         column: prefix of the exported columns, such as "aligned"; for rttm also a whole name. Default "pred".
         max_chars: for srt and vtt: characters of a line, 42.
-        min_seconds: for clips: shortest clip, 1.
+        max_lines: for srt and vtt: lines of a cue, 2.
+        max_chars_per_second: for srt and vtt: reading speed, 17. Cues are shown longer than spoken if there is time.
+        min_gap_seconds: for srt and vtt: time between cues, 0.083.
+        min_seconds: for srt and vtt: shortest display of a cue, 0.833; for clips: shortest clip, 1.
         max_seconds: for srt and vtt: longest display of a cue, 7; for clips: longest clip, 20.
         min_score: for clips: least mean probability of a clip's words.
         names: for srt, vtt and textgrid: "path" names files as their recordings, "id" by the id of the row in a folder
@@ -117,6 +123,9 @@ def export(
         {
             "column": column,
             "max_chars": max_chars,
+            "max_lines": max_lines,
+            "max_chars_per_second": max_chars_per_second,
+            "min_gap_seconds": min_gap_seconds,
             "min_seconds": min_seconds,
             "max_seconds": max_seconds,
             "min_score": min_score,

@@ -1,7 +1,7 @@
 """Export to formats of text: a file a row, or a file a label shard."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +12,9 @@ from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
 from raysp.text.formats.annotations import ctm, rttm, textgrid
+from raysp.text.formats.cues import Rules, cues_of, one_cue
 from raysp.text.formats.safe_values import csv_line, json_line
-from raysp.text.formats.subtitles import cues_of, one_cue, srt, vtt, with_names
+from raysp.text.formats.subtitles import srt, vtt, with_names
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_formats import ALL
@@ -33,16 +34,13 @@ from raysp.verbs.export.export_rows import (
     to_rows,
 )
 from raysp.verbs.export.row_names import RowNames
+from raysp.verbs.export.word_times import ask_words, how_to_ask
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
 GRID = ".TextGrid"
 TIMED = ("words", "chars")
 """Endings of the columns whose times cut a text."""
-ASK_WORDS = (
-    "Ask for them with Transcript(words=True), or name the prefix of other columns with --column, such as aligned for "
-    "those of Align()"
-)
 
 
 @dataclass(frozen=True)
@@ -146,28 +144,34 @@ def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[s
     Raises:
         PlanError: there are neither words nor texts, or no times and a row with a text is too long for one cue.
     """
-    prefix, max_chars = str(options["column"]), int(str(options["max_chars"]))
-    max_seconds = float(str(options["max_seconds"]))
+    prefix, rules = str(options["column"]), _rules(options)
     text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
     if not words and text not in labelling.schema.names:
-        raise missing(labelling, to, (f"{prefix}_words", text), ASK_WORDS)
+        raise missing(labelling, to, (f"{prefix}_words", text), ask_words(labelling.record, prefix))
     if not words and not chars:
-        _refuse_long_rows(labelling, to, text, max_seconds)
+        _refuse_long_rows(labelling, to, prefix, rules.max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
     name_speakers = with_names if to == "srt" else list[Span]  # WebVTT has a tag for them
     found = [words] if words else [text, chars] if chars else [text]
 
     def subtitle(row: Row) -> str:
         if not words and not chars:
-            return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=max_chars))
+            return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=rules.max_chars))
         spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
-        return write(cues_of(name_speakers(spans), max_chars=max_chars, max_seconds=max_seconds))
+        return write(cues_of(name_speakers(spans), rules))
 
     return RowFiles(labelling, names, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
 
 
-def _refuse_long_rows(labelling: Labelling, to: str, text: str, max_seconds: float) -> None:
+def _rules(options: Mapping[str, JsonValue]) -> Rules:
+    """Return the rules of cues."""
+    numbers = {field.name: float(str(options[field.name])) for field in fields(Rules)}
+    return Rules(**{**numbers, **{name: int(numbers[name]) for name in ("max_chars", "max_lines")}})  # type: ignore[arg-type]
+
+
+def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: float) -> None:
     """Raise PlanError for a row with a text that is longer than a cue may be: it cannot be cut without times."""
+    text = f"{prefix}_text"
     columns = ["id", "row", SECONDS, STATUS, text]
     for shard in (labelling.shards[name] for name in labelling.shards if name in labelling.done):
         for table in labelling.tables(shard, columns):
@@ -176,8 +180,8 @@ def _refuse_long_rows(labelling: Labelling, to: str, text: str, max_seconds: flo
                 if _is_written(row[text]):
                     raise PlanError(
                         f"{labelling.url}: the row {id_of(row, shard)} is {seconds_of(row):.1f} s long, longer than a "
-                        f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. Label with "
-                        f"Transcript(words=True) or Align() for {to}, or raise --max-seconds for one cue a row"
+                        f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. {to} needs times "
+                        f"of words: {how_to_ask(labelling.record, prefix)}, or raise --max-seconds for one cue a row"
                     )
 
 
@@ -193,7 +197,7 @@ def text_grids(labelling: Labelling, names: RowNames, to: str, options: Mapping[
         PlanError: there are no words.
     """
     prefix = str(options["column"])
-    words = need_spans(labelling, to, (f"{prefix}_words",), ASK_WORDS)
+    words = need_spans(labelling, to, (f"{prefix}_words",), ask_words(labelling.record, prefix))
     others = {one: find_spans(labelling.schema, f"{prefix}_{one}") for one in ("chars", "turns")}
     tiers = {"words": words, **{name: column for name, column in others.items() if column}}
 
@@ -227,7 +231,8 @@ def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
     Raises:
         PlanError: there are no words.
     """
-    words = need_spans(labelling, to, (f"{options['column']}_words",), ASK_WORDS)
+    prefix = str(options["column"])
+    words = need_spans(labelling, to, (f"{prefix}_words",), ask_words(labelling.record, prefix))
     lines: Lines = lambda row, id_: "".join(ctm(id_, *one) for one in _numbered(labelling, row, words))  # noqa: E731
     return LineFiles(labelling, ".ctm", [words], lambda shard: lines, bool(options["one_file"]))
 

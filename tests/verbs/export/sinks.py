@@ -57,7 +57,7 @@ def with_errors(path: Path, rows: set[int]) -> None:
         new.add_key_value_metadata(kept)
 
 
-def make_folder_sink(folder: Path, names: Sequence[str], **fields: object) -> raysp.Pipeline:
+def make_folder_sink(folder: Path, names: Sequence[str], outputs: Sequence[Output] | None = None) -> raysp.Pipeline:
     """Label recordings of digits with some names in the folder `in`."""
     digit = wav(6000)
     spoken = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("audio").to_pylist()
@@ -65,7 +65,7 @@ def make_folder_sink(folder: Path, names: Sequence[str], **fields: object) -> ra
         path = folder / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(spoken[number % len(spoken)]["bytes"] if name != "broken.wav" else digit[:20])
-    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]}, **fields)
+    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS] if outputs is None else outputs})
     label_here(pipeline)
     return pipeline
 

@@ -165,6 +165,10 @@ class TestRefusals:
         [
             ({"to": "ass"}, "found the format 'ass'; expected one of srt, vtt, ctm"),
             ({"to": "ctm", "max_chars": 30}, "max_chars=30 does not apply to ctm; it is an option of srt, vtt"),
+            ({"to": "srt", "max_lines": 4}, "max_lines=4; expected 1 to 3"),
+            ({"to": "srt", "max_chars_per_second": 0}, "max_chars_per_second=0; expected 1 to 1000"),
+            ({"to": "srt", "min_gap_seconds": 2}, "min_gap_seconds=2; expected 0 to 1"),
+            ({"to": "srt", "max_seconds": 0.5}, "min_seconds=0.833; expected from 0 to below max_seconds=0.5"),
             ({"to": "srt", "max_chars": 2}, "max_chars=2; expected 8 to 1000"),
             ({"to": "srt", "max_seconds": 0}, "max_seconds=0; expected more than 0"),
             ({"to": "srt", "max_seconds": float("nan")}, "max_seconds=nan; expected more than 0"),

@@ -1,0 +1,36 @@
+"""Write subtitles for a folder of recordings, named as the recordings. Run again, it does what is new.
+
+    python pipelines/subtitles.py RECORDINGS SUBTITLES [CHECKPOINT]
+
+The same in two commands, with the options of each:
+
+    raysp run pipelines/subtitles.py --set source.url=RECORDINGS --set sink.url=LABELS
+    raysp export LABELS SUBTITLES --to srt
+
+CHECKPOINT is a model that gives times of words (CTC or a transducer), here one of English. Cues end after clauses where
+the model writes punctuation, else at pauses.
+"""
+
+import sys
+from dataclasses import replace
+
+import raysp
+
+label = raysp.Label("facebook/wav2vec2-base-960h", outputs=[raysp.Transcript(words=True)])
+pipeline = raysp.Pipeline(
+    raysp.Shards("recordings"),
+    steps=[raysp.Decode(), label],
+    sink=raysp.Parquet("labels"),
+)
+
+
+def main(recordings: str, subtitles: str, checkpoint: str = label.checkpoint) -> None:
+    """Label a folder into `SUBTITLES-labels`, and export the labels."""
+    labels = f"{subtitles.rstrip('/')}-labels"
+    steps = [raysp.Decode(), replace(label, checkpoint=checkpoint)]
+    raysp.run(raysp.Pipeline(raysp.Shards(recordings), steps=steps, sink=raysp.Parquet(labels)))
+    sys.stdout.write(f"{raysp.export(labels, to='srt', dest=subtitles)}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

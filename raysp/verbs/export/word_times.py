@@ -1,0 +1,72 @@
+"""How to label again with the times of words, from the record of a sink."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from raysp.sink import known
+from raysp.sink.run_record import RunRecord
+from raysp.specs.values import JsonValue
+from raysp.words import printable
+
+FILE = "PIPELINE"
+"""Stands for the file of the pipeline where the record does not name it, or may not be used."""
+
+
+def how_to_ask(record: RunRecord, prefix: str) -> str:
+    """Return the command that labels again with times of words, and the output to add where a model gives none.
+
+    Args:
+        record: record of the sink.
+        prefix: prefix of the columns, the name of a transcript.
+    """
+    setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in _transcripts(record, prefix)), "")
+    command = shlex.join([*_command(record), *(["--set", setting] if setting else []), "--relabel"])
+    with_change = "" if setting else " after that change"
+    return (
+        f"run `{command}`{with_change}, which labels again; of a model without times of words (an encoder-decoder) add "
+        f"Align(of={prefix!r}, checkpoint=CTC) to the outputs instead, and export with --column aligned"
+    )
+
+
+def ask_words(record: RunRecord, prefix: str) -> str:
+    """Return the advice for a format that needs words."""
+    return (
+        f"Ask for them with Transcript(words=True): {how_to_ask(record, prefix)}. Or name the prefix of other columns "
+        "with --column, such as aligned for those of Align()"
+    )
+
+
+def _transcripts(record: RunRecord, prefix: str) -> Iterator[tuple[int, int]]:
+    """Yield the places of transcripts with a name: of the step, and of the output in it."""
+    for step, outputs in enumerate(_listed(record.pipeline, "steps")):
+        for output, one in enumerate(_listed(outputs, "outputs")):
+            if isinstance(one, dict) and (one.get("type"), one.get("name")) == ("Transcript", prefix):
+                yield step, output
+
+
+def _listed(value: JsonValue, name: str) -> list[JsonValue]:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _command(record: RunRecord) -> list[str]:
+    """Return the last `raysp run` of this user, without shares; a command of another user is not repeated."""
+    if known.is_known(record.pipeline):
+        for run in reversed(record.runs):
+            program, *words = shlex.split(printable(run.command)) or [""]
+            if PurePath(program).name == "raysp" and words[:1] == ["run"]:
+                return ["raysp", *_without_shares(words)]
+    return ["raysp", "run", FILE]
+
+
+def _without_shares(words: list[str]) -> list[str]:
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if (
+            word not in ("--relabel", "--json", "--shards")
+            and before != "--shards"
+            and not word.startswith("--shards=")
+        ):
+            kept.append(word)
+    return kept

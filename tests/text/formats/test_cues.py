@@ -1,0 +1,215 @@
+"""Cues keep the rules of broadcasters, as an independent parser reads them."""
+
+import math
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pysubs2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp.text.formats import cues as cues_module
+from raysp.text.formats.cues import Rules, cues_of, one_cue
+from raysp.text.formats.safe_values import on_one_line
+from raysp.text.formats.subtitles import srt
+from raysp.text.times import Span
+from tests.text.formats.spans import WILD, words
+
+MARKS = st.sampled_from(["", "", "", "", ",", ".", "?", ";"])
+
+
+def spoken(text: str, seconds: float = 0.4, start: float = 0.0) -> list[Span]:
+    """Time words evenly."""
+    return [
+        Span(word, start + number * seconds, start + (number + 1) * seconds, 0.9)
+        for number, word in enumerate(text.split())
+    ]
+
+
+@st.composite
+def speech(draw, most: int = 60) -> list[Span]:
+    """Words that are all different, as people say them: 40 to 700 ms long, with pauses between some."""
+    found, place = [], draw(st.integers(0, 5000))
+    for number in range(draw(st.integers(0, most))):
+        text = f"{'w' * draw(st.integers(0, 9))}{number}{draw(MARKS)}"
+        start = place + draw(st.sampled_from([0, 0, 0, 0, 20, 80, 300, 700, 1500]))
+        place = start + draw(st.integers(40, 700))
+        found.append(Span(text, start / 1000, place / 1000, 0.5))
+    return found
+
+
+RULES = st.builds(
+    Rules,
+    max_chars=st.integers(14, 60),
+    max_lines=st.integers(1, 3),
+    min_seconds=st.floats(0.1, 1.5),
+    max_seconds=st.floats(2, 10),
+    max_chars_per_second=st.floats(8, 30),
+    min_gap_seconds=st.sampled_from([0.0, 0.04, 0.083, 0.2]),
+)
+
+
+class TestRules:
+    @given(speech(), RULES)
+    def test_a_parser_reads_cues_that_keep_all_rules(self, spans, rules):
+        cues = list(pysubs2.SSAFile.from_string(srt(cues_of(spans, rules)), format_="srt")) if spans else []
+        gap = round(rules.min_gap_seconds * 1000)
+        assert [word for cue in cues for word in cue.plaintext.split()] == [one.text for one in spans]
+        assert all(after.start - before.end >= gap for before, after in pairwise(cues))
+        for cue, after in zip(cues, [*cues[1:], None], strict=False):
+            lines = cue.plaintext.split("\n")
+            assert 1 <= len(lines) <= rules.max_lines
+            assert all(0 < len(line) <= rules.max_chars for line in lines)
+            assert 0 < cue.duration <= round(rules.max_seconds * 1000)
+            is_bounded = (after and after.start - cue.end == gap) or cue.duration == round(rules.max_seconds * 1000)
+            chars = len(cue.plaintext)
+            assert is_bounded or cue.duration >= round(rules.min_seconds * 1000)
+            assert is_bounded or chars * 1000 <= math.ceil(cue.duration * rules.max_chars_per_second)
+
+    @given(speech())
+    def test_each_cue_is_shown_while_its_words_are_said(self, spans):
+        cues = cues_of(spans)
+        times = iter(spans)
+        for cue, after in zip(cues, [*cues[1:], None], strict=False):
+            said = [next(times) for _ in " ".join(cue.lines).split()]
+            start, end = round(said[0].start * 1000), round(said[-1].end * 1000)
+            assert cue.start == start
+            assert cue.end >= end or (after and after.start - cue.end == 83)
+            assert cue.end - end <= 4000
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_speech_of_150_words_a_minute_needs_no_exception(self, seed):
+        draw = random.Random(seed)
+        found, place = [], 0.0
+        for number in range(400):
+            end = place + draw.uniform(0.3, 0.5)
+            text = f"{'x' * draw.randint(2, 6)}{',' if number % 9 == 5 else ''}{'.' if number % 17 == 16 else ''}"
+            found.append(Span(text, place, end, 1.0))
+            place = end + (0.4 if text.endswith((",", ".")) else 0.0)
+        cues = cues_of(found)
+        assert all(833 <= cue.end - cue.start <= 7000 for cue in cues)
+        assert all(len(" ".join(cue.lines)) / (cue.end - cue.start) * 1000 <= 17 for cue in cues)
+        ends = [cue.lines[-1] for cue in cues]
+        assert sum(end.endswith((",", ".")) for end in ends) >= 0.9 * len(ends)
+
+    def test_speech_too_fast_to_read_keeps_all_words(self):
+        cues = cues_of(spoken("absolutely everything " * 30, 0.1))
+        assert sum(len(" ".join(cue.lines).split()) for cue in cues) == 60
+
+
+class TestCues:
+    def test_a_cue_has_two_lines_of_about_equal_length(self):
+        [cue] = cues_of(spoken("the quick brown fox jumps over the lazy dog near a river"))
+        assert cue.lines == ("the quick brown fox jumps", "over the lazy dog near a river")
+        assert (cue.start, cue.end) == (0, 4800)
+
+    def test_a_text_that_fits_into_one_line_stays_on_it(self):
+        [cue] = cues_of(spoken("the quick brown fox, jumps"))
+        assert cue.lines == ("the quick brown fox, jumps",)
+
+    def test_lines_break_after_a_clause(self):
+        [cue] = cues_of(spoken("when it rained all day, the quick brown foxes stayed at home"))
+        assert cue.lines == ("when it rained all day,", "the quick brown foxes stayed at home")
+
+    def test_lines_break_at_a_pause_where_texts_have_no_marks(self):
+        early = spoken("when it rained all day", 0.3)
+        late = spoken("the quick brown foxes stayed at home", 0.3, start=1.9)
+        [cue] = cues_of([*early, *late])
+        assert cue.lines == ("when it rained all day", "the quick brown foxes stayed at home")
+
+    def test_a_cue_ends_after_a_clause_rather_than_with_its_space(self):
+        text = (
+            "we walked along the river until the evening came, and then somebody from the village called us back home"
+        )
+        assert [" ".join(cue.lines) for cue in cues_of(spoken(text, 0.35))] == [
+            "we walked along the river until the evening came,",
+            "and then somebody from the village called us back home",
+        ]
+
+    def test_three_lines_are_possible(self):
+        [cue] = cues_of(spoken("one two three four five six seven eight", 0.3), Rules(max_chars=14, max_lines=3))
+        assert cue.lines == ("one two three", "four five six", "seven eight")
+
+    def test_a_pause_and_the_end_of_a_sentence_end_a_cue(self):
+        early, late = spoken("so it is done, all of it. And then it was"), spoken("later", start=6.0)
+        assert [cue.lines for cue in cues_of([*early, *late])] == [
+            ("so it is done, all of it.",),
+            ("And then it was",),
+            ("later",),
+        ]
+
+    def test_a_cue_that_would_be_too_short_is_joined_with_its_neighbour(self):
+        [cue] = cues_of([*spoken("no.", 0.2), *spoken("we did not see that.", 0.3, start=0.3)])
+        assert cue.lines == ("no. we did not see that.",)
+
+    def test_a_short_cue_is_shown_for_the_shortest_time_but_not_into_the_next(self):
+        cues = cues_of([Span("no.", 0.0, 0.2, 1.0), Span("yes", 5.0, 5.2, 1.0)])
+        assert [(cue.start, cue.end) for cue in cues] == [(0, 833), (5000, 5833)]
+        first, second = cues_of([Span("no.", 0.0, 0.2, 1.0, "a"), Span("yes", 0.5, 0.7, 1.0, "b")])
+        assert (first.start, first.end, second.start, second.end) == (0, 417, 500, 1333)
+
+    def test_a_cue_is_shown_until_it_is_read(self):
+        [cue] = cues_of(spoken("a" * 34, 0.5))
+        assert (cue.start, cue.end) == (0, 2000)
+
+    def test_a_gap_that_would_be_seen_as_a_flash_is_closed_to_two_frames(self):
+        first, second = cues_of([Span("a" * 30 + ".", 0.0, 2.0, 1.0), Span("b", 2.4, 4.0, 1.0)])
+        assert (first.end, second.start) == (2317, 2400)
+        first, second = cues_of([Span("a" * 30 + ".", 0.0, 2.0, 1.0), Span("b", 2.6, 4.0, 1.0)])
+        assert (first.end, second.start) == (2000, 2600)
+
+    def test_a_longer_text_and_a_longer_time_begin_another_cue(self):
+        assert len(cues_of(spoken("word " * 20, 0.1))) == 2
+        assert len(cues_of(spoken("a b c d", 2.0), Rules(max_seconds=4.0))) == 2
+
+    def test_a_change_of_speakers_ends_a_cue(self):
+        said = [Span("one", 0, 1, 1.0, "a"), Span("two", 1, 2, 1.0, "a"), Span("three", 2, 3, 1.0, "b")]
+        assert [(cue.speaker, cue.lines) for cue in cues_of(said)] == [("a", ("one two",)), ("b", ("three",))]
+
+    def test_a_word_longer_than_a_line_is_divided(self):
+        cues = cues_of([Span("e\u0301" * 30, 0.0, 6.0, 1.0)], Rules(max_chars=5))
+        assert "".join("".join(cue.lines) for cue in cues) == "e\u0301" * 30
+        assert all(line.startswith("e") for cue in cues for line in cue.lines)
+
+    def test_a_text_without_words_is_one_cue_over_the_recording(self):
+        [cue] = one_cue("one\ntwo " * 5, 3.25, max_chars=12)
+        assert (cue.start, cue.end) == (0, 3250)
+        assert cue.lines == ("one two one", "two one two", "one two one", "two")
+        assert one_cue(" \n", 3.0) == ()
+
+    @given(words(), st.integers(5, 60), st.floats(0.5, 10))
+    def test_all_words_are_kept_in_order_and_no_cue_is_too_long(self, spans, max_chars, max_seconds):
+        cues = cues_of(spans, Rules(max_chars=max_chars, max_seconds=max_seconds))
+        shown = "".join(line for cue in cues for line in cue.lines).replace(" ", "")
+        assert shown == "".join(on_one_line(one.text) for one in spans).replace(" ", "")
+        assert all(len(line) <= max_chars for cue in cues for line in cue.lines)
+        assert all(1 <= len(cue.lines) <= 2 for cue in cues)
+        assert all(0 < cue.end - cue.start <= round(max_seconds * 1000) for cue in cues)
+        assert all(a.end <= b.start for a, b in pairwise(cues))
+
+    @given(WILD)
+    def test_wild_times_make_no_error(self, spans):
+        bounded = [one for one in spans if abs(one.start) < 1e9 and abs(one.end) < 1e9]
+        cues = cues_of(bounded)
+        assert all(a.end <= b.start for a, b in pairwise(cues))
+        srt(cues).encode()
+
+    @given(speech(most=14), RULES)
+    def test_the_cut_is_the_cheapest_of_all(self, spans, rules):
+        rules = replace(rules, max_lines=2)
+        costs = cues_module._costs_after(spans)
+
+        def cheapest(first: int) -> float:
+            if first == len(spans):
+                return 0.0
+            found = cues_module._cues_from(first, spans, costs, rules)
+            return min(cost + cheapest(end) for end, cost in found)
+
+        groups = [*cues_module._grouped(spans, rules)]
+        total, place = 0.0, 0
+        for group in groups:
+            total += dict(cues_module._cues_from(place, spans, costs, rules))[place + len(group)]
+            place += len(group)
+        assert total == pytest.approx(cheapest(0))
