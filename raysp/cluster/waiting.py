@@ -23,6 +23,9 @@ WAIT_VARIABLE = "RAYSP_WAIT_SECONDS"
 AT_WORK_SECONDS = 1800.0
 """Time without a report after which workers with unfinished work count as lost: twice the time of a hang."""
 MODEL_ACTOR = "a model actor"
+NOT_SHARED = "No other job is connected: workers of this program use the rest, or are still starting"
+OF_RAY = ("ray::", "ray-dashboard")
+"""First characters of the commands of Ray's own drivers, which request nothing."""
 SHOWN = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}
 
 
@@ -34,6 +37,8 @@ class Nodes:
     total: Sequence[Amounts]
     free_for_actors: Sequence[Amounts] | None = None
     """Those of `free` on which model actors start; None: all."""
+    is_shared: bool = True
+    """Whether programs other than this one may use them."""
 
     def fit(self, request: Amounts, *, is_actor: bool = False) -> bool:
         """Return whether any node has room for a request."""
@@ -122,9 +127,10 @@ class Waiting:
                 f"(committed labels are kept), lower pool.cpus, pool.gpus or pool.memory, or wait longer with "
                 f"{WAIT_VARIABLE}"
             )
+        whose = "Other jobs use the rest" if nodes.is_shared else NOT_SHARED
         message = (
-            f"waiting for the cluster for {_minutes(waited)}: {found}. Other jobs use the rest, or nodes are still "
-            f"starting; the run ends after {_minutes(self.limit)}"
+            f"waiting for the cluster for {_minutes(waited)}: {found}. {whose}, or nodes are still starting; the run "
+            f"ends after {_minutes(self.limit)}"
         )
         logger.warning("%s", message)
         self.on_warning(message)
@@ -142,9 +148,19 @@ def cluster_nodes(avoided: Callable[[], Collection[str]] = frozenset) -> Nodes:
 
     free: dict[str, Amounts] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
     without = avoided()
-    return Nodes(
-        [*free.values()], [*node_totals().values()], [one for node, one in free.items() if node not in without]
-    )
+    for_actors = [one for node, one in free.items() if node not in without]
+    return Nodes([*free.values()], [*node_totals().values()], for_actors, is_shared=has_other_jobs())
+
+
+def has_other_jobs() -> bool:
+    """Return whether programs other than this one are connected to the cluster."""
+    import ray
+    from ray._private import state
+
+    own = ray.get_runtime_context().get_job_id()
+    jobs: list[dict[str, Any]] = state.jobs()  # type: ignore[no-untyped-call]
+    living = (one for one in jobs if not one["IsDead"] and one["JobID"] != own)
+    return any(not one["Entrypoint"].startswith(OF_RAY) for one in living)
 
 
 def node_totals() -> dict[str, Amounts]:

@@ -1,6 +1,8 @@
 """A run waits for a busy cluster, reports what is missing, and ends after a limit."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -54,6 +56,18 @@ def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cl
     ]
     cluster.pass_by(1200)
     assert len(caplog.messages) == 5  # after 1, 2, 4, 8 and 16 minutes
+
+
+def test_a_run_that_is_alone_blames_no_other_jobs(cluster, caplog):
+    nodes = Nodes([{"CPU": 0.0}], [{"CPU": 2.0}], is_shared=False)
+    cluster.waiting.nodes = lambda: nodes
+    cluster.pass_by(80)
+    [message] = caplog.messages
+    assert "Other jobs" not in message
+    assert message.endswith(
+        "No other job is connected: workers of this program use the rest, or are still starting, or nodes are still "
+        "starting; the run ends after 120 min"
+    )
 
 
 def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
@@ -148,6 +162,22 @@ def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp
         ray.get(other.hold.remote())
         with pytest.raises(RunError, match=r"no worker could start for .*the cluster has 0 of \d+ CPU"):
             run(make_pipeline(DEMO / "audio"))
-        assert any(said.startswith("waiting for the cluster") for said in caplog.messages)
+        [*_, said] = [said for said in caplog.messages if said.startswith("waiting for the cluster")]
+        assert "No other job is connected" in said
     finally:
         ray.kill(other)
+
+
+@pytest.mark.drivers
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_another_driver_is_another_job_until_it_ends(local_ray):
+    assert not waiting.has_other_jobs()
+    address = ray.get_runtime_context().gcs_address
+    program = f"import ray; ray.init({address!r}, log_to_driver=False); print('connected', flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "connected\n"
+        assert waiting.has_other_jobs()
+        other.communicate("\n", timeout=60)
+    assert not waiting.has_other_jobs()
