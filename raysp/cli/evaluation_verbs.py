@@ -151,7 +151,7 @@ def diff(
         worst=worst,
         trust=trust,
     )
-    place = found.write_html(html) if html else None
+    place = found.write_html(html, first.storage_options or None, trust=trust) if html else None
     with showing(found.exit_code):
         if as_json:
             print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})

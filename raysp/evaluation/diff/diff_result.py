@@ -1,17 +1,34 @@
 """Result of a comparison of two labellings."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.normalising import Normalised
-from raysp.evaluation.scores import TITLES, Group, Key, Scores, WorstRow
+from raysp.evaluation.scores import SECONDS, TITLES, Group, Key, Scores, WorstRow
 from raysp.labelling.finished.compared_columns import Kind
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import ShardMatch
+from raysp.labelling.finished.players import played
+from raysp.labelling.planning.trust import Recorded, read_recorded
 from raysp.pages import rendering
-from raysp.pages.page_tables import MOST_GROUPS, ShownRow, Table, groups_table, left_out, short, shown_row
+from raysp.pages.forest import Forest, Interval, forest
+from raysp.pages.page_charts import Share, shares
+from raysp.pages.page_tables import (
+    MOST_GROUPS,
+    ShownRow,
+    Table,
+    Verdict,
+    groups_table,
+    left_out,
+    short,
+    shown_row,
+)
+from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, duration
 
 NOT_MET, INCOMPLETE = 1, 3
@@ -22,6 +39,12 @@ SHOWN_NAMES = 3
 MOST_FACT = 300
 MOST_COLUMNS = 12
 MOST_TABLES = 8
+MOST_CHANGE = 5
+"""Difference of word errors from which rows are one bar."""
+MOST_DRAWN = 8
+"""Groups of a column whose differences are drawn."""
+PLAYER_BYTES = 3_000_000
+"""Bytes of all recordings in a page."""
 MOST_WORST = 20
 """Rows that are shown of each column."""
 
@@ -83,6 +106,8 @@ class AgainstReference:
     """Metrics `wer_a`, `wer_b`, `wer_change` (B less A) and those for characters, from the same bootstrap draws."""
     by: Mapping[str, tuple[Group, ...]]
     """Groups by column, those with the largest increase of the word error rate first."""
+    rows_by_change: Mapping[int, int] = field(default_factory=dict)
+    """Rows by their word errors in B less those in A."""
 
     @property
     def verdict(self) -> str:
@@ -143,13 +168,22 @@ class LabelDiff(Brief):
     intervals: Intervals
     limits: tuple[Limit, ...]
 
-    def write_html(self, file: str | Path) -> str:
+    def write_html(self, file: str | Path, storage_options: GivenOptions | None = None, *, trust: bool = False) -> str:
         """Write the comparison to a local file, as one HTML page, and return its place.
 
+        Rows that differ have players where the recordings of A may be read: if this user made A on this machine, or
+        with `trust`.
+
+        Args:
+            file: the file.
+            storage_options: options to reach A; None: the recorded ones if they may be used.
+            trust: read the recordings, regardless of who recorded where they are.
+
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the file cannot be written, or A cannot be read.
         """
-        return rendering.save(render(self), file)
+        recorded = read_recorded(self.a.sink, storage_options, trust=trust)
+        return rendering.save(render(self, recorded), file)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -220,19 +254,69 @@ class _Shown:
     facts: dict[str, str]
     tables: tuple[Table, ...]
     worst: tuple[ShownRow, ...]
+    forests: tuple[Forest, ...] = ()
+    by_row: tuple[Share, ...] = ()
+    by_row_note: str = ""
 
 
-def render(found: LabelDiff) -> str:
-    """Return a comparison as HTML."""
+def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
+    """Return a comparison as HTML.
+
+    Args:
+        found: the comparison.
+        recorded: sink A with the pipeline that may be used, for players; None: recordings may not be read.
+    """
     rows = found.rows
+    columns = [_shown(one) for one in found.columns[:MOST_COLUMNS]] if rows.compared else []
+    columns, note = _with_players(found, columns, recorded)
     return rendering.render(
         "diff.html",
-        title=f"{_name(found.a.sink)} and {_name(found.b.sink)}",
+        title=f"A: {_name(found.a.sink)}, B: {_name(found.b.sink)}",
         subtitle=f"{rows.compared:,} of {rows.total:,} rows compared, {duration(found.seconds)} of audio",
+        verdict=_verdict(found) if rows.compared else (),
         facts={_capital(name): short(fact, MOST_FACT) for name, fact in found.facts.items()},
-        columns=[_shown(one) for one in found.columns[:MOST_COLUMNS]] if rows.compared else [],
+        sides=f"A is {_name(found.a.sink)}, B is {_name(found.b.sink)}.",
+        columns=columns,
+        players_note=note,
         limits=[short(limit.words) for limit in found.limits],
     )
+
+
+def _with_players(found: LabelDiff, columns: list[_Shown], recorded: Recorded | None) -> tuple[list[_Shown], str]:
+    """Return columns whose rows have players, as far as there is room, and a sentence about the others."""
+    note = ""
+    left = PLAYER_BYTES
+    sink = Labelling.of(recorded.sink, recorded.record) if recorded else None
+    for number, one in enumerate(columns):
+        worst = found.columns[number].worst[:MOST_WORST]
+        if not worst or not sink:
+            continue
+        shown = played(sink, recorded, worst, left)
+        left -= sum(len(row.player) for row in shown.rows)
+        columns[number], note = replace(one, worst=shown.rows), shown.note or note
+    return columns, note
+
+
+def _verdict(found: LabelDiff) -> tuple[Verdict, ...]:
+    """Return the figures that the page leads with: those of the first column against references, else the first."""
+    one = next((one for one in found.columns if one.against), found.columns[0] if found.columns else None)
+    if one is None:
+        return ()
+    if against := one.against:
+        scores = against.scores
+        names = (("A", "wer_a", _name(found.a.sink)), ("B", "wer_b", _name(found.b.sink)))
+        rates = [Verdict(scores.value(key), f"word errors of {side}", name) for side, key, name in names]
+        change = Verdict(scores.value("wer_change"), "B less A", against.verdict.partition(": ")[2])
+        return (*rates, change)
+    name = next(iter(one.scores.metrics))
+    title = _title(one, name)
+    return (Verdict(one.scores.value(name), f"{short(one.column)}: {title}", f"{one.scores.rows:,} rows"),)
+
+
+def _title(one: ColumnDifference, metric: str) -> str:
+    """Return the name of a metric, with the sides that it is of."""
+    ends = {"wer": ", B against A", "cer": ", B against A", "agreement": " of A and B", "cosine": " of A and B"}
+    return f"{TITLES[metric]}{ends.get(metric, ', B less A' if metric == 'difference' else '')}"
 
 
 def _name(sink: str) -> str:
@@ -244,11 +328,61 @@ def _capital(name: str) -> str:
 
 
 def _shown(one: ColumnDifference) -> _Shown:
-    facts = {_capital(name): short(fact, MOST_FACT) for name, fact in one.facts.items()}
-    if one.against:
-        facts["WER change"] = one.against.verdict
+    titles = {TITLES[name]: _capital(_title(one, name)) for name in one.scores.metrics}
+    facts = {titles.get(name, name): short(fact, MOST_FACT) for name, fact in one.facts.items()}
     worst = tuple(shown_row(row) for row in one.worst[:MOST_WORST])
-    return _Shown(short(one.column), facts, tuple(_tables(one)), worst)
+    shown = _Shown(short(one.column), facts, tuple(_tables(one)), worst)
+    if one.against is None:
+        return shown
+    facts["WER change, B less A"] = one.against.verdict
+    forests = tuple(found for found in _forests(one.against) if found)
+    return replace(shown, forests=forests, by_row=_by_row(one.against), by_row_note=_by_row_note(one.against))
+
+
+def _forests(against: AgainstReference) -> Iterator[Forest | None]:
+    """Yield the drawn comparison: the rates of both, and the differences of all rows and of groups."""
+    scores = against.scores
+    rates = [_interval(side, scores, name) for side, name in (("A", "wer_a"), ("B", "wer_b"))]
+    yield forest("Word error rates of A and B", f"against {short(against.column)}, 95% intervals", rates)
+    found = [_interval("all rows", scores, "wer_change")]
+    for column, groups in [*against.by.items()][:MOST_TABLES]:
+        unit = " s" if column == SECONDS else ""
+        found += [_interval(f"{short(one.value)}{unit}", one.scores, "wer_change") for one in groups[:MOST_DRAWN]]
+    note = "of the same rows, 95% intervals; left of the line B is better, right of it A"
+    yield forest("Difference, B less A", note, found, with_zero=True)
+
+
+def _interval(name: str, scores: Scores, metric: str) -> Interval:
+    one = scores.metrics[metric]
+    value = math.nan if one.value is None else one.value
+    low, high = (value if end is None else end for end in (one.low, one.high))
+    return Interval(name, scores.value(metric), low, value, high)
+
+
+def _by_row(against: AgainstReference) -> tuple[Share, ...]:
+    """Return bars of the rows with other numbers of word errors, those at the ends together."""
+    found: Counter[int] = Counter()
+    for change, rows in against.rows_by_change.items():
+        found[max(-MOST_CHANGE, min(MOST_CHANGE, change))] += rows
+    changes = sorted(change for change in found if change)
+    return shares(
+        [_change(one) for one in changes], [found[one] for one in changes], [f"{found[o]:,}" for o in changes]
+    )
+
+
+def _change(number: int) -> str:
+    more = " or more" if abs(number) == MOST_CHANGE else ""
+    side = "A" if number > 0 else "B"
+    return f"{side} better by {abs(number)}{more}"
+
+
+def _by_row_note(against: AgainstReference) -> str:
+    found = against.rows_by_change
+    better, worse = (sum(rows for one, rows in found.items() if one * sign > 0) for sign in (-1, 1))
+    return (
+        f"B has fewer errors than A in {count(better, 'row')}, more in {count(worse, 'row')}, and as many in "
+        f"{count(found.get(0, 0), 'row')}"
+    )
 
 
 def _tables(one: ColumnDifference) -> Iterator[Table]:
@@ -256,11 +390,14 @@ def _tables(one: ColumnDifference) -> Iterator[Table]:
         yield _against(one.against)
     for column, groups in [*one.by.items()][:MOST_TABLES]:
         if groups:
-            yield groups_table(column, groups)
+            table = groups_table(column, groups)
+            sides = {TITLES[name]: _title(one, name) for name in one.scores.metrics}
+            yield replace(table, names=tuple(sides.get(name, name) for name in table.names))
     for column, groups in [*one.against.by.items()][:MOST_TABLES] if one.against else ():
         if groups:
             table = groups_table(column, groups, ("wer_change", "wer_a", "wer_b"))
-            yield replace(table, title=f"{table.title}, against the references")
+            names = tuple("WER, B less A" if name == TITLES["wer_change"] else name for name in table.names)
+            yield replace(table, names=names, title=f"{table.title}, against the references")
     if one.changes:
         changes = [(short(change.a), short(change.b), f"{change.rows:,}") for change in one.changes[:MOST_GROUPS]]
         yield Table("Changed classes", ("in A", "in B", "rows"), changes, left_out(one.changes, "change"))
@@ -268,7 +405,9 @@ def _tables(one: ColumnDifference) -> Iterator[Table]:
         rows = [
             (short(row.id), short(row.shard), f"{row.row:,}", f"{row.cosine:.4f}") for row in one.lowest[:MOST_WORST]
         ]
-        yield Table("Lowest cosines", ("id", "shard", "row", "cosine"), rows, left_out(one.lowest, "row", MOST_WORST))
+        yield Table(
+            "Lowest cosines of A and B", ("id", "shard", "row", "cosine"), rows, left_out(one.lowest, "row", MOST_WORST)
+        )
 
 
 def _against(against: AgainstReference) -> Table:

@@ -10,9 +10,9 @@ from raysp.errors import PlanError, SpecError
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_status import Status, label_status
+from raysp.labelling.finished.players import played
 from raysp.labelling.planning.trust import Recorded, open_recorded, read_recorded
 from raysp.labelling.reports.label_figures import MOST_MESSAGE, SCORE_BANDS, Rows, read_rows
-from raysp.labelling.reports.players import played
 from raysp.labelling.reports.reservoirs import Values
 from raysp.labelling.reports.row_error_rates import Groups
 from raysp.labelling.reports.throughput import RunWork, actors_table, charts_of, runs_table, work_of_runs

@@ -1,7 +1,9 @@
 """The page of a comparison: its figures are those of the result, and texts of users stay texts."""
 
+import base64
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from raysp.errors import StoreError
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow, render
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
+from raysp.labelling.planning.trust import read_recorded
 from raysp.text.error_rates import edits
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 from tests.pages import HOSTILE, Page
@@ -49,15 +52,18 @@ def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff
 
 def test_the_facts_are_those_of_the_result(found):
     page = Page(render(found))
-    assert page.texts[1] == "A and B"
+    assert page.texts[1] == "A: A, B: B"
     assert page.texts[2] == f"{found.rows.compared} of 6 rows compared, 0:02 of audio"
     for name, fact in found.facts.items():
-        assert page.after(f"{name[0].upper()}{name[1:]}").startswith(fact[:200])
+        title = f"{name[0].upper()}{name[1:]}"
+        values = [after for before, after in pairwise(page.texts) if before == title]
+        assert any(value.startswith(fact[:200]) for value in values), name
     [text, score] = found.columns
-    assert page.after("Agreement") == text.facts["agreement"]
-    assert page.after("Difference") == score.facts["difference"]
-    assert page.after("WER change") == text.against.verdict
-    assert page.texts[page.texts.index("B less A") + 1] == text.against.scores.value("wer_change")
+    assert page.after("Agreement of A and B") == text.facts["agreement"]
+    assert ("Difference, B less A", score.facts["difference"]) in pairwise(page.texts)
+    assert page.after("WER change, B less A") == text.against.verdict
+    change = text.against.scores.value("wer_change")
+    assert page.texts.count(change) >= 3  # it leads the page, is drawn, and is in the table
     assert {"By duration", "By speaker_id", "By speaker_id, against the references"} <= {*page.texts}
 
 
@@ -68,6 +74,62 @@ def test_differences_classes_cosines_and_limits_are_shown(found):
     assert page.texts[page.texts.index("in B") + 2 :][:3] == ["plain", "plain", "7"]
     assert "0.2500" in page.texts
     assert page.after("Limits") == "agreement is 50.00%, expected at least 90.00%: not met"
+
+
+def test_each_figure_says_which_side_it_is_of(found):
+    page = Page(render(found))
+    of_sides = {"WER", "CER", "agreement", "difference", "WER change"}
+    heads = [text for tag, text in page.marked if tag in ("dt", "th", "b", "h3")]
+    rates = heads[heads.index("Against the references in text") :][:6]
+    assert rates[1:] == [
+        "labels",
+        "WER",
+        "95% interval",
+        "CER",
+        "95% interval",
+    ]  # its lines are A, B and their difference
+    assert not {*heads[: heads.index(rates[0])], *heads[heads.index(rates[0]) + 6 :]} & of_sides
+    assert page.texts.count("A is A, B is B.") == len(found.columns)
+
+
+def test_the_paired_comparison_is_drawn(found):
+    [text, _] = found.columns
+    metrics = {"wer_change": Estimate(-0.25, -0.5, 0.0), "wer_a": Estimate(0.5, 0.25, 0.75)}
+    scores = replace(text.against.scores, metrics={**text.against.scores.metrics, **metrics})
+    by = {"speaker_id": (Group("theo", scores),)}
+    against = replace(text.against, scores=scores, by=by, rows_by_change={-7: 1, -6: 2, 0: 4, 2: 1})
+    html = render(replace(found, columns=(replace(text, against=against),)))
+    page = Page(html)
+    assert page.after("Difference, B less A").startswith(
+        "of the same rows, 95% intervals; left of the line B is better"
+    )
+    drawn = page.texts[page.texts.index("all rows") :]
+    assert drawn[:8] == ["all rows", "-25.00%", "theo", "-25.00%", "-60%", "-40%", "-20%", "0%"]
+    assert html.count('class="zero" style="left: 100.00%"') == 2
+    assert html.count('class="interval" style="left: 16.67%; width: 83.33%"') == 2
+    assert page.after("Rows by word errors, B less A") == (
+        "B has fewer errors than A in 3 rows, more in 1 row, and as many in 4 rows"
+    )
+    assert page.texts[page.texts.index("B better by 5 or more") :][:4] == [
+        "B better by 5 or more",
+        "3",
+        "A better by 2",
+        "1",
+    ]
+
+
+def test_rows_that_differ_are_played_if_their_recordings_may_be_read(found, tmp_path, monkeypatch):
+    row = WorstRow("x", "a.parquet", 2, 0.3, "one", "two", 1, None, edits("one", "two"))
+    differing = replace(found, columns=(replace(found.columns[0], worst=(row,)),))
+    page = Path(differing.write_html(tmp_path / "trusted.html", trust=True)).read_text()
+    [(kind, data)] = re.findall(r'<audio controls preload="none" src="data:audio/(\w+);base64,([^"]*)">', page)
+    source = Path(found.a.sink).parent / "in" / "a.parquet"
+    assert base64.b64decode(data) == pq.read_table(source).column("audio")[2].as_py()["bytes"]
+    assert kind == "wav"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # of another user
+    without = Page(render(differing, read_recorded(found.a.sink)))
+    assert "audio" not in without.tags
+    assert without.texts[-1].startswith("The recordings are not here: the source of a sink is read only if")
 
 
 def test_texts_of_users_stay_texts(found):
@@ -96,6 +158,6 @@ def test_nothing_in_common_is_said(found):
 
 def test_the_page_is_written_where_it_is_asked_for(found, tmp_path):
     place = found.write_html(tmp_path / "diff.html")
-    assert Path(place).read_text() == render(found)
+    assert Path(place).read_text() == render(found, read_recorded(found.a.sink))
     with pytest.raises(StoreError, match=r"nowhere/diff\.html: cannot write it"):
         found.write_html(tmp_path / "nowhere" / "diff.html")
