@@ -21,7 +21,14 @@ from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.callers import AllowedTokensFunction, functions_of
-from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.decoder.generation import (
+    GenerateOutput,
+    GeneratingModel,
+    RowText,
+    generate,
+    generate_rows,
+    generators_of,
+)
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import LogitsProcessor, StoppingCriteria
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
@@ -479,6 +486,30 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         if streamer is not None:
             streamer.end()
         return found
+
+    def generate_rows(
+        self,
+        frames: Sequence[Tensor],
+        *,
+        rows_a_step: int,
+        decoder_input_ids: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
+    ) -> list[RowText]:
+        """Generate a text for each row on a CPU, of which no bit depends on the other rows.
+
+        Args:
+            frames: (1, T, H) frames of the encoder of each row, without padding.
+            rows_a_step: Rows of which a step of the decoder writes a token of each text.
+            decoder_input_ids: (1, T) tokens that each text starts from; a missing start token is added.
+            generators: Random generators for sampling, one per row.
+            options: Options of `generate` by name; those that `generate` gives to callers are not among them.
+        """
+        merged = self._options(None, options)
+        prompt_1T, _ = self._prompt(merged, 1, decoder_input_ids, None)
+        with torch.no_grad():
+            rows = [self._projected(one) for one in frames]
+        return generate_rows(self.decoder, merged, prompt_1T, rows, rows_a_step=rows_a_step, generators=generators)
 
     def _prompt(
         self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None

@@ -9,11 +9,14 @@ from typing import Any, Self, cast
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.crossing import constant, fetch
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.decoder.generation import RowText
 from raysp.models.decoder.generation_config import SEED
+from raysp.models.kernels.dense import decoder_rows
 from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
@@ -113,13 +116,40 @@ class Writing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        rows = self.write(forward.encoded, forward.features, forward.places)
+        rows = cast("Sequence[Written] | None", forward.decoded.get(self.schema.names[0]))
+        if rows is None:
+            rows = self.write(forward.encoded, forward.features, forward.places)
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
             (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)
             for row, part in zip(rows, forward.parts, strict=True)
         ]
         return [list(column) for column in zip(*values, strict=True)]
+
+    def decode(self, forward: Forward) -> list[Written]:
+        """Return the text of each window of a pack, of which several are written at a time; none depends on others."""
+        rows = [forward.of_row(row) for row in range(len(forward.places))]
+        rows_a_step = decoder_rows(self.model.dtype)
+        if rows_a_step == 1:
+            return [self._write(row.encoded, row.features, row.places)[0] for row in rows]
+        options = dict(self.options)
+        if options.get("do_sample"):
+            options["generators"] = [self._generator(place) for place in forward.places]
+        if len(self.prompt) > 1:
+            options["decoder_input_ids"] = constant(self.prompt, self.model.device)[None]
+        found = self.model.generate_rows(
+            [row.encoded["last_hidden_state"] for row in rows], rows_a_step=rows_a_step, **options
+        )
+        return [self._of_row(*one) for one in zip(rows, found, strict=True)]
+
+    def _of_row(self, row: Forward, text: RowText) -> Written:
+        if text.log_probs_1N is None:
+            [written] = self._written(row.encoded, row.features.get("attention_mask"), text.ids_1T)
+            return written
+        num_given = text.ids_1T.shape[1] - text.log_probs_1N.shape[1]
+        log_probs_1L = F.pad(text.log_probs_1N, (num_given - 1, 0))
+        [written] = self._of_scores(text.ids_1T, log_probs_1L)
+        return written
 
     def _write(self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]) -> list[Written]:
         mask = features.get("attention_mask")
@@ -129,7 +159,22 @@ class Writing:
         if len(self.prompt) > 1:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
         ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
-        log_probs_BL, emitted_BL = self._log_probs(encoded, mask, ids_BL)
+        return self._written(encoded, mask, ids_BL)
+
+    def _written(self, encoded: ModelOutput, mask: Tensor | None, ids_BL: Tensor) -> list[Written]:
+        """Return the texts of tokens, with scores by one more pass.
+
+        It is cheap compared with generation, and defines the score in the same way for beam search, sampling and greedy
+        search.
+        """
+        logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
+        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        return self._of_scores(ids_BL, log_probs_BL)
+
+    def _of_scores(self, ids_BL: Tensor, log_probs_BL: Tensor) -> list[Written]:
+        """Return the texts of tokens with the sums of log-probabilities, of each token but the start token."""
+        emitted_BL = self._emitted(ids_BL)
+        log_probs_BL = log_probs_BL.masked_fill(~emitted_BL, 0.0)
         # A token of a language need not be a special one, which are left out anyhow.
         written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
         written, totals, counts = fetch(written_BL, log_probs_BL.sum(1), emitted_BL.sum(1))
@@ -184,19 +229,12 @@ class Writing:
         digest = hashlib.blake2b(f"{self.seed}|{place}".encode(), digest_size=7).digest()
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest, "little"))
 
-    def _log_probs(self, encoded: ModelOutput, mask: Tensor | None, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each token after the start token, zero after the end, and which tokens count.
-
-        One pass over the whole text is cheap compared with generation, and defines the score in the same way for beam
-        search, sampling and greedy search.
-        """
-        logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
-        chosen_BL1 = ids_BL[:, 1:, None]
-        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, chosen_BL1)[:, :, 0]
+    def _emitted(self, ids_BL: Tensor) -> Tensor:
+        """Return which tokens after the start token count: those up to the first end, but for the prompt."""
         is_end_BL = torch.isin(ids_BL[:, 1:], constant(tuple(self._ends()), ids_BL.device))
-        emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # up to the first end, which counts
+        emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # the first end counts
         emitted_BL[:, : len(self.prompt)] = False
-        return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
+        return emitted_BL
 
     def _ends(self) -> list[int]:
         """Return the ids that end a text; only padding follows them."""

@@ -35,7 +35,7 @@ SHARD_PLACES = ("root", "audio_root", "labels")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 LABEL_VERSION = 6
 """Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 8
+HALF_LABEL_VERSION = 9
 """Version of labels in half precision, increased with each change of these."""
 
 

@@ -4,7 +4,7 @@ Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), 
 S frames or other keys, H hidden, A heads, D head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,14 @@ FEW_QUERIES = 8
 """Up to this many, two products and a softmax beat the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
 
 
+@dataclass
+class TextsOfRow:
+    """The texts that are written for one row, and what they attend to."""
+
+    cache: KeyValueCache
+    frames_1SH: Tensor
+
+
 @dataclass(kw_only=True)
 class Pass:
     """Inputs shared by all layers in one forward pass, and the states and weights collected for the output."""
@@ -29,6 +37,9 @@ class Pass:
     frames: Tensor | None = None
     """(B, 1, 1, S), true where a frame is attended to; None: everywhere."""
     cache: KeyValueCache | None = None
+    texts_apart: "Sequence[TextsOfRow | None] | None" = None
+    """Rows of one new token each that attend apart, in place of `cache`, `tokens`, `encoder_BSH` and `frames`; each has
+    R / len of them. None among them: a place without a text, whose attention is zero."""
     with_weights: bool = False
     with_states: bool = False
     states: list[Tensor] = field(default_factory=list)
@@ -38,7 +49,8 @@ class Pass:
     @property
     def has_encoder(self) -> bool:
         """Whether there are frames to attend to."""
-        return self.encoder_BSH is not None or (self.cache is not None and self.cache.knows_encoder)
+        in_cache = self.cache is not None and self.cache.knows_encoder
+        return self.encoder_BSH is not None or in_cache or self.texts_apart is not None
 
 
 def split_heads(x_RLH: Tensor, num_heads: int) -> Tensor:
@@ -68,6 +80,10 @@ def attend(
         and q_RALD.dtype == torch.float32
         and (q_RALD.shape[2] <= FEW_QUERIES or dropout > 0.0)
     )
+    if _is_slow(q_RALD, with_weights):
+        q, k, v = (x.float() for x in (q_RALD, k_RASD, v_RASD))
+        mixed_RLH, _ = attend(q, k, v, allowed, causal=causal, scale=scale)
+        return mixed_RLH.to(q_RALD.dtype), None
     if not (with_weights or is_faster):
         mixed_RALD = F.scaled_dot_product_attention(
             q_RALD, k_RASD, v_RASD, allowed, dropout, causal and allowed is None, scale=scale
@@ -79,6 +95,13 @@ def attend(
     shape = q_RALD.shape[:3]
     mixed_RLH = mixed_NLD.view(*shape, -1).transpose(1, 2).reshape(shape[0], shape[2], -1)
     return mixed_RLH, weights_NLS.view(*shape, -1) if with_weights else None
+
+
+def _is_slow(q_RALD: Tensor, with_weights: bool) -> bool:
+    """Return whether few queries are in half precision on a CPU, whose fused kernel takes four times as long."""
+    is_half = q_RALD.is_cpu and q_RALD.dtype in (torch.bfloat16, torch.float16)
+    is_plain = not (with_weights or torch.compiler.is_compiling() or torch.is_grad_enabled())
+    return is_half and is_plain and q_RALD.shape[2] <= FEW_QUERIES
 
 
 def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: bool, scale: float | None) -> Tensor:
@@ -98,6 +121,13 @@ def attend_to_tokens(
     q_RALD: Tensor, k_RALD: Tensor, v_RALD: Tensor, run: Pass, layer: int, dropout: float, scale: float | None = None
 ) -> Tensor:
     """Return the attention of new tokens to cached tokens and to themselves, (R, L, H)."""
+    if run.texts_apart is not None:
+
+        def of_row(row: TextsOfRow, texts: slice) -> Tensor:
+            keys, values = row.cache.layers[layer].append(k_RALD[texts], v_RALD[texts])
+            return attend(q_RALD[texts], keys, values, None, scale=scale)[0]
+
+        return _apart(of_row, q_RALD, run.texts_apart)
     if run.cache is not None:
         k_RALD, v_RALD = run.cache.layers[layer].append(k_RALD, v_RALD)
     causal = q_RALD.shape[2] > 1
@@ -121,6 +151,13 @@ def attend_to_encoder(
 
     `project` computes keys and values from frames. It is called once per cache.
     """
+    if run.texts_apart is not None:
+
+        def of_row(row: TextsOfRow, texts: slice) -> Tensor:
+            q_1AKD = q_RALD[texts].transpose(0, 2)
+            return attend(q_1AKD, *_frames_of(row, layer, project), None, scale=scale)[0].transpose(0, 1)
+
+        return _apart(of_row, q_RALD, run.texts_apart)
     known = None if run.cache is None else run.cache.layers[layer]
     if known is not None and known.cross_keys is not None and known.cross_values is not None:
         k_BASD, v_BASD = known.cross_keys, known.cross_values
@@ -141,6 +178,29 @@ def attend_to_encoder(
         unfolded = (-1, heads, beams, length, weights.shape[-1])
         run.cross_attentions.append(weights.reshape(unfolded).transpose(1, 2).flatten(0, 1))
     return mixed.reshape(rows, length, heads * width)
+
+
+def _frames_of(
+    row: TextsOfRow, layer: int, project: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return keys and values of the frames of a row, which its cache keeps."""
+    known = row.cache.layers[layer]
+    if known.cross_keys is None or known.cross_values is None:
+        return known.keep_frames(*project(row.frames_1SH))
+    return known.cross_keys, known.cross_values
+
+
+def _apart(
+    attended: Callable[[TextsOfRow, slice], Tensor], q_RALD: Tensor, rows: Sequence[TextsOfRow | None]
+) -> Tensor:
+    """Return the attention (R, 1, H) of the texts of each row to what belongs to it, whatever the others."""
+    num_texts = len(q_RALD) // len(rows)
+    mixed_R1H = q_RALD.new_zeros(len(q_RALD), 1, q_RALD.shape[1] * q_RALD.shape[3])
+    for place, row in enumerate(rows):
+        if row is not None:
+            texts = slice(place * num_texts, (place + 1) * num_texts)
+            mixed_R1H[texts] = attended(row, texts)
+    return mixed_R1H
 
 
 def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import number
-from raysp.models.decoder.sampling import Search, draw, of_rows
+from raysp.models.decoder.sampling import Search, Steps, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
 BLOCK = 64  # scores per block in `best`
@@ -100,11 +100,11 @@ class BeamSearch(Search):
             return -1
         return self.settings.pad_token_id or self.settings.eos_token_ids[0]
 
-    def run(self) -> Beams:
+    def steps(self) -> Steps[Beams]:
         """Search until no result can improve."""
         tokens_RT = self.running.history[:, 0, 0, : self.start]
         expand: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(self.settings.num_beams, 0)  # noqa: E731
-        logits_RV = expand(self.decoding(tokens_RT))
+        logits_RV = expand((yield tokens_RT))
         self.decoding.expand(self.settings.num_beams)
         while True:
             candidates = self._candidates(logits_RV)
@@ -112,7 +112,7 @@ class BeamSearch(Search):
             if is_last or not number(self._undecided().any()):
                 break
             self._drop_decided()
-            logits_RV = self.decoding(self.running.history[:, :, 0, self.length - 1].reshape(-1, 1))
+            logits_RV = yield self.running.history[:, :, 0, self.length - 1].reshape(-1, 1)
         self._keep_results(self.rows_B, self.finished)
         return self._output()
 

@@ -49,6 +49,10 @@ class LayerCache:
         roomy[:, :, :length] = x_RALD
         return roomy
 
+    def clear(self) -> None:
+        """Forget all tokens and frames; their room stays."""
+        self.num_tokens, self.cross_keys, self.cross_values = 0, None, None
+
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the decoder, in this order; rows may repeat."""
         if self.keys is not None and self.values is not None:
@@ -131,6 +135,11 @@ class KeyValueCache:
     def knows_encoder(self) -> bool:
         """Whether keys and values of frames are cached."""
         return bool(self.layers) and self.layers[0].cross_keys is not None
+
+    def clear(self) -> None:
+        """Forget all tokens and frames; their room stays."""
+        for layer in self.layers:
+            layer.clear()
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the decoder, all rows of the encoder."""

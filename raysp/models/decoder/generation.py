@@ -6,6 +6,7 @@ scores.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
-from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
+from raysp.models.decoder.sampling import Decoding, Generators, Steps, TextsInPlace, TokenByToken, TokenDecoder
+from raysp.models.decoder.texts_in_hand import RowToWrite, write_rows
 from raysp.models.files.configuration import Config
 
 
@@ -117,7 +119,7 @@ def generate(
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, texts)
     if settings.num_beams > 1:
-        found = BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).run()
+        found = decoding.run(BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).steps())
         if not settings.return_dict:
             return found.sequences
         return GenerateOutput(
@@ -126,10 +128,62 @@ def generate(
             scores=found.scores if settings.output_scores else None,
             beam_indices=found.beam_indices,
         )
-    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).run()
+    tokens, scores = decoding.run(TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).steps())
     if not settings.return_dict:
         return tokens
     return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)
+
+
+@dataclass(frozen=True)
+class RowText:
+    """The text of one row."""
+
+    ids_1T: Tensor
+    """Its tokens, with those that it began with."""
+    log_probs_1N: Tensor | None
+    """Log-probability of each new token among all tokens, float32; None for beam search."""
+
+
+@torch.no_grad()
+def generate_rows(
+    decoder: TokenDecoder,
+    options: GenerationConfig,
+    prompt_1T: Tensor,
+    frames: Sequence[Tensor],
+    *,
+    rows_a_step: int,
+    generators: Sequence[torch.Generator] | None = None,
+) -> list[RowText]:
+    """Generate a text for each row on a CPU, where in half precision no other row reaches it (see texts_in_hand.py).
+
+    Args:
+        decoder: Generates the texts.
+        options: Options of the call; of several texts of a row the best, or first, one counts.
+        prompt_1T: Tokens that each text starts from, (1, T).
+        frames: Frames (1, S, H) of each row to attend to.
+        rows_a_step: Rows of which a step of the decoder writes a token of each text.
+        generators: Random generators for sampling, one per row.
+    """
+    settings = Settings.of(options, prompt_1T.shape[1], None)
+    settings.check_tokens(decoder.config.vocab_size)
+    changes = changes_of(settings, prompt_1T.shape[1], prompt_1T.device)
+
+    def beam_search(place: TextsInPlace, drawn_from: Generators) -> Steps[RowText]:
+        found = yield from BeamSearch(settings, place, changes, prompt_1T, drawn_from).steps()
+        return RowText(found.sequences[:1], None)
+
+    def token_by_token(place: TextsInPlace, drawn_from: Generators) -> Steps[RowText]:
+        search = TokenByToken(settings, place, changes, prompt_1T, drawn_from)
+        log_probs: list[Tensor] = []
+        search.log_probs = log_probs
+        tokens, _ = yield from search.steps()
+        return RowText(tokens[:1], torch.stack(log_probs, 1)[:1])
+
+    of_each = [None] * len(frames) if generators is None else [[one] for one in generators]
+    search = beam_search if settings.num_beams > 1 else token_by_token
+    rows = [RowToWrite(one, partial(search, drawn_from=drawn)) for one, drawn in zip(frames, of_each, strict=True)]
+    texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
+    return write_rows(decoder, rows, rows_a_step=rows_a_step, texts=texts, room=settings.max_length - 1)
 
 
 def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:

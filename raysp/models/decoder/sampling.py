@@ -3,8 +3,8 @@
 Legend: B rows of the encoder, R rows of the decoder, L new tokens, T earlier tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,9 @@ class TokenDecoder(Protocol):
     def layers(self) -> Sequence[nn.Module]:
         """The layers, in order."""
 
+    def check_length(self, num_tokens: int) -> None:
+        """Raise ValueError for a text of more tokens than the model has positions."""
+
     def decode(self, run: Pass, input_ids: Tensor | None = None, *, positions: Tensor | None = None) -> Tensor:
         """Run new tokens through all layers; return the last hidden_RLH."""
 
@@ -43,6 +46,22 @@ class TokenDecoder(Protocol):
 
 Generators = torch.Generator | list[torch.Generator] | None
 """Sources of random numbers: the default of torch, one generator, or one per row."""
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[Tensor, Tensor, Result]
+"""A search in steps: it yields new tokens_RL, is sent float32 logits_RV of the next ones, and returns its result."""
+
+
+class TextsInPlace(Protocol):
+    """The texts of a search in the cache of a decoder."""
+
+    def expand(self, beams: int) -> None:
+        """Repeat each row, once per beam."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these texts, in this order; the frames stay."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows, with all texts of each."""
 
 
 class Decoding:
@@ -72,6 +91,16 @@ class Decoding:
         self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
         self.cache = KeyValueCache(len(decoder.layers), room, texts)
         self.beams = 1
+
+    def run(self, steps: Steps[Result]) -> Result:
+        """Run a search to its end."""
+        try:
+            tokens_RL = next(steps)
+            while True:
+                tokens_RL = steps.send(self(tokens_RL))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:
         """Feed new tokens; return the float32 logits_RV of the next one."""
@@ -141,7 +170,7 @@ class Search:
 
     Args:
         settings: Options of the call.
-        decoding: Decoder state of B rows, before the prompt.
+        decoding: Where the texts are in the cache of the decoder.
         changes: Changes of the scores, in order.
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.
@@ -151,7 +180,7 @@ class Search:
     def __init__(
         self,
         settings: Settings,
-        decoding: Decoding,
+        decoding: TextsInPlace,
         changes: Sequence[Change],
         prompt_BT: Tensor,
         generators: Generators,
@@ -189,6 +218,9 @@ class TokenByToken(Search):
     Ended texts are filled with padding, and leave the batch once half of all texts have ended.
     """
 
+    log_probs: list[Tensor] | None = None
+    """Log-probabilities (R,) of the tokens of each step before changes, if a list is set; while no text leaves."""
+
     def begin(self, prompt_BT: Tensor) -> None:
         """Set up the first step."""
         settings = self.settings
@@ -201,9 +233,9 @@ class TokenByToken(Search):
         """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
 
-    def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def steps(self) -> Steps[tuple[Tensor, tuple[Tensor, ...]]]:
         """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
-        logits_RV = self.decoding(self.prompt_BT).repeat_interleave(self.texts, 0)
+        logits_RV = (yield self.prompt_BT).repeat_interleave(self.texts, 0)
         self.decoding.expand(self.texts)
         while True:
             self._write(self._next(logits_RV))
@@ -212,10 +244,18 @@ class TokenByToken(Search):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
             if 2 * num_done >= len(self.done_R):
                 self._drop_done()
-            logits_RV = self.decoding(self.tokens_RT[self.rows_R, self.length - 1 : self.length])
+            logits_RV = yield self.tokens_RT[self.rows_R, self.length - 1 : self.length]
 
     def _next(self, logits_RV: Tensor) -> Tensor:
         """Return the next token of each text."""
+        if self.log_probs is None:
+            return self._chosen(logits_RV)
+        before_RV = logits_RV.clone() if self.changes else logits_RV  # a change may be in place
+        next_R = self._chosen(logits_RV)
+        self.log_probs.append(before_RV.gather(1, next_R[:, None])[:, 0] - before_RV.logsumexp(-1))
+        return next_R
+
+    def _chosen(self, logits_RV: Tensor) -> Tensor:
         for change in self.changes:
             if change.applies(self.length):
                 logits_RV = change(self.tokens_RT[self.rows_R, : self.length], logits_RV)

@@ -125,6 +125,12 @@ class TextDecoder(GeneratingModel):
         """Tokens of the longest text."""
         return int(self.config.max_position_embeddings)
 
+    def check_length(self, num_tokens: int) -> None:
+        """Raise ValueError for a text of more tokens than the model has positions."""
+        if num_tokens > self.num_positions:
+            found = f"found {num_tokens} tokens"
+            raise ValueError(f"{found}, expected at most max_position_embeddings {self.num_positions}")
+
     def decode(
         self,
         run: Pass,
@@ -140,8 +146,7 @@ class TextDecoder(GeneratingModel):
         start = 0 if run.cache is None else run.cache.num_tokens
         end = start + given.shape[1]
         if positions is None:
-            if end > self.num_positions:
-                raise ValueError(f"found {end} tokens, expected at most max_position_embeddings {self.num_positions}")
+            self.check_length(end)
             positions = torch.arange(start, end, device=given.device)
         if run.encoder_BSH is not None and not self.config.add_cross_attention:
             raise ValueError(

@@ -24,7 +24,7 @@ FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 
 FEW_ROWS = 32
 DECODER_ROWS = 8
-"""Rows of a step of a decoder in bfloat16 on a CPU (docs/decisions/066-rows-of-decoders.md)."""
+"""Rows of a step of a decoder in bfloat16 on a CPU (docs/decisions/066-rows-of-decoders.md, 070-texts-in-hand.md)."""
 
 
 def filled(num_rows: int) -> int:
@@ -74,8 +74,12 @@ def decoder_rows(dtype: torch.dtype) -> int:
 
     One where products take as long for each further row: in float16, and on processors without bfloat16.
     """
-    has_products = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return DECODER_ROWS if has_products else 1
+    return DECODER_ROWS if has_bfloat16_products(dtype) else 1
+
+
+def has_bfloat16_products(dtype: torch.dtype) -> bool:
+    """Return whether a type is bfloat16, and the processor multiplies it faster than float32."""
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
@@ -84,9 +88,9 @@ def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
     return torch.cat([module(x_PI) for x_PI in torch.split(filled_MI, PRODUCT_ROWS)])[: len(x_MI)]
 
 
-def is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
-    """Return whether a product is float32 on a CPU, outside training and autocast, as oneDNN requires."""
-    return x.dtype == torch.float32 and _is_inference_on_cpu(x, weight_OI)
+def is_inference_on_cpu(x: Tensor, weight_OI: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether a product is of a type on a CPU, outside training and autocast, as oneDNN requires."""
+    return x.dtype == dtype and _is_inference_on_cpu(x, weight_OI)
 
 
 def _is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:

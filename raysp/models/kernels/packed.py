@@ -1,8 +1,9 @@
 """Linear layers of text decoders, fast for one row per text: a step of `generate` on a CPU.
 
 Such a product mostly reads the weight. oneDNN reads it 1.5 to 3 times faster in its own blocked layout, so a second
-copy of the weight is cached in that layout: packed at the first step, dropped when the weight changes. All other cases
-(a single row, training, other devices and types) use the plain product.
+copy of the weight is cached in that layout: packed at the first step, dropped when the weight changes. So it is in
+float32, and in bfloat16 where the processor has its products. All other cases (a single row, training, other devices
+and types) use the plain product.
 
 Legend: R rows, L tokens of each, I inputs, O outputs.
 """
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.kernels.dense import is_inference_on_cpu
+from raysp.models.kernels.dense import has_bfloat16_products, is_inference_on_cpu
 from raysp.models.kernels.folded import Folded
 
 
@@ -53,10 +54,11 @@ def _is_step(x_RLI: Tensor, weight_OI: Tensor) -> bool:
     """Return whether each of several texts has one row, and the weight can be packed."""
     if torch.compiler.is_compiling():  # the number of texts stays open
         return False
+    dtype = x_RLI.dtype if has_bfloat16_products(x_RLI.dtype) else torch.float32
     is_one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
     return (
         is_one_row_each
-        and is_inference_on_cpu(x_RLI, weight_OI)
+        and is_inference_on_cpu(x_RLI, weight_OI, dtype)
         and not weight_OI.is_inference()  # its changes could not be detected
         and _can_pack()
     )
