@@ -161,6 +161,8 @@ class _Operations(TorchDispatchMode):
         counts = flop_registry.get(func._overloadpacket)
         flops = float(counts(*given, **options, out_val=result)) if counts else 0.0
         read = [*_tensors([*given, *options.values()])]
+        if name == "aten.embedding":  # of the table the rows that are looked up
+            read = [given[1], result]
         is_half = any(x.is_floating_point() and x.itemsize == 2 for x in read)
         moved = sum(map(_num_bytes, (*read, *_tensors(result))))
         self.costs.add(name, flops, moved, HALF_FLOPS if is_half else FLOAT_FLOPS)

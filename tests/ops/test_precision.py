@@ -20,11 +20,15 @@ from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.models.kernels import label_independence
 from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
+from tests.models.kernels.written_cases import WRITERS
 from tests.ops.test_labelling import block_of, labels
 
 BUDGETS = (2, 15, 600)
-OF_EACH_KIND = [*TRAINED, "Wav2Vec2ForCTC", "SEWDForCTC", "Wav2Vec2BertForXVector", "ParakeetForTDT"]
-"""Checkpoints of each kind of encoder."""
+OF_EACH_KIND = [
+    *(*TRAINED, "Wav2Vec2ForCTC", "SEWDForCTC", "Wav2Vec2BertForXVector", "ParakeetForTDT"),
+    *(name for name in WRITERS if name.endswith(("greedy", "beams"))),
+]
+"""Checkpoints of each kind of encoder and of text decoder."""
 
 
 def op(folder: Path, outputs: Sequence[object], budget: float, **options: object) -> Labelling:
@@ -98,6 +102,12 @@ class TestOnACpu:
         assert_independent(folder, CASES[name], noise([0.8, 2.2, 1.5], seed=1))
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["BART greedy", "GPT-2 beams"])
+    def test_so_do_texts_of_which_several_are_written_at_a_time(self, name, digits, tmp_path):
+        few = {"orders": 2, "budgets": (2, 60), "threads": (1,)}
+        assert len(labellings(name, "bfloat16", tmp_path / "checkpoint", digits[:12], **few)) == 1
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
     def test_so_do_recordings_of_trained_checkpoints(self, shared, name):
         cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:20]
@@ -106,7 +116,7 @@ class TestOnACpu:
 
     @pytest.mark.soak
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    @pytest.mark.parametrize("name", [*TRAINED, *CASES])
+    @pytest.mark.parametrize("name", [*TRAINED, *CASES, *WRITERS])
     def test_no_order_no_budget_and_no_number_of_threads_reaches_a_label_of_digits(self, name, dtype, digits, tmp_path):
         rows = digits if dtype == "bfloat16" else digits[:FEW_ROWS]  # products of float16 take many times as long
         assert (

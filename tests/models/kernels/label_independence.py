@@ -22,6 +22,7 @@ import raysp
 from raysp.audio import decode
 from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES, make_checkpoint
+from tests.models.kernels.written_cases import WRITERS, make_writer
 from tests.ops.test_labelling import block_of, labels
 from tests.s3_servers import shared_folder
 
@@ -57,11 +58,11 @@ def labellings(
     budgets: Sequence[float] = BUDGETS,
     threads: Sequence[int] = THREADS,
 ) -> set[str]:
-    """Return the different labellings of a trained checkpoint, or of a case written to a folder."""
+    """Return the different labellings of a trained checkpoint, or of a case that is written to a folder."""
     checkpoint, outputs = shared_folder() / "checkpoints" / name, [raysp.Transcript(words=True)]
     if name not in TRAINED:
-        checkpoint, outputs = folder, CASES[name]
-        make_checkpoint(name, folder)
+        checkpoint, outputs = folder, {**CASES, **WRITERS}[name]
+        (make_writer if name in WRITERS else make_checkpoint)(name, folder)
     found: set[str] = set()
     for number, budget in itertools.product(threads, budgets):
         one = Labelling(
