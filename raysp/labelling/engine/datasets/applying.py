@@ -6,9 +6,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
+from ray.data import ActorPoolStrategy
 
 from raysp.cluster.connection import cluster_resources
 from raysp.cluster.resources import held_by_steps, shortage_of
+from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.engine.datasets.slices import SliceLabeller, SliceSteps, decode
 from raysp.labelling.engine.datasets.table_job import Columns, table_job
@@ -18,6 +20,9 @@ from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
 
 logger = logging.getLogger(__name__)
+
+SLICES = 2
+"""Slices that an actor with an accelerator is given at once."""
 
 
 def apply(
@@ -89,10 +94,19 @@ def apply(
         num_cpus=settings.cpus_per_actor.number,
         num_gpus=settings.gpus_per_actor or None,
         memory=pool.memory,
-        compute=ray.data.ActorPoolStrategy(min_size=pool.low, max_size=pool.high),
+        compute=_actors(pool.low, pool.high, settings.device),
     )
     # Ray Data calls no function for blocks without rows, so columns come from a block of its own.
     empty = job.label_schema(
         {name: kind for name, kind in types.items() if isinstance(kind, pa.DataType)}
     ).empty_table()
     return labelled.union(ray.data.from_arrow(empty))
+
+
+def _actors(low: int, high: int, device: str) -> ActorPoolStrategy:
+    """Return the actors of the model, which are given the next slice while they label one on an accelerator."""
+    if not is_accelerator(device):
+        return ActorPoolStrategy(min_size=low, max_size=high)
+    return ActorPoolStrategy(
+        min_size=low, max_size=high, max_concurrent_calls_per_actor=SLICES, enable_true_multi_threading=True
+    )

@@ -1,6 +1,7 @@
 """Labelling of tables in one process: rows are decoded, their windows labelled and joined."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +11,7 @@ from raysp.columns import RESULT_COLUMNS
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
+from raysp.labelling.engine.workers.calls_in_order import in_order as calls_in_order
 from raysp.sink.sorting import in_order
 from raysp.sink.stage import join_windows
 from raysp.words import count
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 class TableLabelling:
     """Callable that labels rows, which holds the model.
+
+    On an accelerator several blocks are in its hand, of one call and of the next ones (`blocks_in_hand` of the op), so
+    that it goes from block to block without a gap. Calls may overlap.
 
     Args:
         job: steps and columns.
@@ -39,11 +44,14 @@ class TableLabelling:
             job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions
         )
         self.join = assembly.joining(job.pipeline, job.settings, job.functions)
+        self._in_hand = threading.Semaphore(self.op.blocks_in_hand)
+        self._decoding, self._joining = threading.Lock(), threading.Lock()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of rows, in order. The next block is decoded while the model labels one."""
-        decoded = decoding(self.job, self.decoder)(rows.select(self.job.decoded_columns(rows.schema)), 0)
-        return self.label(rows, _ahead(block for block, _ in decoded))
+        with self._decoding:  # by one process
+            decoded = decoding(self.job, self.decoder)(rows.select(self.job.decoded_columns(rows.schema)), 0)
+            return self.label(rows, _ahead(block for block, _ in decoded))
 
     def label(self, rows: pa.Table, blocks: Iterable[pa.Table]) -> pa.Table:
         """Return the label rows of rows, in order.
@@ -54,15 +62,31 @@ class TableLabelling:
         """
         source = self.job.pipeline.source
         names = None if source.id is None else rows.column(source.id).to_pylist()
-        windows = pa.concat_tables([self.op(block, names=names)[0] for block in blocks])
+        windows = pa.concat_tables(self._labelled(blocks, names))
         columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
-        labelled = in_order([join_windows(PLACE, windows, self.join)]).select(columns)
+        with self._joining:
+            labelled = in_order([join_windows(PLACE, windows, self.join)]).select(columns)
         if labelled.num_rows != rows.num_rows:
             raise RunError(
                 f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labelled.num_rows, 'row')}; this is a bug in "
                 "raysp: report it"
             )
         return self.job.label_rows(rows, labelled)
+
+    def _labelled(self, blocks: Iterable[pa.Table], names: Sequence[object] | None) -> Iterator[pa.Table]:
+        """Yield the windows of blocks in order; the next ones are begun meanwhile, if the op takes several."""
+        if self.op.blocks_in_hand == 1:  # in this thread, whose torch threads the model has
+            yield from (self._block(block, names) for block in blocks)
+            return
+        yield from calls_in_order(lambda block: self._block(block, names), blocks, 1 + self.op.blocks_in_hand)
+
+    def _block(self, block: pa.Table, names: Sequence[object] | None) -> pa.Table:
+        """Return the windows of a block. Code from outside raysp runs for one block at a time."""
+        given = self.op.prepare(block, names=names)
+        with self._in_hand:
+            self.op.run(given)
+            table = self.op.table(given) if self.op.has_users_code else None
+        return self.op.table(given) if table is None else table
 
 
 def decoding(job: TableJob, decoder: "Decoder | None", *, by_stage: bool = False) -> "Decoding":

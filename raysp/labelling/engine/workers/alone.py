@@ -9,22 +9,18 @@ import pickle
 import queue
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TypeVar, cast
+from typing import cast
 
 import pyarrow as pa
 
 from raysp.errors import RayspError
+from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.job import Job, sleep_while_waiting
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import RAISED
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
@@ -61,18 +57,6 @@ def _label(job: Job, pieces: Sequence[str], importing: threading.Thread) -> Iter
         yield from cast("list[str]", messages.column("message").to_pylist())
     actor.close()
     close_decoder()
-
-
-def in_order(call: Callable[[Item], Answer], items: Iterable[Item], at_once: int) -> Iterator[Answer]:
-    """Yield the results of calls in order, of which so many run at once."""
-    with ThreadPoolExecutor(at_once) as threads:
-        begun: deque[Future[Answer]] = deque()
-        for item in items:
-            begun.append(threads.submit(call, item))
-            if len(begun) == at_once:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
 
 
 def _taken(blocks: "queue.Queue[pa.Table | BaseException | None]") -> Iterator[pa.Table]:

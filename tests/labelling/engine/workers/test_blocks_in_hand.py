@@ -13,7 +13,7 @@ import raysp
 from raysp.corpus.shards import Piece
 from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.workers import label_actor
-from raysp.labelling.engine.workers.alone import in_order
+from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.label_actor import InHand, LabelActor, calls_at_once
 from raysp.labelling.engine.workers.wire import pack, read_messages
 from raysp.ops.labelling import Figures
