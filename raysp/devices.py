@@ -45,6 +45,30 @@ def highest_allocated(device: "str | torch.device") -> int:
     return int(count(device)) if count else 0
 
 
+def allocated(device: "str | torch.device") -> int:
+    """Return the bytes that torch has allocated on an accelerator now; 0 if its backend does not count."""
+    count = getattr(module_of(device), "memory_allocated", None)
+    return int(count(device)) if count else 0
+
+
+def forget_highest(device: "str | torch.device") -> None:
+    """Count the highest number of allocated bytes from now on."""
+    if reset := getattr(module_of(device), "reset_peak_memory_stats", None):
+        reset(device)
+
+
+def memory_of(device: "str | torch.device") -> int | None:
+    """Return the bytes of memory of an accelerator; None if its backend does not say."""
+    count = getattr(module_of(device), "mem_get_info", None)
+    return int(count(device)[1]) if count else None
+
+
+def card_name(device: "str | torch.device") -> str:
+    """Return the name of an accelerator, such as that of its card; that of its kind if its backend has none."""
+    name = getattr(module_of(device), "get_device_name", None)
+    return str(name(device)) if name else kind_of(device)
+
+
 def release_memory(device: "str | torch.device") -> None:
     """Return the memory of freed tensors of an accelerator to other processes; does nothing for the CPU."""
     if is_accelerator(device) and (release := getattr(module_of(device), "empty_cache", None)):

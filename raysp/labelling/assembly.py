@@ -362,6 +362,7 @@ def labelling(
         reads=label.reads,
         after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
         threads=threads,
+        measured=None if settings.measured is None else {card: one.seconds for card, one in settings.measured.items()},
     )
     if not each_channel:
         return op

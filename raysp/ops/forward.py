@@ -23,6 +23,7 @@ from raysp.ops.speech.places import Place
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Batch
+    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
@@ -136,6 +137,8 @@ class Figures:
     busy_seconds: float = 0.0
     memory_bytes: int = 0
     """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
+    measured: "MeasuredBudget | None" = None
+    """Size of passes that was chosen before this block."""
 
 
 def highest_memory(device: str) -> int:

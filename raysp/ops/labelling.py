@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,9 +27,9 @@ from raysp.models.features.waves import as_float, fill
 from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
-from raysp.ops.adding import NO_COLUMNS, DeviceLostError, beside, chosen
+from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.blocks import Grouping, windowing_of
-from raysp.ops.budget import passes_of_actor
+from raysp.ops.budget import GPU_BATCH_SECONDS, passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
@@ -39,12 +39,15 @@ from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
-from raysp.ops.precision import batching_of
+from raysp.ops.passes.device_errors import is_out_of_memory, refuse_lost
+from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.speech.places import PLACE, places_of, staged_places
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes
+    from raysp.ops.passes.measured_budget import MeasuredBudget
+    from raysp.ops.passes.pass_measuring import PassMeasuring
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +131,9 @@ class Labelling:
         after: steps on rows of one window with their labels.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
+        measured: padded seconds of a pass by the name of a device, as earlier runs chose them; on other devices the
+            first large block is preceded by a measurement, which chooses them in place of `batch_seconds` where labels
+            do not depend on the batch. None: `batch_seconds` stays.
     """
 
     def __init__(
@@ -146,6 +152,7 @@ class Labelling:
         reads: Sequence[str] = (),
         after: RowSteps = NO_ROW_STEPS,
         threads: int | None = None,
+        measured: Mapping[str, float] | None = None,
     ) -> None:
         self.added = added
         self.reads = reads
@@ -176,6 +183,39 @@ class Labelling:
         self.sample_rate = summary.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
+        self.measuring, self.one_measures = self._measuring(batch_seconds, measured), threading.Lock()
+
+    def _measuring(self, batch_seconds: float, measured: Mapping[str, float] | None) -> "PassMeasuring | None":
+        """Return what measures passes before the first block; None if their size is given."""
+        summary = self.loaded.summary
+        # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
+        if measured is None or not is_accelerator(self.device) or self.languages.ops or self.has_users_code:
+            return None
+        from raysp.ops.passes.pass_measuring import PassMeasuring, PassSizes
+
+        most = max(batch_seconds, GPU_BATCH_SECONDS)
+        sizes = PassSizes(batch_seconds, most, self.sample_rate, summary.frame_stride, self.passes_in_hand)
+        is_used = self.grouping.batching is Batching.FREE
+        found = PassMeasuring(self.loaded.device, sizes, measured, is_used=is_used)
+        if is_used and found.recorded is not None:
+            self._use(found.recorded)
+        return found
+
+    def _use(self, batch_seconds: float) -> None:
+        self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
+
+    def _measured(self, given: BlockInHand) -> "MeasuredBudget | None":
+        """Measure passes with the windows of a block, unless they are measured; return what was chosen."""
+        if self.measuring is None:
+            return None
+        with self.one_measures, arithmetic(dtype=self.dtype, device=self.device):  # other blocks wait for its end
+            found = self.measuring(
+                self._costs(given.pending, given),
+                lambda places: OneBatch(self, [given.pending[place] for place in places], given),
+            )
+            if found is not None and found.is_used:
+                self._use(found.seconds)
+        return found
 
     def _passes(self, threads: int | None) -> "Passes":
         if not is_accelerator(self.device):
@@ -185,11 +225,12 @@ class Labelling:
 
         # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
         writes, beside = self.loaded.summary.writes_text, self._batches_beside()
+        self.passes_in_hand = 1 if writes else LAUNCHED + beside
         # Weights that are exchanged for a language, and code from outside raysp, are for one block at a time.
         is_alone = bool(self.languages.ops) or self.has_users_code
         return DevicePasses(
             self.loaded.device,
-            launched=1 if writes else LAUNCHED + beside,
+            launched=self.passes_in_hand,
             ending=1 if writes else 1 + beside,
             blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
@@ -238,6 +279,7 @@ class Labelling:
 
     def run(self, given: BlockInHand) -> Figures:
         """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
+        measured = self._measured(given)
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         samples = padded = 0
@@ -250,6 +292,7 @@ class Labelling:
             padded / self.sample_rate,
             self._since_other_blocks(started),
             highest_memory(self.device),
+            measured,
         )
 
     def _since_other_blocks(self, started: float) -> float:
@@ -313,12 +356,12 @@ class Labelling:
         """Halve a batch that failed; the row of a single window becomes an error row."""
         if len(chosen) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 counted = self.grouping.counted(self._costs(chosen, given))
                 self.max_samples = min(self.max_samples, counted // 2)
             self._halve(chosen, given)
             return
-        kind = "out_of_memory" if _is_out_of_memory(error) else "step_failed"
+        kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
         _fail(given.statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
 
     def store(
@@ -473,10 +516,21 @@ class OneBatch:
         """Start the pass, and the copy of its results."""
         if self.op.exceeds_budget(self.chosen, self.given):  # since a batch before it did
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
+        self._start()
+
+    def _start(self) -> None:
         assert self.run_model is not None
         assert self.padded is not None
         forward = self.op.forward(self.run_model, self.padded, self.chosen, self.given)
         self.columns = self.op.columns(forward)
+
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Start the pass and its outputs without labels. A text decoder writes its texts, work of the device."""
+        self._start()
+        if self.op.loaded.summary.writes_text:
+            for one in self.columns:
+                one.results()
 
     @torch.inference_mode()
     def finish(self) -> None:
@@ -537,22 +591,3 @@ def _fail(row_status: RowStatus, error_type: str, message: str) -> None:
     """Mark a row as an error row; one that is damaged keeps its error."""
     if row_status.status == OK:
         row_status.fail(error_type, message)
-
-
-def refuse_lost(error: Exception) -> None:
-    """Raise DeviceLostError if an error makes every further call of this process fail."""
-    if _is_lost(error):
-        raise DeviceLostError(f"the device failed and cannot be used any more by this process: {error}") from error
-
-
-def _is_lost(error: Exception) -> bool:
-    """Return whether an error of a GPU makes every further call of this process fail."""
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-        return False
-    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
-    named = "CPUAllocator" in str(error) or "out of memory" in str(error)
-    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)

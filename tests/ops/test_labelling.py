@@ -20,7 +20,8 @@ from raysp.audio import decode
 from raysp.errors import CheckpointError
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.labelling import DeviceLostError, Forward, Labelling
+from raysp.ops.adding import DeviceLostError
+from raysp.ops.labelling import Forward, Labelling
 from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO

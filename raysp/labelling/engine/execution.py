@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NoReturn, Protocol, TypeVar
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import RayspError, RunError
+from raysp.errors import RayspError, RunError, StoreError
 from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.open_shards import OpenShards
@@ -19,8 +19,10 @@ from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.planning.run_plan import Plan
+from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.ops.remedies import remedy
 from raysp.sink import lease, stopped_runs
+from raysp.sink.choices import measured_budgets
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.todo import Retry, Todo
@@ -193,9 +195,22 @@ class Execution:
     def _add(self, labelled: LabelledBlock) -> None:
         self.log.add(labelled.receipt)
         self.events.rows_blamed(labelled)
+        if labelled.measured is not None:
+            self._record(labelled.measured)
         shard = self._counted(labelled.receipt.shard, lambda: self.open_shards.add(labelled))
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
+
+    def _record(self, measured: MeasuredBudget) -> None:
+        """Record a measured size of passes for later runs; a store that fails costs them a measurement."""
+        job = self.job
+        of_model = {"dtype": job.settings.dtype, "checkpoint_digest": job.metadata["checkpoint_digest"]}
+        try:
+            is_first = measured_budgets.record(self.plan.sink.store, measured, **of_model)
+        except StoreError as error:
+            logger.warning("the measured size of passes is not recorded: %s", error)
+            is_first = False
+        self.events.passes_measured(measured, is_recorded=is_first)
 
     def _forget(self, shard: str, piece: Piece) -> None:
         self._counted(shard, lambda: self.open_shards.forget(shard, piece))

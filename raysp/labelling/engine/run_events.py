@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.engine.workers.messages import LabelledBlock, PoisonedPiece
     from raysp.labelling.planning.run_plan import Plan
+    from raysp.ops.passes.measured_budget import MeasuredBudget
     from raysp.sink.receipts import ShardFailure, ShardReceipt
     from raysp.sink.recording_versions import ChangedRecordingsError
 
@@ -98,6 +99,10 @@ class RunEvents:
             self._rows[kind] += 1
             if self._rows[kind] <= ROWS_A_TYPE:
                 self._log.add("row_blamed", shard=block.receipt.shard, row=row, error_type=kind, message=message)
+
+    def passes_measured(self, measured: "MeasuredBudget", *, is_recorded: bool) -> None:
+        """Add the size of passes that an actor chose on its device, with what it measured."""
+        self._log.add("passes_measured", **asdict(measured), is_recorded=is_recorded)
 
     def shard_committed(self, receipt: "ShardReceipt") -> None:
         """Add a committed shard with its counts."""

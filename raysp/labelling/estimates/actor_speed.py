@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from raysp.errors import PlanError
+from raysp.labelling.estimates.simulation import Simulation
 from raysp.labelling.planning.costs import Speed
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
@@ -65,6 +66,17 @@ def of_receipts(
             f"{found or 'none'}. Name another sink, or state the speed with --rtfx"
         )
     return None
+
+
+def of_measured_passes(plan: Plan, simulation: Simulation | None) -> Speed | None:
+    """Return the speed of the device alone, by passes that the last run measured; None: it measured none.
+
+    The padding of the simulated passes counts. It is an upper bound: the device may wait for input.
+    """
+    found, efficiency = plan.settings.used, simulation.padding_efficiency if simulation else None
+    if found is None or efficiency is None:
+        return None
+    return Speed(efficiency * found.chosen.rate, f"passes measured on {found.card}, if it never waits for input")
 
 
 def labels_each_channel(record: RunRecord) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysp.devices import is_accelerator
 from raysp.errors import SpecError
 from raysp.labelling.estimates.actor_memory import Memory, predict
-from raysp.labelling.estimates.actor_speed import of_receipts
+from raysp.labelling.estimates.actor_speed import of_measured_passes, of_receipts
 from raysp.labelling.estimates.durations import Bar, histogram, seconds_to_label
 from raysp.labelling.estimates.row_sampling import SAMPLE_ROWS, Sample, durations_of, read_sample
 from raysp.labelling.estimates.simulation import Simulation, simulate
@@ -101,7 +101,7 @@ def estimate(work: Plan | Pipeline, given: Given) -> Estimate:
     plan = work if isinstance(work, Plan) else make_plan(work)
     rows = read_sample(plan, sample, seed=seed)
     simulation = simulate(plan, rows, seed=seed)
-    speed = _speed(plan, rows, given)
+    speed = _speed(plan, rows, given, simulation)
     audio = seconds_to_label(rows, _declared(plan)) if rows.num_rows else None
     channels = audio.times(rows.channels_per_second) if audio else None
     longest = plan.pipeline.label.window_seconds
@@ -145,14 +145,15 @@ def _declared(plan: Plan) -> float | None:
     return sum(known) if is_whole and len(known) == len(seconds) else None
 
 
-def _speed(plan: Plan, rows: Sample, given: Given) -> Speed | None:
+def _speed(plan: Plan, rows: Sample, given: Given, simulation: Simulation | None) -> Speed | None:
     if given.rtfx is not None:
         return Speed(given.rtfx, "as stated")
     if given.calibrate:
         from raysp.labelling.estimates.actor_calibration import calibrate
 
         return calibrate(plan, rows)
-    return of_receipts(plan, given.like, given.like_options, channels_per_second=rows.channels_per_second)
+    found = of_receipts(plan, given.like, given.like_options, channels_per_second=rows.channels_per_second)
+    return found or of_measured_passes(plan, simulation)
 
 
 def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:

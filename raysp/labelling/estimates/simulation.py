@@ -56,7 +56,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     settings, checkpoint = plan.settings, plan.settings.checkpoint
     rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
     noise = generator.integers(-1000, 1000, _NOISE_SECONDS * rate).astype(np.int16)
-    most = round(settings.batch_seconds * rate)
+    most = round(settings.pass_seconds * rate)
     threads = settings.cpus_per_actor.number if not is_accelerator(settings.device) else None
     at_once = passes_of_actor(threads, settings.batching, exact=is_exact, is_own=checkpoint.backend == OWN)
     spoken = sample.languages(plan.pipeline.label.language_column)

@@ -13,6 +13,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
+from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
 from raysp.sink.lease import Running, activity
@@ -75,6 +76,8 @@ class Status(Brief):
     """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Those of `failed` that the last plan could not read, with the reason."""
+    passes: Mapping[str, str] = field(default_factory=dict)
+    """Size of the passes that a run measured as fastest, with their rate, by the name of the device."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -167,8 +170,11 @@ def label_status(
     for receipt in counted:
         by_type.update(receipt.errors_by_type)
         word_errors.add(receipt.word_errors)
+    digest = next((str(value) for key, value in record.parts.items() if key.endswith(".checkpoint_digest")), "")
+    budgets = measured_budgets.load(store, dtype=record.resolved.dtype, checkpoint_digest=digest)
     return Status(
         sink=store.url,
+        passes={card: one.words for card, one in budgets.items()},
         fingerprint=record.fingerprint,
         shards=len({*(shard.name for shard in shards), *absent}),
         shards_committed=len(found.done),

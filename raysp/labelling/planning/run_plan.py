@@ -13,6 +13,7 @@ from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
@@ -93,8 +94,22 @@ class Settings:
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
     library: str = ""
     """Library that runs the checkpoint, with its version; empty: raysp."""
+    measured: Mapping[str, MeasuredBudget] | None = None
+    """Sizes of passes that earlier runs chose, by the name of the device; on other devices a run measures. None: the
+    pipeline gives the size, or the device is the CPU."""
     certified: Certified | None = None
     """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
+
+    @property
+    def used(self) -> MeasuredBudget | None:
+        """The choice by which batches are made, if it is known before the run; None: it is not, or there is none."""
+        found = [*(self.measured or {}).values()]
+        return found[0] if len(found) == 1 and found[0].is_used else None
+
+    @property
+    def pass_seconds(self) -> float:
+        """Seconds of a pass, as far as they are known before the run."""
+        return self.used.seconds if self.used else self.batch_seconds
 
 
 @dataclass(frozen=True, repr=False)
@@ -324,7 +339,17 @@ class Plan(Brief):
         if settings.batching is Batching.PACKED:
             return f"{count(settings.batch_seconds, 'second')} end to end a pass"
         of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
-        return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
+        size = f"{count(settings.pass_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
+        return size + self._measured
+
+    @property
+    def _measured(self) -> str:
+        """Words on the measurement of passes."""
+        if (found := self.settings.measured) is None:
+            return ""
+        if not found:
+            return ", to be measured" if self.settings.batching is Batching.FREE else ""
+        return f" (measured as fastest: {'; '.join(f'{card} {one.words}' for card, one in found.items())})"
 
     @property
     def _own_pool_facts(self) -> Mapping[str, str]:

@@ -66,14 +66,16 @@ class Certificate:
         found = self.rows.get(dtype)
         return found is not None and 0 < found.rows == found.texts
 
-    def keeps_products(self, dtype: str, sizes: Collection[tuple[int, int]] = ()) -> bool:
+    def keeps_products(self, dtype: str, sizes: Collection[tuple[int, int]] = (), *, frames: int | None = None) -> bool:
         """Return whether rows had equal bits at all places of all measured products.
 
         Args:
             dtype: dtype of the products.
             sizes: (inner, columns) of the products of a checkpoint, which must have been measured.
+            frames: frames of a pass (`MeasuredBudget.frames`): a product with another number of rows may run another
+                kernel, and does not count; None: products of any number.
         """
-        found = [one for one in self.products if one.dtype == dtype]
+        found = [one for one in self.products if one.dtype == dtype and frames in (None, one.frames)]
         measured = {(one.inner, one.columns) for one in found}
         return bool(found) and {*sizes} <= measured and not any(one.unequal for one in found)
 

@@ -80,11 +80,13 @@ def run(monkeypatch, of_a_batch) -> Iterator[Run]:
     _slower(monkeypatch, bare_batches, "collapsed", clock, COLUMNS_MS)
     of_labelling, of_bare, num_bytes = of_a_batch
 
-    def used(model: Model, *, blocks_in_hand: int = 2, threads: int = 3, is_bare: bool = False) -> float:
+    def used(
+        model: Model, *, blocks_in_hand: int = 2, threads: int = 3, is_bare: bool = False, batches: int = BATCHES
+    ) -> float:
         made = itertools.cycle([Executor(clock, 1) for _ in range(threads)])
         monkeypatch.setattr(device_passes, "ThreadPoolExecutor", lambda number, _: next(made))
         op = op_of()
-        given = [op.prepare(block_of(waves(BATCHES))) for _ in range(BLOCKS)]
+        given = [op.prepare(block_of(waves(batches))) for _ in range(BLOCKS * BATCHES // batches)]
         launches = of_bare if is_bare else of_labelling
         costs = Costs(
             clock,
@@ -138,6 +140,11 @@ def test_the_bare_model_on_the_device_has_the_tokens_of_the_cpu():
     assert found[0] == found[1]
     assert len(found[0]) == 24
     assert all(found[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_blocks_of_two_batches_use_as_much_of_it_as_those_of_four(run, name):
+    assert run(MODELS[name], batches=2) >= 0.97
 
 
 def test_blocks_that_are_drained_use_less_of_it(run):

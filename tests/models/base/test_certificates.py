@@ -34,6 +34,8 @@ def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_p
     assert certificate.keeps_products("bfloat16", [(768, 3072)])
     assert not certificate.keeps_products("bfloat16", [(768, 768)])  # was not measured
     assert not certificate.keeps_products("float32")
+    assert certificate.keeps_products("bfloat16", frames=PRODUCT["frames"])
+    assert not certificate.keeps_products("bfloat16", frames=PRODUCT["frames"] + 1)  # was measured at another size
     assert not read(tmp_path, products=[PRODUCT, {**PRODUCT, "inner": 1, "unequal": 1}]).keeps_products("bfloat16")
     assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
 

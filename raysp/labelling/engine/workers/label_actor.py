@@ -243,5 +243,12 @@ def labelled_block(
         if len(examples) < MAX_EXAMPLES:
             examples.append(RowError(row, error_type, message))
     return LabelledBlock(
-        receipt, claimed, dict(errors), long_errors, dict(skipped), tuple(examples), figures.memory_bytes
+        receipt,
+        claimed,
+        dict(errors),
+        long_errors,
+        dict(skipped),
+        tuple(examples),
+        figures.memory_bytes,
+        figures.measured,
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from raysp.corpus.shards import Piece
+from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.sink.receipts import BlockReceipt, ShardFailure
 
 
@@ -34,6 +35,8 @@ class LabelledBlock:
     """A few error rows."""
     memory_bytes: int = 0
     """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
+    measured: MeasuredBudget | None = None
+    """Size of passes that the actor chose before this block."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def from_json(text: str) -> Message:
             fields["receipt"] = BlockReceipt(**fields["receipt"])
             fields["long_errors"] = {int(row): error_type for row, error_type in fields["long_errors"].items()}
             fields["examples"] = tuple(RowError(*one) for one in fields["examples"])
+            fields["measured"] = MeasuredBudget.parse(fields["measured"]) if fields["measured"] else None
             return LabelledBlock(**fields)
         case "failure":
             return ShardFailure(**fields)

@@ -1,5 +1,7 @@
 """What workers and the driver send each other arrives as it was."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -7,6 +9,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, PoisonedPiece, RowError
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.wire import message_row, pack, pack_message, read_messages, unpack
+from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure
 from raysp.sink.todo import Retry
@@ -21,7 +24,14 @@ LABELLED = LabelledBlock(
     skipped={"filtered": 1},
     examples=(RowError(0, "corrupt_audio", "it is cut short\nafter 1 s"),),
 )
-MESSAGES = [LABELLED, ShardFailure(NAME, "it is gone"), PoisonedPiece(NAME, Piece(0, 4), 3), FatalFailure("disk full")]
+MEASURED = MeasuredBudget("a card", 300.0, 15_000, True, (MeasuredPass(300.0, 9600.5, 7, 5),))
+MESSAGES = [
+    LABELLED,
+    replace(LABELLED, measured=MEASURED),
+    ShardFailure(NAME, "it is gone"),
+    PoisonedPiece(NAME, Piece(0, 4), 3),
+    FatalFailure("disk full"),
+]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)

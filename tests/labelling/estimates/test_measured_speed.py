@@ -1,0 +1,57 @@
+"""Speed and batches of an estimate by the passes that a run measured on its device."""
+
+from dataclasses import replace
+
+import pytest
+
+import raysp
+from raysp.labelling.estimates.actor_speed import of_measured_passes
+from raysp.labelling.estimates.row_sampling import read_sample
+from raysp.labelling.estimates.simulation import simulate
+from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
+from tests.corpora import a_pipeline
+from tests.labelling.estimates.test_estimating import write_rows
+
+PASSES = (MeasuredPass(2.0, 9000.0, 7, 5), MeasuredPass(4.0, 10_000.0, 14, 10))
+
+
+@pytest.fixture
+def plan(tmp_path):
+    write_rows(tmp_path / "in" / "a.parquet", [1.0] * 9)
+    return raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": [raysp.Transcript()]}))
+
+
+def of(plan, *measured: MeasuredBudget):
+    found = {one.card: one for one in measured}
+    return replace(plan, settings=replace(plan.settings, batch_seconds=4.0, measured=found))
+
+
+def test_the_rate_of_the_chosen_pass_is_an_upper_bound_of_the_speed(plan):
+    measured = of(plan, MeasuredBudget("a card", 2.0, 100, True, PASSES))
+    simulation = simulate(measured, read_sample(measured, 9))
+    speed = of_measured_passes(measured, simulation)
+    assert speed.rtfx == pytest.approx(9000.0 * simulation.padding_efficiency)
+    assert speed.origin == "passes measured on a card, if it never waits for input"
+    assert simulation.largest_pass == 2.0
+    assert simulate(of(plan), read_sample(plan, 9)).largest_pass > 2.0
+
+
+def test_passes_that_are_not_used_or_of_one_of_two_cards_are_no_speed(plan):
+    used, other = MeasuredBudget("a card", 2.0, 100, True, PASSES), MeasuredBudget("another", 4.0, 200, True, PASSES)
+    simulation = simulate(plan, read_sample(plan, 9))
+    assert of_measured_passes(of(plan), simulation) is None
+    assert of_measured_passes(of(plan, used, other), simulation) is None
+    assert of_measured_passes(of(plan, replace(used, is_used=False)), simulation) is None
+    assert of_measured_passes(of(plan, used), None) is None
+
+
+def test_a_plan_names_the_size_of_each_device(plan):
+    used = MeasuredBudget("a card", 2.0, 100, True, PASSES)
+    assert "4 padded seconds a pass, to be measured" in of(plan).facts["model"]
+    assert (
+        "2 padded seconds a pass (measured as fastest: a card 2 s, 9,000 times real time)"
+        in of(plan, used).facts["model"]
+    )
+    both = of(plan, used, replace(used, card="another", seconds=4.0)).facts["model"]
+    assert "4 padded seconds a pass (measured as fastest: a card 2 s, 9,000" in both
+    assert "; another 4 s, 10,000 times real time)" in both
