@@ -1,6 +1,7 @@
 """The verb that trains, and the printed form of its plan and result."""
 
 import dataclasses
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def finetune(
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out
+    from raysp.training.planning.suggestions import evaluating
     from raysp.training.specs.recipe import load_recipe
     from raysp.training.training_progress import evaluation_line, training_line
 
@@ -73,6 +75,9 @@ def finetune(
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
+            if progress.before:
+                with printing():
+                    display.say(evaluation_line(0, progress.before))
             if progress.evaluated and progress.evaluated[0] == progress.done:
                 with printing():
                     display.say(evaluation_line(*progress.evaluated))
@@ -90,7 +95,8 @@ def finetune(
         if as_json:
             print_json(dataclasses.asdict(result))
         else:
-            _print_result(result, again, is_try_out=steps is not None)
+            after = again if steps is not None else shlex.join(evaluating(loaded, result.sink))
+            _print_result(result, again, after, is_try_out=steps is not None)
 
 
 def _print_prepared(prepared: "Prepared") -> None:
@@ -100,7 +106,7 @@ def _print_prepared(prepared: "Prepared") -> None:
     print_failures(prepared.unreadable)
 
 
-def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> None:
+def _print_result(result: "FinetuneResult", again: str, after: str, *, is_try_out: bool) -> None:
     from raysp.sink.layout import REPORT
     from raysp.storage.store import join_url
 
@@ -111,11 +117,11 @@ def _print_result(result: "FinetuneResult", again: str, *, is_try_out: bool) -> 
     for name, fact in result.facts:
         print_fact(name, fact)
     if is_try_out:
-        print_command("next", again)
+        print_command("next", after)
     elif result.is_done:
         print_fact("checkpoint", result.sink)
         print_fact("report", join_url(result.sink, REPORT))
-        print_command("next", command_line("inspect", result.sink, None))
+        print_command("next", after)
     elif is_submitted():
         print_fact("to continue", "submit it again")
     else:

@@ -30,7 +30,7 @@ from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.reading.training_status import BestEvaluation
+from raysp.training.reading.training_status import BestEvaluation, best_evaluation
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
@@ -92,6 +92,8 @@ class FinetuneResult(Brief):
     """Its value in the best evaluation, whose weights the checkpoint has."""
     best_step: int | None = None
     """Updates of these weights."""
+    before: float | None = None
+    """Value of `metric` before the first step; None: it was not evaluated, or measured otherwise."""
     texts: tuple[tuple[str, str], ...] = field(default=())
     """Of a try-out: references and texts of a few rows."""
 
@@ -121,8 +123,10 @@ class FinetuneResult(Brief):
             audio = f"{duration(self.audio_seconds)} of audio in {self.wall_seconds:.1f} s"
             facts.append(("this run", f"{audio}: RTFx {speed:,.1f}, waited for rows {self.waited:.1%} of the time"))
         if self.metric is not None and self.best is not None and self.best_step is not None:
-            best = BestEvaluation(self.best_step, self.metric, Estimate(self.best), 1).sentence
-            facts.append(("best", f"{best}{', whose weights the checkpoint has' if self.is_done else ''}"))
+            before = Estimate(self.before) if self.before is not None else None
+            best = BestEvaluation(self.best_step, self.metric, Estimate(self.best), 1, before)
+            whose = ", whose weights the checkpoint has" if self.is_done else ""
+            facts.append(("best", f"{best.sentence}{whose}{best.begun_with}"))
         return facts
 
 
@@ -202,7 +206,9 @@ def finetune(
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
             _export(prepared, session, progress, store)
-        return _result(prepared, session, progress, failures)
+        best = best_evaluation(store)
+        before = best.before.value if best and best.before else None
+        return replace(_result(prepared, session, progress, failures), before=before)
 
 
 def _remove(store: Store) -> None:
@@ -270,12 +276,11 @@ def try_out(
 
     Arguments and errors are those of `finetune`.
     """
-    schedule = replace(recipe.schedule, epochs=None, steps=num_steps)
-    plan = plan_training(replace(recipe, schedule=schedule))
+    plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
     with contextlib.ExitStack() as stack:
         stack.callback(close_decoder)
-        prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed)
+        prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed).of_length(num_steps)
         if on_plan:
             on_plan(prepared)
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
@@ -332,7 +337,7 @@ def _follow(
         for report, committed in reports:
             step = progress.add(report, committed)
             if recording:
-                recording.add(step, report.evaluated, committed)
+                recording.add(step, report.evaluated, committed, before=report.before)
             if on_progress:
                 on_progress(progress)
     except NotFiniteError as error:

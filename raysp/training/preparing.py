@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -20,10 +20,12 @@ from raysp.text.targets import OUTSIDE
 from raysp.training.data.indexes import Indexed, Indexer, index_all
 from raysp.training.data.indexing import index_sounds
 from raysp.training.data.row_windows import PieceReader
+from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import index_record
 from raysp.training.sink.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
 from raysp.training.sink.known_indexes import KnownIndexes
+from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.training.tasks.class_targets import OTHER_FRAMES
@@ -54,6 +56,11 @@ class Prepared:
     """Shards that cannot be read, with the reasons."""
     misfit: str = ""
     """A row with another number of frames than classes, with both numbers; empty if there is none."""
+
+    def of_length(self, num_steps: int) -> "Prepared":
+        """Return a training of so many steps, each as it is in this one."""
+        schedule = replace(self.plan.recipe.schedule, epochs=None, steps=num_steps)
+        return replace(self, plan=replace(self.plan, recipe=replace(self.plan.recipe, schedule=schedule)))
 
     @cached_property
     def index(self) -> Index:
@@ -158,6 +165,8 @@ def prepare(
     misfit = _misfit(plan, found)
     _refuse_few(plan, corpus, misfit or _outside(task, corpus))
     task = task.settled(corpus.counts)
+    plan = settled(plan, Index(corpus.seconds, corpus.piece_rows), TrainingRecord.load(store) if store else None)
+    recipe = plan.recipe
     parts = training_parts(
         recipe,
         checkpoint_digest=plan.checkpoint_digest,

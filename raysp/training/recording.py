@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from raysp.errors import RayspError
@@ -47,16 +47,21 @@ class Recording:
         self.errors = ErrorsLog(store, run_id)
         self._written: int | None = None
 
-    def add(self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None) -> None:
-        """Report a step to the trackers, and write the error rows so far after each commit."""
-        values = step.tracked
-        if evaluated and self.evaluation and (found := recorded(evaluated, self.evaluation)):
-            values = {**values, **found.tracked}
-        for tracker in self.trackers:
-            tracker.log(step.done, values)
+    def add(
+        self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None, *, before: Evaluated | None = None
+    ) -> None:
+        """Report a step, with the evaluations after and before it, to the trackers; write error rows after commits."""
+        if first := recorded(before, self.evaluation):
+            self._log(step.done - 1, first.tracked)
+        found = recorded(evaluated, self.evaluation)
+        self._log(step.done, {**step.tracked, **(found.tracked if found else {})})
         if committed != self._written:
             self._written = committed
             self.write()
+
+    def _log(self, done: int, values: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(done, values)
 
     def write(self) -> None:
         """Write the error rows that are left."""

@@ -39,6 +39,8 @@ class TrainingProgress:
     """Seconds of it spent waiting for rows."""
     evaluated: tuple[int, Evaluated] | None = None
     """Updates at the last evaluation of this run, and its result."""
+    before: Evaluated | None = None
+    """Evaluation before the last step, if it was the first one."""
     last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
 
     def add(self, report: Report, committed: int | None) -> StepMetrics:
@@ -52,6 +54,7 @@ class TrainingProgress:
         self.seconds += report.seconds
         self.waited += report.waited
         self.last.append(step)
+        self.before = report.before
         if report.evaluated is not None:
             self.evaluated = position.done, report.evaluated
         return step
@@ -99,7 +102,8 @@ def evaluation_line(done: int, evaluated: Evaluated) -> str:
     parts = [f"{TITLES[name]} {one.percentage} ({one.interval})" for name, one in metrics.items()]
     parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
     parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
-    return f"evaluation at step {done:,}: {', '.join(parts)}"
+    when = f"at step {done:,}" if done else "before the first step"
+    return f"evaluation {when}: {', '.join(parts)}"
 
 
 def _epoch(progress: TrainingProgress) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -51,8 +52,9 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     assert (ran.code, ran.complaints) == (0, [])
     names = [line.split()[0] for line in ran.out.splitlines()]
     expected = (
-        "source checkpoint objective step workers longest sink rows characters epoch fingerprint commit memory time"
+        "source checkpoint objective step workers suggested longest sink rows characters epoch fingerprint commit "
     )
+    expected += "memory time"
     assert names == expected.split()
     assert re.search(r"; the slowest of 2 takes 1\.\d\d of the mean, of 3 1\.\d\d\n", ran.out)
     assert ran.out.endswith("\ntime         unknown: give --rtfx N, --like SINK (of a training), or --calibrate\n")
@@ -68,18 +70,18 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, tmp_path):
+def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, words, tmp_path):
     ran = raysp_command("finetune", file(), "--set", "schedule.epochs=1")
     assert (ran.code, ran.complaints) == (0, [])
     lines = ran.out.splitlines()
     assert lines[-3:] == [
         f"checkpoint   {tmp_path}/out",
         f"report       {tmp_path}/out/.raysp/report.html",
-        f"next         raysp inspect {tmp_path}/out",
+        f"next         raysp evaluate {tmp_path}/out {shlex.quote(words)} --text text",
     ]
     assert "1 whole epoch, loss " in ran.out
-    inspected = raysp_command("inspect", tmp_path / "out")
-    assert (inspected.code, "UniSpeechForCTC" in inspected.out) == (0, True)
+    evaluated = raysp_command(*shlex.split(lines[-1])[2:])
+    assert (evaluated.code, "\nWER " in evaluated.out) == (0, True)
     changed = raysp_command("finetune", file(), "--set", "schedule.epochs=1", "--set", "seed=4")
     assert changed.code == 2
     assert "`seed` was 0, now 4" in changed.err

@@ -17,6 +17,7 @@ from raysp.training.specs.recipe import Evaluation
 class _Step(NamedTuple):
     metrics: StepMetrics
     evaluation: StepEvaluation | None
+    before: StepEvaluation | None
     time: float
 
 
@@ -37,10 +38,10 @@ class Curve:
         self.events = TensorBoardLog(store, run_id)
         self._steps: list[_Step] = []
 
-    def add(self, step: StepMetrics, evaluated: Evaluated | None) -> None:
-        """Add a step."""
-        found = recorded(evaluated, self.evaluation) if evaluated and self.evaluation else None
-        self._steps.append(_Step(step, found, time.time()))
+    def add(self, step: StepMetrics, evaluated: Evaluated | None, before: Evaluated | None = None) -> None:
+        """Add a step, with the evaluations after and before it."""
+        found, first = (recorded(one, self.evaluation) for one in (evaluated, before))
+        self._steps.append(_Step(step, found, first, time.time()))
 
     def take(self) -> Callable[[], None]:
         """Return a function that writes the steps since the last call, which may run while more are added.
@@ -53,6 +54,10 @@ class Curve:
 
     def _write(self, taken: Sequence[_Step]) -> None:
         for one in taken:
+            if one.before is not None:
+                before = one.metrics.done - 1
+                evaluation_records.save(self.store, before, one.before, run_id=self.run_id)
+                self.events.log(before, one.before.tracked, at=one.time)
             self.metrics.add(one.metrics)
             done, values = one.metrics.done, one.metrics.tracked
             if one.evaluation is not None:
@@ -63,10 +68,10 @@ class Curve:
         self.events.write()
 
 
-def recorded(evaluated: Evaluated, evaluation: Evaluation) -> StepEvaluation | None:
-    """Return an evaluation of the first worker as it is stored; None for other workers."""
-    comparison = evaluated.comparison
-    if comparison is None:
+def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> StepEvaluation | None:
+    """Return an evaluation of the first worker as it is stored; None without one, and for other workers."""
+    comparison = evaluated.comparison if evaluated else None
+    if evaluated is None or evaluation is None or comparison is None:
         return None
     worst = []
     for one, name in zip(comparison.worst, evaluated.rows, strict=True):

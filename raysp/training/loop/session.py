@@ -99,6 +99,8 @@ class Report:
     """Seconds of it that this worker waited for rows."""
     evaluated: Evaluated | None = None
     """Evaluation after the step; None: it was not evaluated."""
+    before: Evaluated | None = None
+    """Evaluation before the step, which the first one has; None: it was not evaluated."""
 
     @property
     def metrics(self) -> StepMetrics:
@@ -125,7 +127,7 @@ class Evaluations:
     """When and how weights are evaluated.
 
     Attributes:
-        every: steps between evaluations; the last step is evaluated too.
+        every: steps between evaluations; the weights before the first step and after the last one are evaluated too.
         patience: evaluations without a better one after which the training ends; None: it does not.
         run: evaluates the current weights; all workers call it at the same step.
         rule: metric and normalisation by which weights are compared, as `rule_of` returns them.
@@ -338,10 +340,14 @@ class Session:
         if self.position.done < self.held_steps:
             self.training.freeze(self.held, frozen=True)
         try:
+            evaluated = self._evaluated_before()
             for loaded in self._ahead():
                 window = loaded.window
                 for step in range(self.position.step - window.first_step, window.num_steps):
-                    report = self._step(window, step, loaded.rows, loaded.epoch_steps, stops=should_stop())
+                    before, evaluated = evaluated, None
+                    report = self._step(
+                        window, step, loaded.rows, loaded.epoch_steps, stops=should_stop(), before=before
+                    )
                     yield report
                     if report.update.stops or self.is_done:
                         return
@@ -357,35 +363,42 @@ class Session:
         return Epoch(index, sizes, seed=self.training.seed, epoch=number)
 
     def _step(
-        self, window: Window, step: int, rows: Mapping[int, TrainingRow], epoch_steps: int, *, stops: bool
+        self,
+        window: Window,
+        step: int,
+        rows: Mapping[int, TrainingRow],
+        epoch_steps: int,
+        *,
+        stops: bool,
+        before: Evaluated | None,
     ) -> Report:
-        training, before = self.training, self.position
-        if self.held and before.done == self.held_steps:
+        training, at = self.training, self.position
+        if self.held and at.done == self.held_steps:
             training.freeze(self.held, frozen=False)
-        progress = self.course.progress(before, epoch_steps)
+        progress = self.course.progress(at, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
-            replace(_micro_batch(window, step, number, rows), progress=progress, updates=before.done)
+            replace(_micro_batch(window, step, number, rows), progress=progress, updates=at.done)
             for number in range(training.workers.number, window.micro_batches, training.workers.count)
         ]
         self._is_whole = False
-        update = training.step(before.epoch, before.step, batches, learning_rate=rate, stops=stops)
+        update = training.step(at.epoch, at.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
             found = self._not_finite(update)
             own_rows = sum(len(batch.rows) for batch in batches)
             # No weight was changed. Those of a training that diverged replace no commit.
             self._is_whole = not (found.is_diverged or 1 < own_rows <= len(found.rows))
             raise NotFiniteError(found)
-        self._losses.append((before.done + 1, update.loss))
+        self._losses.append((at.done + 1, update.loss))
         if self.average is not None:
             self.average.update()
-        after = Position(before.done + 1, before.epoch, before.step + 1)
-        self.position = replace(after, epoch=before.epoch + 1, step=0) if after.step == epoch_steps else after
+        after = Position(at.done + 1, at.epoch, at.step + 1)
+        self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == epoch_steps else after
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         evaluated = self._evaluate()
         self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
         audio_seconds = self._audio_seconds(window, step)
-        report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated)
+        report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated, before)
         if self.keeper:
             self._keep(self.keeper, report)
         self._before = time.monotonic()
@@ -413,7 +426,7 @@ class Session:
 
     def _keep(self, keeper: Keeper, report: Report) -> None:
         """Record a step, and commit it if it is time."""
-        keeper.record(report.metrics, report.evaluated)
+        keeper.record(report.metrics, report.evaluated, report.before)
         update = report.update
         is_best = report.evaluated is not None and self.best is not None and self.best.done == self.position.done
         if update.stops or is_best or keeper.is_due(self.position):
@@ -424,10 +437,7 @@ class Session:
         done, evaluations = self.position.done, self.evaluations
         if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
             return None
-        with self.average.applied() if self.average else contextlib.nullcontext():
-            evaluated = evaluations.run()
-        if evaluated.value is None:
-            raise RunError(_without_value(done, evaluated))
+        evaluated = self._evaluated(evaluations)
         if self.best is not None and self.best.measure != evaluated.measure:
             logger.warning(
                 "step %d: evaluations are measured otherwise than before (%s; before: %s), so the best one is chosen "
@@ -436,9 +446,22 @@ class Session:
                 evaluated.measure,
                 self.best.measure or "unknown",
             )
+        assert evaluated.value is not None
         first = Best(evaluated.value, done, evaluated.measure)
         self.best = self.best.and_then(evaluated, done) if self.best else first
         return evaluated
+
+    def _evaluated(self, evaluations: Evaluations) -> Evaluated:
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            evaluated = evaluations.run()
+        if evaluated.value is None:
+            raise RunError(_without_value(self.position.done, evaluated))
+        return evaluated
+
+    def _evaluated_before(self) -> Evaluated | None:
+        """Evaluate the weights that the training begins with: what it changed, not a candidate for its result."""
+        begins = self.position.done == 0 and not self.is_done
+        return self._evaluated(self.evaluations) if self.evaluations and begins else None
 
     def _audio_seconds(self, window: Window, step: int) -> float:
         numbers = range(window.micro_batches)

@@ -76,10 +76,10 @@ class Keeper:
         """Count the time to the first commit from now on."""
         self._begun_at = time.monotonic()
 
-    def record(self, step: StepMetrics, evaluated: Evaluated | None) -> None:
-        """Record a step, so that the next commit covers it."""
+    def record(self, step: StepMetrics, evaluated: Evaluated | None, before: Evaluated | None = None) -> None:
+        """Record a step with the evaluations after and before it, so that the next commit covers it."""
         if self.curve is not None:
-            self.curve.add(step, evaluated)
+            self.curve.add(step, evaluated, before)
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""

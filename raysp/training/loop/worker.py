@@ -122,6 +122,7 @@ def _evaluations(
     if evaluation is None:
         return None
     run = Evaluator(plan, evaluation, objective, prepared.task, workers, decoder)
+    assert evaluation.every is not None
     return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
 
 

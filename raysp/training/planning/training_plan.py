@@ -23,6 +23,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import ReadsCorpus, read_code
 from raysp.specs.values import JsonValue
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
+from raysp.training.planning.suggestions import suggested
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.objectives import (
@@ -35,7 +36,7 @@ from raysp.training.specs.objectives import (
     target_column,
     with_checkpoints,
 )
-from raysp.training.specs.recipe import Batching, Finetune
+from raysp.training.specs.recipe import MOST_BETWEEN, Batching, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class TrainingPlan:
     """Rows of the evaluation; None: there is none."""
     sounds: Mapping[int, Corpus] = field(default_factory=dict)
     """Corpora of the sounds of augmentations, by their places in the recipe."""
+    is_batching_open: bool = False
+    """Whether the recipe leaves the seconds of a step open, so that a small corpus has shorter ones."""
     decoder: Path | None = None
     """Folder of the decoder, if it is not that of the checkpoint."""
 
@@ -109,6 +112,11 @@ class TrainingPlan:
             f"{count(sizes.micro_batches, 'micro-batch')}",
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
+            **(
+                {"suggested": rates}
+                if (rates := suggested(objective, checkpoint.architecture, recipe.schedule))
+                else {}
+            ),
             **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
             **self._evaluation_fact,
             "sink": recipe.sink.url,
@@ -121,7 +129,8 @@ class TrainingPlan:
             return {}
         rows = sum(shard.num_rows for shard in self.evaluated.shards)
         return {
-            "evaluation": f"{count(rows, 'row')} every {count(evaluation.every, 'step')}, best by {evaluation.best}"
+            "evaluation": f"{count(rows, 'row')} before the first step and every "
+            f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}"
         }
 
 
@@ -162,6 +171,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)
+    is_open = recipe.batching.seconds is None
     recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated = None
@@ -179,11 +189,12 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         checkpoint_digest="+".join(digest_of(one, language=_kept_adapter(objective)) for one in folders.values()),
         corpus=corpus,
         dtype=dtype,
-        sizes=_sizes(recipe.batching),
+        sizes=sizes_of(recipe.batching),
         workers=workers,
         code=code,
         evaluated=evaluated,
         sounds=sounds,
+        is_batching_open=is_open,
         decoder=folders.get("decoder"),
     )
 
@@ -240,7 +251,8 @@ def _settled(batching: Batching, *, on_gpu: bool) -> Batching:
     return replace(batching, seconds=seconds, window_seconds=batching.window_seconds or WINDOW_STEPS * seconds)
 
 
-def _sizes(batching: Batching) -> Sizes:
+def sizes_of(batching: Batching) -> Sizes:
+    """Return the sizes of steps of a recipe that leaves none open."""
     assert batching.seconds is not None
     assert batching.window_seconds is not None
     return Sizes(

@@ -70,6 +70,8 @@ class BestEvaluation:
     estimate: Estimate
     evaluations: int
     """Number of evaluated steps."""
+    before: Estimate | None = None
+    """Value before the first step; None: it was not evaluated, or measured otherwise."""
 
     @property
     def sentence(self) -> str:
@@ -77,6 +79,11 @@ class BestEvaluation:
         of = f", the best of {self.evaluations:,}" if self.evaluations > 1 else ""
         value = evaluations.text(self.metric, self.estimate)
         return f"{evaluations.title(self.metric)} {value} at step {self.steps:,}{of}"
+
+    @property
+    def begun_with(self) -> str:
+        """The value before the training, to follow the sentence; empty if there is none."""
+        return f"; {evaluations.text(self.metric, self.before)} before the training" if self.before else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,7 +148,7 @@ class TrainingStatus(Brief):
             "rate": last and f"{last.learning_rate:.1e}, that of the last step",
             "speed": last
             and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
-            "evaluation": self.best and self.best.sentence,
+            "evaluation": self.best and self.best.sentence + self.best.begun_with,
             "checkpoint": self._exported,
         }
 
@@ -194,7 +201,7 @@ def training_status(store: Store) -> TrainingStatus:
         last_steps=LastSteps.of(last),
         last_commit=committed_at,
         eta_seconds=_seconds_left(share, last, committed_at) if is_active else None,
-        best=_best(store),
+        best=best_evaluation(store),
         steps_exported=_steps_exported(store),
         last_run=runs[-1] if runs else None,
         has_given_up=_has_given_up(record, step),
@@ -221,12 +228,15 @@ def _seconds_left(share: float, last: Sequence[StepMetrics], committed_at: float
     return max(0.0, seconds - max(0.0, time.time() - committed_at if committed_at else 0.0))
 
 
-def _best(store: Store) -> BestEvaluation | None:
+def best_evaluation(store: Store) -> BestEvaluation | None:
+    """Return the best evaluation of a training; None if it has none."""
     found = evaluations.load(store)
     if (done := evaluations.best(found)) is None:
         return None
     metric = found[max(found)].metric
-    return BestEvaluation(done, metric, found[done].metrics[metric], len(found))
+    first = found.pop(0, None)
+    before = first.metrics.get(metric) if first and first.measure == found[done].measure else None
+    return BestEvaluation(done, metric, found[done].metrics[metric], len(found), before)
 
 
 def _steps_exported(store: Store) -> int | None:

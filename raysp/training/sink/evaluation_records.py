@@ -103,17 +103,18 @@ def load(store: Store) -> dict[int, StepEvaluation]:
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
     """Return the step with the best value of a metric; the first of equal ones. None if there is no finite value.
 
-    Only the last evaluations that were measured alike count.
+    Only the last evaluations that were measured alike count, and not the one before the first step.
 
     Args:
         evaluations: evaluations by step.
         metric: name of the metric; None: that which decides in the last evaluation.
     """
-    if not evaluations:
+    trained = [done for done in sorted(evaluations, reverse=True) if done]
+    if not trained:
         return None
-    last = evaluations[max(evaluations)]
+    last = evaluations[trained[0]]
     metric = metric or last.metric
-    alike = takewhile(lambda done: evaluations[done].measure == last.measure, sorted(evaluations, reverse=True))
+    alike = takewhile(lambda done: evaluations[done].measure == last.measure, trained)
     found = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in alike}
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
     known = [(sign * value, done) for done, value in found.items() if value is not None and math.isfinite(value)]

@@ -36,6 +36,8 @@ LONGEST_ROW = 120.0
 The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
 FINAL = 0.05
 """Factor of the learning rate at the end, if it falls."""
+MOST_BETWEEN = 1000
+"""Steps between evaluations of a long training, if the recipe leaves them open."""
 NORMALISE = "letters"
 """Rules for the texts that an evaluation compares."""
 TRAINING_VERSION = 1
@@ -47,7 +49,8 @@ class Batching:
     """Sizes of steps.
 
     Attributes:
-        seconds: padded seconds of audio per step; None: 15 per micro-batch on CPUs.
+        seconds: padded seconds of audio per step; None: 15 per micro-batch on CPUs and 80 on GPUs, or fewer, so that
+            the epochs of a small corpus have 50 steps.
         micro_batches: micro-batches per step, which the workers share: at most as many workers are of use.
         window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
             steps.
@@ -135,7 +138,8 @@ class Evaluation:
     Attributes:
         source: the rows to evaluate on; its `text` is the column of reference texts.
         column: column of other references; None: that of the objective.
-        every: steps between evaluations; the last step is evaluated too.
+        every: steps between evaluations; None: 1,000, or fewer, so that there are 20. The weights before the first
+            step and after the last one are evaluated too; the former are not a candidate for the result.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
             "loss"; for speakers also "eer", the equal error rate; for pre-training "loss".
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
@@ -148,7 +152,7 @@ class Evaluation:
     source: Shards
     _: KW_ONLY
     column: str | None = None
-    every: Annotated[int, Field(ge=1)] = 1000
+    every: Annotated[int, Field(ge=1)] | None = None
     best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
     patience: Annotated[int, Field(ge=1)] | None = None
     normalise: str = NORMALISE

@@ -71,17 +71,20 @@ def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_p
     assert last.failed == 0
     assert last.rows[0].startswith(("0.parquet:", "1.parquet:"))
     saved = evaluation_records.load(LocalStore(tmp_path / "out"))
-    assert [*saved] == [3, 6, 8]
+    assert [*saved] == [0, 3, 6, 8]
     assert saved[8].scores == last.comparison.scores
     assert saved[8].worst[0].id == last.rows[0]
     assert result.is_done
 
 
 def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, values):
-    values[:] = [0.7, 0.4, 0.5]
+    values[:] = [0.9, 0.7, 0.4, 0.5]
     result, _ = run(evaluated(words, tiny, tmp_path / "out"))
     assert (result.best, result.best_step, result.steps) == (0.4, 6, 8)
-    assert result.facts[-1] == ("best", "WER 40.00% at step 6, whose weights the checkpoint has")
+    assert result.facts[-1] == (
+        "best",
+        "WER 40.00% at step 6, whose weights the checkpoint has; 100.00% before the training",
+    )
     store = LocalStore(tmp_path / "out")
     with committed_steps.local_file(store, committed_steps.load(store, 6), "model.safetensors") as file:
         best = load_file(file)
@@ -113,7 +116,7 @@ def test_an_evaluation_without_a_value_ends_the_training_each_time_and_exports_n
     source = raysp.Shards(f"{tmp_path}/dev/*.parquet", text="text")
     recipe = evaluated(words, tiny, tmp_path / "out", source=source, every=1, best=best)
     for _ in range(2):
-        with pytest.raises(RunError, match=r"step 1: the evaluation has no finite value .* check evaluation\.source"):
+        with pytest.raises(RunError, match=r"step 0: the evaluation has no finite value .* check evaluation\.source"):
             finetune(recipe)
     assert committed_steps.latest(LocalStore(tmp_path / "out")) is None
     assert not (tmp_path / "out" / "config.json").exists()
@@ -147,7 +150,7 @@ def stopped(recipe, number):
 @pytest.mark.parametrize("change", ["metric", "normalisation", "rows", "recordings"])
 def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path, values, caplog, change):
     """The value before is lower, but of something else."""
-    values[:] = [0.1, 0.7, 0.6]
+    values[:] = [0.9, 0.1, 0.7, 0.6]
     dev = write_words(tmp_path / "dev", 6)
     source = raysp.Shards(dev, text="text")
     recipe = evaluated(words, tiny, tmp_path / "out", source=source)
@@ -167,7 +170,7 @@ def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path,
 
 
 def test_the_same_rows_in_a_touched_file_are_the_same_measure(words, tiny, tmp_path, values, caplog):
-    values[:] = [0.1, 0.7, 0.6]
+    values[:] = [0.9, 0.1, 0.7, 0.6]
     source = raysp.Shards(write_words(tmp_path / "dev", 6), text="text")
     recipe = evaluated(words, tiny, tmp_path / "out", source=source)
     stopped(recipe, 4)
@@ -193,7 +196,7 @@ def test_weights_of_a_finished_training_are_not_chosen_by_another_metric(words, 
 
 
 def test_patience_ends_the_training_also_after_a_stop(words, tiny, tmp_path, values):
-    values[:] = [0.4, 0.5, 0.6]
+    values[:] = [0.9, 0.4, 0.5, 0.6]
     recipe = evaluated(words, tiny, tmp_path / "out", every=1, patience=2)
     stopped, _ = run(recipe, should_stop=lambda: True)
     assert (stopped.steps, stopped.is_done) == (1, False)

@@ -74,7 +74,8 @@ def test_frames_of_real_digits_are_learnt(trained, digits):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
     frames = [name for row in pq.read_table(Path(digits).parent).column("frames").to_pylist() for name in row]
     assert result.best > 0.05 + max(frames.count("loud"), frames.count("quiet")) / len(frames)
-    [evaluated] = evaluation_records.load(LocalStore(sink)).values()
+    before, evaluated = evaluation_records.load(LocalStore(sink)).values()
+    assert before.estimate.value < evaluated.estimate.value
     assert evaluated.scores.counts["frames"] == len(frames)
     assert evaluated.scores.rows == NUM_DIGITS
     assert evaluated.metrics.keys() == {"accuracy", "f1", "loss"}

@@ -192,6 +192,7 @@ def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path
     losses = [evaluated.loss for evaluated in seen]
     assert [evaluated.comparison.scores.metrics for evaluated in seen] == [{}] * 3
     recorded = evaluation_records.load(LocalStore(tmp_path / "out"))
+    assert recorded.pop(0).scores.rows == 4  # before the first step
     assert {done: (one.loss, one.scores.rows) for done, one in recorded.items()} == {
         done: (loss, 4) for done, loss in enumerate(losses, 1)
     }

@@ -46,7 +46,7 @@ def test_a_stopped_training_and_its_end_are_shown(words, tiny, tmp_path):
     assert done.steps_exported == done.best.steps
     assert f"Evaluation at step {done.best.steps}" in (page := report.read_text())
     assert all(text in page for text in ("Training is done", "By speaker", "By duration", "Worst rows", "WER", "CER"))
-    assert {"000000001", "000000005"} <= first_steps_of_events(tmp_path / "out")  # of both runs
+    assert {"000000000", "000000005"} <= first_steps_of_events(tmp_path / "out")  # of both runs
     assert raysp.gc(str(tmp_path / "out"), dry_run=True).orphans == ()
 
 
@@ -62,6 +62,6 @@ def test_trackers_are_told_of_every_step(words, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", package)
     finetune(recipe(words, tiny, tmp_path / "out", trackers=["wandb"]))
     run = package.init.return_value
-    assert [call.kwargs["step"] for call in run.log.call_args_list] == [1, 2, 3, 4, 5, 6]
-    assert ["evaluation/wer" in call.args[0] for call in run.log.call_args_list] == [False, False, True] * 2
+    assert [call.kwargs["step"] for call in run.log.call_args_list] == [0, 1, 2, 3, 4, 5, 6]
+    assert ["evaluation/wer" in call.args[0] for call in run.log.call_args_list] == [True, *[False, False, True] * 2]
     assert run.finish.call_count == 1

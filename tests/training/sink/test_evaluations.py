@@ -93,3 +93,9 @@ def test_fields_of_a_newer_version_are_ignored(store):
     path = next(store.list(".raysp/evaluations/")).path
     store.replace(path, json.dumps({**json.loads(store.read(path)), "more": 1}).encode())
     assert evaluation_records.load(store) == {1: an_evaluation()}
+
+
+def test_the_weights_before_a_training_are_never_its_best():
+    found = {done: an_evaluation(loss=loss) for done, loss in {0: 0.1, 5: 0.4, 9: 0.3}.items()}
+    assert evaluation_records.best(found, "loss") == 9
+    assert evaluation_records.best({0: found[0]}, "loss") is None

@@ -1,0 +1,55 @@
+"""Sizes of steps, and steps between evaluations, where a recipe leaves them open: fewer for a small corpus."""
+
+import math
+from dataclasses import replace
+from typing import cast
+
+from raysp.ops.ordering import Epoch, Index
+from raysp.training.planning.training_plan import TrainingPlan, sizes_of
+from raysp.training.sink.training_record import TrainingRecord
+from raysp.training.specs.recipe import MOST_BETWEEN, Finetune
+
+LEAST_STEPS = 50
+"""Steps of a training over whole epochs, unless they would be shorter than the longest row."""
+LEAST_EVALUATIONS = 20
+"""Evaluations during a training, if it has so many steps."""
+
+
+def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> TrainingPlan:
+    """Return the plan with the values that its recipe leaves open; those of a training that has begun stay.
+
+    Args:
+        plan: the plan.
+        index: durations of the rows that are trained on.
+        begun: record of the sink; None: nothing has begun.
+    """
+    recipe = plan.recipe
+    if plan.is_batching_open:
+        known = begun and begun.value("batching.seconds")
+        seconds = cast("float", known) if isinstance(known, int | float) else _step_seconds(recipe, index)
+        recipe = replace(recipe, batching=replace(recipe.batching, seconds=seconds))
+    plan = replace(plan, recipe=recipe, sizes=sizes_of(recipe.batching), is_batching_open=False)
+    evaluation = recipe.evaluation
+    if evaluation is None or evaluation.every is not None:
+        return plan
+    known = begun and begun.value("evaluation.every")
+    every = known if isinstance(known, int) else _between_evaluations(plan, index)
+    return replace(plan, recipe=replace(recipe, evaluation=replace(evaluation, every=every)))
+
+
+def _step_seconds(recipe: Finetune, index: Index) -> float:
+    """Return the padded seconds of a step: those of the device, or fewer."""
+    most = recipe.batching.seconds
+    assert most is not None
+    if recipe.schedule.epochs is None:
+        return most
+    longest, of_training = float(index.seconds.max()), float(index.seconds.sum()) * recipe.schedule.epochs
+    return min(most, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
+
+
+def _between_evaluations(plan: TrainingPlan, index: Index) -> int:
+    """Return the steps between evaluations."""
+    schedule = plan.recipe.schedule
+    epoch_steps = Epoch(index, plan.sizes, seed=plan.recipe.seed, epoch=0).num_steps
+    steps = schedule.steps or epoch_steps * (schedule.epochs or 1)
+    return max(1, min(MOST_BETWEEN, steps // LEAST_EVALUATIONS))

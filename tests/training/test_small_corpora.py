@@ -1,0 +1,105 @@
+"""What a recipe leaves open follows the corpus, and stays as it began."""
+
+import dataclasses
+
+import pytest
+
+from raysp.storage.store import LocalStore
+from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.planning import workers
+from raysp.training.planning.suggestions import evaluating, suggested
+from raysp.training.sink.training_record import TrainingRecord
+from raysp.training.specs.objectives import CTC, Classify, Speakers
+from raysp.training.specs.recipe import Batching, Evaluation, Schedule, Shards
+from tests.recipes import a_recipe
+
+
+def planned(words, tiny, sink, **fields):
+    fields = {"batching": Batching(micro_batches=2), "schedule": Schedule(epochs=5), "dtype": "float32", **fields}
+    evaluation = Evaluation(Shards(words, text="text"))
+    return plan_recipe(a_recipe(words, tiny, sink, evaluation=evaluation, **fields))[1]
+
+
+def test_epochs_of_a_small_corpus_have_fifty_steps_and_twenty_evaluations(words, tiny, tmp_path):
+    found = planned(words, tiny, tmp_path / "out", schedule=Schedule(epochs=30))
+    recipe, of_training = found.plan.recipe, float(found.index.seconds.sum()) * 30
+    assert recipe.batching.seconds == of_training // 50 < 30
+    assert recipe.batching.window_seconds == 3000
+    steps = found.first_epoch.num_steps * 30
+    assert steps >= 50
+    assert steps // recipe.evaluation.every >= 20
+
+
+def test_a_step_is_no_shorter_than_the_longest_row(words, tiny, tmp_path):
+    found = planned(words, tiny, tmp_path / "out", schedule=Schedule(epochs=1))
+    longest = found.index.seconds.max()
+    assert longest <= found.plan.recipe.batching.seconds < longest + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "every"),
+    [
+        ({"batching": Batching(seconds=20, micro_batches=2)}, 20, None),
+        ({"schedule": Schedule(steps=40)}, 30, 2),
+        ({"schedule": Schedule(steps=100_000)}, 30, 1000),
+        ({"schedule": Schedule(steps=3)}, 30, 1),
+    ],
+)
+def test_what_is_told_stays(words, tiny, tmp_path, fields, seconds, every):
+    recipe = planned(words, tiny, tmp_path / "out", **fields).plan.recipe
+    assert recipe.batching.seconds == seconds
+    assert every in (None, recipe.evaluation.every)
+
+
+@pytest.mark.slow
+def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, tiny, tmp_path, monkeypatch):
+    schedule = Schedule(epochs=2, shape="constant", warmup=0)
+    recipe = a_recipe(
+        words, tiny, tmp_path / "out", batching=Batching(micro_batches=2), schedule=schedule, dtype="float32"
+    )
+    recipe = dataclasses.replace(recipe, evaluation=Evaluation(Shards(words, text="text")))
+    first = finetune(recipe)
+    begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))
+    seconds, every = begun.value("batching.seconds"), begun.value("evaluation.every")
+    longer = dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, epochs=12))
+    assert finetune(longer).steps > first.steps
+    after = TrainingRecord.existing(LocalStore(tmp_path / "out"))
+    assert (after.value("batching.seconds"), after.value("evaluation.every")) == (seconds, every)
+    monkeypatch.setattr(workers, "count_gpus", lambda: 1)
+    assert plan_recipe(longer)[1].plan.recipe.batching.seconds == seconds
+
+
+def test_rates_of_published_guides_are_suggested_for_new_vocabularies():
+    schedule = Schedule(epochs=2, learning_rate=1e-4)
+    new = CTC("checkpoint", vocabulary="build")
+    assert suggested(new, "Wav2Vec2ForPreTraining", schedule) == (
+        "a learning rate of 3e-04 and 30 epochs (Hugging Face's guide to XLS-R, for some hours of speech); here 1e-04 "
+        "and 2 epochs"
+    )
+    assert suggested(new, "Wav2Vec2BertModel", schedule).startswith("a learning rate of 5e-05 and 10 epochs")
+    adapter = dataclasses.replace(new, adapter="tur")
+    assert suggested(adapter, "Wav2Vec2ForCTC", schedule).startswith("a learning rate of 1e-03 and 4 epochs")
+    assert suggested(CTC("checkpoint"), "Wav2Vec2ForCTC", schedule) == ""
+    assert suggested(Classify("checkpoint", column="speaker"), "Wav2Vec2Model", schedule) == ""
+
+
+@pytest.mark.parametrize(
+    ("objective", "fields", "command"),
+    [
+        (None, {}, ["evaluate", "model", "dev", "--text", "text"]),
+        (Speakers("checkpoint", column="who"), {}, ["evaluate", "model", "dev", "--speaker", "who"]),
+        (
+            Classify("checkpoint", column="who"),
+            {"id": None},
+            [*["evaluate", "model", "dev", "--label", "who"], "--set", "source.id=null"],
+        ),
+        (Classify("checkpoint", column="who", problem="multi"), {}, ["inspect", "model"]),
+        (None, {"labels": "labels"}, ["inspect", "model"]),
+    ],
+)
+def test_the_next_command_evaluates_what_was_evaluated(words, tiny, objective, fields, command):
+    source = Shards("dev", text="text", **fields)
+    best = "wer" if objective is None else "eer" if isinstance(objective, Speakers) else "loss"
+    evaluation = Evaluation(source, best=best)
+    given = {"evaluation": evaluation} | ({"objective": objective} if objective else {})
+    assert evaluating(a_recipe(words, tiny, "model", **given), "model") == ["raysp", *command]
