@@ -306,6 +306,7 @@ def survivors(part: int = 1, parts: int = 1) -> tuple[int, list[tuple[str, str, 
     """Return the number of mutants of a part, and those that nothing notices, by file, function and source."""
     with ExitStack() as open_:
         folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        open_.enter_context(stand_in.lstm_of_products())
         found = [Executed(run, name) for name, run in runs(folder, CHECKPOINT)]
         for run in found:
             run.profile()

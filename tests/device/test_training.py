@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from raysp import models
 from raysp.models.checking import load_feature_extractor
@@ -21,7 +20,7 @@ from raysp.training.tasks.pretraining_task import PretrainingObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from raysp.training.tasks.transducer_task import TransducerObjective, load_transducer
-from tests.device.stand_in import NAME, counted
+from tests.device.stand_in import NAME, counted, lstm_of_products
 from tests.labelling.engine.test_every_model import make_checkpoint
 from tests.models.tokenizers.word_pieces import save_transducer
 from tests.training.conftest import small_model
@@ -64,23 +63,9 @@ def seq2seq(folder):
 
 
 @pytest.fixture(autouse=True)
-def lstm_of_products(monkeypatch):
-    """Compute LSTM layers by matrix products: the stand-in has no kernel of them, a GPU does."""
-
-    def forward(self, x, _=None):
-        for of_input, of_hidden, *biases in self.all_weights:
-            hidden = cell = torch.zeros_like(x[:, 0])
-            found = []
-            for one in x.unbind(1):
-                gates = functional.linear(one, of_input, biases[0]) + functional.linear(hidden, of_hidden, biases[1])
-                entry, kept, new, leaves = gates.chunk(4, dim=-1)
-                cell = kept.sigmoid() * cell + entry.sigmoid() * new.tanh()
-                hidden = leaves.sigmoid() * cell.tanh()
-                found.append(hidden)
-            x = torch.stack(found, dim=1)
-        return x, None
-
-    monkeypatch.setattr(torch.nn.LSTM, "forward", forward)
+def _lstm_of_products():
+    with lstm_of_products():
+        yield
 
 
 def transducer(kind):
