@@ -133,7 +133,8 @@ class Labelling:
             threads that the calling thread has.
         measured: padded seconds of a pass by the name of a device, as earlier runs chose them; on other devices the
             first large block is preceded by a measurement, which chooses them in place of `batch_seconds` where labels
-            do not depend on the batch. None: `batch_seconds` stays.
+            do not depend on the batch. Only for models of raysp, whose end torch can wait for. None: `batch_seconds`
+            stays.
     """
 
     def __init__(
@@ -189,7 +190,8 @@ class Labelling:
         """Return what measures passes before the first block; None if their size is given."""
         summary = self.loaded.summary
         # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
-        if measured is None or not is_accelerator(self.device) or self.languages.ops or self.has_users_code:
+        is_alone = bool(self.languages.ops) or self.has_users_code
+        if measured is None or is_alone or summary.backend != OWN or not is_accelerator(self.device):
             return None
         from raysp.ops.passes.pass_measuring import PassMeasuring, PassSizes
 

@@ -110,7 +110,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
-        measured={} if on_gpu and label.batch_seconds is None else None,
+        measured={} if on_gpu and summary.backend == OWN and label.batch_seconds is None else None,
         certified=None if resources.machine_cpus is None else certified(device),
     )
 
