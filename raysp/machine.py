@@ -5,6 +5,7 @@ are in its control group (cgroup), version 2 or 1.
 """
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,11 @@ READER_BYTES = 500e6
 """Upper bound of that of a task that reads, besides the largest recording."""
 UNKNOWN_BYTES = 8_000_000_000
 """Assumed main memory of a machine whose system does not say how much it has (Windows)."""
+
+
+def system() -> str:
+    """Return the name of the operating system: Linux, macOS, Windows or another."""
+    return {"Darwin": "macOS"}.get(platform.system(), platform.system())
 
 
 def num_cpus(root: Path = ROOT) -> int:

@@ -111,7 +111,7 @@ class AnswerTimeout:
         if self._clock.stopped_seconds >= self.seconds:
             raise ExternalFailure(f"was stopped from outside for {self.seconds:.0f} s")
 
-    def wait(self, poll: select.poll) -> list[tuple[int, int]]:
+    def wait(self, poll: "select.poll") -> list[tuple[int, int]]:
         """Wait for one step, or until a pipe can be read or written."""
         found = poll.poll(self.step * 1000)
         self.end()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,9 @@ from raysp.audio.excerpts import (
 )
 from raysp.audio.waveforms import Samples, join
 from raysp.errors import AudioError, ProgramError, RunError
+
+if TYPE_CHECKING:
+    from raysp.audio.unisolated import Here
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +117,7 @@ class Decoder:
 
     def __init__(self, on_wait: Callable[[], None] = lambda: None) -> None:
         self.on_wait = on_wait
-        self._child: _Child | None = None
+        self._child: _Child | Here | None = None
         self._turn = 0
         self._is_idle = True
 
@@ -248,7 +251,7 @@ class Decoder:
         """Start a child if none is running, and send it the unanswered requests."""
         if self._child is not None:
             return
-        self._child = _Child(self.on_wait)
+        self._child = _Child(self.on_wait) if protocol.can_isolate() else _here()
         for request in requests:
             if isinstance(request, _Request):
                 self._child.send(request)
@@ -278,6 +281,12 @@ class Decoder:
             yield kind, payload
             if kind in _LAST:
                 return
+
+
+def _here() -> "Here":
+    from raysp.audio.unisolated import Here
+
+    return Here()
 
 
 @functools.cache

@@ -100,6 +100,9 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm of
     Ray's own handler of SIGTERM, which would abort a process that takes more than three seconds to end.
     """
+    if not hasattr(signal, "alarm"):  # Windows, where nothing runs that this would be for
+        yield
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 

@@ -23,6 +23,7 @@ from raysp.cluster.ray_start import (
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
+from raysp.work import refuse_on
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ def connected(address: str | None) -> Iterator[Resources]:
         yield cluster_resources()
         return
     address = address or os.environ["RAY_ADDRESS"]
+    named = f"a cluster ({without_password(address)})"
+    refuse_on(["macOS", "Windows"], f"{named} is used from Linux alone; raysp submit sends the work there")
     with contextlib.ExitStack() as stack:
         # Otherwise Ray writes advice on its actors between the lines of a run.
         quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}

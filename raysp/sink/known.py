@@ -26,7 +26,7 @@ def remember(value: JsonValue) -> None:
 
 
 def is_known(value: JsonValue) -> bool:
-    """Return whether `remember` was called with this value by this user here; False where files have no owner."""
+    """Return whether `remember` was called with this value by this user here. On Windows the place alone decides."""
     place = _place(value)
     try:
         return place is not None and (not hasattr(os, "getuid") or place.stat().st_uid == os.getuid())

@@ -54,7 +54,7 @@ class LocalFile:
 
     def read(self, num_bytes: int, /) -> bytes:
         """Read at most `num_bytes`. Fewer are returned only at the end."""
-        data = os.pread(self._descriptor, num_bytes, self._position)
+        data = _pread(self._descriptor, num_bytes, self._position)
         self._position += len(data)
         return data
 
@@ -66,3 +66,10 @@ class LocalFile:
 
     def __del__(self) -> None:
         os.close(self._descriptor)
+
+
+def _pread(descriptor: int, num_bytes: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, num_bytes, position)
+    os.lseek(descriptor, position, os.SEEK_SET)  # Windows
+    return os.read(descriptor, num_bytes)

@@ -35,6 +35,9 @@ REPLACING = f"{HOME}replacing"
 KEYED = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 """Schemes of object stores, whose keys may have empty parts: `audio//x.parquet` is not `audio/x.parquet`."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+_READ_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
+"""O_NONBLOCK: opening a pipe would block. Windows has the last one alone."""
+_SYNCS_FOLDERS = os.name != "nt"
 LINK_ATTEMPTS = 100  # a concurrent `delete` can remove the empty folder between mkdir and link
 
 
@@ -161,8 +164,8 @@ class LocalStore:
         """Open a file and read its first bytes. Returns None if it does not exist."""
         place = self._locate(path)
         with _explained("read", place):
-            try:  # O_NONBLOCK: opening a pipe would block
-                descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                descriptor = os.open(place, _READ_FLAGS)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             # Of the open file: the path may name another one by now.
@@ -439,7 +442,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
+    descriptor = os.open(place, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -452,7 +455,8 @@ def _sync_folder(folder: Path) -> None:
     Ignores file systems without support, and a folder that a concurrent `delete` removed.
     """
     try:
-        _sync(folder)
+        if _SYNCS_FOLDERS:
+            _sync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise

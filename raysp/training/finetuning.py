@@ -43,6 +43,7 @@ from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
 from raysp.words import Brief, count, duration
+from raysp.work import refuse_on, refuse_without_processes
 
 logger = logging.getLogger(__name__)
 
@@ -155,12 +156,15 @@ def finetune(
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
+    refuse_without_processes("training")
     check_class(recipe, Finetune, "raysp.run labels by pipelines")
     for name in recipe.trackers:
         check_tracker(name)
     with contextlib.ExitStack() as stack:
         plan = plan_training(recipe, stack.enter_context(connected(address)) if is_cluster(address) else None)
         by_ray = _needs_ray(plan, address)
+        if by_ray:
+            refuse_on(["macOS"], "training by several workers or on a cluster needs Linux; use one worker here")
         sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
         TrainingRecord.load(sink)  # refuses a sink of labels
         sink.probe()
@@ -276,6 +280,7 @@ def try_out(
 
     Arguments and errors are those of `finetune`.
     """
+    refuse_without_processes("training")
     plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
     with contextlib.ExitStack() as stack:

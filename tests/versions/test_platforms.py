@@ -1,15 +1,22 @@
-"""What macOS and Windows lack, taken away on Linux in a process of its own."""
+"""What macOS and Windows lack, taken away from raysp on Linux in processes of their own (`lacking`)."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-MACOS = "import fcntl, os\ndel os.sched_getaffinity, fcntl.F_SETPIPE_SZ\n"
-WINDOWS = """import os, sys
-sys.modules.update(fcntl=None, resource=None)
-del os.sched_getaffinity, os.sysconf, os.getuid
-"""
+import raysp
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.versions.lacking.lacking_calls import VARIABLE
+
+ROOT = Path(__file__).parents[2]
+LACKING = Path(__file__).with_name("lacking")
+SYSTEMS = ("macos", "windows")
+
 PLAN_AND_LABEL = """
 import pyarrow.parquet as pq
 import raysp
@@ -23,37 +30,209 @@ print(raysp.plan(pipeline).fingerprint, raysp.Labeller(pipeline.steps)(table)["p
 """
 
 
+def environment(system: str) -> dict[str, str]:
+    return {**os.environ, VARIABLE: system, "PYTHONPATH": str(LACKING)}
+
+
+def printed(program: str, system: str = "", *arguments: Path) -> str:
+    """Return what a program prints; without a system nothing is taken away."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment(system) if system else None, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("absent", [MACOS, WINDOWS], ids=["macos", "windows"])
-def test_plan_and_labels_are_the_same_without_what_other_systems_lack(absent):
-    assert _printed(absent + PLAN_AND_LABEL) == _printed(PLAN_AND_LABEL)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_plan_and_labels_are_the_same_without_what_other_systems_lack(system):
+    assert printed(PLAN_AND_LABEL, system) == printed(PLAN_AND_LABEL)
 
 
-@pytest.mark.parametrize("absent", [MACOS, WINDOWS], ids=["macos", "windows"])
-def test_cpus_and_memory_are_counted_without_what_other_systems_lack(absent):
-    counted = "from raysp import machine as m\nprint(m.num_cpus() >= 1, m.memory_bytes() > 0)"
-    assert _printed(absent + counted) == "True True\n"
+LACKED = """
+import importlib
+from raysp import machine, words
+from raysp.audio import isolation, decoder_protocol, process_clock
+from raysp.storage import locking
+
+import os
+print(machine.system(), hasattr(machine.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
+print(hasattr(isolation.select, "poll"), decoder_protocol.can_isolate(), decoder_protocol.has_memory_limit())
+print(process_clock.read_times(os.getpid()), locking.fcntl is None, machine.num_cpus() >= 1, machine.memory_bytes() > 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("macos", ["macOS False True", "True True False", "None False True True"]),
+        ("windows", ["Windows False True", "False False False", "None True True True"]),
+        ("", ["Linux True True", "True True True", "False True True"]),
+    ],
+)
+def test_calls_are_taken_away_from_raysp_alone(system, expected):
+    lines = printed(LACKED, system).splitlines()
+    assert lines[:2] == expected[:2]
+    assert lines[2].endswith(expected[2])
 
 
 def test_a_checkpoint_copy_is_never_removed_without_locks(tmp_path):
     program = """
+import sys
 from pathlib import Path
 from raysp.checkpoints import user_cache
 user_cache.KEPT_COPIES = 0
 copy = Path(sys.argv[1]) / "copy"
-copy.mkdir()
+copy.mkdir(parents=True)
 user_cache.mark_used(copy)
 user_cache.forget_used()
 user_cache.remove_unused(copy.parent)
 print(copy.is_dir())
 """
-    assert _printed(WINDOWS + program, tmp_path) == "True\n"
-    assert _printed("import sys\n" + program, tmp_path / "with-locks") == "False\n"
+    assert printed(program, "windows", tmp_path / "without") == "True\n"
+    assert printed(program, "", tmp_path / "with-locks") == "False\n"
 
 
-def _printed(program, *arguments):
-    for folder in arguments:
-        folder.mkdir(exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def sink(tmp_path_factory):
+    """A finished sink, in a folder with its corpus and the pipeline file."""
+    folder = tmp_path_factory.mktemp("sink")
+    write_shard(folder / "in" / "0.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 3))
+    label_here(a_pipeline(f"{folder}/in", folder / "out", label={"outputs": [raysp.Transcript(words=True)]}))
+    pipeline = f'''
+import raysp
+steps = [raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript(words=True)])]
+pipeline = raysp.Pipeline(raysp.Shards("{folder}/in"), steps=steps, sink=raysp.Parquet("{folder}/new"))
+'''
+    (folder / "label.py").write_text(pipeline)
+    return folder
+
+
+def command(system: str, words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of raysp in the folder of a sink."""
+    line = [sys.executable, "-m", "raysp.cli", *words.split()]
+    variables = {**environment(system), "PYTHONPATH": f"{LACKING}{os.pathsep}{ROOT}"}
+    return subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the sentence of a refusal."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    *_, last = done.stderr.splitlines()
+    return last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        ("run label.py", "labelling"),
+        ("run label.py --rows 2", "labelling"),
+        ("retry out", "labelling"),
+        (f"evaluate {CHECKPOINT} in --text text", "labelling"),
+        (f"finetune {ROOT}/pipelines/finetune_ctc.py --set sink.url=trained", "training"),
+    ],
+)
+def test_what_windows_leaves_out_is_refused_in_one_sentence_before_any_work(sink, words, work):
+    said = refused(command("windows", words, sink))
+    assert said.startswith(f"raysp: Windows: {work} needs Linux or macOS, for instance in WSL 2; ")
+    assert not (sink / "new").exists()
+    assert not (sink / "trained").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan label.py",
+        "status out",
+        "verify out",
+        "export out texts --to jsonl",
+        "export out corpus --to dataset",
+        f"inspect {CHECKPOINT}",
+    ],
+)
+def test_what_windows_has_works_without_its_missing_calls(sink, words):
+    for folder in ("texts", "corpus"):
+        shutil.rmtree(sink / folder, ignore_errors=True)
+    done = command("windows", words, sink)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.stdout
+
+
+@pytest.mark.slow
+def test_a_cluster_is_refused_on_macos(sink):
+    said = refused(command("macos", "run label.py --address 127.0.0.1:1", sink))
+    assert said.startswith("raysp: macOS: a cluster (127.0.0.1:1) is used from Linux alone; raysp submit")
+
+
+@pytest.mark.slow
+def test_several_workers_of_a_training_are_refused_on_macos(sink):
+    words = f"finetune {ROOT}/pipelines/finetune_ctc.py --set sink.url=trained --set pool.actors=2"
+    said = refused(command("macos", words, sink))
+    assert said == "raysp: macOS: training by several workers or on a cluster needs Linux; use one worker here"
+
+
+QUICK = {"macos": ["audio"], "windows": ["evaluation/diff", "storage"]}
+"""Folders of quick tests that `make test` runs. Those of `REST` belong to `make test-drivers`."""
+REST = {
+    "macos": ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"],
+    "windows": ["labelling/finished", "specs", "text", "verbs"],
+}
+OF_PROC = [
+    "audio/test_isolation.py::test_the_child_is_given_no_secrets_and_no_files_of_its_parent",
+    "audio/test_process_clock.py::test_a_process_that_computes_uses_its_cpu_time",
+    "audio/test_process_clock.py::test_a_process_that_sleeps_uses_up_its_time",
+    "audio/test_process_clock.py::test_a_stopped_process_uses_no_time",
+    "audio/test_process_clock.py::test_while_this_process_was_paused_nothing_counts_beyond_two_steps",
+    "sink/test_lease.py::test_a_dead_process_of_this_machine_is_taken_over_at_once",
+    "sink/test_lease.py::test_another_process_of_the_same_number_is_not_the_owner",
+    "sink/test_lease.py::test_the_same_pid_of_another_boot_or_container_has_no_meaning",
+    "verbs/test_watching.py::test_states_follow_until_the_run_has_released_its_lease",
+    "verbs/test_watching.py::test_the_end_of_a_killed_run_is_seen",
+]
+"""They show what /proc is read for: whether other processes live, work or are stopped."""
+OF_WINDOWS = [
+    # Locks of files.
+    "storage/test_locking.py::test_a_file_system_without_locks_replaces_what_it_looked_at",
+    "storage/test_locking.py::test_a_lock_that_is_held_is_waited_for_and_then_named",
+    # Owners of files, by which the record of a run of another user is found out.
+    "verbs/export/test_datasets.py::TestTrust::test_paths_of_a_stranger_are_not_read",
+    "verbs/export/test_datasets.py::TestTrust::test_the_source_of_a_stranger_is_not_read",
+    "verbs/export/test_names.py::TestOtherSources::test_a_manifest_of_another_user_is_not_read_and_the_result_has_the_reason",
+    "verbs/export/test_word_times.py::TestCommand::test_the_command_of_another_user_is_not_repeated",
+    # Runs, which are refused.
+    "specs/test_values.py::test_a_function_that_is_called_with_another_kind_of_work_says_which_function_takes_it",
+    "verbs/merge/test_merging.py::TestTheResult::test_a_run_does_not_go_on_with_it",
+]
+LEFT_OUT = {"macos": OF_PROC, "windows": [*OF_PROC, *OF_WINDOWS]}
+"""Tests of what a system does not have."""
+
+
+def run_quick_tests(system: str, folders: list[str], place: Path) -> None:
+    left_out = [word for one in LEFT_OUT[system] for word in ("--deselect", f"tests/{one}")]
+    options = ["--fast", "-q", "-p", "no:cacheprovider", "--basetemp", str(place / "tests")]
+    line = [sys.executable, "-m", "pytest", *options, *left_out, *(f"tests/{folder}" for folder in folders)]
+    done = subprocess.run(line, cwd=ROOT, env=environment(system), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert "100%]" in done.stdout
+
+
+def test_tests_that_are_left_out_exist():
+    for one in {*OF_PROC, *OF_WINDOWS}:
+        file, *_, name = one.split("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_quick_tests_pass_without_what_other_systems_lack(system, tmp_path):
+    run_quick_tests(system, QUICK[system], tmp_path)
+
+
+@pytest.mark.drivers
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_more_tests_pass_without_what_other_systems_lack(system, tmp_path):
+    run_quick_tests(system, REST[system], tmp_path)

@@ -14,6 +14,7 @@ from raysp import bounds
 from raysp.checkpoints.pickles import process
 from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError, StoreError
+from raysp.machine import system
 from raysp.words import ending
 
 SILENT_SECONDS = 300
@@ -35,6 +36,11 @@ def convert_files(
         CheckpointError: a file holds anything but plain weights, or is damaged.
         StoreError: a file cannot be read, or there is no space for the new one.
     """
+    if system() == "Windows":
+        raise CheckpointError(
+            f"{files[0][0]}: pickled weights are read by a process that cannot be watched on Windows; convert them on "
+            "Linux or macOS (raysp convert), and copy the safetensors"
+        )
     request = {"files": [(str(source), str(target)) for source, target in files], "are_tied": are_tied}
     child = _started(json.dumps(request).encode())
     written: list[Written] = []

@@ -128,10 +128,11 @@ def _publish(scratch: Path, place: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     scratch.chmod(0o777 & ~umask)
-    descriptor = os.open(scratch, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if os.name != "nt":  # Windows opens no folders
+        descriptor = os.open(scratch, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     check_empty(place)
     scratch.rename(place)

@@ -41,6 +41,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
+from raysp.work import refuse_without_processes
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.execution import Workers
@@ -77,6 +78,7 @@ def run(
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
         RunError: too many error rows, or Ray failed; committed shards remain.
     """
+    refuse_without_processes("labelling")
     share = Share.read(shards)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
@@ -126,6 +128,7 @@ def retry(
     """
     from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 
+    refuse_without_processes("labelling")
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
@@ -160,6 +163,7 @@ def try_out(
     """
     from raysp.labelling.engine.in_process import MOST_ROWS
 
+    refuse_without_processes("labelling")
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(address, stack)

@@ -18,6 +18,7 @@ from raysp.labelling.engine.on_ray.stream import READER_CPUS, through_pool
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
+from raysp.work import refuse_without_processes
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def apply(
         PlanError: the dataset lacks a column, as far as its columns are known without reading it; otherwise its
             consumption raises it.
     """
+    refuse_without_processes("labelling")
     if not isinstance(dataset, ray.data.Dataset):
         raise PlanError(
             f"raysp.apply(steps, dataset): found a {type(dataset).__name__} as dataset, expected a ray.data.Dataset, "

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -75,12 +76,12 @@ class LabelActor:
         self.ends_process = ends_process
         fault_injection.adopt(job.fault_injection)
         self.store = Sink.of(job.pipeline.sink).store
-        self.name = f"{os.uname().nodename}:{os.getpid()}"
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
         try:
             self.op = self.thread.submit(self._load).result()
         except Exception as error:
-            raise model_loads.failed(job.attempts, os.uname().nodename, error) from error
+            raise model_loads.failed(job.attempts, socket.gethostname(), error) from error
         model_loads.loaded(job.attempts)
         self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1:

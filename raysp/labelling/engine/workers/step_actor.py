@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import socket
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ class StepActor:
         try:
             self.op = assembly.late_steps(job.pipeline, job.settings, stage, job.functions)
         except RayspError as error:  # a function that cannot be imported: no other actor could
-            self.failure = f"node {os.uname().nodename}: {error}"
+            self.failure = f"node {socket.gethostname()}: {error}"
 
     def __call__(self, packed: pa.Table) -> pa.Table:
         """Return a packed block with the columns that the steps add, or a message, also about errors."""

@@ -1,0 +1,213 @@
+"""What macOS and Windows lack, taken away from the modules of raysp alone, in this process and those that it starts.
+
+Modules of raysp get other ones for `os`, `signal`, `select` and the like, in which names are missing or fail as they do
+there; libraries and the tests keep theirs. Files below /proc and the like do not exist for anyone.
+"""
+
+import builtins
+import errno
+import io
+import os
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+VARIABLE = "RAYSP_TESTS_LACK"
+NO_FOLDERS = ("/proc", "/sys", "/dev/shm")
+NAMES = {
+    "macos": {
+        "os": (
+            "copy_file_range eventfd getrandom memfd_create pidfd_open posix_fadvise posix_fallocate sched_getaffinity "
+            "sched_setaffinity sendfile splice"
+        ),
+        "fcntl": "F_SETPIPE_SZ F_GETPIPE_SZ",
+        "select": "epoll",
+        "signal": "SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo",
+    },
+    "windows": {
+        "os": (
+            "O_CLOEXEC O_DIRECTORY O_DSYNC O_NOFOLLOW O_NONBLOCK O_SYNC WNOHANG chown chroot copy_file_range "
+            "eventfd fchmod fchown fork forkpty fstatvfs getegid geteuid getgid getgroups getloadavg getpgid "
+            "getpgrp getpriority getrandom getresuid getsid getuid killpg lchown lockf memfd_create mkfifo mknod "
+            "nice openpty pidfd_open posix_fadvise posix_fallocate posix_spawn pread preadv pwrite pwritev readv "
+            "register_at_fork sched_getaffinity sched_setaffinity sched_yield sendfile set_blocking setpgid "
+            "setpriority setsid setuid splice statvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid "
+            "writev"
+        ),
+        "signal": (
+            "SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGPWR SIGQUIT SIGSTKFLT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 "
+            "alarm getitimer pause pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigtimedwait sigwait "
+            "sigwaitinfo"
+        ),
+        "select": "epoll poll",
+        "socket": "AF_UNIX socketpair",
+        "time": "clock_getres clock_gettime pthread_getcpuclockid",
+    },
+}
+"""Missing names, by module."""
+NO_MODULES = {"macos": (), "windows": ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")}
+LACKED = {"macos": "Darwin", "windows": "Windows"}
+"""What `platform.system` returns."""
+
+
+def take_away(system: str) -> None:
+    """Take away from modules of raysp, imported from now on, what a system lacks."""
+    _hide_folders()
+    own = vars(builtins) | {"__import__": _Importer(system)}
+    sys.meta_path.insert(0, _Finder(own))
+    if any("raysp/" in word or word.startswith("raysp.") for word in sys.orig_argv[1:]):  # `python -m raysp...`
+        sys.modules["__main__"].__dict__["__builtins__"] = own
+
+
+class _Importer:
+    """The function `__import__` of modules of raysp."""
+
+    def __init__(self, system: str) -> None:
+        self.system = system
+        self.replaced: dict[str, ModuleType] = {}
+
+    def __call__(self, name, globals=None, locals=None, fromlist=(), level=0):
+        if not level and name in NO_MODULES[self.system]:
+            raise ImportError(f"No module named {name!r}: {self.system} has none", name=name)
+        found = builtins.__import__(name, globals, locals, fromlist, level)
+        return found if level else self._without(found)
+
+    def _without(self, module: ModuleType) -> ModuleType:
+        name = module.__name__
+        if name not in self.replaced:
+            missing = NAMES[self.system].get(name, "").split()
+            changed = _CHANGES.get((self.system, name), dict)() | _CHANGES.get(("both", name), dict)()
+            if name == "platform":
+                changed["system"] = lambda: LACKED[self.system]
+            if not missing and not changed:
+                return module
+            self.replaced[name] = _Without(module, missing, changed)
+        return self.replaced[name]
+
+
+class _Without(ModuleType):
+    """A module without some names, and with others in place of its own."""
+
+    def __init__(self, module: ModuleType, missing: list[str], changed: dict[str, object]) -> None:
+        super().__init__(module.__name__)
+        self.__dict__.update(changed)
+        self.__dict__["_taken"] = (module, missing)
+        self.__dict__["_before"] = {}
+
+    def __getattr__(self, name: str) -> object:
+        module, missing = self.__dict__["_taken"]
+        if name in missing:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name)
+        return getattr(module, name)
+
+    def __setattr__(self, name: str, value: object) -> None:  # as monkeypatch does, for everyone
+        module, _ = self.__dict__["_taken"]
+        self.__dict__["_before"].setdefault(name, getattr(module, name))
+        setattr(module, name, value)
+
+    def __delattr__(self, name: str) -> None:  # as monkeypatch undoes it
+        module, _ = self.__dict__["_taken"]
+        setattr(module, name, self.__dict__["_before"][name])
+
+
+class _Finder:
+    """Finder of modules of raysp, which get builtins of their own."""
+
+    def __init__(self, own: dict[str, object]) -> None:
+        self.own = own
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        if (
+            name.partition(".")[0] != "raysp"
+            or not (spec := PathFinder.find_spec(name, path, target))
+            or not spec.loader
+        ):
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            module.__dict__["__builtins__"] = self.own
+            execute(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _os_of_windows() -> dict[str, object]:
+    def opened(path, flags, *rest, **options):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return os.open(path, flags, *rest, **options)
+
+    def synced(descriptor):
+        import fcntl
+
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        os.fsync(descriptor)
+
+    return {"open": opened, "fsync": synced, "O_BINARY": 0, "name": "nt"}
+
+
+def _signal_of_windows() -> dict[str, object]:
+    import signal
+
+    def set_wakeup_fd(descriptor, **options):
+        if descriptor != -1:
+            raise OSError(10038, "not a socket")
+        return -1
+
+    return {"set_wakeup_fd": set_wakeup_fd, "CTRL_BREAK_EVENT": signal.SIGTERM}
+
+
+def _subprocess_of_windows() -> dict[str, object]:
+    class Popen(subprocess.Popen):
+        def __init__(self, *words, pass_fds=(), preexec_fn=None, **options):
+            if pass_fds or preexec_fn:
+                raise ValueError("pass_fds not supported on Windows.")
+            super().__init__(*words, **options)
+
+    return {"Popen": Popen}
+
+
+def _resource_of_macos() -> dict[str, object]:
+    import resource
+
+    def setrlimit(kind, limits):
+        if kind == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        resource.setrlimit(kind, limits)
+
+    return {"setrlimit": setrlimit}
+
+
+_CHANGES = {
+    ("windows", "os"): _os_of_windows,
+    ("windows", "signal"): _signal_of_windows,
+    ("windows", "subprocess"): _subprocess_of_windows,
+    ("macos", "resource"): _resource_of_macos,
+    ("both", "platform"): dict,
+}
+
+
+def _hide_folders() -> None:
+    for module, name in (
+        (io, "open"),
+        (builtins, "open"),
+        (os, "open"),
+        (os, "stat"),
+        (os, "listdir"),
+        (os, "readlink"),
+    ):
+        setattr(module, name, _hiding(getattr(module, name)))
+
+
+def _hiding(function):
+    def hiding(*words, **options):
+        path = words[0] if words else None
+        if isinstance(path, str | os.PathLike) and str(path).startswith(NO_FOLDERS):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return function(*words, **options)
+
+    return hiding
