@@ -30,7 +30,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Change a value of the file, such as sink.url=out; repeatable, the last counts.",
+        help="Change a value, as in sink.url=out. Repeatable.",
     ),
 ]
 Sink = Annotated[

@@ -290,12 +290,9 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write label shards in a format that other tools read. Starts no Ray.
+    """Write label shards in a format that other tools read. Starts no Ray. Exits with 3 if shards or rows are missing.
 
-    Run again to go on. Exits with 3 if shards are unfinished or no row is exported.
-
-    Examples:
-      raysp export out --to srt subtitles
+    Example:
       raysp export out --to clips clips --min-score 0.9 --as tar
     """
     reached_by = parse_storage_options(dest_options, [dest], "--dest-option")
