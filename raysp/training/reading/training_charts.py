@@ -85,9 +85,10 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
     x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share, may_be_log=not is_share)
     across, (low, line, high) = x.places(np.array([*known], np.float64)), y.places(values.T)
     place = [*known].index(best)
+    notes = ("95% intervals" if is_share else "", "log scale" if y.is_log else "", _before(metric, estimates))
     return Chart(
         title=title[0].upper() + title[1:],
-        note=", ".join(name for name, holds in (("95% intervals", is_share), ("log scale", y.is_log)) if holds),
+        note=", ".join(note for note in notes if note),
         figure=f"best {evaluation_records.text(metric, estimates[best])} at step {best:,}",
         x=x,
         y=y,
@@ -96,6 +97,12 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
         points=page_charts.dots(across, line),
         best=page_charts.dots(across[[place]], line[[place]]),
     )
+
+
+def _before(metric: str, estimates: Mapping[int, Estimate]) -> str:
+    """Return the value of the weights before the first step as text; empty if it is not known."""
+    found = estimates.get(0, Estimate(None))
+    return "" if found.value is None else f"{evaluation_records.text(metric, Estimate(found.value))} before training"
 
 
 def _ends(estimate: Estimate) -> tuple[float, float, float] | None:

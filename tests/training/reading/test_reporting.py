@@ -88,6 +88,17 @@ def test_it_has_curves_tables_and_worst_rows_of_evaluations(sink):
     assert page.after("u3") == "3 errors in 4 words, 1.0 s, a.parquet, row 3"
 
 
+def test_curves_begin_with_the_weights_before_training(sink):
+    evaluate(sink, 0, hypotheses=["", "", "", ""])
+    evaluate(sink, 10, 20)
+    html = render(sink.store)
+    page = Page(html)
+    assert page.after("WER").startswith("best 50.00% (")
+    assert page.texts[page.texts.index("WER") + 2] == "95% intervals, 100.00% before training"
+    first = re.search(r'aria-label="WER.*?<path d="M([\d.]+) ([\d.]+)L', html, re.DOTALL)
+    assert first[1] == "0"
+
+
 def test_rows_show_words_that_differ_side_by_side():
     found = evaluation_in_detail(1, an_evaluation(["one deux three", "four five more", "six", ""]))
     shown = {row.id: [(part.kind, part.text) for part in row.parts] for row in found.worst}
