@@ -34,7 +34,8 @@ from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.text.beams.search import LEAST_LOG_PROB, TopFrames
-from raysp.text.beams.top_frames import KEPT_TOKENS, top_frames
+from raysp.text.beams.top_frames import KEPT_TOKENS
+from tests.text.beams.frames_of_logits import top_frames
 
 CEILING = 1.25
 """Of the time of beam search with a language model over that of greedy decoding."""

@@ -51,6 +51,8 @@ ADDED = ("models", "ops", "text", "backends", "crossing.py")
 LEFT: dict[tuple[str, str, str], str] = {
     ("ops/labelling.py", "Labelling._steps", "read by cpu"): "tensors are those that its output yields through it: "
     "what it returns itself are columns of the host",
+    ("ops/transcripts/transducer_texts.py", "Transducing.steps", "read by item"): "the same: tensors are those that "
+    "`_found` yields through it",
 }
 """Mutants that nothing can notice: file, function and source text, with the reason."""
 

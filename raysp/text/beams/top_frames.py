@@ -3,16 +3,8 @@
 import torch
 from torch import Tensor
 
-from raysp.crossing import fetch
-from raysp.text.beams.search import TopFrames
-
 KEPT_TOKENS = 16
 """Tokens of a frame that a search extends prefixes by, besides the blank."""
-
-
-def top_frames(logits: Tensor, *, blank: int, kept: int = KEPT_TOKENS) -> TopFrames:
-    """Return the best tokens of frames on the host; see `top_tokens`."""
-    return TopFrames(*fetch(*top_tokens(logits, blank=blank, kept=kept)))
 
 
 def top_tokens(logits: Tensor, *, blank: int, kept: int = KEPT_TOKENS) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,10 +17,10 @@ from raysp.models.loading import load_checkpoint
 from raysp.ops.transcribing import Transcribing
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, SearchProcesses, packed
 from raysp.ops.transcripts.searched_texts import SearchedTexts, SearchSettings
-from raysp.text.beams.top_frames import top_frames
 from tests.corpora import CHECKPOINT
 from tests.ops.test_searching import NUMBERS, noisy
 from tests.text.beams.arpa_files import write_arpa
+from tests.text.beams.frames_of_logits import top_frames
 
 NUM_FRAMES = [40, 0, 23, 1]
 

@@ -8,8 +8,8 @@ import torch
 
 from raysp.text.beams.hot_words import HotWords
 from raysp.text.beams.search import BeamSearch
-from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.exhaustive import ranked
+from tests.text.beams.frames_of_logits import top_frames
 
 TOKENS = "_|ab"
 BLANK, DELIMITER = 0, 1

@@ -13,9 +13,9 @@ from raysp.errors import CheckpointError
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch
-from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.exhaustive import ranked
+from tests.text.beams.frames_of_logits import top_frames
 
 WORDS = ["one", "two", "three", "four", "o", "é€x", "oh", "none"]
 

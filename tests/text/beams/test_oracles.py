@@ -11,8 +11,8 @@ import torch
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch
-from raysp.text.beams.top_frames import top_frames
 from tests.text.beams.arpa_files import write_arpa
+from tests.text.beams.frames_of_logits import top_frames
 from tests.text.beams.test_language_model import scored
 
 LETTERS = string.ascii_lowercase[:10]

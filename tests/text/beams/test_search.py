@@ -8,10 +8,10 @@ import torch
 
 from raysp.text.beams import search as search_module
 from raysp.text.beams.search import BeamSearch, Hypothesis
-from raysp.text.beams.top_frames import top_frames
 from raysp.text.greedy_ctc import best_frames, greedy
 from tests.soaked import soaked
 from tests.text.beams.exhaustive import ranked
+from tests.text.beams.frames_of_logits import top_frames
 
 
 def random_logits(seed: int, *shape: int, sharpness: float = 1.0) -> torch.Tensor:

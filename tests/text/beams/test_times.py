@@ -9,9 +9,9 @@ import torch
 from raysp.text.beams.decoder import BeamDecoder, Extras
 from raysp.text.beams.search import Hypothesis
 from raysp.text.beams.tokens import TokenTexts
-from raysp.text.beams.top_frames import top_frames
 from raysp.text.greedy_ctc import CTCTokens, greedy
 from tests.text.beams.exhaustive import best_path, collapsed
+from tests.text.beams.frames_of_logits import top_frames
 
 
 def aligned(logits: torch.Tensor, *texts: tuple[int, ...], blank: int = 0, kept: int = 16) -> CTCTokens:
