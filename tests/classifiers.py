@@ -1,4 +1,4 @@
-"""Small random classifiers of recordings, and models of speakers."""
+"""Small random classifiers of recordings and of frames, and models of speakers."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from raysp.models import (
     UniSpeechForSequenceClassification,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForXVector,
 )
 
@@ -33,5 +34,14 @@ def make_speaker_model(folder: Path) -> str:
     torch.manual_seed(1)
     config = Wav2Vec2Config(**SMALL, tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=12)
     Wav2Vec2ForXVector(config).init_weights().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return str(folder)
+
+
+def make_frame_classifier(folder: Path, *names: str) -> str:
+    """Write a classifier of frames of 5 ms with classes of these names into a folder, and return the folder."""
+    torch.manual_seed(1)
+    config = Wav2Vec2Config(**SMALL, id2label=dict(enumerate(names)))
+    Wav2Vec2ForAudioFrameClassification(config).init_weights().save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return str(folder)

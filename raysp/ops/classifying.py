@@ -170,25 +170,41 @@ class Segmenting:
         """Return segments of frames from `frame` of a recording on, ordered by start, then by class."""
         found: list[tuple[float, int, dict[str, object]]] = []
         for number, label in enumerate(self.labels):
-            for first, end in self._spans(scores_TN[:, number]):
+            for first, end in spans_above(
+                scores_TN[:, number],
+                self.threshold,
+                self.end_threshold,
+                frame_seconds=self.frame_seconds,
+                merge_seconds=self.merge_seconds,
+            ):
                 start, stop = (frame + first) * self.frame_seconds, (frame + end) * self.frame_seconds
                 score = float(scores_TN[first:end, number].mean())
                 if stop - start >= self.min_seconds:
                     found.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))
         return [segment for _, _, segment in sorted(found, key=lambda one: one[:2])]
 
-    def _spans(self, scores_T: Floats) -> list[tuple[int, int]]:
-        """Return first and end frame of the segments of one class, of any length."""
-        begins_T = scores_T > self.threshold
-        spans = [span for span in _runs(scores_T > self.end_threshold) if begins_T[slice(*span)].any()]
-        spans = [(first + int(begins_T[first:end].argmax()), end) for first, end in spans]
-        merged: list[tuple[int, int]] = []
-        for first, end in spans:
-            if merged and (first - merged[-1][1]) * self.frame_seconds < self.merge_seconds:
-                merged[-1] = (merged[-1][0], end)
-            else:
-                merged.append((first, end))
-        return merged
+
+def spans_above(
+    scores_T: Floats, threshold: float, end_threshold: float, *, frame_seconds: float, merge_seconds: float
+) -> list[tuple[int, int]]:
+    """Return first and end frame of each span of scores above a threshold.
+
+    Args:
+        scores_T: a score a frame.
+        threshold: score that a span begins above.
+        end_threshold: score above which it goes on.
+        frame_seconds: time between frames.
+        merge_seconds: spans with a shorter gap between them are one.
+    """
+    begins_T = scores_T > threshold
+    spans = [span for span in _runs(scores_T > end_threshold) if begins_T[slice(*span)].any()]
+    merged: list[tuple[int, int]] = []
+    for first, end in [(first + int(begins_T[first:end].argmax()), end) for first, end in spans]:
+        if merged and (first - merged[-1][1]) * frame_seconds < merge_seconds:
+            merged[-1] = (merged[-1][0], end)
+        else:
+            merged.append((first, end))
+    return merged
 
 
 def _runs(is_on_T: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -40,13 +40,17 @@ THEIRS = {
 def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
     """Yield names and runs."""
     (folder / "lm.arpa").write_text(ARPA)
-    places = {"demo": demo}
+
+    @functools.cache
+    def place(name: str) -> Path:
+        if name == "demo":
+            return demo
+        make_checkpoint(name, folder / name)
+        return folder / name
+
     for name, (checkpoint, outputs) in {**{one: (one, outputs) for one, outputs in CLASSES.items()}, **OUTPUTS}.items():
-        if checkpoint not in places:
-            places[checkpoint] = folder / checkpoint
-            make_checkpoint(checkpoint, places[checkpoint])
-        given = [with_files(one, {"demo": demo}, str(folder / "lm.arpa")) for one in outputs]
-        yield name, functools.partial(_label, places[checkpoint], given)
+        given = [with_files(one, place, str(folder / "lm.arpa")) for one in outputs]
+        yield name, functools.partial(_label, place(checkpoint), given)
     for name, case in {**CROSSINGS, **PROGRAMS}.items():
         (folder / "cases" / name).mkdir(parents=True)
         yield name, functools.partial(case, folder / "cases" / name, NAME)

@@ -1,6 +1,6 @@
 """Every output, search and kind of decoding, with the checkpoint of each; importable without pytest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,16 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "alignment by another model": ("ParakeetForCTC", [raysp.Transcript(), raysp.Align("text", checkpoint="demo")]),
     "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
     "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
+    "turns by vectors": ("Wav2Vec2ForXVector", [raysp.Turns(threshold=0.02, least_seconds=0.5)]),
+    "turns by vectors of another model": (
+        "demo",
+        [raysp.Transcript(words=True), raysp.Turns(checkpoint="Wav2Vec2ForXVector", speakers=2, least_seconds=0.5)],
+    ),
+    "turns by classes of frames": ("Wav2Vec2ForAudioFrameClassification", [raysp.Turns(least_seconds=0)]),
+    "turns by classes of frames of another model": (
+        "demo",
+        [raysp.Transcript(words=True), raysp.Turns(checkpoint="Wav2Vec2BertForAudioFrameClassification")],
+    ),
     "embeddings of frames": ("demo", [raysp.Embedding(pooling="none")]),
     "beams over pieces": ("ParakeetForCTC", [raysp.Transcript(beams=4)]),
     "greedy generation": ("SpeechEncoderDecoderModel", [generating()]),
@@ -74,11 +84,17 @@ CASES: dict[str, tuple[str, list[Any]]] = {
 }
 
 
-def with_files(output: Any, folders: Mapping[str, Path], language_model: str) -> Any:
-    """Return an output with the paths that its names stand for."""
+def with_files(output: Any, place: Callable[[str], Path], language_model: str) -> Any:
+    """Return an output with the paths that its names stand for.
+
+    Args:
+        output: of a case.
+        place: returns the folder of a checkpoint by its name.
+        language_model: path of a language model.
+    """
     given = dict(vars(output))
     if given.get("lm") == "lm":
         given["lm"] = language_model
-    if given.get("checkpoint") == "demo":
-        given["checkpoint"] = str(folders["demo"])
+    if given.get("checkpoint"):
+        given["checkpoint"] = str(place(given["checkpoint"]))
     return type(output)(**given) if given != vars(output) else output

@@ -41,7 +41,7 @@ def measure(name: str, checkpoints: Callable[[str], Path], folder: Path) -> tupl
     checkpoint, outputs = CASES[name]
     (folder / "lm.arpa").write_text(ARPA)
     place = checkpoints(checkpoint)
-    outputs = [with_files(output, {"demo": CHECKPOINT}, str(folder / "lm.arpa")) for output in outputs]
+    outputs = [with_files(output, checkpoints, str(folder / "lm.arpa")) for output in outputs]
     waves = [(wave * 32767 / 2).astype(np.int16) for wave in noise([1.5, 1.5, 1.2], seed=1)]
     label = labelling(place, outputs, NAME, texts=["seven two", "two", "one"])
     passes: list[Counts] = []

@@ -34,10 +34,14 @@ def language_model(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_labels_are_those_of_the_cpu(name, spoken, checkpoints, language_model):
     checkpoint, outputs = CASES[name]
-    outputs = [with_files(output, {"demo": CHECKPOINT}, language_model) for output in outputs]
+    outputs = [with_files(output, checkpoints, language_model) for output in outputs]
     waves, texts = spoken
     rows = labelling(checkpoints(checkpoint), outputs, NAME, texts=texts)(waves)
-    assert {row["status"] for row in rows} == {"ok"}
+    # Speaker vectors need more frames than the shortest digit has.
+    assert {row["error_type"] for row in rows} <= {None, "too_short" if "vectors" in name else None}
+    assert rows[-1]["status"] == "ok"
+    if "turns" in name:
+        assert rows[-1]["pred_turns"]
     assert_same(rows, labelling(checkpoints(checkpoint), outputs, "cpu", texts=texts)(waves))
 
 

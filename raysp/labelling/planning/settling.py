@@ -66,6 +66,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_filters(pipeline, summary)
     if label.windows == "speech":
         label.speech.check(summary)
+        for output in outputs:
+            output.check_gaps(summary)
     _check_window(summary, label)
     try:
         windowing(summary, label)

@@ -79,6 +79,13 @@ class Output:
         """Whether `join_op` joins windows between which silence is left out, as `Label(windows="speech")` does."""
         return False
 
+    def check_gaps(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that `allows_gaps` holds for a checkpoint.
+
+        Raises:
+            CheckpointError: it does not.
+        """
+
     def check_reads(self, schema: "pa.Schema") -> None:
         """Check the types of the columns that the output reads.
 

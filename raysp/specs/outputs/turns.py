@@ -11,6 +11,7 @@ from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Url, spec
+from raysp.words import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
     from raysp.ops.speakers.turning import Turning, WindowVectors
     from raysp.ops.speakers.word_speakers import WordSpeakers
     from raysp.ops.speech.speaking import Speaking
@@ -28,29 +30,43 @@ Number = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+DISTANCE = 0.7
+"""Default threshold of vectors."""
+PROBABILITY = 0.5
+"""Default threshold of classes of frames."""
+
 
 @spec
 class Turns(Output):
-    """Turns of the speakers of a recording, by vectors of a checkpoint with x-vectors: column `<name>`.
+    """Turns of the speakers of a recording: column `<name>`.
 
     A turn has its start and end in seconds, its speaker, a number from 0 in the order in which speakers first speak in
-    the recording, and as score the mean cosine of its windows to the mean vector of the speaker. Turns are where
-    `Speech()` finds speech, and do not overlap. Words of the step's other outputs (`<name>_words`) get a field
-    `speaker`: that of the turn with the largest part of the word, else of the nearest turn; null without turns.
+    the recording, and a score. Words of the step's other outputs (`<name>_words`) get a field `speaker`: that of the
+    turn with the largest part of the word, else of the nearest turn; null without turns.
+
+    A checkpoint with x-vectors compares the vectors of short windows. Turns are where `Speech()` finds speech, and do
+    not overlap; their score is the mean cosine of their windows to the mean vector of the speaker.
+
+    A frame classifier has a class for each speaker, and several may speak at once. The score is the mean probability.
+    In a recording longer than `Label(window_seconds=...)`, classes of a window are matched with those of the window
+    before it, over `overlap_seconds`. There are at most as many speakers as classes.
 
     Needs `raysp[turns]`.
 
     Attributes:
         name: name of the column.
-        checkpoint: a checkpoint with x-vectors, named as that of the step, of the same sample rate, and held by the
-            same actors; None: that of the step.
+        checkpoint: a checkpoint with x-vectors or classes of frames, named as that of the step, of the same sample
+            rate, and held by the same actors; None: that of the step.
         speakers: number of speakers, or (fewest, most); None: any number. A recording with little speech may have
-            fewer. If there are at least two, vectors are compared without the mean of their recording.
-        threshold: mean distance, 1 less the cosine, above which groups of windows are different speakers. Checkpoints
-            differ in it; without a known number of speakers, choose it on recordings of known speakers.
+            fewer. If there are at least two, vectors are compared without the mean of their recording. Of a frame
+            classifier the classes with the most speech are kept.
+        threshold: of vectors the mean distance, 1 less the cosine, above which groups of windows are different
+            speakers; None: 0.7. Checkpoints differ in it; without a known number of speakers, choose it on recordings
+            of known speakers. Of a frame classifier the probability above which a speaker speaks, below 1; None: 0.5.
         window_seconds: length of the windows whose vectors are compared.
         step_seconds: time between the middles of windows.
-        least_seconds: speech that a speaker has at least; speakers with less join the nearest one.
+        least_seconds: speech that a speaker has at least. Speakers with less join the nearest one; of a frame
+            classifier they are left out, but for the one who speaks most.
         merge_seconds: turns of a speaker with a shorter pause between them are one.
     """
 
@@ -58,7 +74,7 @@ class Turns(Output):
     _: KW_ONLY
     checkpoint: Url | None = None
     speakers: Number | tuple[Number, Number] | None = None
-    threshold: Annotated[float, Field(gt=0, le=2)] = 0.7
+    threshold: Annotated[float, Field(gt=0, le=2)] | None = None
     window_seconds: Seconds = 1.5
     step_seconds: Seconds = 0.5
     least_seconds: NotNegative = 1.0
@@ -71,7 +87,7 @@ class Turns(Output):
             ValueError: one is wrong.
         """
         if self.checkpoint == "":
-            raise ValueError("checkpoint is empty; give a checkpoint with x-vectors, or leave it out")
+            raise ValueError("checkpoint is empty; name a checkpoint, or leave it out")
         if isinstance(self.speakers, tuple) and self.speakers[0] > self.speakers[1]:
             raise ValueError(f"speakers={self.speakers!r}: the lower bound is above the upper one")
         if self.step_seconds > self.window_seconds:
@@ -92,10 +108,10 @@ class Turns(Output):
 
     @property
     def needs(self) -> "tuple[Capability, ...]":
-        """Speaker vectors, unless another checkpoint has them."""
+        """Speaker vectors or classes of frames, unless another checkpoint has them."""
         from raysp.models.base.capabilities import Capability
 
-        return () if self.checkpoint else (Capability.XVECTOR,)
+        return () if self.checkpoint else (Capability.XVECTOR, Capability.FRAME_CLASSES)
 
     @property
     def finds_speech(self) -> bool:
@@ -110,43 +126,71 @@ class Turns(Output):
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return what can change a label, with the hash of the weights of the model of speech."""
         fields, speech = super().label_fields(digests), self._speech.label_fields(digests)
-        return {**fields, "speech": speech} if isinstance(fields, dict) else fields
+        if not isinstance(fields, dict):
+            return fields
+        # A threshold that is left out is that of vectors or of frames, which the digests of the checkpoints decide.
+        threshold = DISTANCE if self.threshold is None else self.threshold
+        return {**fields, "threshold": threshold, "speech": speech}
 
     @property
     def _speech(self) -> Speech:
         return Speech(self.name)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the packages are there, and that a checkpoint has x-vectors and the rate of the model of speech.
+        """Check that the packages are there, and that a checkpoint can tell speakers apart at the step's sample rate.
 
         Raises:
             CheckpointError: it is not so.
         """
         from raysp.checkpoints.packaged import check_clustering
-        from raysp.models.base.capabilities import Capability
 
-        vectors = self._vectors_of(checkpoint)
-        if Capability.XVECTOR not in vectors.gives:
-            by_frames = Capability.FRAME_CLASSES in vectors.gives
+        found = self._checkpoint_of(checkpoint)
+        if _has_vectors(found):
+            self._speech.check(checkpoint)
+        elif _has_frames(found):
+            self._check_classes(found)
+        else:
             raise CheckpointError(
-                f"{vectors.path}: {vectors.architecture} has no x-vectors, which Turns compares; set checkpoint=... to "
-                "a checkpoint of a ...ForXVector model"
-                + (
-                    ", or use Segments(), by which its classes of frames are speakers, also at once"
-                    if by_frames
-                    else ""
-                )
+                f"{found.path}: {found.architecture} has neither x-vectors, which Turns compares, nor classes of "
+                "frames, which are speakers; set checkpoint=... to a checkpoint of a ...ForXVector or "
+                "...ForAudioFrameClassification model"
             )
-        if vectors.sample_rate != checkpoint.sample_rate:
+        if found.sample_rate != checkpoint.sample_rate:
             raise CheckpointError(
-                f"{vectors.path}: the checkpoint of Turns takes {vectors.sample_rate} Hz, and that of the step "
+                f"{found.path}: the checkpoint of Turns takes {found.sample_rate} Hz, and that of the step "
                 f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
             )
-        self._speech.check(checkpoint)
         check_clustering()
 
-    def _vectors_of(self, checkpoint: "CheckpointSummary") -> "CheckpointSummary":
-        """Return the description of the checkpoint with x-vectors; another one is a local folder by now."""
+    def _check_classes(self, frames: "CheckpointSummary") -> None:
+        least, _ = self._bounds
+        if least > len(frames.labels):
+            raise CheckpointError(
+                f"{frames.path}: found {count(len(frames.labels), 'class')} of frames, and "
+                f"Turns(speakers={self.speakers!r}); each speaker needs a class; give fewer speakers, or a checkpoint "
+                "with x-vectors"
+            )
+        if self.threshold is not None and self.threshold >= 1:
+            raise CheckpointError(
+                f"{frames.path}: found Turns(threshold={self.threshold:g}), which no probability of a class of frames "
+                "exceeds; give one below 1, or leave it out"
+            )
+
+    def check_gaps(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that windows may leave out silence: those of a frame classifier need frames that two of them share.
+
+        Raises:
+            CheckpointError: they may not.
+        """
+        found = self._checkpoint_of(checkpoint)
+        if not _has_vectors(found):
+            raise CheckpointError(
+                f"{found.path}: Turns matches the speakers of windows by frames that they share, and those of "
+                "Label(windows='speech') share none; use windows='even', or a checkpoint with x-vectors"
+            )
+
+    def _checkpoint_of(self, checkpoint: "CheckpointSummary") -> "CheckpointSummary":
+        """Return the description of the checkpoint that tells speakers apart; another one is a local folder by now."""
         from raysp.models.checking import check_checkpoint
 
         return checkpoint if self.checkpoint is None else check_checkpoint(Path(self.checkpoint))
@@ -184,17 +228,48 @@ class Turns(Output):
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the column; it loads the other checkpoint, if there is one."""
         from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+        from raysp.ops.speakers.frame_turning import WindowFrames
         from raysp.ops.speakers.turning import WindowVectors
 
-        vectors = loaded
+        other = loaded
         if self.checkpoint is not None:
             padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
-            vectors = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
-        return self._turning(loaded.summary, self._speech.op(loaded), WindowVectors(vectors))
+            other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
+        if _has_vectors(other.summary):
+            return self._turning(loaded.summary, self._speech.op(loaded), WindowVectors(other))
+        return self._frame_turning(loaded.summary, other.summary, None if other is loaded else WindowFrames(other))
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the column from the windows of a longer row."""
-        return self._turning(checkpoint, self._speech.join_op(checkpoint))
+        found = self._checkpoint_of(checkpoint)
+        if _has_vectors(found):
+            return self._turning(checkpoint, self._speech.join_op(checkpoint))
+        return self._frame_turning(checkpoint, found)
+
+    def _frame_turning(
+        self, checkpoint: "CheckpointSummary", found: "CheckpointSummary", frames: "WindowFrames | None" = None
+    ) -> "FrameTurning":
+        import pyarrow as pa
+
+        from raysp.ops.speakers.frame_turning import FrameTurning
+        from raysp.ops.speakers.speaker_frames import FrameDiarization
+
+        staged = {"probabilities": pa.list_(pa.float32()), "before": pa.int64(), "owned": pa.int64()}
+        return FrameTurning(
+            self.schema(checkpoint),
+            pa.schema([(f"{self.name}_{one}", kind) for one, kind in staged.items()]),
+            FrameDiarization(
+                threshold=PROBABILITY if self.threshold is None else self.threshold,
+                most=self._bounds[1],
+                least_seconds=self.least_seconds,
+                merge_seconds=self.merge_seconds,
+                frame_seconds=found.frame_seconds,
+            ),
+            len(found.labels),
+            step_stride=checkpoint.frame_stride,
+            frame_stride=found.frame_stride,
+            frames=frames,
+        )
 
     def _turning(
         self, checkpoint: "CheckpointSummary", speaking: "Speaking", vectors: "WindowVectors | None" = None
@@ -211,7 +286,7 @@ class Turns(Output):
             pa.schema([*speaking.staged, *(pa.field(f"{self.name}_{one}", kind) for one, kind in staged.items())]),
             speaking,
             Diarization(
-                threshold=self.threshold,
+                threshold=DISTANCE if self.threshold is None else self.threshold,
                 bounds=self._bounds,
                 least_seconds=self.least_seconds,
                 merge_seconds=self.merge_seconds,
@@ -228,3 +303,15 @@ class Turns(Output):
         if self.speakers is None:
             return 1, None
         return self.speakers if isinstance(self.speakers, tuple) else (self.speakers, self.speakers)
+
+
+def _has_vectors(checkpoint: "CheckpointSummary") -> bool:
+    from raysp.models.base.capabilities import Capability
+
+    return Capability.XVECTOR in checkpoint.gives
+
+
+def _has_frames(checkpoint: "CheckpointSummary") -> bool:
+    from raysp.models.base.capabilities import Capability
+
+    return Capability.FRAME_CLASSES in checkpoint.gives

@@ -16,7 +16,6 @@ from raysp.ops.speakers import speaker_turns, turning
 from raysp.specs.values import from_json, to_json
 from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline, label_here
-from tests.device.class_cases import make_checkpoint
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 
 THRESHOLD = 0.02
@@ -241,7 +240,7 @@ class TestSpec:
             ({"speakers": (3, 2)}, "the lower bound is above the upper one"),
             ({"speakers": 0}, "greater than or equal to 1"),
             ({"step_seconds": 2.0}, "step_seconds=2 is above window_seconds=1.5: windows would leave out speech"),
-            ({"checkpoint": ""}, "checkpoint is empty; give a checkpoint with x-vectors, or leave it out"),
+            ({"checkpoint": ""}, "checkpoint is empty; name a checkpoint, or leave it out"),
             ({"threshold": 0}, "threshold"),
             ({"window_seconds": 0}, "window_seconds"),
         ],
@@ -250,21 +249,14 @@ class TestSpec:
         with pytest.raises(SpecError, match=words):
             raysp.Turns(**fields)
 
-    def test_checkpoints_without_vectors_are_refused(self, speakers):
+    def test_checkpoints_without_vectors_or_classes_of_frames_are_refused(self, speakers):
         raysp.Turns().check(check_checkpoint(speakers))
         with pytest.raises(
-            CheckpointError, match="UniSpeechForCTC has no x-vectors, which Turns compares; set checkpoint"
+            CheckpointError, match=r"UniSpeechForCTC has neither x-vectors.*, nor classes of frames.*; set checkpoint"
         ):
             raysp.Turns().check(check_checkpoint(CHECKPOINT))
-        with pytest.raises(CheckpointError, match="UniSpeechForCTC has no x-vectors"):
+        with pytest.raises(CheckpointError, match="UniSpeechForCTC has neither x-vectors"):
             raysp.Turns(checkpoint=str(CHECKPOINT)).check(check_checkpoint(speakers))
-
-    def test_of_frame_classifiers_the_other_output_is_named(self, tmp_path):
-        make_checkpoint("Wav2Vec2ForAudioFrameClassification", tmp_path)
-        with pytest.raises(
-            CheckpointError, match=r"has no x-vectors.*, or use Segments\(\), by which its classes of frames"
-        ):
-            raysp.Turns().check(check_checkpoint(tmp_path))
 
     def test_the_plan_refuses_a_step_without_vectors(self, tmp_path, waves):
         source = write_recordings(tmp_path / "in", waves[:1])

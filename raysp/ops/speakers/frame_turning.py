@@ -1,0 +1,129 @@
+"""Turns of speakers by a frame classifier, whose classes are speakers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raysp.crossing import Steps, alone
+from raysp.models.base.capabilities import Capability
+from raysp.models.labelled_passes import LabellingModel
+from raysp.ops.labelling import Forward
+from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
+from raysp.ops.transcribing import flat, list_lengths
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WindowFrames:
+    """Callable that returns the logits of the frames of a window by another checkpoint than the step's.
+
+    A pass has one window, so that its frames are the same in any batch.
+    """
+
+    loaded: LabellingModel
+
+    def __call__(self, wave_S: Tensor) -> Tensor:
+        """Return the logits (T, N) of a wave; one shorter than the model takes is filled up with silence."""
+        num_samples = max(len(wave_S), self.loaded.summary.min_samples)
+        waves_BS = torch.nn.functional.pad(wave_S, (0, num_samples - len(wave_S)))[None]
+        num_samples_B = torch.full((1,), num_samples, device=wave_S.device)
+        found = self.loaded.run(waves_BS, num_samples_B, hidden_states=False)
+        return cast("Tensor", found.heads[Capability.FRAME_CLASSES]["logits"])[0]
+
+
+class FrameTurning:
+    """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
+
+    A window of a longer row stages the probabilities of all its frames, those that it shares with its neighbours too,
+    by which `join` finds which class of a window is which speaker.
+
+    Args:
+        schema: column of lists of structs.
+        staged: staged columns of a window: probabilities, and the numbers of samples before its own ones and of these.
+        diarization: returns the turns.
+        num_speakers: number of classes.
+        step_stride: samples between the frames that windows of a longer row own.
+        frame_stride: samples between the frames of the classifier.
+        frames: returns the logits of a window; None: the step's checkpoint is the classifier, or only `join` is called.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        staged: pa.Schema,
+        diarization: FrameDiarization,
+        num_speakers: int,
+        *,
+        step_stride: int,
+        frame_stride: int,
+        frames: WindowFrames | None = None,
+    ) -> None:
+        self.schema = schema
+        self.staged = staged
+        self.diarization = diarization
+        self.num_speakers = num_speakers
+        self.step_stride = step_stride
+        self.frame_stride = frame_stride
+        self.frames = frames
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the turns of each window, then the staged columns of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        scores = yield from self._scores(forward)
+        rows = list(zip(forward.parts, scores, forward.lengths.samples, forward.lengths.frames, strict=True))
+        whole = [self._turns(scores_TN) if part is None else None for part, scores_TN, *_ in rows]
+        staged = [
+            (None, None, None)
+            if part is None
+            else (scores_TN.ravel(), *self._own_samples(part, num_samples, is_last=part[1] >= num_frames))
+            for part, scores_TN, num_samples, num_frames in rows
+        ]
+        return [whole, *map(list, zip(*staged, strict=True))]
+
+    def _scores(self, forward: Forward) -> Steps[Sequence[Floats]]:
+        """Return the probabilities (T, N) of the frames of each window."""
+        if self.frames is None:
+            [found_BTN] = yield [cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid()]
+            return [row_TN[:frames] for row_TN, frames in zip(found_BTN, forward.lengths.frames, strict=True)]
+        waves = zip(forward.waves_BS, forward.lengths.samples, strict=True)
+        return (yield [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves])
+
+    def _own_samples(self, part: tuple[int, int], num_samples: int, *, is_last: bool) -> tuple[int, int]:
+        """Return the numbers of samples of a window before its own ones, and of these."""
+        first = part[0] * self.step_stride
+        return first, (num_samples if is_last else part[1] * self.step_stride) - first
+
+    def _turns(self, scores_TN: Floats) -> list[dict[str, object]]:
+        return [one._asdict() for one in self.diarization(scores_TN)]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: an empty list."""
+        return ([],)
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the turns of one row, from the probabilities of its windows in order."""
+        name, before, owned = self.staged.names
+        edges = np.cumsum(list_lengths(windows, name))[:-1]
+        scores = np.split(np.asarray(flat(windows.column(name)), np.float32), edges)
+        numbers = windows.column(owned).to_numpy()
+        starts = np.cumsum(numbers) - numbers
+        found = [
+            FrameWindow(self._frame(start - first), self._frame(start), row.reshape(-1, self.num_speakers))
+            for start, first, row in zip(starts.tolist(), windows.column(before).to_pylist(), scores, strict=True)
+        ]
+        return (self._turns(stitched(found)),)
+
+    def _frame(self, sample: int) -> int:
+        return round(sample / self.frame_stride)
