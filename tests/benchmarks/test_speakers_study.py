@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from benchmarks.studies.speakers import RATE, Joined, Spoken, ideal, joined, pieces
+from benchmarks.studies.speakers import (
+    HELD_DIGITS,
+    HELD_SENTENCES,
+    MOST_PIECES,
+    RATE,
+    SPEEDS,
+    Joined,
+    Spoken,
+    ideal,
+    joined,
+    pieces,
+    training_rows,
+)
 
 
 def parts(count: int = 8) -> list[Spoken]:
@@ -54,3 +66,17 @@ def test_ideal_vectors_have_the_turns_that_were_said():
         (0, 8.5, 12.0),
     ]
     assert [word["speaker"] for word in found["pred_words"]] == [0, 1, 0]
+
+
+def test_speakers_of_the_training_are_others_than_those_of_the_test_and_another_one_at_each_speed():
+    wave = np.random.default_rng(0).uniform(-0.1, 0.1, 10 * RATE).astype(np.float32)
+    voices = {speaker: [wave] for speaker in ("anna", "ben", HELD_DIGITS[0], HELD_SENTENCES[0])}
+    voices["ben"] = [wave] * 40
+    rows = [*training_rows(voices)]
+    counts = {
+        speaker: sum(row["speaker_id"] == speaker for row in rows) for speaker in {row["speaker_id"] for row in rows}
+    }
+    assert counts.keys() == {f"{speaker} at {speed}" for speaker in ("anna", "ben") for speed in SPEEDS}
+    assert counts["anna at 0.9"] > counts["anna at 1.1"] > 3
+    assert counts["ben at 1.0"] == MOST_PIECES
+    assert len({row["id"] for row in rows}) == len(rows)

@@ -38,7 +38,9 @@ def known_features(extractor: Any) -> Features | None:  # noqa: ANN401 - a class
     if type(extractor) is transformers.Wav2Vec2FeatureExtractor:
         return _Masked(Wav2Vec2FeatureExtractor(**_settings(extractor, "feature_size", "do_normalize")))
     if type(extractor) is transformers.SeamlessM4TFeatureExtractor:
-        return _Masked(SeamlessM4TFeatureExtractor(**_settings(extractor, "feature_size", "num_mel_bins", "stride")))
+        is_normalised = getattr(extractor, "do_normalize_per_mel_bins", True)  # in the file for raysp alone
+        settings = _settings(extractor, "feature_size", "num_mel_bins", "stride")
+        return _Masked(SeamlessM4TFeatureExtractor(**settings, do_normalize_per_mel_bins=is_normalised))
     return None
 
 

@@ -55,10 +55,17 @@ def log_mels(waves_BS: Tensor, num_bins: int, sample_rate: int) -> Tensor:
     return mels_BMN
 
 
-def normalised_log_mels(
-    waves_BS: Tensor, num_mels_B: Tensor, num_bins: int, sample_rate: int, *, multiple: int = 1, padding: float = 0.0
+def padded_log_mels(
+    waves_BS: Tensor,
+    num_mels_B: Tensor,
+    num_bins: int,
+    sample_rate: int,
+    *,
+    multiple: int = 1,
+    padding: float = 0.0,
+    is_normalised: bool = True,
 ) -> Tensor:
-    """Return mels_BMN with zero mean and unit variance of each bin over a row's own frames.
+    """Return mels_BMN of a batch of rows.
 
     Args:
         waves_BS: Samples in [-1, 1]; at least one frame is returned.
@@ -67,18 +74,22 @@ def normalised_log_mels(
         sample_rate: In hertz.
         multiple: The number of returned frames is rounded up to a multiple of this.
         padding: Value after a row's frames.
+        is_normalised: Whether each bin has zero mean and unit variance over a row's own frames.
     """
     num_frames = max(0, num_mels(waves_BS.shape[1]))
     num_padded = -(-max(1, num_frames) // multiple) * multiple
     mels_BMN = waves_BS.new_empty(len(waves_BS), num_padded, num_bins, dtype=torch.float32)
     if waves_BS.device.type != "cpu":
         _write_rows(waves_BS, mels_BMN[:, :num_frames], sample_rate)
-        _normalise_rows(mels_BMN, num_mels_B, padding)
-        return mels_BMN
+        out_BM1 = (torch.arange(num_padded, device=mels_BMN.device) >= num_mels_B[:, None])[:, :, None]
+        if is_normalised:
+            _normalise_rows(mels_BMN, num_mels_B, out_BM1)
+        return mels_BMN.masked_fill_(out_BM1, padding)
     # On a CPU a row costs what it has, not what the longest one has.
     for wave_S, mels_MN, count in zip(waves_BS, mels_BMN, num_mels_B.tolist(), strict=True):
         _write_row(wave_S, mels_MN[:count], sample_rate)
-        normalise(mels_MN[:count])
+        if is_normalised:
+            normalise(mels_MN[:count])
         mels_MN[count:] = padding
     return mels_BMN
 
@@ -177,11 +188,10 @@ def normalise(mels_MN: Tensor) -> None:
     mels_MN.div_((variance_N + VARIANCE_FLOOR).sqrt().float())
 
 
-def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, padding: float) -> None:
-    """Apply `normalise` to each row's own frames without a device synchronisation, and fill with `padding`."""
-    out_BM1 = (torch.arange(mels_BMN.shape[1], device=mels_BMN.device) >= num_mels_B[:, None])[:, :, None]
+def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, out_BM1: Tensor) -> None:
+    """Apply `normalise` to each row's own frames, which are not out of it, without a device synchronisation."""
     count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
     mean_B1N = mels_BMN.masked_fill_(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11
     mels_BMN.sub_(mean_B1N.float()).masked_fill_(out_BM1, 0.0)
     variance_B1N = mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64) / (count_B11 - 1).clamp(min=1)
-    mels_BMN.div_((variance_B1N + VARIANCE_FLOOR).sqrt().float()).masked_fill_(out_BM1, padding)
+    mels_BMN.div_((variance_B1N + VARIANCE_FLOOR).sqrt().float())

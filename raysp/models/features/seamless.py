@@ -14,14 +14,19 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
-from raysp.models.features.log_mels import WINDOW_SAMPLES, Count, log_mels, normalise, normalised_log_mels, num_mels
+from raysp.models.features.log_mels import WINDOW_SAMPLES, Count, log_mels, normalise, num_mels, padded_log_mels
 from raysp.models.features.processors import Wav2Vec2Processor
 
 Array = npt.NDArray[Any]
 
 
 class SeamlessM4TFeatureExtractor(PaddingExtractor):
-    """Converts waveforms to normalised log-mel energies; `stride` neighbouring frames are concatenated."""
+    """Converts waveforms to log-mel energies; `stride` neighbouring frames are concatenated.
+
+    Each bin of a row is normalised, unless preprocessor_config.json has `do_normalize_per_mel_bins: false`. In
+    transformers this is an option of the call alone. Models that tell speakers apart within seconds of speech need the
+    energies as they are: their mean and variance are most of what differs between speakers.
+    """
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
 
@@ -34,6 +39,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         stride: int = 2,
         return_attention_mask: bool = True,
         padding_side: str = "right",
+        do_normalize_per_mel_bins: bool = True,
     ) -> None:
         for name, value in (("num_mel_bins", num_mel_bins), ("stride", stride), ("sampling_rate", sampling_rate)):
             if type(value) is not int or value < 1:
@@ -45,6 +51,14 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         self.stride = stride
         self.return_attention_mask = return_attention_mask
         self.padding_side = padding_side
+        self.do_normalize_per_mel_bins = do_normalize_per_mel_bins
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as saved: the option of the call only where it differs from that of transformers."""
+        values = super().to_dict()
+        if self.do_normalize_per_mel_bins:
+            del values["do_normalize_per_mel_bins"]
+        return values
 
     def num_inputs(self, num_samples: Count) -> Count:
         """Return the number of whole groups of frames in these numbers of samples; below 0 for too few."""
@@ -59,13 +73,14 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         """
         most = max(0, num_mels(waves_BT.shape[1]))
         num_mels_B = num_mels(num_samples_B).clamp(0, most).to(waves_BT.device)
-        mels_BMN = normalised_log_mels(
+        mels_BMN = padded_log_mels(
             waves_BT,
             num_mels_B,
             self.num_mel_bins,
             self.sampling_rate,
             multiple=self.stride,
             padding=self.padding_value,
+            is_normalised=self.do_normalize_per_mel_bins,
         )
         features = mels_BMN.view(len(mels_BMN), -1, self.stride * self.num_mel_bins)
         valid_BT = torch.arange(features.shape[1], device=features.device) < (num_mels_B // self.stride)[:, None]
@@ -81,7 +96,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         return_tensors: str | None = None,
         sampling_rate: int | None = None,
         return_attention_mask: bool | None = None,
-        do_normalize_per_mel_bins: bool = True,
+        do_normalize_per_mel_bins: bool | None = None,
     ) -> BatchFeature:
         """Return features of one waveform or several; of (C, T) the first channel is used.
 
@@ -94,14 +109,15 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
             return_tensors: "pt", "np" or None (arrays).
             sampling_rate: Checked against the checkpoint's.
             return_attention_mask: None: the setting of the extractor.
-            do_normalize_per_mel_bins: Whether each bin of a row has zero mean and unit variance.
+            do_normalize_per_mel_bins: Whether each bin of a row has zero mean and unit variance. None: the setting of
+                the extractor.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
-        mels = [
-            self._mels(wave, do_normalize_per_mel_bins)
-            for wave in waveforms_of(raw_speech, ("(T,)", "(B, T)", "(B, C, T)"))
-        ]
+        is_normalised = (
+            self.do_normalize_per_mel_bins if do_normalize_per_mel_bins is None else do_normalize_per_mel_bins
+        )
+        mels = [self._mels(wave, is_normalised) for wave in waveforms_of(raw_speech, ("(T,)", "(B, T)", "(B, C, T)"))]
         padded = self.pad(
             {"input_features": mels},
             padding=padding,
