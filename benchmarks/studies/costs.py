@@ -406,7 +406,7 @@ def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> 
     """Return the costs and the speeds of a model over rows of a length."""
     is_decoder = name == DECODER
     costs = decoding_costs(batch) if is_decoder else batch_costs(name, batch)
-    speed = times_real_time(costs, in_hand=1 if is_decoder else 3)
+    speed = times_real_time(costs)
     found = {
         "model": name,
         "rows of": f"{batch.seconds:g} s",

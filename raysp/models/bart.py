@@ -12,12 +12,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
+from raysp.models.decoder.cache import KeysAndValues
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dropout import dropped
+from raysp.models.kernels.joined import JoinedProduct
 from raysp.models.kernels.packed import StepLinear
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
@@ -85,11 +87,11 @@ class BartAttention(nn.Module):
         self.v_proj = StepLinear(source_width, config.d_model)
         self.q_proj = StepLinear(config.d_model, config.d_model)
         self.out_proj = StepLinear(config.d_model, config.d_model)
+        self._joined = JoinedProduct()
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the residual of self-attention."""
-        keys, values = self._keys_and_values(hidden_RLH)
-        mixed_RLH = attend_to_tokens(self._queries(hidden_RLH), keys, values, run, index, self._dropout)
+        mixed_RLH = attend_to_tokens(*self._of_tokens(hidden_RLH), run, index, self._dropout)
         return self._projected(mixed_RLH)
 
     def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
@@ -97,6 +99,12 @@ class BartAttention(nn.Module):
         queries = self._queries(hidden_RLH)
         mixed_RLH = attend_to_encoder(queries, self._keys_and_values, run, index, self._dropout)
         return self._projected(mixed_RLH)
+
+    def _of_tokens(self, hidden_RLH: Tensor) -> tuple[Tensor, KeysAndValues]:
+        joined_RLN = self._joined(hidden_RLH, (self.q_proj, self.k_proj, self.v_proj))
+        if joined_RLN is None:
+            return self._queries(hidden_RLH), self._keys_and_values(hidden_RLH)
+        return split_joined(joined_RLN, self.config.decoder_attention_heads)
 
     def _queries(self, hidden_RLH: Tensor) -> Tensor:
         return split_heads(self.q_proj(hidden_RLH), self.config.decoder_attention_heads)
@@ -205,8 +213,9 @@ class BartForCausalLM(TextDecoder):
             raise ValueError(f"token_type_ids given to {type(self).__name__}, which has no token types: omit them")
         decoder = self.model.decoder
         if inputs_embeds is None:
-            scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
-            inputs_embeds = decoder.embed_tokens(input_ids) * scale
+            inputs_embeds = decoder.embed_tokens(input_ids)
+            if self.config.scale_embedding:
+                inputs_embeds = inputs_embeds * math.sqrt(self.config.d_model)
         hidden_RLH: Tensor = decoder.layernorm_embedding(inputs_embeds + decoder.embed_positions(positions))
         return dropped(hidden_RLH, self.config.dropout, self.training)
 

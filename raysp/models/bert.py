@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
-from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
+from raysp.models.decoder.cache import KeysAndValues
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dropout import dropped
+from raysp.models.kernels.joined import JoinedProduct
 from raysp.models.kernels.packed import StepLinear
 
 
@@ -81,10 +83,18 @@ class BertSelfAttention(nn.Module):
         self.query = StepLinear(config.hidden_size, config.hidden_size)
         self.key = StepLinear(source_width, config.hidden_size)
         self.value = StepLinear(source_width, config.hidden_size)
+        self._joined = JoinedProduct()
 
     def queries(self, hidden_RLH: Tensor) -> Tensor:
         """Return q_RALD."""
         return split_heads(self.query(hidden_RLH), self.num_heads)
+
+    def of_tokens(self, hidden_RLH: Tensor) -> tuple[Tensor, KeysAndValues]:
+        """Return queries, and keys and values, of the same tokens."""
+        joined_RLN = self._joined(hidden_RLH, (self.query, self.key, self.value))
+        if joined_RLN is None:
+            return self.queries(hidden_RLH), self.keys_and_values(hidden_RLH)
+        return split_joined(joined_RLN, self.num_heads)
 
     def keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values, (B, A, S, D)."""
@@ -118,8 +128,7 @@ class BertAttention(nn.Module):
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return self-attention with its residual."""
-        keys, values = self.self.keys_and_values(hidden_RLH)
-        mixed_RLH = attend_to_tokens(self.self.queries(hidden_RLH), keys, values, run, index, self._dropout)
+        mixed_RLH = attend_to_tokens(*self.self.of_tokens(hidden_RLH), run, index, self._dropout)
         attended: Tensor = self.output(mixed_RLH, hidden_RLH)
         return attended
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads
+from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
@@ -83,9 +83,9 @@ class GPT2Attention(nn.Module):
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the residual."""
-        q, k, v = (split_heads(x, self.config.n_head) for x in self.c_attn(hidden_RLH).chunk(3, -1))
+        q_RALD, new = split_joined(self.c_attn(hidden_RLH), self.config.n_head)
         dropout = self.config.attn_pdrop if self.training else 0.0
-        mixed_RLH = attend_to_tokens(q, k, v, run, index, dropout, self.scale)
+        mixed_RLH = attend_to_tokens(q_RALD, new, run, index, dropout, self.scale)
         return dropped(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
 
 

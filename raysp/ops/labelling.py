@@ -225,15 +225,14 @@ class Labelling:
             return HostPasses(self.at_once, in_threads=in_packs, threads=threads, threads_each=each)
         from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
-        # A decoder works on the device for most of its time, in the memory that a pass of the encoder would need.
-        writes, beside = self.loaded.summary.writes_text, self._batches_beside()
-        self.passes_in_hand = 1 if writes else LAUNCHED + beside
+        beside = self._batches_beside()
+        self.passes_in_hand = LAUNCHED + beside
         # Weights that are exchanged for a language, and code from outside raysp, are for one block at a time.
         is_alone = bool(self.languages.ops) or self.has_users_code
         return DevicePasses(
             self.loaded.device,
             launched=self.passes_in_hand,
-            ending=1 if writes else 1 + beside,
+            ending=1 + beside,
             blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.models.decoder.cache import KeyValueCache
+from raysp.models.decoder.cache import KeysAndValues, KeyValueCache
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packing import is_known_to_be_full
 
@@ -57,6 +57,13 @@ def split_heads(x_RLH: Tensor, num_heads: int) -> Tensor:
     """Return (R, A, L, D)."""
     rows, length, width = x_RLH.shape
     return x_RLH.reshape(rows, length, num_heads, width // num_heads).transpose(1, 2)
+
+
+def split_joined(x_RLN: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    """Return q_RALD, and keys and values (2, R, A, L, D), which are end to end on the last axis."""
+    rows, length, width = x_RLN.shape
+    heads_3RALD = x_RLN.reshape(rows, length, 3, num_heads, width // (3 * num_heads)).permute(2, 0, 3, 1, 4)
+    return heads_3RALD[0], heads_3RALD[1:]
 
 
 def attend(
@@ -118,18 +125,19 @@ def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: boo
 
 
 def attend_to_tokens(
-    q_RALD: Tensor, k_RALD: Tensor, v_RALD: Tensor, run: Pass, layer: int, dropout: float, scale: float | None = None
+    q_RALD: Tensor, new: KeysAndValues, run: Pass, layer: int, dropout: float, scale: float | None = None
 ) -> Tensor:
     """Return the attention of new tokens to cached tokens and to themselves, (R, L, H)."""
+    k_RALD, v_RALD = new
     if run.texts_apart is not None:
 
         def of_row(row: TextsOfRow, texts: slice) -> Tensor:
-            keys, values = row.cache.layers[layer].append(k_RALD[texts], v_RALD[texts])
+            keys, values = row.cache.layers[layer].append((k_RALD[texts], v_RALD[texts]))
             return attend(q_RALD[texts], keys, values, None, scale=scale)[0]
 
         return _apart(of_row, q_RALD, run.texts_apart)
     if run.cache is not None:
-        k_RALD, v_RALD = run.cache.layers[layer].append(k_RALD, v_RALD)
+        k_RALD, v_RALD = run.cache.layers[layer].append(new)
     causal = q_RALD.shape[2] > 1
     mixed_RLH, weights = attend(
         q_RALD, k_RALD, v_RALD, run.tokens, causal=causal, scale=scale, dropout=dropout, with_weights=run.with_weights

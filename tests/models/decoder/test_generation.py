@@ -371,7 +371,7 @@ def test_a_cache_with_room_keeps_what_one_without_keeps():
     roomy, plain = KeyValueCache(1, room=5), KeyValueCache(1)
     for _ in range(8):  # past its room it grows
         new = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 1, 4)
-        for mine, other in zip(roomy.layers[0].append(*new), plain.layers[0].append(*new), strict=True):
+        for mine, other in zip(roomy.layers[0].append(new), plain.layers[0].append(new), strict=True):
             assert torch.equal(mine, other)
         rows = torch.randint(0, 2, (2,))
         roomy.select(rows)
