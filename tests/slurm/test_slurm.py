@@ -232,3 +232,14 @@ def test_settings_of_the_script_are_named_in_its_readme_and_used():
     named = set(re.findall(r"RAYSP_\w+|RAY_TMPDIR", README.read_text() + SCRIPT.read_text().partition("set -u")[0]))
     assert named == {"RAYSP_HEAD_ADDRESS", "RAYSP_START_SECONDS", "RAY_TMPDIR"}
     assert all(f"${{{name}:-" in SCRIPT.read_text() for name in named)
+
+
+@pytest.mark.drivers
+def test_the_command_of_the_readme_labels_the_bundled_speech(cluster):
+    (line,) = re.findall(r"raysp\.sbatch (run .*)$", README.read_text(), re.MULTILINE)
+    words = line.replace("$HOME", str(cluster.folder)).replace(" pipelines/", f" {ROOT}/pipelines/").split()
+    job = cluster.sbatch(*words, nodes=cluster.nodes)
+    assert job.ends() == 0, job.log
+    for said in ("2 of 2 shards committed", "300 rows", "word errors  2.33%"):
+        assert said in job.log
+        assert said.split()[-1] in README.read_text()

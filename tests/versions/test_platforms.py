@@ -11,6 +11,7 @@ import pytest
 
 import raysp
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.runs import row_hash
 from tests.versions.lacking.lacking_calls import VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +161,15 @@ def test_what_windows_has_works_without_its_missing_calls(sink, words):
     done = command("windows", words, sink)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.drivers
+def test_macos_labels_as_linux_does_and_trains(sink):
+    for words in ("run label.py", f"finetune {ROOT}/pipelines/finetune_ctc.py --steps 1 --set batching.seconds=8"):
+        done = command("macos", words, sink)
+        assert done.returncode == 0, done.stderr
+    assert row_hash(sink / "new") == row_hash(sink / "out")
+    shutil.rmtree(sink / "new")
 
 
 @pytest.mark.slow
