@@ -165,7 +165,9 @@ def prepare(
     misfit = _misfit(plan, found)
     _refuse_few(plan, corpus, misfit or _outside(task, corpus))
     task = task.settled(corpus.counts)
-    plan = settled(plan, Index(corpus.seconds, corpus.piece_rows), TrainingRecord.load(store) if store else None)
+    if plan.has_open_values:
+        begun = TrainingRecord.load(store) if store else None
+        plan = settled(plan, Index(corpus.seconds, corpus.piece_rows), begun)
     recipe = plan.recipe
     parts = training_parts(
         recipe,

@@ -86,6 +86,12 @@ class TrainingPlan:
         return sum(shard.num_rows for shard in self.corpus.shards)
 
     @property
+    def has_open_values(self) -> bool:
+        """Whether values follow the corpus: the seconds of a step, or the steps between evaluations."""
+        evaluation = self.recipe.evaluation
+        return self.is_batching_open or (evaluation is not None and evaluation.every is None)
+
+    @property
     def resolved(self) -> Mapping[str, JsonValue]:
         """Values that the recipe leaves open, which the entry of a run has."""
         return {"device": self.workers.device, "dtype": self.dtype, "cpus_per_worker": self.workers.threads}
