@@ -128,9 +128,10 @@ class Turns(Output):
         fields, speech = super().label_fields(digests), self._speech.label_fields(digests)
         if not isinstance(fields, dict):
             return fields
-        # A threshold that is left out is that of vectors or of frames, which the digests of the checkpoints decide.
         threshold = DISTANCE if self.threshold is None else self.threshold
-        return {**fields, "threshold": threshold, "speech": speech}
+        # For classes of frames a threshold that is left out is another one, also than this one.
+        given = {"frame_threshold": threshold} if self.threshold == DISTANCE else {}
+        return {**fields, **given, "threshold": threshold, "speech": speech}
 
     @property
     def _speech(self) -> Speech:

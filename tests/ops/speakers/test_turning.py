@@ -230,6 +230,12 @@ class TestSpec:
         found.append(base.label_fields({**digests, speakers: "cc"}))
         assert len({str(one) for one in found}) == len(found)
 
+    def test_a_threshold_that_is_left_out_is_none_that_can_be_given(self):
+        digests = {"raysp[speech]": "0123"}
+        found = [raysp.Turns(threshold=one).label_fields(digests) for one in (None, 0.7, 0.5)]
+        assert len({str(one) for one in found}) == 3
+        assert found[0]["threshold"] == 0.7  # as before classes of frames could be given
+
     def test_it_survives_json(self, speakers):
         output = raysp.Turns("who", checkpoint=speakers, speakers=(2, 5))
         assert from_json(to_json(output)) == output
