@@ -26,10 +26,13 @@ def remember(value: JsonValue) -> None:
 
 
 def is_known(value: JsonValue) -> bool:
-    """Return whether `remember` was called with this value by this user here. On Windows the place alone decides."""
+    """Return whether `remember` was called with this value by this user here; on Windows, by any user."""
     place = _place(value)
     try:
-        return place is not None and (not hasattr(os, "getuid") or place.stat().st_uid == os.getuid())
+        if place is None:
+            return False
+        owner = place.stat().st_uid
+        return not hasattr(os, "getuid") or owner == os.getuid()
     except OSError:
         return False
 

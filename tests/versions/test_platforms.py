@@ -208,11 +208,6 @@ OF_WINDOWS = [
     # Locks of files.
     "storage/test_locking.py::test_a_file_system_without_locks_replaces_what_it_looked_at",
     "storage/test_locking.py::test_a_lock_that_is_held_is_waited_for_and_then_named",
-    # Owners of files, by which the record of a run of another user is found out.
-    "verbs/export/test_datasets.py::TestTrust::test_paths_of_a_stranger_are_not_read",
-    "verbs/export/test_datasets.py::TestTrust::test_the_source_of_a_stranger_is_not_read",
-    "verbs/export/test_names.py::TestOtherSources::test_a_manifest_of_another_user_is_not_read_and_the_result_has_the_reason",
-    "verbs/export/test_word_times.py::TestCommand::test_the_command_of_another_user_is_not_repeated",
     # Runs, which are refused.
     "specs/test_values.py::test_a_function_that_is_called_with_another_kind_of_work_says_which_function_takes_it",
     "verbs/merge/test_merging.py::TestTheResult::test_a_run_does_not_go_on_with_it",
