@@ -32,7 +32,7 @@ for folder in $LOCAL; do mount -t tmpfs tmpfs $folder; done
 for kept in $KEPT; do mkdir -p $kept; mount --bind $HELD/$kept $kept; done
 ip link set lo up
 echo ready
-exec sleep infinity
+exec cat
 """
 SRUN = """#!{python}
 '''Stand-in for srun: starts a command on nodes of a job, forwards SIGTERM, and ends with the highest exit code.'''
@@ -227,7 +227,7 @@ class Slurm:
             **environment,
         }
         command = [*UNSHARE, "sh", "-c", f"{before}\n{NODE}"]
-        holder = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        holder = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._stack.callback(holder.wait)
         self._stack.callback(holder.kill)
         assert holder.stdout.readline() == "ready\n"
