@@ -11,6 +11,11 @@ from raysp.errors import RunError
 if TYPE_CHECKING:
     import torch
 
+
+class DeviceLostError(RunError):
+    """A failure of the GPU that only a new process recovers from."""
+
+
 OWN_MEMORY = ("cpu", "meta")
 """Kinds of devices whose tensors are in main memory, or nowhere."""
 
@@ -86,3 +91,21 @@ def module_of(device: "str | torch.device") -> Any:  # noqa: ANN401 - a module t
     import torch
 
     return getattr(torch, kind_of(device), None)
+
+
+def refuse_lost(error: Exception) -> None:
+    """Raise DeviceLostError if an error makes every further call of this process fail."""
+    import torch
+
+    is_named = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+    if is_named and not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+        raise DeviceLostError(f"the device failed and cannot be used any more by this process: {error}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is lack of memory, after which a smaller batch may work."""
+    import torch
+
+    # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
+    named = "CPUAllocator" in str(error) or "out of memory" in str(error)
+    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -7,14 +7,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
+from raysp.devices import DeviceLostError
 from raysp.errors import RunError
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
-
-
-class DeviceLostError(RunError):
-    """A failure of the GPU that only a new process recovers from."""
 
 
 NO_COLUMNS = pa.schema([])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raysp.backends.backend import Backend
 from raysp.crossing import Room, Sending, Steps, Together
-from raysp.devices import is_accelerator, refuse_absent
+from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.modeling import Padding
@@ -39,7 +39,6 @@ from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
-from raysp.ops.passes.device_errors import is_out_of_memory, refuse_lost
 from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.ops.speech.places import PLACE, places_of, staged_places

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp.audio import decode
+from raysp.devices import DeviceLostError
 from raysp.errors import CheckpointError
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.adding import DeviceLostError
 from raysp.ops.labelling import Forward, Labelling
 from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves

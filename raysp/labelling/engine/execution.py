@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, RunError, StoreError
@@ -19,14 +19,15 @@ from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.ops.remedies import remedy
 from raysp.sink import lease, stopped_runs
-from raysp.sink.choices import measured_budgets
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.todo import Retry, Todo
 from raysp.words import RUN_AGAIN, count
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +202,10 @@ class Execution:
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
 
-    def _record(self, measured: MeasuredBudget) -> None:
+    def _record(self, measured: "MeasuredBudget") -> None:
         """Record a measured size of passes for later runs; a store that fails costs them a measurement."""
+        from raysp.sink.choices import measured_budgets
+
         job = self.job
         of_model = {"dtype": job.settings.dtype, "checkpoint_digest": job.metadata["checkpoint_digest"]}
         try:

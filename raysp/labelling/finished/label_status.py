@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysp.corpus.shards import Shard
+from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
-from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import Resolved, RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.stage import is_complete, staged
 from raysp.sink.word_errors import WordErrors
@@ -171,10 +171,9 @@ def label_status(
         by_type.update(receipt.errors_by_type)
         word_errors.add(receipt.word_errors)
     digest = next((str(value) for key, value in record.parts.items() if key.endswith(".checkpoint_digest")), "")
-    budgets = measured_budgets.load(store, dtype=record.resolved.dtype, checkpoint_digest=digest)
     return Status(
         sink=store.url,
-        passes={card: one.words for card, one in budgets.items()},
+        passes=_passes(store, record.resolved, digest),
         fingerprint=record.fingerprint,
         shards=len({*(shard.name for shard in shards), *absent}),
         shards_committed=len(found.done),
@@ -208,6 +207,16 @@ def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return None
     return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
+
+
+def _passes(store: Store, resolved: Resolved, checkpoint_digest: str) -> dict[str, str]:
+    """Return the measured sizes of passes as text, by the name of the device; CPUs have none."""
+    if not is_accelerator(resolved.device or "cpu"):
+        return {}
+    from raysp.sink.choices import measured_budgets
+
+    budgets = measured_budgets.load(store, dtype=resolved.dtype, checkpoint_digest=checkpoint_digest)
+    return {card: one.words for card, one in budgets.items()}
 
 
 def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:

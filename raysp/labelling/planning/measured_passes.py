@@ -10,14 +10,12 @@ from raysp.storage.store import Store
 
 
 def with_measured(settings: Settings, store: Store, parts: Mapping[str, JsonValue]) -> Settings:
-    """Return settings with the recorded sizes of passes, if the size is to be measured.
+    """Return settings with the recorded sizes of passes.
 
     Args:
-        settings: settings of a plan.
+        settings: settings of a plan whose size of passes is to be measured.
         store: the sink.
         parts: parts of the fingerprint, with the digest of the checkpoint.
     """
-    if settings.measured is None:
-        return settings
     digest = next(str(value) for key, value in parts.items() if key.endswith(".checkpoint_digest"))
     return replace(settings, measured=measured_budgets.load(store, dtype=settings.dtype, checkpoint_digest=digest))

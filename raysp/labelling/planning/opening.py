@@ -12,7 +12,6 @@ from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.hub_data import of_commit
 from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import list_corpus, refuse_listed_sink
-from raysp.labelling.planning.measured_passes import with_measured
 from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.readable import refuse_without_recordings
@@ -118,7 +117,10 @@ def _make_plan(
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
         settings = settle(pipeline, resources)
         parts, fingerprint = hash_pipeline(pipeline, settings, code)
-    settings = with_measured(settings, sink.store, parts)
+    if settings.measured is not None:
+        from raysp.labelling.planning.measured_passes import with_measured
+
+        settings = with_measured(settings, sink.store, parts)
     if record is not None and not relabel:
         files, fields = file_parts(pipeline), to_json(pipeline)
         run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)

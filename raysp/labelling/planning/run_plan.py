@@ -13,7 +13,6 @@ from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
-from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
@@ -31,6 +30,7 @@ from raysp.words import Brief, count, duration
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
+    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
 
@@ -94,14 +94,14 @@ class Settings:
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
     library: str = ""
     """Library that runs the checkpoint, with its version; empty: raysp."""
-    measured: Mapping[str, MeasuredBudget] | None = None
+    measured: "Mapping[str, MeasuredBudget] | None" = None
     """Sizes of passes that earlier runs chose, by the name of the device; on other devices a run measures. None: the
     pipeline gives the size, or the device is the CPU."""
     certified: Certified | None = None
     """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
 
     @property
-    def used(self) -> MeasuredBudget | None:
+    def used(self) -> "MeasuredBudget | None":
         """The choice by which batches are made, if it is known before the run; None: it is not, or there is none."""
         found = [*(self.measured or {}).values()]
         return found[0] if len(found) == 1 and found[0].is_used else None

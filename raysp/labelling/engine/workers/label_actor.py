@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.devices import is_accelerator
+from raysp.devices import DeviceLostError, is_accelerator
 from raysp.errors import RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers import model_loads
@@ -22,7 +22,6 @@ from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece, RowError
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.labelling.engine.workers.wire import message_row, unpack
-from raysp.ops.adding import DeviceLostError
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName

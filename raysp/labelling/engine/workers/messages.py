@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raysp.corpus.shards import Piece
-from raysp.ops.passes.measured_budget import MeasuredBudget
 from raysp.sink.receipts import BlockReceipt, ShardFailure
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 
 class RowError(NamedTuple):
@@ -35,7 +37,7 @@ class LabelledBlock:
     """A few error rows."""
     memory_bytes: int = 0
     """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
-    measured: MeasuredBudget | None = None
+    measured: "MeasuredBudget | None" = None
     """Size of passes that the actor chose before this block."""
 
 
@@ -81,7 +83,10 @@ def from_json(text: str) -> Message:
             fields["receipt"] = BlockReceipt(**fields["receipt"])
             fields["long_errors"] = {int(row): error_type for row, error_type in fields["long_errors"].items()}
             fields["examples"] = tuple(RowError(*one) for one in fields["examples"])
-            fields["measured"] = MeasuredBudget.parse(fields["measured"]) if fields["measured"] else None
+            if fields["measured"]:
+                from raysp.ops.passes.measured_budget import MeasuredBudget
+
+                fields["measured"] = MeasuredBudget.parse(fields["measured"])
             return LabelledBlock(**fields)
         case "failure":
             return ShardFailure(**fields)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from raysp.devices import DeviceLostError
 from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
@@ -15,7 +16,6 @@ from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.labelling.engine.workers.wire import pack, pack_message, unpack
-from raysp.ops.adding import DeviceLostError
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 
