@@ -131,7 +131,7 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     assert serving.requeued == failing.requeued == []
 
 
-@pytest.mark.drivers
+@pytest.mark.soak
 def test_a_job_that_is_asked_to_end_while_ray_starts_ends_in_order(cluster):
     near = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
     cancelled = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)

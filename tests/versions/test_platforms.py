@@ -186,7 +186,7 @@ def test_several_workers_of_a_training_are_refused_on_macos(sink):
 
 
 QUICK = {"macos": ["audio"], "windows": ["evaluation/diff", "storage"]}
-"""Folders of quick tests that `make test` runs. Those of `REST` belong to `make test-drivers`."""
+"""Folders of quick tests that `make test` runs. Those of `REST` belong to `make soak`."""
 REST = {
     "macos": ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"],
     "windows": ["labelling/finished", "specs", "text", "verbs"],
@@ -237,7 +237,7 @@ def test_quick_tests_pass_without_what_other_systems_lack(system, tmp_path):
     run_quick_tests(system, QUICK[system], tmp_path)
 
 
-@pytest.mark.drivers
+@pytest.mark.soak
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_more_tests_pass_without_what_other_systems_lack(system, tmp_path):
     run_quick_tests(system, REST[system], tmp_path)
