@@ -80,12 +80,8 @@ def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, words, t
         f"next         raysp evaluate {tmp_path}/out {shlex.quote(words)} --text text",
     ]
     assert "1 whole epoch, loss " in ran.out
-    evaluated = raysp_command(*shlex.split(lines[-1])[2:])
-    assert (evaluated.code, "\nWER " in evaluated.out) == (0, True)
-    changed = raysp_command("finetune", file(), "--set", "schedule.epochs=1", "--set", "seed=4")
-    assert changed.code == 2
-    assert "`seed` was 0, now 4" in changed.err
-    assert json.loads(raysp_command("finetune", file(), "--set", "schedule.epochs=1", "--json").out)["is_done"]
+    inspected = raysp_command("inspect", tmp_path / "out")
+    assert (inspected.code, "UniSpeechForCTC" in inspected.out) == (0, True)
 
 
 @pytest.mark.slow
