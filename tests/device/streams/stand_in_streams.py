@@ -38,8 +38,6 @@ class Stream:
 
     def finish(self, end: int | None = None) -> None:
         """Do the work before a place, or all of it."""
-        if not self._left:
-            return
         with _lock:
             while self._left and (end is None or self.done < end):
                 self.done += 1
