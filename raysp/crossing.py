@@ -208,7 +208,7 @@ def send(device: torch.device, *arrays: Array) -> list[Tensor]:
 def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
     """Return integers as int64 on a device, to which they are sent once. The tensor is kept: do not change it."""
     with torch.inference_mode(False):
-        return send(device, np.array(values, np.int64))[0]
+        return torch.tensor(values, dtype=torch.int64).to(device)  # the host waits: any stream may use it next
 
 
 class _Crossing:

@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raysp.crossing import sent
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,
@@ -119,7 +118,7 @@ def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.dev
     with torch.inference_mode(False):
         row_W = (log_buckets(*buckets) + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
         first, last = int(row_W[-1]), int(row_W[0])
-        return first, last, sent(row_W - first, device)
+        return first, last, (row_W - first).to(device)  # the host waits: any stream may use it next
 
 
 AnyDistances = Distances | Sequence[Distances] | None

@@ -6,6 +6,8 @@ import torch
 
 from raysp import crossing, device_streams
 from raysp.crossing import Fetching, fetch
+from raysp.models.encoder import disentangled
+from raysp.ops import measuring
 from tests.device.stand_in import NAME, Module, counted
 from tests.device.streams import stand_in_streams
 from tests.device.streams.stand_in_streams import Stream
@@ -42,6 +44,22 @@ def test_another_stream_that_does_not_wait_for_a_copy_finds_no_values():
         assert torch.isnan(x + 0).all().item()
         passes.wait_event(event)
         assert (x + 0).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda device: crossing.constant((11, 7, 5), device),
+        lambda device: measuring._response(16_000, 32, device),
+        lambda device: disentangled._rows_that_occur((40, 8, 64), 100, device)[2],
+    ],
+)
+def test_a_tensor_that_is_kept_is_there_for_any_stream(kept):
+    with stand_in_streams.on(Stream()):
+        x = kept(torch.device(NAME))
+    with stand_in_streams.on(Stream()):
+        there = (x + 0).cpu()
+    assert there.equal(kept(torch.device("cpu")))
 
 
 def test_values_are_fetched_behind_the_work_that_makes_them():
