@@ -95,6 +95,7 @@ def test_rates_of_published_guides_are_suggested_for_new_vocabularies():
         ),
         (Classify("checkpoint", column="who", problem="multi"), {}, ["inspect", "model"]),
         (None, {"labels": "labels"}, ["inspect", "model"]),
+        (None, {"storage_options": {"profile": "other"}}, ["inspect", "model"]),
     ],
 )
 def test_the_next_command_evaluates_what_was_evaluated(words, tiny, objective, fields, command):

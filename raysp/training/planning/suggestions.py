@@ -42,7 +42,8 @@ def evaluating(recipe: Finetune, sink: str) -> list[str]:
     own = recipe.evaluation.column if recipe.evaluation else None
     column = own or target_column(recipe.objective) or source.text
     option = _EVALUATED.get(metrics_of(recipe.objective)[0])
-    if isinstance(recipe.objective, ClassifyFrames) or not option or not column or source.labels or source.root:
+    is_plain = not (source.labels or source.root or source.storage_options)  # an option of the command for none of them
+    if isinstance(recipe.objective, ClassifyFrames) or not option or not column or not is_plain:
         return ["raysp", "inspect", sink]
     fields = ("id", "audio", "audio_root", "split", "config")
     others = {name: getattr(source, name) for name in fields if getattr(source, name) != getattr(Shards, name)}
