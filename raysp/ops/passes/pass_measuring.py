@@ -4,7 +4,6 @@ Their results are dropped, so they change no label, and a pass that exceeds the 
 longer ones. Windows are repeated where a block has too few of them.
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -152,4 +151,4 @@ class PassMeasuring:
 
 def _repeated(order: Sequence[int], number: int) -> list[int]:
     """Return so many windows, the longest first; those of a short list several times."""
-    return sorted(itertools.islice(itertools.cycle(order), number), key=order.index)
+    return [order[place] for place in sorted(one % len(order) for one in range(number))]

@@ -108,7 +108,7 @@ class ShardFiles:
     def _record(self, paths: set[str]) -> None:
         if paths != self._recorded:
             self.store.replace(self._names, json.dumps(sorted(paths)).encode())
-            self.__dict__["_recorded"] = {*paths}
+            self._recorded = {*paths}
 
     @property
     def _names(self) -> str:

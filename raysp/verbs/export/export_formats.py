@@ -1,9 +1,11 @@
 """Formats of exports, and the options that each has."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from raysp.errors import SpecError
 from raysp.specs.values import JsonValue
+from raysp.text.formats.cues import Rules
 
 ID, PATH = "id", "path"
 """Ways to name the files of rows."""
@@ -14,14 +16,9 @@ COLUMN = "pred"
 SUBTITLES: Mapping[str, JsonValue] = {
     "column": COLUMN,
     "names": None,
-    "max_chars": 42,
-    "max_lines": 2,
-    "min_seconds": 0.833,
-    "max_seconds": 7.0,
-    "max_chars_per_second": 17.0,
-    "min_gap_seconds": 0.083,
+    **asdict(Rules()),
 }
-"""Options of subtitles; those of cues have the defaults of `cues.Rules`."""
+"""Options of subtitles."""
 OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     "srt": SUBTITLES,
     "vtt": SUBTITLES,
@@ -56,6 +53,11 @@ RANGES = {
     "sample_rate": (1000, 192_000, "1000 to 192000 Hz"),
 }
 """Least and largest value of options, and both in words."""
+
+
+def suffix_of(to: str) -> str:
+    """Return the suffix of the files of a format."""
+    return ".TextGrid" if to == "textgrid" else f".{to}"
 
 
 def settled(to: str, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ from raysp.corpus import sources
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
-from raysp.verbs.export.export_formats import ID, PATH
+from raysp.verbs.export.export_formats import ID, PATH, suffix_of
 from raysp.verbs.export.row_names import IdNames, PathNames, RowNames, first_rows_of
 from raysp.verbs.export.source_audio import Source
 
@@ -35,7 +35,7 @@ def row_names(labelling: Labelling, source: Source, to: str, given: JsonValue) -
         PlanError: paths are asked for, and no row has one, or the source may not be read.
         ShardError, StoreError: paths are asked for, and a shard changed since it was labelled, or cannot be read.
     """
-    suffix = ".TextGrid" if to == "textgrid" else f".{to}"
+    suffix = suffix_of(to)
     by_id = Named(IdNames(suffix), ID)
     if given == ID:
         return by_id

@@ -116,6 +116,8 @@ class PathNames:
         self._shards, self._first_rows = shards, first_rows
         self._paths, self._others, self._suffix = paths, others, suffix
         self._places = first_rows_of(shards)
+        self._last: tuple[str, list[str | None]] = ("", [])
+        """Name and names of the rows of the shard that was asked for last: an export hashes and then writes them."""
         hashes = np.concatenate([self._hashes(self._safe(shard)) for shard in shards])
         self._known, self._owners = np.unique(hashes, return_index=True)
 
@@ -133,6 +135,11 @@ class PathNames:
 
     def _names(self, shard: Shard) -> list[str | None]:
         """Return the names of all rows of a shard; None for rows without a path."""
+        if self._last[0] != shard.name:
+            self._last = (shard.name, self._read(shard))
+        return self._last[1]
+
+    def _read(self, shard: Shard) -> list[str | None]:
         names, place = self._safe(shard), self._places[shard.name]
         owners = self._owners[np.searchsorted(self._known, self._hashes(names))]
         for row in np.flatnonzero(owners != np.arange(place, place + len(names))).tolist():

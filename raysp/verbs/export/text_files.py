@@ -17,7 +17,7 @@ from raysp.text.formats.safe_values import csv_line, json_line
 from raysp.text.formats.subtitles import srt, vtt, with_names
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
-from raysp.verbs.export.export_formats import ALL
+from raysp.verbs.export.export_formats import ALL, suffix_of
 from raysp.verbs.export.export_rows import (
     Row,
     by_channel,
@@ -38,7 +38,6 @@ from raysp.verbs.export.word_times import ask_words, how_to_ask
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
-GRID = ".TextGrid"
 TIMED = ("words", "chars")
 """Endings of the columns whose times cut a text."""
 
@@ -160,7 +159,7 @@ def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[s
         spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
         return write(cues_of(name_speakers(spans), rules))
 
-    return RowFiles(labelling, names, f".{to}", found, subtitle, is_by_channel(labelling.schema, found[0]))
+    return RowFiles(labelling, names, suffix_of(to), found, subtitle, is_by_channel(labelling.schema, found[0]))
 
 
 def _rules(options: Mapping[str, JsonValue]) -> Rules:
@@ -209,7 +208,7 @@ def text_grids(labelling: Labelling, names: RowNames, to: str, options: Mapping[
         }
         return textgrid(spans, seconds_of(row))
 
-    return RowFiles(labelling, names, GRID, [*tiers.values()], grid)
+    return RowFiles(labelling, names, suffix_of(to), [*tiers.values()], grid)
 
 
 def _channels(labelling: Labelling, row: Row, columns: Sequence[str]) -> dict[str, Row]:
