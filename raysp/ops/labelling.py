@@ -189,8 +189,7 @@ class Labelling:
         """Return what measures passes before the first block; None if their size is given."""
         summary = self.loaded.summary
         # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
-        is_alone = bool(self.languages.ops) or self.has_users_code
-        if measured is None or is_alone or summary.backend != OWN or not is_accelerator(self.device):
+        if measured is None or self._takes_one_block or summary.backend != OWN or not is_accelerator(self.device):
             return None
         from raysp.ops.passes.pass_measuring import PassMeasuring, PassSizes
 
@@ -226,14 +225,17 @@ class Labelling:
 
         beside = self._batches_beside()
         self.passes_in_hand = LAUNCHED + beside
-        # Weights that are exchanged for a language, and code from outside raysp, are for one block at a time.
-        is_alone = bool(self.languages.ops) or self.has_users_code
         return DevicePasses(
             self.loaded.device,
             launched=self.passes_in_hand,
             ending=1 + beside,
-            blocks_in_hand=1 if is_alone else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
+            blocks_in_hand=1 if self._takes_one_block else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
+
+    @property
+    def _takes_one_block(self) -> bool:
+        """Whether blocks take turns: weights are exchanged for a language, or code from outside raysp runs."""
+        return bool(self.languages.ops) or self.has_users_code
 
     def _batches_beside(self) -> int:
         """Return the number of batches that wait for other processes while the device goes on."""

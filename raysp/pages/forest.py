@@ -52,7 +52,7 @@ def forest(title: str, note: str, found: Sequence[Interval], *, with_zero: bool 
         title: name of the values.
         note: what they are, and where they are good.
         found: the estimates.
-        with_zero: whether the axis includes zero, with a line.
+        with_zero: whether zero, which is on the axis, has a line.
     """
     known = [one for one in found if all(map(math.isfinite, one[2:]))]
     if not known:
