@@ -21,7 +21,7 @@ TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
 PIP := -m pip --disable-pip-version-check install --quiet --only-binary :all:
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs tour audit clean
+.PHONY: demo test test-fast test-oldest test-newest check lint format bench soak gpu docs tour audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -48,10 +48,12 @@ test-newest: .venv-newest/.installed
 	    $(ONE_THREAD) .venv-newest/bin/python $(TESTED) --without torch,$(NOT_THERE) $(VERSION_TESTS); \
 	fi
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy raysp pipelines
+
+check: lint
 	$(BIN)/python -m pytest tests/test_architecture.py tests/versions/test_imports.py tests/test_public_api.py
 
 format: $(VENV)/.installed-dev
@@ -108,20 +110,25 @@ $(VENV)/.installed-audit: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	touch $@
 
-.venv-oldest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py
+# The libraries alone can be installed for both environments at once: `-e .` writes into the checkout.
+.venv-oldest/.installed .venv-newest/.installed: %/.installed: %/.libraries
+	$*/bin/python $(PIP) --no-deps -e .
+	touch $@
+
+.venv-oldest/.libraries: pyproject.toml constraints.txt tests/versions/bounds.py
 	@echo "Installing the oldest versions that pyproject.toml admits into .venv-oldest."
 	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
 	@mkdir -p build && $(PYTHON) tests/versions/bounds.py oldest > build/oldest.txt
 	.venv-oldest/bin/python $(PIP) $(TORCH) -r build/oldest.txt
-	.venv-oldest/bin/python $(PIP) --no-deps silero-vad -e .
+	.venv-oldest/bin/python $(PIP) --no-deps silero-vad
 	touch $@
 
 # A Python of which only a GPU build of torch exists is tested without torch: that build brings gigabytes.
-.venv-newest/.installed: pyproject.toml constraints.txt tests/versions/bounds.py .ci/cpu-torch
+.venv-newest/.libraries: pyproject.toml constraints.txt tests/versions/bounds.py .ci/cpu-torch
 	@echo "Installing the newest versions that pyproject.toml admits into .venv-newest."
 	rm -rf .venv-newest && $(NEWEST_PYTHON) -m venv .venv-newest
 	@mkdir -p build && $(PYTHON) tests/versions/bounds.py newest > build/newest.txt
 	.venv-newest/bin/python $(PIP) -r build/newest.txt
 	.ci/cpu-torch .venv-newest/bin/python $(TORCH)
-	.venv-newest/bin/python $(PIP) --no-deps silero-vad -e .
+	.venv-newest/bin/python $(PIP) --no-deps silero-vad
 	touch $@

@@ -85,9 +85,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), unless nothing else is asked for."""
+    """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), unless nothing else is asked for.
+
+    For `make test-drivers` leave out files without such tests too: they are most of all, and importing them takes long.
+    """
     is_alone = all("tests/device" in str(argument) for argument in config.args)
-    return True if collection_path == Path(__file__).parent / "device" and not is_alone else None
+    if collection_path == Path(__file__).parent / "device" and not is_alone:
+        return True
+    only_drivers = config.option.markexpr.startswith("drivers")
+    return True if only_drivers and collection_path.suffix == ".py" and not _names_drivers(collection_path) else None
+
+
+def _names_drivers(file: Path) -> bool:
+    return "drivers" in file.read_text()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -99,6 +109,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item in chosen]
     for item in items:
         servers, group = _servers(item), _group(item.nodeid)
+        if item.get_closest_marker("drivers") and not _names_drivers(item.path):
+            raise pytest.UsageError(
+                f"{item.nodeid} has the marker drivers from elsewhere: `make test-drivers` misses it"
+            )
         if servers & {"s3_server", "moto_server"} and group != "object storage":
             raise pytest.UsageError(f"{item.nodeid} uses the object store: add its file to ON_OBJECT_STORAGE")
         if servers & {*CLOUDS.values()} and group != "clouds":
