@@ -71,6 +71,8 @@ IMPORTANT = [
     ("objective.masks", '{"layerdrop": 0.0}'),
     ("schedule.epochs", "4"),
     ("schedule.learning_rate", "0.001"),
+    ("schedule.optimizer", "NAdam"),
+    ("schedule.optimizer_options", '{"betas": [0.9, 0.99]}'),
     ("batching.micro_batches", "4"),
     ("seed", "1"),
     ("ema", "0.99"),
@@ -92,7 +94,8 @@ def test_fields_that_change_the_weights_change_the_fingerprint(path, value):
 
 
 def test_a_recipe_without_newer_fields_has_the_fingerprint_of_earlier_versions():
-    assert not {"objective.lora", "objective.adapter", "deterministic"} & parts_of(RECIPE).keys()
+    newer = {"objective.lora", "objective.adapter", "deterministic", "schedule.optimizer", "schedule.optimizer_options"}
+    assert not newer & parts_of(RECIPE).keys()
     assert parts_of(override(RECIPE, "objective.adapter", "tur"))["objective.adapter"] == "tur"
 
 

@@ -8,7 +8,7 @@ import torch
 
 import raysp.models
 from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, Workers
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.frame_task import FrameObjective
@@ -130,7 +130,7 @@ def case(request):
 
     def new_training(workers: Workers | None = None) -> Training:
         objective = make()
-        optimizer = adamw(group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01)
+        optimizer = new_optimizer(group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01)
         return Training(objective, optimizer, seed=7, workers=workers)
 
     steps, training = random_steps(target), new_training()

@@ -9,7 +9,7 @@ import torch
 
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop import state
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import NotFinite, Training, described_losses, has_grown
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
@@ -24,7 +24,7 @@ DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout"
 def new_training(extractor, workers=None, label_prior=0.0, **fields) -> Training:
     model = small_model(**{**DROPPING, **fields})
     groups = group_parameters(model)
-    optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+    optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
     objective = CTCObjective(model, extractor, label_prior=label_prior)
     return Training(objective, optimizer, seed=7, workers=workers)
 

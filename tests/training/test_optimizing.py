@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raysp.training.loop.optimizing import FlatGradients, adamw, group_parameters, set_rate
+from raysp.training.loop.optimizing import FlatGradients, group_parameters, new_optimizer, set_rate
 from raysp.training.loop.schedules import factor
 from tests.training.conftest import small_model
 
@@ -30,7 +30,7 @@ def test_vectors_have_no_weight_decay():
     groups = group_parameters(small_model())
     for group in groups:
         assert {parameter.ndim > 1 for parameter in group.parameters} == {group.decays}
-    optimizer = adamw(groups, learning_rate=1.0, weight_decay=0.1)
+    optimizer = new_optimizer(groups, learning_rate=1.0, weight_decay=0.1)
     assert [one["weight_decay"] for one in optimizer.param_groups] == [0.1 * group.decays for group in groups]
     set_rate(optimizer, 0.5)
     assert {one["lr"] for one in optimizer.param_groups} == {0.5}

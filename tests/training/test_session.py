@@ -15,7 +15,7 @@ from raysp.ops.ordering import Index, Sizes, Window
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import MODEL, Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
@@ -65,7 +65,7 @@ def new_session(digits, index, extractor, tmp_path):
     ) -> Session:
         model = small_model(hidden_dropout=0.1, layerdrop=0.2)
         groups = group_parameters(model)
-        optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+        optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
         training = Training(Recorded(model, extractor), optimizer, seed=7)
         store = LocalStore(str(tmp_path))
         keeper = Keeper(store, fingerprint, every, options.get("seconds"), options.get("averaged", 0))

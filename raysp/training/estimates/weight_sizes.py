@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -14,13 +15,11 @@ from raysp.training.loop.averaging import UPDATES
 from raysp.training.loop.optimizing import group_parameters
 from raysp.training.loop.session import AVERAGE, MODEL, OPTIMIZER
 from raysp.training.loop.step_commits import most_commits
+from raysp.training.planning.optimizers import kept_state, shape_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import trains_few_weights
-from raysp.training.specs.recipe import Finetune
+from raysp.training.specs.recipe import Finetune, Schedule
 from raysp.training.tasks.task import Task
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""State of AdamW for each parameter, besides its number of steps."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Weights:
     trained: int
     largest: int
     """Those of the largest weight that is trained."""
+    moments: int
+    """Those of the state of the optimiser."""
     committed: int
     """Those of the weights that a commit holds, of which there is a moving average if the recipe has one."""
     commit: Commit
@@ -74,7 +75,8 @@ def weights_of(recipe: Finetune, model: Model) -> Weights:
     trained = {
         name: one for group in groups for name, one in zip(group.names, group.parameters, strict=True)
     }  # the rates of groups are not needed
-    files = {MODEL: num_file_bytes(_headers(kept)), OPTIMIZER: num_file_bytes(_moments(trained))}
+    moments = _moments(recipe.schedule, trained)
+    files = {MODEL: num_file_bytes(_headers(kept)), OPTIMIZER: num_file_bytes(moments)}
     if recipe.ema is not None:
         averaged = {name: one for name, one in kept.items() if one.is_floating_point()}
         files[AVERAGE] = num_file_bytes([*_headers(averaged), TensorHeader(UPDATES, torch.int64, ())])
@@ -83,6 +85,7 @@ def weights_of(recipe: Finetune, model: Model) -> Weights:
         model=_num_bytes(model.parameters()),
         trained=_num_bytes(trained.values()),
         largest=max(one.nbytes for one in trained.values()),
+        moments=sum(4 * prod(one.shape) for one in moments if one.shape),
         committed=_num_bytes(kept.values()),
         commit=Commit(sum(files.values()), files, most_commits(recipe.average) + has_best),
     )
@@ -92,12 +95,14 @@ def _headers(tensors: Mapping[str, Tensor]) -> list[TensorHeader]:
     return [TensorHeader(name, one.dtype, tuple(one.shape)) for name, one in tensors.items()]
 
 
-def _moments(trained: Mapping[str, Tensor]) -> list[TensorHeader]:
+def _moments(schedule: Schedule, trained: Mapping[str, Tensor]) -> list[TensorHeader]:
     """Return the state of the optimiser, as `state.moments` names it."""
-    found = [TensorHeader(f"step{state.SEPARATOR}{name}", torch.float32, ()) for name in trained]
-    for key in MOMENTS:
-        found += _headers({f"{key}{state.SEPARATOR}{name}": one for name, one in trained.items()})
-    return found
+    kept = kept_state(schedule.optimizer, schedule.optimizer_options)
+    return [
+        TensorHeader(f"{key}{state.SEPARATOR}{name}", value.dtype, tuple(shape_of(value, one)))
+        for name, one in trained.items()
+        for key, value in kept[one.ndim].items()
+    ]
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:

@@ -97,7 +97,7 @@ def predict(
     activations = max(activation_bytes(model, batch, rate, arithmetic) for batch in batches)
     logits = max(logits_bytes(model, batch, batch.seconds * rate / model.frame_stride) for batch in batches)
     average = float(weights.committed if recipe.ema is not None else 0)
-    kept = weights.model + 3.0 * weights.trained + average
+    kept = float(weights.model + weights.trained + weights.moments + average)
     passes = max(
         activations, average if recipe.evaluation else 0.0
     )  # weights are copied while the average is evaluated
@@ -115,7 +115,7 @@ def predict(
     return Memory(
         weights=float(weights.model),
         gradients=float(weights.trained),
-        moments=2.0 * weights.trained,
+        moments=float(weights.moments),
         average=average,
         activations=activations,
         logits=logits,

@@ -1,7 +1,8 @@
 """Parameters of an optimiser: groups with rates of their own, and gradients in one flat buffer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,10 @@ from raysp.models.base.modeling import Model
 from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.encoder.speech_model import EncoderModel
 from raysp.training.objectives.starting_model import head_names
+from raysp.training.planning.optimizers import optimizer_arguments, optimizer_class
+from raysp.training.specs.recipe import ADAMW, OptionValue
+
+_NO_OPTIONS: Mapping[str, OptionValue] = {}
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,30 @@ def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
     return found
 
 
-def adamw(groups: Sequence[Group], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return an AdamW (Loshchilov and Hutter 2019) over groups; `set_rate` changes its learning rates."""
-    options = [
+def new_optimizer(
+    groups: Sequence[Group],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    name: str = ADAMW,
+    options: Mapping[str, OptionValue] = _NO_OPTIONS,
+) -> torch.optim.Optimizer:
+    """Return an optimiser over groups; `set_rate` changes its learning rates.
+
+    Args:
+        groups: the groups.
+        learning_rate: the rate.
+        weight_decay: of matrices.
+        name: class of torch.optim.
+        options: its further arguments.
+    """
+    members = [
         {"params": [*group.parameters], "rate": group.rate, "weight_decay": weight_decay if group.decays else 0.0}
         for group in groups
     ]
-    # betas and eps with which fairseq fine-tunes wav2vec 2.0 (Baevski et al. 2020).
-    return torch.optim.AdamW(options, lr=learning_rate, betas=(0.9, 0.98), eps=1e-8)
+    make: Any = optimizer_class(name)
+    optimizer: torch.optim.Optimizer = make(members, lr=learning_rate, **optimizer_arguments(name, options))
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -1,4 +1,4 @@
-"""State of a training as safetensors files: weights, moments of the optimiser, and averaged weights."""
+"""State of a training as safetensors files: weights, state of the optimiser, and averaged weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,14 +70,15 @@ def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file
     Raises:
         RunError: the file has a parameter that the optimiser does not have.
     """
-    parameters = dict(_named(groups))
+    numbers = {name: number for number, (name, _) in enumerate(_named(groups))}
+    found: dict[int, dict[str, Tensor]] = {}
     for full_name, value in load_file(file).items():
         key, _, name = full_name.partition(SEPARATOR)
-        if name not in parameters:
+        if name not in numbers:
             raise RunError(f"{file}: state of {name!r}, which is not trained")
-        parameter = parameters[name]
-        # The number of steps stays on the CPU, as AdamW keeps it.
-        optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
+        found.setdefault(numbers[name], {})[key] = value
+    # torch knows which values of an optimiser stay on the CPU, such as the number of steps.
+    optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

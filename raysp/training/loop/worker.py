@@ -10,7 +10,7 @@ from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import rule_of
-from raysp.training.loop.optimizing import Group, adamw, group_parameters
+from raysp.training.loop.optimizing import Group, group_parameters, new_optimizer
 from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper, RunOfSink
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
@@ -102,7 +102,13 @@ def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Tr
     plan = prepared.plan
     schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
     groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
-    optimizer = adamw(groups, learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    optimizer = new_optimizer(
+        groups,
+        learning_rate=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        name=schedule.optimizer,
+        options=schedule.optimizer_options,
+    )
     training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
     return training, groups
 

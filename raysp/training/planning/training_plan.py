@@ -23,6 +23,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import ReadsCorpus, read_code
 from raysp.specs.values import JsonValue
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
+from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.suggestions import suggested
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
@@ -36,7 +37,7 @@ from raysp.training.specs.objectives import (
     target_column,
     with_checkpoints,
 )
-from raysp.training.specs.recipe import MOST_BETWEEN, Batching, Finetune
+from raysp.training.specs.recipe import ADAMW, MOST_BETWEEN, Batching, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class TrainingPlan:
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
+            **self._optimizer_fact,
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
             **(
@@ -127,6 +129,11 @@ class TrainingPlan:
             **self._evaluation_fact,
             "sink": recipe.sink.url,
         }
+
+    @property
+    def _optimizer_fact(self) -> Mapping[str, str]:
+        name, options = self.recipe.schedule.optimizer, self.recipe.schedule.optimizer_options
+        return {} if (name, options) == (ADAMW, {}) else {"optimiser": described_optimizer(name, options)}
 
     @property
     def _evaluation_fact(self) -> Mapping[str, str]:
@@ -151,7 +158,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         PlanError: there are no rows, a column is missing, or the workers do not fit.
         CheckpointError: the checkpoint cannot be trained for this objective.
     """
-    recipe = with_absolute_paths(recipe)
+    recipe = with_absolute_paths(replace(recipe, schedule=settled_optimizer(recipe.schedule)))
     recipe = replace(recipe, source=source_of_commit(recipe.source))
     if recipe.evaluation:
         evaluation = replace(

@@ -10,7 +10,7 @@ from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.sink.committed_steps import CommittedStep
-from raysp.training.sink.training_record import TrainingRecord
+from raysp.training.sink.training_record import CORPUS, RECORDINGS, TrainingRecord
 from raysp.training.specs.objectives import Speakers
 from raysp.training.specs.recipe import Finetune, Schedule
 from raysp.words import count
@@ -24,9 +24,10 @@ def has_other_length(record: TrainingRecord, parts: Mapping[str, JsonValue]) -> 
 
     Args:
         record: record of the training.
-        parts: those of the recipe; those that it leaves out are not compared.
+        parts: those of the recipe, with those of its rows or without.
     """
-    changed = {name for name, value in parts.items() if record.parts.get(name) != value}
+    names = {*parts, *record.parts.keys() - {CORPUS, RECORDINGS}}
+    changed = {name for name in names if record.parts.get(name) != parts.get(name)}
     return bool(changed) and changed <= LENGTH
 
 

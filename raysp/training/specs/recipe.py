@@ -40,6 +40,10 @@ MOST_BETWEEN = 1000
 """Steps between evaluations of a long training, if the recipe leaves them open."""
 NORMALISE = "letters"
 """Rules for the texts that an evaluation compares."""
+OptionValue = bool | int | float | str | None | Listed[float | None]
+"""Value of an option of an optimiser."""
+ADAMW = "AdamW"
+"""Optimiser of a recipe that names none."""
 TRAINING_VERSION = 1
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
 
@@ -82,6 +86,9 @@ class Schedule:
         weight_decay: of matrices.
         clip: largest norm of the gradients; None: no limit.
         checkpointing: whether activations are computed again in the backward pass, which saves memory.
+        optimizer: name of a class of torch.optim, such as "NAdam".
+        optimizer_options: its further arguments, such as `{"momentum": 0.9}`; AdamW has `betas=(0.9, 0.98)` unless
+            given, others have torch's defaults.
     """
 
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -96,6 +103,8 @@ class Schedule:
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Positive | None = 1.0
     checkpointing: bool = False
+    optimizer: Annotated[str, Field(min_length=1)] = ADAMW
+    optimizer_options: Mapping[str, OptionValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the length is given once, and no last rate of a constant one."""
@@ -419,6 +428,8 @@ def training_parts(
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
     if "objective.text" in parts:
         parts["objective.text"] = cast("Text", recipe.objective.text).fields()  # type: ignore[union-attr]
+    if (recipe.schedule.optimizer, recipe.schedule.optimizer_options) == (ADAMW, {}):
+        del parts["schedule.optimizer"], parts["schedule.optimizer_options"]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
     for name in FEW_WEIGHTS:

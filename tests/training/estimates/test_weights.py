@@ -77,7 +77,7 @@ def test_a_model_without_values_has_the_weights_of_the_one_that_is_trained(words
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["whole", "frozen", "few", "averaged"])
+@pytest.mark.parametrize("kind", ["whole", "frozen", "few", "averaged", "Adafactor", "SGD"])
 def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path, kind):
     fields = {"frozen": {"freeze": CONVOLUTIONS}, "few": {"lora": LORA}}.get(kind, {})
     objective = CTC(str(tiny), vocabulary="build", text=Text("lower"), **fields)
@@ -85,7 +85,7 @@ def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path,
         words,
         Checkpoint(str(tmp_path / "out"), every=1),
         objective,
-        schedule=Schedule(steps=4),
+        schedule=Schedule(steps=4, optimizer=kind if kind in {"Adafactor", "SGD"} else "AdamW"),
         ema=0.9 if kind == "averaged" else None,
     )
     found = raysp.estimate(recipe).commit

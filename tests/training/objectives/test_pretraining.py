@@ -9,7 +9,7 @@ from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import CharacterTargets, Target
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.pretraining_task import (
     OptionalTexts,
@@ -116,7 +116,9 @@ def test_a_model_in_eval_mode_is_refused():
 
 def test_a_step_reports_the_means_of_the_terms():
     objective = PretrainingObjective(new_model(), EXTRACTOR)
-    training = Training(objective, adamw(group_parameters(objective.model), learning_rate=0, weight_decay=0), seed=7)
+    training = Training(
+        objective, new_optimizer(group_parameters(objective.model), learning_rate=0, weight_decay=0), seed=7
+    )
     first, second = (random_batch(targets) for targets in (TEXTS, [[3], []]))
     batches = [first, MicroBatch(1, second.rows, second.waves, second.targets)]
     update = training.step(0, 0, batches, learning_rate=0.0)
@@ -135,7 +137,7 @@ def test_a_step_reports_the_means_of_the_terms():
 def test_the_loss_falls():
     model = new_model()
     objective = PretrainingObjective(model, EXTRACTOR)
-    training = Training(objective, adamw(group_parameters(model), learning_rate=1e-3, weight_decay=0), seed=0)
+    training = Training(objective, new_optimizer(group_parameters(model), learning_rate=1e-3, weight_decay=0), seed=0)
     losses = [training.step(0, 0, [random_batch(TEXTS)], learning_rate=2e-3).loss for _ in range(25)]
     assert losses[-1] < 0.7 * losses[0]
 

@@ -15,7 +15,7 @@ from raysp.models import TextTokenizer
 from raysp.models.features.waves import pad
 from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.seq2seq_task import DecoderTokens, Seq2SeqObjective, load_encoder_decoder, special_ids
@@ -78,7 +78,7 @@ def learn(objective, batch: MicroBatch) -> None:
     """Train until the mean loss is below 0.05, for at most 800 steps."""
     objective.model.train()
     groups = group_parameters(objective.model)
-    training = Training(objective, adamw(groups, learning_rate=1e-3, weight_decay=0.0), seed=0)
+    training = Training(objective, new_optimizer(groups, learning_rate=1e-3, weight_decay=0.0), seed=0)
     losses = (training.step(0, step, [batch], learning_rate=1e-3).loss for step in range(800))
     assert any(loss < 0.05 for loss in losses)
 

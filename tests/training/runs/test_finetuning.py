@@ -147,6 +147,20 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_pa
     assert [step.done for step in lines] == [*range(1, second.steps + 1)]
 
 
+@pytest.mark.parametrize("name", some(["NAdam", "Adafactor", "ASGD", "SGD"], "NAdam"))
+def test_a_training_by_another_optimiser_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_path, name):
+    schedule = Schedule(epochs=2, learning_rate=1e-3, optimizer=f"torch.optim.{name}")
+    whole = a_recipe(words, tiny, tmp_path / "whole", schedule=schedule)
+    stopped = a_recipe(words, tiny, tmp_path / "stopped", schedule=schedule)
+    finetune(whole)
+    assert not finetune(stopped, should_stop=steps_until(3)).is_done
+    with pytest.raises(ChangedError, match=r"schedule.optimizer"):
+        finetune(dataclasses.replace(stopped, schedule=dataclasses.replace(schedule, optimizer="AdamW", epochs=3)))
+    assert finetune(stopped).is_done
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+    assert not same(weights(tmp_path / "stopped"), weights(undisturbed))
+
+
 def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed, tmp_path, seen):
     recipe = again(words, tiny, tmp_path / "out")
     shutil.copytree(undisturbed, tmp_path / "out")
