@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.soaked import some
+
 
 @pytest.mark.slow
-def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu():
+@pytest.mark.parametrize("marked", some(["not soak", "soak"], "not soak"))
+def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu(marked):
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/device"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, "tests/device"],
         cwd=Path(__file__).parents[2],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         capture_output=True,

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import raysp
+from raysp.ops import budget, labelling
 from raysp.ops.labelling import Labelling, OneBatch
 from raysp.ops.passes import pass_measuring
 from tests.corpora import CHECKPOINT, DEMO, write_shard
@@ -198,9 +199,12 @@ SMALL_PASSES = (
 )
 
 
-def test_a_run_records_the_size_and_the_next_one_uses_it(tmp_path):
-    code = tmp_path / "code"
-    installed = code / "standin-1.dist-info"
+def test_a_run_records_the_size_and_the_next_one_uses_it(tmp_path, monkeypatch, raysp_command, without_ray):
+    """The first run is a command, whose process of its own measures; all else is done here."""
+    monkeypatch.chdir(tmp_path)
+    for module in (budget, labelling):
+        monkeypatch.setattr(module, "GPU_BATCH_SECONDS", 2.0)
+    installed = tmp_path / "code" / "standin-1.dist-info"
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: standin\nVersion: 1\n")
     (installed / "entry_points.txt").write_text("[torch.backends]\nstandin = tests.device.stand_in:install\n")
@@ -213,17 +217,17 @@ def test_a_run_records_the_size_and_the_next_one_uses_it(tmp_path):
         "pipeline = raysp.Pipeline(raysp.Shards('audio/*.parquet'), steps=[raysp.Decode(), label], "
         "sink=raysp.Parquet('out'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(code), str(ROOT)])}
 
     def command(*words: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, "-c", SMALL_PASSES, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout + ran.stderr
+        ran = raysp_command(*words)
+        assert ran.code == 0, ran.err
+        return ran.out + ran.err
 
     assert "2 padded seconds a pass, to be measured" in command("plan", "label.py")
-    command("run", "label.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "code"), str(ROOT)])}
+    started = [sys.executable, "-c", SMALL_PASSES, "run", "label.py"]
+    ran = subprocess.run(started, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
     [recorded] = [json.loads(file.read_text()) for file in (tmp_path / "out/.raysp/budgets").iterdir()]
     assert recorded["measured"]["card"] == NAME
     seconds = recorded["measured"]["seconds"]

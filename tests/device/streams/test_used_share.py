@@ -26,6 +26,7 @@ from tests.device.stand_in import NAME, counted
 from tests.device.streams import stand_in_streams
 from tests.device.streams.virtual_time import Clock, Costs, Executor, Queue
 from tests.ops.test_labelling import block_of
+from tests.soaked import some
 
 
 class Model(NamedTuple):
@@ -127,7 +128,7 @@ def test_the_device_is_used_to_97_percent(run, name):
     assert run(MODELS[name]) >= 0.97
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", some(MODELS, "FastConformer 110M"))
 def test_the_bare_model_uses_as_much_of_it_so_that_ratios_to_it_are_true(run, name):
     assert run(MODELS[name], is_bare=True) >= 0.97
 
@@ -142,7 +143,7 @@ def test_the_bare_model_on_the_device_has_the_tokens_of_the_cpu():
     assert all(found[0])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", some(MODELS, "FastConformer 110M"))
 def test_blocks_of_two_batches_use_as_much_of_it_as_those_of_four(run, name):
     assert run(MODELS[name], batches=2) >= 0.97
 
