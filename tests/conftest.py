@@ -68,16 +68,18 @@ ON_RAY = (
     "labelling/engine/datasets/",
     "labelling/engine/on_ray/",
     "cluster/submitting/test_head.py",
-    "labelling/engine/test_one_process.py",
+    "labelling/engine/test_one_process.py::test_when_the_process_crashes",
     "labelling/engine/test_places.py",
-    "labelling/engine/test_protocol.py",
+    "labelling/engine/test_protocol.py::test_relabel",
     "labelling/engine/test_running.py",
     "labelling/engine/test_try_out.py",
     "training/runs/test_several_workers.py",
     "labelling/engine/workers/test_loading.py",
     "labelling/planning/test_machine.py",
 )
-"""Files and folders with tests that use the shared Ray, whose start takes seconds of both cores."""
+"""Folders, files and tests that use the shared Ray, whose start takes seconds of both cores."""
+LONG = ("labelling/engine/test_clusters.py", "labelling/engine/test_protocol.py", "slurm/test_slurm.py")
+"""Files whose tests take longest, one after the other in one process."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -172,12 +174,12 @@ def _group(nodeid: str) -> str:
         return "clouds"
     if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
         return "object storage"
-    return "Ray" if any(f"tests/{name}" in file for name in ON_RAY) else file
+    return "Ray" if any(f"tests/{name}" in nodeid for name in ON_RAY) else file
 
 
 def _turn(item: pytest.Item) -> int:
     """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
-    if _group(item.nodeid) in {"clouds", "object storage", "Ray"}:
+    if _group(item.nodeid) in {"clouds", "object storage", "Ray"} or item.nodeid.partition("::")[0].endswith(LONG):
         return 0
     return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
 

@@ -55,7 +55,12 @@ IN_SHORT_ON_S3 = ("test_commit", "test_lease")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the long runs what other tests show of an object store; those of several processes show it on S3."""
     for item in items:
-        is_remote = any(f"[{one}" in item.name for one in ("s3-", *CLOUDS))
-        if is_remote and item.path.parent == Path(__file__).parent and item.path.stem not in IN_SHORT_ON_S3:
-            item.add_marker(pytest.mark.soak)
+        if item.path.parent == Path(__file__).parent:
+            is_on = {one for one in ("s3-", *CLOUDS) if f"[{one}" in item.name}
+            is_shown = item.path.stem in IN_SHORT_ON_S3 and not (
+                item.get_closest_marker("drivers") and is_on & {*CLOUDS}
+            )
+            if is_on and not is_shown:
+                item.add_marker(pytest.mark.soak)

@@ -43,8 +43,8 @@ IN_SHORT = {
     ("disk", "ray", "after_block_staged:2"),
     ("disk", "one process", "before_stage_removed:1"),
     ("s3", "ray", "after_shard_committed:1"),
-    *(("gs", "one process", at) for at in ("before_shard_committed:1", "after_block_staged:2")),
-    *(("az", "one process", at) for at in ("after_shard_committed:1", "before_stage_removed:1")),
+    ("gs", "one process", "before_shard_committed:1"),
+    ("az", "one process", "after_shard_committed:1"),
 }
 
 

@@ -1,19 +1,15 @@
 """Runs with turns of speakers, killed: the rows of the run that goes on are those of an undisturbed one."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-import raysp
-from raysp.sink import fault_injection
+from tests.backends.killed_runs import run_and_kill, run_to_the_end
 from tests.classifiers import make_speaker_model
-from tests.corpora import CHECKPOINT, label_here
+from tests.corpora import CHECKPOINT
 from tests.ops.speakers.recordings import joined, write_recordings
+from tests.soaked import soaked
 
 pytestmark = [pytest.mark.slow, pytest.mark.drivers]
 
@@ -44,23 +40,18 @@ def recipe(folder: Path, name: str, speakers: str) -> tuple[Path, Path]:
     return file, sink
 
 
-@pytest.mark.parametrize("at", ["after_block_staged:2", "before_shard_committed:1", "after_shard_committed:1"])
+@pytest.mark.parametrize(
+    "at", [*("after_block_staged:2", "before_shard_committed:1"), *soaked(["after_shard_committed:1"])]
+)
 def test_a_killed_run_goes_on_to_the_same_turns(tmp_path, at):
     speakers = make_speaker_model(tmp_path / "speakers")
     waves = [joined(["george", "lucas", "george"] * count, count, gap=0.4) for count in (2, 9, 1, 4)]
     write_recordings(tmp_path / "in", waves, rows_a_group=1)
-    namespace: dict[str, raysp.Pipeline] = {}
     file, undisturbed = recipe(tmp_path, "undisturbed", speakers)
-    exec(file.read_text(), namespace)
-    label_here(namespace["pipeline"])
+    run_to_the_end(file)
     file, sink = recipe(tmp_path, "labels", speakers)
-    (tmp_path / "kills").mkdir()
-    faults = {fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(tmp_path / "kills"), "RAY_ADDRESS": ""}
-    command = [sys.executable, "-m", "raysp.cli", "run", str(file)]
-    killed = subprocess.run(command, env={**os.environ, **faults}, capture_output=True, text=True, timeout=180)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    again = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": ""}, capture_output=True, text=True, timeout=180)
-    assert again.returncode == 0, again.stderr
+    run_and_kill(file, at)
+    run_to_the_end(file)
     found, expected = (pq.read_table(one / "a.parquet") for one in (sink, undisturbed))
     assert [len(turns) > 0 for turns in found["pred_turns"].to_pylist()] == [True] * 4
     names = [name for name in found.column_names if name != "pred_turns"]
