@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
     {"bounds", "columns", "errors", "machine", "public_names", "words"},
-    {"devices"},
+    {"devices", "device_constants"},
     {"device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},
@@ -76,7 +76,7 @@ MAY_USE_PUBLIC_NAMES = {"specs", "cli", "cluster", "cluster.submitting"}
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"torch", "numpy"}
-MODELS_MAY_USE_OF_RAYSP = {"bounds", "crossing", "devices", "errors", "public_names", "checkpoints"}
+MODELS_MAY_USE_OF_RAYSP = {"bounds", "crossing", "device_constants", "devices", "errors", "public_names", "checkpoints"}
 FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"

@@ -363,6 +363,7 @@ def labelling(
         after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
         threads=threads,
         measured=None if settings.measured is None else {card: one.seconds for card, one in settings.measured.items()},
+        graphs=settings.graphs is not None and settings.graphs.is_on,
     )
     if not each_channel:
         return op

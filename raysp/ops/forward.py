@@ -109,6 +109,20 @@ class Forward:
         """Return the output of the head that gives a capability."""
         return self.of_heads.get(capability, self.output)
 
+    def finite(self, *, with_hidden: bool) -> Tensor:
+        """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
+        values = [self.encoded["last_hidden_state"]] if with_hidden else []
+        for given in (self.output, *self.of_heads.values()):
+            values += [given[name] for name in ("logits", "embeddings", "pooler_output") if name in given.keys()]  # noqa: SIM118
+        finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
+        for value in values:
+            is_finite = torch.isfinite(value).all(-1)
+            if is_finite.ndim == 2:
+                frames_T = torch.arange(is_finite.shape[1], device=is_finite.device)
+                is_finite = (is_finite | (frames_T[None] >= self.num_frames_B[:, None])).all(-1)
+            finite_B &= is_finite
+        return finite_B
+
     def layer(self, index: int) -> LayerFrames:
         """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
         if index == -1:

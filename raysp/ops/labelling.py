@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from raysp.backends.backend import Backend
 from raysp.crossing import Room, Sending, Steps, Together
@@ -45,6 +44,7 @@ from raysp.ops.speech.places import PLACE, places_of, staged_places
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes
+    from raysp.ops.passes.graphed_passes import GraphedPasses
     from raysp.ops.passes.measured_budget import MeasuredBudget
     from raysp.ops.passes.pass_measuring import PassMeasuring
 
@@ -134,6 +134,7 @@ class Labelling:
             first large block is preceded by a measurement, which chooses them in place of `batch_seconds` where labels
             do not depend on the batch. Only for models of raysp, whose end torch can wait for. None: `batch_seconds`
             stays.
+        graphs: whether passes of recurring shapes run as graphs, where a model and a device can.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Labelling:
         after: RowSteps = NO_ROW_STEPS,
         threads: int | None = None,
         measured: Mapping[str, float] | None = None,
+        graphs: bool = False,
     ) -> None:
         self.added = added
         self.reads = reads
@@ -178,6 +180,7 @@ class Labelling:
         _refuse_clash(added, self.outputs)
         self.languages = Languages(self.outputs)
         self.passes = self._passes(threads)
+        self.graphs = self._graphs() if graphs else None
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
@@ -231,6 +234,14 @@ class Labelling:
             ending=1 + beside,
             blocks_in_hand=1 if self._takes_one_block else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
+
+    def _graphs(self) -> "GraphedPasses | None":
+        """Return what runs passes as graphs; None where weights are exchanged, or nothing records them."""
+        from raysp.ops.passes.graphed_passes import GraphedPasses, has_graphs
+
+        if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
+            return None
+        return GraphedPasses(self.loaded.run, self.loaded.device)
 
     @property
     def _takes_one_block(self) -> bool:
@@ -418,7 +429,7 @@ class Labelling:
 
     def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return whether the values of each window are finite."""
-        [finite_B] = yield [_finite(forward, with_hidden=bool(self.layers))]
+        [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
 
     def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
@@ -518,18 +529,18 @@ class OneBatch:
         """Start the pass, and the copy of its results."""
         if self.op.exceeds_budget(self.chosen, self.given):  # since a batch before it did
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
-        self._start()
+        self._start(self.op.graphs or self.run_model)
 
-    def _start(self) -> None:
-        assert self.run_model is not None
+    def _start(self, run: Callable[..., ModelPass] | None) -> None:
+        assert run is not None
         assert self.padded is not None
-        forward = self.op.forward(self.run_model, self.padded, self.chosen, self.given)
+        forward = self.op.forward(run, self.padded, self.chosen, self.given)
         self.columns = self.op.columns(forward)
 
     @torch.inference_mode()
     def try_out(self) -> None:
         """Start the pass and its outputs without labels. A text decoder writes its texts, work of the device."""
-        self._start()
+        self._start(self.run_model)
         if self.op.loaded.summary.writes_text:
             for one in self.columns:
                 one.results()
@@ -560,6 +571,8 @@ class OneBatch:
         if error is not None:
             refuse_lost(error)
             error.with_traceback(None)  # which holds the tensors of the pass
+            if self.op.graphs is not None and is_out_of_memory(error):
+                self.op.graphs.stop("a pass exceeded the memory of the device")
         self.op.label(self.chosen, self.given)
 
 
@@ -572,21 +585,6 @@ def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:
     for name in (name for output in outputs for name in output.staged.names):
         if name in added.names:
             raise RunError(f"a step adds the column {name!r}, a name that an output uses between steps; rename it")
-
-
-def _finite(forward: Forward, *, with_hidden: bool) -> Tensor:
-    """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
-    values = [forward.encoded["last_hidden_state"]] if with_hidden else []
-    for given in (forward.output, *forward.of_heads.values()):
-        values += [given[name] for name in ("logits", "embeddings", "pooler_output") if name in given.keys()]  # noqa: SIM118
-    finite_B = torch.ones_like(forward.num_frames_B, dtype=torch.bool)
-    for value in values:
-        is_finite = torch.isfinite(value).all(-1)
-        if is_finite.ndim == 2:
-            frames_T = torch.arange(is_finite.shape[1], device=is_finite.device)
-            is_finite = (is_finite | (frames_T[None] >= forward.num_frames_B[:, None])).all(-1)
-        finite_B &= is_finite
-    return finite_B
 
 
 def _fail(row_status: RowStatus, error_type: str, message: str) -> None:

@@ -510,7 +510,7 @@ def label_parts(
     for index, step in enumerate(pipeline.steps):
         fields = step.label_fields()
         if isinstance(step, Label):
-            for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
+            for unimportant in ("checkpoint", "pool", "batch_seconds", "device", "graphs"):
                 del fields[unimportant]
             fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}

@@ -379,6 +379,9 @@ class Label(Step):
             "int8_float32" and "int8_float16": products of eight-bit numbers, with backend "ctranslate2" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
             installed torch, such as "xpu".
+        graphs: "auto": on a GPU passes of a model of raysp whose shapes recur, as those over windows of long recordings
+            do, are recorded as CUDA graphs, if the certificate of the card shows that these give the same bits
+            (`python -m benchmarks gpu` measures one). "never": passes run kernel by kernel. It changes no label.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         backend: what runs the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
@@ -399,6 +402,7 @@ class Label(Step):
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
+    graphs: Literal["auto", "never"] = "auto"
     exact: bool = True
     backend: Literal["torch", "jax", "transformers", "ctranslate2"] | None = None
     pool: Pool = field(default_factory=Pool)

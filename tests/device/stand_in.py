@@ -318,7 +318,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         options["device"] = "cpu"
     capture = stand_in_graphs.current()
     if capture is not None and op.is_kernel:
-        capture.keep_before([x.inner for x in ours] if func._schema.is_mutable else [])
+        capture.keep_before(_written(func, given, options))
     result = func(*given, **options)
     if capture is not None:
         fixed = {id(x): capture.fixed(x) for x in others}
@@ -338,6 +338,13 @@ def _record(capture: Any, op: Operation, func: Any, args: Any, options: dict[str
         capture.add(func, args, options, result)
     elif not func.is_view:
         capture.allocated(result)
+
+
+def _written(func: Any, args: Any, options: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the arguments that an operation writes to."""
+    named = {**options, **{one.name: given for one, given in zip(func._schema.arguments, args, strict=False)}}
+    written = (named.get(one.name) for one in func._schema.arguments if one.is_write)
+    return [one for one in written if isinstance(one, torch.Tensor)]
 
 
 def _with(values: dict[int, torch.Tensor], x: Any) -> Any:

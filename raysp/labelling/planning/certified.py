@@ -45,11 +45,14 @@ class Certified:
         rows: dict[str, JsonValue] = {dtype: asdict(one) for dtype, one in found.rows.items()}
         kept = {dtype: found.keeps_products(dtype) for dtype in {one.dtype for one in found.products}}
         products: dict[str, JsonValue] = {**dict(sorted(kept.items()))}
+        measured = sorted({(one.architecture, one.dtype) for one in found.graphs})
+        graphs: dict[str, JsonValue] = {" ".join(one): found.keeps_graphs(*one) for one in measured}
         of_it: dict[str, JsonValue] = {
             "date": found.date,
             "raysp": found.raysp,
             "rows": rows,
             "keeps_products": products,
+            **({"keeps_graphs": graphs} if graphs else {}),
         }
         return {**card, "certificate": of_it}
 

@@ -11,6 +11,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified
+from raysp.labelling.planning.graph_use import GraphUse
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.ops.precision import AGREED_RATE, Batching
@@ -99,6 +100,8 @@ class Settings:
     pipeline gives the size, or the device is the CPU."""
     certified: Certified | None = None
     """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
+    graphs: GraphUse | None = None
+    """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
 
     @property
     def used(self) -> "MeasuredBudget | None":
@@ -226,7 +229,8 @@ class Plan(Brief):
     @property
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints beside the facts."""
-        return (*self._vanished, *self.notes, *self._shortage, *self._batching)
+        graphs = (str(self.settings.graphs),) if self.settings.graphs else ()
+        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *graphs)
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:

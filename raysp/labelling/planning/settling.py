@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
 from raysp.labelling.output_columns import output_schema
 from raysp.labelling.planning.certified import certified
+from raysp.labelling.planning.graph_use import graph_use
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.labelling.planning.run_plan import Settings
 
@@ -94,6 +95,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
+    on_card = None if resources.machine_cpus is None else certified(device)
     return Settings(
         checkpoint=summary,
         dtype=dtype,
@@ -113,7 +115,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
         measured={} if on_gpu and summary.backend == OWN and label.batch_seconds is None else None,
-        certified=None if resources.machine_cpus is None else certified(device),
+        certified=on_card,
+        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card),
     )
 
 

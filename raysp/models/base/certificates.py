@@ -42,6 +42,22 @@ class Product:
 
 
 @dataclass(frozen=True)
+class GraphRuns:
+    """Passes of a model that ran kernel by kernel, and as a graph."""
+
+    architecture: str
+    """Class of the model, such as "UniSpeechForCTC"."""
+    dtype: str
+    rows: int
+    """Rows of a pass."""
+    frames: int
+    """Frames of a row."""
+    passes: int
+    unequal: int
+    """Passes of which a value had other bits, or that could not be recorded."""
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What was measured on a card."""
 
@@ -56,6 +72,7 @@ class Certificate:
     rows: Mapping[str, Rows]
     """By dtype."""
     products: tuple[Product, ...]
+    graphs: tuple[GraphRuns, ...] = ()
 
     def is_of(self, *, card: str, driver: str | None, torch: str, cuda: str | None) -> bool:
         """Return whether it was measured on such a card with the same driver and releases."""
@@ -78,6 +95,14 @@ class Certificate:
         found = [one for one in self.products if one.dtype == dtype and frames in (None, one.frames)]
         measured = {(one.inner, one.columns) for one in found}
         return bool(found) and {*sizes} <= measured and not any(one.unequal for one in found)
+
+    def keeps_graphs(self, architecture: str, dtype: str) -> bool:
+        """Return whether all measured passes of an architecture had equal bits as graphs.
+
+        Shapes of a run are others than the measured ones: each graph is compared once more where it is recorded.
+        """
+        found = [one for one in self.graphs if (one.architecture, one.dtype) == (architecture, dtype)]
+        return bool(found) and all(one.passes > 0 and not one.unequal for one in found)
 
 
 def read_certificate(path: str | Path) -> Certificate:
@@ -107,11 +132,16 @@ def _certificate(found: Any) -> Certificate:  # noqa: ANN401 - whatever JSON hol
         raise ValueError(f"{wrong[0]} is {found[wrong[0]]!r}, expected a text")
     rows = {str(dtype): Rows(**_counts(one, ("rows", "texts", "bits"))) for dtype, one in found["rows"].items()}
     sizes = ("frames", "inner", "columns", "shifts", "unequal")
+    runs = ("rows", "frames", "passes", "unequal")
     return Certificate(
         **{name: found[name] for name in (*IDENTITY, "raysp", "date")},
         models=tuple(map(str, found["models"])),
         rows=rows,
         products=tuple(Product(str(one["dtype"]), **_counts(one, sizes)) for one in found["products"]),
+        graphs=tuple(  # absent in older certificates
+            GraphRuns(str(one["architecture"]), str(one["dtype"]), **_counts(one, runs))
+            for one in found.get("graphs", ())
+        ),
     )
 
 

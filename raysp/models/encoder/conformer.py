@@ -9,13 +9,13 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.device_constants import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,
@@ -72,7 +72,7 @@ def _table_frames(num_frames: int) -> int:
     return max(256, 1 << (num_frames - 1).bit_length())
 
 
-@lru_cache(maxsize=8)
+@kept_on_device(maxsize=8)
 def _table(make: Callable[..., Tensor], arguments: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a table on a device, made on the CPU so that its values are the same everywhere."""
     with torch.inference_mode(False), torch.no_grad():

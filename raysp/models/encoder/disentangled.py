@@ -6,12 +6,13 @@ frames (2Q - 1), N frames of all rows, or rows of a table in the order of readin
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from raysp.device_constants import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,
@@ -112,7 +113,7 @@ class Distances:
         return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
 
 
-@lru_cache(maxsize=64)
+@kept_on_device(maxsize=64)
 def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
     """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
     with torch.inference_mode(False):

@@ -1,0 +1,195 @@
+"""Passes of a model as graphs of a device: kernels that are recorded once, and run again by one launch.
+
+A graph has the shapes of its inputs, so a pass is recorded when it has the shapes of an earlier one, as those over
+windows of long recordings do. It reads and writes memory of its own: inputs are copied there, and results from there,
+since outputs may read them after the next pass. Each graph is run once on the inputs of the pass before it, and used if
+its results have the same bits. Whatever fails before that costs no row: the pass has run without a graph.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from threading import Lock
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from raysp.crossing import fetch
+from raysp.device_constants import Held, holding
+from raysp.devices import allocated, is_accelerator, module_of, release_memory
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.labelled_passes import ModelPass
+
+logger = logging.getLogger(__name__)
+
+RECURRENCES = 2
+"""Passes of like shapes of which the last one is recorded: the first one makes constants and chooses kernels."""
+MOST_GRAPHS = 8
+"""Graphs of a process: each holds its inputs and results; all share the memory between these."""
+MOST_SHAPES = 4096
+"""Shapes that are counted."""
+
+Run: TypeAlias = Callable[..., ModelPass]
+Shapes: TypeAlias = tuple[torch.Size, torch.dtype, bool]
+
+
+def has_graphs(device: torch.device | str) -> bool:
+    """Return whether torch records graphs for a kind of device, as it does for CUDA."""
+    return is_accelerator(device) and hasattr(module_of(device), "CUDAGraph")
+
+
+class RecordedPass:
+    """A pass as a graph.
+
+    Args:
+        run: the pass of a model, as `LabellingModel.run`.
+        inputs: what it reads; the graph copies them.
+        hidden_states: as for `run`.
+        held: tensors that models keep on the device, which an earlier pass over such inputs took.
+        pool: memory that graphs share; they run one after another.
+    """
+
+    def __init__(self, run: Run, inputs: tuple[Tensor, Tensor], *, hidden_states: bool, held: Held, pool: Any) -> None:  # noqa: ANN401 - torch names no type
+        module = module_of(inputs[0].device)
+        self._inputs = [one.clone() for one in inputs]
+        self._held = held
+        self._graph = module.CUDAGraph()
+        # Work of other threads goes on, and may wait; kernels that they launch have other streams.
+        with holding(held), module.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            self._results = run(*self._inputs, hidden_states=hidden_states)
+
+    def __call__(self, *inputs: Tensor) -> ModelPass:
+        """Run the graph over inputs of its shapes within the stream of the calling thread; return results to keep."""
+        for own, one in zip(self._inputs, inputs, strict=True):
+            own.copy_(one)
+        self._graph.replay()
+        return _copied(self._results)
+
+
+class GraphedPasses:
+    """Runs passes of a model, those of recurring shapes as graphs.
+
+    Args:
+        run: the pass of a model, as `LabellingModel.run`.
+        device: the device, with the model, whose weights stay.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self._run, self._device = run, device
+        self._pool = module_of(device).graph_pool_handle()
+        self._seen: dict[Shapes, int] = {}
+        self.graphs: dict[Shapes, RecordedPass] = {}
+        self.why_not = ""
+        """Why no passes are recorded any more; empty: they are."""
+        self._lock = Lock()
+
+    def __call__(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
+        """Run the model over a batch, as `LabellingModel.run`.
+
+        Calls of several threads go to one stream, by which each has the memory of a graph for itself.
+        """
+        shapes = (waves_BS.shape, waves_BS.dtype, hidden_states)
+        with self._lock:
+            if (graph := self.graphs.get(shapes)) is not None:
+                return graph(waves_BS, num_samples_B)
+            if not self._is_due(shapes):
+                return self._run(waves_BS, num_samples_B, hidden_states=hidden_states)
+            return self._recorded(shapes, waves_BS, num_samples_B)
+
+    def stop(self, why: str) -> None:
+        """Record and run no more graphs, and free their memory."""
+        with self._lock:
+            self._stop(why)
+
+    def _stop(self, why: str) -> None:
+        if not self.why_not:
+            logger.warning("passes run without graphs: %s", why)
+        self.why_not = self.why_not or why
+        self.graphs.clear()
+        release_memory(self._device)
+
+    def _is_due(self, shapes: Shapes) -> bool:
+        """Count a pass; return whether it is to be recorded."""
+        if self.why_not or len(self.graphs) == MOST_GRAPHS:
+            return False
+        if len(self._seen) >= MOST_SHAPES:
+            self._seen.clear()
+        self._seen[shapes] = self._seen.get(shapes, 0) + 1
+        return self._seen[shapes] == RECURRENCES
+
+    def _recorded(self, shapes: Shapes, *inputs: Tensor) -> ModelPass:
+        """Return a pass that runs as ever, and record it."""
+        held: Held = {}
+        with holding(held):
+            found = self._run(*inputs, hidden_states=shapes[-1])
+        try:
+            before = allocated(self._device)
+            graph = RecordedPass(
+                self._run, (inputs[0], inputs[1]), hidden_states=shapes[-1], held=held, pool=self._pool
+            )
+            is_equal = _have_equal_bits(found, graph(*inputs))
+        except Exception as error:  # a device refuses to record by any error, after which it still works
+            self._stop(f"recording a pass of {_words(shapes)} failed: {type(error).__name__}: {error}")
+            return found
+        if is_equal:
+            logger.info(
+                "passes of %s are a graph, which takes %d bytes", _words(shapes), allocated(self._device) - before
+            )
+            self.graphs[shapes] = graph
+        else:
+            self._stop(f"a graph of a pass of {_words(shapes)} gave other values than its kernels one by one")
+        return found
+
+
+def _words(shapes: Shapes) -> str:
+    rows, samples = shapes[0]
+    return f"{rows} rows of {samples} samples"
+
+
+def _copied(found: ModelPass) -> ModelPass:
+    """Return a pass with tensors of its own; what is one object stays one."""
+    known: dict[int, Any] = {}
+
+    def copied(value: Any) -> Any:  # noqa: ANN401 - any part of the results
+        if id(value) not in known:
+            known[id(value)] = _changed(value, copied)
+        return known[id(value)]
+
+    return replace(found, **{one.name: copied(getattr(found, one.name)) for one in fields(found)})
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - any part of the results
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, ModelOutput):
+        return replace(value, **{name: change(value[name]) for name in value.keys()})  # type: ignore[type-var]  # noqa: SIM118
+    if isinstance(value, Mapping):
+        return {key: change(one) for key, one in value.items()}
+    return type(value)(map(change, value)) if isinstance(value, tuple | list) else value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any part of the results
+    """Yield the tensors of results, in their order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, ModelPass):
+        for one in fields(value):
+            yield from _tensors(getattr(value, one.name))
+    elif isinstance(value, ModelOutput | tuple | list):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+
+
+def _have_equal_bits(found: ModelPass, other: ModelPass) -> bool:
+    """Return whether all values of two passes are the same to the last bit, padding included; the host waits."""
+    differ = [(_bits(one) != _bits(two)).any() for one, two in zip(_tensors(found), _tensors(other), strict=True)]
+    [flags] = fetch(torch.stack(differ))
+    return not flags.any()
+
+
+def _bits(values: Tensor) -> Tensor:
+    return values.contiguous().reshape(-1).view(torch.uint8)
