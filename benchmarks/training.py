@@ -93,7 +93,7 @@ def micro_batches(number: int, *, seconds: float, seed: int = 0) -> list[MicroBa
 def our_step(case: Case, *, checkpointing: bool = False) -> Step:
     """Return a function that runs a step of raysp, and returns its loss."""
     import raysp.models
-    from raysp.training.loop.optimizing import adamw, group_parameters
+    from raysp.training.loop.optimizing import group_parameters, new_optimizer
     from raysp.training.loop.training_steps import Training
     from raysp.training.tasks.ctc_task import CTCObjective
 
@@ -104,7 +104,7 @@ def our_step(case: Case, *, checkpointing: bool = False) -> Step:
         model.freeze_feature_encoder()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    optimizer = adamw(group_parameters(model), learning_rate=1e-5, weight_decay=0.01)
+    optimizer = new_optimizer(group_parameters(model), learning_rate=1e-5, weight_decay=0.01)
     training = Training(CTCObjective(model, _extractor(raysp.models, case)), optimizer, seed=0)
     return lambda batches: training.step(0, 0, batches, learning_rate=1e-5).loss
 

@@ -24,7 +24,7 @@ from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.training.loop import state
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings
 from tests.backends import theirs
 from tests.corpora import CHECKPOINT
@@ -186,7 +186,7 @@ def moments(folder: Path, device: str) -> Run:
     """The state of an optimizer of the device, which is copied to the host, and set again."""
     model = small_ctc().to(device)
     groups = group_parameters(model)
-    optimizer = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+    optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -194,7 +194,7 @@ def moments(folder: Path, device: str) -> Run:
     def run() -> Any:
         copies = state.moments(optimizer, groups)
         state.write(copies, folder / "optimizer")
-        again = adamw(groups, learning_rate=1e-3, weight_decay=0.01)
+        again = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
         state.load_moments(again, groups, folder / "optimizer")
         places = [
             value.device.type == device for found in again.state.values() for value in found.values() if value.ndim

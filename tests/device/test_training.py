@@ -10,7 +10,7 @@ from raysp import models
 from raysp.models.checking import load_feature_extractor
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
-from raysp.training.loop.optimizing import adamw, group_parameters
+from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.class_task import ClassObjective
@@ -111,7 +111,7 @@ def steps_of(targets) -> list[list[MicroBatch]]:
 
 def training_of(objective) -> Training:
     groups = group_parameters(objective.model)
-    return Training(objective, adamw(groups, learning_rate=1e-3, weight_decay=0.01), seed=7)
+    return Training(objective, new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01), seed=7)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
