@@ -116,6 +116,7 @@ class FolderKind(SourceKind):
     name = "folder"
     described = "audio files"
     holds_audio = False
+    has_ids = True
     is_sliced = True
     is_folder = True
 

@@ -81,6 +81,8 @@ class SourceKind(ABC):
     """Whether rows may hold recordings. Otherwise they only name files."""
     is_sliced: ClassVar[bool] = False
     """Whether an origin is cut into any number of shards, whose label shards are numbered."""
+    has_ids: ClassVar[bool] = False
+    """Whether rows have ids whatever the source holds, such as paths."""
     ids_are_paths: ClassVar[bool] = False
     """Whether ids are paths of members of an archive."""
     is_folder: ClassVar[bool] = False

@@ -169,6 +169,7 @@ class ManifestKind(SourceKind):
     described = "JSON Lines manifests (*.jsonl, *.ndjson, also .gz; *.json if given by name)"
     excerpt_columns = (_OFFSET, _DURATION)
     holds_audio = False
+    has_ids = True
     is_sliced = True
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:

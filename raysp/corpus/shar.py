@@ -91,6 +91,7 @@ class SharKind(SourceKind):
 
     name = "shar"
     described = "lhotse Shar (cuts.*.jsonl.gz beside recording.*.tar)"
+    has_ids = True
 
     def claims(self, name: str, *, in_folder: bool = False) -> bool:
         """Return whether a file is a manifest of cuts."""

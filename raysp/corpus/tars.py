@@ -88,6 +88,7 @@ class TarKind(SourceKind):
     """Tar files of samples (WebDataset)."""
 
     name = "tar"
+    has_ids = True
     ids_are_paths = True
     suffixes = (".tar", *_COMPRESSED)
     folder_suffixes = (".tar",)

@@ -33,6 +33,8 @@ Change = Callable[[str], str]
 SHARD_PLACES = ("root", "audio_root", "labels")
 """Fields of a source with places beside its url."""
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
+USUAL_ID = "id"
+"""Column of row ids of a source that names none."""
 LABEL_VERSION = 6
 """Version of labels, increased with every change of raysp that changes a label."""
 HALF_LABEL_VERSION = 9
@@ -87,7 +89,7 @@ class Shards:
             "owner/name" or "owner/name@revision".
         root: folder to which names of label shards are relative; None: the folder before the first wildcard, the folder
             itself, the folder of a single file, or the common parent of a list.
-        id: column of row ids; None: ids are `<shard>:<row>`.
+        id: column of row ids; None: ids are `<shard>:<row>`, also if the shards have no column "id", the default.
         audio: column of the recordings.
         audio_root: folder that contains the files of recordings given by path; None: for manifests and folders their
             own folder; for shards, paths are not allowed.
@@ -108,7 +110,7 @@ class Shards:
     _: KW_ONLY
     labels: Url | None = None
     root: Url | None = None
-    id: str | None = "id"
+    id: str | None = USUAL_ID
     audio: str = "audio"
     text: str | None = None
     audio_root: Url | None = None

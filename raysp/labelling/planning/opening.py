@@ -17,6 +17,7 @@ from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinne
 from raysp.labelling.planning.readable import refuse_without_recordings
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.roots import check_root
+from raysp.labelling.planning.row_ids import with_ids
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import survey
@@ -95,6 +96,9 @@ def _make_plan(
     if record is not None:
         check_root(sink.url, record.root, root, found, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
+    source = with_ids(pipeline.source, found, recorded)
+    is_numbered = source.id != pipeline.source.id
+    pipeline = replace(pipeline, source=source)
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
     stops = stopped_runs.load(sink.store)
@@ -125,7 +129,7 @@ def _make_plan(
         files, fields = file_parts(pipeline), to_json(pipeline)
         run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
-    corpus = replace(corpus, recorded=tuple(recorded))
+    corpus = replace(corpus, recorded=tuple(recorded), is_numbered=is_numbered)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)

@@ -24,7 +24,7 @@ from raysp.sink.todo import Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
-from raysp.specs.pipeline import Pipeline, file_parts
+from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
@@ -57,6 +57,8 @@ class Corpus(Brief):
     """Recordings without a row in the metadata, in folders with metadata files."""
     missing: int = 0
     """Recordings of the metadata that do not exist."""
+    is_numbered: bool = False
+    """Whether rows have their places as ids because the source has no column of ids."""
     without_bytes: frozenset[str] = frozenset()
     """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
     recorded: tuple[str, ...] = ()
@@ -401,6 +403,7 @@ class Plan(Brief):
         found += [note for one in label.outputs for note in one.notes(self.settings.checkpoint, label.window_seconds)]
         found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         found += self.corpus.widened
+        found += [f"no column {USUAL_ID!r}: ids are <shard>:<row>"] if self.corpus.is_numbered else []
         if unnamed := self.corpus.unnamed:
             found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
         if missing := self.corpus.missing:

@@ -193,7 +193,7 @@ class _NewShards:
         if missing is None or missing == source.audio:
             return ""
         if missing == source.id:
-            return ". Set source.id to the column of ids, or to None: ids are then <shard>:<row>"
+            return ". Set source.id to the column of ids, or to None (null with --set): ids are then <shard>:<row>"
         if one.kind != sources.FOLDER.name:
             return ""
         return (

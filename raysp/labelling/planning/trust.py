@@ -13,6 +13,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.backend_choice import as_recorded
 from raysp.labelling.planning.hub_data import of_commit
+from raysp.labelling.planning.row_ids import with_recorded_ids
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
@@ -86,9 +87,14 @@ def read_recorded(
     unused = () if pipeline or trust else untrusted_parts(record)
     if unused:
         return Recorded(opened, record, None, unused)
-    made = as_recorded(of_commit(pipeline, record), record) if pipeline else _pipeline(opened, record)
+    made = _with_recorded(pipeline, record) if pipeline else _pipeline(opened, record)
     made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options or {})))
     return Recorded(opened, record, made, roots=None if trust else _roots(made, record))
+
+
+def _with_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
+    """Return a pipeline with what the first plan of its sink chose where it names nothing."""
+    return with_recorded_ids(as_recorded(of_commit(pipeline, record), record), record)
 
 
 def open_recorded(

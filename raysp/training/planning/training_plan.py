@@ -16,11 +16,12 @@ from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.hub_data import source_of_commit
 from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
+from raysp.labelling.planning.row_ids import with_ids
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey
 from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import ReadsCorpus, read_code
+from raysp.specs.pipeline import read_code
 from raysp.specs.values import JsonValue
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
@@ -37,7 +38,7 @@ from raysp.training.specs.objectives import (
     target_column,
     with_checkpoints,
 )
-from raysp.training.specs.recipe import ADAMW, MOST_BETWEEN, Batching, Finetune
+from raysp.training.specs.recipe import ADAMW, MOST_BETWEEN, Batching, Evaluation, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     objective = with_checkpoints(recipe.objective, locating.pinned)
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
+    recipe = replace(recipe, source=with_ids(recipe.source, listed_corpus.found))
     code = read_code(recipe)
     corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.target))
     corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
@@ -231,14 +233,15 @@ def _kept_adapter(objective: Objective) -> str | None:
     return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
 
 
-def _surveyed(name: str, work: ReadsCorpus, check: CheckSchema | None = None) -> Corpus:
+def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:
     """Return the shards of an evaluation or of sounds, by its name in the recipe.
 
     Raises:
         PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
     """
     try:
-        corpus = survey(list_corpus(work.source).found, {}, work, check=check)
+        found = list_corpus(work.source).found
+        corpus = survey(found, {}, replace(work, source=with_ids(work.source, found)), check=check)
     except PlanError as error:
         raise PlanError(f"{name}.{error}") from None
     if corpus.unreadable:
