@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, ModuleType
 from typing import IO, Any
@@ -31,6 +32,20 @@ def quiet_raylet() -> Iterator[None]:
 
     with replaced(worker, "print_to_stdstream", _log_lines):
         yield
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep advice on packages for notebooks off the output while Ray is imported; nothing that is shown uses them."""
+    advice = logging.getLogger("ray.widgets.util")
+    level = advice.level
+    advice.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm
+            yield
+    finally:
+        advice.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -165,7 +180,8 @@ def signals_held() -> Iterator[None]:
     try:
         for number in handlers:
             signal.signal(number, hold)
-        from ray._private import utils
+        with quiet_import():
+            from ray._private import utils
 
         is_held = signal.SIGTERM in handlers
         with replaced(utils, "set_sigterm_handler", lambda _: None) if is_held else contextlib.nullcontext():

@@ -1,6 +1,8 @@
 """A local Ray that is slow to start."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -86,3 +88,27 @@ def test_a_node_is_waited_for_longer_than_ray_does(monkeypatch):
     with ray_start.longer_start(), pytest.raises(RuntimeError, match="7 is not there yet"):
         services.get_node("here", "7")
     assert services.get_node is get_node
+
+
+_IN_A_KERNEL = """
+import sys, types
+
+class ZMQInteractiveShell:
+    events = types.SimpleNamespace(register=lambda *_: None)
+
+for name in ("IPython", "ipykernel", "ipykernel.zmqshell"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["IPython"].get_ipython = ZMQInteractiveShell
+sys.modules["ipywidgets"] = None
+"""
+
+
+def test_an_import_of_ray_in_a_notebook_gives_no_advice_on_packages():
+    imported = "from raysp.cluster.ray_start import signals_held\nwith signals_held():\n    import ray, tqdm.auto"
+    assert _said(f"{_IN_A_KERNEL}{imported}") == ""
+    assert "ipywidgets" in _said(f"{_IN_A_KERNEL}import ray")  # what would be said
+
+
+def _said(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
