@@ -256,10 +256,15 @@ def report(
 
 def export(
     sink: Annotated[str, typer.Argument(metavar="OUT", help="A folder that a run wrote, or its pipeline file.")],
-    dest: Annotated[str, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")],
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips")
     ],
+    dest: Annotated[
+        str | None, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")
+    ] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside", help="srt vtt: beside the recordings, instead of DEST. Never replaces others.")
+    ] = False,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
     max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
     max_lines: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: lines of a cue (2).")] = None,
@@ -295,7 +300,7 @@ def export(
     Example:
       raysp export out --to clips clips --min-score 0.9 --as tar
     """
-    reached_by = parse_storage_options(dest_options, [dest], "--dest-option")
+    reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
     url, pipeline, options = named_sink(sink, settings, storage_options)
     if not as_json:
         say(f"reading {url} ...")
@@ -307,6 +312,7 @@ def export(
         options,
         **given,
         dest=dest,
+        beside=beside,
         dest_options=reached_by,
         column=column,
         max_chars=max_chars,

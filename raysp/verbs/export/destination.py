@@ -45,6 +45,8 @@ class ShardMark:
     """Rows, and in exports of clips also clips, that were left out by reason."""
     sizes: Mapping[str, int]
     """Bytes of the files of the whole shard, by path; empty where each row has a file."""
+    kept: tuple[str, ...] = ()
+    """Paths of files that are there and that no export wrote; such a marker is not written."""
 
 
 @dataclass
@@ -61,6 +63,7 @@ class ShardFiles:
     sizes: dict[str, int] = field(default_factory=dict)
     row_files: set[str] = field(default_factory=set)
     num_bytes: int = 0
+    kept: list[str] = field(default_factory=list)
 
     @contextmanager
     def file(self, path: str) -> Iterator[Path]:
@@ -126,6 +129,7 @@ class ShardFiles:
             num_bytes=self.num_bytes,
             left_out=dict(sorted(self.left_out.items())),
             sizes=self.sizes,
+            kept=tuple(self.kept),
         )
 
 
@@ -134,6 +138,15 @@ class Destination:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+
+    @property
+    def url(self) -> str:
+        """Url of the folder that receives the files."""
+        return self.store.url
+
+    def files_of(self, shard: str) -> ShardFiles:
+        """Return the files of a label shard."""
+        return ShardFiles(self.store, shard)
 
     def begin(self, record: Mapping[str, JsonValue], *, restart: bool) -> None:
         """Record the export, or check that the folder holds this one.
@@ -156,7 +169,7 @@ class Destination:
         elif found != record:
             changed = differences(found, record)
             raise ChangedError(
-                f"{self.store.url}: holds another export ({'; '.join(changed)}); {INSTEAD}",
+                f"{self.url}: holds another export ({'; '.join(changed)}); {INSTEAD}",
                 changed,
             )
 

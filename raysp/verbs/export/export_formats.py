@@ -41,6 +41,8 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     },
 }
 """Options of each format, with their defaults."""
+BESIDE = tuple(to for to, options in OPTIONS.items() if options is SUBTITLES)
+"""Formats whose files can stand beside recordings; TextGrids there are read as texts of a source."""
 LAYOUTS = ("parquet", "tar")
 NAMES = (ID, PATH)
 ROWS = (OK, ALL)
@@ -58,6 +60,14 @@ RANGES = {
 def suffix_of(to: str) -> str:
     """Return the suffix of the files of a format."""
     return ".TextGrid" if to == "textgrid" else f".{to}"
+
+
+def refuse_beside(to: str, names: JsonValue) -> None:
+    """Raise SpecError unless files of a format can stand beside recordings, with their names."""
+    if to in OPTIONS and OPTIONS[to] is not SUBTITLES:
+        raise SpecError(f"export: beside=True does not apply to {to}; it is an option of {', '.join(BESIDE)}")
+    if names == ID:
+        raise SpecError("export: names='id' and beside=True; files beside recordings have their names: leave out one")
 
 
 def settled(to: str, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

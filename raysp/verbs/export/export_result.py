@@ -38,6 +38,9 @@ class Export(Brief):
     """What the files of rows are named by, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
     """Reason why paths of recordings do not name the files; empty if they do, or if ids were asked for."""
+    kept: int = 0
+    """Files beside recordings that were there, that no export wrote or that were edited since, and that stay."""
+    first_kept: str = ""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -51,6 +54,7 @@ class Export(Brief):
             "written": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
+            "kept": self._kept,
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
         }
@@ -67,6 +71,11 @@ class Export(Brief):
     def exit_code(self) -> int:
         """Exit code: 3 if shards of the plan are not finished or no row was exported, else 0."""
         return INCOMPLETE if self.unfinished or self.nothing_exported else 0
+
+    @property
+    def _kept(self) -> str:
+        found = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
+        return f"{found}: move or delete them and export again to replace them" if self.kept else ""
 
     @property
     def _reasons(self) -> str:

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError, RunError, StoreError, refuse_unused
+from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
 from raysp.labelling.finished.destinations import identity_of, refuse_overlap
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.trust import open_recorded
@@ -15,12 +15,13 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import Entry, Store, scheme_of
 from raysp.storage.stores import open_store
 from raysp.verbs.export import text_files
+from raysp.verbs.export.beside_recordings import open_beside
 from raysp.verbs.export.clips import ClipFiles
 from raysp.verbs.export.datasets import DatasetFiles
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
-from raysp.verbs.export.export_formats import settled
+from raysp.verbs.export.export_formats import refuse_beside, settled
 from raysp.verbs.export.export_result import Export
-from raysp.verbs.export.naming import Named, row_names
+from raysp.verbs.export.naming import Named, beside_names, row_names
 from raysp.verbs.export.source_audio import Source
 
 WRITER_VERSION = 2
@@ -50,7 +51,8 @@ def export(
     storage_options: GivenOptions | None = None,
     *,
     to: Format,
-    dest: str | Store,
+    dest: str | Store | None = None,
+    beside: bool = False,
     dest_options: GivenOptions | None = None,
     column: str | None = None,
     max_chars: int | None = None,
@@ -84,6 +86,8 @@ def export(
         storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
         to: the format.
         dest: url of a new or empty folder, or of an earlier export.
+        beside: for srt and vtt, instead of `dest`: write `talk.srt` beside `talk.mp4` in the folder of recordings that
+            is the source. Files that no export wrote, or that were edited since, are kept and counted.
         dest_options: options to reach it; None: those of the sink if both urls have the same scheme.
         column: prefix of the exported columns, such as "aligned"; for rttm also a whole name. Default "pred".
         max_chars: for srt and vtt: characters of a line, 42.
@@ -139,6 +143,7 @@ def export(
             "licence": licence,
         },
     )
+    _check_place(to, dest, dest_options, beside=beside, names=names)
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     labelling = Labelling.of(opened, record)
     if not labelling.done:
@@ -147,12 +152,12 @@ def export(
     if to == "nemo" and audio and not source.has_paths():
         why = "it writes paths of recordings, and no row was read by path; leave it out, and audio_filepath is the id"
         refuse_unused({"audio": audio}, why)
-    named = row_names(labelling, source, to, options["names"]) if "names" in options else None
+    recordings = open_beside(labelling, source, to) if beside else None
+    named = _named(labelling, source, to, options, beside=beside)
     options |= {"names": named.kind} if named else {}
     writing = _writing(labelling, source, named, to, options)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
-    destination = Destination(_destination(dest, dest_options, sink, reached_by))
-    refuse_overlap(labelling.store, destination.store)
+    destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, sink, reached_by)
     destination.begin(_record(labelling, to, options, writing), restart=restart)
     try:
         return _run(labelling, to, writing, named, destination, on_shard)
@@ -160,14 +165,46 @@ def export(
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
 
+def _check_place(
+    to: str, dest: str | Store | None, dest_options: GivenOptions | None, *, beside: bool, names: str | None
+) -> None:
+    """Raise SpecError unless there is one place for the files."""
+    if beside:
+        refuse_beside(to, names)
+        refuse_unused({"dest": dest, "dest_options": dest_options}, "beside=True writes beside the recordings")
+    elif dest is None:
+        raise SpecError("export: found no dest; give a folder, or beside=True for subtitles beside the recordings")
+
+
+def _named(
+    labelling: Labelling, source: Source, to: str, options: Mapping[str, JsonValue], *, beside: bool
+) -> Named | None:
+    """Return the names of the files of rows; None in formats without such files."""
+    if beside:
+        return beside_names(labelling, source, to)
+    return row_names(labelling, source, to, options["names"]) if "names" in options else None
+
+
 def _destination(
-    dest: str | Store, dest_options: GivenOptions | None, sink: str, storage_options: GivenOptions | None
-) -> Store:
-    if not isinstance(dest, str):
+    labelling: Labelling,
+    dest: str | Store,
+    dest_options: GivenOptions | None,
+    sink: str,
+    storage_options: GivenOptions | None,
+) -> Destination:
+    """Open a folder of its own as a destination.
+
+    Raises:
+        PlanError: it is inside the sink, or the sink is inside it.
+    """
+    if isinstance(dest, str):
+        is_same = scheme_of(dest) == scheme_of(sink)
+        store = open_store(dest, storage_options if dest_options is None and is_same else dest_options)
+    else:
         refuse_unused({"dest_options": dest_options}, "dest is an open store; leave them out")
-        return dest
-    is_same = scheme_of(dest) == scheme_of(sink)
-    return open_store(dest, storage_options if dest_options is None and is_same else dest_options)
+        store = dest
+    refuse_overlap(labelling.store, store)
+    return Destination(store)
 
 
 def _record(labelling: Labelling, to: str, options: Mapping[str, JsonValue], writing: Writing) -> dict[str, JsonValue]:
@@ -239,7 +276,7 @@ def _identity(shard: Shard, labels: Entry, names: str) -> str:
 
 
 def _write(writing: Writing, shard: Shard, identity: str, destination: Destination) -> ShardMark:
-    files = ShardFiles(destination.store, shard.name)
+    files = destination.files_of(shard.name)
     writing(shard, files)
     mark = files.mark(identity)
     destination.finish(mark)
@@ -260,7 +297,7 @@ def _result(
         left_out.update(mark.left_out)
     return Export(
         sink=labelling.url,
-        dest=destination.store.url,
+        dest=destination.url,
         to=to,
         shards=len(marks),
         shards_before=before,
@@ -273,4 +310,6 @@ def _result(
         left_out=dict(left_out.most_common()),
         names=named.kind if named else None,
         not_by_path=named.not_by_path if named else "",
+        kept=sum(len(mark.kept) for mark in marks),
+        first_kept=next((path for mark in marks for path in mark.kept), ""),
     )

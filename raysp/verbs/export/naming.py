@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from raysp.corpus import sources
+from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
@@ -53,8 +54,19 @@ def row_names(labelling: Labelling, source: Source, to: str, given: JsonValue) -
         return Named(by_id.names, ID, str(error))
 
 
+def beside_names(labelling: Labelling, source: Source, to: str) -> Named:
+    """Return the names of files beside the recordings of a folder: their own, whatever other systems allow."""
+    suffix, first_rows = suffix_of(to), first_rows_of(labelling.shards.values())
+    names = PathNames(_finished(labelling), first_rows, source.names, IdNames(suffix), suffix, as_they_are=True)
+    return Named(names, PATH)
+
+
+def _finished(labelling: Labelling) -> list[Shard]:
+    return [shard for shard in labelling.shards.values() if shard.name in labelling.done]
+
+
 def _by_path(labelling: Labelling, source: Source, suffix: str) -> RowNames:
-    shards = [shard for shard in labelling.shards.values() if shard.name in labelling.done]
+    shards = _finished(labelling)
     are_paths = any(sources.kind_of(shard).ids_are_paths for shard in shards)
     if all(root is None for root in source.roots.values()):
         return IdNames(suffix, are_paths=True)

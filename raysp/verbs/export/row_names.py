@@ -108,13 +108,22 @@ class PathNames:
         paths: paths of the rows of a shard.
         others: names of rows without a path.
         suffix: suffix of all files.
+        as_they_are: use the names of recordings unchanged, which another system may not allow.
     """
 
     def __init__(
-        self, shards: Sequence[Shard], first_rows: Mapping[str, int], paths: Paths, others: RowNames, suffix: str
+        self,
+        shards: Sequence[Shard],
+        first_rows: Mapping[str, int],
+        paths: Paths,
+        others: RowNames,
+        suffix: str,
+        *,
+        as_they_are: bool = False,
     ) -> None:
         self._shards, self._first_rows = shards, first_rows
         self._paths, self._others, self._suffix = paths, others, suffix
+        self._as_they_are = as_they_are
         self._places = first_rows_of(shards)
         self._last: tuple[str, list[str | None]] = ("", [])
         """Name and names of the rows of the shard that was asked for last: an export hashes and then writes them."""
@@ -122,7 +131,10 @@ class PathNames:
         self._known, self._owners = np.unique(hashes, return_index=True)
 
     def _safe(self, shard: Shard) -> list[str | None]:
-        return [None if path is None else fitted(safe_path(path, self._suffix)) for path in self._paths(shard)]
+        return [None if path is None else self._name(path) for path in self._paths(shard)]
+
+    def _name(self, path: str) -> str:
+        return path.removeprefix("/") if self._as_they_are else fitted(safe_path(path, self._suffix))
 
     @staticmethod
     def _hashes(names: Sequence[str | None]) -> NDArray[np.uint64]:

@@ -123,6 +123,12 @@ class Source:
             return None
         return sources.audio_root(shard, self.pipeline.source.audio_root)
 
+    def only_folder(self) -> str | None:
+        """Return the url of the folder that is the whole source; None if it is something else."""
+        kinds = [sources.kind_of(shard) for shard in self.labelling.shards.values()]
+        urls = {*self.roots.values()}
+        return urls.pop() if len(urls) == 1 and all(kind.is_folder for kind in kinds) else None
+
     def may_have_paths(self) -> bool:
         """Return whether rows were read by path or from archives, as far as the sink's record shows."""
         if run_record.names_audio_root(self.labelling.record.pipeline):

@@ -40,6 +40,23 @@ def test_files_are_named_as_recordings_of_a_bucket(s3, tmp_path):
 
 
 @pytest.mark.slow
+def test_subtitles_stand_beside_recordings_of_a_bucket_and_none_is_replaced(s3, tmp_path):
+    bucket = s3.bucket()
+    make_folder_sink(tmp_path, ["talks/rec 48.wav", "x.wav", "y.wav"])
+    (tmp_path / "in" / "x.srt").write_bytes(b"by hand")
+    s3.upload(tmp_path / "in", bucket, "in/")
+    source = raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
+    label_here(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}))
+    for _ in range(2):
+        found = raysp.export(f"{tmp_path}/labels", to="srt", beside=True)
+        assert (found.rows, found.kept, found.first_kept) == (3, 1, "x.srt")
+    s3.download(bucket, tmp_path / "copy")
+    files = exported(tmp_path / "copy" / "in")
+    assert sorted(files) == ["talks/rec 48.srt", "talks/rec 48.wav", "x.srt", "x.wav", "y.srt", "y.wav"]
+    assert files["x.srt"] == b"by hand"
+
+
+@pytest.mark.slow
 def test_an_export_killed_at_any_request_gives_the_same_files(s3, long, tmp_path):
     raysp.export(str(long / "out"), to="jsonl", dest=str(tmp_path / "local"))
     for number in range(1, 6):

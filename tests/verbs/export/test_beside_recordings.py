@@ -1,0 +1,195 @@
+"""Subtitles beside the recordings of a folder: named as these, and no file of others is replaced."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp.errors import ChangedError, PlanError, SpecError, TrustError
+from raysp.storage.store import LocalStore, Store
+from raysp.verbs.export import beside_recordings
+from raysp.verbs.export.export_result import Export
+from tests.corpora import a_pipeline
+from tests.sink.sinks import CrashingStore, Killed
+from tests.verbs.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
+
+NAMES = ["interviews/rec 48.wav", "interviews/what?.wav", "x.wav", "x.flac", "Zoë: day 2.wav", "a" * 240 + ".wav"]
+SRT = [
+    "interviews/rec 48.srt",
+    "interviews/what?.srt",
+    "x.srt",
+    "x~5.srt",
+    "Zoë: day 2.srt",
+    "a" * 240 + ".srt",
+]
+MINE = b"1\n00:00:00,000 --> 00:00:01,000\nwritten by hand\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder `whole` of recordings `in` and their labels `out`, and a copy of it."""
+    folder = tmp_path_factory.mktemp("beside")
+    make_folder_sink(folder / "whole", NAMES)
+    shutil.copytree(folder / "whole", folder / "copy")
+    return folder
+
+
+@pytest.fixture
+def folder(made) -> Iterator[Path]:
+    """The recordings and their labels, which each test has as they were made."""
+    yield made / "whole"
+    shutil.rmtree(made / "whole")
+    shutil.copytree(made / "copy", made / "whole")
+
+
+def beside(folder: Path, to: str = "srt", **options: object) -> Export:
+    return raysp.export(f"{folder}/out", to=to, beside=True, **{"trust": True, **options})
+
+
+def subtitles(folder: Path, suffix: str = ".srt") -> dict[str, bytes]:
+    return {name: data for name, data in content(folder / "in").items() if Path(name).suffix == suffix}
+
+
+def test_each_recording_has_subtitles_of_its_name_beside_it(folder):
+    before = content(folder / "in")
+    found = beside(folder)
+    assert (found.dest, found.rows, found.kept, found.names) == (f"{folder}/in", len(NAMES), 0, "path")
+    assert sorted(subtitles(folder)) == sorted(SRT)
+    after = content(folder / "in")
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith(".raysp/") for name in after.keys() - before.keys() - {*SRT})
+
+
+def test_it_is_done_once_and_the_source_stays_the_same(folder):
+    beside(folder)
+    times = {path: path.stat().st_mtime_ns for path in (folder / "in").rglob("*.srt")}
+    again = beside(folder)
+    assert again.shards_before == again.shards
+    assert {path: path.stat().st_mtime_ns for path in (folder / "in").rglob("*.srt")} == times
+    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]})
+    assert raysp.plan(pipeline).todo == ()
+
+
+def test_a_file_that_no_export_wrote_stays_and_is_named_until_it_is_moved(folder):
+    mine = folder / "in" / "x.srt"
+    mine.write_bytes(MINE)
+    for _ in range(2):
+        found = beside(folder)
+        assert (found.kept, found.first_kept, found.exit_code) == (1, "x.srt", 0)
+        assert "1 file that no export wrote" in found.facts["kept"]
+        assert mine.read_bytes() == MINE
+    beside(folder, restart=True)
+    assert mine.read_bytes() == MINE
+    mine.rename(folder / "mine")
+    assert beside(folder).kept == 0
+    assert sorted(subtitles(folder)) == sorted(SRT)
+
+
+def test_a_file_that_was_edited_stays_and_others_follow_new_options(folder):
+    beside(folder)
+    (folder / "in" / "x.srt").write_bytes(MINE)
+    old = subtitles(folder)
+    with pytest.raises(ChangedError, match="max_chars_per_second"):
+        beside(folder, max_chars_per_second=5)
+    assert beside(folder, max_chars_per_second=5, restart=True).kept == 1
+    new = subtitles(folder)
+    assert new["x.srt"] == MINE
+    assert new.keys() == old.keys()
+    assert new["interviews/rec 48.srt"] != old["interviews/rec 48.srt"]
+
+
+def test_files_of_rows_that_are_no_longer_ok_are_removed_unless_edited(folder):
+    beside(folder)
+    (folder / "in" / "interviews" / "rec 48.srt").write_bytes(MINE)
+    [shard] = (folder / "out").glob("*.parquet")
+    ids = {row["id"]: row["row"] for row in pq.read_table(shard, columns=["id", "row"]).to_pylist()}
+    with_errors(shard, {ids["x.wav"], ids["interviews/rec 48.wav"]})
+    found = beside(folder)
+    assert found.left_out == {"not_found": 2}
+    assert sorted(subtitles(folder)) == sorted({*SRT} - {"x~5.srt"})
+    assert subtitles(folder)["interviews/rec 48.srt"] == MINE
+
+
+def test_both_formats_stand_beside_the_recordings(folder):
+    beside(folder)
+    beside(folder, "vtt")
+    assert len(subtitles(folder)) == len(subtitles(folder, ".vtt")) == len(NAMES)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_an_export_that_is_killed_anywhere_replaces_no_file_of_others(folder, monkeypatch, is_folder, when):
+    number, is_killed = 0, True
+    while is_killed:
+        number += 1
+        _clean(folder / "in")
+        (folder / "in" / "x.srt").write_bytes(MINE)
+        with monkeypatch.context() as patch:
+            patch.setattr(beside_recordings, "open_store", partial(_opened, f"{folder}/in", number, when, is_folder))
+            try:
+                beside(folder)
+                is_killed = False
+            except Killed:
+                pass
+        assert beside(folder).kept == 1
+        assert sorted(subtitles(folder)) == sorted(SRT)
+        assert subtitles(folder)["x.srt"] == MINE
+    assert number > 3
+
+
+def _opened(folder: str, number: int, when: str, is_folder: bool, url: str, options: object) -> Store:
+    """Open the folder of the recordings, or that of the records, so that it is killed at a change."""
+    store = LocalStore(url)
+    return CrashingStore(store, number, when) if (url == folder) == is_folder else store
+
+
+def _clean(folder: Path) -> None:
+    shutil.rmtree(folder / ".raysp", ignore_errors=True)
+    for path in folder.rglob("*.srt"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"to": "textgrid"}, "beside=True does not apply to textgrid; it is an option of srt, vtt"),
+        ({"names": "id"}, "files beside recordings have their names"),
+        ({"dest": "elsewhere"}, "dest: without effect: beside=True"),
+        ({"beside": False}, "found no dest; give a folder, or beside=True"),
+    ],
+)
+def test_options_that_contradict_it_are_refused(tmp_path, options, error):
+    with pytest.raises(SpecError, match=error):
+        raysp.export(f"{tmp_path}/out", **{"to": "srt", "beside": True, **options})
+
+
+def test_a_folder_that_a_stranger_names_is_not_written_to(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    before = content(folder / "in")
+    with pytest.raises(TrustError):
+        beside(folder, trust=False)
+    assert content(folder / "in") == before
+
+
+def test_a_source_that_is_no_folder_of_recordings_is_refused(tmp_path):
+    make_sink(tmp_path)
+    with pytest.raises(PlanError, match=r"needs a source that is one folder of recordings, found .*/in; give a dest"):
+        beside(tmp_path)
+
+
+def test_a_folder_that_is_gone_is_not_made(folder):
+    (folder / "in").rename(folder / "moved")
+    with pytest.raises(PlanError, match="the folder of the recordings is no longer there"):
+        beside(folder)
+    assert not (folder / "in").exists()
+
+
+def test_the_command_line_writes_them(folder, raysp_command):
+    done = raysp_command("export", f"{folder}/out", "--to", "srt", "--beside", "--trust")
+    assert done.code == 0, done.err
+    assert f"{folder}/in" in done.out
+    assert sorted(subtitles(folder)) == sorted(SRT)
