@@ -261,6 +261,10 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of")
     ],
     "diff --html": [Acts("cli/test_diff.py::test_the_comparison_can_be_a_page")],
+    "export --beside": [
+        Refused("export {a} --to ctm --beside", "beside=True does not apply to ctm; it is an option of srt, vtt"),
+        Refused("export {a} {tmp}/x --to srt --beside", "dest: without effect"),
+    ],
     "export --max-chars": [of_format("--max-chars 20", "ctm")],
     "export --max-lines": [of_format("--max-lines 1", "ctm")],
     "export --max-chars-per-second": [of_format("--max-chars-per-second 15", "jsonl")],
