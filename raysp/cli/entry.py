@@ -172,7 +172,8 @@ def _run_app(given: list[str]) -> int:
         if (words := getattr(error, "format_message", None)) is None:
             raise
         found = str(words())
-        raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp --help`") from None
+        of_verb = f"{verb} " if verb in VERBS else ""
+        raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp {of_verb}--help`") from None
     return REFUSED if not given else code if isinstance(code, int) else 0
 
 

@@ -26,7 +26,7 @@ class TestRefusals:
         ("arguments", "message"),
         [
             (["plan", "missing.py"], "missing.py: no such file; expected a Python file that defines a raysp.Pipeline"),
-            (["plan"], "Missing argument 'FILE'. Try `raysp --help`"),
+            (["plan"], "Missing argument 'FILE'. Try `raysp plan --help`"),
             (["plam"], "No such command 'plam'. Did you mean 'plan'? Try `raysp --help`"),
             (["plan", "x.py", "--sett", "a=b"], "No such option: --sett"),
             (["run", "x.py", "--rows", "0"], "Invalid value for '--rows': "),

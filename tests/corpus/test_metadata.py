@@ -95,7 +95,7 @@ def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
 def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_it_comes(corpus):
     write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
     plan = raysp.plan(pipeline_of(corpus))
-    assert "1 recording of the metadata not found: their rows become errors (not_found)" in plan.notes
+    assert "1 recording of the metadata, or behind links, not found: their rows become errors (not_found)" in plan.notes
     label_here(pipeline_of(corpus))
     assert [(row["id"], row["error_type"]) for row in labels_of(corpus)][-1] == ("later.wav", "not_found")
     (corpus / "later.wav").write_bytes(wav(1600))

@@ -408,7 +408,8 @@ class Plan(Brief):
             found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
         if missing := self.corpus.missing:
             found.append(
-                f"{count(missing, 'recording')} of the metadata not found: their rows become errors (not_found)"
+                f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
+                "(not_found)"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:

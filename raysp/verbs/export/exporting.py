@@ -173,7 +173,10 @@ def _check_place(
         refuse_beside(to, names)
         refuse_unused({"dest": dest, "dest_options": dest_options}, "beside=True writes beside the recordings")
     elif dest is None:
-        raise SpecError("export: found no dest; give a folder, or beside=True for subtitles beside the recordings")
+        raise SpecError(
+            "export: found no destination; give DEST (dest=), or for subtitles beside the recordings --beside "
+            "(beside=True)"
+        )
 
 
 def _named(

@@ -159,7 +159,7 @@ def _clean(folder: Path) -> None:
         ({"to": "textgrid"}, "beside=True does not apply to textgrid; it is an option of srt, vtt"),
         ({"names": "id"}, "files beside recordings have their names"),
         ({"dest": "elsewhere"}, "dest: without effect: beside=True"),
-        ({"beside": False}, "found no dest; give a folder, or beside=True"),
+        ({"beside": False}, "found no destination; give DEST"),
     ],
 )
 def test_options_that_contradict_it_are_refused(tmp_path, options, error):
