@@ -61,7 +61,7 @@ each_command = pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{show
 
 def test_each_kind_of_user_has_a_tour_and_each_page_is_one():
     assert sorted(make.TOURS) == sorted(page.stem for page in FOLDER.glob("*.md"))
-    assert len(make.TOURS) == 6
+    assert len(make.TOURS) == 7
 
 
 @pytest.mark.parametrize("name", make.TOURS)
@@ -73,7 +73,7 @@ def test_a_page_has_the_words_files_and_commands_of_its_tour_in_their_order(name
         assert found, text
 
 
-@pytest.mark.parametrize("name", sorted({"datasets", "sceptic", "recognition", "bucket", "cluster"}))
+@pytest.mark.parametrize("name", sorted({"subtitles", "datasets", "sceptic", "recognition", "bucket", "cluster"}))
 def test_a_tour_shows_a_whole_run_that_labels_and_another_look_at_it(name):
     runs = [shown for shown in SHOWN if shown.tour == name and "this run " in "\n".join(shown.printed)]
     assert runs

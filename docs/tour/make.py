@@ -108,6 +108,36 @@ for row, text in zip(rows, processor.batch_decode(ids)):
     "$ raysp models",
 ]
 
+SUBTITLES = [
+    "A folder of recordings is to have subtitles. Of some recordings the text is known: it stands beside them.",
+    File(
+        "recordings.py",
+        """\
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+for row in pq.read_table("digits").slice(0, 6).to_pylist():
+    folder = Path("recordings", row["speaker_id"])
+    folder.mkdir(parents=True, exist_ok=True)
+    name = row["id"].replace("_", " ")
+    (folder / f"{name}.wav").write_bytes(row["audio"]["bytes"])
+    if row["text"] != "six":
+        (folder / f"{name}.txt").write_text(row["text"])
+""",
+    ),
+    "$ python recordings.py; ls recordings/*",
+    File("label.py", PIPELINE.format(source='"recordings", text="text"', outputs="raysp.Transcript(words=True)")),
+    "The known texts give the word error rate.",
+    "$ raysp run label.py",
+    "Subtitles stand beside the recordings, under their names, where players look for them.",
+    "$ raysp export labels --to srt --beside",
+    "$ ls recordings/*; cat recordings/jackson/*.srt",
+    "A file that raysp has not written, or that was corrected by hand, is never replaced.",
+    "$ sed -i s/FIVE/five./ recordings/jackson/*.srt; raysp export labels --to srt --beside --restart",
+    "$ cat recordings/jackson/*.srt",
+]
+
 SCEPTIC = [
     "What does raysp do to my files, and how do I know that the labels are right? `plan` writes nothing.",
     File("label.py", PIPELINE.format(source='"digits", text="text"', outputs="raysp.Transcript(words=True)")),
@@ -355,6 +385,7 @@ class Tour:
 
 TOURS = {
     "datasets": Tour("With `datasets`", DATASETS),
+    "subtitles": Tour("Subtitles for a folder", SUBTITLES),
     "models": Tour("The models alone", MODELS),
     "sceptic": Tour("A sceptic", SCEPTIC),
     "recognition": Tour("A recognition researcher", RECOGNITION),
@@ -409,15 +440,22 @@ def search_path() -> str:
 
 
 class Shell:
-    """Runs the commands of a tour, and ends the processes that they leave."""
+    """Runs the commands of a tour, and ends the processes that they leave.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    Args:
+        folder: folder in which they run.
+        environment: further environment variables.
+        installed: folder of the commands of an installed raysp; None: the checkout is used.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], installed: Path | None = None) -> None:
         self.folder = folder
+        of_raysp = {"PYTHONPATH": str(HERE.parents[1])} if installed is None else {}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_", "XDG_"))}
         self.environment = {
-            **kept,
-            "PATH": search_path(),
-            "PYTHONPATH": str(HERE.parents[1]),
+            **{name: value for name, value in kept.items() if name != "PYTHONPATH"},
+            **of_raysp,
+            "PATH": search_path() if installed is None else f"{installed}:{search_path()}",
             "HOME": str(folder / ".home"),
             "COLUMNS": "100",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -479,12 +517,12 @@ def prepare(folder: Path) -> None:
         (folder / "digits" / f"part-{number}.parquet").symlink_to(shard)
 
 
-def made(tour: Tour, folder: Path) -> str:
-    """Run the steps of a tour in a folder and return its page."""
+def made(tour: Tour, folder: Path, installed: Path | None = None) -> str:
+    """Run the steps of a tour in a folder and return its page; `installed` as for `Shell`."""
     prepare(folder)
     (folder / ".home").mkdir()
     parts = [f"# {tour.title}", "Made by `make tour`; do not edit."]
-    with tour.surroundings() as environment, contextlib.closing(Shell(folder, environment)) as shell:
+    with tour.surroundings() as environment, contextlib.closing(Shell(folder, environment, installed)) as shell:
         for step in tour.steps:
             if isinstance(step, File):
                 (folder / step.name).write_text(step.text)
