@@ -17,10 +17,9 @@ from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinne
 from raysp.labelling.planning.readable import refuse_without_recordings
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.roots import check_root
-from raysp.labelling.planning.row_ids import with_ids
 from raysp.labelling.planning.run_plan import Corpus, Plan
 from raysp.labelling.planning.settling import settle
-from raysp.labelling.planning.surveying import survey
+from raysp.labelling.planning.surveying import survey, with_ids
 from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopped_runs
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import Share

@@ -10,17 +10,48 @@ from raysp.corpus import sources
 from raysp.corpus.recording_columns import check_columns, is_without_bytes
 from raysp.corpus.shards import Shard, Survey, input_id
 from raysp.corpus.surveys import Reading, survey_all
-from raysp.errors import PlanError, ShardError
+from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.machine import num_cpus
 from raysp.sink.absent import AbsentShard
-from raysp.specs.pipeline import ReadsCorpus
+from raysp.specs.pipeline import USUAL_ID, ReadsCorpus, Shards
 from raysp.words import RESTORE
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
+
+
+def with_ids(source: Shards, found: Sequence[Found], recorded: Collection[str] = ()) -> Shards:
+    """Return a source whose `id` is None if it has the usual value and there is no such column.
+
+    The first shard that can be read decides, if possible one of an earlier plan of the sink: shards that are added do
+    not change the ids of a source.
+
+    Args:
+        source: the source.
+        found: its shards, as listed.
+        recorded: names of shards of earlier plans.
+    """
+    if source.id != USUAL_ID:
+        return source
+    schema = _first_schema(source, sorted(found, key=lambda one: one.name not in recorded))
+    return source if schema is None or USUAL_ID in schema.names else replace(source, id=None)
+
+
+def _first_schema(source: Shards, found: Sequence[Found]) -> pa.Schema | None:
+    """Return the columns of the first shard that can be read; None if rows have ids in any case, or no shard can."""
+    for one in found:
+        if one.unreadable:
+            continue
+        if sources.kind_named(one.kind).has_ids:
+            return None
+        try:
+            return sources.survey(one.kind, one.url, one.part, source.storage_options, (USUAL_ID,)).schema
+        except (ShardError, StoreError):
+            continue  # the survey of all shards reports it
+    return None
 
 
 def survey(

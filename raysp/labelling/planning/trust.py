@@ -13,11 +13,10 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.backend_choice import as_recorded
 from raysp.labelling.planning.hub_data import of_commit
-from raysp.labelling.planning.row_ids import with_recorded_ids
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Pipeline, file_parts
+from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
 from raysp.storage.globs import has_wildcard, split_glob
 from raysp.storage.options import GivenOptions, options_of
@@ -94,7 +93,14 @@ def read_recorded(
 
 def _with_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
     """Return a pipeline with what the first plan of its sink chose where it names nothing."""
-    return with_recorded_ids(as_recorded(of_commit(pipeline, record), record), record)
+    return _with_recorded_ids(as_recorded(of_commit(pipeline, record), record), record)
+
+
+def _with_recorded_ids(pipeline: Pipeline, record: RunRecord) -> Pipeline:
+    """Return a pipeline with an `id` of None if it has the usual value and the sink's labels were made without ids."""
+    source = pipeline.source
+    is_numbered = source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None
+    return replace(pipeline, source=replace(source, id=None)) if is_numbered else pipeline
 
 
 def open_recorded(

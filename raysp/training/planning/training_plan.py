@@ -16,9 +16,8 @@ from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.hub_data import source_of_commit
 from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
-from raysp.labelling.planning.row_ids import with_ids
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.labelling.planning.surveying import CheckSchema, survey
+from raysp.labelling.planning.surveying import CheckSchema, survey, with_ids
 from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code
