@@ -1,15 +1,18 @@
 """What macOS and Windows lack, taken away from raysp on Linux in processes of their own (`lacking`)."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from tests.commands import Ran
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 from tests.runs import row_hash
 from tests.versions.lacking.lacking_calls import VARIABLE
@@ -46,9 +49,9 @@ def printed(program: str, system: str = "", *arguments: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_plan_and_labels_are_the_same_without_what_other_systems_lack(system):
-    assert printed(PLAN_AND_LABEL, system) == printed(PLAN_AND_LABEL)
+def test_plan_and_labels_are_the_same_without_what_other_systems_lack():
+    expected = printed(PLAN_AND_LABEL)
+    assert {system: printed(PLAN_AND_LABEL, system) for system in SYSTEMS} == dict.fromkeys(SYSTEMS, expected)
 
 
 LACKED = """
@@ -110,78 +113,104 @@ pipeline = raysp.Pipeline(raysp.Shards("{folder}/in"), steps=steps, sink=raysp.P
     return folder
 
 
-def command(system: str, words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of raysp in the folder of a sink."""
-    line = [sys.executable, "-m", "raysp.cli", *words.split()]
+COMMANDS = """
+import contextlib, io, json, sys
+from raysp.cli import main
+
+found = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main(words.split())
+        except SystemExit as stop:
+            found.append([int(stop.code or 0), out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def run_commands(system: str, commands: Sequence[str], folder: Path) -> dict[str, Ran]:
+    """Run commands of raysp in the folder of a sink, one after the other in one process."""
     variables = {**environment(system), "PYTHONPATH": f"{LACKING}{os.pathsep}{ROOT}"}
-    return subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    line = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {words: Ran(*one) for words, one in zip(commands, found, strict=True)}
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
+def refused(done: Ran) -> str:
     """Return the sentence of a refusal."""
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    *_, last = done.stderr.splitlines()
+    assert done.code == 2, done.err
+    assert done.out == ""
+    *_, last = done.err.splitlines()
     return last
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "work"),
-    [
-        ("run label.py", "labelling"),
-        ("run label.py --rows 2", "labelling"),
-        ("retry out", "labelling"),
-        (f"evaluate {CHECKPOINT} in --text text", "labelling"),
-        (f"finetune {ROOT}/pipelines/finetune_ctc.py --set sink.url=trained", "training"),
-    ],
+FINETUNE = f"finetune {ROOT}/pipelines/finetune_ctc.py"
+LEFT_OUT_OF_WINDOWS = {
+    "run label.py": "labelling",
+    "run label.py --rows 2": "labelling",
+    "retry out": "labelling",
+    f"evaluate {CHECKPOINT} in --text text": "labelling",
+    f"{FINETUNE} --set sink.url=trained": "training",
+}
+"""Commands, and what they need of another system."""
+ON_WINDOWS = (
+    "plan label.py",
+    "status out",
+    "verify out",
+    "export out texts --to jsonl",
+    "export out corpus --to dataset",
+    f"inspect {CHECKPOINT}",
 )
-def test_what_windows_leaves_out_is_refused_in_one_sentence_before_any_work(sink, words, work):
-    said = refused(command("windows", words, sink))
+A_CLUSTER = "run label.py --address 127.0.0.1:1"
+SEVERAL_WORKERS = f"{FINETUNE} --set sink.url=trained --set pool.actors=2"
+
+
+@pytest.fixture(scope="module")
+def on_windows(sink) -> dict[str, Ran]:
+    return run_commands("windows", [*LEFT_OUT_OF_WINDOWS, *ON_WINDOWS], sink)
+
+
+@pytest.fixture(scope="module")
+def on_macos(sink) -> dict[str, Ran]:
+    return run_commands("macos", [A_CLUSTER, SEVERAL_WORKERS], sink)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "work"), LEFT_OUT_OF_WINDOWS.items())
+def test_what_windows_leaves_out_is_refused_in_one_sentence_before_any_work(sink, on_windows, words, work):
+    said = refused(on_windows[words])
     assert said.startswith(f"raysp: Windows: {work} needs Linux or macOS, for instance in WSL 2; ")
     assert not (sink / "new").exists()
     assert not (sink / "trained").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words",
-    [
-        "plan label.py",
-        "status out",
-        "verify out",
-        "export out texts --to jsonl",
-        "export out corpus --to dataset",
-        f"inspect {CHECKPOINT}",
-    ],
-)
-def test_what_windows_has_works_without_its_missing_calls(sink, words):
-    for folder in ("texts", "corpus"):
-        shutil.rmtree(sink / folder, ignore_errors=True)
-    done = command("windows", words, sink)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+@pytest.mark.parametrize("words", ON_WINDOWS)
+def test_what_windows_has_works_without_its_missing_calls(on_windows, words):
+    assert on_windows[words].code == 0, on_windows[words].err
+    assert on_windows[words].out
 
 
 @pytest.mark.drivers
 def test_macos_labels_as_linux_does_and_trains(sink):
-    for words in ("run label.py", f"finetune {ROOT}/pipelines/finetune_ctc.py --steps 1 --set batching.seconds=8"):
-        done = command("macos", words, sink)
-        assert done.returncode == 0, done.stderr
+    commands = "run label.py", f"{FINETUNE} --steps 1 --set batching.seconds=8"
+    done = run_commands("macos", commands, sink)
+    assert {words: one.err for words, one in done.items() if one.code} == {}
     assert row_hash(sink / "new") == row_hash(sink / "out")
     shutil.rmtree(sink / "new")
 
 
 @pytest.mark.slow
-def test_a_cluster_is_refused_on_macos(sink):
-    said = refused(command("macos", "run label.py --address 127.0.0.1:1", sink))
+def test_a_cluster_is_refused_on_macos(on_macos):
+    said = refused(on_macos[A_CLUSTER])
     assert said.startswith("raysp: macOS: a cluster (127.0.0.1:1) is used from Linux alone; raysp submit")
 
 
 @pytest.mark.slow
-def test_several_workers_of_a_training_are_refused_on_macos(sink):
-    words = f"finetune {ROOT}/pipelines/finetune_ctc.py --set sink.url=trained --set pool.actors=2"
-    said = refused(command("macos", words, sink))
+def test_several_workers_of_a_training_are_refused_on_macos(on_macos):
+    said = refused(on_macos[SEVERAL_WORKERS])
     assert said == "raysp: macOS: training by several workers or on a cluster needs Linux; use one worker here"
 
 

@@ -17,6 +17,7 @@ from raysp.training.reading.training_status import training_status
 from raysp.training.specs.objectives import Speakers
 from raysp.training.specs.recipe import Evaluation, Finetune, Schedule
 from tests.recipes import a_recipe
+from tests.soaked import soaked
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,20 @@ def with_schedule(words: str, tiny: Path, sink: Path, **fields: object) -> Finet
 
 
 @pytest.mark.parametrize(
-    ("short", "long"), [({"steps": 3}, {"steps": 7}), ({"epochs": 1}, {"epochs": 2}), ({"epochs": 1}, {"steps": 14})]
+    ("short", "long", "ema"),
+    [
+        ({"steps": 3}, {"steps": 7}, 0.9),
+        ({"epochs": 1}, {"steps": 14}, None),
+        *soaked(
+            [
+                ({"steps": 3}, {"steps": 7}, None),
+                ({"epochs": 1}, {"steps": 14}, 0.9),
+                ({"epochs": 1}, {"epochs": 2}, None),
+                ({"epochs": 1}, {"epochs": 2}, 0.9),
+            ]
+        ),
+    ],
 )
-@pytest.mark.parametrize("ema", [None, 0.9])
 def test_a_finished_training_goes_on_to_a_greater_length_bit_for_bit(words, tiny, tmp_path, short, long, ema):
     whole, extended = tmp_path / "whole", tmp_path / "extended"
     expected = finetune(dataclasses.replace(with_schedule(words, tiny, whole, **long), ema=ema))
