@@ -44,6 +44,7 @@ class CharacterTargets:
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
             known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
         needed: returns the least number of frames for ids; None: that of CTC.
+        count: counts what the vocabulary is made of in a text: characters, or words.
     """
 
     def __init__(
@@ -51,19 +52,21 @@ class CharacterTargets:
         rules: TextRules,
         encode: Callable[[str], Sequence[int]] | None = None,
         needed: Callable[[Sequence[float]], int] | None = None,
+        count: Callable[[str], Counter[str]] = lambda text: count_characters([text]),
     ) -> None:
         self.rules = rules
         self.encode = encode or _code_points
         self.needed = needed or frames_needed
+        self.count = count
         self.counts: Counter[str] = Counter()
-        """Occurrences of each character in the texts so far, as `count_characters` returns them."""
+        """Occurrences of each character or word in the texts so far."""
 
     def __call__(self, value: object) -> Target:
-        """Return the target of a text, and count its characters; None is an empty text."""
+        """Return the target of a text, and count its characters or words; None is an empty text."""
         text = self.rules("" if value is None else str(value))
         if not text:
             return Target((), NO_TEXT)
-        self.counts.update(count_characters([text]))
+        self.counts.update(self.count(text))
         ids = self.encode(text)
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
 

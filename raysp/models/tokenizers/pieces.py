@@ -4,19 +4,23 @@ The `tokenizers` library splits and joins texts (tokenizer.json); decoding merge
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from raysp import bounds
 from raysp.crossing import on_host
 from raysp.errors import CheckpointError
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"
+MOST_WORDS = 10_000_000
+"""Words from which pieces are learnt: the numbers of more frequent ones are scaled to it, so that it takes seconds."""
 
 
 class ParakeetTokenizer(TextTokenizer):
@@ -85,3 +89,33 @@ class ParakeetTokenizer(TextTokenizer):
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return the letters of each collapsed id; "" for a token that is only the begin of a word."""
         return [self._letters.get(index, "") for index in ids]
+
+
+def learn_pieces(words: Mapping[str, int], size: int, special: Sequence[str]) -> ParakeetTokenizer:
+    """Return a tokenizer with the pieces of words by byte-pair encoding, the same for the same words in any order.
+
+    Args:
+        words: occurrences of each word.
+        size: tokens; fewer if the words have no more pairs, and more if their characters alone are more.
+        special: tokens that come first: the blank, and that of unknown characters.
+    """
+    blank, unknown = special
+    backend = Tokenizer(models.BPE(unk_token=unknown))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[*special], show_progress=False)
+    backend.train_from_iterator(_repeated(words), trainer)
+    return ParakeetTokenizer(backend, "ParakeetTokenizer", unk_token=unknown, pad_token=blank)
+
+
+def merges_of(tokenizer: ParakeetTokenizer) -> list[str]:
+    """Return the pairs of pieces that byte-pair encoding joins, in order, each with a space between its parts."""
+    pairs = bounds.parse_record(tokenizer.backend.to_str())["model"]["merges"]
+    return [one if isinstance(one, str) else " ".join(one) for one in pairs]
+
+
+def _repeated(words: Mapping[str, int]) -> Iterator[str]:
+    """Yield texts with the words in order, each as often as it occurs, or its share of `MOST_WORDS`."""
+    total = max(MOST_WORDS, sum(words.values()))
+    for word in sorted(words):
+        yield " ".join([word] * -(-words[word] * MOST_WORDS // total))

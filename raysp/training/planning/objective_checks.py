@@ -64,7 +64,7 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
     if isinstance(objective, CTC) and objective.vocabulary == KEEP and Capability.CTC not in checkpoint.gives:
         raise CheckpointError(
             f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
-            "objective.vocabulary='build', or to the url of a vocab.json"
+            "objective.vocabulary='build' or 'bpe:500', or to the url of a vocab.json"
         )
     if isinstance(objective, Pretrain) and checkpoint.model_type != PRETRAINED:
         raise CheckpointError(

@@ -27,7 +27,8 @@ class CTC:
     Attributes:
         checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
         text: rules for the reference texts.
-        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; "bpe:500": so many pieces of
+            their words by byte-pair encoding; or the url of a vocab.json.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
@@ -56,6 +57,11 @@ class CTC:
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
         check_parts(self.freeze, self.lora, self.adapter, random_weights=self.random_weights, steps=self.freeze_steps)
+        if pieces_of(self.vocabulary) and self.adapter is not None:
+            raise ValueError(
+                f"found vocabulary={self.vocabulary!r} and adapter={self.adapter!r}; vocabularies of languages are of "
+                "characters: use vocabulary='build'"
+            )
 
 
 @spec
@@ -251,7 +257,9 @@ class Pretrain:
     random_weights: bool = False
 
     def __post_init__(self) -> None:
-        """Check that the temperature falls."""
+        """Check the vocabulary, and that the temperature falls."""
+        if pieces_of(self.vocabulary):
+            raise ValueError(f"found vocabulary={self.vocabulary!r}; Pretrain has characters: use vocabulary='build'")
         if self.final_temperature > self.temperature:
             raise ValueError(
                 f"found final_temperature={self.final_temperature:g}; expected at most temperature={self.temperature:g}"
@@ -260,6 +268,8 @@ class Pretrain:
 
 Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
 """Objectives of recipes."""
+LEAST_PIECES, MOST_PIECES = 10, 100_000
+"""Tokens of a vocabulary of pieces."""
 FEW_WEIGHTS = ("lora", "adapter")
 """Fields by which an objective trains few weights in place of all."""
 
@@ -272,6 +282,23 @@ def target_column(objective: Objective) -> str | None:
 def needs_texts(objective: Objective) -> bool:
     """Return whether an objective cannot be trained without a column of reference texts."""
     return isinstance(objective, CTC | Transducer | Seq2Seq)
+
+
+def pieces_of(vocabulary: str) -> int:
+    """Return the number of tokens of a vocabulary "bpe:500"; 0 for another one.
+
+    Raises:
+        ValueError: there is no such number.
+    """
+    kind, colon, number = vocabulary.partition(":")
+    if (kind.lower(), colon) != ("bpe", ":"):
+        return 0
+    if not (number.isdecimal() and LEAST_PIECES <= int(number) <= MOST_PIECES):
+        raise ValueError(
+            f"found vocabulary={vocabulary!r}; expected a number of tokens from {LEAST_PIECES} to {MOST_PIECES:,}, "
+            "such as 'bpe:500'"
+        )
+    return int(number)
 
 
 def freeze_steps_of(objective: Objective) -> int:

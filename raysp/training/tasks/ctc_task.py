@@ -12,6 +12,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.tokenizers.pieces import ParakeetTokenizer, merges_of
 from raysp.specs.values import JsonValue
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
@@ -22,9 +23,10 @@ from raysp.training.objectives.objective_models import ctc_model, held_below_hea
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import CTC
+from raysp.training.specs.objectives import CTC, pieces_of
 from raysp.training.tasks import task_texts
 from raysp.training.tasks.task import Prediction
+from raysp.words import count
 
 UNIFORM_SHARE = 0.01
 """Share of the uniform distribution in the priors, so that the prior of a token that no frame has is not 0."""
@@ -147,6 +149,11 @@ class CTCTask(task_texts.ComparedTexts):
         return cls(spec, task_texts.given_tokenizer(spec.vocabulary, plan, spec.adapter))
 
     @property
+    def num_pieces(self) -> int:
+        """Tokens of a vocabulary of pieces that is learnt from the texts; 0: it is another one."""
+        return pieces_of(self.spec.vocabulary)
+
+    @property
     def tokenizer(self) -> HeadTokenizer:
         """Tokenizer of the head."""
         assert self.known is not None
@@ -155,7 +162,12 @@ class CTCTask(task_texts.ComparedTexts):
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, and the vocabulary if it is given."""
-        return {"text": self.spec.text.fields(), "vocabulary": {**self.known.get_vocab()} if self.known else None}
+        words = {"counts": "words"} if self.num_pieces else {}
+        return {
+            "text": self.spec.text.fields(),
+            "vocabulary": {**self.known.get_vocab()} if self.known else None,
+            **words,
+        }
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
@@ -164,21 +176,35 @@ class CTCTask(task_texts.ComparedTexts):
 
     @property
     def digest(self) -> str:
-        """Hash of the vocabulary."""
+        """Hash of the vocabulary, and of how its pieces are joined if they are learnt."""
+        if self.num_pieces:
+            assert isinstance(self.tokenizer, ParakeetTokenizer)
+            return task_texts.digest_of([self.tokenizer.get_vocab(), merges_of(self.tokenizer)])
         return task_texts.digest_of(self.tokenizer.get_vocab())
 
     def settled(self, counts: Mapping[str, int]) -> "CTCTask":
-        """Return the task with a vocabulary of the characters, unless it is given."""
+        """Return the task with a vocabulary of the characters or of pieces, unless it is given.
+
+        Raises:
+            PlanError: the texts have more characters than the vocabulary tokens.
+        """
         if self.known:
             return self
+        if self.num_pieces:
+            return replace(self, known=task_texts.learnt_tokenizer(counts, self.num_pieces))
         return replace(self, known=tokenizer_for(vocabularies.build(counts), self.spec.adapter))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, and the characters outside it."""
+        if self.num_pieces:
+            words = count(len(task_texts.learnt_words(counts)), "different word")
+            return {"pieces": f"{count(len(self.tokenizer.get_vocab()), 'token')}, learnt from {words}"}
         return {"characters": task_texts.described_characters(counts, self.tokenizer)}
 
     def targets(self) -> CharacterTargets:
-        """Return the ids of characters."""
+        """Return the ids of characters or pieces; of pieces that are not known yet, one for each word."""
+        if self.num_pieces and self.known is None:
+            return task_texts.word_targets(task_texts.rules_of(self.spec.text))
         return CharacterTargets(task_texts.rules_of(self.spec.text), encode_of(self.known) if self.known else None)
 
     def objective(self, plan: TrainingPlan) -> CTCObjective:

@@ -2,17 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from raysp.errors import PlanError
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Comparison
+from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer, learn_pieces
 from raysp.specs.text_rules import Text
 from raysp.text import vocabulary as vocabularies
 from raysp.text.normalisation import TextRules
+from raysp.text.targets import CharacterTargets, contains_any
+from raysp.text.vocabulary import PAD, UNKNOWN
 from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.planning.objective_checks import BUILD, KEEP
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.objectives import pieces_of
 from raysp.training.tasks.task import WORST_ROWS, PredictedRows
 from raysp.words import count
 
@@ -20,6 +25,8 @@ SHOWN_CHARACTERS = 12
 """Characters outside the vocabulary that are shown."""
 PIECES = ("parakeet_ctc", "parakeet_encoder")
 """Model types whose tokenizers have pieces of words."""
+PIECES_RESERVED = (PAD, UNKNOWN, SPACE)
+"""Tokens of pieces that texts cannot contain."""
 
 
 def rules_of(text: Text) -> TextRules:
@@ -36,17 +43,20 @@ def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = 
     """Return the tokenizer of a vocabulary that does not depend on the texts; None: it is built from them.
 
     Args:
-        vocabulary: field of the objective: "keep", "build", or a url.
+        vocabulary: field of the objective: "keep", "build", "bpe:500", or a url.
         plan: the plan.
         language: name of the language that the vocabulary belongs to; None: it is the only one.
 
     Raises:
         PlanError: the given vocabulary cannot be used.
     """
+    if pieces_of(vocabulary):
+        return None
     if vocabulary != KEEP and plan.checkpoint.model_type in PIECES:
         raise PlanError(
             f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {plan.checkpoint.architecture} "
-            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps that of its tokenizer.json"
+            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps that of its tokenizer.json, or "
+            "'bpe:1024'"
         )
     if vocabulary == BUILD:
         return None
@@ -64,6 +74,40 @@ def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) ->
     cases = [case for case in ("upper", "lower") if all(getattr(one, case)() in letters for one in outside)]
     advice = f"; text=raysp.Text({cases[0]!r}) brings them into it" if cases else ""
     return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}{advice}" if outside else "")
+
+
+def learnt_tokenizer(counts: Mapping[str, int], size: int) -> ParakeetTokenizer:
+    """Return the tokenizer of a vocabulary "bpe:500".
+
+    Args:
+        counts: occurrences of each word.
+        size: number of tokens.
+
+    Raises:
+        PlanError: the words have more characters.
+    """
+    words = learnt_words(counts)
+    characters = {*"".join(words)}
+    if size < (least := len(characters) + len(PIECES_RESERVED)):
+        raise PlanError(
+            f"objective.vocabulary: found 'bpe:{size}'; the texts have {count(len(characters), 'character')}: set it "
+            f"to 'bpe:{least}' or more, or keep fewer characters by objective.text"
+        )
+    return learn_pieces(words, size, (PAD, UNKNOWN))
+
+
+def learnt_words(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the words of which pieces are learnt, with their occurrences."""
+    return {word: number for word, number in counts.items() if not contains_any(PIECES_RESERVED, word)}
+
+
+def word_targets(rules: TextRules) -> CharacterTargets:
+    """Return targets that count words, of which pieces are learnt; until then each word is one token."""
+    return CharacterTargets(rules, _words, count=lambda text: Counter(text.split()))
+
+
+def _words(text: str) -> Sequence[int]:
+    return [-1] if contains_any(PIECES_RESERVED, text) else range(len(text.split()))
 
 
 class ComparedTexts:

@@ -25,10 +25,8 @@ SMALL = {
 SMALL |= dict.fromkeys(("dropout", "activation_dropout", "attention_dropout"), 0.0)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """Random weights with a vocabulary of the digits, each of them a piece."""
-    folder = tmp_path_factory.mktemp("parakeet")
+def parakeet_checkpoint(folder):
+    """Write random weights with a vocabulary of the digits, each of them a piece, and return their folder."""
     pieces = ["<unk>", *(f"▁{word}" for word in WORDS), "▁"]
     backend = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
@@ -39,6 +37,11 @@ def checkpoint(tmp_path_factory):
     ParakeetForCTC(config).save_pretrained(folder)
     ParakeetProcessor(ParakeetFeatureExtractor(), tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return parakeet_checkpoint(tmp_path_factory.mktemp("parakeet"))
 
 
 def write_digits(file):

@@ -1,0 +1,196 @@
+"""Training of a head on pieces of words that are learnt from the texts: vocabulary, texts, times, exports, resuming."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import soxr
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.errors import ChangedError, PlanError, SpecError
+from raysp.models import load_checkpoint
+from raysp.models.tokenizers.pieces import MOST_WORDS, learn_pieces, merges_of
+from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.specs.recipe import Batching, Schedule
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, label_here, write_shard
+from tests.models.oracles import transformers
+from tests.recipes import a_recipe, words_table
+from tests.training.runs.test_pieces import parakeet_checkpoint
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> str:
+    """A shard with recordings of two digits each."""
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24)
+    waves = [soundfile.read(io.BytesIO(one["bytes"]), dtype="float32") for one in table.column("audio").to_pylist()]
+    texts, recordings = table.column("text").to_pylist(), []
+    for (first, rate), (second, _) in zip(waves[::2], waves[1::2], strict=True):
+        file = io.BytesIO()
+        soundfile.write(file, np.concatenate([first, np.zeros(rate // 5, np.float32), second]), rate, format="WAV")
+        recordings.append({"bytes": file.getvalue(), "path": None})
+    joined = [f"{one} {other}" for one, other in zip(texts[::2], texts[1::2], strict=True)]
+    file = tmp_path_factory.mktemp("pairs") / "a.parquet"
+    ids = [f"r{row}" for row in range(len(joined))]
+    write_shard(file, table=pa.table({"id": ids, "audio": pa.array(recordings, AUDIO), "text": joined}))
+    return str(file)
+
+
+def recipe(pairs, sink, *, steps=1, checkpoint=CHECKPOINT, vocabulary=f"bpe:{SIZE}", **fields) -> raysp.Finetune:
+    return raysp.Finetune(
+        raysp.Shards(pairs, text="text"),
+        steps=[raysp.Decode()],
+        objective=raysp.CTC(str(checkpoint), text=raysp.Text("lower"), vocabulary=vocabulary),
+        schedule=Schedule(steps=steps, learning_rate=5e-4, shape="constant"),
+        batching=Batching(seconds=30, micro_batches=1),
+        sink=raysp.Checkpoint(str(sink), every=10),
+        pool=raysp.Pool(1, cpus=1),
+        **fields,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(pairs, tmp_path_factory):
+    sink = tmp_path_factory.mktemp("trained")
+    evaluation = raysp.Evaluation(raysp.Shards(pairs, text="text"), every=20)
+    assert finetune(recipe(pairs, sink, steps=120, evaluation=evaluation)).is_done
+    return sink
+
+
+@pytest.mark.slow
+def test_texts_come_back_with_their_spaces_and_times(trained, pairs, tmp_path):
+    label = raysp.Label(str(trained), outputs=[raysp.Transcript(words=True)])
+    sink = raysp.Parquet(str(tmp_path / "labels"), keep=["text"])
+    label_here(raysp.Pipeline(raysp.Shards(pairs), steps=[raysp.Decode(), label], sink=sink))
+    found = pq.read_table(tmp_path / "labels" / "a.parquet")
+    assert found.column("pred_text").to_pylist() == found.column("text").to_pylist()
+    columns = (found.column(name).to_pylist() for name in ("text", "pred_words", "seconds"))
+    for text, words, seconds in zip(*columns, strict=True):
+        assert [one["word"] for one in words] == text.split(" ")
+        times = [time for one in words for time in (one["start"], one["end"])]
+        assert times == sorted(times)
+        assert times[-1] <= seconds
+    raysp.export(str(tmp_path / "labels"), to="csv", dest=str(tmp_path / "csv"))
+    exported = next((tmp_path / "csv").rglob("*.csv")).read_text()
+    assert all(f",{text}" in exported for text in found.column("text").to_pylist())
+    assert json.loads((trained / "metrics.json").read_text())["best"]["value"] == 0.0
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_trained_head_is_evaluated(trained, pairs):
+    found = raysp.evaluate(str(trained), pairs, text="text", progress=False)
+    assert found.scores.metrics["wer"].value == 0.0
+
+
+@pytest.mark.slow
+def test_transformers_reads_the_files_and_the_same_texts(trained, pairs):
+    processor = transformers.AutoProcessor.from_pretrained(trained)
+    assert type(processor.tokenizer).__name__ == "ParakeetTokenizer"
+    assert len(processor.tokenizer) == SIZE
+    theirs = transformers.AutoModelForCTC.from_pretrained(trained).eval()
+    ours, table = load_checkpoint(trained), pq.read_table(pairs)
+    for one, text in zip(table.column("audio").to_pylist(), table.column("text").to_pylist(), strict=True):
+        samples, rate = soundfile.read(io.BytesIO(one["bytes"]), dtype="float32")
+        wave = soxr.resample(samples, rate, 16_000, quality="HQ")
+        values = processor(wave, sampling_rate=16_000, return_tensors="pt")["input_values"]
+        with torch.no_grad():
+            ids = theirs(values).logits.argmax(-1)
+        assert processor.batch_decode(ids) == [text] == [ours.tokenizer.decode(ids[0])]
+        assert processor.tokenizer(text)["input_ids"] == ours.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.slow
+def test_a_trained_head_is_kept_by_a_further_training(trained, pairs, tmp_path):
+    again = recipe(pairs, tmp_path / "out", checkpoint=trained, vocabulary="keep")
+    plan, prepared = plan_recipe(again)
+    assert prepared.task.tokenizer.get_vocab() == load_checkpoint(trained).tokenizer.get_vocab()
+    assert not prepared.corpus.left_out
+    assert "outside" not in prepared.facts["characters"]
+    assert prepared.task.objective(plan).model.lm_head.out_features == SIZE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["UniSpeech", "Parakeet"])
+def test_a_stopped_training_goes_on_bit_for_bit(pairs, parakeet, tmp_path, kind):
+    checkpoint = CHECKPOINT if kind == "UniSpeech" else parakeet
+    made = {name: recipe(pairs, tmp_path / name, steps=4, checkpoint=checkpoint) for name in ("whole", "stopped")}
+    finetune(made["whole"])
+    asked = iter([False, True])
+    assert finetune(made["stopped"], should_stop=lambda: next(asked)).steps == 2
+    assert finetune(made["stopped"]).is_done
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(one, stopped[name]) for name, one in whole.items())
+    other = recipe(pairs, tmp_path / "stopped", steps=4, checkpoint=checkpoint, vocabulary=f"bpe:{SIZE + 1}")
+    with pytest.raises(ChangedError, match=r"objective.vocabulary.*vocabulary_digest"):
+        finetune(other)
+
+
+@pytest.fixture(scope="module")
+def parakeet(tmp_path_factory):
+    return parakeet_checkpoint(tmp_path_factory.mktemp("parakeet"))
+
+
+def test_rows_whose_words_no_frames_hold_are_left_out_and_pieces_too_many_fail(tiny, tmp_path):
+    texts = ["one two"] * 4 + ["o n e " * 30, "abcdefghijklmnopqrstuvwxyz"]
+    write_shard(tmp_path / "in" / "0.parquet", table=words_table(6, texts=texts))
+    made = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective={"vocabulary": "bpe:40"})
+    result = finetune(made)
+    assert result.left_out == {"label_too_long": 1}
+    assert result.rows == 5
+    assert result.errors.keys() == {"label_too_long"}
+
+
+def test_texts_with_marks_of_pieces_are_left_out(tiny, tmp_path):
+    write_shard(tmp_path / "in" / "0.parquet", table=words_table(4, texts=["a|b", "\u2581a", "a <pad> b", "a b"]))
+    made = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"})
+    _, prepared = plan_recipe(made)
+    assert prepared.corpus.left_out == {"outside_vocabulary": 2}
+    assert {"|", "a", "b"} <= prepared.task.tokenizer.get_vocab().keys()
+    assert prepared.facts["pieces"] == f"{len(prepared.task.tokenizer)} tokens, learnt from 3 different words"
+
+
+def test_pieces_do_not_depend_on_the_order_of_words_and_scale_with_their_numbers():
+    drawn = np.random.default_rng(0)
+    words = {"".join(drawn.choice([*"abcdefg"], drawn.integers(1, 8))): int(drawn.integers(1, 4)) for _ in range(3000)}
+    shuffled = dict(drawn.permutation([*words.items()]).tolist())
+    shuffled = {word: int(number) for word, number in shuffled.items()}
+    made = [learn_pieces(one, 200, ("<pad>", "<unk>")) for one in (words, shuffled)]
+    assert made[0].get_vocab() == made[1].get_vocab()
+    assert merges_of(made[0]) == merges_of(made[1])
+    assert len(made[0]) == 200
+    assert [made[0].get_vocab()[one] for one in ("<pad>", "<unk>")] == [0, 1]
+    large = learn_pieces({word: number * MOST_WORDS for word, number in {"aab": 3, "ab": 2}.items()}, 10, ("p", "u"))
+    assert merges_of(large) == merges_of(learn_pieces({"aab": 3, "ab": 2}, 10, ("p", "u")))
+
+
+def test_pieces_follow_byte_pair_encoding():
+    """The example of Sennrich et al. 2016: low 5, lower 2, newest 6, widest 3."""
+    made = learn_pieces({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 17, ("<pad>", "<unk>"))
+    assert merges_of(made)[:3] == ["e s", "es t", "l o"]
+    assert made.decode_collapsed(made.ids_of_written("lowest newer")) == "lowest newer"
+
+
+@pytest.mark.parametrize("vocabulary", ["bpe:", "bpe:many", "bpe:-5", "bpe:9", "bpe:100001", "BPE:1.5"])
+def test_a_size_that_no_vocabulary_has_is_refused(vocabulary):
+    with pytest.raises(SpecError, match=rf"found vocabulary='{vocabulary}'; expected a number of tokens from 10 to"):
+        raysp.CTC("c", vocabulary=vocabulary)
+
+
+def test_pieces_for_adapters_and_pretraining_are_refused():
+    with pytest.raises(SpecError, match=r"vocabularies of languages are of characters: use vocabulary='build'"):
+        raysp.CTC("c", vocabulary="bpe:100", adapter="tur")
+    with pytest.raises(SpecError, match=r"found vocabulary='bpe:100'; Pretrain has characters"):
+        raysp.Pretrain("c", vocabulary="bpe:100")
+
+
+def test_fewer_tokens_than_characters_are_refused(words, tiny, tmp_path):
+    with pytest.raises(PlanError, match=r"found 'bpe:10'; the texts have 15 characters: set it to 'bpe:18' or more"):
+        plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"}))
