@@ -43,6 +43,7 @@ from .training.specs.augmentations import Gain as Gain
 from .training.specs.augmentations import Noise as Noise
 from .training.specs.augmentations import Room as Room
 from .training.specs.augmentations import Speed as Speed
+from .training.specs.mix import Mix as Mix
 from .training.specs.objectives import CTC as CTC
 from .training.specs.objectives import Classify as Classify
 from .training.specs.objectives import ClassifyFrames as ClassifyFrames

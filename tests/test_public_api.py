@@ -32,6 +32,7 @@ NAMES = [
     "Labeller",
     "LoRA",
     "Map",
+    "Mix",
     "Noise",
     "Parquet",
     "Pipeline",

@@ -19,6 +19,7 @@ from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
 from raysp.training.data.indexes import Indexed, Indexer, index_all
 from raysp.training.data.indexing import index_sounds
+from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
@@ -65,12 +66,22 @@ class Prepared:
     @cached_property
     def index(self) -> Index:
         """What the order of rows depends on."""
-        return Index(self.corpus.seconds, self.corpus.piece_rows)
+        return _index_of_epoch(None, self.corpus, 0)
+
+    @cached_property
+    def mixture(self) -> Mixture | None:
+        """The parts of the corpus, of which epochs take some rows; None: each epoch has all rows."""
+        return _mixture(self.plan.recipe, self.corpus)
+
+    @cached_property
+    def first_index(self) -> Index:
+        """The index with the rows of the first epoch."""
+        return _index_of_epoch(self.mixture, self.corpus, 0)
 
     @cached_property
     def first_epoch(self) -> Epoch:
         """The first epoch."""
-        return Epoch(self.index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
+        return Epoch(self.first_index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
 
     @cached_property
     def first_window(self) -> Window:
@@ -107,6 +118,7 @@ class Prepared:
             + (f"; left out: {left_out}" if left_out else "")
             + (f"; {self.misfit}" if self.misfit else ""),
             **self.task.facts(corpus.counts),
+            **({"mix": self.mixture.fact} if self.mixture else {}),
             "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
@@ -125,7 +137,7 @@ class Prepared:
 
     @property
     def _rows_per_step(self) -> float:
-        return self.index.num_rows / max(1, self.first_epoch.num_steps)
+        return self.first_index.num_rows / max(1, self.first_epoch.num_steps)
 
     @property
     def _padding_efficiency(self) -> float:
@@ -164,10 +176,11 @@ def prepare(
     unreadable = {shard.name: one for shard, one in indexed if isinstance(one, str)}
     misfit = _misfit(plan, found)
     _refuse_few(plan, corpus, misfit or _outside(task, corpus))
+    first_index = _index_of_epoch(_mixture(recipe, corpus), corpus, 0)
     task = task.settled(corpus.counts)
     if plan.has_open_values:
         begun = TrainingRecord.load(store) if store else None
-        plan = settled(plan, Index(corpus.seconds, corpus.piece_rows), begun)
+        plan = settled(plan, first_index, begun)
     recipe = plan.recipe
     parts = training_parts(
         recipe,
@@ -179,6 +192,15 @@ def prepare(
     )
     unreadable = {**plan.corpus.unreadable, **unreadable}
     return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable, misfit)
+
+
+def _mixture(recipe: Finetune, corpus: CorpusIndex) -> Mixture | None:
+    return None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
+
+
+def _index_of_epoch(mixture: Mixture | None, corpus: CorpusIndex, epoch: int) -> Index:
+    index = Index(corpus.seconds, corpus.piece_rows)
+    return mixture.index(index, epoch) if mixture else index
 
 
 def _indexed(

@@ -76,6 +76,7 @@ IMPORTANT = [
     ("batching.micro_batches", "4"),
     ("seed", "1"),
     ("ema", "0.99"),
+    ("mix", '{"type": "Mix", "parts": {"en/*": 1, "tr/*": 2}}'),
     ("deterministic", "true"),
 ]
 OTHER = [
@@ -94,7 +95,14 @@ def test_fields_that_change_the_weights_change_the_fingerprint(path, value):
 
 
 def test_a_recipe_without_newer_fields_has_the_fingerprint_of_earlier_versions():
-    newer = {"objective.lora", "objective.adapter", "deterministic", "schedule.optimizer", "schedule.optimizer_options"}
+    newer = {
+        "objective.lora",
+        "objective.adapter",
+        "deterministic",
+        "mix",
+        "schedule.optimizer",
+        "schedule.optimizer_options",
+    }
     assert not newer & parts_of(RECIPE).keys()
     assert parts_of(override(RECIPE, "objective.adapter", "tur"))["objective.adapter"] == "tur"
 
@@ -136,7 +144,7 @@ def test_fields_that_act_only_with_others_are_refused_without_them():
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
     judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation", "augment"}
-    judged.add("deterministic")
+    judged |= {"deterministic", "mix"}
     assert fields == judged | {*UNIMPORTANT}
     assert {field.name for field in dataclasses.fields(Batching)} == {
         "seconds",

@@ -60,7 +60,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
         update = _seconds(training, [], average)
         del held
     audio = _audio_seconds(prepared, timed)
-    of_step = float(prepared.index.seconds.sum()) / prepared.first_epoch.num_steps / workers.low
+    of_step = float(prepared.first_index.seconds.sum()) / prepared.first_epoch.num_steps / workers.low
     where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
     busy = max(passes - update, 0.0) * of_step / audio + update
     return Speed(

@@ -1,10 +1,14 @@
 """One worker of a training: model, objective, optimiser and session of a prepared recipe."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from raysp.ops.ordering import Index
 from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.data.micro_batches import Objective, Rows
+from raysp.training.data.mixed_epochs import Mixture
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve
@@ -63,7 +67,7 @@ def new_session(
         _keeper(prepared, store, run) if store and commits else None,
         held=[*prepared.task.held(model)],
         held_steps=freeze_steps_of(recipe.objective),
-        index_of=speeds.index if speeds else None,
+        index_of=_index_of(prepared.mixture, speeds),
         first_epoch=None if speeds else prepared.first_epoch,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, objective, workers, decoder),
@@ -72,6 +76,18 @@ def new_session(
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
+
+
+def _index_of(mixture: Mixture | None, speeds: Speeds | None) -> Callable[[Index, int], Index] | None:
+    """Return what gives the rows of an epoch with their durations; None: all, with those of the index."""
+    changes = [one.index for one in (mixture, speeds) if one is not None]
+    return partial(_changed, changes) if changes else None
+
+
+def _changed(changes: Sequence[Callable[[Index, int], Index]], index: Index, epoch: int) -> Index:
+    for change in changes:
+        index = change(index, epoch)
+    return index
 
 
 def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:

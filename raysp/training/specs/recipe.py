@@ -16,6 +16,7 @@ from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, spec, to_json
 from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
+from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
     FEW_WEIGHTS,
@@ -218,6 +219,7 @@ class Finetune:
         sink: destination of the checkpoint.
         batching: sizes of steps.
         augment: changes of the recordings, drawn anew in each epoch: at most one `Speed`, then the others in order.
+        mix: shares of the parts of the corpus; None: every epoch has all rows.
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
             and becomes the checkpoint. None: there is none.
@@ -247,6 +249,7 @@ class Finetune:
     sink: Checkpoint
     batching: Batching = field(default_factory=Batching)
     augment: Listed[Augmentation] = ()
+    mix: Mix | None = None
     evaluation: Evaluation | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     average: Annotated[int, Field(ge=0)] = 0
@@ -445,6 +448,8 @@ def training_parts(
     parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
     if recipe.ema is not None:
         parts["ema"] = recipe.ema
+    if recipe.mix is not None:
+        parts["mix"] = fields["mix"]
     if recipe.deterministic:
         parts["deterministic"] = True
     return {**parts, **code.parts()}

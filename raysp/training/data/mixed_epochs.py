@@ -1,0 +1,112 @@
+"""Rows of the epochs of a mixture: a pure function of the index, the seed and the epoch, as the order of rows is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from raysp.errors import PlanError
+from raysp.ops.ordering import Index
+from raysp.training.sink.index_record import CorpusIndex
+from raysp.training.specs.mix import Mix
+from raysp.words import duration
+
+SEED_OF_PARTS = 1
+"""First number of the seeds of the orders of parts, beside that of the training."""
+SHOWN_SHARDS = 5
+"""Shards that a message names."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one part of a mixture.
+
+    Attributes:
+        rows: int64 (num_rows,), in the order in which epochs take them, again and again.
+        an_epoch: number of rows that an epoch takes, on average; at most all of them.
+        seconds: seconds of audio of all rows.
+    """
+
+    rows: npt.NDArray[np.int64] = field(repr=False)
+    an_epoch: float
+    seconds: float
+
+    def of(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the rows of an epoch: those that follow the ones of the epoch before."""
+        first, end = math.floor(epoch * self.an_epoch), math.floor((epoch + 1) * self.an_epoch)
+        rows: npt.NDArray[np.int64] = self.rows[np.arange(first, end) % len(self.rows)]
+        return rows
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """Seconds of audio of an epoch, on average."""
+        return self.seconds * self.an_epoch / len(self.rows)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Parts of a corpus by their patterns."""
+
+    parts: Mapping[str, Part]
+
+    def index(self, index: Index, epoch: int) -> Index:
+        """Return an index with the rows of an epoch alone; others have no duration, as if they were left out."""
+        chosen = np.zeros(len(index.seconds), np.bool_)
+        for part in self.parts.values():
+            chosen[part.of(epoch)] = True
+        return Index(np.where(chosen, index.seconds, np.float32(0)), index.piece_rows)
+
+    @property
+    def fact(self) -> str:
+        """Rows and shares of the parts in an epoch as text."""
+        total = sum(part.seconds_an_epoch for part in self.parts.values())
+        shown = [
+            f"{name}: {part.an_epoch:,.4g} of {len(part.rows):,} rows an epoch, {part.seconds_an_epoch / total:.1%} of "
+            f"{duration(total)} of audio"
+            for name, part in self.parts.items()
+        ]
+        return "; ".join(shown)
+
+
+def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
+    """Return the mixture of a corpus.
+
+    Args:
+        mix: the mixture of the recipe.
+        corpus: index of the corpus.
+        seed: seed of the training.
+
+    Raises:
+        PlanError: a shard is in no part or in several, or a part has no row to train on.
+    """
+    rows = _rows_of_parts(mix, corpus)
+    seconds = {part: float(corpus.seconds[found].sum(dtype=np.float64)) for part, found in rows.items()}
+    weights = mix.weights(seconds)
+    most = max(weights[part] / seconds[part] for part in rows)  # of the part of which an epoch has all rows
+    parts = {}
+    for number, (part, found) in enumerate(rows.items()):
+        order = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED_OF_PARTS, seed, number])))
+        an_epoch = len(found) * (weights[part] / seconds[part] / most)
+        parts[part] = Part(order.permutation(found), an_epoch, seconds[part])
+    return Mixture(parts)
+
+
+def _rows_of_parts(mix: Mix, corpus: CorpusIndex) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the rows of each part that are trained on."""
+    # Sorted, since the fingerprint does not know the order of weights.
+    spans: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in sorted(mix.parts)}
+    for place, shard in enumerate(corpus.shards):
+        found = [part for part in mix.parts if fnmatchcase(shard.name, part)]
+        if len(found) != 1:
+            parts = " and ".join(map(repr, found)) or f"none of {', '.join(map(repr, mix.parts))}"
+            raise PlanError(f"mix.parts: the shard {shard.name!r} is in {parts}; expected each shard in one part")
+        first, end = corpus.first_rows[place : place + 2].tolist()
+        spans[found[0]].append(first + np.flatnonzero(corpus.seconds[first:end]))
+    for part, of_part in spans.items():
+        if not sum(map(len, of_part)):
+            names = ", ".join(shard.name for shard in corpus.shards[:SHOWN_SHARDS])
+            raise PlanError(f"mix.parts: {part!r} has no row to train on; the corpus has the shards {names}")
+    return {part: np.concatenate(of_part) for part, of_part in spans.items()}

@@ -1,0 +1,206 @@
+"""Mixtures of corpora: shares, every row before any again, and the same order after a stop and on any workers."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import raysp
+from raysp.errors import ChangedError, PlanError, SpecError
+from raysp.ops.ordering import Epoch, Index, Sizes
+from raysp.training.data.mixed_epochs import mixture_of
+from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.sink.index_record import CorpusIndex
+from raysp.training.specs.recipe import Schedule
+from raysp.training.tasks.ctc_task import CTCObjective
+from tests.corpora import write_shard
+from tests.recipes import a_recipe, words_table
+from tests.training.runs.test_finetuning import steps_until
+
+SIZES = {"en/0": 120, "en/1": 80, "fi/0": 37, "tr/0": 15, "tr/1": 2}
+
+
+def corpus(seed: int = 0) -> tuple[CorpusIndex, Index]:
+    """Make the index of five shards with pieces of ten rows; a tenth of the rows are left out."""
+    drawn = np.random.default_rng(seed)
+    first_rows = np.cumsum([0, *SIZES.values()])
+    seconds = drawn.uniform(0.5, 9.0, first_rows[-1]).astype(np.float32)
+    seconds[drawn.random(len(seconds)) < 0.1] = 0
+    edges = sorted({*first_rows.tolist(), *range(0, int(first_rows[-1]), 10)})
+    shards = [SimpleNamespace(name=f"{name}.parquet") for name in SIZES]
+    found = CorpusIndex(shards, first_rows, np.array(edges), seconds, seconds.astype(np.uint16), {}, {})
+    return found, Index(seconds, found.piece_rows)
+
+
+def rows_of(mixture, index: Index, epoch: int) -> list[int]:
+    """Return the rows of an epoch, as its windows have them."""
+    sizes = Sizes(micro_seconds=20.0, micro_batches=2, window_seconds=100.0)
+    found = Epoch(mixture.index(index, epoch), sizes, seed=0, epoch=epoch)
+    return [row for number in range(found.num_windows) for row in found.window(number).rows.tolist()]
+
+
+def seconds_of(index: Index, rows: list[int]) -> dict[str, float]:
+    """Return the seconds of rows by the first folder of their shards."""
+    edges, found = np.cumsum([*SIZES.values()]), Counter()
+    for row in rows:
+        name = [*SIZES][int(np.searchsorted(edges, row, side="right"))]
+        found[name.partition("/")[0]] += float(index.seconds[row])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"),
+    [
+        (raysp.Mix({"en/*": 2, "fi/*": 1, "tr/*": 1}), {"en": 0.5, "fi": 0.25, "tr": 0.25}),
+        (raysp.Mix({"en/*": 0.1, "fi/*": 0.2, "tr/*": 0.7}), {"en": 0.1, "fi": 0.2, "tr": 0.7}),
+        (raysp.Mix({"[ef]*": 1, "tr/*": 1}), None),
+        (raysp.Mix(["en/*", "fi/*", "tr/*"], temperature=1), None),
+        (raysp.Mix(["en/*", "fi/*", "tr/*"], temperature=3), None),
+        (raysp.Mix(["en/*", "fi/*", "tr/*"], temperature=1e9), {"en": 1 / 3, "fi": 1 / 3, "tr": 1 / 3}),
+    ],
+)
+def test_the_shares_of_many_epochs_are_those_of_the_weights(mix, expected):
+    found, index = corpus()
+    mixture = mixture_of(mix, found, seed=5)
+    of_all = seconds_of(index, [*np.flatnonzero(index.seconds)])
+    if mix.temperature is not None:
+        powers = {name: seconds ** (1 / mix.temperature) for name, seconds in of_all.items()}
+        expected = {name: power / sum(powers.values()) for name, power in powers.items()}
+    counts = Counter(row for epoch in range(400) for row in rows_of(mixture, index, epoch))
+    heard = Counter()
+    for row, times in counts.items():
+        heard += Counter({name: times * seconds for name, seconds in seconds_of(index, [row]).items()})
+    shares = {name: seconds / heard.total() for name, seconds in heard.items()}
+    if expected is None:
+        assert shares["tr"] == pytest.approx(0.5, abs=0.005)
+        assert shares["en"] / shares["fi"] == pytest.approx(of_all["en"] / of_all["fi"], rel=0.01)
+    else:
+        assert shares == pytest.approx(expected, abs=0.005)
+
+
+def test_every_row_of_a_part_comes_before_any_comes_again():
+    found, index = corpus()
+    mixture = mixture_of(raysp.Mix({"en/*": 1, "fi/*": 3, "tr/*": 3}), found, seed=5)
+    counts, whole = Counter(), 0
+    for epoch in range(60):
+        rows = rows_of(mixture, index, epoch)
+        assert len(rows) == len({*rows})
+        counts.update(rows)
+        for part in mixture.parts.values():
+            times = {counts[row] for row in part.rows.tolist()}
+            assert max(times) - min(times) <= 1
+        whole += any({*part.rows.tolist()} <= {*rows} for part in mixture.parts.values())
+    assert whole >= 60  # each epoch has all rows of one part
+    assert counts.keys() == {*np.flatnonzero(index.seconds).tolist()}
+
+
+def test_epochs_depend_on_the_seed_and_not_on_the_order_of_weights():
+    found, index = corpus()
+    one, other = ({"en/*": 1, "fi/*": 1, "tr/*": 1}, {"tr/*": 1, "en/*": 1, "fi/*": 1})
+    made = [rows_of(mixture_of(raysp.Mix(parts), found, seed=5), index, 3) for parts in (one, other)]
+    assert made[0] == made[1]
+    assert made[0] != rows_of(mixture_of(raysp.Mix(one), found, seed=6), index, 3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"en/*": 1, "tr/*": 1},
+            r"the shard 'fi/0.parquet' is in none of 'en/\*', 'tr/\*'; expected each shard in one",
+        ),
+        ({"*": 1, "tr/*": 1}, r"the shard 'tr/0.parquet' is in '\*' and 'tr/\*'"),
+        ({"*": 1, "de/*": 1}, r"'de/\*' has no row to train on; the corpus has the shards en/0.parquet, en/1.parquet"),
+    ],
+)
+def test_shards_in_no_part_or_in_two_and_empty_parts_are_refused(parts, message):
+    with pytest.raises(PlanError, match=rf"mix.parts: {message}"):
+        mixture_of(raysp.Mix(parts), corpus()[0], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "temperature", "message"),
+    [
+        ({"en/*": 1}, None, r"found parts \['en/\*'\]; expected at least two patterns, each once"),
+        (["en/*", "en/*"], 2, r"expected at least two patterns, each once"),
+        (["en/*", "tr/*"], None, r"found neither weights nor temperature; give weights"),
+        ({"en/*": 1, "tr/*": 2}, 2, r"found weights and temperature; give weights"),
+        ({"en/*": 0, "tr/*": 2}, None, r"greater than 0"),
+        (["en/*", "tr/*"], 0.5, r"greater than or equal to 1"),
+    ],
+)
+def test_mixtures_without_a_meaning_are_refused(parts, temperature, message):
+    with pytest.raises(SpecError, match=message):
+        raysp.Mix(parts, temperature=temperature)
+
+
+@pytest.fixture(scope="module")
+def languages(tmp_path_factory) -> list[str]:
+    """Two corpora of 24 and 8 rows."""
+    folder = tmp_path_factory.mktemp("languages")
+    for number, (name, size) in enumerate({"en": 24, "tr": 8}.items()):
+        table = words_table(size, seed=100 * number)
+        write_shard(folder / name / "0.parquet", table=table, row_group_size=5)
+    return [f"{folder}/en/*.parquet", f"{folder}/tr/*.parquet"]
+
+
+def mixed(languages, tiny, sink, **fields) -> raysp.Finetune:
+    given = {
+        "source": raysp.Shards(languages, text="text"),
+        "mix": raysp.Mix({"en/*": 1, "tr/*": 1}),
+        "schedule": Schedule(epochs=5, learning_rate=1e-3),
+        **fields,
+    }
+    return a_recipe("", tiny, sink, **given)
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[list[int]]:
+    """Rows of each micro-batch, in the order in which the model saw them."""
+    found: list[list[int]] = []
+    original = CTCObjective.__call__
+
+    def recorded(self, batch):
+        found.append([*batch.rows])
+        return original(self, batch)
+
+    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", [[], [raysp.Speed((0.9, 1.1))]], ids=["plain", "speed"])
+def test_a_stopped_training_sees_the_same_rows_and_has_the_same_weights(languages, tiny, tmp_path, seen, augment):
+    whole = finetune(mixed(languages, tiny, tmp_path / "whole", augment=augment))
+    expected = [*seen]
+    seen.clear()
+    recipe = mixed(languages, tiny, tmp_path / "stopped", augment=augment)
+    for number in (2, 1):
+        assert not finetune(recipe, should_stop=steps_until(number)).is_done
+    assert finetune(recipe).is_done
+    assert seen == expected
+    counts = Counter(row for batch in seen for row in batch)
+    assert all(counts[row] == 5 for row in range(24, 32))
+    of_en = [counts[row] for row in range(24)]
+    assert max(of_en) - min(of_en) == 1  # a third of the rows in each of five epochs
+    assert sum(of_en) / sum(counts.values()) == pytest.approx(0.5, abs=0.1)
+    assert whole.epochs == 5
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    with pytest.raises(ChangedError, match=r"mix"):
+        finetune(mixed(languages, tiny, tmp_path / "stopped", augment=augment, mix=raysp.Mix({"en/*": 1, "tr/*": 2})))
+
+
+@pytest.mark.slow
+def test_a_plan_shows_the_shares_and_counts_the_steps_of_mixed_epochs(languages, tiny, tmp_path):
+    _, mixture = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
+    _, plain = plan_recipe(mixed(languages, tiny, tmp_path / "out", mix=None))
+    assert "tr/*: 8 of 8 rows an epoch, 50.0% of 0:0" in mixture.facts["mix"]
+    assert mixture.first_epoch.num_steps < plain.first_epoch.num_steps
+    assert "mix" not in plain.facts
+    assert mixture.index.digest == plain.index.digest
+    found = raysp.estimate(mixed(languages, tiny, tmp_path / "out"))
+    assert found is not None
