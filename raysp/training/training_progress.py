@@ -98,12 +98,17 @@ def training_line(progress: TrainingProgress, width: int | None = None) -> str:
 
 def evaluation_line(done: int, evaluated: Evaluated) -> str:
     """Return the metrics of an evaluation as text."""
+    when = f"at step {done:,}" if done else "before the first step"
+    others = [f"; {name}: {_metrics_line(one)}" for name, one in evaluated.others.items()]
+    return f"evaluation {when}: {_metrics_line(evaluated)}{''.join(others)}"
+
+
+def _metrics_line(evaluated: Evaluated) -> str:
     metrics = evaluated.comparison.scores.metrics if evaluated.comparison else {}
     parts = [f"{TITLES[name]} {one.percentage} ({one.interval})" for name, one in metrics.items()]
     parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
     parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
-    when = f"at step {done:,}" if done else "before the first step"
-    return f"evaluation {when}: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _epoch(progress: TrainingProgress) -> str:

@@ -89,6 +89,7 @@ def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> Step
                 edits=one.edits,
             )
         )
+    others = {name: recorded(one, evaluation) for name, one in evaluated.others.items()}
     return StepEvaluation(
         metric=evaluation.best,
         scores=comparison.scores,
@@ -98,4 +99,5 @@ def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> Step
         loss=evaluated.loss,
         normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
         measure=evaluated.measure,
+        others={name: one for name, one in others.items() if one is not None},
     )

@@ -12,6 +12,7 @@ from raysp.corpus.shards import Piece
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import SECONDS, Columns, Key
 from raysp.labelling import assembly
+from raysp.labelling.planning.run_plan import Corpus
 from raysp.ops.recordings import contents
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.text.targets import Target
@@ -80,6 +81,7 @@ class Evaluator:
         task: the task.
         workers: the workers that train together.
         decoder: decoding functions; None: those of this process.
+        corpus: the rows; None: those of the plan by which weights are compared.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class Evaluator:
         task: Task,
         workers: Workers,
         decoder: "Decoder | None" = None,
+        corpus: Corpus | None = None,
     ) -> None:
-        assert plan.evaluated is not None
+        corpus = corpus or plan.evaluated
+        assert corpus is not None
         self.plan = plan
         self.evaluation = evaluation
         self.objective = objective
@@ -100,7 +104,7 @@ class Evaluator:
         self.min_samples = task.min_samples(plan)
         self.workers = workers
         self.decoder = decoder
-        self.shards = plan.evaluated.shards
+        self.shards = corpus.shards
         self.failed = 0
 
     def __call__(self) -> Evaluated:

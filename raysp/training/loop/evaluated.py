@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from raysp.evaluation.scores import HIGHER_IS_BETTER, Comparison
 
@@ -29,6 +29,8 @@ class Evaluated:
     """How `value` was measured: values of another measure do not compare with it."""
     rows: tuple[str, ...] = ()
     """Names, such as "a.parquet:7", of the worst rows of the comparison, in their order."""
+    others: "Mapping[str, Evaluated]" = field(default_factory=dict)
+    """Evaluations of the further corpora by name."""
 
 
 def rule_of(metric: str, normalisation: str) -> str:

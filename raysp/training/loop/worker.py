@@ -1,6 +1,7 @@
 """One worker of a training: model, objective, optimiser and session of a prepared recipe."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve
 from raysp.training.loop.dev_evaluation import Evaluator
-from raysp.training.loop.evaluated import rule_of
+from raysp.training.loop.evaluated import Evaluated, rule_of
 from raysp.training.loop.optimizing import Group, group_parameters, new_optimizer
 from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper, RunOfSink
@@ -143,9 +144,17 @@ def _evaluations(
     plan, evaluation = prepared.plan, prepared.plan.recipe.evaluation
     if evaluation is None:
         return None
-    run = Evaluator(plan, evaluation, objective, prepared.task, workers, decoder)
+    parts = objective, prepared.task, workers, decoder
+    others = {
+        name: Evaluator(plan, one, *parts, corpus=plan.evaluated_others[name]) for name, one in evaluation.each.items()
+    }
+    run = partial(_evaluated, Evaluator(plan, evaluation, *parts), others)
     assert evaluation.every is not None
     return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
+
+
+def _evaluated(run: Evaluator, others: Mapping[str, Evaluator]) -> Evaluated:
+    return replace(run(), others={name: one() for name, one in others.items()})
 
 
 def course_of(schedule: Schedule) -> Course:

@@ -326,8 +326,9 @@ def training_places(plan: TrainingPlan) -> Iterator[Seen]:
     """Yield the places that the workers of a training read, as `labelling_places` does for a labelling."""
     recipe = plan.recipe
     yield from places_of_source("source", recipe.source, plan.corpus.shards)
-    if recipe.evaluation is not None and plan.evaluated is not None:
-        yield from places_of_source("evaluation.source", recipe.evaluation.source, plan.evaluated.shards)
+    evaluated = [one for one in (plan.evaluated, *plan.evaluated_others.values()) if one is not None]
+    for (name, source), corpus in zip(recipe.evaluated_sources.items(), evaluated, strict=True):
+        yield from places_of_source(name, source, corpus.shards)
     for place, sounds in plan.sounds.items():
         yield from places_of_source(f"augment.{place}.source", recipe.sounds[place].source, sounds.shards)
     for name, url in checkpoints_of(recipe.objective).items():

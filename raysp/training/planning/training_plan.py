@@ -68,6 +68,8 @@ class TrainingPlan:
     """Code from outside raysp."""
     evaluated: Corpus | None = None
     """Rows of the evaluation; None: there is none."""
+    evaluated_others: Mapping[str, Corpus] = field(default_factory=dict)
+    """Rows of the further corpora of the evaluation, by name."""
     sounds: Mapping[int, Corpus] = field(default_factory=dict)
     """Corpora of the sounds of augmentations, by their places in the recipe."""
     is_batching_open: bool = False
@@ -140,10 +142,10 @@ class TrainingPlan:
         evaluation = self.recipe.evaluation
         if evaluation is None or self.evaluated is None:
             return {}
-        rows = sum(shard.num_rows for shard in self.evaluated.shards)
+        others = [f"; {name}: {count(_num_rows(one), 'row')}" for name, one in self.evaluated_others.items()]
         return {
-            "evaluation": f"{count(rows, 'row')} before the first step and every "
-            f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}"
+            "evaluation": f"{count(_num_rows(self.evaluated), 'row')} before the first step and every "
+            f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}{''.join(others)}"
         }
 
 
@@ -162,8 +164,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     recipe = replace(recipe, source=source_of_commit(recipe.source))
     if recipe.evaluation:
         evaluation = replace(
-            recipe.evaluation,
-            source=source_of_commit(recipe.evaluation.source),
+            recipe.evaluation.changed(source_of_commit),
             column=recipe.evaluation.column or target_column(recipe.objective),
             normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
         )
@@ -188,10 +189,13 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     is_open = recipe.batching.seconds is None
     recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
-    evaluated = None
+    evaluated, evaluated_others = None, {}
     if recipe.evaluation:
-        check = partial(check_targets, objective, recipe.evaluation.target)
-        evaluated = _surveyed("evaluation", recipe.evaluation, check)
+        evaluated = _evaluated("evaluation", recipe.evaluation, objective)
+        evaluated_others = {
+            name: _evaluated(f"evaluation.others.{name}", one, objective)
+            for name, one in recipe.evaluation.each.items()
+        }
     sounds = {
         place: _surveyed(f"augment.{place}", one)
         for place, one in enumerate(recipe.augment)
@@ -207,6 +211,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         workers=workers,
         code=code,
         evaluated=evaluated,
+        evaluated_others=evaluated_others,
         sounds=sounds,
         is_batching_open=is_open,
         decoder=folders.get("decoder"),
@@ -230,6 +235,14 @@ def _folders(recipe: Finetune) -> dict[str, Path]:
 def _kept_adapter(objective: Objective) -> str | None:
     """Return the language whose adapter is trained further; None: the checkpoint is used as it is."""
     return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
+
+
+def _num_rows(corpus: Corpus) -> int:
+    return sum(shard.num_rows for shard in corpus.shards)
+
+
+def _evaluated(name: str, evaluation: Evaluation, objective: Objective) -> Corpus:
+    return _surveyed(name, evaluation, partial(check_targets, objective, evaluation.target))
 
 
 def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:

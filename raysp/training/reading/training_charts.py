@@ -67,13 +67,14 @@ class Curve:
         )
 
 
-def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: int) -> Chart | None:
+def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: int, corpus: str = "") -> Chart | None:
     """Return the chart of a metric of evaluations, with its intervals; None if no evaluation defines it.
 
     Args:
         metric: name of the metric.
         found: evaluations by step, in order.
         last_step: end of the axis of steps.
+        corpus: name of a further corpus, on which they were made.
     """
     best = evaluation_records.best(found, metric)
     if best is None:
@@ -87,7 +88,7 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
     place = [*known].index(best)
     notes = ("95% intervals" if is_share else "", "log scale" if y.is_log else "", _before(metric, estimates))
     return Chart(
-        title=title[0].upper() + title[1:],
+        title=(f"{corpus}: {title}" if corpus else title[0].upper() + title[1:]),
         note=", ".join(note for note in notes if note),
         figure=f"best {evaluation_records.text(metric, estimates[best])} at step {best:,}",
         x=x,

@@ -47,7 +47,7 @@ def _facts(
         "Corpus": _corpus(record, "source"),
         "Rows": _rows(store),
         "Augmentation": _augmentation(record),
-        "Evaluated on": _corpus(record, "evaluation.source"),
+        "Evaluated on": _evaluated_on(record),
         "Length": _length(status, steps),
         "Batches": _batches(record),
         "Learning rate": _rate(record),
@@ -57,8 +57,8 @@ def _facts(
     return {name: printable(fact) for name, fact in found.items() if fact}
 
 
-def evaluation_in_detail(done: int, found: StepEvaluation) -> ShownEvaluation:
-    """Return the tables and the worst rows of an evaluation."""
+def evaluation_in_detail(done: int, found: StepEvaluation, corpus: str = "") -> ShownEvaluation:
+    """Return the tables and the worst rows of an evaluation; `corpus` is the name of a further corpus."""
     values = [
         f"{evaluation_records.title(name)} {evaluation_records.text(name, one)}" for name, one in found.metrics.items()
     ]
@@ -68,7 +68,7 @@ def evaluation_in_detail(done: int, found: StepEvaluation) -> ShownEvaluation:
     tables = [groups_table(column, groups) for column, groups in found.by.items() if groups]
     unit = "frames" if "frames" in found.scores.counts else "rows"
     return ShownEvaluation(
-        title=f"Evaluation at step {done:,}",
+        title=f"Evaluation at step {done:,}" + (f": {corpus}" if corpus else ""),
         about=printable(f"{', '.join(values)}; {count(found.scores.rows, 'row')}{audio}{rules}"),
         tables=(*tables, *([classes_table(found.classes, unit)] if found.classes else [])),
         worst=tuple(shown_row(row) for row in found.worst),
@@ -94,6 +94,13 @@ def _corpus(record: TrainingRecord, source: str) -> str:
     more = [f"and {count(len(urls) - MOST_URLS, 'more url')}"] if len(urls) > MOST_URLS else []
     columns = [f"texts in the column {one}" for one in _texts(record, f"{source}.text")]
     return ", ".join([*urls[:MOST_URLS], *more, *columns])
+
+
+def _evaluated_on(record: TrainingRecord) -> str:
+    given = record.value("evaluation.others")
+    names = given if isinstance(given, dict) else {}
+    others = [f"{name}: {_corpus(record, f'evaluation.others.{name}')}" for name in names]
+    return "; ".join(filter(None, [_corpus(record, "evaluation.source"), *others]))
 
 
 def _rows(store: Store) -> str:
@@ -161,10 +168,15 @@ def render(store: Store) -> str:
         facts=_facts(store, record, status, steps),
         metrics=_metric_charts(found, status.steps),
         curves=_curves(steps),
-        evaluation=best and evaluation_in_detail(best, found[best]),
+        evaluations=[] if best is None else _in_detail(best, found[best]),
         runs=runs_table(run_record.runs_with_files(store)),
         recipe=json.dumps(record.recipe, indent=1, ensure_ascii=False),
     )
+
+
+def _in_detail(done: int, found: StepEvaluation) -> list[ShownEvaluation]:
+    others = [evaluation_in_detail(done, one, name) for name, one in found.others.items()]
+    return [evaluation_in_detail(done, found), *others]
 
 
 def _subtitle(status: TrainingStatus) -> str:
@@ -182,9 +194,12 @@ def _subtitle(status: TrainingStatus) -> str:
 
 
 def _metric_charts(found: Mapping[int, StepEvaluation], last_step: int) -> list[Chart]:
-    """Return a chart of each metric, that which decides first."""
+    """Return a chart of each metric, that which decides first and, last, on the further corpora."""
     names = dict.fromkeys(name for one in found.values() for name in (one.metric, *one.metrics))
-    charts = (metric_chart(name, found, last_step) for name in names)
+    charts = [metric_chart(name, found, last_step) for name in names]
+    for corpus in dict.fromkeys(name for one in found.values() for name in one.others):
+        of_corpus = {done: one.others[corpus] for done, one in found.items() if corpus in one.others}
+        charts.append(metric_chart(next(reversed(of_corpus.values())).metric, of_corpus, last_step, corpus))
     return [chart for chart in charts if chart]
 
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raysp import bounds
 from raysp.evaluation.scores import Estimate
@@ -72,6 +72,8 @@ class BestEvaluation:
     """Number of evaluated steps."""
     before: Estimate | None = None
     """Value before the first step; None: it was not evaluated, or measured otherwise."""
+    others: Mapping[str, Estimate] = field(default_factory=dict)
+    """Values of the same weights on the further corpora, by name."""
 
     @property
     def sentence(self) -> str:
@@ -84,6 +86,11 @@ class BestEvaluation:
     def begun_with(self) -> str:
         """The value before the training, to follow the sentence; empty if there is none."""
         return f"; {evaluations.text(self.metric, self.before)} before the training" if self.before else ""
+
+    @property
+    def elsewhere(self) -> str:
+        """The values on the further corpora, to follow the sentence; empty without any."""
+        return "".join(f"; {name}: {evaluations.text(self.metric, one)}" for name, one in self.others.items())
 
 
 @dataclass(frozen=True, repr=False)
@@ -148,7 +155,7 @@ class TrainingStatus(Brief):
             "rate": last and f"{last.learning_rate:.1e}, that of the last step",
             "speed": last
             and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
-            "evaluation": self.best and self.best.sentence + self.best.begun_with,
+            "evaluation": self.best and self.best.sentence + self.best.begun_with + self.best.elsewhere,
             "checkpoint": self._exported,
         }
 
@@ -236,7 +243,8 @@ def best_evaluation(store: Store) -> BestEvaluation | None:
     metric = found[max(found)].metric
     first = found.pop(0, None)
     before = first.metrics.get(metric) if first and first.measure == found[done].measure else None
-    return BestEvaluation(done, metric, found[done].metrics[metric], len(found), before)
+    elsewhere = {name: one.estimate for name, one in found[done].others.items()}
+    return BestEvaluation(done, metric, found[done].metrics[metric], len(found), before, elsewhere)
 
 
 def _steps_exported(store: Store) -> int | None:

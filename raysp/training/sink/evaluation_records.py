@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,6 +53,8 @@ class StepEvaluation:
     """Name of the normalisation of both texts."""
     measure: str = ""
     """How the value of `metric` was measured; those of other measures do not compare with it."""
+    others: "Mapping[str, StepEvaluation]" = field(default_factory=dict)
+    """Evaluations of the further corpora by name."""
 
     @property
     def metrics(self) -> dict[str, Estimate]:
@@ -67,9 +69,11 @@ class StepEvaluation:
     @property
     def tracked(self) -> dict[str, float]:
         """The metrics that TensorBoard and trackers show, by name, with the ends of their intervals."""
+        corpora = {"": self, **{f"{name}/": one for name, one in self.others.items()}}
         found = {
-            f"evaluation/{name}{end}": value
-            for name, one in self.metrics.items()
+            f"evaluation/{corpus}{name}{end}": value
+            for corpus, of_corpus in corpora.items()
+            for name, one in of_corpus.metrics.items()
             for end, value in (("", one.value), ("_low", one.low), ("_high", one.high))
         }
         return {name: value for name, value in found.items() if value is not None}

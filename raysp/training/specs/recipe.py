@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
 from typing import Annotated, ClassVar, Literal, cast
 
@@ -41,6 +41,8 @@ MOST_BETWEEN = 1000
 """Steps between evaluations of a long training, if the recipe leaves them open."""
 NORMALISE = "letters"
 """Rules for the texts that an evaluation compares."""
+CorpusName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Name of a further corpus of an evaluation, part of the names of its metrics."""
 OptionValue = bool | int | float | str | None | Listed[float | None]
 """Value of an option of an optimiser."""
 ADAMW = "AdamW"
@@ -147,6 +149,7 @@ class Evaluation:
 
     Attributes:
         source: the rows to evaluate on; its `text` is the column of reference texts.
+        others: further corpora by name, whose metrics are shown under their names and decide nothing.
         column: column of other references; None: that of the objective.
         every: steps between evaluations; None: 1,000, or fewer, so that there are 20. The weights before the first
             step and after the last one are evaluated too; the former are not a candidate for the result.
@@ -161,6 +164,7 @@ class Evaluation:
 
     source: Shards
     _: KW_ONLY
+    others: Mapping[CorpusName, Shards] = field(default_factory=dict)
     column: str | None = None
     every: Annotated[int, Field(ge=1)] | None = None
     best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
@@ -168,6 +172,16 @@ class Evaluation:
     normalise: str = NORMALISE
     by: Listed[str] = ()
     max_seconds: Positive = 120.0
+
+    def changed(self, change: Callable[[Shards], Shards]) -> "Evaluation":
+        """Return the evaluation with its corpora changed."""
+        others = {name: change(source) for name, source in self.others.items()}
+        return replace(self, source=change(self.source), others=others)
+
+    @property
+    def each(self) -> "Mapping[str, Evaluation]":
+        """The evaluation of each further corpus alone, without groups, by name."""
+        return {name: replace(self, source=source, others={}, by=()) for name, source in self.others.items()}
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -295,8 +309,9 @@ class Finetune:
         if needs_texts(self.objective):
             if self.source.text is None:
                 raise ValueError("source.text is not set; give the column of the reference texts")
-            if evaluation and evaluation.source.text is None:
-                raise ValueError("evaluation.source.text is not set; give the column of the reference texts")
+            for field_name, source in self.evaluated_sources.items():
+                if source.text is None:
+                    raise ValueError(f"{field_name}.text is not set; give the column of the reference texts")
         metrics, name = metrics_of(self.objective), type(self.objective).__name__
         if evaluation and evaluation.normalise != NORMALISE and not needs_texts(self.objective):
             raise ValueError(
@@ -353,8 +368,15 @@ class Finetune:
     def sources(self) -> dict[str, Shards]:
         """All corpora that are read, by the names of their fields."""
         of_sounds = {f"augment.{place}.source": one.source for place, one in self.sounds.items()}
-        evaluated = {} if self.evaluation is None else {"evaluation.source": self.evaluation.source}
-        return {"source": self.source, **evaluated, **of_sounds}
+        return {"source": self.source, **self.evaluated_sources, **of_sounds}
+
+    @property
+    def evaluated_sources(self) -> dict[str, Shards]:
+        """Corpora of the evaluation, by the names of their fields; the first decides."""
+        if self.evaluation is None:
+            return {}
+        others = {f"evaluation.others.{name}": source for name, source in self.evaluation.others.items()}
+        return {"evaluation.source": self.evaluation.source, **others}
 
     @property
     def sounds(self) -> dict[int, OfSounds]:
@@ -376,7 +398,7 @@ class Finetune:
                 replace(one, source=one.source.with_places(place)) if isinstance(one, OfSounds) else one
                 for one in self.augment
             ],
-            evaluation=evaluation and replace(evaluation, source=evaluation.source.with_places(place)),
+            evaluation=evaluation and evaluation.changed(lambda source: source.with_places(place)),
             objective=with_checkpoints(self.objective, checkpoint),
             sink=replace(self.sink, url=place(self.sink.url)),
         )
