@@ -29,6 +29,8 @@ THREADS = 16
 """Files that are read at once: on object storage each takes two requests."""
 TIERS = ("text", "words", "word", "transcript", "transcription", "utterance", "utterances", "sentence", "sentences")
 """Tiers of a TextGrid that hold its text, by their names in lower case."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16."""
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|<exists>|<absent>)(?!\S)|![^\n]*')
 """What counts in a text file of Praat: quoted texts, and numbers and flags that stand alone. A `!` begins a comment."""
 
@@ -43,7 +45,7 @@ def find(recordings: Sequence[Entry], entries: Sequence[Entry]) -> tuple[Metadat
     beside: dict[str, list[Entry]] = {}
     for entry in entries:
         stem, suffix = posixpath.splitext(entry.path)
-        if suffix.lower() in SUFFIXES:
+        if suffix.lower() in SUFFIXES and entry.version:  # a link that leads nowhere has none
             beside.setdefault(stem, []).append(entry)
     found = {one.path: min(beside[stem], key=_rank) for one in recordings if (stem := _stem(one.path)) in beside}
     if not found:
@@ -94,7 +96,7 @@ def _planned(store: Store, path: str, suffixes: Sequence[str], check: int) -> En
     raise ShardError(f"{join_url(store.url, path)}: the text beside it changed since it was planned. {RESTORE}")
 
 
-def _read(store: Store, path: str) -> str:
+def _read(store: Store, path: str) -> str | None:
     url = join_url(store.url, path)
     raw = store.read(path)
     try:
@@ -106,21 +108,21 @@ def _read(store: Store, path: str) -> str:
 
 
 def plain_text(raw: bytes) -> str:
-    """Return the text of a file in UTF-8, with invalid bytes escaped."""
-    return raw.decode("utf-8-sig", "backslashreplace").strip("\r\n")
+    """Return the text of a file in UTF-8, with invalid bytes escaped, or in UTF-16 with a byte order mark."""
+    encoding, errors = ("utf-16", "replace") if raw[:2] in _UTF16 else ("utf-8-sig", "backslashreplace")
+    return raw.decode(encoding, errors).strip("\r\n")
 
 
-def _of_json(raw: bytes) -> str:
+def _of_json(raw: bytes) -> str | None:
     value = bounds.parse_json(raw)
-    if not isinstance(value, Mapping) or not isinstance(value.get("text"), str):
+    if not isinstance(value, Mapping) or not isinstance(value.get("text", 0), str | None):
         raise ValueError(f"found {shortened(value)}, expected a JSON object with a text under 'text'")
-    return str(value["text"]).encode("utf-8", "backslashreplace").decode()
+    return None if value["text"] is None else str(value["text"]).encode("utf-8", "backslashreplace").decode()
 
 
 def _of_textgrid(raw: bytes) -> str:
     """Return the labels of a tier of intervals, joined by spaces."""
-    is_utf16 = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    tiers = dict(_tiers(_tokens(raw.decode("utf-16", "replace") if is_utf16 else plain_text(raw))))
+    tiers = dict(_tiers(_tokens(plain_text(raw))))
     named = [name for name in tiers if name.lower() in TIERS] or [*tiers]
     if len(named) != 1:
         found = ", ".join(map(shortened, tiers)) or "none"

@@ -50,6 +50,16 @@ def test_a_text_is_read_from_a_file_of_the_same_name(folder):
 
 
 @pytest.mark.slow
+def test_a_text_in_utf_16_is_read_and_neither_a_null_nor_a_link_that_leads_nowhere_is_one(folder):
+    folder("a.txt", "größe\r\n".encode("utf-16"))
+    folder("d.wav", wav(8000))
+    folder("d.json", b'{"text": null}')
+    place = folder("e.wav", wav(8000))
+    (place / "e.txt").symlink_to("/nowhere.txt")
+    assert texts(place) == {"a.wav": "größe", "b/c.wav": None, "d.wav": None, "e.wav": None}
+
+
+@pytest.mark.slow
 def test_a_recording_without_one_has_no_text_and_the_plan_says_so(folder):
     place = folder("b/c.lab", b"ONE")
     assert (
