@@ -19,7 +19,7 @@ from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
-    FEW_WEIGHTS,
+    NEWER,
     ClassifyFrames,
     Objective,
     Positive,
@@ -457,8 +457,8 @@ def training_parts(
         del parts["schedule.optimizer"], parts["schedule.optimizer_options"]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
-    for name in FEW_WEIGHTS:
-        if parts.get(f"objective.{name}") is None:
+    for name in NEWER:
+        if not parts.get(f"objective.{name}"):
             parts.pop(f"objective.{name}", None)
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
