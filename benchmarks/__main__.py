@@ -35,6 +35,7 @@ STUDIES = {
     "costs": "studies.costs",
     "estimates": "studies.estimates",
     "generation": "studies.generation",
+    "graphs": "studies.graphs",
     "joints": "studies.joints",
     "languages": "studies.languages",
     "memory": "studies.memory",

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 SHARED = (
     {"bounds", "columns", "errors", "machine", "public_names", "words"},
     {"devices", "device_constants"},
-    {"device_streams"},
+    {"device_graphs", "device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
@@ -76,7 +76,16 @@ MAY_USE_PUBLIC_NAMES = {"specs", "cli", "cluster", "cluster.submitting"}
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
 MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"torch", "numpy"}
-MODELS_MAY_USE_OF_RAYSP = {"bounds", "crossing", "device_constants", "devices", "errors", "public_names", "checkpoints"}
+MODELS_MAY_USE_OF_RAYSP = {
+    "bounds",
+    "crossing",
+    "device_constants",
+    "device_graphs",
+    "devices",
+    "errors",
+    "public_names",
+    "checkpoints",
+}
 FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"
@@ -312,7 +321,18 @@ def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():
-    users = {"backends", "crossing", "devices", "models", "ops", "device_streams", "text", "cluster", *RUNS}
+    users = {
+        "backends",
+        "crossing",
+        "device_graphs",
+        "device_streams",
+        "devices",
+        "models",
+        "ops",
+        "text",
+        "cluster",
+        *RUNS,
+    }
     assert foreign_imports(PACKAGE, "torch", users) == []
 
 

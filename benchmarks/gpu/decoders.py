@@ -47,7 +47,8 @@ def cases(setting: Setting) -> Iterator[Case]:
             yield Case(name, partial(search, name, str(lm), setting, seconds))
 
 
-def _writing(is_small: bool) -> tuple[Any, Any, Any]:
+def encoder_decoder(is_small: bool) -> tuple[Any, Any, Any]:
+    """Return class, configuration and extractor: an encoder of 315M and a decoder of 12 layers, or small ones."""
     _, encoder, extractor = models.PUBLISHED["unispeech-large 315M"](is_small)
     width = 64 if is_small else 1024
     decoder = classes.BartConfig(
@@ -66,7 +67,7 @@ def _writing(is_small: bool) -> tuple[Any, Any, Any]:
 
 def generate(beams: int, setting: Setting) -> Figures:
     """Encode a batch and write `TOKENS` tokens for each row: an encoder of 315M and a decoder of 12 layers."""
-    loaded = models.loaded(*_writing(not setting.is_gpu), None, setting.device, "bfloat16")
+    loaded = models.loaded(*encoder_decoder(not setting.is_gpu), None, setting.device, "bfloat16")
     total = BATCH_SECONDS if setting.is_gpu else SMALL_SECONDS
     samples, counts = pad(speech.rows([ROW_SECONDS] * round(total / ROW_SECONDS)))
     options = {"max_new_tokens": TOKENS, "min_length": TOKENS + 1, "num_beams": beams}

@@ -1,5 +1,6 @@
 """Whether labels depend on the batch on this card: the evidence of its certificate.
 
+Graphs: passes as graphs against the same ones kernel by kernel (`benchmarks.gpu.graphs`).
 Rows: 200 rows alone, then in batches of two budgets; their texts and numbers are compared. Products: every matrix
 product of the models' checkpoints, over the frames of a pack; 256 rows at 72 places of it must have equal bits.
 `certificate.json` holds both, with card, driver and releases: `raysp.models.base.certificates` reads it.
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu import models, speech
+from benchmarks.gpu import graphs, models, speech
 from benchmarks.gpu.devices import describe
 from benchmarks.gpu.part import Case, Figures, Setting
 from benchmarks.tables import write_json
@@ -44,7 +45,12 @@ def cases(setting: Setting) -> Iterator[Case]:
         yield Case(f"rows {dtype}", partial(compare_rows, names, dtype, setting, rows))
     for dtype in DTYPES:
         yield Case(f"products {dtype}", partial(shift_products, names, dtype, setting, products))
-    yield Case("certificate", partial(write_certificate, names, setting, rows, products))
+    runs: list[dict[str, object]] = []
+    write = partial(write_certificate, names, setting, rows, products, runs)
+    yield Case("certificate", write)
+    for dtype in DTYPES:
+        yield Case(f"graphs {dtype}", partial(graphs.compare, dtype, setting, runs))
+    yield Case("certificate with graphs", write)
 
 
 def compare_rows(names: tuple[str, ...], dtype: str, setting: Setting, found: dict[str, Figures]) -> Figures:
@@ -150,7 +156,11 @@ def unequal_shifts(frames: int, inner: int, columns: int, shifts: int, dtype: st
 
 
 def write_certificate(
-    names: tuple[str, ...], setting: Setting, rows: dict[str, Figures], products: list[dict[str, object]]
+    names: tuple[str, ...],
+    setting: Setting,
+    rows: dict[str, Figures],
+    products: list[dict[str, object]],
+    runs: list[dict[str, object]],
 ) -> Figures:
     """Write the certificate, and read it as raysp does."""
     machine = describe(setting.device)
@@ -166,10 +176,12 @@ def write_certificate(
             "models": list(names),
             "rows": rows,
             "products": products,
+            "graphs": runs,
         },
     )
     certificate = read_certificate(file)
     return {
         **{f"rows {dtype}": certificate.keeps_rows(dtype) for dtype in DTYPES},
         **{f"products {dtype}": certificate.keeps_products(dtype) for dtype in DTYPES},
+        **{f"graphs {one.architecture} {one.dtype}": not one.unequal for one in certificate.graphs},
     }

@@ -237,11 +237,12 @@ class Labelling:
 
     def _graphs(self) -> "GraphedPasses | None":
         """Return what runs passes as graphs; None where weights are exchanged, or nothing records them."""
-        from raysp.ops.passes.graphed_passes import GraphedPasses, has_graphs
+        from raysp.device_graphs import has_graphs
+        from raysp.ops.passes.graphed_passes import graphs_of
 
         if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
             return None
-        return GraphedPasses(self.loaded.run, self.loaded.device)
+        return graphs_of(self.loaded)
 
     @property
     def _takes_one_block(self) -> bool:
@@ -540,10 +541,11 @@ class OneBatch:
     @torch.inference_mode()
     def try_out(self) -> None:
         """Start the pass and its outputs without labels. A text decoder writes its texts, work of the device."""
-        self._start(self.run_model)
-        if self.op.loaded.summary.writes_text:
-            for one in self.columns:
-                one.results()
+        with nullcontext() if self.op.graphs is None else self.op.graphs.off():
+            self._start(self.run_model)
+            if self.op.loaded.summary.writes_text:
+                for one in self.columns:
+                    one.results()
 
     @torch.inference_mode()
     def finish(self) -> None:

@@ -8,6 +8,7 @@ its results have the same bits. Whatever fails before that costs no row: the pas
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from threading import Lock
 from typing import Any, TypeAlias
@@ -17,9 +18,13 @@ from torch import Tensor
 
 from raysp.crossing import fetch
 from raysp.device_constants import Held, holding
-from raysp.devices import allocated, is_accelerator, module_of, release_memory
+from raysp.device_graphs import DeviceGraph, GraphMemory
+from raysp.devices import allocated, release_memory
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.decoder.graphed_steps import GraphedSteps
+from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.labelled_passes import ModelPass
+from raysp.models.loading import LoadedCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +39,6 @@ Run: TypeAlias = Callable[..., ModelPass]
 Shapes: TypeAlias = tuple[torch.Size, torch.dtype, bool]
 
 
-def has_graphs(device: torch.device | str) -> bool:
-    """Return whether torch records graphs for a kind of device, as it does for CUDA."""
-    return is_accelerator(device) and hasattr(module_of(device), "CUDAGraph")
-
-
 class RecordedPass:
     """A pass as a graph.
 
@@ -47,24 +47,21 @@ class RecordedPass:
         inputs: what it reads; the graph copies them.
         hidden_states: as for `run`.
         held: tensors that models keep on the device, which an earlier pass over such inputs took.
-        pool: memory that graphs share; they run one after another.
+        memory: memory that it shares with other graphs.
     """
 
-    def __init__(self, run: Run, inputs: tuple[Tensor, Tensor], *, hidden_states: bool, held: Held, pool: Any) -> None:  # noqa: ANN401 - torch names no type
-        module = module_of(inputs[0].device)
+    def __init__(
+        self, run: Run, inputs: tuple[Tensor, Tensor], *, hidden_states: bool, held: Held, memory: GraphMemory
+    ) -> None:
         self._inputs = [one.clone() for one in inputs]
-        self._held = held
-        self._graph = module.CUDAGraph()
-        # Work of other threads goes on, and may wait; kernels that they launch have other streams.
-        with holding(held), module.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._results = run(*self._inputs, hidden_states=hidden_states)
+        self._graph = DeviceGraph(lambda: run(*self._inputs, hidden_states=hidden_states), held, memory)
 
     def __call__(self, *inputs: Tensor) -> ModelPass:
         """Run the graph over inputs of its shapes within the stream of the calling thread; return results to keep."""
         for own, one in zip(self._inputs, inputs, strict=True):
             own.copy_(one)
-        self._graph.replay()
-        return _copied(self._results)
+        self._graph.run()
+        return _copied(self._graph.result)
 
 
 class GraphedPasses:
@@ -73,11 +70,12 @@ class GraphedPasses:
     Args:
         run: the pass of a model, as `LabellingModel.run`.
         device: the device, with the model, whose weights stay.
+        steps: graphs of the text decoder, which stop with those of passes.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
-        self._run, self._device = run, device
-        self._pool = module_of(device).graph_pool_handle()
+    def __init__(self, run: Run, device: torch.device, steps: GraphedSteps | None = None) -> None:
+        self._run, self._device, self.steps = run, device, steps
+        self._memory = GraphMemory(device)
         self._seen: dict[Shapes, int] = {}
         self.graphs: dict[Shapes, RecordedPass] = {}
         self.why_not = ""
@@ -97,10 +95,23 @@ class GraphedPasses:
                 return self._run(waves_BS, num_samples_B, hidden_states=hidden_states)
             return self._recorded(shapes, waves_BS, num_samples_B)
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Run the steps of texts that begin within the block without graphs, as those of passes that are measured."""
+        if self.steps is not None:
+            self.steps.is_on = False
+        try:
+            yield
+        finally:
+            if self.steps is not None:
+                self.steps.is_on = True
+
     def stop(self, why: str) -> None:
         """Record and run no more graphs, and free their memory."""
         with self._lock:
             self._stop(why)
+        if self.steps is not None:
+            self.steps.stop(why)
 
     def _stop(self, why: str) -> None:
         if not self.why_not:
@@ -126,9 +137,9 @@ class GraphedPasses:
         try:
             before = allocated(self._device)
             graph = RecordedPass(
-                self._run, (inputs[0], inputs[1]), hidden_states=shapes[-1], held=held, pool=self._pool
+                self._run, (inputs[0], inputs[1]), hidden_states=shapes[-1], held=held, memory=self._memory
             )
-            is_equal = _have_equal_bits(found, graph(*inputs))
+            is_equal = have_equal_bits(found, graph(*inputs))
         except Exception as error:  # a device refuses to record by any error, after which it still works
             self._stop(f"recording a pass of {_words(shapes)} failed: {type(error).__name__}: {error}")
             return found
@@ -140,6 +151,15 @@ class GraphedPasses:
         else:
             self._stop(f"a graph of a pass of {_words(shapes)} gave other values than its kernels one by one")
         return found
+
+
+def graphs_of(loaded: LoadedCheckpoint) -> GraphedPasses:
+    """Return passes of a checkpoint as graphs; its text decoder, if it has one, takes its steps as graphs too."""
+    decoder = getattr(loaded.model, "decoder", None)
+    steps = GraphedSteps(loaded.device) if isinstance(decoder, TextDecoder) else None
+    if isinstance(decoder, TextDecoder):
+        decoder.graphed_steps = steps
+    return GraphedPasses(loaded.run, loaded.device, steps)
 
 
 def _words(shapes: Shapes) -> str:
@@ -184,7 +204,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any part of the 
             yield from _tensors(one)
 
 
-def _have_equal_bits(found: ModelPass, other: ModelPass) -> bool:
+def have_equal_bits(found: ModelPass, other: ModelPass) -> bool:
     """Return whether all values of two passes are the same to the last bit, padding included; the host waits."""
     differ = [(_bits(one) != _bits(two)).any() for one, two in zip(_tensors(found), _tensors(other), strict=True)]
     [flags] = fetch(torch.stack(differ))

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import raysp
+from raysp.device_graphs import has_graphs
 from raysp.models.encoder import conformer
 from raysp.models.features.waves import pad
 from raysp.models.labelled_passes import ModelPass
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.labelling import Labelling, OneBatch
-from raysp.ops.passes.graphed_passes import GraphedPasses, _tensors, has_graphs
+from raysp.ops.passes.graphed_passes import GraphedPasses, _tensors
 from tests.device.class_cases import CASES
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME, Module, counted
@@ -157,7 +158,7 @@ def test_a_graph_with_other_values_is_not_used(checkpoints, monkeypatch):
 @torch.inference_mode()
 def test_graphs_that_are_stopped_free_their_memory(passes, checkpoints):
     [graph] = passes.graphs.values()
-    place = next(_tensors(graph._results)).inner.untyped_storage()._weak_ref()
+    place = next(_tensors(graph._graph.result)).inner.untyped_storage()._weak_ref()
     del graph
     assert torch.UntypedStorage._new_with_weak_ptr(place) is not None
     passes.stop("the device is full")
@@ -215,7 +216,8 @@ def test_lack_of_memory_frees_graphs_and_labels_all_rows(checkpoints, monkeypatc
 
 
 def test_sizes_of_passes_are_measured_without_graphs(checkpoints):
-    op = labelling(checkpoints("demo"), graphs=True, outputs=[raysp.Transcript()])
+    checkpoint, outputs = OUTPUTS["greedy generation"]
+    op = labelling(checkpoints(checkpoint), graphs=True, outputs=outputs)
     given = op.prepare(block_of(WAVES))
     for _ in range(4):
         batch = OneBatch(op, given.pending[:2], given)
@@ -223,7 +225,9 @@ def test_sizes_of_passes_are_measured_without_graphs(checkpoints):
         batch.try_out()
         batch.release()
     assert op.graphs is not None
-    assert (op.graphs.graphs, op.graphs._seen) == ({}, {})
+    assert op.graphs.steps is not None
+    assert (op.graphs.graphs, op.graphs._seen, op.graphs.steps._seen) == ({}, {}, {})
+    assert op.graphs.steps.is_on
 
 
 @pytest.mark.parametrize("device", ["cpu", NAME])

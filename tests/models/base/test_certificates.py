@@ -7,6 +7,7 @@ import pytest
 from raysp.errors import PlanError
 from raysp.models.base.certificates import read_certificate
 
+RUNS = {"architecture": "UniSpeechForCTC", "dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}
 PRODUCT = {"dtype": "bfloat16", "frames": 15104, "inner": 768, "columns": 3072, "shifts": 72, "unequal": 0}
 FOUND = {
     "format": 1, "card": "a card", "driver": "580.1", "torch": "2.13.0+cu130", "cuda": "13.0", "raysp": "0.1.0",
@@ -37,6 +38,9 @@ def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_p
     assert certificate.keeps_products("bfloat16", frames=PRODUCT["frames"])
     assert not certificate.keeps_products("bfloat16", frames=PRODUCT["frames"] + 1)  # was measured at another size
     assert not read(tmp_path, products=[PRODUCT, {**PRODUCT, "inner": 1, "unequal": 1}]).keeps_products("bfloat16")
+    assert not certificate.keeps_graphs("UniSpeechForCTC", "bfloat16")  # older ones have none
+    assert read(tmp_path, graphs=[RUNS]).keeps_graphs("UniSpeechForCTC", "bfloat16")
+    assert not read(tmp_path, graphs=[RUNS, {**RUNS, "unequal": 1}]).keeps_graphs("UniSpeechForCTC", "bfloat16")
     assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
 
 
