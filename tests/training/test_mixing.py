@@ -1,5 +1,6 @@
 """Mixtures of corpora: shares, every row before any again, and the same order after a stop and on any workers."""
 
+import pickle
 from collections import Counter
 from types import SimpleNamespace
 
@@ -97,6 +98,18 @@ def test_every_row_of_a_part_comes_before_any_comes_again():
     assert counts.keys() == {*np.flatnonzero(index.seconds).tolist()}
 
 
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4])
+def test_workers_share_the_rows_of_mixed_epochs(num_workers):
+    found, index = corpus()
+    mixture = mixture_of(raysp.Mix({"en/*": 1, "fi/*": 3, "tr/*": 2}), found, seed=5)
+    sizes = Sizes(micro_seconds=20.0, micro_batches=4, window_seconds=100.0)
+    for epoch in range(5):
+        order = Epoch(mixture.index(index, epoch), sizes, seed=0, epoch=epoch)
+        windows = [order.window(number) for number in range(order.num_windows)]
+        rows = [row for window in windows for own in range(num_workers) for row in window.rows_of(own, num_workers)]
+        assert sorted(rows) == sorted(row for part in mixture.parts.values() for row in part.of(epoch).tolist())
+
+
 def test_epochs_depend_on_the_seed_and_not_on_the_order_of_weights():
     found, index = corpus()
     one, other = ({"en/*": 1, "fi/*": 1, "tr/*": 1}, {"tr/*": 1, "en/*": 1, "fi/*": 1})
@@ -192,6 +205,15 @@ def test_a_stopped_training_sees_the_same_rows_and_has_the_same_weights(language
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     with pytest.raises(ChangedError, match=r"mix"):
         finetune(mixed(languages, tiny, tmp_path / "stopped", augment=augment, mix=raysp.Mix({"en/*": 1, "tr/*": 2})))
+
+
+def test_a_mixture_travels_to_workers(languages, tiny, tmp_path):
+    _, prepared = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
+    travelled = pickle.loads(pickle.dumps(prepared))
+    for epoch in range(4):
+        one, other = (found.mixture.index(found.index, epoch) for found in (prepared, travelled))
+        assert np.array_equal(one.seconds, other.seconds)
+        assert 13 <= one.num_rows <= 19  # all eight of one part, and about as many of the other
 
 
 @pytest.mark.slow

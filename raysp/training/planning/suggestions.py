@@ -4,7 +4,7 @@ import json
 
 from raysp.specs.pipeline import Shards
 from raysp.training.specs.objectives import CTC, ClassifyFrames, Objective, metrics_of, target_column
-from raysp.training.specs.recipe import Finetune, Schedule
+from raysp.training.specs.recipe import ADAMW, Finetune, Schedule
 
 _ADAPTERS = (1e-3, 4, "Hugging Face's guide to adapters of MMS")
 _WAV2VEC2_BERT = (5e-5, 10, "Hugging Face's guide to Wav2Vec2-BERT")
@@ -16,7 +16,8 @@ _EVALUATED = {"wer": "--text", "accuracy": "--label", "eer": "--speaker"}
 def suggested(objective: Objective, architecture: str, schedule: Schedule) -> str:
     """Return a learning rate and epochs with their source, beside those of the recipe; empty if there are none.
 
-    They are known for recognisers by CTC with a new vocabulary, all weights or adapters; none for random weights.
+    They are known for recognisers by CTC with a new vocabulary, all weights or adapters; none for random weights
+    or another optimiser than AdamW.
 
     Args:
         objective: the objective.
@@ -24,6 +25,8 @@ def suggested(objective: Objective, architecture: str, schedule: Schedule) -> st
         schedule: that of the recipe.
     """
     if not isinstance(objective, CTC) or objective.random_weights or objective.lora or objective.vocabulary == "keep":
+        return ""
+    if schedule.optimizer != ADAMW:
         return ""
     is_bert = architecture.startswith("Wav2Vec2Bert")
     rate, epochs, source = _ADAPTERS if objective.adapter else _WAV2VEC2_BERT if is_bert else _XLS_R

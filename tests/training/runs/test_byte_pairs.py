@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -155,6 +156,14 @@ def test_texts_with_marks_of_pieces_are_left_out(tiny, tmp_path):
     assert prepared.corpus.left_out == {"outside_vocabulary": 2}
     assert {"|", "a", "b"} <= prepared.task.tokenizer.get_vocab().keys()
     assert prepared.facts["pieces"] == f"{len(prepared.task.tokenizer)} tokens, learnt from 3 different words"
+
+
+def test_pieces_travel_to_workers(words, tiny, tmp_path):
+    _, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:30"}))
+    travelled = pickle.loads(pickle.dumps(prepared))
+    assert travelled.task.digest == prepared.task.digest
+    assert travelled.task.targets()("seven nine") == prepared.task.targets()("seven nine")
+    assert prepared.task.shown(prepared.task.targets()("seven nine").ids) == "seven nine"
 
 
 def test_pieces_do_not_depend_on_the_order_of_words_and_scale_with_their_numbers():

@@ -19,7 +19,7 @@ import raysp
 from raysp.errors import PlanError, RunError
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import finetune
-from raysp.training.sink import committed_steps, step_metrics, training_record
+from raysp.training.sink import committed_steps, evaluation_records, step_metrics, training_record
 from raysp.training.specs.recipe import Schedule
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
@@ -281,3 +281,23 @@ def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words
     for number in (1, 2):
         finetune(several(words, headless, tmp_path / str(number), number, objective=objective, schedule=schedule))
     check_same_curve(tmp_path / "2", tmp_path / "1")
+
+
+def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_ray, words, tiny, tmp_path):
+    """What follows from the index, the texts and the recipe is the same on all workers."""
+    fields = {
+        "objective": {"vocabulary": "bpe:30", "masks": DROPPING},
+        "mix": raysp.Mix({"0*": 1, "1*": 3}),
+        "evaluation": raysp.Evaluation(
+            raysp.Shards(words, text="text"), every=10, others={"again": raysp.Shards(words, text="text")}
+        ),
+        "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="NAdam"),
+    }
+    for number in (1, 2):
+        assert finetune(several(words, tiny, tmp_path / f"by {number}", number, **fields)).is_done
+    one, two = curve(tmp_path / "by 1"), curve(tmp_path / "by 2")
+    assert two == pytest.approx(one, abs=1e-4)
+    alone, both = (evaluation_records.load(LocalStore(tmp_path / f"by {number}")) for number in (1, 2))
+    assert [*alone] == [*both]
+    for found in (*alone.values(), *both.values()):
+        assert found.others["again"].scores == found.scores
