@@ -3,14 +3,14 @@
     python -m benchmarks costs --seconds 10 30
 
 Models of published size run in bfloat16 on the stand-in device of the tests, with tensors of torch's `meta` device,
-which have shapes and no values, over a batch of 600 seconds. Every operation but views is a launch. It takes the longer
-of its arithmetic and its memory traffic, at rates that plain PyTorch reaches on large operands, and no less than the
-shortest kernel. What a pass and its copies take on the device, and the host for its launches, goes through a simulation
-of streams: copies in, passes and results on streams of their own, three batches in hand. Real kernels are slower for
-small or odd shapes, so the speeds are upper bounds. "beams" are texts by 8 beams, a language model and hot words,
-searched by other processes at the CPU times that `--search-ms` gives for a batch of 50 frames a second, and for two
-together, which wait for a process (measured by `python -m benchmarks beams --search`); the figure is their time over
-that of greedy texts.
+which have shapes and no values, over a batch of the seconds that labelling takes by default. Every operation but views
+is a launch. It takes the longer of its arithmetic and its memory traffic, at rates that plain PyTorch reaches on large
+operands, and no less than the shortest kernel. What a pass and its copies take on the device, and the host for its
+launches, goes through a simulation of streams: copies in, passes and results on streams of their own, three batches in
+hand. Real kernels are slower for small or odd shapes, so the speeds are upper bounds. "beams" are texts by 8 beams, a
+language model and hot words, searched by other processes at the CPU times that `--search-ms` gives for a batch of 50
+frames a second, and for two together, which wait for a process (measured by `python -m benchmarks beams --search`); the
+figure is their time over that of greedy texts.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import torch
@@ -37,12 +37,12 @@ from benchmarks.tables import show, write_json
 from raysp import models
 from raysp.models.encoder import relative_attention
 from raysp.models.features import log_mels
+from raysp.ops.budget import GPU_BATCH_SECONDS, GPU_TEXT_SECONDS
 from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER
 from raysp.text.beams.top_frames import top_tokens
 from raysp.text.greedy_ctc import best_frames
 from tests.device.stand_in import NAME, OnDevice, install
 
-BATCH_SECONDS = 600
 BATCHES = 1000
 BYTES_OF_A_FRAME = 4 + 16 * 8 + 1
 """Of the best tokens of a frame."""
@@ -226,6 +226,17 @@ class Batch:
     rows: int
     seconds: float
 
+    @classmethod
+    def of(cls, model: str, seconds: float) -> Self:
+        """Return a batch of a model as labelling makes it, of rows of a length."""
+        whole = GPU_TEXT_SECONDS if model == DECODER else GPU_BATCH_SECONDS
+        return cls(round(whole / seconds), seconds)
+
+    @property
+    def whole_seconds(self) -> float:
+        """Seconds of audio."""
+        return self.rows * self.seconds
+
     def waves(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int16 samples and their numbers, without values."""
         samples = round(self.seconds * RATE)
@@ -388,25 +399,25 @@ def simulated(
 
 
 def times_real_time(
-    costs: Costs, *, in_hand: int = 3, search: tuple[float, float] = (0.0, 0.0), processes: int = 0
+    costs: Costs, batch: Batch, *, in_hand: int = 3, search: tuple[float, float] = (0.0, 0.0), processes: int = 0
 ) -> float:
     """Return the seconds of audio a second, of batches that follow each other without a gap between blocks."""
     one, two = search
     texts = 2e-3 if one else 3e-3  # without the columns, which the other processes make
     host = Host(launches=costs.launches * LAUNCH_SECONDS, texts=texts, search=one, search_two=two)
-    copies = (BATCH_SECONDS * RATE * 2 / COPY_BYTES_PER_SECOND, costs.bytes_out / COPY_BYTES_PER_SECOND)
+    copies = (batch.whole_seconds * RATE * 2 / COPY_BYTES_PER_SECOND, costs.bytes_out / COPY_BYTES_PER_SECOND)
     in_all = in_hand + MOST_TOGETHER * processes
     seconds = simulated(
         costs.device_seconds, host, copy_in=copies[0], copy_out=copies[1], in_hand=in_all, processes=processes
     )
-    return BATCHES * BATCH_SECONDS / seconds
+    return BATCHES * batch.whole_seconds / seconds
 
 
 def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> dict[str, Any]:
     """Return the costs and the speeds of a model over rows of a length."""
     is_decoder = name == DECODER
     costs = decoding_costs(batch) if is_decoder else batch_costs(name, batch)
-    speed = times_real_time(costs)
+    speed = times_real_time(costs, batch)
     found = {
         "model": name,
         "rows of": f"{batch.seconds:g} s",
@@ -415,16 +426,16 @@ def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> 
         "copies out": costs.copies,
         "GB": round(costs.moved_bytes / 1e9, 1),
         "device ms": round(1e3 * costs.device_seconds, 1),
-        "device alone": round(BATCH_SECONDS / costs.device_seconds),
+        "device alone": round(batch.whole_seconds / costs.device_seconds),
         "simulated": round(speed),
         "goal": GOALS.get((name, round(batch.seconds)), ""),
     }
     if not is_decoder:
         with_beams = batch_costs(name, batch, beams=True)
-        frames = with_beams.bytes_out / BYTES_OF_A_FRAME / (BATCH_SECONDS * 50)
+        frames = with_beams.bytes_out / BYTES_OF_A_FRAME / (batch.whole_seconds * 50)
         processes = min(MOST_PROCESSES, cores - 1)
         of_batch = (frames * search[0], frames * search[1])
-        found["beams"] = round(speed / times_real_time(with_beams, search=of_batch, processes=processes), 2)
+        found["beams"] = round(speed / times_real_time(with_beams, batch, search=of_batch, processes=processes), 2)
     return found
 
 
@@ -446,13 +457,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=16, help="cores of the host")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
-    batches = [Batch(round(BATCH_SECONDS / seconds), seconds) for seconds in args.seconds]
     rows = [
-        row(name, batch, search=(args.search_ms[0] / 1e3, args.search_ms[1] / 1e3), cores=args.cores)
+        row(name, Batch.of(name, seconds), search=(args.search_ms[0] / 1e3, args.search_ms[1] / 1e3), cores=args.cores)
         for name in args.names or NAMES
-        for batch in batches
+        for seconds in args.seconds
     ]
-    show(f"A batch of {BATCH_SECONDS} s in bfloat16; times real time", rows)
+    show("A batch in bfloat16; times real time", rows)
     if args.json:
         write_json(args.json, rows)
 

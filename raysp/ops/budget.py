@@ -2,6 +2,7 @@
 
 import math
 
+from raysp.models.base.capabilities import Capability
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
 
@@ -11,7 +12,10 @@ CPU_BATCH_SECONDS = 15.0
 """On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
 CPU_PACK_SECONDS = 60.0
 """A longer pack leaves a smaller part of its last product unused."""
+CPU_TEXT_SECONDS = 60.0
+"""A step of a text decoder reads all of its weights, whatever the number of texts."""
 GPU_BATCH_SECONDS = 600.0
+GPU_TEXT_SECONDS = 2400.0
 CPU_FLOPS_PER_THREAD = 4e10
 GPU_FLOPS = 2e14
 
@@ -66,14 +70,22 @@ def batch_seconds(
         at_once: number of forward passes that run at once.
         in_packs: whether windows go through the model end to end on a CPU.
     """
-    together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
-    on_cpu = CPU_PACK_SECONDS if in_packs else CPU_BATCH_SECONDS
-    most = GPU_BATCH_SECONDS if on_gpu else max(on_cpu, together if checkpoint.windows_together > 1 else 0)
+    most = _most_seconds(checkpoint, on_gpu=on_gpu, in_packs=in_packs)
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4
     room = MEMORY_SHARE * memory - itemsize * checkpoint.num_parameters
     return max(LEAST_BATCH_SECONDS, min(most, room / at_once / (itemsize * checkpoint.activations_per_second)))
+
+
+def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, in_packs: bool) -> float:
+    writes_text = Capability.TEXT_DECODER in checkpoint.gives
+    if on_gpu:
+        return GPU_TEXT_SECONDS if writes_text else GPU_BATCH_SECONDS
+    if in_packs:
+        return CPU_PACK_SECONDS
+    together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
+    return max(CPU_TEXT_SECONDS if writes_text else CPU_BATCH_SECONDS, together)
 
 
 def block_seconds(

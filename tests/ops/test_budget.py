@@ -1,7 +1,10 @@
 """Default sizes of a forward pass and of a block."""
 
+from dataclasses import replace
+
 import pytest
 
+from raysp.models.base.capabilities import Capability
 from raysp.models.checking import check_checkpoint
 from raysp.ops.budget import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
 from tests.corpora import CHECKPOINT
@@ -42,6 +45,14 @@ def test_a_budget_is_what_fits_the_memory_and_never_more_than_is_of_use():
     assert batch_seconds(SUMMARY, on_gpu=False, memory=half) == pytest.approx(usual / 2)
     assert batch_seconds(SUMMARY, on_gpu=False, memory=1e6) == LEAST_BATCH_SECONDS
     assert batch_seconds(SUMMARY, on_gpu=True, memory=1e12) == batch_seconds(SUMMARY, on_gpu=True)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_budget_has_more_rows_whose_texts_are_written_together(on_gpu):
+    writing = replace(SUMMARY, gives=(Capability.TEXT_DECODER,))
+    assert batch_seconds(writing, on_gpu=on_gpu) > batch_seconds(SUMMARY, on_gpu=on_gpu)
+    padding = replace(writing, padded_samples=480_000, windows_together=8)
+    assert batch_seconds(padding, on_gpu=on_gpu) >= 240
 
 
 def test_passes_that_run_at_once_share_the_memory():

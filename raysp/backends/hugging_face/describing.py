@@ -23,6 +23,8 @@ WRITERS = (WHISPER, "moonshine", "speech_to_text")
 """Model types with a text decoder for which texts were compared with those of transformers."""
 OF_FRAMES = (Capability.CTC, Capability.FRAME_CLASSES)
 TENTHS = 10
+WRITTEN_TOGETHER = 8
+"""Padded windows whose texts are written together: a step of the decoder reads all of its weights for each batch."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def describe(folder: Path) -> CheckpointSummary:
         unused=_unused_parts(kind, headers),
         takes_padding=fixed is not None,
         padded_samples=fixed or 0,
+        windows_together=WRITTEN_TOGETHER if fixed and kind.head is Capability.TEXT_DECODER else 1,
         language=announced(folder) if kind.head is Capability.CTC else None,
         adapter=None if adapter is None else adapter.name,
         max_samples=fixed,
