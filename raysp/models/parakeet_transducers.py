@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput, output
@@ -228,11 +229,11 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         Args:
             frames_BTJ: Projected frames.
             num_frames_B: Frames of each row.
-            labels_BU: Tokens of each text; what is behind its end is not used.
+            labels_BU: Tokens of each text, on any device; what is behind its end is not used.
             num_labels_B: Tokens of each text.
             options: `chunk_bytes`.
         """
-        labels_BU = labels_BU.to(frames_BTJ.device).clamp(0, self.config.vocab_size - 1)
+        labels_BU = sent(labels_BU, frames_BTJ.device).clamp(0, self.config.vocab_size - 1)
         predicted_BUJ = self.decoder(nn.functional.pad(labels_BU, (1, 0), value=self.blank))
         return transducer_loss(
             self.joint, frames_BTJ, predicted_BUJ, labels_BU, num_frames_B, num_labels_B, self.moves, **options

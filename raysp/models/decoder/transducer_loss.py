@@ -87,14 +87,13 @@ def transducer_loss(
         joint: joint network.
         frames_BTJ: projected frames of the encoder.
         predicted_BUJ: predictions (B, U + 1, J) after the blank and after each label.
-        labels_BU: ids of the labels; those behind a row's end are ignored.
+        labels_BU: ids of the labels, on the device of the frames; those behind a row's end are ignored.
         num_frames_B: frames of each row, on the CPU.
         num_labels_B: labels of each row, on the CPU.
         moves: kinds of moves.
         chunk_bytes: most bytes of the logits in float32 that exist at once, beside those of one frame.
     """
-    device = frames_BTJ.device
-    labels_BU = labels_BU.to(device).clamp(min=0)
+    labels_BU = labels_BU.clamp(min=0)
     scores_MBTU = move_scores(joint, frames_BTJ, predicted_BUJ, labels_BU, moves, chunk_bytes=chunk_bytes)
     sizes = Sizes.of(num_frames_B, num_labels_B, scores_MBTU, moves)
     loss_B: Tensor = _PathSum.apply(scores_MBTU, sizes)  # type: ignore[no-untyped-call]

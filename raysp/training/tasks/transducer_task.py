@@ -77,7 +77,7 @@ class TransducerObjective:
         def run(**features: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - of any extractor
             frames_BTJ: Tensor = self.model(**features).pooler_output
             num_frames_B = self.model.num_frames(torch.tensor([len(wave) for wave in batch.waves]))
-            losses_B = self.model.row_losses(frames_BTJ, num_frames_B, sent(labels_BU, device), num_labels_B)
+            losses_B = self.model.row_losses(frames_BTJ, num_frames_B, labels_BU, num_labels_B)
             return losses_B, frames_BTJ
 
         (losses_B, frames_BTJ), num_frames_B = self.passes(run, batch.waves)
