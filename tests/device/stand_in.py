@@ -197,7 +197,7 @@ class Module:
     Event = stand_in_streams.Event
     CUDAGraph = stand_in_graphs.Graph
     graph = staticmethod(stand_in_graphs.graph)
-    graph_pool_handle = staticmethod(object)
+    graph_pool_handle = stand_in_graphs.Pool
     stream = staticmethod(stand_in_streams.on)
     current_stream = staticmethod(stand_in_streams.current)
 

@@ -5,13 +5,16 @@ replay reads and writes the same memory, whatever stands there now. Within a cap
 from pageable memory, and a stream cannot wait for work outside; the error makes the capture void. Memory from outside
 of the capture belongs to its owner: a replay after it was freed raises, where a GPU would read what stands there then.
 
+Graphs of a pool share memory: a replay of one leaves no value of another there.
+
 Kernels that another thread launches on the capturing stream would be recorded too. In the mode "global" no other thread
 may wait either; in "thread_local" they may.
 """
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,8 +110,20 @@ class Capture:
         with torch.inference_mode():
             for inner, values in reversed(self.before):
                 inner.copy_(values)
-            for result in (one for step in self.steps for one in step.results if isinstance(one, torch.Tensor)):
-                result.untyped_storage().fill_(255)  # NaN, and -1 of integers
+            _lose(self.steps)
+
+
+def _lose(steps: Iterable[Step]) -> None:
+    """Leave no value in memory that kernels of a graph allocated."""
+    for result in (one for step in steps for one in step.results if isinstance(one, torch.Tensor)):
+        result.untyped_storage().fill_(255)  # NaN, and -1 of integers
+
+
+class Pool:
+    """Memory that graphs share: a replay of one leaves no value of another there."""
+
+    def __init__(self) -> None:
+        self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()
 
 
 def _tensors(x: Any) -> list[torch.Tensor]:
@@ -126,6 +141,7 @@ class Graph:
 
     def __init__(self, keep_graph: bool = False) -> None:
         self.steps: list[Step] | None = None
+        self.pool: Pool | None = None
 
     @property
     def num_kernels(self) -> int:
@@ -138,6 +154,8 @@ class Graph:
         stand_in_streams.launched(self.num_kernels)
         self.replayed(self.num_kernels)
         with torch.inference_mode():
+            for other in () if self.pool is None else self.pool.graphs - {self}:
+                _lose(other.steps or ())
             for step in self.steps:
                 _run_again(step)
 
@@ -165,7 +183,7 @@ _capturing: dict[stand_in_streams.Stream, Capture] = {}
 
 @contextlib.contextmanager
 def graph(
-    cuda_graph: Graph, pool: object = None, stream: Any = None, capture_error_mode: str = "global"
+    cuda_graph: Graph, pool: Pool | None = None, stream: Any = None, capture_error_mode: str = "global"
 ) -> Iterator[None]:
     """Record the kernels of the block, as `torch.cuda.graph` does."""
     refuse_while_capturing()
@@ -180,7 +198,9 @@ def graph(
         capture.undo()
     if capture.is_void:
         raise RuntimeError(VOID)
-    cuda_graph.steps = capture.steps
+    cuda_graph.steps, cuda_graph.pool = capture.steps, pool
+    if pool is not None:
+        pool.graphs.add(cuda_graph)
 
 
 def current() -> Capture | None:

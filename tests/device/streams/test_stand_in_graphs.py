@@ -118,6 +118,19 @@ def test_a_graph_that_is_dropped_frees_its_memory():
     assert (there, [torch.UntypedStorage._new_with_weak_ptr(one) for one in places]) == ([True] * 2, [None] * 2)
 
 
+def test_graphs_of_a_pool_have_its_memory_one_after_another():
+    x, pool = torch.ones(2, device=NAME), Module.graph_pool_handle()
+    one, y = captured(lambda: x * 2, pool=pool)
+    other, z = captured(lambda: x * 3, pool=pool)
+    one.replay()
+    kept = y.clone()
+    other.replay()
+    assert (kept.tolist(), z.tolist()) == ([2, 2], [3, 3])
+    assert torch.isnan(y).all().item()
+    one.replay()
+    assert y.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize(("mode", "is_void"), [("global", True), ("thread_local", False)])
 def test_another_thread_may_wait_beside_a_capture_of_its_thread_alone(mode, is_void):
     x, errors = torch.ones(2, device=NAME), []

@@ -116,6 +116,20 @@ def test_a_plan_says_what_it_shows_and_labels_depend_on_the_budget_as_before(car
     assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).certified is None
 
 
+def test_a_plan_runs_passes_as_graphs_where_a_certificate_shows_their_bits(card):
+    pipeline, resources = a_pipeline(label={"batch_seconds": 8}), Resources(4, 1, machine_cpus=4)
+    write(card)
+    assert "does not show for UniSpeechForCTC in bfloat16" in str(settle(pipeline, resources).graphs)
+    runs = {"dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}
+    write(card, graphs=[{**runs, "architecture": "UniSpeechForCTC"}, {**runs, "architecture": "A", "unequal": 1}])
+    assert settle(pipeline, resources).graphs.is_on
+    assert not settle(a_pipeline(label={"dtype": "float16"}), resources).graphs.is_on
+    assert not settle(pipeline, Resources(4, 1)).graphs.is_on  # a cluster, whose cards are not known
+    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).graphs is None
+    kept = certified.certified("cuda").record()["certificate"]["keeps_graphs"]
+    assert kept == {"A bfloat16": False, "UniSpeechForCTC bfloat16": True}
+
+
 def test_the_record_of_a_run_keeps_the_card_and_the_counts(card):
     assert certified.certified("cuda").record()["certificate"] is None
     write(card)
