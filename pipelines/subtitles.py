@@ -2,10 +2,10 @@
 
     python pipelines/subtitles.py RECORDINGS SUBTITLES [CHECKPOINT]
 
-The same in two commands, with the options of each:
+If SUBTITLES is RECORDINGS, they stand beside the recordings. The same in two commands, with the options of each:
 
     raysp run pipelines/subtitles.py --set source.url=RECORDINGS --set sink.url=LABELS
-    raysp export LABELS SUBTITLES --to srt
+    raysp export LABELS SUBTITLES --to srt    # beside the recordings: raysp export LABELS --to srt --beside
 
 CHECKPOINT is a model that gives times of words (CTC or a transducer), here one of English. Cues end after clauses where
 the model writes punctuation, else at pauses.
@@ -25,12 +25,16 @@ pipeline = raysp.Pipeline(
 
 
 def main(recordings: str, subtitles: str, checkpoint: str = label.checkpoint) -> None:
-    """Label a folder into `SUBTITLES-labels`, and export the labels."""
+    """Label a folder into `SUBTITLES-labels`, and export the labels, into the folder itself if both are the same."""
     labels = f"{subtitles.rstrip('/')}-labels"
     steps = [raysp.Decode(), replace(label, checkpoint=checkpoint)]
     raysp.run(raysp.Pipeline(raysp.Shards(recordings), steps=steps, sink=raysp.Parquet(labels)))
-    sys.stdout.write(f"{raysp.export(labels, to='srt', dest=subtitles)}\n")
+    beside = subtitles.rstrip("/") == recordings.rstrip("/")
+    sys.stdout.write(f"{raysp.export(labels, to='srt', dest=None if beside else subtitles, beside=beside)}\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+    except raysp.RayspError as error:
+        sys.exit(f"subtitles: {error}")

@@ -2,6 +2,7 @@
 
 import importlib
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_the_recipe_of_subtitles_writes_a_file_for_each_recording_and_adds_new_o
         ] == names
     [cue] = pysubs2.load(str(tmp_path / "subtitles" / "2024" / "rec 1.srt"))
     assert cue.plaintext == pq.read_table(tmp_path / "subtitles-labels").column("pred_text")[0].as_py()
+    main(str(tmp_path / "recordings"), f"{tmp_path}/recordings/", str(CHECKPOINT))
+    assert sorted(path.name for path in folder.glob("*.srt")) == ["rec 1.srt", "rec 2.srt"]
+
+
+@pytest.mark.drivers
+@pytest.mark.parametrize(
+    ("given", "said"), [(["recordings"], "pipelines/subtitles.py RECORDINGS SUBTITLES"), (["no", "x"], "subtitles: ")]
+)
+def test_the_recipe_of_subtitles_ends_with_one_message_if_it_cannot_begin(tmp_path, given, said):
+    command = [sys.executable, str(PIPELINES / "subtitles.py"), *given, *([str(CHECKPOINT)] if len(given) > 1 else [])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.drivers
