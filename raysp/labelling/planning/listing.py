@@ -273,7 +273,9 @@ def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) ->
     """
     sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
     shards = {place for one in found for place in (one.url, _real(one.url))}
-    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, shards)]
+    of_recordings = {one.url for one in found if sources.kind_named(one.kind).is_folder}
+    files = shards.difference(of_recordings, map(_real, of_recordings))
+    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, files)]
     for one in found:
         for label_shard in (join_url(sink, one.name) for sink in sinks):
             listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
@@ -302,10 +304,13 @@ def _real(place: str) -> str:
     return place if scheme_of(place) else os.path.realpath(place)
 
 
-def _patterns(url: str, shards: Collection[str]) -> list[tuple[str, str]]:
-    """Return root and pattern of a folder or glob, with the root as written and with its links resolved."""
+def _patterns(url: str, files: Collection[str]) -> list[tuple[str, str]]:
+    """Return root and pattern of a folder or glob, with the root as written and with its links resolved.
+
+    There are none of a url that is one of the shards' `files`.
+    """
     place = _normal(url)
-    if place in shards:
+    if place in files:
         return []
     root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
     return [(root or "/", pattern), (_real(root or "/"), pattern)]

@@ -14,7 +14,7 @@ from raysp import PlanError, StoreError
 from raysp.corpus import folders
 from raysp.labelling.planning.listing import count_files, list_corpus, refuse_listed_sink
 from raysp.storage.stores import expand, open_store
-from tests.corpora import a_pipeline, begin_and_stage, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, wav, write_shard
 
 
 def names(source: raysp.Shards) -> list[str]:
@@ -460,6 +460,24 @@ class TestListedSink:
         with pytest.raises(PlanError, match=r"is a folder above the source .*choose a folder outside the source"):
             refuse_listed_sink(source, list_corpus(source).found, str(sink))
         refuse_listed_sink(source, list_corpus(source).found, str(tmp_path / "out-in"))
+
+    @pytest.mark.parametrize(
+        ("url", "sink", "refused"),
+        [
+            ("in", "in/labels", True),
+            ("in", "in/x/labels", True),
+            ("in", "in", True),
+            ("in", "in/_labels", False),
+            ("in/*.wav", "in/labels", False),
+            ("in/a.wav", "in/labels", False),
+            ("in", "labels", False),
+        ],
+    )
+    def test_a_sink_in_a_folder_of_recordings_is_refused_at_once(self, tmp_path, url, sink, refused):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.wav").write_bytes(wav(8_000))
+        with pytest.raises(PlanError, match=r"would be one of the shards") if refused else contextlib.nullcontext():
+            self.check(raysp.Shards(f"{tmp_path}/{url}"), tmp_path / sink)
 
     def test_a_link_does_not_hide_that_a_sink_is_in_the_source(self, data, tmp_path):
         (tmp_path / "link").symlink_to(data)
