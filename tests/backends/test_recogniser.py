@@ -14,9 +14,10 @@ import raysp
 from tests.backends.theirs import labelling
 from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of, labels
+from tests.soaked import some
 
 pytestmark = pytest.mark.drivers
-NUMBER = 12
+NUMBER, FEW = 12, 4
 PLAIN = {
     "temperature": 0.0, "condition_on_previous_text": False, "without_timestamps": True, "language": "en",
     "compression_ratio_threshold": None, "log_prob_threshold": None, "no_speech_threshold": None,
@@ -41,12 +42,13 @@ def samples(file):
     return soxr.resample(wave.mean(1), rate, 16_000).astype(np.float32)
 
 
+@pytest.mark.parametrize("number", some([FEW, NUMBER], FEW))
 @pytest.mark.parametrize(("dtype", "beams"), [("float32", 1), ("float32", 5), ("int8", 1)])
-def test_texts_scores_and_times_are_those_of_faster_whisper(recogniser, sentences, dtype, beams):
+def test_texts_scores_and_times_are_those_of_faster_whisper(recogniser, sentences, dtype, beams, number):
     from faster_whisper import WhisperModel
 
     folder, lines = sentences
-    recordings = [samples(folder / line["audio_filepath"]) for line in lines]
+    recordings = [samples(folder / line["audio_filepath"]) for line in lines[:number]]
     output = raysp.Transcript(words=True, beams=beams)
     given = {"backend": "ctranslate2", "window_seconds": 30, "overlap_seconds": 5, "dtype": dtype}
     rows = labels(labelling(recogniser, output, **given), block_of(recordings)).values()
