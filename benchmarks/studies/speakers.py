@@ -32,7 +32,7 @@ from benchmarks.tables import show, write_json
 from raysp.audio import decode
 from raysp.ops.speakers.speaker_turns import Diarization
 from raysp.ops.speakers.word_speakers import spoken
-from raysp.specs.outputs.turns import DISTANCE
+from raysp.specs.outputs.turns import CHANGE_SECONDS, DISTANCE
 
 RATE = 16_000
 HELD_DIGITS = ("lucas", "yweweler")
@@ -42,7 +42,6 @@ MOST_PIECES = 80
 """Pieces of a speaker, so that none has most of the rows."""
 SPEEDS = (0.9, 1.0, 1.1)
 """Speeds at which a speaker is another one: the pitch and the resonances of the voice change with it."""
-THRESHOLDS = (0.3, 0.7)
 Voices = dict[str, list[np.ndarray]]
 
 
@@ -244,6 +243,8 @@ def ideal(one: Joined, labels: Mapping[str, Any]) -> dict[str, Any]:
         least_seconds=output.least_seconds,
         merge_seconds=output.merge_seconds,
         step_seconds=output.step_seconds,
+        window_seconds=output.window_seconds,
+        change_seconds=CHANGE_SECONDS,
     )
     regions = [(region["start"], region["end"]) for region in labels["pred_speech"]]
     turns = [turn._asdict() for turn in diarization(regions, middles, vectors)]
@@ -313,12 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def compared(recordings: Sequence[Joined], folder: Path, checkpoint: str) -> Iterator[dict[str, object]]:
-    """Yield the rates of each kind of recordings, for each threshold and with the number of speakers given."""
+    """Yield the rates of each kind of recordings, with the number of speakers found and given."""
     for kind in dict.fromkeys(one.kind for one in recordings):
         of_kind = [one for one in recordings if one.kind == kind]
-        for threshold in THRESHOLDS:
-            found = label(of_kind, folder, raysp.Turns(checkpoint=checkpoint, threshold=threshold))
-            yield {"recordings": kind, "speakers": f"threshold {threshold}", **rates(of_kind, found)}
+        found = label(of_kind, folder, raysp.Turns(checkpoint=checkpoint))
+        yield {"recordings": kind, "speakers": "found", **rates(of_kind, found)}
         by_number = sorted(of_kind, key=lambda one: one.num_speakers)
         found = []
         for number in dict.fromkeys(one.num_speakers for one in by_number):

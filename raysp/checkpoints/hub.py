@@ -39,13 +39,15 @@ PROCESSOR_FILES = (
     "tokenizer.json",
 )
 GENERATION_FILES = ("generation_config.json",)
+SPEAKER_FILES = ("speakers.json",)
+"""The space of x-vectors in which `Turns` compares them."""
 SAFETENSORS = "model.safetensors"
 OTHER_WEIGHTS = frozenset({"model.bin"})
 """Weights that another library than raysp reads, fetched for its backend alone."""
 WEIGHT_FILES = (SAFETENSORS, "model.safetensors.index.json", "model-*-of-*.safetensors")
 PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 MODEL_FILES = (*CONFIG_FILES, *GENERATION_FILES, *WEIGHT_FILES)
-CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *WEIGHT_FILES, ADAPTER_CONFIG, "README.md")
+CHECKPOINT_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *SPEAKER_FILES, *WEIGHT_FILES, ADAPTER_CONFIG, "README.md")
 """The card states the licence; a checkpoint with the configuration of an adapter is refused."""
 
 

@@ -22,6 +22,7 @@ from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading
+from raysp.training.described_rows import files_of_rows
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.session import Report, Session
@@ -209,7 +210,7 @@ def finetune(
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
-            _export(prepared, session, progress, store)
+            _export(prepared, session, progress, store, decoder)
         best = best_evaluation(store)
         before = best.before.value if best and best.before else None
         return replace(_result(prepared, session, progress, failures), before=before)
@@ -401,7 +402,9 @@ def _state(recipe: Finetune, session: Session, store: Store) -> str:
     return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
 
 
-def _export(prepared: Prepared, session: Session, progress: TrainingProgress, store: FencedStore) -> None:
+def _export(
+    prepared: Prepared, session: Session, progress: TrainingProgress, store: FencedStore, decoder: Decoder
+) -> None:
     """Export the checkpoint, unless it is there already: others may be reading it."""
     recipe = prepared.plan.recipe
     state = _state(recipe, session, store)
@@ -411,6 +414,7 @@ def _export(prepared: Prepared, session: Session, progress: TrainingProgress, st
     texts = {
         "README.md": card(prepared, session.position, progress.loss),
         "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
+        **files_of_rows(prepared, session.training.objective, decoder),
     }
     extractor = load_feature_extractor(prepared.plan.checkpoint.path)
     try:

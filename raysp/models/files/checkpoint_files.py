@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from raysp.checkpoints.foreign_weights import explanation
-from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES
+from raysp.checkpoints.hub import GENERATION_FILES, PROCESSOR_FILES, SPEAKER_FILES
 from raysp.errors import CheckpointError
 from raysp.models.files.configuration import read_json
 
@@ -13,7 +13,7 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
 VARIANT = re.compile(r"[A-Za-z0-9_]+")
-LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES)
+LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *SPEAKER_FILES)
 
 
 def checkpoint_files(folder: str | Path) -> list[Path]:

@@ -41,9 +41,21 @@ def clustered(
         least: vectors of a cluster that counts as a speaker, as long as there are enough of them; those of a smaller
             one join the nearest mean.
     """
-    every = -(-len(vectors_NE) // MOST_VECTORS)
+    return cut(vectors_NE, merges(vectors_NE), threshold=threshold, bounds=bounds, least=least)
+
+
+def cut(
+    vectors_NE: Floats,
+    merged: Floats,
+    *,
+    threshold: float = 2.0,
+    bounds: tuple[int, int | None] = (1, None),
+    least: int = 1,
+) -> Labels:
+    """Return what `clustered` does, from the merges of the vectors."""
+    every = _every(vectors_NE)
     sample_ME = vectors_NE[::every]
-    labels_M = _cut(_merges(sample_ME), len(sample_ME), threshold, bounds)
+    labels_M = _cut(merged, len(sample_ME), threshold, bounds)
     least = -(-least // every)
     kept = [one for one, count in enumerate(np.bincount(labels_M)) if count >= least]
     if len(kept) < bounds[0]:
@@ -68,6 +80,11 @@ def numbered(labels: Sequence[int]) -> Labels:
     return np.array([numbers.setdefault(one, len(numbers)) for one in labels], np.int64)
 
 
+def merges(vectors_NE: Floats) -> Floats:
+    """Return the merges of vectors, for `cut`."""
+    return _merges(vectors_NE[:: _every(vectors_NE)])
+
+
 def _merges(vectors_NE: Floats) -> Floats:
     """Return the merges of average linkage as scipy does: two clusters, their distance, and their vectors."""
     from scipy.cluster.hierarchy import linkage
@@ -76,6 +93,10 @@ def _merges(vectors_NE: Floats) -> Floats:
         return np.empty((0, 4))
     distances_NN = (1 - vectors_NE @ vectors_NE.T).round(DIGITS)
     return np.asarray(linkage(distances_NN[np.triu_indices(len(vectors_NE), 1)], "average"))
+
+
+def _every(vectors_NE: Floats) -> int:
+    return -(-len(vectors_NE) // MOST_VECTORS)
 
 
 def _cut(merges: Floats, num_vectors: int, threshold: float, bounds: tuple[int, int | None]) -> Labels:

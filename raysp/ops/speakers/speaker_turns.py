@@ -10,10 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raysp.ops.speakers.speaker_clusters import DIGITS, Floats, Labels, clustered, means, numbered, unit
+from raysp.ops.speakers.speaker_clusters import DIGITS, Floats, Labels, cut, means, merges, numbered, unit
+from raysp.ops.speakers.speaker_space import SpeakerSpace
 
-CHANGE_COST = 0.5
-"""Sum of differences of cosines that a change of speaker must gain."""
+FARTHEST = 2.0
+"""Distance that no two vectors exceed."""
+MOST_SPEAKERS = 20
+"""Most speakers of a recording, unless more are given."""
+SAME = 0.0
+"""Log-likelihood ratio from which on two clusters are one speaker."""
 Region = tuple[float, float]
 """Start and end in seconds."""
 
@@ -33,18 +38,24 @@ class Diarization:
     """Callable that returns the turns of a recording.
 
     Attributes:
-        threshold: mean distance of cosines above which clusters are different speakers.
+        threshold: mean distance of cosines above which clusters are different speakers; None: the space decides.
         bounds: fewest and most speakers.
         least_seconds: speech of a cluster that counts as a speaker.
         merge_seconds: turns of a speaker with a shorter pause between them are one.
         step_seconds: time between the middles of windows.
+        window_seconds: length of a window.
+        change_seconds: seconds of speech, times the difference of cosines in it, that a change of speaker must gain.
+        space: space in which vectors are compared; None: as they are.
     """
 
-    threshold: float
+    threshold: float | None
     bounds: tuple[int, int | None]
     least_seconds: float
     merge_seconds: float
     step_seconds: float
+    window_seconds: float
+    change_seconds: float
+    space: SpeakerSpace | None = None
 
     def __call__(self, regions: Sequence[Region], middles_N: Floats, vectors_NE: Floats) -> list[Turn]:
         """Return the turns of a recording in order; none without speech or without windows.
@@ -59,25 +70,52 @@ class Diarization:
             return []
         if not is_speech.any():
             is_speech[:] = True
-        middles_N, vectors_NE = middles_N[is_speech], self._compared(vectors_NE[is_speech])
-        labels_N, scores_N = self._labels(vectors_NE)
+        labels_N, scores_N = self._labels(vectors_NE[is_speech])
+        middles_N = middles_N[is_speech]
         pieces = [one for region in regions for one in _pieces(region, middles_N, labels_N, scores_N)]
         return self._joined(pieces)
 
-    def _compared(self, vectors_NE: Floats) -> Floats:
-        """Return the vectors at length 1; of recordings with several speakers without what all of them share."""
-        vectors_NE = unit(vectors_NE)
-        return unit(vectors_NE - vectors_NE.mean(0)) if self.bounds[0] > 1 else vectors_NE
-
     def _labels(self, vectors_NE: Floats) -> tuple[Labels, Floats]:
         """Return the speaker of each window, and its cosine to the mean of the speaker."""
-        least = max(1, round(self.least_seconds / self.step_seconds))
-        labels_N = clustered(vectors_NE, threshold=self.threshold, bounds=self.bounds, least=least)
-        for _ in range(2):
-            cosines_NK = (vectors_NE @ means(vectors_NE, labels_N, range(labels_N.max() + 1)).T).round(DIGITS)
-            labels_N = numbered(_best_path(cosines_NK, CHANGE_COST).tolist())
-        cosines_NK = vectors_NE @ means(vectors_NE, labels_N, range(labels_N.max() + 1)).T
+        places_ND = vectors_NE if self.space is None else self.space(vectors_NE)
+        compared_ND = self._compared(places_ND)
+        if self.space is None or self.threshold is not None:
+            labels_N = self._path(compared_ND, merges(compared_ND), self.bounds)
+        else:
+            labels_N = self._apart(self.space, places_ND, compared_ND)
+        if not labels_N.any():  # without what all windows share, nothing is left of a single speaker
+            compared_ND = unit(places_ND)
+        cosines_NK = compared_ND @ means(compared_ND, labels_N, range(labels_N.max() + 1)).T
         return labels_N, cosines_NK[np.arange(len(labels_N)), labels_N]
+
+    def _compared(self, places_ND: Floats) -> Floats:
+        """Return places at length 1; without what all speakers of the recording share, unless there may be one."""
+        places_ND = unit(places_ND)
+        has_several = self.bounds[0] > 1 or (self.space is not None and self.threshold is None)
+        return unit(places_ND - places_ND.mean(0)) if has_several else places_ND
+
+    def _path(self, compared_ND: Floats, merged: Floats, bounds: tuple[int, int | None]) -> Labels:
+        """Return the speaker of each window: clusters, then the best paths between their means."""
+        least = max(1, round(self.least_seconds / self.step_seconds))
+        threshold = FARTHEST if self.threshold is None else self.threshold
+        labels_N = cut(compared_ND, merged, threshold=threshold, bounds=bounds, least=least)
+        for _ in range(2):
+            cosines_NK = (compared_ND @ means(compared_ND, labels_N, range(labels_N.max() + 1)).T).round(DIGITS)
+            labels_N = numbered(_best_path(cosines_NK, self.change_seconds / self.step_seconds).tolist())
+        return labels_N
+
+    def _apart(self, space: SpeakerSpace, places_ND: Floats, compared_ND: Floats) -> Labels:
+        """Return the speaker of each window, with one more speaker as long as the space tells all of them apart."""
+        merged = merges(compared_ND)
+        low, high = self.bounds
+        labels_N = self._path(compared_ND, merged, (low, low))
+        for number in range(low + 1, min(high or MOST_SPEAKERS, len(compared_ND)) + 1):
+            more_N = self._path(compared_ND, merged, (number, number))
+            if more_N.max() + 1 == number:
+                if space.nearest(places_ND, more_N, self.step_seconds / self.window_seconds) >= SAME:
+                    break
+                labels_N = more_N
+        return labels_N
 
     def _joined(self, pieces: Sequence[Turn]) -> list[Turn]:
         """Return the turns of pieces in order, with the speakers numbered by their first speech."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
+    from raysp.ops.speakers.speaker_space import SpeakerSpace
     from raysp.ops.speakers.turning import Turning, WindowVectors
     from raysp.ops.speakers.word_speakers import WordSpeakers
     from raysp.ops.speech.speaking import Speaking
@@ -31,9 +32,11 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 DISTANCE = 0.7
-"""Default threshold of vectors."""
+"""Default threshold of vectors without a space."""
 PROBABILITY = 0.5
 """Default threshold of classes of frames."""
+CHANGE_SECONDS = 0.375
+"""Seconds of speech, times the difference of cosines in it, that a change of speaker must gain."""
 
 
 @spec
@@ -44,8 +47,9 @@ class Turns(Output):
     the recording, and a score. Words of the step's other outputs (`<name>_words`) get a field `speaker`: that of the
     turn with the largest part of the word, else of the nearest turn; null without turns.
 
-    A checkpoint with x-vectors compares the vectors of short windows. Turns are where `Speech()` finds speech, and do
-    not overlap; their score is the mean cosine of their windows to the mean vector of the speaker.
+    A checkpoint with x-vectors compares the vectors of short windows, in the space of its `speakers.json` if it has
+    one, and without the mean of their recording where that is of several speakers. Turns are where `Speech()` finds
+    speech, and do not overlap; their score is the mean cosine of their windows to the mean vector of the speaker.
 
     A frame classifier has a class for each speaker, and several may speak at once. The score is the mean probability.
     In a recording longer than `Label(window_seconds=...)`, classes of a window are matched with those of the window
@@ -56,13 +60,14 @@ class Turns(Output):
     Attributes:
         name: name of the column.
         checkpoint: a checkpoint with x-vectors or classes of frames, named as that of the step, of the same sample
-            rate, and held by the same actors; None: that of the step.
+            rate, and held by the same actors; None: that of the step. It is one of raysp's own models: a run records
+            the backend and library of its step's checkpoint only.
         speakers: number of speakers, or (fewest, most); None: any number. A recording with little speech may have
-            fewer. If there are at least two, vectors are compared without the mean of their recording. Of a frame
-            classifier the classes with the most speech are kept.
+            fewer. Of a frame classifier the classes with the most speech are kept.
         threshold: of vectors the mean distance, 1 less the cosine, above which groups of windows are different
-            speakers; None: 0.7. Checkpoints differ in it; without a known number of speakers, choose it on recordings
-            of known speakers. Of a frame classifier the probability above which a speaker speaks, below 1; None: 0.5.
+            speakers. None: the `speakers.json` of the checkpoint, which `Speakers` writes, finds their number; without
+            that file 0.7. Checkpoints differ in it: choose it on recordings of known speakers. Of a frame classifier
+            the probability above which a speaker speaks, below 1; None: 0.5.
         window_seconds: length of the windows whose vectors are compared.
         step_seconds: time between the middles of windows.
         least_seconds: speech that a speaker has at least. Speakers with less join the nearest one; of a frame
@@ -75,8 +80,8 @@ class Turns(Output):
     checkpoint: Url | None = None
     speakers: Number | tuple[Number, Number] | None = None
     threshold: Annotated[float, Field(gt=0, le=2)] | None = None
-    window_seconds: Seconds = 1.5
-    step_seconds: Seconds = 0.5
+    window_seconds: Seconds = 1.0
+    step_seconds: Seconds = 0.25
     least_seconds: NotNegative = 1.0
     merge_seconds: NotNegative = 0.5
 
@@ -131,7 +136,7 @@ class Turns(Output):
         threshold = DISTANCE if self.threshold is None else self.threshold
         # For classes of frames a threshold that is left out is another one, also than this one.
         given = {"frame_threshold": threshold} if self.threshold == DISTANCE else {}
-        return {**fields, **given, "threshold": threshold, "speech": speech}
+        return {**fields, **given, "threshold": threshold, "speech": speech, "change_seconds": CHANGE_SECONDS}
 
     @property
     def _speech(self) -> Speech:
@@ -148,6 +153,7 @@ class Turns(Output):
         found = self._checkpoint_of(checkpoint)
         if _has_vectors(found):
             self._speech.check(checkpoint)
+            _space(found)
         elif _has_frames(found):
             self._check_classes(found)
         else:
@@ -194,7 +200,16 @@ class Turns(Output):
         """Return the description of the checkpoint that tells speakers apart; another one is a local folder by now."""
         from raysp.models.checking import check_checkpoint
 
-        return checkpoint if self.checkpoint is None else check_checkpoint(Path(self.checkpoint))
+        if self.checkpoint is None:
+            return checkpoint
+        try:
+            return check_checkpoint(Path(self.checkpoint))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. Turns(checkpoint=...) takes raysp's own models alone, since a run records the backend and "
+                "library of its step's checkpoint only: run other ones with Label(..., backend='transformers', "
+                "outputs=[raysp.Turns()])"
+            ) from error
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""
@@ -237,14 +252,14 @@ class Turns(Output):
             padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
             other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
         if _has_vectors(other.summary):
-            return self._turning(loaded.summary, self._speech.op(loaded), WindowVectors(other))
+            return self._turning(loaded.summary, other.summary, self._speech.op(loaded), WindowVectors(other))
         return self._frame_turning(loaded.summary, other.summary, None if other is loaded else WindowFrames(other))
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the column from the windows of a longer row."""
         found = self._checkpoint_of(checkpoint)
         if _has_vectors(found):
-            return self._turning(checkpoint, self._speech.join_op(checkpoint))
+            return self._turning(checkpoint, found, self._speech.join_op(checkpoint))
         return self._frame_turning(checkpoint, found)
 
     def _frame_turning(
@@ -273,7 +288,11 @@ class Turns(Output):
         )
 
     def _turning(
-        self, checkpoint: "CheckpointSummary", speaking: "Speaking", vectors: "WindowVectors | None" = None
+        self,
+        checkpoint: "CheckpointSummary",
+        found: "CheckpointSummary",
+        speaking: "Speaking",
+        vectors: "WindowVectors | None" = None,
     ) -> "Turning":
         import pyarrow as pa
 
@@ -281,17 +300,20 @@ class Turns(Output):
         from raysp.ops.speakers.turning import Turning
 
         staged = {"middles": pa.list_(pa.int64()), "vectors": pa.list_(pa.float32())}
-        rate = checkpoint.sample_rate
+        rate, space = checkpoint.sample_rate, _space(found)
         return Turning(
             self.schema(checkpoint),
             pa.schema([*speaking.staged, *(pa.field(f"{self.name}_{one}", kind) for one, kind in staged.items())]),
             speaking,
             Diarization(
-                threshold=DISTANCE if self.threshold is None else self.threshold,
+                threshold=DISTANCE if self.threshold is None and space is None else self.threshold,
                 bounds=self._bounds,
                 least_seconds=self.least_seconds,
                 merge_seconds=self.merge_seconds,
                 step_seconds=self.step_seconds,
+                window_seconds=self.window_seconds,
+                change_seconds=CHANGE_SECONDS,
+                space=space,
             ),
             vectors,
             window_samples=round(self.window_seconds * rate),
@@ -316,3 +338,11 @@ def _has_frames(checkpoint: "CheckpointSummary") -> bool:
     from raysp.models.base.capabilities import Capability
 
     return Capability.FRAME_CLASSES in checkpoint.gives
+
+
+def _space(checkpoint: "CheckpointSummary") -> "SpeakerSpace | None":
+    """Return the space in which the vectors of a checkpoint are compared; None: as they are."""
+    from raysp.ops.speakers.speaker_space import SpeakerSpace
+
+    assert checkpoint.xvector_size is not None
+    return SpeakerSpace.load(checkpoint.path, checkpoint.xvector_size)

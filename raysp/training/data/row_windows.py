@@ -17,7 +17,7 @@ from raysp.ops.ordering import Window
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import read_batches, values_of
-from raysp.training.data.micro_batches import TrainingRow
+from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.specs.recipe import Finetune
 from raysp.words import count
@@ -239,3 +239,9 @@ class Reading:
             self.failures.add(len(rows), piece.failed)
             found |= piece.rows
         return found
+
+
+def micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:
+    """Return a micro-batch without the rows that could not be decoded."""
+    found = [row for row in window.micro_batch(step, number).tolist() if row in rows]
+    return MicroBatch(number, found, [rows[row].wave for row in found], [rows[row].target for row in found])

@@ -14,7 +14,8 @@ import torch
 from raysp.errors import ChangedError, RunError
 from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.storage.store import Store
-from raysp.training.data.micro_batches import MicroBatch, Rows, TrainingRow
+from raysp.training.data.micro_batches import Rows, TrainingRow
+from raysp.training.data.row_windows import micro_batch
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
 from raysp.training.loop.evaluated import ROWS, Evaluated
@@ -378,7 +379,7 @@ class Session:
         progress = self.course.progress(at, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
-            replace(_micro_batch(window, step, number, rows), progress=progress, updates=at.done)
+            replace(micro_batch(window, step, number, rows), progress=progress, updates=at.done)
             for number in range(training.workers.number, window.micro_batches, training.workers.count)
         ]
         self._is_whole = False
@@ -541,9 +542,3 @@ def _without_value(done: int, evaluated: Evaluated) -> str:
         "of a length that does not fit. Expected rows with references that define it: check evaluation.source, its "
         "column and recordings, or choose another evaluation.best; the training continues from its last committed step"
     )
-
-
-def _micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:
-    """Return a micro-batch without the rows that could not be decoded."""
-    found = [row for row in window.micro_batch(step, number).tolist() if row in rows]
-    return MicroBatch(number, found, [rows[row].wave for row in found], [rows[row].target for row in found])

@@ -1,10 +1,11 @@
 """`Speakers`: embeddings of recordings, which are near each other for the same speaker: loss and task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
+from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
@@ -25,6 +27,13 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
 from raysp.training.tasks.class_targets import ClassTargets, NamedClasses
 from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
+
+DESCRIBED_ROWS = 3000
+"""Rows of a training from which the space of its vectors is computed: 100 minutes, without a GPU too."""
+PART_SECONDS = 1.0
+"""Length of the parts of rows whose vectors are in it: about that of the windows of `Turns`."""
+PARTS = 2
+"""Parts of a row, one behind the other."""
 
 
 class SpeakerPredictions(NamedTuple):
@@ -69,7 +78,7 @@ class SpeakerObjective:
         self.passes = Passes(model, feature_extractor, dtype)
         self.margin = margin
         self.margin_warmup = margin_warmup
-        rate = feature_extractor.sampling_rate
+        self.sample_rate = rate = feature_extractor.sampling_rate
         self.crop_samples = None if crop_seconds is None else round(crop_seconds * rate)
         if self.crop_samples is not None and self.crop_samples < model.min_samples:
             least = model.min_samples / rate
@@ -82,6 +91,13 @@ class SpeakerObjective:
         margin = self.margin_at(batch.progress)
         rows_B = am_softmax_losses(output.logits.float(), self.model.objective.weight, speakers_B, margin)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
+
+    @torch.inference_mode()
+    def vectors(self, waves: Sequence[np.ndarray]) -> npt.NDArray[np.float32]:
+        """Return the embeddings (B, E) of whole waves, float32, by the model in evaluation mode."""
+        with evaluation_mode(self.model):
+            output, _ = self.passes(self.model, waves)
+        return np.asarray(output.embeddings.float().cpu().numpy())
 
     @torch.inference_mode()
     def predict(self, batch: MicroBatch) -> SpeakerPredictions:
@@ -178,3 +194,30 @@ class SpeakersTask(NamedClasses[Speakers]):
             bootstrap=rows.bootstrap,
             worst=WORST_ROWS,
         )
+
+    @property
+    def described_rows(self) -> int:
+        """Number of rows from which `files` are computed."""
+        return DESCRIBED_ROWS
+
+    def files(self, objective: Objective, batches: Iterable[MicroBatch]) -> Mapping[str, str]:
+        """Return the file of the space of the vectors, by which `Turns` compares them; none for too few speakers."""
+        assert isinstance(objective, SpeakerObjective)
+        size = max(self.shortest, round(PART_SECONDS * objective.sample_rate))
+        vectors: list[np.ndarray] = []
+        speakers: list[int] = []
+        for batch in batches:
+            rows = zip(batch.waves, single_targets(batch, len(self.names)).tolist(), strict=True)
+            parts = [(speaker, part) for wave, speaker in rows for part in _parts(wave, size, self.shortest)]
+            if parts:
+                vectors.append(objective.vectors([part for _, part in parts]))
+                speakers += [speaker for speaker, _ in parts]
+        space = SpeakerSpace.of(np.concatenate(vectors), np.array(speakers)) if vectors else None
+        return {} if space is None else {SPEAKERS_FILE: space.text}
+
+
+def _parts(wave: np.ndarray, size: int, shortest: int) -> Iterator[np.ndarray]:
+    """Yield the first parts of a size; a shorter wave is one part, if it has half of the size and is not too short."""
+    for start in range(0, max(1, min(len(wave) // size, PARTS)) * size, size):
+        if len(part := wave[start : start + size]) >= max(size // 2, shortest):
+            yield part

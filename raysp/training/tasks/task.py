@@ -1,7 +1,7 @@
 """Protocol of tasks: targets, model, loss, predictions and exported files of one objective."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -133,4 +133,18 @@ class Task(Protocol):
 
     def compare(self, rows: PredictedRows) -> Comparison:
         """Return the metrics of predictions; `no_metrics` if there is the loss alone."""
+        ...
+
+
+@runtime_checkable
+class DescribesRows(Protocol):
+    """Task whose exported checkpoint has files that are computed from rows of the training."""
+
+    @property
+    def described_rows(self) -> int:
+        """Number of rows that suffice."""
+        ...
+
+    def files(self, objective: Objective, batches: Iterable[MicroBatch]) -> Mapping[str, str]:
+        """Return the contents of the files by name, by the trained model; each micro-batch has rows."""
         ...

@@ -1,5 +1,6 @@
 """Recordings of several speakers: bundled digits, joined."""
 
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.corpora import AUDIO, DEMO, write_shard
 RATE = 16_000
 
 
+@functools.cache
 def digits() -> dict[str, list[np.ndarray]]:
     """Return the bundled digits at 16 kHz by speaker."""
     scale = np.float32(32768)

@@ -13,6 +13,7 @@ STEP = 0.5
 
 def diarization(**fields):
     given = {"threshold": 0.5, "bounds": (1, None), "least_seconds": 1.0, "merge_seconds": 0.5, "step_seconds": STEP}
+    given |= {"window_seconds": 1.5, "change_seconds": 0.375}
     return Diarization(**{**given, **fields})
 
 

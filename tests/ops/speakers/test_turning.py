@@ -1,5 +1,6 @@
 """Turns of rows: those of a row alone in any batch, over windows of longer rows, with the speakers of words."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import raysp
 from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
-from raysp.ops.speakers import speaker_turns, turning
+from raysp.ops.speakers import turning
+from raysp.specs.outputs import turns as turns_spec
 from raysp.specs.values import from_json, to_json
 from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline, label_here
@@ -32,7 +34,7 @@ def speakers(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def cheap_changes(monkeypatch):
     """Changes of speakers that differ as little as vectors of random weights do."""
-    monkeypatch.setattr(speaker_turns, "CHANGE_COST", 1e-4)
+    monkeypatch.setattr(turns_spec, "CHANGE_SECONDS", 1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,16 @@ class TestSpec:
         other = labelled(tmp_path / "other", source, raysp.Turns(checkpoint=speakers, **fields))
         assert own["pred_turns"].to_pylist()[:4] == other["pred_turns"].to_pylist()[:4]
 
+    def test_a_further_checkpoint_of_another_backend_is_refused_with_a_way_out(self, tmp_path):
+        folder = Path(make_speaker_model(tmp_path / "other"))
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "wavlm"}))
+        source = write_recordings(tmp_path / "in", [np.zeros(RATE, np.float32)])
+        steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Turns(checkpoint=str(folder))])]
+        words = r"'wavlm'.*raysp's own models alone.*Label\(..., backend='transformers'"
+        with pytest.raises(CheckpointError, match=words):
+            raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
+
     def test_the_number_of_speakers_is_kept_to(self, speakers, waves, tmp_path):
         source = write_recordings(tmp_path / "in", waves[3:5])
         for number in (1, 2, (3, 4)):
@@ -245,7 +257,7 @@ class TestSpec:
         [
             ({"speakers": (3, 2)}, "the lower bound is above the upper one"),
             ({"speakers": 0}, "greater than or equal to 1"),
-            ({"step_seconds": 2.0}, "step_seconds=2 is above window_seconds=1.5: windows would leave out speech"),
+            ({"step_seconds": 2.0}, "step_seconds=2 is above window_seconds=1: windows would leave out speech"),
             ({"checkpoint": ""}, "checkpoint is empty; name a checkpoint, or leave it out"),
             ({"threshold": 0}, "threshold"),
             ({"window_seconds": 0}, "window_seconds"),

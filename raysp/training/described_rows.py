@@ -1,0 +1,47 @@
+"""Files of an exported checkpoint that are computed from rows of the training, such as the space of speakers."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from raysp.audio.isolation import Decoder
+from raysp.ops.ordering import Epoch
+from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.row_windows import Failures, Reading, micro_batch
+from raysp.training.preparing import Prepared
+from raysp.training.tasks.task import DescribesRows
+
+
+def files_of_rows(prepared: Prepared, objective: Objective, decoder: Decoder) -> Mapping[str, str]:
+    """Return the contents of the files by name, from rows as they were recorded.
+
+    Args:
+        prepared: the training.
+        objective: loss with the trained model.
+        decoder: decoding functions.
+
+    Raises:
+        RunError: too many rows cannot be decoded.
+    """
+    task = prepared.task
+    if not isinstance(task, DescribesRows):
+        return {}
+    return task.files(objective, _batches(prepared, decoder, task.described_rows))
+
+
+def _batches(prepared: Prepared, decoder: Decoder, most: int) -> Iterator[MicroBatch]:
+    """Yield micro-batches with rows in the order of an epoch, up to that by which there are so many rows."""
+    plan = prepared.plan
+    order = Epoch(prepared.index, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
+    # Not the failures of the training, which counted these rows.
+    reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, plan.recipe.max_error_rate))
+    num_rows = 0
+    for window in order.windows_from(0):
+        rows = reading(window)
+        for step, number in itertools.product(range(window.num_steps), range(window.micro_batches)):
+            batch = micro_batch(window, step, number, rows)
+            if batch.rows:
+                yield batch
+            num_rows += len(batch.rows)
+            if num_rows >= most:
+                return

@@ -1,0 +1,154 @@
+"""The space of speakers: covariances of made vectors, its file, and turns that it decides."""
+
+import json
+
+import numpy as np
+import pytest
+
+from raysp.errors import CheckpointError
+from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
+from raysp.ops.speakers.speaker_turns import Diarization
+
+WIDTH, SPEAKERS = 12, 300
+BETWEEN = np.array([9.0, 4.0, 1.0])
+
+
+def made(count=20, seed=0):
+    """Return vectors of speakers who differ in three of twelve dimensions, mixed, far from 0, and the speakers."""
+    draw = np.random.default_rng(seed)
+    mixing = np.linalg.qr(draw.standard_normal((WIDTH, WIDTH)))[0] * np.geomspace(0.2, 5, WIDTH)
+    means = np.zeros((SPEAKERS, WIDTH))
+    means[:, :3] = draw.standard_normal((SPEAKERS, 3)) * np.sqrt(BETWEEN)
+    speakers = np.repeat(np.arange(SPEAKERS), count)
+    return (means[speakers] + draw.standard_normal((len(speakers), WIDTH))) @ mixing + 7, speakers, mixing
+
+
+@pytest.fixture(scope="module")
+def space() -> SpeakerSpace:
+    vectors, speakers, _ = made()
+    return SpeakerSpace.of(vectors, speakers)
+
+
+def test_speakers_vary_as_they_were_made(space, monkeypatch):
+    monkeypatch.setattr("raysp.ops.speakers.speaker_space.SHRINKAGE", 0.0)
+    vectors, speakers, _ = made()
+    exact = SpeakerSpace.of(vectors, speakers)
+    np.testing.assert_allclose(exact.between_D, BETWEEN, rtol=0.25)
+    places = exact(vectors)
+    means = np.stack([places[speakers == one].mean(0) for one in range(SPEAKERS)])
+    np.testing.assert_allclose(np.cov((places - means[speakers]).T), np.eye(3), atol=0.1)
+    np.testing.assert_allclose(means.mean(0), 0, atol=1e-9)
+
+
+def test_new_speakers_are_nearer_to_themselves_than_without_it(space):
+    vectors, speakers, _ = made(count=2, seed=0)  # the same mixing
+    found = []
+    for places in (vectors, space(vectors)):
+        unit = places / np.linalg.norm(places, axis=1, keepdims=True)
+        found.append(np.mean((unit @ unit.T + np.diag([-2.0] * len(unit))).argmax(1) // 2 == speakers))
+    assert found[1] > 1.5 * found[0]
+
+
+def test_a_file_holds_it(space, tmp_path):
+    (tmp_path / SPEAKERS_FILE).write_text(space.text)
+    found = SpeakerSpace.load(tmp_path, WIDTH)
+    vectors, *_ = made(count=2)
+    np.testing.assert_allclose(found(vectors), space(vectors), rtol=1e-4, atol=1e-4)
+    assert SpeakerSpace.load(tmp_path.parent, WIDTH) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mean": [0.0] * 3}, "expected those of vectors of 12"),
+        ({"between": []}, "expected those of vectors of 12"),
+        ({"directions": "far"}, "found no numbers"),
+        ({"mean": ["a"] * WIDTH}, "found no numbers"),
+        ({"mean": [float("nan")] * WIDTH}, "not finite"),
+        ({"between": [-1.0, 1.0, 1.0]}, "variances of 0 or less"),
+    ],
+)
+def test_a_wrong_file_is_refused(space, tmp_path, change, words):
+    value = json.loads(space.text)
+    value["directions"] = value["directions"][:3]
+    value["between"] = value["between"][:3]
+    (tmp_path / SPEAKERS_FILE).write_text(json.dumps({**value, **change}))
+    with pytest.raises(CheckpointError, match=f"{words}.*restore the file that `raysp finetune` wrote"):
+        SpeakerSpace.load(tmp_path, WIDTH)
+
+
+def test_too_few_speakers_or_alike_ones_have_none():
+    vectors, speakers, _ = made()
+    assert SpeakerSpace.of(vectors[:40], speakers[:40]) is None  # two speakers
+    assert SpeakerSpace.of(vectors[::20], speakers[::20]) is None  # one vector of each
+    assert SpeakerSpace.of(np.ones((40, 3)), np.repeat(np.arange(10), 4)) is None
+    draw = np.random.default_rng(1)
+    assert SpeakerSpace.of(draw.standard_normal((4000, 3)), np.arange(4000) // 20) is None
+
+
+def windows_of(said, mixing, seed=3):
+    """Return windows of four speakers as they were made, whom the noise of the widest dimensions hides."""
+    far = np.zeros((4, WIDTH))
+    far[:, :3] = [[-4, -2, 0], [4, -2, 0], [0, 3, 1.5], [0, 3, -1.5]]
+    return (far[said] + np.random.default_rng(seed).standard_normal((len(said), WIDTH))) @ mixing + 7
+
+
+def turns_of(said, windows, **fields):
+    given = {"threshold": None, "bounds": (1, None), "least_seconds": 1.0, "merge_seconds": 0.5, "step_seconds": 0.25}
+    given |= {"window_seconds": 1.0, "change_seconds": 0.375, **fields}
+    return Diarization(**given)([(0.0, len(said) / 4)], (np.arange(len(said)) + 0.5) * 0.25, windows)
+
+
+def test_vectors_that_are_not_finite_do_not_count():
+    vectors, speakers, _ = made(count=4)
+    broken = np.concatenate([np.full((2, WIDTH), np.nan), vectors])
+    found = SpeakerSpace.of(broken, np.concatenate([[0, 1], speakers]))
+    np.testing.assert_array_equal(found.between_D, SpeakerSpace.of(vectors, speakers).between_D)
+
+
+def test_turns_are_compared_in_it(space):
+    *_, mixing = made(count=1)
+    said = np.repeat([0, 1, 0], 20)
+    windows = windows_of(said, mixing)
+    found = turns_of(said, windows, bounds=(2, 2), space=space)
+    assert [(one.speaker, one.start, one.end) for one in found] == [(0, 0.0, 5.0), (1, 5.0, 10.0), (0, 10.0, 15.0)]
+    assert turns_of(said, windows, bounds=(2, 2), threshold=0.5) != found
+
+
+@pytest.mark.parametrize("order", [[2], [0, 1], [1, 0, 1], [0, 1, 2], [2, 0, 1, 2]])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_finds_how_many_speakers_there_are(space, order, seed):
+    *_, mixing = made(count=1)
+    said = np.repeat(order, 24)
+    windows = windows_of(said, mixing, seed)
+    found = turns_of(said, windows, space=space)
+    numbers = {one: place for place, one in enumerate(dict.fromkeys(order))}
+    assert [one.speaker for one in found] == [numbers[one] for one in order]
+    assert all(0.3 < one.score <= 1 for one in found)
+    for bounds in ((1, 1), (2, 2), (1, 2), (3, None)):
+        least, most = bounds[0], bounds[1] or 20
+        number = len({one.speaker for one in turns_of(said, windows, space=space, bounds=bounds)})
+        assert number == min(most, max(least, len(numbers))) or (least > len(numbers) and number <= least)
+
+
+def test_a_threshold_is_one_of_cosines_in_it(space):
+    *_, mixing = made(count=1)
+    said = np.repeat([0, 1], 24)
+    windows = windows_of(said, mixing)
+    found = [len({one.speaker for one in turns_of(said, windows, space=space, threshold=far)}) for far in (0.9, 2.0)]
+    assert found == [2, 1]
+
+
+def test_ratios_are_those_of_the_two_densities(space):
+    draw = np.random.default_rng(2)
+    places = draw.standard_normal((9, len(space.between_D)))
+    labels = np.array([0] * 4 + [1] * 5)
+    means = np.stack([places[labels == one].mean(0) for one in (0, 1)])
+    counts = np.array([2.0, 2.5])
+    expected = 0.0
+    for dim, between in enumerate(space.between_D):
+        for same, sign in ((1, 1), (0, -1)):
+            covariance = np.diag(between + 1 / counts) + same * between * (1 - np.eye(2))
+            quadratic = means[:, dim] @ np.linalg.solve(covariance, means[:, dim])
+            expected += sign * -0.5 * (np.linalg.slogdet(covariance)[1] + quadratic)
+    assert space.nearest(places, labels, 0.5) == pytest.approx(expected)

@@ -1,0 +1,100 @@
+"""The file of the space of speakers, which a training by `Speakers` ends with."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import raysp
+from raysp.audio import decode
+from raysp.models.loading import load_checkpoint
+from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
+from raysp.ops.speakers.turning import WindowVectors
+from raysp.training.finetuning import finetune
+from raysp.training.specs.objectives import Classify, Speakers
+from raysp.training.specs.recipe import Schedule
+from tests.classifiers import make_classifier, make_speaker_model
+from tests.corpora import a_pipeline, label_here
+from tests.ops.speakers.recordings import RATE, joined, write_recordings
+from tests.recipes import a_recipe
+
+pytestmark = pytest.mark.slow
+NAMES = ["george", "jackson", "lucas", "nicolas"]
+
+
+def write_speakers(folder: Path, names: list[str], count: int) -> tuple[str, list[np.ndarray]]:
+    """Write recordings of each speaker of 0.3 to 3 seconds, and return the url with them."""
+    waves = [joined([name] * (1 + number % 4), number) for number in range(count) for name in names]
+    waves[0] = waves[0][: RATE // 3]
+    source = write_recordings(folder, waves, rows_a_group=7)
+    path = folder / "a.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("speaker", pa.array(names * count)), path, row_group_size=7)
+    stored = [decode(one["bytes"], sample_rate=RATE) for one in table["audio"].to_pylist()]
+    return source, [one.astype(np.float32) / 32768 for one in stored]
+
+
+def recipe_of(source: str, checkpoint: str, sink: Path, kind: type = Speakers, **fields: object):
+    schedule = Schedule(steps=2, learning_rate=1e-3)
+    objective = kind(checkpoint, column="speaker", **fields)
+    return a_recipe(source, Path(), sink, objective=objective, schedule=schedule)
+
+
+def parts_of(wave: np.ndarray) -> list[np.ndarray]:
+    """Return the first two seconds apart; a shorter recording of at least half a second is one part."""
+    if len(wave) < RATE:
+        return [wave] if len(wave) >= RATE // 2 else []
+    return [wave[:RATE], wave[RATE : 2 * RATE]][: min(2, len(wave) // RATE)]
+
+
+def test_it_is_that_of_parts_of_the_rows(tmp_path):
+    source, waves = write_speakers(tmp_path / "in", NAMES, 6)
+    finetune(recipe_of(source, make_speaker_model(tmp_path / "random"), tmp_path / "out"))
+    found = SpeakerSpace.load(tmp_path / "out", 12)
+    vectors_of = WindowVectors(load_checkpoint(tmp_path / "out", dtype="float32", device="cpu", padding="exact"))
+    parts = [(NAMES[row % 4], part) for row, wave in enumerate(waves) for part in parts_of(wave)]
+    assert {len(part) for _, part in parts} > {RATE}
+    vectors = torch.cat([vectors_of(torch.from_numpy(part), [0], len(part)) for _, part in parts]).detach().numpy()
+    expected = SpeakerSpace.of(vectors, np.array([NAMES.index(name) for name, _ in parts]))
+    assert len(found.between_D) == len(expected.between_D) > 0
+    np.testing.assert_allclose(found.between_D, expected.between_D, rtol=0.02)
+    np.testing.assert_allclose(found.mean_E, expected.mean_E, rtol=0.01, atol=1e-3)
+
+
+def test_it_is_part_of_the_digest_and_decides_turns(tmp_path):
+    source, _ = write_speakers(tmp_path / "in", NAMES, 6)
+    finetune(recipe_of(source, make_speaker_model(tmp_path / "random"), tmp_path / "out"))
+    recording = write_recordings(tmp_path / "wave", [joined(["george", "lucas"] * 5, 1)])
+    steps = [raysp.Decode(), raysp.Label(str(tmp_path / "out"), outputs=[raysp.Turns(speakers=2)])]
+    fingerprints, turns = [], []
+    for name in ("with", "without"):
+        pipeline = a_pipeline(recording, tmp_path / name, steps=steps)
+        fingerprints.append(raysp.plan(pipeline).fingerprint)
+        label_here(pipeline)
+        turns.append(pq.read_table(tmp_path / name / "a.parquet")["pred_turns"].to_pylist())
+        (tmp_path / "out" / SPEAKERS_FILE).unlink(missing_ok=True)
+    assert fingerprints[0] != fingerprints[1]
+    assert turns[0] != turns[1]
+
+
+@pytest.mark.parametrize(("kind", "names"), [(Speakers, NAMES[:2]), (Classify, NAMES)])
+def test_two_speakers_and_other_objectives_have_none(tmp_path, kind, names):
+    source, _ = write_speakers(tmp_path / "in", names, 4)
+    random = tmp_path / "random"
+    checkpoint = make_speaker_model(random) if kind is Speakers else make_classifier(random, *names)
+    finetune(recipe_of(source, checkpoint, tmp_path / "out", kind))
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert not (tmp_path / "out" / SPEAKERS_FILE).exists()
+
+
+def test_the_same_training_writes_the_same_file(tmp_path):
+    source, _ = write_speakers(tmp_path / "in", NAMES, 4)
+    checkpoint = make_speaker_model(tmp_path / "random")
+    found = []
+    for name in ("one", "two"):
+        finetune(recipe_of(source, checkpoint, tmp_path / name))
+        found.append((tmp_path / name / SPEAKERS_FILE).read_bytes())
+    assert found[0] == found[1]
