@@ -19,10 +19,14 @@ _of_thread = threading.local()
 
 
 def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[Given, Value]]:
-    """Keep the values of a function for so many last arguments, which are hashable and given by position."""
+    """Keep the values of a function for so many last arguments, which are hashable and given by position.
+
+    `cache_clear` forgets them, as for functions of `functools`.
+    """
 
     def keeping(make: Callable[Given, Value]) -> Callable[Given, Value]:
-        kept: Callable[..., Value] = functools.lru_cache(maxsize)(make)
+        cached = functools.lru_cache(maxsize)(make)
+        kept: Callable[..., Value] = cached
 
         @functools.wraps(make)
         def found(*args: Given.args, **kwargs: Given.kwargs) -> Value:
@@ -34,6 +38,7 @@ def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[
             value: Value = held[make, *args]
             return value
 
+        found.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
         return found
 
     return keeping

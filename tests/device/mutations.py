@@ -123,8 +123,8 @@ def forget_constants() -> None:
     for name, module in [*sys.modules.items()]:
         if name.startswith(("raysp.models", "raysp.ops", "raysp.text", "raysp.backends", "raysp.crossing")):
             for value in [*vars(module).values()]:
-                if isinstance(value, functools._lru_cache_wrapper):
-                    value.cache_clear()
+                if clear := getattr(value, "cache_clear", None):
+                    clear()
 
 
 def _rounded(value: Any) -> Any:

@@ -62,6 +62,13 @@ def test_a_tensor_that_is_kept_is_there_for_any_stream(kept):
     assert there.equal(kept(torch.device("cpu")))
 
 
+def test_tensors_that_are_kept_can_be_forgotten():
+    kept = crossing.constant((1, 2), torch.device(NAME))
+    assert crossing.constant((1, 2), torch.device(NAME)) is kept
+    crossing.constant.cache_clear()  # mutants are compared from the first batch on
+    assert crossing.constant((1, 2), torch.device(NAME)) is not kept
+
+
 def test_values_are_fetched_behind_the_work_that_makes_them():
     assert fetch(sent([1.0, 2.0]))[0].tolist() == [1, 2]
     x = sent([3.0, 4.0])
