@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from raysp.cluster.connection import is_cluster
 from raysp.cluster.work_places import with_absolute_paths
+from raysp.corpus.sources import FOLDER
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
@@ -21,6 +23,7 @@ from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import run, try_out
+from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import REGRESSION, CheckpointSummary
@@ -130,6 +133,8 @@ def evaluate(
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
     is_kept = has_sink and rows is None
+    if text and not is_kept and _is_folder(pipeline.source):  # so that texts beside the recordings are read
+        pipeline = replace(pipeline, source=replace(pipeline.source, text=text))
     if not is_kept:
         refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
     if is_cluster(address):
@@ -150,6 +155,13 @@ def evaluate(
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
     return _result(question, reading.plan, joined, found, result, rows=rows, is_kept=is_kept)
+
+
+def _is_folder(source: Shards) -> bool:
+    """Return whether a source without a column of texts has folders of recordings."""
+    if source.text is not None or source.split is not None:
+        return False
+    return any(one.kind == FOLDER.name for one in list_corpus(source).found)
 
 
 class _Reading:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import Shard
-from raysp.corpus.sources import kind_of, read_table
+from raysp.corpus.sources import FOLDER, kind_of, read_table
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
 from raysp.labelling.planning.surveying import holds_text
@@ -96,7 +96,9 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
             by_path=source.audio_root is not None,
         )
     except ShardError as error:
-        raise PlanError(str(error)) from None
+        has_none = shard.kind == FOLDER.name and source.text is None
+        remedy = f". For texts beside recordings, add --set source.text={wanted.reference}" if has_none else ""
+        raise PlanError(f"{error}{remedy}") from None
     for complaint in _complaints(schema, wanted) if shard.num_rows else ():
         raise PlanError(f"{shard.url}: {complaint}")
 

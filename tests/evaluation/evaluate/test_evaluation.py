@@ -401,3 +401,26 @@ class TestSpeakers:
     def test_a_step_without_one_vector_for_a_row_is_refused(self, voices, output):
         with pytest.raises(raysp.SpecError, match=r"expected raysp\.Embedding\(pooling='xvector'\), or 'mean', of one"):
             self.compared(raysp.Label(str(CHECKPOINT), outputs=[output]), voices(*"aabbcc"))
+
+
+class TestTextsBesideRecordings:
+    @pytest.fixture
+    def recordings(self, digits, tmp_path) -> str:
+        folder = tmp_path / "recordings"
+        folder.mkdir()
+        for row in digits.slice(0, 2).to_pylist():
+            (folder / f"{row['id']}.wav").write_bytes(row["audio"]["bytes"])
+            (folder / f"{row['id']}.txt").write_text(row["text"])
+        return str(folder)
+
+    def test_they_are_references(self, recordings):
+        found = raysp.evaluate(str(CHECKPOINT), recordings, text="text", progress=False)
+        assert (found.rows.compared, found.exit_code) == (2, 0)
+
+    def test_with_a_sink_the_column_is_asked_for(self, recordings, tmp_path):
+        sink = str(tmp_path / "kept")
+        with pytest.raises(raysp.PlanError, match=r"has no column 'text'.*add --set source\.text=text"):
+            raysp.evaluate(str(CHECKPOINT), recordings, text="text", sink=sink, progress=False)
+        settings = ["source.text=text"]
+        found = raysp.evaluate(str(CHECKPOINT), recordings, text="text", sink=sink, settings=settings, progress=False)
+        assert found.rows.compared == 2
