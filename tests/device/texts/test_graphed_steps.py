@@ -77,22 +77,27 @@ def test_texts_and_scores_have_the_bits_of_steps_without_graphs(decoder, steps):
 @torch.inference_mode()
 def test_a_step_is_three_launches(decoder, steps, monkeypatch):
     launches: dict[bool, list[int]] = {True: [], False: []}
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
     call = Decoding.__call__
 
     def count(decoding: Decoding, tokens: torch.Tensor) -> torch.Tensor:
         with counted() as counts:
             found = call(decoding, tokens)
         launches[decoding.memory is not None].append(counts.launches)
+        kept.append((found, found.cpu()))
         return found
 
     for seed in range(2):
         generate(decoder, seed)
     monkeypatch.setattr(Decoding, "__call__", count)
-    generate(decoder, 2, graphs=False)
+    free = {"min_length": 0, "eos_token_id": None}  # without changes of logits in place
+    generate(decoder, 2, graphs=False, **free)
     plain = launches[False][1:]
-    generate(decoder, 3)
+    generate(decoder, 3, **free)
     assert min(plain) > 30
     assert set(launches[True][1:]) == {3}  # the first one copies the cache too
+    of_graphs = kept[TOKENS:-1]  # the last token is forced, in place
+    assert all(logits.cpu().equal(values) for logits, values in of_graphs)  # after later steps
 
 
 @torch.inference_mode()
