@@ -148,7 +148,8 @@ def _evaluations(
     others = {
         name: Evaluator(plan, one, *parts, corpus=plan.evaluated_others[name]) for name, one in evaluation.each.items()
     }
-    run = partial(_evaluated, Evaluator(plan, evaluation, *parts), others)
+    decides = Evaluator(plan, evaluation, *parts)
+    run = partial(_evaluated, decides, others) if others else decides
     assert evaluation.every is not None
     return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
 
