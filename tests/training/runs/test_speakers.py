@@ -143,7 +143,7 @@ class Member:
 
 def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(words, listener, others, tmp_path):
     _, prepared = plan_recipe(recipe_of(words, listener, others, tmp_path / "out"))
-    run = new_session(prepared, lambda window: {}, None).evaluations.run.args[0]  # that of the main corpus
+    run = new_session(prepared, lambda window: {}, None).evaluations.run
 
     def evaluated(member: Member, plan=prepared.plan):
         return Evaluator(plan, run.evaluation, run.objective, prepared.task, member)()
