@@ -84,6 +84,7 @@ def test_a_small_run_starts_no_ray(corpus, tmp_path):
     assert f"{SHOWN}\n" in ran.stderr
     [entry] = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["runs"]
     assert entry["resolved"]["card"]["certificate"]["rows"]["float32"] == {"rows": 50, "texts": 50, "bits": 49}
+    assert entry["resolved"]["card"]["certificate"]["keeps_graphs"] == {"UniSpeechForCTC float32": True}
 
 
 SHOWN = "in float32 50 of 50 rows had one text in all batches, and no product was measured"
@@ -93,7 +94,8 @@ def certificates(folder: Path) -> Path:
     """Write a certificate of the stand-in device as the benchmark writes it, and return its folder."""
     made = folder / "certificates"
     made.mkdir()
-    write_certificate((), Setting(NAME, made), {"float32": {"rows": 50, "texts": 50, "bits": 49}}, [])
+    runs = {"architecture": "UniSpeechForCTC", "dtype": "float32", "rows": 2, "frames": 74, "passes": 3, "unequal": 0}
+    write_certificate((), Setting(NAME, made), {"float32": {"rows": 50, "texts": 50, "bits": 49}}, [], [runs])
     return made
 
 
