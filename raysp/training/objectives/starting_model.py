@@ -27,8 +27,8 @@ Part = Literal["feature_encoder", "encoder", "base"]
 NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Fields of configurations for outputs by name, and no more of them than a loss needs."""
 
-CTC_HEAD = "ctc_head"
-"""Name of a CTC head beside a decoder, for the training alone."""
+CTC_HEAD = "ctc_beside_decoder"
+"""Name of a CTC head for the training alone; no architecture has a part of this name."""
 
 
 def load_head(
