@@ -23,7 +23,7 @@ INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile
 PIP := $(INSTALL) --only-binary :all:
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-fast test-oldest test-newest check lint format bench soak gpu docs tour audit clean
+.PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs tour audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -50,12 +50,10 @@ test-newest: .venv-newest/.installed
 	    $(ONE_THREAD) .venv-newest/bin/python $(TESTED) --without torch,$(NOT_THERE) $(VERSION_TESTS); \
 	fi
 
-lint: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy raysp pipelines
-
-check: lint
 	$(BIN)/python -m pytest tests/test_architecture.py tests/versions/test_imports.py tests/test_public_api.py
 
 format: $(VENV)/.installed-dev
