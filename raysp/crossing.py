@@ -16,8 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.device_constants import kept_on_device
-from raysp.devices import is_accelerator, kind_of
+from raysp.devices import is_accelerator, kept_on_device, kind_of
 
 if TYPE_CHECKING:
     from raysp.device_streams import Event

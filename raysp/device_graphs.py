@@ -9,8 +9,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from raysp.device_constants import Held, holding
-from raysp.devices import is_accelerator, module_of
+from raysp.devices import Held, holding, is_accelerator, module_of
 
 if TYPE_CHECKING:
     import torch

@@ -1,23 +1,35 @@
-"""Devices of torch by name: which are accelerators, whether they can be used, and how much of their memory was.
+"""Devices of torch by name: which are accelerators, whether they can be used, their memory, and what is kept on them.
 
 Code asks these functions, and never whether a device is "cuda", so that other backends of torch run the same code.
 Names are compared without torch, by which a run is planned without importing it.
+
+A graph of a device reads memory at the addresses of its capture, so its owner holds all tensors from outside. Those
+that functions keep for a while could be made anew in between, at other addresses, and are held too (`holding`).
 """
 
-from typing import TYPE_CHECKING, Any
+import functools
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from raysp.errors import RunError
 
 if TYPE_CHECKING:
     import torch
 
-
-class DeviceLostError(RunError):
-    """A failure of the GPU that only a new process recovers from."""
-
+Value = TypeVar("Value")
+Given = ParamSpec("Given")
+Held: TypeAlias = "dict[tuple[Hashable, ...], Any]"
+"""Values by function and arguments."""
 
 OWN_MEMORY = ("cpu", "meta")
 """Kinds of devices whose tensors are in main memory, or nowhere."""
+_of_thread = threading.local()
+
+
+class DeviceLostError(RunError):
+    """A failure of the GPU that only a new process recovers from."""
 
 
 def is_accelerator(device: "str | torch.device") -> bool:
@@ -109,3 +121,39 @@ def is_out_of_memory(error: Exception) -> bool:
     # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
     named = "CPUAllocator" in str(error) or "out of memory" in str(error)
     return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[Given, Value]]:
+    """Keep the values of a function for so many last arguments, which are hashable and given by position.
+
+    `cache_clear` forgets them, as for functions of `functools`.
+    """
+
+    def keeping(make: Callable[Given, Value]) -> Callable[Given, Value]:
+        cached = functools.lru_cache(maxsize)(make)
+        kept: Callable[..., Value] = cached
+
+        @functools.wraps(make)
+        def found(*args: Given.args, **kwargs: Given.kwargs) -> Value:
+            held: Held | None = getattr(_of_thread, "held", None)
+            if held is None:
+                return kept(*args, **kwargs)
+            if (make, *args) not in held:
+                held[make, *args] = kept(*args, **kwargs)
+            value: Value = held[make, *args]
+            return value
+
+        found.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
+        return found
+
+    return keeping
+
+
+@contextmanager
+def holding(held: Held) -> Iterator[None]:
+    """Add what functions keep, and this thread takes within the block, to `held`; take what is there already."""
+    _of_thread.held = held
+    try:
+        yield
+    finally:
+        _of_thread.held = None

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
     {"bounds", "columns", "errors", "machine", "public_names", "words"},
-    {"devices", "device_constants"},
+    {"devices"},
     {"device_graphs", "device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},
@@ -79,7 +79,6 @@ MODELS_MAY_USE = {"torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {
     "bounds",
     "crossing",
-    "device_constants",
     "device_graphs",
     "devices",
     "errors",

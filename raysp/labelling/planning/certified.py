@@ -1,4 +1,4 @@
-"""The card of a run on this machine, and what its certificate shows.
+"""The card of a run on this machine, what its certificate shows, and whether passes run as graphs because of it.
 
 Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
 user's cache. One counts for the card, the driver and the releases that it names. It promises nothing yet: a batch has
@@ -9,12 +9,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.cards import Card, card_of
+from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.models.base.certificates import Certificate, read_certificate
+from raysp.models.summary import OWN
 from raysp.specs.values import JsonValue
+
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
+    from raysp.specs.steps import Label
 
 FOLDER = "RAYSP_CERTIFICATES"
 MEASURE = "`python -m benchmarks gpu`, from a checkout of raysp, measures one"
@@ -55,6 +62,48 @@ class Certified:
             **({"keeps_graphs": graphs} if graphs else {}),
         }
         return {**card, "certificate": of_it}
+
+
+@dataclass(frozen=True)
+class GraphUse:
+    """Whether passes of recurring shapes run as graphs."""
+
+    is_on: bool
+    why: str
+
+    def __str__(self) -> str:
+        """Return a sentence on it."""
+        how = "passes of recurring shapes run as graphs" if self.is_on else "passes run without graphs"
+        return f"{how}: {self.why}"
+
+
+def graph_use(
+    label: "Label", summary: "CheckpointSummary", *, dtype: str, device: str, certified: Certified | None
+) -> GraphUse | None:
+    """Return whether a step's passes run as graphs; None on a CPU.
+
+    Args:
+        label: the step.
+        summary: description of its checkpoint.
+        dtype: resolved dtype.
+        device: resolved device.
+        certified: card of the device with its certificate; None: not known.
+    """
+    if not is_accelerator(device):
+        return None
+    if label.graphs == "never":
+        return GraphUse(is_on=False, why="graphs='never'")
+    if summary.backend != OWN:
+        return GraphUse(is_on=False, why=f"only models of raysp have them, and {summary.backend} runs the checkpoint")
+    if label.language_column is not None and not summary.writes_text:
+        return GraphUse(is_on=False, why="weights are exchanged for the language of each row")
+    found = None if certified is None else certified.certificate
+    if found is None:
+        return GraphUse(is_on=False, why=f"no certificate of the card is known ({MEASURE})")
+    if not found.keeps_graphs(summary.architecture, dtype):
+        why = f"the certificate of {found.date} does not show for {summary.architecture} in {dtype} that they keep bits"
+        return GraphUse(is_on=False, why=why)
+    return GraphUse(is_on=True, why=f"the certificate of {found.date} shows that they keep bits")
 
 
 def certified(device: str) -> Certified | None:

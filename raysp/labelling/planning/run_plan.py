@@ -10,8 +10,7 @@ from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.output_columns import output_schema, text_columns
-from raysp.labelling.planning.certified import Certified
-from raysp.labelling.planning.graph_use import GraphUse
+from raysp.labelling.planning.certified import Certified, GraphUse
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.ops.precision import AGREED_RATE, Batching

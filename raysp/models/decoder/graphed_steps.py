@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
-from raysp.device_constants import Held, holding
 from raysp.device_graphs import DeviceGraph, GraphMemory
-from raysp.devices import release_memory
+from raysp.devices import Held, holding, release_memory
 from raysp.models.decoder.cache import KeyValueCache
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.device_constants import kept_on_device
+from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,

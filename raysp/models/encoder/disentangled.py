@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raysp.device_constants import kept_on_device
+from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.relative_attention import (
     Bias,

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from raysp.device_constants import kept_on_device
+from raysp.devices import kept_on_device
 
 Count = TypeVar("Count", int, Tensor)
 Band = tuple[slice, slice, Tensor]

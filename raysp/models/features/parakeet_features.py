@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from raysp.device_constants import kept_on_device
+from raysp.devices import kept_on_device
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of

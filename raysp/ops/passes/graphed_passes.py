@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
-from raysp.device_constants import Held, holding
 from raysp.device_graphs import DeviceGraph, GraphMemory
-from raysp.devices import allocated, release_memory
+from raysp.devices import Held, allocated, holding, release_memory
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.graphed_steps import GraphedSteps
 from raysp.models.decoder.text_decoder import TextDecoder

@@ -7,8 +7,7 @@ import pytest
 import raysp
 from raysp.cluster.cards import Card
 from raysp.errors import SpecError
-from raysp.labelling.planning.certified import Certified
-from raysp.labelling.planning.graph_use import graph_use
+from raysp.labelling.planning.certified import Certified, graph_use
 from raysp.models.base.certificates import Certificate, GraphRuns
 from raysp.models.checking import check_checkpoint
 from tests.corpora import CHECKPOINT
