@@ -262,9 +262,7 @@ def export(
     dest: Annotated[
         str | None, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")
     ] = None,
-    beside: Annotated[
-        bool, typer.Option("--beside", help="srt vtt: beside the recordings, instead of DEST. Never replaces others.")
-    ] = False,
+    beside: Annotated[bool, typer.Option("--beside", help="srt vtt: beside the recordings, not in DEST.")] = False,
     column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
     max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
     max_lines: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: lines of a cue (2).")] = None,
@@ -295,7 +293,7 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write label shards in a format that other tools read. Starts no Ray. Exits with 3 if shards or rows are missing.
+    """Write labels for other tools, without Ray. Exits with 3 if some are missing.
 
     Example:
       raysp export out --to clips clips --min-score 0.9 --as tar

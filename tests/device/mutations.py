@@ -53,6 +53,8 @@ LEFT: dict[tuple[str, str, str], str] = {
     "what it returns itself are columns of the host",
     ("ops/transcripts/transducer_texts.py", "Transducing.steps", "read by item"): "the same: tensors are those that "
     "`_found` yields through it",
+    ("models/decoder/transducing.py", "_Slots.goes_on", "number((self.at_R < self.ends_R).any())"): "rows have places "
+    "on a CPU alone, where a second read costs nothing",
 }
 """Mutants that nothing can notice: file, function and source text, with the reason."""
 

@@ -1,6 +1,7 @@
 """Shared by the tests of a sink: shards whose labels follow from row numbers, and a store that fails on request."""
 
 import glob
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -160,6 +161,7 @@ class CrashingStore:
 
     def __init__(self, store: Store, n: int, when: str) -> None:
         self._store, self._left, self._when = store, n, when
+        self._lock = threading.Lock()
         self.url = store.url
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -196,11 +198,13 @@ class CrashingStore:
         self._store.probe()
 
     def _change(self, change, *args, **kwargs):
-        self._left -= 1
-        if self._left == 0 and self._when == "before":
+        with self._lock:  # several threads may change the store
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last and self._when == "before":
             raise Killed
         result = change(*args, **kwargs)
-        if self._left == 0:
+        if is_last:
             raise Killed
         return result
 

@@ -133,8 +133,6 @@ def evaluate(
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
     is_kept = has_sink and rows is None
-    if text and not is_kept and _is_folder(pipeline.source):  # so that texts beside the recordings are read
-        pipeline = replace(pipeline, source=replace(pipeline.source, text=text))
     if not is_kept:
         refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
     if is_cluster(address):
@@ -142,6 +140,8 @@ def evaluate(
     elif rows is not None:
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
         refuse_unused({"sink": has_sink}, why)
+    if text and not is_kept and _is_folder(pipeline.source):  # so that texts beside the recordings are read
+        pipeline = replace(pipeline, source=replace(pipeline.source, text=text))
     reading = _Reading(question, on_plan)
     if is_kept:
         result = run(

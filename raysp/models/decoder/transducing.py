@@ -234,7 +234,7 @@ class _Slots(_Search):
         """Let further rows begin in the places of those that have ended; return whether a row has not ended."""
         while self.num_begun < len(self.ends_B) and len(free := (self.at_R >= self.ends_R).nonzero()[:, 0]):
             self._begin(free[: len(self.ends_B) - self.num_begun])
-        return len(self.steps) != self.rules.max_steps and bool((self.at_R < self.ends_R).any())
+        return len(self.steps) != self.rules.max_steps and bool(number((self.at_R < self.ends_R).any()))
 
     def _begin(self, places: Tensor) -> None:
         """Let the next rows begin in these places."""
