@@ -191,13 +191,13 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated, evaluated_others = None, {}
     if recipe.evaluation:
-        evaluated = _evaluated("evaluation", recipe.evaluation, objective)
+        evaluated = _evaluated("evaluation.source", recipe.evaluation, objective)
         evaluated_others = {
             name: _evaluated(f"evaluation.others.{name}", one, objective)
             for name, one in recipe.evaluation.each.items()
         }
     sounds = {
-        place: _surveyed(f"augment.{place}", one)
+        place: _surveyed(f"augment.{place}.source", one)
         for place, one in enumerate(recipe.augment)
         if isinstance(one, OfSounds)
     }
@@ -246,7 +246,7 @@ def _evaluated(name: str, evaluation: Evaluation, objective: Objective) -> Corpu
 
 
 def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:
-    """Return the shards of an evaluation or of sounds, by its name in the recipe.
+    """Return the shards of an evaluation or of sounds, by the name of their source in the recipe.
 
     Raises:
         PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
@@ -255,12 +255,13 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
         found = list_corpus(work.source).found
         corpus = survey(found, {}, replace(work, source=with_ids(work.source, found)), check=check)
     except PlanError as error:
-        raise PlanError(f"{name}.{error}") from None
+        field = str(error).removeprefix("source")
+        raise PlanError(f"{name}{field if field != str(error) else f': {field}'}") from None
     if corpus.unreadable:
         shard, why = next(iter(corpus.unreadable.items()))
-        raise PlanError(f"{name}.source: {shard} cannot be read: {why}")
+        raise PlanError(f"{name}: {shard} cannot be read: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
-        raise PlanError(f"{name}.source.url: the shards hold no rows")
+        raise PlanError(f"{name}.url: the shards hold no rows")
     return corpus
 
 

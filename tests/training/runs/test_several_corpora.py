@@ -95,7 +95,7 @@ def test_a_plan_counts_their_rows_and_names_the_one_that_cannot_be_read(words, t
     plan, _ = plan_recipe(recipe(words, tiny, tmp_path / "out", noisy))
     assert plan.facts["evaluation"].endswith("best by wer; noisy: 12 rows; far-field: 60 rows")
     gone = {"noisy": raysp.Shards(f"{tmp_path}/gone/*.parquet", text="text")}
-    with pytest.raises(PlanError, match=r"evaluation.others.noisy"):
+    with pytest.raises(PlanError, match=r"^evaluation.others.noisy.url: "):
         plan_recipe(recipe(words, tiny, tmp_path / "out", noisy, others=gone))
     column = {"noisy": raysp.Shards(noisy, text="transcript")}
     with pytest.raises(PlanError, match=r"evaluation.others.noisy.*transcript"):
