@@ -5,7 +5,7 @@ and copies results from it before the next run. Recording runs no kernel; what t
 after which the device still works.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+RECURRENCES = 2
+"""Times that work of like shapes runs, the last of which is recorded: the first makes constants and chooses kernels."""
+MOST_SHAPES = 4096
+"""Shapes that are counted."""
+
 _recording = Lock()
 """torch records on one stream of its own, a graph at a time."""
 
@@ -23,6 +28,14 @@ _recording = Lock()
 def has_graphs(device: "torch.device | str") -> bool:
     """Return whether torch records graphs for a kind of device, as it does for CUDA."""
     return is_accelerator(device) and hasattr(module_of(device), "CUDAGraph")
+
+
+def counted(seen: dict[Hashable, int], shapes: Hashable) -> int:
+    """Count the shapes of work that runs; return how often they were seen. All are forgotten after `MOST_SHAPES`."""
+    if len(seen) >= MOST_SHAPES:
+        seen.clear()
+    seen[shapes] = seen.get(shapes, 0) + 1
+    return seen[shapes]
 
 
 class GraphMemory:

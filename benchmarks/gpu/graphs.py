@@ -15,14 +15,14 @@ from benchmarks.gpu.decoders import encoder_decoder
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Figures, Setting
 from raysp.crossing import fetch
-from raysp.device_graphs import has_graphs
+from raysp.device_graphs import RECURRENCES, has_graphs
 from raysp.device_streams import for_passes
 from raysp.devices import synchronize
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.decoder.graphed_steps import GraphedSteps
 from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.passes.graphed_passes import RECURRENCES, GraphedPasses, have_equal_bits
+from raysp.ops.passes.graphed_passes import GraphedPasses, have_equal_bits
 
 MODELS = ("wav2vec2-base 94M", "unispeech-large 315M", "w2v-bert 600M", "fastconformer 110M", "sew-d 94M")
 """One model of each class with published weights."""

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from benchmarks.gpu import models, speech
 from benchmarks.tables import show
 from raysp import models as classes
+from raysp.device_graphs import RECURRENCES
 from raysp.models.decoder.graphed_steps import GraphedSteps
 from raysp.ops.labelling import Labelling
-from raysp.ops.passes.graphed_passes import RECURRENCES, GraphedPasses
+from raysp.ops.passes.graphed_passes import GraphedPasses
 from raysp.specs.outputs.transcript import Transcript
 from tests.device import stand_in
 from tests.device.stand_in import NAME, Counts, counted

@@ -7,6 +7,7 @@ graph is compared where it is recorded. Texts that leave a batch, and beams, tak
 """
 
 import logging
+from collections.abc import Hashable
 from threading import Lock
 from typing import Protocol, TypeAlias
 
@@ -14,14 +15,12 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
-from raysp.device_graphs import DeviceGraph, GraphMemory
+from raysp.device_graphs import RECURRENCES, DeviceGraph, GraphMemory, counted
 from raysp.devices import Held, holding, release_memory
 from raysp.models.decoder.cache import KeyValueCache
 
 logger = logging.getLogger(__name__)
 
-RECURRENCES = 2
-"""Batches of like shapes of which the last one is recorded."""
 MOST_BATCHES = 2
 """Shapes of batches with memory of their own."""
 MOST_STEPS = 256
@@ -87,7 +86,7 @@ class GraphedSteps:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = GraphMemory(device)
-        self._seen: dict[Shapes, int] = {}
+        self._seen: dict[Hashable, int] = {}
         self.memories: dict[Shapes, StepMemory] = {}
         self.why_not = ""
         """Why no steps are recorded any more; empty: they are."""
@@ -102,9 +101,8 @@ class GraphedSteps:
         frames = None if batch.frames is None else batch.frames.shape
         shapes = (tokens_R1.shape, frames, *(one.shape for one in tensors_of(batch.cache)[0]))
         with self._lock:
-            self._seen[shapes] = self._seen.get(shapes, 0) + 1
-            memory = self.memories.get(shapes)
-            if memory is None and self._seen[shapes] >= RECURRENCES and len(self.memories) < MOST_BATCHES:
+            times, memory = counted(self._seen, shapes), self.memories.get(shapes)
+            if memory is None and times >= RECURRENCES and len(self.memories) < MOST_BATCHES:
                 memory = self.memories[shapes] = StepMemory(batch, tokens_R1)
             if memory is None or memory.owner is not None:
                 return None

@@ -7,7 +7,7 @@ its results have the same bits. Whatever fails before that costs no row: the pas
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from threading import Lock
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import fetch
-from raysp.device_graphs import DeviceGraph, GraphMemory
+from raysp.device_graphs import RECURRENCES, DeviceGraph, GraphMemory, counted
 from raysp.devices import Held, allocated, holding, release_memory
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.graphed_steps import GraphedSteps
@@ -27,12 +27,8 @@ from raysp.models.loading import LoadedCheckpoint
 
 logger = logging.getLogger(__name__)
 
-RECURRENCES = 2
-"""Passes of like shapes of which the last one is recorded: the first one makes constants and chooses kernels."""
 MOST_GRAPHS = 8
 """Graphs of a process: each holds its inputs and results; all share the memory between these."""
-MOST_SHAPES = 4096
-"""Shapes that are counted."""
 
 Run: TypeAlias = Callable[..., ModelPass]
 Shapes: TypeAlias = tuple[torch.Size, torch.dtype, bool]
@@ -75,7 +71,7 @@ class GraphedPasses:
     def __init__(self, run: Run, device: torch.device, steps: GraphedSteps | None = None) -> None:
         self._run, self._device, self.steps = run, device, steps
         self._memory = GraphMemory(device)
-        self._seen: dict[Shapes, int] = {}
+        self._seen: dict[Hashable, int] = {}
         self.graphs: dict[Shapes, RecordedPass] = {}
         self.why_not = ""
         """Why no passes are recorded any more; empty: they are."""
@@ -123,10 +119,7 @@ class GraphedPasses:
         """Count a pass; return whether it is to be recorded."""
         if self.why_not or len(self.graphs) == MOST_GRAPHS:
             return False
-        if len(self._seen) >= MOST_SHAPES:
-            self._seen.clear()
-        self._seen[shapes] = self._seen.get(shapes, 0) + 1
-        return self._seen[shapes] == RECURRENCES
+        return counted(self._seen, shapes) == RECURRENCES
 
     def _recorded(self, shapes: Shapes, *inputs: Tensor) -> ModelPass:
         """Return a pass that runs as ever, and record it."""
