@@ -29,30 +29,17 @@ def unit(vectors_NE: npt.NDArray[np.float32] | Floats) -> Floats:
     return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float64)
 
 
-def clustered(
-    vectors_NE: Floats, *, threshold: float, bounds: tuple[int, int | None] = (1, None), least: int = 1
-) -> Labels:
+def cut(vectors_NE: Floats, merged: Floats, *, threshold: float, bounds: tuple[int, int | None], least: int) -> Labels:
     """Return the cluster of each vector, numbered by first occurrence.
 
     Args:
         vectors_NE: vectors of length 1, at least one.
+        merged: their merges, as `merges` returns them.
         threshold: mean distance above which clusters stay apart.
         bounds: fewest and most clusters; there are never more than vectors.
         least: vectors of a cluster that counts as a speaker, as long as there are enough of them; those of a smaller
             one join the nearest mean.
     """
-    return cut(vectors_NE, merges(vectors_NE), threshold=threshold, bounds=bounds, least=least)
-
-
-def cut(
-    vectors_NE: Floats,
-    merged: Floats,
-    *,
-    threshold: float = 2.0,
-    bounds: tuple[int, int | None] = (1, None),
-    least: int = 1,
-) -> Labels:
-    """Return what `clustered` does, from the merges of the vectors."""
     every = _every(vectors_NE)
     sample_ME = vectors_NE[::every]
     labels_M = _cut(merged, len(sample_ME), threshold, bounds)
@@ -81,7 +68,7 @@ def numbered(labels: Sequence[int]) -> Labels:
 
 
 def merges(vectors_NE: Floats) -> Floats:
-    """Return the merges of vectors, for `cut`."""
+    """Return the merges of vectors for `cut`; of more than `MOST_VECTORS`, those of evenly spaced ones."""
     return _merges(vectors_NE[:: _every(vectors_NE)])
 
 
@@ -96,6 +83,7 @@ def _merges(vectors_NE: Floats) -> Floats:
 
 
 def _every(vectors_NE: Floats) -> int:
+    """Return the distance of the vectors from one to the next that are merged."""
     return -(-len(vectors_NE) // MOST_VECTORS)
 
 

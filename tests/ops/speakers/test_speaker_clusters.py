@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from raysp.ops.speakers import speaker_clusters
-from raysp.ops.speakers.speaker_clusters import clustered, numbered, unit
+from raysp.ops.speakers.speaker_clusters import cut, merges, numbered, unit
+
+
+def clustered(vectors, *, threshold, bounds=(1, None), least=1):
+    """Return the cluster of each vector."""
+    return cut(vectors, merges(vectors), threshold=threshold, bounds=bounds, least=least)
 
 
 def voices(counts, seed=0, spread=0.3, width=24):
