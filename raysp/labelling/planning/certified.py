@@ -1,8 +1,8 @@
 """The card of a run on this machine, what its certificate shows, and whether passes run as graphs because of it.
 
 Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
-user's cache. One counts for the card, the driver and the releases that it names. It promises nothing yet: a batch has
-rows of any lengths, and its budget stays in the fingerprint.
+user's cache. One counts for the card, the driver and the releases that it names. It allows
+graphs, and promises nothing on labels yet: a batch has rows of any lengths, and its budget stays in the fingerprint.
 """
 
 import os

@@ -255,8 +255,8 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
         found = list_corpus(work.source).found
         corpus = survey(found, {}, replace(work, source=with_ids(work.source, found)), check=check)
     except PlanError as error:
-        field = str(error).removeprefix("source")
-        raise PlanError(f"{name}{field if field != str(error) else f': {field}'}") from None
+        of_source = str(error).startswith("source")
+        raise PlanError(name + str(error).removeprefix("source") if of_source else f"{name}: {error}") from None
     if corpus.unreadable:
         shard, why = next(iter(corpus.unreadable.items()))
         raise PlanError(f"{name}: {shard} cannot be read: {why}")
