@@ -135,6 +135,7 @@ class Labelling:
             do not depend on the batch. Only for models of raysp, whose end torch can wait for. None: `batch_seconds`
             stays.
         graphs: whether passes of recurring shapes run as graphs, where a model and a device can.
+        certified: whether the certificate of the card shows that packs keep bits.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Labelling:
         threads: int | None = None,
         measured: Mapping[str, float] | None = None,
         graphs: bool = False,
+        certified: bool = False,
     ) -> None:
         self.added = added
         self.reads = reads
@@ -169,7 +171,7 @@ class Labelling:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device, exact=exact)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        found = batching_of(summary, dtype=dtype, device=device, exact=exact)
+        found = batching_of(summary, dtype=dtype, device=device, exact=exact, certified=certified)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
         self.grouping = Grouping(found, summary.hidden_stride, self.at_once, exact and not summary.takes_padding)

@@ -15,12 +15,6 @@ HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
 ROUNDED = (*HALF, "tf32", *EIGHT_BITS)
 """Arithmetic in which products round their inputs, so that the kernel for another batch may change a label."""
-PROVEN_DEVICES: frozenset[str] = frozenset()
-"""Devices besides the CPU on which batches were measured to give each window the label that it has alone.
-
-`make gpu` measures it, and writes a certificate of the card (`raysp.models.base.certificates`). A device is added here
-together with the output of that run in the decision record.
-"""
 AGREED_RATE = 0.9
 """Least share of equal sampled rows that `verify` accepts in half precision and TF32.
 
@@ -44,34 +38,45 @@ class Batching(StrEnum):
     ALONE = "each window alone"
     """One window per pass: half precision on a CPU, for models of other libraries. Labels cannot depend on a batch."""
     PACKED = "in packs"
-    """Windows end to end, in passes of one thread whose products have one shape: half precision on a CPU. Labels depend
-    neither on the other windows nor on the number of threads. Decoders have a fixed number of rows a step."""
+    """Windows end to end, in passes whose products have one shape: half precision on a CPU, where a pass has one thread
+    and decoders a fixed number of rows a step, and on an accelerator that a certificate shows to keep bits. Labels
+    depend neither on the other windows nor on the number of threads."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
 def batching(
-    *, dtype: str, device: str, exact: bool, takes_padding: bool = True, takes_packs: bool = False
+    *,
+    dtype: str,
+    device: str,
+    exact: bool,
+    takes_padding: bool = True,
+    takes_packs: bool = False,
+    certified: bool = False,
 ) -> Batching:
     """Return the batching of windows for a precision, a device and a model.
 
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
-    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs.
+    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs. `certified`: whether the
+    certificate of the card shows that packs keep bits.
     """
     if dtype in EIGHT_BITS and not is_accelerator(device):
         return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
     if dtype not in ROUNDED:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
-    if not is_accelerator(device):
-        alone = Batching.PACKED if takes_packs else Batching.ALONE
-        return alone if exact else Batching.RECORDED
-    return Batching.FREE if exact and device in PROVEN_DEVICES else Batching.RECORDED
+    if not exact:
+        return Batching.RECORDED
+    if is_accelerator(device):
+        return Batching.PACKED if takes_packs and certified and dtype in HALF else Batching.RECORDED
+    return Batching.PACKED if takes_packs else Batching.ALONE
 
 
-def batching_of(checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool) -> Batching:
+def batching_of(
+    checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool, certified: bool = False
+) -> Batching:
     """Return the batching of windows for a checkpoint."""
     takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": checkpoint.takes_packs}
-    return batching(dtype=dtype, device=device, exact=exact, **takes)
+    return batching(dtype=dtype, device=device, exact=exact, certified=certified, **takes)
 
 
 def agreed_rate(dtype: str) -> float:

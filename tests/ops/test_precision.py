@@ -14,9 +14,8 @@ import raysp
 from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2FeatureExtractor
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.ops import precision
 from raysp.ops.labelling import Labelling
-from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
+from raysp.ops.precision import AGREED_RATE, HALF, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.models.kernels import label_independence
 from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
@@ -187,8 +186,6 @@ class TestOnAGpu:
         with capsys.disabled():
             print(f"\n{torch.cuda.get_device_name()}, {dtype}, of {len(waves)} rows differ by budget: {unequal}")  # noqa: T201
         assert all(one["pred_text"] <= most_unequal(len(waves), dtype) for one in unequal.values())
-        if "cuda" in precision.PROVEN_DEVICES:
-            assert all(count == 0 for one in unequal.values() for count in one.values())
 
 
 class TestBatching:
@@ -209,16 +206,16 @@ class TestBatching:
         assert batching(dtype=dtype, device=device, exact=exact) is expected
 
     def test_models_that_take_packs_go_in_packs(self):
-        for dtype, device, exact in itertools.product(
-            ("float32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False)
+        for dtype, device, exact, certified in itertools.product(
+            ("float32", "tf32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False), (True, False)
         ):
-            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True)
-            assert (found is Batching.PACKED) == (dtype != "float32" and device == "cpu" and exact)
+            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True, certified=certified)
+            on_cpu, on_gpu = device == "cpu" and dtype != "float32", certified and dtype in HALF
+            assert (found is Batching.PACKED) == (exact and (on_cpu or on_gpu))
 
-    def test_a_device_that_was_measured_is(self, monkeypatch):
-        monkeypatch.setattr(precision, "PROVEN_DEVICES", frozenset({"cuda"}))
-        assert batching(dtype="bfloat16", device="cuda", exact=True) is Batching.FREE
-        assert batching(dtype="bfloat16", device="cuda", exact=False) is Batching.RECORDED
+    def test_other_models_do_not_whatever_a_certificate_says(self):
+        found = batching(dtype="bfloat16", device="cuda", exact=True, takes_packs=False, certified=True)
+        assert found is Batching.RECORDED
 
     @pytest.mark.parametrize(
         ("num_rows", "dtype", "most"),
