@@ -28,7 +28,12 @@ def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> T
         known = begun and begun.value("batching.seconds")
         seconds = cast("float", known) if isinstance(known, int | float) else _step_seconds(recipe, index)
         recipe = replace(recipe, batching=replace(recipe.batching, seconds=seconds))
-    plan = replace(plan, recipe=recipe, sizes=sizes_of(recipe.batching), is_batching_open=False)
+    if plan.are_micro_batches_open:
+        known = begun and begun.value("batching.micro_batches")
+        number = known if isinstance(known, int) else _micro_batches(plan, recipe, index)
+        recipe = replace(recipe, batching=replace(recipe.batching, micro_batches=number))
+    sizes = sizes_of(recipe.batching)
+    plan = replace(plan, recipe=recipe, sizes=sizes, is_batching_open=False, are_micro_batches_open=False)
     evaluation = recipe.evaluation
     if evaluation is None or evaluation.every is not None:
         return plan
@@ -45,6 +50,15 @@ def _step_seconds(recipe: Finetune, index: Index) -> float:
         return most
     longest, of_training = float(index.seconds.max()), float(index.seconds.sum()) * recipe.schedule.epochs
     return min(most, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
+
+
+def _micro_batches(plan: TrainingPlan, recipe: Finetune, index: Index) -> int:
+    """Return the micro-batches of a step: each holds the longest row, as one with a row may not be shorter."""
+    seconds, most = recipe.batching.seconds, recipe.batching.micro_batches
+    assert seconds is not None
+    assert most is not None
+    longest = float(index.seconds.max())
+    return min(most, max(plan.workers.high, 1, int(seconds / longest) if longest else most))
 
 
 def _between_evaluations(plan: TrainingPlan, index: Index) -> int:

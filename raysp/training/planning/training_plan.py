@@ -37,7 +37,7 @@ from raysp.training.specs.objectives import (
     target_column,
     with_checkpoints,
 )
-from raysp.training.specs.recipe import ADAMW, MOST_BETWEEN, Batching, Evaluation, Finetune
+from raysp.training.specs.recipe import ADAMW, MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class TrainingPlan:
     """Corpora of the sounds of augmentations, by their places in the recipe."""
     is_batching_open: bool = False
     """Whether the recipe leaves the seconds of a step open, so that a small corpus has shorter ones."""
+    are_micro_batches_open: bool = False
+    """Whether it leaves their number open too, so that a shorter step has fewer."""
     decoder: Path | None = None
     """Folder of the decoder, if it is not that of the checkpoint."""
 
@@ -186,8 +188,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)
-    is_open = recipe.batching.seconds is None
-    recipe = replace(recipe, batching=_settled(recipe.batching, on_gpu=on_gpu))
+    told = recipe.batching
+    recipe = replace(recipe, batching=_settled(told, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated, evaluated_others = None, {}
     if recipe.evaluation:
@@ -213,7 +215,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         evaluated=evaluated,
         evaluated_others=evaluated_others,
         sounds=sounds,
-        is_batching_open=is_open,
+        is_batching_open=told.seconds is None,
+        are_micro_batches_open=told.seconds is None and told.micro_batches is None,
         decoder=folders.get("decoder"),
     )
 
@@ -276,14 +279,17 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
 def _settled(batching: Batching, *, on_gpu: bool) -> Batching:
     """Return sizes with the values of this device, which a training keeps wherever it goes on."""
     micro = GPU_MICRO_SECONDS if on_gpu else MICRO_SECONDS
-    seconds = micro * batching.micro_batches if batching.seconds is None else batching.seconds
-    return replace(batching, seconds=seconds, window_seconds=batching.window_seconds or WINDOW_STEPS * seconds)
+    number = batching.micro_batches or MICRO_BATCHES
+    seconds = micro * number if batching.seconds is None else batching.seconds
+    window = batching.window_seconds or WINDOW_STEPS * seconds
+    return replace(batching, seconds=seconds, micro_batches=number, window_seconds=window)
 
 
 def sizes_of(batching: Batching) -> Sizes:
     """Return the sizes of steps of a recipe that leaves none open."""
     assert batching.seconds is not None
     assert batching.window_seconds is not None
+    assert batching.micro_batches is not None
     return Sizes(
         micro_seconds=batching.seconds / batching.micro_batches,
         micro_batches=batching.micro_batches,

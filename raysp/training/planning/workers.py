@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from raysp.cluster.resources import Resources, check_device, count_gpus
 from raysp.errors import PlanError
 from raysp.machine import num_cpus
-from raysp.training.specs.recipe import Finetune
+from raysp.training.specs.recipe import MICRO_BATCHES, Finetune
 from raysp.words import count
 
 
@@ -37,7 +37,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
     Raises:
         PlanError: the machine has no GPU or too few, or a step has less micro-batches than workers.
     """
-    pool, most = recipe.pool, recipe.batching.micro_batches
+    pool, most = recipe.pool, recipe.batching.micro_batches or MICRO_BATCHES
     if pool.low > most:
         raise PlanError(
             f"pool.actors={pool.actors}: a step has {count(most, 'micro-batch')}, which is the largest number "
@@ -57,7 +57,7 @@ def _here(recipe: Finetune, gpus: int) -> Workers:
     if gpus and pool.low > gpus:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
     room = gpus or num_cpus() // (pool.cpus or 1)
-    number = max(pool.low, min(pool.high, recipe.batching.micro_batches, room))
+    number = max(pool.low, min(pool.high, recipe.batching.micro_batches or MICRO_BATCHES, room))
     return Workers(_device(recipe, gpus), number, number, pool.cpus or max(1, num_cpus() // number))
 
 

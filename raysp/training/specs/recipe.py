@@ -37,6 +37,8 @@ LONGEST_ROW = 120.0
 The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
 FINAL = 0.05
 """Factor of the learning rate at the end, if it falls."""
+MICRO_BATCHES = 8
+"""Micro-batches of a step, where a recipe does not say."""
 MOST_BETWEEN = 1000
 """Steps between evaluations of a long training, if the recipe leaves them open."""
 NORMALISE = "letters"
@@ -58,7 +60,8 @@ class Batching:
     Attributes:
         seconds: padded seconds of audio per step; None: 15 per micro-batch on CPUs and 80 on GPUs, or fewer, so that
             the epochs of a small corpus have 50 steps.
-        micro_batches: micro-batches per step, which the workers share: at most as many workers are of use.
+        micro_batches: micro-batches per step, which the workers share: at most as many workers are of use; None: 8, or
+            fewer where a small corpus has shorter steps, so that each holds its longest row.
         window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
             steps.
         quadratic_seconds: duration at which a row costs twice its seconds.
@@ -67,7 +70,7 @@ class Batching:
 
     seconds: Positive | None = None
     _: KW_ONLY
-    micro_batches: Annotated[int, Field(ge=1)] = 8
+    micro_batches: Annotated[int, Field(ge=1)] | None = None
     window_seconds: Positive | None = None
     quadratic_seconds: Positive = 60
     curriculum: bool = False
