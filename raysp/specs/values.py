@@ -32,6 +32,15 @@ Listed = Annotated[Sequence[Item], AfterValidator(tuple)]
 """A sequence that is stored as a tuple, so that a spec is immutable."""
 
 _MAPPING = "mapping"
+_EXAMPLES = {
+    "Pipeline.steps": '[raysp.Decode(), raysp.Label("facebook/wav2vec2-base-960h", outputs=[raysp.Transcript()])]',
+    "Pipeline.sink": 'raysp.Parquet("labels")',
+    "Label.outputs": "[raysp.Transcript()]",
+    "Finetune.steps": "[raysp.Decode()]",
+    "Finetune.objective": 'raysp.CTC("facebook/wav2vec2-base-960h")',
+    "Finetune.sink": 'raysp.Checkpoint("model")',
+}
+"""Values of fields that a spec cannot do without, for messages."""
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_default=True)
 
 
@@ -85,7 +94,8 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
         case "unexpected_keyword_argument":
             return "", f"{owner} has no field {name!r}{_suggestion(name, known)}; its fields are {', '.join(known)}"
         case "missing" | "missing_argument":
-            return "", f"{owner} needs {name!r}"
+            example = _EXAMPLES.get(f"{owner}.{name}")
+            return "", f"{owner} needs {name!r}{f', such as {name}={example}' if example else ''}"
         case "unexpected_positional_argument":
             return "", f"{owner} takes only its first field by position; name the others: {', '.join(known[1:])}"
     # After the field's name pydantic lists indexes, and branches of unions, which are no help to a user.

@@ -97,7 +97,7 @@ def test_a_try_out_prints_texts_and_the_command_that_trains(raysp_command, file,
     ("content", "message"),
     [
         ("import raysp\n", "expected one raysp.Finetune, found none"),
-        ("import raysp\nrecipe = raysp.Finetune('in')\n", "Finetune needs 'steps'"),
+        ("import raysp\nrecipe = raysp.Finetune('in')\n", "Finetune needs 'steps', such as steps=[raysp.Decode()]"),
     ],
 )
 def test_a_file_without_a_recipe_is_refused(raysp_command, tmp_path, content, message):

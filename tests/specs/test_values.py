@@ -171,7 +171,7 @@ class TestChecks:
             (lambda: raysp.Parquet("o", keeps=["a"]), r"^Parquet has no field 'keeps' \(did you mean 'keep'\?\); its"),
             (lambda: raysp.Parquet("o", zzz=1), r"^Parquet has no field 'zzz'; its fields are url, keep, rows"),
             (lambda: raysp.Parquet(), "^Parquet needs 'url'$"),
-            (lambda: raysp.Label("c"), "^Label needs 'outputs'$"),
+            (lambda: raysp.Label("c"), r"^Label needs 'outputs', such as outputs=\[raysp.Transcript\(\)\]$"),
             (lambda: raysp.Parquet(""), "^Parquet: url is empty"),
             (lambda: raysp.Shards([]), "^Shards: url is empty"),
             (lambda: raysp.Shards(["a", ""]), "^Shards: url is empty"),
