@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
 from raysp.cluster.connection import is_cluster
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.corpus.sources import FOLDER
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
@@ -23,7 +21,6 @@ from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import run, try_out
-from raysp.labelling.planning.listing import list_corpus
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import REGRESSION, CheckpointSummary
@@ -140,8 +137,6 @@ def evaluate(
     elif rows is not None:
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
         refuse_unused({"sink": has_sink}, why)
-    if text and not is_kept and _is_folder(pipeline.source):  # so that texts beside the recordings are read
-        pipeline = replace(pipeline, source=replace(pipeline.source, text=text))
     reading = _Reading(question, on_plan)
     if is_kept:
         result = run(
@@ -150,18 +145,17 @@ def evaluate(
         labels = _read_labels(reading.plan, result)
     else:
         result, labels = try_out(
-            pipeline, rows, address=address, on_plan=reading, on_progress=on_progress, progress=progress
+            pipeline,
+            rows,
+            address=address,
+            text_beside=text,
+            on_plan=reading,
+            on_progress=on_progress,
+            progress=progress,
         )
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
     return _result(question, reading.plan, joined, found, result, rows=rows, is_kept=is_kept)
-
-
-def _is_folder(source: Shards) -> bool:
-    """Return whether a source without a column of texts has folders of recordings."""
-    if source.text is not None or source.split is not None:
-        return False
-    return any(one.kind == FOLDER.name for one in list_corpus(source).found)
 
 
 class _Reading:

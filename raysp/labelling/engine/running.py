@@ -149,6 +149,7 @@ def try_out(
     num_rows: int | None,
     *,
     address: str | None = None,
+    text_beside: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
     progress: bool = False,
@@ -156,7 +157,7 @@ def try_out(
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
     A few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used, since starting Ray takes
-    longer. Any share of these rows may fail, since the caller shows their errors.
+    longer. Any share of these rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`.
 
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
@@ -171,6 +172,7 @@ def try_out(
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources is not None and resources.can_grow))
         most_errors = pipeline.max_error_rate if num_rows is None else 1.0
         opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
+        opened = replace(opened, text_beside=text_beside)
         plans: list[Plan] = []
 
         def planned(plan: Plan) -> None:

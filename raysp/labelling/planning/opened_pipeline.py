@@ -21,6 +21,8 @@ class Opened:
     sink: Sink
     resources: Resources
     """Resources that the run may use."""
+    text_beside: str | None = None
+    """Column of texts beside recordings that a source without one has, if it lists folders of recordings."""
 
     @classmethod
     def of(cls, pipeline: Pipeline, resources: Resources | None = None) -> Self:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import Shard, only_first_rows
+from raysp.corpus.sources import FOLDER
 from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
@@ -24,7 +25,7 @@ from raysp.sink import absent, fault_injection, known, plan_record, run_record, 
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import Share
 from raysp.sink.todo import compare
-from raysp.specs.pipeline import Pipeline, file_parts, read_code
+from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import check_class, to_json
 
@@ -79,6 +80,11 @@ def make_plan(
     return replace(make(None), replaces_record=True)
 
 
+def _with_text_beside(source: Shards, column: str | None) -> Shards:
+    """Return a source that is listed with the texts beside its recordings, unless it names a column of texts itself."""
+    return replace(source, text=column) if column and source.text is None and source.split is None else source
+
+
 def _make_plan(
     opened: Opened,
     record: RunRecord | None,
@@ -90,8 +96,11 @@ def _make_plan(
     pipeline, sink, resources = of_commit(opened.pipeline, record), opened.sink, opened.resources
     recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
     absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
-    listed = list_corpus(pipeline.source, {**absent_before, **recorded}, relabel=relabel)
+    source = _with_text_beside(pipeline.source, opened.text_beside)
+    listed = list_corpus(source, {**absent_before, **recorded}, relabel=relabel)
     root, found = listed.root, listed.found
+    if source != pipeline.source and any(one.kind == FOLDER.name for one in found):
+        pipeline = replace(pipeline, source=source)
     if record is not None:
         check_root(sink.url, record.root, root, found, recorded)
     refuse_listed_sink(pipeline.source, found, pipeline.sink.url)

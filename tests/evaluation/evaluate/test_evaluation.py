@@ -14,7 +14,9 @@ import raysp
 from raysp.evaluation.evaluate import evaluation
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine import running
+from raysp.labelling.planning import listing
 from raysp.specs.text_rules import Text
+from raysp.storage.store import Listing
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard
 from tests.here import run_without_ray
@@ -416,6 +418,17 @@ class TestTextsBesideRecordings:
     def test_they_are_references(self, recordings):
         found = raysp.evaluate(str(CHECKPOINT), recordings, text="text", progress=False)
         assert (found.rows.compared, found.exit_code) == (2, 0)
+
+    def test_the_source_is_listed_once(self, recordings, monkeypatch):
+        listed, listing_of = [], listing.expand
+
+        def counted(url: str, *args: object) -> Listing:
+            listed.append(url)
+            return listing_of(url, *args)
+
+        monkeypatch.setattr(listing, "expand", counted)
+        raysp.evaluate(str(CHECKPOINT), recordings, text="text", progress=False)
+        assert listed == [recordings]
 
     def test_with_a_sink_the_column_is_asked_for(self, recordings, tmp_path):
         sink = str(tmp_path / "kept")
