@@ -61,7 +61,7 @@ each_command = pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{show
 
 def test_each_kind_of_user_has_a_tour_and_each_page_is_one():
     assert sorted(make.TOURS) == sorted(page.stem for page in FOLDER.glob("*.md"))
-    assert len(make.TOURS) == 7
+    assert len(make.TOURS) == 11
 
 
 @pytest.mark.parametrize("name", make.TOURS)
@@ -73,7 +73,7 @@ def test_a_page_has_the_words_files_and_commands_of_its_tour_in_their_order(name
         assert found, text
 
 
-@pytest.mark.parametrize("name", sorted({"subtitles", "datasets", "sceptic", "recognition", "bucket", "cluster"}))
+@pytest.mark.parametrize("name", sorted(make.TOURS.keys() - {"models"}))
 def test_a_tour_shows_a_whole_run_that_labels_and_another_look_at_it(name):
     runs = [shown for shown in SHOWN if shown.tour == name and "this run " in "\n".join(shown.printed)]
     assert runs
@@ -141,4 +141,10 @@ def test_a_tour_that_is_made_again_is_the_same(name):
     if name == "cluster" and not shutil.which("ray", path=make.search_path()):
         pytest.skip("no ray command beside this Python")
     with tempfile.TemporaryDirectory() as folder:  # a short path: messages are cut at a length
-        assert make.made(make.TOURS[name], Path(folder).resolve()) == (FOLDER / f"{name}.md").read_text()
+        assert_same(make.made(make.TOURS[name], Path(folder).resolve()), name)
+
+
+def assert_same(page: str, name: str) -> None:
+    """Assert that a page equals that of a tour, but for what differs between processors."""
+    tour = make.TOURS[name]
+    assert tour.comparable(page) == tour.comparable((FOLDER / f"{name}.md").read_text())

@@ -136,6 +136,235 @@ for row in pq.read_table("digits").slice(0, 6).to_pylist():
     "A file that raysp has not written, or that was corrected by hand, is never replaced.",
     "$ sed -i s/FIVE/five./ recordings/jackson/*.srt; raysp export labels --to srt --beside --restart",
     "$ cat recordings/jackson/*.srt",
+    "Talks are longer than a cue. `pipelines/subtitles.py` does the whole job, here with a model of digits.",
+    File(
+        "talks.py",
+        """\
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+
+rows = pq.read_table("digits").to_pylist()
+Path("talks").mkdir()
+for talk in range(2):
+    read = [soundfile.read(io.BytesIO(row["audio"]["bytes"]))[0] for row in rows[talk * 60 : talk * 60 + 60]]
+    parts = [part for place, wave in enumerate(read) for part in (wave, np.zeros(800 + 4000 * (place % 9 == 8)))]
+    soundfile.write(f"talks/talk {talk}.flac", np.concatenate(parts), 8000)
+""",
+    ),
+    File("subtitles.py", (DEMO.parent / "subtitles.py").read_text()),
+    "$ python talks.py; python subtitles.py talks talks checkpoint",
+    "A parser of subtitles reads them: cues of at most two lines of 42 characters, and of 5/6 to 7 seconds.",
+    File(
+        "check.py",
+        """\
+from pathlib import Path
+
+import pysubs2
+
+for path in sorted(Path("talks").glob("*.srt")):
+    cues = pysubs2.load(str(path))
+    lines = [line for cue in cues for line in cue.plaintext.split("\\n")]
+    seconds = [cue.duration / 1000 for cue in cues]
+    print(f"{path}: {len(cues)} cues, lines of at most {max(map(len, lines))} characters")
+    print(f"shown for {min(seconds):.2f} to {max(seconds):.2f} s, the first: {cues[0].plaintext!r}")
+""",
+    ),
+    "$ python check.py",
+]
+
+TRAINING = [
+    "A model makes many errors in my recordings: here digits with noise as loud as speech. Texts stand beside them.",
+    File(
+        "recordings.py",
+        """\
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+
+draw = np.random.default_rng(0)
+for number, row in enumerate(pq.read_table("digits").to_pylist()):
+    wave, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+    noise = draw.normal(0, np.sqrt(np.mean(wave**2)), wave.size)
+    folder = Path("recordings", "dev" if number % 4 == 0 else "train")
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{row['id']}.wav", 0.5 * (wave + noise), rate)
+    (folder / f"{row['id']}.txt").write_text(row["text"])
+""",
+    ),
+    "$ python recordings.py; ls recordings/dev | head -4",
+    "Word errors before the training, in recordings that it does not see:",
+    "$ raysp evaluate checkpoint recordings/dev --text text --worst 3",
+    File(
+        "finetune.py",
+        """\
+import raysp
+
+recipe = raysp.Finetune(
+    raysp.Shards("recordings/train", text="text"),
+    steps=[raysp.Decode()],
+    objective=raysp.CTC("checkpoint", text=raysp.Text("upper", keep="letters")),
+    schedule=raysp.Schedule(epochs=4, learning_rate=3e-4),
+    batching=raysp.Batching(seconds=10, micro_batches=1),
+    evaluation=raysp.Evaluation(raysp.Shards("recordings/dev", text="text"), every=12),
+    sink=raysp.Checkpoint("finetuned"),
+)
+""",
+    ),
+    "`plan` shows what is trained on, and how much memory that takes.",
+    "$ raysp plan finetune.py",
+    "The training is killed on its way. The same command goes on after its last commit, to the same weights.",
+    "$ raysp finetune finetune.py > killed.log 2>&1 & "
+    "until grep -q 'evaluation at step 24' killed.log; do sleep 0.1; done; kill -KILL $!",
+    "$ raysp status finetuned",
+    "$ raysp finetune finetune.py",
+    "The sink is a checkpoint as those of the hub are. Word errors after the training:",
+    "$ ls finetuned",
+    "$ raysp evaluate finetuned recordings/dev --text text --worst 3",
+]
+
+LANGUAGE_MODEL = [
+    "Recordings of a field have words that a recogniser spells wrongly: here numbers that are read out on a bad line.",
+    File(
+        "calls.py",
+        """\
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+
+rows = pq.read_table("digits").to_pylist()
+draw = np.random.default_rng(0)
+Path("calls").mkdir()
+for call in range(20):
+    chosen = [rows[place] for place in draw.integers(0, len(rows), 6)]
+    waves = [soundfile.read(io.BytesIO(row["audio"]["bytes"]))[0] for row in chosen]
+    spoken = np.concatenate([part for wave in waves for part in (wave, np.zeros(1600))])
+    noise = draw.normal(0, 0.3 * spoken.std(), spoken.size)
+    soundfile.write(f"calls/call-{call:02}.wav", 0.5 * (spoken + noise), 8000)
+    Path(f"calls/call-{call:02}.txt").write_text(" ".join(row["text"] for row in chosen))
+""",
+    ),
+    "$ python calls.py; raysp evaluate checkpoint calls --text text --worst 3",
+    "A language model in the ARPA format knows the words, written as in the checkpoint's vocabulary. KenLM makes one "
+    "of texts (`lmplz -o 3`); this one has just the words, from texts of other calls.",
+    File(
+        "words.py",
+        """\
+import math
+from collections import Counter
+
+texts = ["one eight five six", "two zero nine five", "four seven three", "zero six eight", "nine one two", "three four"]
+words = Counter(" ".join(f"<s> {text.upper()} </s>" for text in texts).split())
+with open("words.arpa", "w") as file:
+    print(f"\\\\data\\\\\\nngram 1={len(words) + 1}\\n\\n\\\\1-grams:\\n-99\\t<unk>", file=file)
+    for word, times in sorted(words.items()):
+        print(f"{math.log10(times / words.total()):.4f}\\t{word}", file=file)
+    print("\\n\\\\end\\\\", file=file)
+""",
+    ),
+    "$ python words.py; head -6 words.arpa",
+    File(
+        "label.py",
+        PIPELINE.format(source='"calls", text="text"', outputs='raysp.Transcript(beams=16, lm="words.arpa")'),
+    ),
+    "$ raysp run label.py",
+    "Without a language model, hot words raise the score of words that matter.",
+    "$ raysp run label.py --set sink.url=hot --set steps.1.outputs.0.lm=null "
+    """--set 'steps.1.outputs.0.hot_words={"SEVEN": 4, "ZERO": 4}'""",
+    "The two compared, against the texts:",
+    "$ raysp diff hot labels --worst 3",
+]
+
+PHONETICS = [
+    "Recordings and their texts are there, and the times of the words are wanted, for Praat.",
+    File(
+        "recordings.py",
+        """\
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+
+rows = pq.read_table("digits").to_pylist()
+for number in range(6):
+    chosen = rows[number * 5 : number * 5 + 5]
+    folder = Path("recordings", chosen[0]["speaker_id"])
+    folder.mkdir(parents=True, exist_ok=True)
+    waves = [soundfile.read(io.BytesIO(row["audio"]["bytes"]))[0] for row in chosen]
+    spoken = np.concatenate([part for wave in waves for part in (np.zeros(2000), wave)])
+    soundfile.write(folder / f"reading {number}.wav", spoken, 8000)
+    text = "nine nine nine nine" if number == 3 else " ".join(row["text"] for row in chosen)
+    (folder / f"reading {number}.txt").write_text(text)
+""",
+    ),
+    "$ python recordings.py; head -1 recordings/*/*.txt | grep .",
+    File("align.py", PIPELINE.format(source='"recordings", text="text"', outputs='raysp.Align("text", chars=True)')),
+    "$ raysp run align.py",
+    "A text that is not what is said has a low score.",
+    File(
+        "scores.py",
+        """\
+import pandas as pd
+
+labels = pd.read_parquet("labels").sort_values("aligned_score")
+print(labels[["id", "text", "aligned_score"]].round(2).to_string(index=False))
+""",
+    ),
+    "$ python scores.py",
+    "$ raysp export labels grids --to textgrid --column aligned; ls grids/*",
+    "Praat's format, read by another program:",
+    File(
+        "read.py",
+        """\
+from pathlib import Path
+
+from praatio import textgrid
+
+for path in sorted(Path("grids").rglob("*.TextGrid"))[:2]:
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=False)
+    words = grid.getTier("words").entries
+    print(f"{path}: tiers {', '.join(grid.tierNames)}, {grid.maxTimestamp:.2f} s")
+    print("  " + ", ".join(f"{one.label} {one.start:.2f}-{one.end:.2f}" for one in words))
+""",
+    ),
+    "$ python read.py",
+]
+
+SEARCH = [
+    "Which recordings sound alike? Vectors of recordings answer that, for search, clustering and duplicates.",
+    File("embed.py", PIPELINE.format(source='"digits"', outputs="raysp.Embedding(normalize=True)")),
+    "$ raysp run embed.py",
+    "Label shards hold the vectors, one a row. With vectors of length 1 the inner product is the cosine.",
+    File(
+        "search.py",
+        """\
+import numpy as np
+import pandas as pd
+
+labels = pd.read_parquet("labels")
+vectors = np.stack(labels.embedding)
+print(f"{len(labels)} vectors of {vectors.shape[1]} numbers")
+near = vectors @ vectors.T
+for row in (0, 100, 200):
+    found = np.argsort(-near[row])[1:4]
+    print(labels.id[row], "->", ", ".join(f"{labels.id[one]} {near[row, one]:.2f}" for one in found))
+words = labels.id.str.split("_").str[1].to_numpy()
+np.fill_diagonal(near, -1)
+print(f"the nearest recording has the same word in {np.mean(words[near.argmax(axis=1)] == words):.0%} of the rows")
+""",
+    ),
+    "$ python search.py",
 ]
 
 SCEPTIC = [
@@ -223,6 +452,8 @@ print(datasets.load_dataset("parquet", data_dir="labels", split="train").num_row
 """,
     ),
     "$ python compare.py 2>/dev/null",
+    "`diff` compares them row by row, with intervals, and writes a page that plays the rows that differ.",
+    "$ raysp diff labels labels-pruned --worst 5 --html difference.html",
     "Missing recordings become error rows. Once the recordings are there, `retry` labels these rows and no others.",
     File(
         "manifest.py",
@@ -344,6 +575,21 @@ KILLED = [
     (r"[\d.]+% of (?!300 )\d+ reference words in \d+ labelled rows (.*): \d+ sub\w+, \d+ ins\w+, \d+ del\w+",
      r"...% of ... reference words in ... labelled rows \1: ... substitutions, ... insertions, ... deletions"),
 ]  # fmt: skip
+KILLED_TRAINING = [
+    (r"^  steps       \d+ committed.*", "  steps       ... committed"),
+    (r"^  epochs      \d of 4 done", "  epochs      ... of 4 done"),
+    (r"[\d.]+ s of audio a second", "... s of audio a second"),
+    (r"this run     [\d:]+ of audio in", "this run     ... of audio in"),
+    (r"waited for rows [\d.]+% of the time", "waited for rows ...% of the time"),
+    (r"this machine has [\d.]+ GB", "this machine has ... GB"),
+]
+TRAINED = (
+    r"(?m)^raysp: evaluation at step .*\n",
+    r"(?m)^(steps|best|WER|CER|  loss|  rate|  evaluation) .*\n",
+    r"(?m)^checkpoint   finetuned \(.*\n",
+    r"(?m)^\S+\.wav  \d/\d .*\n",
+)
+"""Lines of a page whose numbers or presence depend on the processor, or on the moment of the kill."""
 
 
 @contextlib.contextmanager
@@ -381,11 +627,23 @@ class Tour:
     surroundings: Callable[[], AbstractContextManager[Mapping[str, str]]] = lambda: contextlib.nullcontext({})
     varies: tuple[tuple[str, str], ...] = ()
     """Patterns of output that differs between runs, and their replacements."""
+    inexact: tuple[str, ...] = ()
+    """Patterns of lines whose numbers are shown and may differ on another processor, as those of a trained model."""
+
+    def comparable(self, page: str) -> str:
+        """Return a page of the tour without what differs between processors."""
+        for pattern in self.inexact:
+            page = re.sub(pattern, "", page)
+        return page
 
 
 TOURS = {
     "datasets": Tour("With `datasets`", DATASETS),
     "subtitles": Tour("Subtitles for a folder", SUBTITLES),
+    "training": Tour("A training on own recordings", TRAINING, varies=tuple(KILLED_TRAINING), inexact=TRAINED),
+    "language_model": Tour("A language model and hot words", LANGUAGE_MODEL),
+    "phonetics": Tour("Times of words for Praat", PHONETICS),
+    "search": Tour("Search by sound", SEARCH),
     "models": Tour("The models alone", MODELS),
     "sceptic": Tour("A sceptic", SCEPTIC),
     "recognition": Tour("A recognition researcher", RECOGNITION),

@@ -106,7 +106,7 @@ class Transcript(Output):
         usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}  # recorded by versions in which they were defaults
         unused = [name for name, value in usual.items() if getattr(self, name) not in (None, value)]
         if self.lm is None and unused:
-            raise ValueError(f"{' and '.join(unused)} given without lm, whose weights they are; give lm, or leave out")
+            raise ValueError(f"{' and '.join(unused)} given without lm, the language model; give lm, or set null")
         if self.lm == "":
             raise ValueError("lm is empty; give the path or url of an ARPA file, or leave it out")
         if blank := [text for text in self.hot_words if text != " ".join(text.split()) or not text]:

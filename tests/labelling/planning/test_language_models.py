@@ -51,7 +51,7 @@ def hashed(**fields: object) -> str:
         ({"beams": 0}, "beams: found 0"),
         ({"beams": 2, "lm": ""}, "lm is empty"),
         ({"beams": 2, "lm_weight": -1.0}, "lm_weight: found -1.0"),
-        ({"beams": 2, "lm_weight": 0.6}, "lm_weight given without lm, whose weights they are"),
+        ({"beams": 2, "lm_weight": 0.6}, "lm_weight given without lm, the language model; give lm, or set null"),
         ({"hot_words": {}, "word_bonus": 0.0}, "word_bonus given without lm"),
         ({"beams": 2, "hot_words": {"ONE": 0.0}}, "hot_words"),
         ({"beams": 2, "hot_words": {"ONE  TWO": 1.0}}, "hot_words holds 'ONE  TWO'; give words separated by single"),
