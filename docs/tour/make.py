@@ -221,7 +221,7 @@ recipe = raysp.Finetune(
     "$ raysp plan finetune.py",
     "The training is killed on its way. The same command goes on after its last commit, to the same weights.",
     "$ raysp finetune finetune.py > killed.log 2>&1 & "
-    "until grep -q 'evaluation at step 24' killed.log; do sleep 0.1; done; kill -KILL $!",
+    "until grep -sq 'evaluation at step 24' killed.log; do sleep 0.1; done; kill -KILL $!",
     "$ raysp status finetuned",
     "$ raysp finetune finetune.py",
     "The sink is a checkpoint as those of the hub are. Word errors after the training:",

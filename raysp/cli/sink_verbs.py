@@ -270,6 +270,7 @@ def export(
         float | None, typer.Option(metavar="N", help="srt, vtt: reading speed (17).")
     ] = None,
     min_gap_seconds: Annotated[float | None, typer.Option(metavar="S", help="srt, vtt: between cues (0.083).")] = None,
+    language: Annotated[str | None, typer.Option(metavar="CODE", help="srt, vtt: de en es fr it; line breaks.")] = None,
     min_seconds: Annotated[float | None, typer.Option(metavar="S", help="Shortest cue (0.833) or clip (1).")] = None,
     max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Longest cue (7) or clip (20).")] = None,
     min_score: Annotated[float | None, typer.Option(metavar="P", help="clips: least mean probability.")] = None,
@@ -304,7 +305,7 @@ def export(
         say(f"reading {url} ...")
     import raysp
 
-    given: dict[str, Any] = {"to": to, "layout": layout, "names": names, "rows": rows}
+    given: dict[str, Any] = {"to": to, "layout": layout, "names": names, "rows": rows, "language": language}
     found = raysp.export(
         url,
         options,

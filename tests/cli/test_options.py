@@ -269,6 +269,10 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "export --max-lines": [of_format("--max-lines 1", "ctm")],
     "export --max-chars-per-second": [of_format("--max-chars-per-second 15", "jsonl")],
     "export --min-gap-seconds": [of_format("--min-gap-seconds 0.2", "clips")],
+    "export --language": [
+        of_format("--language en", "ctm"),
+        Refused(f"{EXPORT} srt --language tlh", "language='tlh'; expected one of de, en, es, fr, it"),
+    ],
     "export --min-seconds": [of_format("--min-seconds 2", "ctm")],
     "export --max-seconds": [
         of_format("--max-seconds 2", "rttm"),

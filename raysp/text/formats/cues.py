@@ -7,11 +7,22 @@ paid for by the next.
 """
 
 import math
-import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
+from raysp.text.formats.line_breaks import (
+    begins_phrase,
+    divided,
+    is_joined,
+    is_new_phrase,
+    leads_on,
+    may_break,
+    pieces_of,
+    width_of,
+)
 from raysp.text.formats.safe_values import in_order, on_one_line, with_times
 from raysp.text.times import Span
 
@@ -33,7 +44,7 @@ class Rules:
     """Limits of cues. Those of times give way where the words leave less time, as in fast speech."""
 
     max_chars: int = 42
-    """Characters of a line."""
+    """Characters of a line; a full-width one counts as two, a combining mark as none, also for the reading speed."""
     max_lines: int = 2
     """Lines of a cue."""
     min_seconds: float = 0.833
@@ -44,6 +55,22 @@ class Rules:
     """Reading speed: a cue is shown longer than it is spoken, if the next one allows it."""
     min_gap_seconds: float = 0.083
     """Time between two cues: two frames of 24 a second."""
+    language: str | None = None
+    """Language whose conjunctions and prepositions begin lines, one of `SMALL_WORDS`; None: lines break at any word."""
+
+
+class Part(NamedTuple):
+    """A word, or a part of one, between which lines may break."""
+
+    text: str
+    start: float
+    """Seconds from the start of the recording, as `end`."""
+    end: float
+    speaker: str
+    gap: int
+    """Columns of the space before it: 1, or 0 in scripts without spaces."""
+    width: int
+    """Columns of the text."""
 
 
 PAUSE_SECONDS = 1.0
@@ -57,77 +84,140 @@ _CLAUSE_ENDS = (",", ";", ":", "–", "—", "、", "，", "；", "：", "،", "
 _CLOSING = "\"'”’»)]」』"
 OF_CUE, OF_SENTENCE_INSIDE, OF_SHORTNESS, OF_SPEED = 0.7, 1.0, 4.0, 3.0
 """Costs of a cue, of each end of a sentence within it, of a display without any time, and of twice the speed."""
-OF_CLAUSE, OF_PAUSE, OF_WORDS = 0.2, 0.4, 1.0
-"""Costs of an end after a clause, at a short pause, and between other words; the end of a sentence costs nothing."""
+OF_CLAUSE, OF_PAUSE, OF_PHRASE, OF_WORDS, OF_ARTICLE = 0.2, 0.4, 0.6, 1.0, 1.8
+"""Costs of an end after a clause, at a short pause, before a phrase, between other words, and after a word such as an
+article, which belongs to the next one; the end of a sentence costs nothing."""
 SHORT_PAUSE_SECONDS = 0.25
 OF_BREAK = 0.25
 """Cost of such an end between two lines of a cue, as a share of that between two cues."""
 
 
-def cues_of(words: Iterable[Span], rules: Rules | None = None) -> tuple[Cue, ...]:
+def cues_of(
+    words: Iterable[Span], rules: Rules | None = None, *, text: str = "", chars: Sequence[Span] = ()
+) -> tuple[Cue, ...]:
     """Return the cues of words, in the order of their starts. No two overlap, and every word is in one of them.
 
     A cue ends at a long pause and where the speaker changes; else preferably after a sentence, after a clause or at a
-    short pause. A word longer than a line is divided.
+    short pause. In scripts without spaces, lines and cues break within what has been taken for a word, too. A word
+    longer than a line is divided.
 
     Args:
         words: words with their times in seconds; those without times follow the word before them.
         rules: limits; None: the defaults.
+        text: text that holds the words in their order, with the spaces between them; empty: there is a space between
+            all but those of scripts without spaces.
+        chars: characters with their times in seconds, for parts of words; empty: these have equal shares of the time.
     """
     rules = rules or Rules()
-    cleaned = (one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words)))
-    parts = [part for word in cleaned if word.text for part in _divided(word, rules.max_chars)]
-    return tuple(_timed([*_grouped(parts, rules)], rules))
+    return tuple(_timed([*_grouped(parts_of(words, rules, text, chars), rules)], rules))
 
 
-def one_cue(text: str, seconds: float, *, max_chars: int = 42) -> tuple[Cue, ...]:
+def one_cue(text: str, seconds: float, *, max_chars: int = 42, language: str | None = None) -> tuple[Cue, ...]:
     """Return a cue with a whole text over a whole recording, of any number of lines; none for an empty text."""
-    parts = [part.text for part in _divided(Span(on_one_line(text), 0.0, 0.0, 0.0), max_chars)]
-    words = [word for part in parts for word in part.split(" ") if word]
-    costs = [_cost_after(word) for word in words]
-    return (Cue(0, max(1, round(seconds * 1000)), tuple(_lines(words, costs, max_chars))),) if words else ()
+    rules = Rules(max_chars=max_chars, language=language)
+    parts = parts_of([Span(word, 0.0, 0.0, 0.0) for word in text.split()], rules, text)
+    costs = _costs_after(parts, rules)
+    return (Cue(0, max(1, round(seconds * 1000)), tuple(_lines(parts, costs, max_chars))),) if parts else ()
 
 
-def _divided(word: Span, max_chars: int) -> Iterator[Span]:
-    """Yield the parts of a word that is longer than a line, with shares of its time; combining marks stay with letters.
-
-    A text of several words is divided at its spaces where possible.
-    """
-    if len(word.text) <= max_chars:
-        yield word
-        return
-    text, place = word.text, 0
-    seconds = (word.end - word.start) / max(1, len(text))
-    while place < len(text):
-        end = min(place + max_chars, len(text))
-        if end < len(text):
-            space = text.rfind(" ", place + 1, end + 1)
-            end = space if space > place else end
-            while end > place + 1 and unicodedata.combining(text[end]):
-                end -= 1
-        start, stop = word.start + place * seconds, word.start + end * seconds
-        yield word._replace(text=text[place:end].strip(" "), start=start, end=stop)
-        place = end
+def parts_of(words: Iterable[Span], rules: Rules, text: str = "", chars: Sequence[Span] = ()) -> list[Part]:
+    """Return what lines may break between, in the order of time; arguments as those of `cues_of`."""
+    cleaned = [one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words))]
+    kept = [word for word in cleaned if word.text]
+    found: list[Part] = []
+    for word, gap in zip(kept, _gaps([one.text for one in kept], text), strict=True):
+        for place, piece in enumerate(_timed_pieces(word, chars)):
+            part = Part(piece.text, piece.start, piece.end, word.speaker, gap if place == 0 else 0, 0)
+            if found and not part.gap and found[-1].speaker == part.speaker and not _parted(found[-1].text, part.text):
+                before = found.pop()
+                part = part._replace(text=before.text + part.text, start=before.start, gap=before.gap)
+            found.append(part)
+    return [one._replace(width=width_of(one.text)) for part in found for one in _divided(part, rules.max_chars)]
 
 
-def _cost_after(text: str, pause: float = 0.0) -> float:
+def _parted(before: str, after: str) -> bool:
+    """Return whether a line may break between two neighbouring parts without a space between them."""
+    return may_break(before[-1], after[0])
+
+
+def _gaps(words: Sequence[str], text: str) -> list[int]:
+    """Return the number of spaces before each word, 0 or 1: as in a text that holds them, else by their scripts."""
+    text, place, found = on_one_line(text), 0, list[int]()
+    for before, word in zip(["", *words], words, strict=False):
+        spaces = text.startswith(" ", place) if place >= 0 else False
+        is_there = place >= 0 and text.startswith(word, place + spaces)
+        found.append(int(spaces) if is_there else int(bool(before) and not is_joined(before, word)))
+        place = place + spaces + len(word) if is_there else -1
+    return found
+
+
+def _timed_pieces(word: Span, chars: Sequence[Span]) -> list[Span]:
+    """Return the pieces of a word between which a line may break, with their times."""
+    pieces = [*pieces_of(word.text)]
+    if len(pieces) == 1:
+        return [word]
+    first = bisect_left(chars, word.start, key=lambda one: one.start)
+    last = bisect_right(chars, word.end, key=lambda one: one.end)
+    own = [one for one in chars[first:last] if one.text.strip()]
+    if "".join(one.text for one in own) == word.text:
+        return [*_of_chars(pieces, own)]
+    return [*_shares(word.start, word.end, pieces)]
+
+
+def _of_chars(pieces: Sequence[str], chars: Sequence[Span]) -> Iterator[Span]:
+    """Yield pieces with the times of their characters; of one that begins within a character, those of the next."""
+    ends, place, used = 0, 0, 0
+    for piece in pieces:
+        ends += len(piece)
+        first = used
+        while used < len(chars) and place < ends:
+            place, used = place + len(chars[used].text), used + 1
+        own = chars[first:used] or chars[used - 1 : used]
+        yield Span(piece, own[0].start, own[-1].end, 0.0)
+
+
+def _shares(start: float, end: float, pieces: Sequence[str]) -> Iterator[Span]:
+    """Yield pieces with shares of a time by their widths."""
+    seconds = (end - start) / max(1, sum(map(width_of, pieces)))
+    for piece in pieces:
+        end = start + width_of(piece) * seconds
+        yield Span(piece, start, end, 0.0)
+        start = end
+
+
+def _divided(part: Part, max_chars: int) -> Iterator[Part]:
+    """Yield the parts of one that is wider than a line, with shares of its time."""
+    pieces = [*divided(part.text, max_chars)]
+    spaces = len(part.text) != sum(map(len, pieces))
+    for place, one in enumerate(_shares(part.start, part.end, pieces)):
+        yield part._replace(text=one.text, start=one.start, end=one.end, gap=int(spaces) if place else part.gap)
+
+
+def _cost_after(text: str, pause: float = 0.0, after: str = "", gap: int = 1, language: str | None = None) -> float:
     """Return the cost of an end between two words, of which the first has this text and is followed by a pause."""
-    text = text.rstrip(_CLOSING)
-    if text.endswith(_SENTENCE_ENDS):
+    ended = text.rstrip(_CLOSING)
+    if ended.endswith(_SENTENCE_ENDS):
         return 0.0
-    if text.endswith(_CLAUSE_ENDS):
+    if ended.endswith(_CLAUSE_ENDS):
         return OF_CLAUSE
-    return OF_PAUSE if pause >= SHORT_PAUSE_SECONDS else OF_WORDS
+    if leads_on(text, language):
+        return OF_ARTICLE
+    if pause >= SHORT_PAUSE_SECONDS or (after and gap and is_joined(text, after)):
+        return OF_PAUSE
+    return OF_PHRASE if begins_phrase(after, language) or (not gap and is_new_phrase(text, after)) else OF_WORDS
 
 
-def _costs_after(words: Sequence[Span]) -> list[float]:
-    pauses = [after.start - before.end for before, after in pairwise(words)]
-    return [_cost_after(word.text, pause) for word, pause in zip(words, [*pauses, 0.0], strict=False)]
+def _costs_after(parts: Sequence[Part], rules: Rules) -> list[float]:
+    found = [
+        _cost_after(before.text, after.start - before.end, after.text, after.gap, rules.language)
+        for before, after in pairwise(parts)
+    ]
+    return [*found, *(_cost_after(one.text) for one in parts[-1:])]
 
 
-def _grouped(words: Sequence[Span], rules: Rules) -> Iterator[list[Span]]:
+def _grouped(words: Sequence[Part], rules: Rules) -> Iterator[list[Part]]:
     """Yield the words of each cue: those of the cheapest way to cut all of them."""
-    costs = _costs_after(words)
+    costs = _costs_after(words, rules)
     best = [0.0, *[math.inf] * len(words)]
     first_of = [0] * (len(words) + 1)  # first word of the last cue, in the cheapest cut of the words before each place
     for first in range(len(words)):
@@ -141,17 +231,17 @@ def _grouped(words: Sequence[Span], rules: Rules) -> Iterator[list[Span]]:
     yield from ([*words[first:end]] for first, end in pairwise(ends))
 
 
-def _cues_from(first: int, words: Sequence[Span], costs: Sequence[float], rules: Rules) -> Iterator[tuple[int, float]]:
+def _cues_from(first: int, words: Sequence[Part], costs: Sequence[float], rules: Rules) -> Iterator[tuple[int, float]]:
     """Yield the ends of all cues that may begin at a word, with their costs."""
-    lines, of_line, chars, inside = 1, -1, -1, 0
+    lines, of_line, chars, inside = 1, -words[first].gap, -words[first].gap, 0
     start, speech_end = words[first].start, words[first].end
     for place in range(first, len(words)):
         word = words[place]
         speech_end = max(speech_end, word.end)
-        chars += 1 + len(word.text)
-        of_line += 1 + len(word.text)
+        chars += word.gap + word.width
+        of_line += word.gap + word.width
         if of_line > rules.max_chars:
-            lines, of_line = lines + 1, len(word.text)
+            lines, of_line = lines + 1, word.width
         if place > first and (lines > rules.max_lines or speech_end - start > rules.max_seconds):
             return
         after = words[place + 1] if place + 1 < len(words) else None
@@ -162,7 +252,7 @@ def _cues_from(first: int, words: Sequence[Span], costs: Sequence[float], rules:
 
 
 def _cost(
-    at_end: float, inside: int, chars: int, start: float, speech_end: float, after: Span | None, rules: Rules
+    at_end: float, inside: int, chars: int, start: float, speech_end: float, after: Part | None, rules: Rules
 ) -> float:
     """Return the cost of a cue: of its end, of the sentences that end inside, and of too little time to read it."""
     wanted = max(rules.min_seconds, chars / rules.max_chars_per_second)
@@ -175,7 +265,7 @@ def _cost(
     return cost
 
 
-def _timed(groups: Sequence[Sequence[Span]], rules: Rules) -> Iterator[Cue]:
+def _timed(groups: Sequence[Sequence[Part]], rules: Rules) -> Iterator[Cue]:
     """Yield cues that are shown long enough to be read, and until the next one if the gap would be a flash."""
     gap = round(rules.min_gap_seconds * 1000)
     starts: list[int] = []
@@ -188,47 +278,57 @@ def _timed(groups: Sequence[Sequence[Span]], rules: Rules) -> Iterator[Cue]:
         if index + 1 < len(starts):
             limit = starts[index + 1] - gap
             end = min(limit, most) if limit - end < CHAIN_SECONDS * 1000 - gap else end
-        lines = _lines([one.text for one in group], _costs_after(group), rules.max_chars)
+        lines = _lines(group, _costs_after(group, rules), rules.max_chars)
         yield Cue(start, max(start + 1, end), tuple(lines), group[0].speaker)
 
 
-def _reading_time(words: Sequence[Span], rules: Rules) -> int:
+def _reading_time(parts: Sequence[Part], rules: Rules) -> int:
     """Return the milliseconds that a cue is to be shown for."""
-    chars = sum(len(one.text) + 1 for one in words) - 1
-    return max(round(rules.min_seconds * 1000), math.ceil(chars * 1000 / rules.max_chars_per_second))
+    return max(round(rules.min_seconds * 1000), math.ceil(_width(parts) * 1000 / rules.max_chars_per_second))
 
 
-def _lines(words: Sequence[str], costs: Sequence[float], max_chars: int) -> list[str]:
-    """Break words into the fewest lines. Up to `MOST_BALANCED` are about equally long, and end at clauses."""
-    lines = _broken(words, max_chars)
+def _width(parts: Sequence[Part]) -> int:
+    """Return the columns of a line of parts."""
+    return sum(one.gap + one.width for one in parts) - parts[0].gap
+
+
+def _line(parts: Sequence[Part]) -> str:
+    return "".join(" " * one.gap + one.text for one in parts).removeprefix(" ")
+
+
+def _lines(parts: Sequence[Part], costs: Sequence[float], max_chars: int) -> list[str]:
+    """Break parts into the fewest lines. Up to `MOST_BALANCED` are about equally long, and end at clauses."""
+    lines = _broken(parts, max_chars)
     if 1 < len(lines) <= MOST_BALANCED:
-        lines = _balanced(words, costs, len(lines), max_chars)
-    return [" ".join(line) for line in lines]
+        lines = _balanced(parts, costs, len(lines), max_chars)
+    return [*map(_line, lines)]
 
 
-def _broken(words: Sequence[str], max_chars: int) -> list[list[str]]:
-    """Break words into the fewest lines, each as long as possible."""
-    lines: list[list[str]] = [[]]
-    num_chars = 0
-    for word in words:
-        if lines[-1] and num_chars + 1 + len(word) > max_chars:
+def _broken(parts: Sequence[Part], max_chars: int) -> list[list[Part]]:
+    """Break parts into the fewest lines, each as long as possible."""
+    lines: list[list[Part]] = [[]]
+    width = 0
+    for part in parts:
+        if lines[-1] and width + part.gap + part.width > max_chars:
             lines.append([])
-        num_chars = num_chars + 1 + len(word) if lines[-1] else len(word)
-        lines[-1].append(word)
+        width = width + part.gap + part.width if lines[-1] else part.width
+        lines[-1].append(part)
     return lines
 
 
-def _balanced(words: Sequence[str], costs: Sequence[float], num_lines: int, max_chars: int) -> list[list[str]]:
-    """Break words into a number of lines, of which the first are shorter if lengths and ends cost the same."""
+def _balanced(parts: Sequence[Part], costs: Sequence[float], num_lines: int, max_chars: int) -> list[list[Part]]:
+    """Break parts into a number of lines, of which the first are shorter if lengths and ends cost the same."""
     if num_lines == 1:
-        return [[*words]] if len(" ".join(words)) <= max_chars else []
-    found: list[list[str]] = []
+        return [[*parts]] if _width(parts) <= max_chars else []
+    found: list[list[Part]] = []
     least = math.inf
-    for place in range(1, len(words)):
-        first = len(" ".join(words[:place]))
-        rest = _balanced(words[place:], costs[place:], num_lines - 1, max_chars) if first <= max_chars else []
-        lengths = [first, *(len(" ".join(line)) for line in rest)]
+    for place in range(1, len(parts)):
+        first = _width(parts[:place])
+        if first > max_chars:
+            break
+        rest = _balanced(parts[place:], costs[place:], num_lines - 1, max_chars)
+        lengths = [first, *map(_width, rest)]
         cost = sum((length / max_chars) ** 2 for length in lengths) + OF_BREAK * costs[place - 1]
         if rest and cost < least - 1e-9:
-            found, least = [[*words[:place]], *rest], cost
+            found, least = [[*parts[:place]], *rest], cost
     return found

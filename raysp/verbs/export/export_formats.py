@@ -6,6 +6,7 @@ from dataclasses import asdict
 from raysp.errors import SpecError
 from raysp.specs.values import JsonValue
 from raysp.text.formats.cues import Rules
+from raysp.text.formats.line_breaks import SMALL_WORDS
 
 ID, PATH = "id", "path"
 """Ways to name the files of rows."""
@@ -46,6 +47,7 @@ BESIDE = tuple(to for to, options in OPTIONS.items() if options is SUBTITLES)
 LAYOUTS = ("parquet", "tar")
 NAMES = (ID, PATH)
 ROWS = (OK, ALL)
+LANGUAGES = tuple(SMALL_WORDS)
 RANGES = {
     "min_score": (0, 1, "a probability from 0 to 1"),
     "max_chars": (8, 1000, "8 to 1000"),
@@ -99,7 +101,12 @@ def _check(options: Mapping[str, JsonValue]) -> None:
         value = _number(options, name)
         if value is not None and not low <= value <= high:
             raise SpecError(f"export: {name}={value!r}; expected {expected}")
-    for name, values in {"layout": LAYOUTS, "names": (*NAMES, None), "rows": ROWS}.items():
+    for name, values in {
+        "layout": LAYOUTS,
+        "names": (*NAMES, None),
+        "rows": ROWS,
+        "language": (*LANGUAGES, None),
+    }.items():
         if options.get(name, values[0]) not in values:
             allowed = ", ".join(value for value in values if value)
             raise SpecError(f"export: {name}={options[name]!r}; expected one of {allowed}")

@@ -59,6 +59,7 @@ def export(
     max_lines: int | None = None,
     max_chars_per_second: float | None = None,
     min_gap_seconds: float | None = None,
+    language: Literal["de", "en", "es", "fr", "it"] | None = None,
     min_seconds: float | None = None,
     max_seconds: float | None = None,
     min_score: float | None = None,
@@ -94,6 +95,8 @@ def export(
         max_lines: for srt and vtt: lines of a cue, 2.
         max_chars_per_second: for srt and vtt: reading speed, 17. Cues are shown longer than spoken if there is time.
         min_gap_seconds: for srt and vtt: time between cues, 0.083.
+        language: for srt and vtt: language of the texts. Lines then break before its conjunctions and prepositions, and
+            not behind its articles.
         min_seconds: for srt and vtt: shortest display of a cue, 0.833; for clips: shortest clip, 1.
         max_seconds: for srt and vtt: longest display of a cue, 7; for clips: longest clip, 20.
         min_score: for clips: least mean probability of a clip's words.
@@ -130,6 +133,7 @@ def export(
             "max_lines": max_lines,
             "max_chars_per_second": max_chars_per_second,
             "min_gap_seconds": min_gap_seconds,
+            "language": language,
             "min_seconds": min_seconds,
             "max_seconds": max_seconds,
             "min_score": min_score,

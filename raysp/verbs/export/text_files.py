@@ -151,21 +151,24 @@ def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[s
         _refuse_long_rows(labelling, to, prefix, rules.max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
     name_speakers = with_names if to == "srt" else list[Span]  # WebVTT has a tag for them
-    found = [words] if words else [text, chars] if chars else [text]
+    found = [one for one in (words, text if text in labelling.schema.names else None, chars) if one]
 
     def subtitle(row: Row) -> str:
+        whole = str(row.get(text) or "")
         if not words and not chars:
-            return write(one_cue(str(row[text] or ""), seconds_of(row), max_chars=rules.max_chars))
-        spans = spans_of(row, words) if words else timed_words(str(row[text] or ""), spans_of(row, chars))
-        return write(cues_of(name_speakers(spans), rules))
+            return write(one_cue(whole, seconds_of(row), max_chars=rules.max_chars, language=rules.language))
+        of_chars = spans_of(row, chars) if chars else []
+        spans = spans_of(row, words) if words else timed_words(whole, of_chars)
+        return write(cues_of(name_speakers(spans), rules, text=whole, chars=of_chars))
 
     return RowFiles(labelling, names, suffix_of(to), found, subtitle, is_by_channel(labelling.schema, found[0]))
 
 
 def _rules(options: Mapping[str, JsonValue]) -> Rules:
     """Return the rules of cues."""
-    numbers = {field.name: float(str(options[field.name])) for field in fields(Rules)}
-    return Rules(**{**numbers, **{name: int(numbers[name]) for name in ("max_chars", "max_lines")}})  # type: ignore[arg-type]
+    numbers = {field.name: float(str(options[field.name])) for field in fields(Rules) if field.name != "language"}
+    whole = {name: int(numbers[name]) for name in ("max_chars", "max_lines")}
+    return Rules(**{**numbers, **whole}, language=str(options["language"] or "") or None)  # type: ignore[arg-type]
 
 
 def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+import unicodedata
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from raysp.text.formats import cues as cues_module
 from raysp.text.formats.cues import Rules, cues_of, one_cue
+from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
 from raysp.text.formats.safe_values import on_one_line
 from raysp.text.formats.subtitles import srt
 from raysp.text.times import Span
@@ -49,6 +51,125 @@ RULES = st.builds(
     max_chars_per_second=st.floats(8, 30),
     min_gap_seconds=st.sampled_from([0.0, 0.04, 0.083, 0.2]),
 )
+
+
+CHINESE = (
+    "今天我们来谈谈城市的历史。很多人都不知道，这座城市已经有三千多年了！他们说“河边的老街”最美，所以我们先去那里。"
+)
+JAPANESE = (
+    "今日はチョコレートの歴史について話します。昔は、飲み物として楽しまれていました。ちょっと変わっていますよね？"
+)
+THAI = "ภาษาไทยไม่มีช่องว่างระหว่างคำและประโยคนี้ยาวกว่าหนึ่งบรรทัดมากเพราะเขียนติดกันทั้งหมดโดยไม่มีช่องว่างเลย"
+
+
+class TestScriptsWithoutSpaces:
+    @pytest.mark.parametrize("text", [CHINESE, JAPANESE])
+    @pytest.mark.parametrize("max_chars", [20, 26, 32, 42])
+    def test_a_parser_reads_lines_that_break_where_unicode_allows_it(self, text, max_chars):
+        word = Span(text, 0.0, 0.25 * len(text), 1.0)
+        cues = list(pysubs2.SSAFile.from_string(srt(cues_of([word], Rules(max_chars=max_chars))), format_="srt"))
+        lines = [line for cue in cues for line in cue.plaintext.split("\n")]
+        assert "".join(lines) == text
+        assert all(sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) <= max_chars for line in lines)
+        assert all(cue.plaintext.count("\n") <= 1 for cue in cues)
+        assert not any(line[0] in "。，！？、”ーゃゅょっ" or line[-1] == "“" for line in lines)
+        assert all(833 <= cue.duration <= 7000 for cue in cues)
+
+    def test_cues_end_with_sentences_and_clauses(self):
+        cues = cues_of([Span(CHINESE, 0.0, 0.25 * len(CHINESE), 1.0)])
+        assert ["".join(cue.lines) for cue in cues] == [
+            "今天我们来谈谈城市的历史。",
+            "很多人都不知道，这座城市已经有三千多年了！",
+            "他们说“河边的老街”最美，所以我们先去那里。",
+        ]
+
+    def test_full_width_characters_count_as_two_of_the_reading_speed(self):
+        [cue] = cues_of([Span("历史" * 8, 0.0, 0.5, 1.0)])
+        assert cue.end == math.ceil(32_000 / 17)
+
+    def test_parts_have_the_times_of_their_characters(self):
+        text = "历史悠久城市美丽"
+        chars = [Span(c, at, at + 0.2, 1.0) for c, at in zip(text, [0, 0.2, 0.4, 0.6, 4, 4.2, 4.4, 4.6], strict=True)]
+        word = Span(text, 0.0, 4.8, 1.0)
+        assert [(cue.start, cue.end, cue.lines) for cue in cues_of([word], chars=chars)] == [
+            (0, 833, ("历史悠久",)),
+            (4000, 4833, ("城市美丽",)),
+        ]
+        other = [one._replace(text="x") for one in chars]
+        assert [cue.lines for cue in cues_of([word], chars=other)] == [(text,)]
+
+    def test_no_space_is_written_between_words_that_have_none(self):
+        said = spoken("今 天 你 好 OK 吗 สวัส ดี ครับ")
+        assert [cue.lines for cue in cues_of(said)] == [("今天你好 OK 吗สวัสดีครับ",)]
+        assert [cue.lines for cue in cues_of(said, text="今天 你好OK吗 สวัสดี ครับ")] == [("今天 你好OK吗 สวัสดี ครับ",)]
+
+    def test_spaces_of_another_text_are_not_taken(self):
+        assert [cue.lines for cue in cues_of(spoken("one two"), text="onetwo three")] == [("onetwo",)]
+        assert [cue.lines for cue in cues_of(spoken("one two"), text="something else")] == [("one two",)]
+
+    def test_korean_breaks_at_its_spaces(self):
+        text = "우리는 오늘 도시의 역사에 대해 이야기하려고 합니다 많은 사람들이 모르고 있습니다"
+        cues = cues_of(spoken(text), Rules(max_chars=32))
+        assert " ".join(line for cue in cues for line in cue.lines).split() == text.split()
+
+    def test_japanese_lines_begin_with_phrases(self):
+        [cue] = cues_of([Span("私たちは古い町の歴史について話します", 0.0, 4.0, 1.0)], Rules(max_chars=26))
+        assert cue.lines == ("私たちは古い町の", "歴史について話します")
+
+    def test_thai_is_cut_between_letters_with_their_vowels_and_marks(self):
+        cues = cues_of([Span(THAI, 0.0, 12.0, 1.0)])
+        lines = [line for cue in cues for line in cue.lines]
+        assert "".join(lines) == THAI
+        assert not any(line[0] in "ะาำๆฯ" or unicodedata.combining(line[0]) or line[-1] in "เแโใไ" for line in lines)
+        assert max(sum(unicodedata.category(c) != "Mn" for c in line) for line in lines) <= 42 < max(map(len, lines))
+
+    def test_thai_breaks_at_its_spaces_first(self):
+        cues = cues_of(
+            spoken("ภาษาไทยไม่มีช่องว่าง ระหว่างคำและประโยคนี้ยาว กว่าหนึ่งบรรทัดมาก", 1.5),
+            text="ภาษาไทยไม่มีช่องว่าง ระหว่างคำและประโยคนี้ยาว กว่าหนึ่งบรรทัดมาก",
+        )
+        assert [line for cue in cues for line in cue.lines] == [
+            "ภาษาไทยไม่มีช่องว่าง",
+            "ระหว่างคำและประโยคนี้ยาว กว่าหนึ่งบรรทัดมาก",
+        ]
+
+    @given(st.text(st.sampled_from("今日はチョコ、。“”A1 -เกี่ยวกับ가"), max_size=60), st.integers(8, 42))
+    def test_all_characters_are_kept_in_lines_of_the_width(self, text, max_chars):
+        words = [Span(one, 0.5 * place, 0.5 * place + 0.5, 1.0) for place, one in enumerate(text.split())]
+        lines = [line for cue in cues_of(words, Rules(max_chars=max_chars), text=text) for line in cue.lines]
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+        assert all(width_of(line) <= max_chars for line in lines)
+
+
+class TestSmallWords:
+    def test_lines_break_before_conjunctions_and_prepositions(self):
+        text = "somebody called from the village near the green lake this morning"
+        assert [cue.lines for cue in cues_of(spoken(text, 0.35))] == [
+            ("somebody called from the village", "near the green lake this morning")
+        ]
+        text = "he walked along with his old brown dog and a stick in the rain"
+        [cue] = cues_of(spoken(text, 0.35))
+        assert cue.lines == ("he walked along with his old", "brown dog and a stick in the rain")
+        [cue] = cues_of(spoken(text, 0.35), Rules(language="en"))
+        assert cue.lines == ("he walked along with his old brown dog", "and a stick in the rain")
+
+    @pytest.mark.parametrize("language", SMALL_WORDS)
+    def test_no_line_ends_with_an_article_where_another_end_fits(self, language):
+        words = SMALL_WORDS[language]
+        article, leading = min(words.articles), min(words.leading)
+        text = f"aaaaa bbbbbb ccccc ddddd {article} eeeeee ffffff {leading} gggg hhhhh"
+        [cue] = cues_of(spoken(text, 0.35), Rules(language=language))
+        assert cue.lines[0].split()[-1] not in words.articles | words.leading
+
+    def test_marks_and_capitals_do_not_hide_a_word(self):
+        text = "nobody has seen all of it, And nothing happened"
+        cues = cues_of(spoken(text, 0.35), Rules(language="en", max_chars=26))
+        assert [line for cue in cues for line in cue.lines] == ["nobody has seen all of it,", "And nothing happened"]
+
+    def test_lists_are_of_single_words_in_lower_case_and_disjoint(self):
+        for of_language in SMALL_WORDS.values():
+            assert not of_language.leading & of_language.articles
+            assert all(one == one.lower() and one.isalpha() for one in of_language.leading | of_language.articles)
 
 
 class TestRules:
@@ -184,7 +305,7 @@ class TestCues:
         cues = cues_of(spans, Rules(max_chars=max_chars, max_seconds=max_seconds))
         shown = "".join(line for cue in cues for line in cue.lines).replace(" ", "")
         assert shown == "".join(on_one_line(one.text) for one in spans).replace(" ", "")
-        assert all(len(line) <= max_chars for cue in cues for line in cue.lines)
+        assert all(width_of(line) <= max_chars for cue in cues for line in cue.lines)
         assert all(1 <= len(cue.lines) <= 2 for cue in cues)
         assert all(0 < cue.end - cue.start <= round(max_seconds * 1000) for cue in cues)
         assert all(a.end <= b.start for a, b in pairwise(cues))
@@ -199,7 +320,8 @@ class TestCues:
     @given(speech(most=14), RULES)
     def test_the_cut_is_the_cheapest_of_all(self, spans, rules):
         rules = replace(rules, max_lines=2)
-        costs = cues_module._costs_after(spans)
+        spans = cues_module.parts_of(spans, rules)
+        costs = cues_module._costs_after(spans, rules)
 
         def cheapest(first: int) -> float:
             if first == len(spans):

@@ -94,6 +94,30 @@ def test_characters_cut_subtitles_as_words_do(long, tmp_path):
     assert all(data.count(b"-->") > 1 for data in by_chars.values())
 
 
+def test_a_language_begins_lines_with_its_small_words(made, tmp_path):
+    text = "he walked along with his old brown dog and a stick in the rain"
+    sink = with_column(made / "out", tmp_path / "out", "other_text", pa.array([text]))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", language="en")
+    [cue] = pysubs2.load(str(tmp_path / "dest" / "a" / "u2.srt"))
+    assert cue.plaintext == "he walked along with his old brown dog\nand a stick in the rain"
+
+
+def test_chinese_words_are_cut_with_the_times_of_their_characters(made, tmp_path):
+    text = "历史悠久。城市美丽"
+    starts = [0, 0.2, 0.4, 0.6, 0.7, 4, 4.2, 4.4, 4.6]
+    times = [("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())]
+    span = {name: pa.list_(pa.struct([(name, pa.string()), *times])) for name in ("word", "char")}
+    chars = [{"char": c, "start": at, "end": at + 0.1, "score": 1.0} for c, at in zip(text, starts, strict=True)]
+    words = [{"word": text, "start": 0.0, "end": 4.7, "score": 1.0}]
+    sink = with_column(made / "out", tmp_path / "a", "other_words", pa.array([words], span["word"]))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "shares"), column="other")
+    sink = with_column(sink, tmp_path / "b", "other_chars", pa.array([chars], span["char"]))
+    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other")
+    found = [pysubs2.load(str(tmp_path / folder / "a" / "u2.srt")) for folder in ("shares", "dest")]
+    assert [[cue.plaintext for cue in cues] for cues in found] == [["历史悠久。", "城市美丽"]] * 2
+    assert [[cue.start for cue in cues] for cues in found] == [[0, 2611], [0, 4000]]
+
+
 def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
     export("ctm", one_file=True)
     assert sorted(exported(tmp_path / "dest")) == ["labels.ctm"]
