@@ -2,10 +2,12 @@
 
     python -m benchmarks packs --only parakeet --dtype bfloat16
     python -m benchmarks packs --mixed --total 960
+    python -m benchmarks packs --batches --dtype float32 --layers 2 --total 240
 
 Models have random weights and published widths. Rows of one length fill packs as in labelling, by `Grouping.cut`, and
 go through `LoadedCheckpoint.run_pack` and `LoadedCheckpoint.run` in turn. The ratio is that of the shortest times.
-`--mixed` compares packs of blocks of like lengths with those of `PackLimits`, of rows of 1 to 30 s.
+`--mixed` compares packs of blocks of like lengths with those of `PackLimits`, of rows of 1 to 30 s. `--batches`
+compares batches of several sizes, of the same rows.
 """
 
 import argparse
@@ -29,6 +31,8 @@ from raysp.ops.precision import Batching
 SAMPLE_RATE = 16000
 SECONDS = (1.0, 3.0, 10.0, 30.0)
 LAYERS = 4
+BATCHES = (15.0, 30.0, 60.0, 120.0)
+"""Padded seconds of a batch; the others are compared with the first."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +81,29 @@ def alone_and_packed(one: LoadedCheckpoint, seconds: float, total: float) -> tup
     )
 
 
+def mixed_rows(total: float) -> list[np.ndarray]:
+    """Return noise of `total` seconds, in rows of 1 to 30 s."""
+    draw = np.random.default_rng(0)
+    seconds = 1 + 29 * draw.beta(1.4, 2.3, round(total / 12))
+    return [draw.normal(0, 0.1, round(SAMPLE_RATE * length)).astype(np.float32) for length in seconds]
+
+
+def in_batches(one: LoadedCheckpoint, waves: list[np.ndarray], seconds: float) -> Run:
+    """Return passes over rows in batches of so many padded seconds."""
+    cut = Grouping(Batching.FREE, one.summary.hidden_stride).cut([*map(len, waves)], round(seconds * SAMPLE_RATE))
+    batches = [pad([waves[row] for row in batch]) for batch in cut]
+    return lambda: [one.run(*batch, hidden_states=False) for batch in batches]
+
+
 def like_and_mixed(one: LoadedCheckpoint, total: float) -> tuple[Run, Run]:
     """Return passes over the packs of blocks of rows of like lengths, and over those of blocks that packs fill."""
-    draw, stride = np.random.default_rng(0), one.summary.hidden_stride
-    seconds = 1 + 29 * draw.beta(1.4, 2.3, round(total / 12))
-    waves = [draw.normal(0, 0.1, round(SAMPLE_RATE * length)).astype(np.float32) for length in seconds]
+    waves, stride = mixed_rows(total), one.summary.hidden_stride
     most = round(CPU_PACK_SECONDS * SAMPLE_RATE)
     grouping = Grouping(Batching.PACKED, stride)
 
     def packs(limits: PackLimits | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
         sizes = {"block_seconds": 4 * CPU_PACK_SECONDS, "bytes_per_second": 4.0 * SAMPLE_RATE}
-        blocks = cut_blocks(seconds.tolist(), **sizes, packs=limits)
+        blocks = cut_blocks([len(wave) / SAMPLE_RATE for wave in waves], **sizes, packs=limits)
         return [
             pad([waves[block[row]] for row in pack])
             for block in blocks
@@ -111,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=LAYERS, help="number of layers")
     parser.add_argument("--total", type=float, default=60.0, help="seconds of audio of a measurement")
     parser.add_argument("--mixed", action="store_true", help="rows of 1 to 30 s in two kinds of blocks")
+    parser.add_argument("--batches", action="store_true", help="rows of 1 to 30 s in batches of several sizes")
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
@@ -123,6 +140,17 @@ def main(argv: list[str] | None = None) -> None:
                 like, mixed = time_pair(*like_and_mixed(one, args.total), args.repeats)
             times = {"like lengths ms": f"{1000 * like:.0f}", "mixed ms": f"{1000 * mixed:.0f}"}
             figures.append({"model": case.name, **times, "mixed over like": f"{mixed / like:.2f}"})
+            continue
+        if args.batches:
+            waves = mixed_rows(args.total)
+            usual, *others = (in_batches(one, waves, seconds) for seconds in BATCHES)
+            with torch.inference_mode():
+                pairs = [time_pair(usual, other, args.repeats) for other in others]
+            ratios = {
+                f"{size:g} s over {BATCHES[0]:g} s": f"{b / a:.2f}"
+                for size, (a, b) in zip(BATCHES[1:], pairs, strict=True)
+            }
+            figures.append({"model": case.name, **ratios})
             continue
         for seconds in SECONDS:
             with torch.inference_mode():

@@ -10,6 +10,9 @@ BLOCK_WORK_SECONDS = 10.0
 """Compute time of a block: long compared with the engine's overhead per block, short compared with a run."""
 CPU_BATCH_SECONDS = 15.0
 """On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
+USUAL_FRAMES_A_SECOND = 50
+COARSE_BATCH_FRAMES = 1500
+"""Frames of a pass on a CPU of layers with fewer frames a second: a product of few rows is slower."""
 CPU_PACK_SECONDS = 60.0
 """A longer pack leaves a smaller part of its last product unused."""
 CPU_TEXT_SECONDS = 60.0
@@ -85,7 +88,12 @@ def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, in_packs: bool
     if in_packs:
         return CPU_PACK_SECONDS
     together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
-    return max(CPU_TEXT_SECONDS if writes_text else CPU_BATCH_SECONDS, together)
+    return max(CPU_TEXT_SECONDS if writes_text else CPU_BATCH_SECONDS, _coarse_seconds(checkpoint), together)
+
+
+def _coarse_seconds(checkpoint: CheckpointSummary) -> float:
+    frames_a_second = checkpoint.sample_rate / checkpoint.hidden_stride
+    return 0 if frames_a_second >= USUAL_FRAMES_A_SECOND else COARSE_BATCH_FRAMES / frames_a_second
 
 
 def block_seconds(

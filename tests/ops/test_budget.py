@@ -55,6 +55,13 @@ def test_a_budget_has_more_rows_whose_texts_are_written_together(on_gpu):
     assert batch_seconds(padding, on_gpu=on_gpu) >= 240
 
 
+def test_a_budget_of_coarse_frames_has_more_seconds():
+    assert SUMMARY.hidden_stride == 320
+    usual = batch_seconds(SUMMARY, on_gpu=False)
+    assert batch_seconds(replace(SUMMARY, hidden_stride=640), on_gpu=False) == 60 > usual
+    assert batch_seconds(replace(SUMMARY, hidden_stride=1280), on_gpu=False) == 120
+
+
 def test_passes_that_run_at_once_share_the_memory():
     alone, shared = (batch_seconds(SUMMARY, on_gpu=False, memory=5e7, at_once=number) for number in (1, 4))
     assert alone == pytest.approx(4 * shared)
