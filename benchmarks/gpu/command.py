@@ -9,8 +9,9 @@ not fit into --minutes, parts are left out, the last of this list first:
     {parts}
 
 At the end stands a table of the goals, also in OUT/goals.md; OUT/summary.json has the machine, and how each part ended.
-OUT/certificate.json says whether labels depend on the batch on this card. Needed are torch, numpy, safetensors,
-tokenizers and pyarrow.
+OUT/certificate.json says whether labels depend on the batch on this card; in half precision runs go by it in packs. It
+covers models of published sizes, and each --checkpoint FOLDER (with --parts independence it takes two minutes).
+Needed are torch, numpy, safetensors, tokenizers and pyarrow.
 """
 
 import argparse
@@ -114,6 +115,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=10, help="time limit of all parts together (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of the results (%(default)s)")
     parser.add_argument("--parts", default=",".join(PARTS), help="parts to run: %(default)s")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a checkpoint whose packs the certificate is to cover; repeat it for several",
+    )
     parser.add_argument("--few", action="store_true", help="the fewest cases of each part, to test this command")
     args = parser.parse_args(argv)
     if missing := absent(NEEDED):
@@ -126,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit(NO_GPU)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    done = measure(Setting(DEVICES[args.device], args.out, args.few), names, 60 * args.minutes)
+    done = measure(Setting(DEVICES[args.device], args.out, args.few, tuple(args.checkpoint)), names, 60 * args.minutes)
     print(f"\nThe results are in {args.out}")
     if (args.out / "certificate.json").exists():
         print(f"Runs on this card find {args.out}/certificate.json once it is copied into ~/.cache/raysp/certificates")

@@ -1,5 +1,6 @@
 """Whether labels depend on the batch on this card: the evidence of its certificate.
 
+Packs: rows alone in a pack and in other companies must have equal bits (`benchmarks.gpu.packed_rows`).
 Graphs: passes as graphs against the same ones kernel by kernel (`benchmarks.gpu.graphs`).
 Rows: 200 rows alone, then in batches of two budgets; their texts and numbers are compared. Products: every matrix
 product of the models' checkpoints, over the frames of a pack; 256 rows at 72 places of it must have equal bits.
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu import graphs, models, speech
+from benchmarks.gpu import graphs, models, packed_rows, speech
 from benchmarks.gpu.devices import describe
 from benchmarks.gpu.part import Case, Figures, Setting
 from benchmarks.tables import write_json
@@ -26,13 +27,13 @@ from raysp.models.loading import LoadedCheckpoint
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.transcript import Transcript
 
-SECONDS = 80.0
+SECONDS = 95.0
 DTYPES = ("float32", "bfloat16")
 MODELS = ("wav2vec2-base 94M", "fastconformer 110M", "w2v-bert 600M")
 NUM_ROWS, BUDGETS = 200, (60.0, 600.0)
 SMALL_NUM_ROWS, SMALL_BUDGETS = 12, (8.0, 60.0)
-FRAMES, SMALL_FRAMES = 15_104, 1_024
-"""Frames of a pack: 302 s at 50 frames a second, in multiples of 256."""
+FRAMES, SMALL_FRAMES = 30_208, 1_024
+"""Frames of a pack: 604 s at 50 frames a second, in multiples of 256."""
 SHIFTED_ROWS, SHIFTS, SMALL_SHIFTS = 256, 72, 6
 
 
@@ -46,8 +47,12 @@ def cases(setting: Setting) -> Iterator[Case]:
     for dtype in DTYPES:
         yield Case(f"products {dtype}", partial(shift_products, names, dtype, setting, products))
     runs: list[dict[str, object]] = []
-    write = partial(write_certificate, names, setting, rows, products, runs)
+    packs: list[dict[str, object]] = []
+    write = partial(write_certificate, names, setting, rows, products, runs, packs)
     yield Case("certificate", write)
+    for name, dtype, make in packed_rows.made(setting):
+        yield Case(f"packs {name} {dtype}", partial(packed_rows.compare, make, dtype, setting, packs))
+    yield Case("certificate with packs", write)
     for dtype in DTYPES:
         yield Case(f"graphs {dtype}", partial(graphs.compare, dtype, setting, runs))
     yield Case("certificate with graphs", write)
@@ -161,6 +166,7 @@ def write_certificate(
     rows: dict[str, Figures],
     products: list[dict[str, object]],
     runs: list[dict[str, object]],
+    packs: list[dict[str, object]],
 ) -> Figures:
     """Write the certificate, and read it as raysp does."""
     machine = describe(setting.device)
@@ -177,11 +183,13 @@ def write_certificate(
             "rows": rows,
             "products": products,
             "graphs": runs,
+            "packs": packs,
         },
     )
     certificate = read_certificate(file)
     return {
         **{f"rows {dtype}": certificate.keeps_rows(dtype) for dtype in DTYPES},
         **{f"products {dtype}": certificate.keeps_products(dtype) for dtype in DTYPES},
+        **{f"packs {one.architecture} {one.dtype} {one.frames}": not one.unequal for one in certificate.packs},
         **{f"graphs {one.architecture} {one.dtype}": not one.unequal for one in certificate.graphs},
     }

@@ -20,7 +20,7 @@ from raysp.models.features.waves import as_float, pad
 from raysp.models.loading import LoadedCheckpoint
 from raysp.text.greedy_ctc import best_frames
 
-SECONDS = 110.0
+SECONDS = 95.0
 LENGTHS = (2, 10, 30)
 BATCH_SECONDS = 600
 SMALL_SECONDS = 60

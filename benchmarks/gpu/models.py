@@ -9,6 +9,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as vocabularies
 
 from raysp import models
+from raysp.models.base.packs import EncodesPacks
+from raysp.models.base.pass_shapes import shape_digest
+from raysp.models.checking import reads_packs
 from raysp.models.loading import LoadedCheckpoint
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.labelling import Labelling
@@ -104,6 +107,8 @@ def loaded(cls: Any, config: Any, extractor: Any, tokenizer: Any, device: str, d
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
         output_size=model.output_size,
+        takes_packs=isinstance(model.speech_encoder, EncodesPacks) and reads_packs(model),
+        shapes=shape_digest([model]),
     )
     return LoadedCheckpoint(summary, model, extractor, tokenizer)
 

@@ -19,6 +19,8 @@ class Setting:
     """Folder of the results: a file for each part, which later parts may read."""
     few: bool = False
     """Whether to run the fewest cases, to test this command."""
+    checkpoints: tuple[str, ...] = ()
+    """Folders of checkpoints whose packs are measured as well."""
 
     @property
     def is_gpu(self) -> bool:

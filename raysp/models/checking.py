@@ -15,6 +15,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model
 from raysp.models.base.packs import EncodesPacks, ReadsPacks
+from raysp.models.base.pass_shapes import shape_digest
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
@@ -128,7 +129,8 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
-        takes_packs=isinstance(model.speech_encoder, EncodesPacks) and all(_reads_packs(one) for one in models),
+        takes_packs=isinstance(model.speech_encoder, EncodesPacks) and all(map(reads_packs, models)),
+        shapes=shape_digest(models),
     )
 
 
@@ -146,7 +148,7 @@ def reads_kind(folder: Path) -> bool:
     return True
 
 
-def _reads_packs(model: Model) -> bool:
+def reads_packs(model: Model) -> bool:
     """Return whether a model takes packs: it has no head, one that reads them, or a text decoder, which reads a row."""
     reads_rows = Capability.TEXT_DECODER in model.gives
     return reads_rows or model is model.speech_encoder or isinstance(model, ReadsPacks)

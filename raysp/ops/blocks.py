@@ -259,6 +259,12 @@ def cut_packs(frames: Sequence[int], most_frames: int, at_once: int = 1) -> list
     return min((share_evenly(packs, at_once) for packs in cuts), key=cost)
 
 
+def pack_frames(checkpoint: CheckpointSummary, *, batch_seconds: float, window_seconds: float) -> int:
+    """Return the frames of hidden states of each pack of a checkpoint on an accelerator: any window fits into it."""
+    samples = round(max(batch_seconds, window_seconds) * checkpoint.sample_rate)
+    return whole_parts(slot_frames(samples, checkpoint.hidden_stride))
+
+
 @dataclass(frozen=True)
 class Grouping:
     """Division of the windows of a block into forward passes."""

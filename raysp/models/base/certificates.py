@@ -58,6 +58,25 @@ class GraphRuns:
 
 
 @dataclass(frozen=True)
+class PackRuns:
+    """Rows that were labelled each alone in a pack, then with others, in other orders and at other places."""
+
+    architecture: str
+    """Class of the model."""
+    shapes: str
+    """Digest of what decides the shapes of its passes (`CheckpointSummary.shapes`)."""
+    dtype: str
+    frames: int
+    """Frames of hidden states of each pack."""
+    rows: int
+    packs: int
+    """Packs of several rows."""
+    unequal: int
+    """Rows of which a value had other bits than alone in a pack, in any pack, or than in packs of the first size that
+    was measured for the model."""
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What was measured on a card."""
 
@@ -73,6 +92,7 @@ class Certificate:
     """By dtype."""
     products: tuple[Product, ...]
     graphs: tuple[GraphRuns, ...] = ()
+    packs: tuple[PackRuns, ...] = ()
 
     def is_of(self, *, card: str, driver: str | None, torch: str, cuda: str | None) -> bool:
         """Return whether it was measured on such a card with the same driver and releases."""
@@ -103,6 +123,21 @@ class Certificate:
         """
         found = [one for one in self.graphs if (one.architecture, one.dtype) == (architecture, dtype)]
         return bool(found) and all(one.passes > 0 and not one.unequal for one in found)
+
+    def pack_runs(self, architecture: str, dtype: str, shapes: str) -> tuple[PackRuns, ...]:
+        """Return what was measured of packs with models of a class and of such shapes."""
+        key = (architecture, dtype, shapes)
+        return tuple(one for one in self.packs if (one.architecture, one.dtype, one.shapes) == key)
+
+    def keeps_packs(self, architecture: str, dtype: str, shapes: str) -> tuple[int, ...]:
+        """Return the frames of packs in which all rows had equal bits, in each of these sizes the same ones.
+
+        A size does not count if rows of a product of as many frames had other bits at another place.
+        """
+        found = self.pack_runs(architecture, dtype, shapes)
+        shifted = {one.frames for one in self.products if one.dtype == dtype and one.unequal}
+        sizes = {one.frames for one in found if one.rows > 0 < one.packs} - shifted
+        return tuple(sorted(sizes - {one.frames for one in found if one.unequal}))
 
 
 def read_certificate(path: str | Path) -> Certificate:
@@ -141,6 +176,15 @@ def _certificate(found: Any) -> Certificate:  # noqa: ANN401 - whatever JSON hol
         graphs=tuple(  # absent in older certificates
             GraphRuns(str(one["architecture"]), str(one["dtype"]), **_counts(one, runs))
             for one in found.get("graphs", ())
+        ),
+        packs=tuple(  # absent in older certificates
+            PackRuns(
+                str(one["architecture"]),
+                str(one["shapes"]),
+                str(one["dtype"]),
+                **_counts(one, ("frames", "rows", "packs", "unequal")),
+            )
+            for one in found.get("packs", ())
         ),
     )
 

@@ -9,6 +9,10 @@ from raysp.models.base.certificates import read_certificate
 
 RUNS = {"architecture": "UniSpeechForCTC", "dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}
 PRODUCT = {"dtype": "bfloat16", "frames": 15104, "inner": 768, "columns": 3072, "shifts": 72, "unequal": 0}
+PACKS = {
+    "architecture": "UniSpeechForCTC", "shapes": "s", "dtype": "bfloat16", "frames": 15104, "rows": 40, "packs": 9,
+    "unequal": 0,
+}  # fmt: skip
 FOUND = {
     "format": 1, "card": "a card", "driver": "580.1", "torch": "2.13.0+cu130", "cuda": "13.0", "raysp": "0.1.0",
     "date": "2026-11-25", "models": ["wav2vec2-base 94M"],
@@ -44,6 +48,19 @@ def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_p
     assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
 
 
+def test_a_certificate_says_in_packs_of_which_sizes_rows_keep_their_bits(tmp_path):
+    key = ("UniSpeechForCTC", "bfloat16", "s")
+    assert read(tmp_path).keeps_packs(*key) == ()  # older ones have none
+    larger = {**PACKS, "frames": 30208}
+    assert read(tmp_path, packs=[larger, PACKS]).keeps_packs(*key) == (15104, 30208)
+    assert read(tmp_path, packs=[PACKS]).keeps_packs("UniSpeechForCTC", "bfloat16", "others") == ()
+    assert read(tmp_path, packs=[PACKS, {**larger, "unequal": 1}]).keeps_packs(*key) == (15104,)
+    assert read(tmp_path, packs=[PACKS, {**PACKS, "unequal": 1}]).keeps_packs(*key) == ()
+    assert read(tmp_path, packs=[{**PACKS, "rows": 0}, {**larger, "packs": 0}]).keeps_packs(*key) == ()
+    shifted = read(tmp_path, packs=[PACKS, larger], products=[{**PRODUCT, "unequal": 1}])
+    assert shifted.keeps_packs(*key) == (30208,)
+
+
 def test_a_certificate_holds_for_its_card_driver_and_releases_alone(tmp_path):
     here = {"card": "a card", "driver": "580.1", "torch": "2.13.0+cu130", "cuda": "13.0"}
     assert read(tmp_path).is_of(**here)
@@ -63,6 +80,8 @@ def test_a_certificate_holds_for_its_card_driver_and_releases_alone(tmp_path):
         ({"rows": {"float32": {"rows": 200, "texts": -1, "bits": 0}}}, "texts is -1, expected a count"),
         ({"products": [{**PRODUCT, "unequal": True}]}, "unequal is True, expected a count"),
         ({"products": [{**PRODUCT, "frames": "15104"}]}, "frames is '15104', expected a count"),
+        ({"packs": [{**PACKS, "unequal": None}]}, "unequal is None, expected a count"),
+        ({"packs": [{"architecture": "A"}]}, "no field 'shapes'"),
     ],
 )
 def test_what_is_no_certificate_is_refused_with_what_to_do(tmp_path, changed, words):

@@ -1,0 +1,200 @@
+"""Rows in packs: whether they have the same bits alone and in any company, for the certificate of this card.
+
+Each row goes through a model alone in a pack of one size, then in packs with other rows and fillers, in other orders
+and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import models, speech
+from benchmarks.gpu.part import Figures, Setting
+from raysp.crossing import fetch
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.summary import CheckpointSummary
+from raysp.ops.blocks import pack_frames
+from raysp.ops.forward import Forward
+from raysp.ops.labelling import Labelling
+from raysp.ops.precision import HALF, Batching
+
+MODELS = ("wav2vec2-base 94M", "unispeech-large 315M", "w2v-bert 600M", "fastconformer 110M", "sew-d 94M")
+"""One model of each class with published weights. Certificates of checkpoints with other sizes need `--checkpoint`."""
+PACK_SECONDS, SMALL_PACK_SECONDS = (600.0, 300.0, 150.0), (8.0, 4.0)
+"""Audio of a pack, the size that a run has on a card with enough memory first."""
+WINDOW_SECONDS, SMALL_WINDOW_SECONDS = 30.0, 3.0
+ROWS, SMALL_ROWS = 24, 4
+ORDERS, SMALL_ORDERS = 6, 3
+
+Make = Callable[[], LoadedCheckpoint]
+
+
+def made(setting: Setting) -> Iterator[tuple[str, str, Make]]:
+    """Yield (name, dtype, what loads it) of each model: published sizes in bfloat16, checkpoints in half precision."""
+    names = MODELS[:1] if setting.few else MODELS
+    for name in names:
+        yield name, "bfloat16", partial(models.make, name, setting.device, "bfloat16")
+    for folder in setting.checkpoints:
+        for dtype in HALF:
+            load = partial(load_checkpoint, Path(folder), dtype=getattr(torch, dtype), device=setting.device)
+            yield folder, dtype, load
+
+
+def compare(make: Make, dtype: str, setting: Setting, found: list[dict[str, object]]) -> Figures:
+    """Compare rows in packs of each size with the same rows alone, and add the counts to `found`."""
+    loaded = make()
+    if (why := _why_not(loaded, dtype, setting)) is not None:
+        return {"left out": why}
+    reference: list[bytes] | None = None
+    runs: list[dict[str, object]] = []
+    for seconds in PACK_SECONDS if setting.is_gpu else SMALL_PACK_SECONDS:
+        try:
+            alone, others, packs = compared(loaded, dtype, setting, seconds)
+        except torch.OutOfMemoryError:
+            continue  # a size that no run on this card has
+        reference = alone if reference is None else reference
+        unequal = sum(
+            any(one != expected for one in (alone[row], *others[row])) for row, expected in enumerate(reference)
+        )
+        runs.append(
+            {
+                "architecture": loaded.summary.architecture,
+                "shapes": loaded.summary.shapes,
+                "dtype": dtype,
+                "frames": frames_of(loaded.summary, setting, seconds),
+                "rows": len(alone),
+                "packs": packs,
+                "unequal": unequal,
+            }
+        )
+    found += runs
+    kept = sum(run["unequal"] == 0 for run in runs)
+    return {"sizes": len(runs), "keep bits": kept, "share": kept / max(1, len(runs)), "of": runs}
+
+
+def _why_not(loaded: LoadedCheckpoint, dtype: str, setting: Setting) -> str | None:
+    op = labelling(loaded, dtype, setting, SMALL_PACK_SECONDS[0])
+    return None if op.grouping.batching is Batching.PACKED else "its windows do not go in packs on this device"
+
+
+def frames_of(summary: CheckpointSummary, setting: Setting, seconds: float) -> int:
+    """Return the frames of a pack."""
+    return pack_frames(summary, batch_seconds=seconds, window_seconds=_window_seconds(setting))
+
+
+def compared(
+    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float
+) -> tuple[list[bytes], list[list[bytes]], int]:
+    """Return the bits of each row alone in a pack, those in packs with others, and the number of these packs."""
+    op = labelling(loaded, dtype, setting, seconds)
+    rows = speech.rows(lengths(setting))
+    alone = [digests(op, [row])[0] for row in rows]
+    others: list[list[bytes]] = [[] for _ in rows]
+    packs = 0
+    for order in range(ORDERS if setting.is_gpu else SMALL_ORDERS):
+        for pack, members in _packs(rows, setting, seconds, order):
+            packs += 1
+            for member, digest in zip(members, digests(op, pack), strict=True):
+                if member is not None:
+                    others[member].append(digest)
+    if not all(others):
+        raise RuntimeError(f"{sum(not one for one in others)} of {len(rows)} rows were in no pack with others")
+    return alone, others, packs
+
+
+def lengths(setting: Setting) -> list[float]:
+    """Return the seconds of the rows, the longest as long as a window."""
+    most, count = _window_seconds(setting), ROWS if setting.is_gpu else SMALL_ROWS
+    return [round(most * (number / count) ** 1.5, 3) for number in range(1, count + 1)]
+
+
+def _packs(
+    rows: Sequence[np.ndarray], setting: Setting, seconds: float, order: int
+) -> Iterator[tuple[list[np.ndarray], list[int | None]]]:
+    """Yield packs of all rows among fillers in a random order, each of several rows, with the numbers of the rows."""
+    random = np.random.default_rng(order)
+    fillers = speech.rows(random.uniform(0.3, _window_seconds(setting), len(rows)).tolist(), seed=1 + order)
+    known = [*((row, number) for number, row in enumerate(rows)), *((row, None) for row in fillers)]
+    pack: list[tuple[np.ndarray, int | None]] = []
+    for place in random.permutation(len(known)):
+        row = known[place]
+        if sum(len(one) for one, _ in (*pack, row)) > (seconds - 1) * speech.RATE and len(pack) > 1:
+            yield [one for one, _ in pack], [number for _, number in pack]
+            pack = []
+        pack.append(row)
+    if len(pack) > 1:
+        yield [one for one, _ in pack], [number for _, number in pack]
+
+
+def _window_seconds(setting: Setting) -> float:
+    return WINDOW_SECONDS if setting.is_gpu else SMALL_WINDOW_SECONDS
+
+
+def labelling(loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float) -> Labelling:
+    """Return the op of an actor whose certificate allows packs, with the bits of rows as labels."""
+    return Labelling(
+        "in memory",
+        lambda one: [Bits()],
+        batch_seconds=seconds,
+        dtype=dtype,
+        device=setting.device,
+        backend=models.InMemory(loaded),
+        window_seconds=_window_seconds(setting),
+        certified=True,
+    )
+
+
+def digests(op: Labelling, rows: Sequence[np.ndarray]) -> list[bytes]:
+    """Return a digest of all bits of each row of a pack.
+
+    Raises:
+        RuntimeError: a row has none.
+        torch.OutOfMemoryError: the pack does not fit.
+    """
+    found = op(speech.block_of(rows))[0].select([Bits.NAME, "error_type", "error_message"]).to_pylist()
+    for row in found:
+        if row["error_type"] == "out_of_memory":
+            raise torch.OutOfMemoryError(row["error_message"])
+        if row[Bits.NAME] is None:
+            raise RuntimeError(f"a row of {len(found)} failed: {row['error_message']}")
+    return [row[Bits.NAME] for row in found]
+
+
+class Bits:
+    """Op whose label is a digest of all values that a pass returns for a row."""
+
+    NAME = "bits"
+    schema = pa.schema([(NAME, pa.binary())])
+    staged = pa.schema([])
+    layers = (-1, 0)
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the digests of the windows of a pass."""
+        if len(forward.places) != 1:
+            raise RuntimeError(f"found the results of {len(forward.places)} windows together, expected those of one")
+        outputs = [forward.output, forward.encoded, *forward.of_heads.values()]
+        values = [value for output in outputs for value in _tensors(output.to_tuple())]
+        digest = hashlib.sha256()
+        for array in fetch(*(value.float() for value in values)):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return [[digest.digest()]]
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the values of a recording shorter than one frame."""
+        return (None,)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors among values and in tuples of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)

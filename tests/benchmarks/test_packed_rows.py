@@ -1,0 +1,51 @@
+"""Rows in packs for the certificate of a card: equal bits are counted, and so are rows that depend on others."""
+
+import pytest
+
+from benchmarks.gpu import models, packed_rows
+from benchmarks.gpu.part import Setting
+from raysp.ops import labelling
+from tests.device import stand_in
+
+stand_in.install()
+MODEL = "wav2vec2-base 94M"
+
+
+def compared(tmp_path, name: str = MODEL, dtype: str = "bfloat16") -> tuple[list[dict[str, object]], object]:
+    found: list[dict[str, object]] = []
+    setting = Setting(stand_in.NAME, tmp_path, few=True)
+    figures = packed_rows.compare(lambda: models.make(name, setting.device, dtype), dtype, setting, found)
+    return found, figures
+
+
+def test_rows_keep_their_bits_in_packs_of_all_sizes(tmp_path):
+    found, figures = compared(tmp_path)
+    assert [(one["frames"], one["rows"], one["unequal"]) for one in found] == [(512, 4, 0), (256, 4, 0)]
+    assert all(one["packs"] >= 3 for one in found)
+    assert (figures["sizes"], figures["keep bits"]) == (2, 2)
+
+
+def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypatch):
+    as_float = labelling.as_float
+
+    def with_all_of_a_pack(samples):
+        values = as_float(samples)
+        return values * (values.abs() > values.abs().mean() / 4)
+
+    monkeypatch.setattr(labelling, "as_float", with_all_of_a_pack)
+    found, figures = compared(tmp_path)
+    assert [one["unequal"] for one in found] == [4, 4]
+    assert figures["keep bits"] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32"])
+def test_models_whose_windows_go_in_batches_are_left_out(tmp_path, dtype):
+    found, figures = compared(tmp_path, dtype=dtype)
+    assert found == []
+    assert "do not go in packs" in figures["left out"]
+
+
+def test_published_models_are_measured_in_bfloat16_and_checkpoints_in_half_precision(tmp_path):
+    made = [one[:2] for one in packed_rows.made(Setting("cuda", tmp_path, checkpoints=("a", "b")))]
+    assert made[:5] == [(name, "bfloat16") for name in packed_rows.MODELS]
+    assert made[5:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
