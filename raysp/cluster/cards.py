@@ -26,15 +26,19 @@ class Card:
 
 
 def card_of(device: str) -> Card | None:
-    """Return the card that runs a device here, found without importing torch; None for a CPU, or if it is unknown."""
+    """Return the card that runs a device here, found without importing torch; None for a CPU, or if it is unknown.
+
+    That of a machine with several kinds of cards of NVIDIA is unknown.
+    """
     if not is_accelerator(device) or (releases := _releases()) is None:
         return None
     if kind_of(device) != "cuda":
         return Card(kind_of(device), None, *releases)
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        name, driver = (part.strip() for part in found.strip().split(","))
+        [one] = {*found.strip().splitlines()}  # of each card; actors may have any of them
+        name, driver = (part.strip() for part in one.split(","))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return Card(name, driver, *releases)

@@ -364,6 +364,7 @@ def labelling(
         threads=threads,
         measured=None if settings.measured is None else {card: one.seconds for card, one in settings.measured.items()},
         graphs=settings.graphs is not None and settings.graphs.is_on,
+        certified=settings.packs is not None and settings.packs.is_on,
     )
     if not each_channel:
         return op

@@ -70,6 +70,8 @@ class Resolved:
     device: str | None = None
     batch_seconds: float | None = None
     """None: set by the pipeline, or unknown."""
+    in_packs: bool = False
+    """Whether windows go in packs on an accelerator, because a certificate of its card shows equal bits."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,18 @@ def _described(key: str, old: str, new: str) -> str:
         return f"the files of `{key.removesuffix('_digest')}` changed (their digest was {before}, now {now})"
     if key == "label_version":
         return f"this version of raysp labels differently (label version was {before}, now {now})"
+    if key.endswith(".packed_on"):
+        return f"{_in_packs(old)}, now {_in_packs(new)}"
     return f"`{key}` was {before}, now {now}"
+
+
+def _in_packs(device: str) -> str:
+    """Return how windows went through a model in half precision, by a certificate of a card or without one."""
+    return (
+        "no certificate puts windows in packs"
+        if device == UNSET
+        else f"a certificate puts windows in packs on {device}"
+    )
 
 
 def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:

@@ -488,6 +488,7 @@ def label_parts(
     checkpoint_digest: str,
     dtype: str,
     batch_seconds: float | None = None,
+    packed_on: str | None = None,
     code: UserCode | None = None,
     file_digests: Mapping[str, str] = MappingProxyType({}),
     package: str = "",
@@ -499,6 +500,7 @@ def label_parts(
         checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
         dtype: resolved dtype, never "auto".
         batch_seconds: resolved budget if labels may depend on it, else None.
+        packed_on: kind of accelerator on which a certificate puts windows in packs; None: no certificate does.
         code: code of functions and specs from outside raysp; None: the current code.
         file_digests: digests of further files that outputs read, by url.
         package: distribution whose model runs the checkpoint, with version and hash of its code; empty: none.
@@ -526,6 +528,8 @@ def label_parts(
                 fields["windows_by"] = step.speech.label_fields(file_digests)
             if batch_seconds is not None:
                 fields["batch_seconds"] = batch_seconds
+            if packed_on is not None:
+                fields["packed_on"] = packed_on
         if isinstance(step, Map):
             del fields["pool"]
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}

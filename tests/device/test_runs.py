@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import raysp
+from benchmarks.gpu import packed_rows
 from benchmarks.gpu.independence import write_certificate
 from benchmarks.gpu.part import Setting
 from raysp.cluster.resources import local_resources
@@ -24,10 +26,14 @@ from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.models.base.arithmetic import arithmetic
 from raysp.ops import labelling
 from raysp.ops.labelling import Labelling, as_float, highest_memory
+from raysp.ops.precision import Batching
 from raysp.specs.steps import Step
+from raysp.verbs.verify import verifying
+from raysp.verbs.verify.recomputing import differing
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME
+from tests.here import run_without_ray
 
 ROOT = Path(__file__).parents[2]
 ROWS = 9
@@ -95,7 +101,7 @@ def certificates(folder: Path) -> Path:
     made = folder / "certificates"
     made.mkdir()
     runs = {"architecture": "UniSpeechForCTC", "dtype": "float32", "rows": 2, "frames": 74, "passes": 3, "unequal": 0}
-    write_certificate((), Setting(NAME, made), {"float32": {"rows": 50, "texts": 50, "bits": 49}}, [], [runs])
+    write_certificate((), Setting(NAME, made), {"float32": {"rows": 50, "texts": 50, "bits": 49}}, [], [runs], [])
     return made
 
 
@@ -106,6 +112,62 @@ def test_a_plan_says_what_the_certificate_of_the_card_shows(corpus, tmp_path, mo
     monkeypatch.setenv("RAYSP_CERTIFICATES", str(certificates(tmp_path)))
     assert raysp.plan(pipeline(corpus, NAME, tmp_path / "out")).facts["card"].endswith(SHOWN)
     assert "card" not in raysp.plan(pipeline(corpus, "cpu", tmp_path / "out")).facts
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory) -> Path:
+    """Folder with a certificate of the stand-in device that has packs of two sizes with the checkpoint, as measured."""
+    made = tmp_path_factory.mktemp("certificates")
+    found: list[dict[str, object]] = []
+    setting = Setting(NAME, made, checkpoints=(str(CHECKPOINT),))
+    makes = {(name, dtype): make for name, dtype, make in packed_rows.made(setting)}
+    packed_rows.compare(makes[str(CHECKPOINT), "bfloat16"], "bfloat16", setting, found)
+    assert [one["unequal"] for one in found] == [0, 0]
+    write_certificate((), setting, {}, [], [], found)
+    return made
+
+
+def in_packs(corpus: Path, sink: Path, seconds: float) -> raysp.Pipeline:
+    outputs = [raysp.Transcript(words=True), raysp.Embedding()]
+    sizes = {"batch_seconds": seconds, "window_seconds": 3, "overlap_seconds": 1}
+    label = raysp.Label(str(CHECKPOINT), outputs=outputs, device=NAME, dtype="bfloat16", **sizes)
+    return raysp.Pipeline(
+        raysp.Shards(str(corpus), text="text"), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(sink))
+    )
+
+
+def test_labels_in_packs_by_a_certificate_do_not_depend_on_their_size(corpus, packs, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    monkeypatch.setenv("RAYSP_CERTIFICATES", str(packs))
+    first, second = (in_packs(corpus, tmp_path / str(seconds), seconds) for seconds in (8, 4))
+    plans = [raysp.plan(one) for one in (first, second)]
+    assert [one.settings.batching for one in plans] == [Batching.PACKED] * 2
+    assert [one.settings.packs.frames for one in plans] == [512, 256]
+    assert plans[0].fingerprint == plans[1].fingerprint
+    for one in (first, second):
+        assert raysp.run(one, progress=False).rows == ROWS
+    labels = [pq.read_table(tmp_path / str(seconds)).to_pylist() for seconds in (8, 4)]
+    assert labels[0] == labels[1]
+
+
+def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(corpus, packs, tmp_path, monkeypatch):
+    run_without_ray(monkeypatch)
+    monkeypatch.setenv("RAYSP_CERTIFICATES", str(packs))
+    raysp.run(in_packs(corpus, tmp_path / "out", 8), progress=False)
+    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    assert (verified.differences, verified.sampled, verified.sampled_equal) == ((), ROWS - 1, ROWS - 1)
+    first_of_each = iter([True])
+
+    def one_differs(*given: object, **options: object) -> str:
+        return "another text" if next(first_of_each, False) else differing(*given, **options)
+
+    monkeypatch.setattr(verifying, "differing", one_differs)
+    [difference] = raysp.verify(str(tmp_path / "out"), sample=ROWS).differences
+    assert re.search(r": row \d: another text$", difference)
+    first_of_each = iter([True])
+    record = tmp_path / "out" / ".raysp" / "run.json"
+    record.write_text(record.read_text().replace(f'"torch": "{torch.__version__}", "cuda"', '"torch": "1", "cuda"'))
+    assert raysp.verify(str(tmp_path / "out"), sample=ROWS).differences == ()
 
 
 def test_a_few_rows_are_labelled_in_this_process(corpus):

@@ -1,8 +1,8 @@
 """The card of a run on this machine, what its certificate shows, and whether passes run as graphs because of it.
 
 Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
-user's cache. One counts for the card, the driver and the releases that it names. It allows
-graphs, and promises nothing on labels yet: a batch has rows of any lengths, and its budget stays in the fingerprint.
+user's cache. One counts for the card, the driver and the releases that it names. It allows graphs, and packs in half
+precision (`raysp.labelling.planning.pack_use`).
 """
 
 import os
@@ -33,6 +33,8 @@ class Certified:
 
     card: Card
     certificate: Certificate | None
+    older: tuple[Certificate, ...] = ()
+    """Further certificates of the card, the newest first."""
     unreadable: tuple[str, ...] = ()
     """Files of the folder that are no certificates, with the reason."""
 
@@ -44,6 +46,11 @@ class Certified:
             return f"{self.card}: no certificate in {_folder()} ({MEASURE}){why}"
         return f"{self.card}: certificate of {found.date}, {_shown(found, dtype)}"
 
+    def of_packs(self, architecture: str, dtype: str, shapes: str) -> Certificate | None:
+        """Return the newest certificate for packs with models of a class and of such shapes."""
+        known = (() if self.certificate is None else (self.certificate,)) + self.older
+        return next((one for one in known if one.pack_runs(architecture, dtype, shapes)), None)
+
     def record(self) -> dict[str, JsonValue]:
         """Return what the record of a run keeps of it."""
         card: dict[str, JsonValue] = {**asdict(self.card)}
@@ -54,12 +61,15 @@ class Certified:
         products: dict[str, JsonValue] = {**dict(sorted(kept.items()))}
         measured = sorted({(one.architecture, one.dtype) for one in found.graphs})
         graphs: dict[str, JsonValue] = {" ".join(one): found.keeps_graphs(*one) for one in measured}
+        of_packs = {(one.architecture, one.dtype, one.shapes) for one in found.packs}
+        packs: dict[str, JsonValue] = {" ".join(key): list(found.keeps_packs(*key)) for key in sorted(of_packs)}
         of_it: dict[str, JsonValue] = {
             "date": found.date,
             "raysp": found.raysp,
             "rows": rows,
             "keeps_products": products,
             **({"keeps_graphs": graphs} if graphs else {}),
+            **({"keeps_packs": packs} if packs else {}),
         }
         return {**card, "certificate": of_it}
 
@@ -78,7 +88,13 @@ class GraphUse:
 
 
 def graph_use(
-    label: "Label", summary: "CheckpointSummary", *, dtype: str, device: str, certified: Certified | None
+    label: "Label",
+    summary: "CheckpointSummary",
+    *,
+    dtype: str,
+    device: str,
+    certified: Certified | None,
+    in_packs: bool = False,
 ) -> GraphUse | None:
     """Return whether a step's passes run as graphs; None on a CPU.
 
@@ -88,6 +104,7 @@ def graph_use(
         dtype: resolved dtype.
         device: resolved device.
         certified: card of the device with its certificate; None: not known.
+        in_packs: whether windows go in packs.
     """
     if not is_accelerator(device):
         return None
@@ -97,6 +114,8 @@ def graph_use(
         return GraphUse(is_on=False, why=f"only models of raysp have them, and {summary.backend} runs the checkpoint")
     if label.language_column is not None and not summary.writes_text:
         return GraphUse(is_on=False, why="weights are exchanged for the language of each row")
+    if in_packs:
+        return GraphUse(is_on=False, why="windows go in packs, each of other rows, so that no pass recurs")
     found = None if certified is None else certified.certificate
     if found is None:
         return GraphUse(is_on=False, why=f"no certificate of the card is known ({MEASURE})")
@@ -120,7 +139,8 @@ def certified(device: str) -> Certified | None:
             continue
         if one.is_of(**asdict(card)):
             found.append(one)
-    return Certified(card, max(found, key=lambda one: one.date, default=None), tuple(unreadable))
+    found.sort(key=lambda one: one.date, reverse=True)
+    return Certified(card, found[0] if found else None, tuple(found[1:]), tuple(unreadable))
 
 
 def _folder() -> Path:

@@ -34,6 +34,7 @@ def hash_pipeline(
         checkpoint_digest=digest,
         dtype=settings.dtype,
         batch_seconds=settings.fingerprint_seconds,
+        packed_on=settings.packed_on,
         code=code,
         file_digests=settings.file_digests,
         package="" if checkpoint.backend in NAMED else settings.library,

@@ -13,6 +13,7 @@ from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified, GraphUse
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.pack_use import PackUse
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
@@ -103,6 +104,10 @@ class Settings:
     """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
     graphs: GraphUse | None = None
     """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
+    packs: PackUse | None = None
+    """Whether a certificate puts windows in packs; None: none could, as on CPUs, in float32 or with exact=False."""
+    packed_on: str | None = None
+    """Kind of the accelerator, if the sink's labels are made in packs by a certificate of its card."""
 
     @property
     def used(self) -> "MeasuredBudget | None":
@@ -231,7 +236,8 @@ class Plan(Brief):
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints beside the facts."""
         graphs = (str(self.settings.graphs),) if self.settings.graphs else ()
-        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *graphs)
+        packs = (str(self.settings.packs),) if self.settings.packs else ()
+        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *packs, *graphs)
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:
@@ -306,7 +312,8 @@ class Plan(Brief):
         """Values of "auto" settings that later plans use."""
         is_set = self.pipeline.label.batch_seconds is not None
         settings = self.settings
-        return Resolved(settings.dtype, settings.device, None if is_set else settings.batch_seconds)
+        budget = None if is_set else settings.batch_seconds
+        return Resolved(settings.dtype, settings.device, budget, settings.packed_on is not None)
 
     @property
     def pool_size(self) -> PoolSize:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
 from raysp.labelling.output_columns import output_schema
 from raysp.labelling.planning.certified import certified, graph_use
+from raysp.labelling.planning.pack_use import pack_use
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
 from raysp.labelling.planning.run_plan import Settings
 
@@ -88,13 +89,16 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
+    on_card = None if resources.machine_cpus is None else certified(device)
     found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
     in_packs = found is Batching.PACKED
     at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
     loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
+    packs = pack_use(label, summary, dtype=dtype, device=device, certified=on_card, seconds=fitting, before=before)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
-    on_card = None if resources.machine_cpus is None else certified(device)
+    if packs is not None and packs.is_on:
+        found, in_packs, budget = Batching.PACKED, True, packs.seconds
     return Settings(
         checkpoint=summary,
         dtype=dtype,
@@ -110,12 +114,16 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=found,
-        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
+        fingerprint_seconds=None
+        if on_gpu and in_packs
+        else _fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
-        measured={} if on_gpu and summary.backend == OWN and label.batch_seconds is None else None,
+        measured={} if on_gpu and not in_packs and summary.backend == OWN and label.batch_seconds is None else None,
         certified=on_card,
-        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card),
+        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card, in_packs=in_packs),
+        packs=packs,
+        packed_on=kind_of(device) if on_gpu and in_packs else None,
     )
 
 

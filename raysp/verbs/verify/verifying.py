@@ -37,7 +37,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.verbs.verify.recomputing import Recomputing, differing
+from raysp.verbs.verify.recomputing import Recomputing, differing, were_made_on
 from raysp.words import Brief, count
 
 SHARDS_AT_ONCE = 4
@@ -107,8 +107,8 @@ def verify(
         sink: url of the sink.
         storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
         sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
-            compared exactly and numbers to three digits; in half precision, the share of equal rows is checked
-            (`ops.precision`).
+            compared exactly and numbers to three digits, and so in packs by a certificate on the card that made the
+            labels; in half precision otherwise, the share of equal rows is checked (`ops.precision`).
         seed: seed for the choice of these rows.
         pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
             either, the source is not compared, and `unused` lists the reasons.
@@ -169,10 +169,12 @@ def verify(
     unequal: list[str] = []
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(), record)
+        is_same_card = alone.card is not None and were_made_on(alone.card, run_record.every_run(store, record))
+        as_dtype = "float32" if is_same_card else alone.dtype  # packs have equal bits there
         for _, shard, row, label in chosen:
-            if difference := differing(label, alone(shard, row), digits=DIGITS[alone.dtype]):
+            if difference := differing(label, alone(shard, row), digits=DIGITS[as_dtype]):
                 unequal.append(f"{shard.name}: row {row}: {difference}")
-        differences += beyond_agreement(unequal, len(chosen), alone.dtype)
+        differences += beyond_agreement(unequal, len(chosen), as_dtype)
     return Verification(
         sink=store.url,
         shards=len(names),

@@ -58,7 +58,14 @@ def test_a_card_is_described_without_importing_torch(card):
     assert card_of("cpu") is None
 
 
-@pytest.mark.parametrize("said", ["exit 9", "echo 'no devices'", "echo"])
+def test_several_cards_of_one_kind_are_described_as_one(tmp_path):
+    (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\necho '{CARD}, 580.95'\necho '{CARD}, 580.95'\n")
+    assert card_of("cuda").card == CARD
+
+
+@pytest.mark.parametrize(
+    "said", ["exit 9", "echo 'no devices'", "echo", f"echo '{CARD}, 580.95'; echo 'NVIDIA L4, 580.95'"]
+)
 def test_a_card_whose_driver_says_nothing_is_unknown(said, tmp_path):
     (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
     assert card_of("cuda") is None

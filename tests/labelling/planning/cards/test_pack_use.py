@@ -1,0 +1,207 @@
+"""Packs by a certificate of the card: in which plans, of which size, and how sinks of batches and packs stay apart."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysp import ChangedError
+from raysp.cluster.cards import Card
+from raysp.cluster.resources import Resources
+from raysp.labelling.planning import certified
+from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Plan, Settings
+from raysp.labelling.planning.settling import settle
+from raysp.models.base.certificates import PackRuns
+from raysp.models.checking import check_checkpoint
+from raysp.ops.precision import Batching
+from raysp.sink.sinks import Sink
+from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, write_shard
+
+CARD = Card("NVIDIA H100 80GB HBM3", "580.95", torch.__version__, torch.version.cuda)
+HERE, CLUSTER = Resources(5, 1, machine_cpus=4), Resources(4, 1, can_grow=True)
+SUMMARY = check_checkpoint(CHECKPOINT)
+RUNS = PackRuns("UniSpeechForCTC", SUMMARY.shapes, "bfloat16", frames=30_208, rows=40, packs=9, unequal=0)
+HALF_SIZE = replace(RUNS, frames=15_104)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """Folder of certificates of a machine with one card."""
+    monkeypatch.setattr(certified, "card_of", lambda device: None if device == "cpu" else CARD)
+    made = tmp_path / "certificates"
+    made.mkdir()
+    monkeypatch.setenv(certified.FOLDER, str(made))
+    return made
+
+
+def write(folder: Path, *packs: PackRuns, name: str = "a.json", **changed: object) -> None:
+    found = {
+        "format": 1, **asdict(CARD), "raysp": "0.1.0", "date": "2026-11-25", "models": [], "rows": {},
+        "products": [], "packs": [*map(asdict, packs)],
+    }  # fmt: skip
+    (folder / name).write_text(json.dumps({**found, **changed}))
+
+
+def settled(resources: Resources = HERE, **label: object) -> Settings:
+    return settle(a_pipeline(label=label), resources)
+
+
+def words(resources: Resources = HERE, **label: object) -> str:
+    found = settled(resources, **label)
+    assert found.batching is Batching.RECORDED
+    assert found.fingerprint_seconds is not None
+    return str(found.packs)
+
+
+def test_windows_go_in_packs_of_a_measured_size(folder):
+    write(folder, RUNS)
+    found = settled()
+    assert (found.batching, found.packs.frames) == (Batching.PACKED, 30_208)
+    assert found.batch_seconds == pytest.approx(604.16)
+    assert (found.fingerprint_seconds, found.measured, found.packed_on) == (None, None, "cuda")
+    assert str(found.packs) == (
+        "windows go in packs of 30,208 frames: the certificate of 2026-11-25 shows that a label does not depend on the "
+        "other windows of a pack on this card"
+    )
+    assert str(found.graphs).endswith("windows go in packs, each of other rows, so that no pass recurs")
+
+
+def test_two_budgets_have_one_fingerprint_with_a_certificate_and_two_without(folder):
+    pipelines = [a_pipeline(label={"batch_seconds": seconds}) for seconds in (300, 600)]
+
+    def fingerprints() -> list[str]:
+        return [hash_pipeline(one, settle(one, HERE))[1] for one in pipelines]
+
+    without = fingerprints()
+    write(folder, RUNS, HALF_SIZE)
+    with_packs = fingerprints()
+    assert len({*without}) == 2
+    assert len({*with_packs}) == 1
+    assert with_packs[0] not in without
+
+
+def test_the_largest_size_that_memory_allows_is_chosen(folder):
+    write(folder, RUNS, HALF_SIZE, replace(RUNS, frames=60_416))
+    assert settled().packs.frames == 30_208
+    little = replace(HERE, gpu_memory=4 * (SUMMARY.num_parameters + 400 * SUMMARY.activations_per_second))
+    assert settled(little).packs.frames == 15_104
+    assert settled(little, batch_seconds=600).packs.frames == 30_208
+
+
+@pytest.mark.parametrize(
+    ("packs", "why"),
+    [
+        ((), "no certificate of the card has packs of this checkpoint in bfloat16 (`python -m benchmarks gpu"),
+        ((replace(RUNS, architecture="HubertForCTC"),), "no certificate of the card has packs of this checkpoint"),
+        ((replace(RUNS, shapes="of others"),), "no certificate of the card has packs of this checkpoint"),
+        ((replace(RUNS, dtype="float16"),), "no certificate of the card has packs of this checkpoint"),
+        ((RUNS, replace(RUNS, unequal=1)), "of 2026-11-25 shows that in packs of this checkpoint in bfloat16 a row's"),
+        ((replace(RUNS, rows=0),), "of 2026-11-25 shows that in packs of this checkpoint in bfloat16 a row's"),
+        ((replace(RUNS, packs=0),), "of 2026-11-25 shows that in packs of this checkpoint in bfloat16 a row's"),
+        ((replace(RUNS, frames=256),), "equal bits in packs of 256 frames, and memory allows 30,208, with windows"),
+    ],
+)
+def test_what_was_not_measured_or_differed_leaves_batches(folder, packs, why):
+    write(folder, *packs)
+    assert words().startswith("windows go in batches of the recorded budget: ")
+    assert why in words()
+
+
+def test_rows_of_a_product_that_depend_on_their_place_exclude_its_size(folder):
+    product = {"dtype": "bfloat16", "frames": 30_208, "inner": 768, "columns": 768, "shifts": 72, "unequal": 1}
+    write(folder, RUNS, HALF_SIZE, products=[product])
+    assert settled().packs.frames == 15_104
+    write(folder, RUNS, products=[{**product, "dtype": "float16"}])
+    assert settled().packs.frames == 30_208
+
+
+def test_a_budget_of_another_size_leaves_batches(folder):
+    write(folder, RUNS, HALF_SIZE)
+    assert "in packs of 15,104 or 30,208 frames, and batch_seconds=8 asks for 1,536: leave it out" in words(
+        batch_seconds=8
+    )
+
+
+def test_the_cards_of_a_cluster_are_not_known(folder):
+    write(folder, RUNS)
+    assert "or it is one of a cluster" in words(CLUSTER)
+
+
+def test_where_no_certificate_could_help_nothing_is_said(folder):
+    write(folder, RUNS, replace(RUNS, dtype="float32"))
+    for label in ({"dtype": "float32"}, {"exact": False}, {"dtype": "tf32"}, {"device": "cpu", "dtype": "bfloat16"}):
+        found = settled(**label)
+        assert (found.packs, found.packed_on) == (None, None), label
+
+
+def test_the_newest_certificate_of_the_checkpoint_decides(folder):
+    write(folder, RUNS, date="2026-11-01")
+    write(folder, replace(RUNS, architecture="HubertForCTC"), name="b.json", date="2026-11-30")
+    assert settled().packs.is_on
+    write(folder, replace(RUNS, unequal=3), name="c.json", date="2026-11-20")
+    assert "the certificate of 2026-11-20 shows that in packs" in words()
+
+
+class TestSinks:
+    @pytest.fixture
+    def corpus(self, tmp_path) -> Path:
+        write_shard(tmp_path / "in" / "a.parquet", 3)
+        return tmp_path
+
+    def plan(self, corpus: Path, *, relabel: bool = False, **label: object) -> Plan:
+        opened = Opened.of(a_pipeline(f"{corpus}/in", corpus / "out", label=label), HERE)
+        return make_plan(opened, relabel=relabel)
+
+    def test_one_begun_in_batches_goes_on_in_batches(self, corpus, folder):
+        first = self.plan(corpus)
+        begin_and_stage(first)
+        write(folder, RUNS)
+        second = self.plan(corpus)
+        assert second.fingerprint == first.fingerprint
+        assert second.settings.batching is Batching.RECORDED
+        assert any("so the labels of this sink were made" in one for one in second.messages)
+        assert self.plan(corpus, relabel=True).fingerprint == first.fingerprint
+
+    def test_one_begun_in_packs_goes_on_in_packs_of_any_measured_size(self, corpus, folder):
+        write(folder, RUNS)
+        first = self.plan(corpus)
+        begin_and_stage(first)
+        assert Sink.open(str(corpus / "out")).existing_record().resolved.in_packs
+        write(folder, HALF_SIZE)
+        second = self.plan(corpus)
+        assert (second.fingerprint, second.settings.packs.frames) == (first.fingerprint, 15_104)
+        begin_run(second)
+        assert self.plan(corpus).fingerprint == first.fingerprint
+
+    @pytest.mark.parametrize("label", [{}, {"batch_seconds": 600}, {"device": "cpu", "dtype": "bfloat16"}])
+    def test_one_begun_in_packs_takes_no_other_labels(self, corpus, folder, label):
+        write(folder, RUNS)
+        begin_and_stage(self.plan(corpus))
+        folder.joinpath("a.json").unlink()
+        with pytest.raises(
+            ChangedError, match="a certificate puts windows in packs on 'cuda', now no certificate puts"
+        ):
+            self.plan(corpus, **label)
+
+    def test_one_begun_in_packs_by_a_plan_of_a_cluster_is_refused(self, corpus, folder):
+        write(folder, RUNS)
+        begin_and_stage(self.plan(corpus))
+        opened = Opened.of(a_pipeline(f"{corpus}/in", corpus / "out"), CLUSTER)
+        with pytest.raises(ChangedError, match="now no certificate puts windows in packs"):
+            make_plan(opened)
+
+    def test_one_begun_on_a_cpu_takes_no_packs_of_a_card(self, corpus, folder):
+        write(folder, RUNS)
+        begin_and_stage(self.plan(corpus, device="cpu", dtype="bfloat16"))
+        with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset"):
+            self.plan(corpus, device="cuda", dtype="bfloat16")
+
+    def test_labels_of_another_pipeline_may_be_in_packs(self, corpus, folder):
+        begin_and_stage(self.plan(corpus))
+        write(folder, RUNS)
+        assert self.plan(corpus, relabel=True, window_seconds=20).settings.packs.is_on
