@@ -64,13 +64,21 @@ def value_axis(values: Floats, *, from_zero: bool = False, is_share: bool = Fals
         return _log_axis(low, high)
     low = min(0.0, low) if from_zero else low
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-30):
-        low, high = (min(0.0, 2 * low), max(0.0, 2 * high)) if high else (0.0, 1.0)
+        low, high = _around(high, is_share=is_share)
     size = _round_size((high - low) / (MOST_TICKS - 2))
     low, high = math.floor(low / size + 1e-9) * size, math.ceil(high / size - 1e-9) * size
     ticks = _multiples(low, high, size)
     largest = max(-low, high)
     text = (lambda value: _percentage(value, size)) if is_share else (lambda value: number(value, size, largest))
     return _with_ticks(low, high, ticks, text)
+
+
+def _around(value: float, *, is_share: bool) -> tuple[float, float]:
+    """Return a range with a value that is alone in it; of shares it ends at 100 % unless they are larger."""
+    if not value:
+        return 0.0, 1.0
+    most = max(1.0, value) if is_share else math.inf
+    return min(0.0, 2 * value), max(0.0, min(2 * value, most))
 
 
 def short(value: float) -> str:

@@ -1,5 +1,6 @@
 """Tables of a page, and rows whose texts have their differences marked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,7 @@ MOST_CHARACTERS = 120
 MOST_TEXT = 1500
 """Characters of a row's texts."""
 MOST_PARTS = 400
+_STARTED = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?\+00:00")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def runs_table(runs: Sequence[RunEntry]) -> Table:
     """Return a table of the last runs."""
     packages = list(dict.fromkeys(name for run in runs[-MOST_RUNS:] for name in run.versions))
     shown = [
-        (short(run.started), short(run.host), *(short(run.versions.get(name)) for name in packages))
+        (when(run.started), short(run.host), *(short(run.versions.get(name)) for name in packages))
         for run in runs[-MOST_RUNS:]
     ]
     return Table("Runs", ("began", "host", *map(short, packages)), shown[::-1], earlier(runs))
@@ -121,10 +123,16 @@ def left_out(rows: Sequence[object], noun: str, most: int = MOST_GROUPS) -> str:
     return count(len(rows) - most, f"more {noun}") if len(rows) > most else ""
 
 
-def shown_row(row: WorstRow) -> ShownRow:
-    """Return a row with its differences marked."""
+def when(started: str) -> str:
+    """Return the start of a run as the other times of a page; other texts are cut to a length."""
+    found = _STARTED.fullmatch(started)
+    return f"{found[1]} {found[2]} UTC" if found else short(started, 30)
+
+
+def shown_row(row: WorstRow, noun: str = "error") -> ShownRow:
+    """Return a row with its differences marked, and their number with a noun."""
     words = len(row.reference.split())
-    errors = count(row.errors, "error") + (f" in {count(words, 'word')}" if row.score is None else "")
+    errors = count(row.errors, noun) + (f" in {count(words, 'word')}" if row.score is None else "")
     score = [f"score {row.score:.3f}"] if row.score is not None else []
     seconds = [f"{row.seconds:.1f} s"] if row.seconds is not None else []
     place = [] if row.id == f"{row.shard}:{row.row}" else [f"{short(row.shard)}, row {row.row:,}"]

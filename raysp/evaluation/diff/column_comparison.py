@@ -20,6 +20,8 @@ from raysp.labelling.planning.references import keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.word_errors import texts_of
 
+SCORE = "score"
+"""Field of the probability of a word, segment or turn."""
 Column: TypeAlias = "pa.ChunkedArray[Any]"
 
 
@@ -191,7 +193,21 @@ def _worst_row(rows: Both, found: Mismatch) -> WorstRow:
 
 
 def _values(column: Column) -> Sequence[Any]:
-    return texts_of(column) if holds_text(column.type) else column.to_pylist()
+    """Return the values of rows; of words and segments without their scores, in which two checkpoints always differ."""
+    if holds_text(column.type):
+        return texts_of(column)
+    found = column.to_pylist()
+    return [_without_scores(one) for one in found] if _holds_scores(column.type) else found
+
+
+def _holds_scores(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and kind.value_type.get_field_index(SCORE) >= 0
+    )
+
+
+def _without_scores(spans: Sequence[dict[str, object] | None] | None) -> object:
+    return spans and [one and {key: value for key, value in one.items() if key != SCORE} for one in spans]
 
 
 def _name(value: Key) -> str:

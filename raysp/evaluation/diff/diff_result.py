@@ -291,7 +291,7 @@ def _with_players(found: LabelDiff, columns: list[_Shown], recorded: Recorded | 
         worst = found.columns[number].worst[:MOST_WORST]
         if not worst or not sink:
             continue
-        shown = played(sink, recorded, worst, left)
+        shown = played(sink, recorded, worst, left, "difference")
         left -= sum(len(row.player) for row in shown.rows)
         columns[number], note = replace(one, worst=shown.rows), shown.note or note
     return columns, note
@@ -330,7 +330,7 @@ def _capital(name: str) -> str:
 def _shown(one: ColumnDifference) -> _Shown:
     titles = {TITLES[name]: _capital(_title(one, name)) for name in one.scores.metrics}
     facts = {titles.get(name, name): short(fact, MOST_FACT) for name, fact in one.facts.items()}
-    worst = tuple(shown_row(row) for row in one.worst[:MOST_WORST])
+    worst = tuple(shown_row(row, "difference") for row in one.worst[:MOST_WORST])
     shown = _Shown(short(one.column), facts, tuple(_tables(one)), worst)
     if one.against is None:
         return shown

@@ -28,7 +28,9 @@ class Played:
     note: str
 
 
-def played(sink: Labelling, recorded: Recorded | None, worst: Sequence[WorstRow], num_bytes: int) -> Played:
+def played(
+    sink: Labelling, recorded: Recorded | None, worst: Sequence[WorstRow], num_bytes: int, noun: str = "error"
+) -> Played:
     """Return rows with players, as far as these fit into a number of bytes.
 
     Args:
@@ -36,8 +38,9 @@ def played(sink: Labelling, recorded: Recorded | None, worst: Sequence[WorstRow]
         recorded: the same sink with the pipeline that may be used; None: recordings may not be read.
         worst: the rows.
         num_bytes: bytes for all players.
+        noun: noun of what is counted in each row.
     """
-    rows = [shown_row(row) for row in worst]
+    rows = [shown_row(row, noun) for row in worst]
     if not rows:
         return Played((), "")
     if recorded is None or recorded.pipeline is None:

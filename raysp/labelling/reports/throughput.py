@@ -11,7 +11,7 @@ from raysp.evaluation.scores import UNDEFINED
 from raysp.pages import page_charts
 from raysp.pages.axes import Floats, value_axis
 from raysp.pages.page_charts import Chart
-from raysp.pages.page_tables import MOST_RUNS, Table, earlier, short
+from raysp.pages.page_tables import MOST_RUNS, Table, earlier, short, when
 from raysp.sink.receipts import BlockReceipt
 from raysp.sink.run_record import RunEntry
 from raysp.words import duration
@@ -205,7 +205,7 @@ def runs_table(runs: Mapping[str, RunWork], entries: list[RunEntry]) -> Table:
         took = duration(work.wall_seconds) if work.wall_seconds else UNDEFINED
         speed = f"{work.rtfx:,.1f}" if work.rtfx else UNDEFINED
         versions = (short(entry.versions.get(name), 30) for name in packages)
-        place = (short(entry.started, 30), short(entry.host, 40))
+        place = (when(entry.started), short(entry.host, 40))
         rows.append((*place, f"{work.rows:,}", duration(work.audio_seconds), took, speed, *versions))
     return Table("Runs", ("began", "host", "rows", "audio", "took", "RTFx", *packages), rows, earlier(entries))
 

@@ -177,6 +177,14 @@ class TestNumbers:
         assert found.facts["difference"].endswith(" on average, B less A: 1 rose, 1 fell, 1 equal")
 
 
+def test_words_are_equal_if_their_texts_and_times_are():
+    word = {"word": "one", "start": 0.0, "end": 0.5, "score": 0.9}
+    rows = [[word], [word], [word], None, []]
+    others = [[word | {"score": 0.8}], [word | {"end": 0.6}], [word | {"word": "two"}], None, None]
+    found = compared(table(5, pred_words=rows), table(5, pred_words=others), "pred_words")
+    assert (value(found, "agreement"), found.facts["agreement"].split(": ")[1]) == (0.4, "2 of 5 rows")
+
+
 def test_other_values_are_equal_or_not():
     segments = [[{"label": "a", "start": 0.0}], [], [{"label": "a", "start": 0.5}]]
     a, b = table(3, segments=segments), table(3, segments=[segments[0], segments[0], segments[2]])

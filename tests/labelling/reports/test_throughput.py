@@ -1,5 +1,7 @@
 """Speed of runs from receipts: over time, by actor, and for any number of blocks and any clocks."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,7 @@ def test_only_the_last_runs_are_kept_and_all_are_counted(tmp_path):
     table = runs_table(work, entries)
     assert (len(table.rows), table.left_out) == (MOST_RUNS, "2 earlier runs")
     assert {row[2] for row in table.rows} == {"2"}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", row[0]) for row in table.rows)
 
 
 def test_a_run_of_many_actors_or_one_has_no_table_of_them():
