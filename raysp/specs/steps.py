@@ -363,8 +363,8 @@ class Label(Step):
         outputs: outputs to compute; all use the same forward pass of the model.
         batch_seconds: padded seconds of audio per forward pass; None: from memory, resolved once and recorded.
             Changes the speed; in float32 no text and no time, and scores and vectors agree to 1e-5. In half precision
-            on a CPU a pass has one window; on a GPU, labels may depend on the budget, which is then part of the
-            fingerprint.
+            no label depends on it on a CPU, and on a GPU whose certificate covers the checkpoint; elsewhere it may, and
+            the budget is part of the fingerprint.
         window_seconds: longest input of the model; longer rows are cut into windows, each normalised separately.
         overlap_seconds: least overlap of neighbouring windows; each frame is taken from the window in which it is
             farther from an edge.

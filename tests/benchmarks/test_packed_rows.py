@@ -1,8 +1,6 @@
 """Rows in packs for the certificate of a card: equal bits are counted, and so are rows that depend on others."""
 
-import pytest
-
-from benchmarks.gpu import models, packed_rows
+from benchmarks.gpu import goals, models, packed_rows
 from benchmarks.gpu.part import Setting
 from raysp.ops import labelling
 from tests.device import stand_in
@@ -38,9 +36,8 @@ def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypa
     assert figures["keep bits"] == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32"])
-def test_models_whose_windows_go_in_batches_are_left_out(tmp_path, dtype):
-    found, figures = compared(tmp_path, dtype=dtype)
+def test_models_whose_windows_go_in_batches_are_left_out(tmp_path):
+    found, figures = compared(tmp_path, dtype="float32")
     assert found == []
     assert "do not go in packs" in figures["left out"]
 
@@ -49,3 +46,12 @@ def test_published_models_are_measured_in_bfloat16_and_checkpoints_in_half_preci
     made = [one[:2] for one in packed_rows.made(Setting("cuda", tmp_path, checkpoints=("a", "b")))]
     assert made[:5] == [(name, "bfloat16") for name in packed_rows.MODELS]
     assert made[5:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
+
+
+def test_the_goal_is_the_least_share_of_all_models():
+    read = goals.least("packs ", "share")
+    cases = {"rows float32": {"share": 0.1}, "packs a": {"share": 1.0}, "packs b": {"left out": "no packs"}}
+    assert read(cases) == 1.0
+    assert read({**cases, "packs c": {"share": 0.5}}) == 0.5
+    assert read({**cases, "packs c": {"error": "no such kernel"}}) == 0.0
+    assert read({}) is None
