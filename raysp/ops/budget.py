@@ -92,8 +92,9 @@ def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, in_packs: bool
 
 
 def _coarse_seconds(checkpoint: CheckpointSummary) -> float:
-    frames_a_second = checkpoint.sample_rate / checkpoint.hidden_stride
-    return 0 if frames_a_second >= USUAL_FRAMES_A_SECOND else COARSE_BATCH_FRAMES / frames_a_second
+    """Return the seconds of a pass of coarse frames; 0 for usual ones, and for models without frames (stride 0)."""
+    is_coarse = checkpoint.hidden_stride * USUAL_FRAMES_A_SECOND > checkpoint.sample_rate
+    return COARSE_BATCH_FRAMES * checkpoint.hidden_stride / checkpoint.sample_rate if is_coarse else 0
 
 
 def block_seconds(

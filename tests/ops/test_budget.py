@@ -60,6 +60,7 @@ def test_a_budget_of_coarse_frames_has_more_seconds():
     usual = batch_seconds(SUMMARY, on_gpu=False)
     assert batch_seconds(replace(SUMMARY, hidden_stride=640), on_gpu=False) == 60 > usual
     assert batch_seconds(replace(SUMMARY, hidden_stride=1280), on_gpu=False) == 120
+    assert batch_seconds(replace(SUMMARY, hidden_stride=0), on_gpu=False) == usual  # without frames
 
 
 def test_passes_that_run_at_once_share_the_memory():
