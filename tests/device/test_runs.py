@@ -167,6 +167,9 @@ def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(c
     first_of_each = iter([True])
     record = tmp_path / "out" / ".raysp" / "run.json"
     record.write_text(record.read_text().replace(f'"torch": "{torch.__version__}", "cuda"', '"torch": "1", "cuda"'))
+    [entry] = json.loads(record.read_text())["runs"]
+    assert entry["resolved"]["pack_frames"] == 512
+    assert entry["resolved"]["packs"].startswith("the certificate of ")
     assert raysp.verify(str(tmp_path / "out"), sample=ROWS).differences == ()
 
 

@@ -363,6 +363,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
         "gpus_per_actor": settings.gpus_per_actor,
         **({"library": settings.library} if settings.library else {}),
         **({"card": settings.certified.record()} if settings.certified else {}),
+        **({"pack_frames": settings.packs.frames, "packs": settings.packs.why} if settings.packs else {}),
     }
 
 

@@ -113,12 +113,14 @@ def _resolved(plan: Plan) -> dict[str, object]:
         "dtype": settings.dtype,
         "cpus_per_actor": settings.cpus_per_actor.number,
         "gpus_per_actor": settings.gpus_per_actor,
+        "pack_frames": settings.packs.frames if settings.packs else 0,
     }
 
 
 def _machine(resolved: Mapping[str, object]) -> str:
-    """Return the kind of device of an actor; on CPUs with their number."""
+    """Return the kind of device of an actor; on CPUs with their number. Packs have their own speed."""
     device, dtype = resolved.get("device"), resolved.get("dtype")
     gpus, cpus = resolved.get("gpus_per_actor"), resolved.get("cpus_per_actor")
     of_device = f"{cpus} CPUs" if device == "cpu" or gpus is None else f"{gpus:g} GPUs"
-    return f"{dtype} on {device}, {of_device} an actor"
+    packed = ", in packs" if resolved.get("pack_frames") else ""
+    return f"{dtype} on {device}, {of_device} an actor{packed}"

@@ -120,7 +120,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
         measured={} if on_gpu and not in_packs and summary.backend == OWN and label.batch_seconds is None else None,
-        certified=on_card,
+        certified=None if on_card is None else replace(on_card, older=()),
         graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card, in_packs=in_packs),
         packs=packs,
         packed_on=kind_of(device) if on_gpu and in_packs else None,

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 import raysp
-from raysp.labelling.estimates.actor_speed import of_measured_passes
+from raysp import PlanError
+from raysp.labelling.estimates.actor_speed import of_measured_passes, of_receipts
 from raysp.labelling.estimates.row_sampling import read_sample
 from raysp.labelling.estimates.simulation import simulate
+from raysp.labelling.planning.pack_use import PackUse
 from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
-from tests.corpora import a_pipeline
+from tests.corpora import a_pipeline, label_here
 from tests.labelling.estimates.test_estimating import write_rows
 
 PASSES = (MeasuredPass(2.0, 9000.0, 7, 5), MeasuredPass(4.0, 10_000.0, 14, 10))
@@ -43,6 +45,16 @@ def test_passes_that_are_not_used_or_of_one_of_two_cards_are_no_speed(plan):
     assert of_measured_passes(of(plan, used, other), simulation) is None
     assert of_measured_passes(of(plan, replace(used, is_used=False)), simulation) is None
     assert of_measured_passes(of(plan, used), None) is None
+
+
+def test_runs_in_batches_tell_no_speed_of_packs(plan, tmp_path):
+    label_here(plan.pipeline)
+    in_packs = PackUse("a certificate shows it", frames=512, seconds=10.24)
+    packed = replace(plan, settings=replace(plan.settings, packs=in_packs))
+    with pytest.raises(
+        PlanError, match=r"no run with receipts has float32 on cpu, \d+ CPUs an actor, in packs as this"
+    ):
+        of_receipts(packed, f"{tmp_path}/out")
 
 
 def test_a_plan_names_the_size_of_each_device(plan):
