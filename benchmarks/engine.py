@@ -46,8 +46,8 @@ class StandInReader:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
+        from raysp.labelling.engine.workers.messages import pack
         from raysp.labelling.engine.workers.piece_todo import PieceTodo
-        from raysp.labelling.engine.workers.wire import pack
         from raysp.ops.rows import RowStatus, statuses_table, with_waves
         from raysp.sink.layout import BlockName
 
@@ -66,8 +66,7 @@ class StandInActor:
         self.model = threading.Lock()
 
     def __call__(self, packed: pa.Table) -> pa.Table:
-        from raysp.labelling.engine.workers.messages import FatalFailure
-        from raysp.labelling.engine.workers.wire import message_row, unpack
+        from raysp.labelling.engine.workers.messages import FatalFailure, message_row, unpack
 
         unpack(packed)
         with self.model:  # calls overlap; a model does one thing at a time
@@ -114,8 +113,8 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.labelling.engine.on_ray import stream
     from raysp.labelling.engine.run_events import RunEvents
     from raysp.labelling.engine.workers.attempts import Attempts
-    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
+    from raysp.labelling.planning.run_plan import Opened
     from raysp.sink.event_log import EventLog
     from raysp.sink.todo import Todo
     from raysp.storage.store import LocalStore

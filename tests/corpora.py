@@ -131,9 +131,9 @@ def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tupl
     from raysp.labelling.engine.workers.piece_todo import PieceTodo
     from raysp.labelling.engine.workers.reader import Reader
     from raysp.labelling.engine.workers.step_actor import in_turn
-    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.retrying import plan_retry
+    from raysp.labelling.planning.run_plan import Opened
 
     opened = Opened.of(pipeline)
     plan = plan_retry(opened) if retry else make_plan(opened, relabel=relabel)

@@ -19,7 +19,7 @@ from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from benchmarks.inputs import bare_batches
 from raysp.labelling.engine.workers.label_actor import calls_at_once
-from raysp.labelling.engine.workers.wire import unpack
+from raysp.labelling.engine.workers.messages import unpack
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.transcript import Transcript
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from benchmarks.gpu import packages, speech
 from raysp.corpus.shards import Piece
-from raysp.labelling.engine.workers.wire import pack
+from raysp.labelling.engine.workers.messages import pack
 from raysp.sink.layout import BlockName
 
 BY_RAYSP = ("soundfile", "soxr", "psutil")

@@ -64,7 +64,7 @@ def speech_of(seconds: int) -> np.ndarray:
 def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
     """Return packed blocks of rows of 1 to 30 s, 12 s on average."""
     from raysp.corpus.shards import Piece
-    from raysp.labelling.engine.workers.wire import pack
+    from raysp.labelling.engine.workers.messages import pack
     from raysp.ops.rows import RowStatus, statuses_table, with_waves
     from raysp.sink.layout import BlockName
 
@@ -94,9 +94,9 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     from raysp.labelling.engine import running
     from raysp.labelling.engine.in_process import UncountedAttempts
     from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
-    from raysp.labelling.engine.workers.wire import read_messages
-    from raysp.labelling.planning.opened_pipeline import Opened
+    from raysp.labelling.engine.workers.messages import read_messages
     from raysp.labelling.planning.opening import make_plan
+    from raysp.labelling.planning.run_plan import Opened
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         label = raysp.Label(

@@ -66,7 +66,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]
     """Run `commit_shards` on a worker, with a `SlowStore`."""
     from raysp.labelling.engine.on_ray import commits
     from raysp.labelling.engine.workers import committer
-    from raysp.labelling.planning.kept_columns import read_source_columns
+    from raysp.labelling.planning.carried import read_source_columns
     from raysp.storage.stores import open_store
 
     def read_slowly(*arguments: Any) -> pa.Table:
@@ -150,8 +150,8 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     import raysp
     from raysp.labelling.engine import running
     from raysp.labelling.engine.workers.attempts import Attempts
-    from raysp.labelling.planning.opened_pipeline import Opened
     from raysp.labelling.planning.opening import make_plan
+    from raysp.labelling.planning.run_plan import Opened
     from raysp.sink import stage
     from raysp.storage.stores import open_store
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.backends import ct2_installed, hf_installed, packages
-from raysp.backends import jax_installed as on_jax
+from raysp.backends import hf_installed, optional_libraries, packages
 from raysp.backends.backend import Backend
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
@@ -37,9 +36,9 @@ class Choice:
         if self.package is not None:
             return self.package.identity
         if self.name == JAX:
-            return on_jax.versions()
+            return optional_libraries.JAX.versions()
         if self.name == CTRANSLATE2:
-            return ct2_installed.versions()
+            return optional_libraries.CTRANSLATE2.versions()
         return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
@@ -51,9 +50,9 @@ class Choice:
         if self.name == HUGGING_FACE:
             hf_installed.require()
         if self.name == JAX:
-            on_jax.require()
+            optional_libraries.JAX.require()
         if self.name == CTRANSLATE2:
-            ct2_installed.require()
+            optional_libraries.CTRANSLATE2.require()
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from raysp.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
-from raysp.cluster.ray_session import session_folder, session_token
 from raysp.cluster.ray_start import (
     START_SECONDS,
     longer_start,
@@ -18,6 +17,8 @@ from raysp.cluster.ray_start import (
     quiet_start,
     reread_settings,
     servers_of_a_run,
+    session_folder,
+    session_token,
     signals_held,
 )
 from raysp.cluster.resources import Resources

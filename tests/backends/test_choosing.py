@@ -12,9 +12,9 @@ import raysp
 from raysp.backends import hf_installed
 from raysp.backends.hugging_face import checkpoint_kinds
 from raysp.errors import ChangedError, CheckpointError, PlanError
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.planned_checkpoint import summary_of
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.run_record import load
 from raysp.storage.stores import open_store
 from tests.backends.runs import pipeline, write_corpus

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gpu import command, encoded, kernels, models, process, speech
 from benchmarks.gpu.part import Case, Setting, line
-from raysp.labelling.engine.workers.wire import unpack
+from raysp.labelling.engine.workers.messages import unpack
 from raysp.ops.blocks import windowing_of
 from raysp.ops.rows import waves_of
 

@@ -18,8 +18,7 @@ from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
 from raysp.sink import lease, stage
 from raysp.sink.commit import commit
-from raysp.sink.lease import Running
-from raysp.sink.processes import Process
+from raysp.sink.lease import Process, Running
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink

@@ -10,8 +10,7 @@ from raysp.cli import sink_verbs
 from raysp.cli.arguments import with_seconds
 from raysp.cli.sink_verbs import LOST
 from raysp.sink import lease, run_record
-from raysp.sink.lease import Holder
-from raysp.sink.processes import Process
+from raysp.sink.lease import Holder, Process
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
 from raysp.verbs import watching as states

@@ -9,8 +9,8 @@ from raysp.cluster import resources
 from raysp.cluster.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from tests.corpora import a_pipeline, write_shard
 
 

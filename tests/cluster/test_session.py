@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray._raylet import AuthenticationTokenLoader
 
-from raysp.cluster import connection, doctor, ray_session
+from raysp.cluster import connection, doctor, ray_start
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError
 
@@ -51,7 +51,7 @@ def test_a_short_folder_is_used_as_ray_does(started, monkeypatch):
 
 def test_without_any_short_folder_the_variable_to_set_is_named(started, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("slurm" * 20)))
-    monkeypatch.setattr(ray_session.tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(ray_start.tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError()))
     with pytest.raises(RunError, match="Set RAY_TMPDIR to a short folder"), connection.local_ray(Resources(cpus=1)):
         pass
     assert started == []

@@ -25,7 +25,7 @@ from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink import todo as work_left
 from raysp.sink.commit import commit, committed
-from raysp.sink.processes import Process
+from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import ALL, Share

@@ -12,8 +12,7 @@ import pytest
 
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout, lease
-from raysp.sink.lease import Holder, Lease
-from raysp.sink.processes import Process
+from raysp.sink.lease import Holder, Lease, Process
 from raysp.sink.shares import ALL, Share
 from raysp.storage.store import LocalStore
 from tests.sink import sinks

@@ -10,11 +10,11 @@ import pytest
 
 from raysp.errors import StoreError
 from raysp.storage import azure_client, gcs_client
+from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.options import resolve
 from raysp.storage.store import RefusedError, Store, UnusableError
 from raysp.storage.stores import expand, open_store
-from raysp.storage.versions import WORTH_LISTING, versions
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.faulty_proxy import FaultyProxy
 

@@ -3,10 +3,9 @@
 import pytest
 
 from raysp.errors import StoreError
-from raysp.storage.audio_root import AudioRoot
+from raysp.storage.audio_root import WORTH_LISTING, AudioRoot, versions
 from raysp.storage.store import LocalStore
 from raysp.storage.stores import open_store
-from raysp.storage.versions import WORTH_LISTING, versions
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_many_of_one_folder_are_listed_with_the_same_versions(root, proxy):
 
 
 def test_a_listing_that_does_not_pay_is_given_up(root, proxy, monkeypatch):
-    monkeypatch.setattr("raysp.storage.versions.ENTRIES_A_FILE", 0.5)
+    monkeypatch.setattr("raysp.storage.audio_root.ENTRIES_A_FILE", 0.5)
     assert sorted(root.versions(MANY)) == MANY
     methods = [method for method, _, _ in proxy.requests]
     assert methods.count("GET") == 1

@@ -6,8 +6,7 @@ import pytest
 
 from raysp.errors import PlanError
 from raysp.sink import lease, run_record
-from raysp.sink.lease import STALE_BEATS, Holder, Running, seconds_between_beats
-from raysp.sink.processes import Process
+from raysp.sink.lease import STALE_BEATS, Holder, Process, Running, seconds_between_beats
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
 from raysp.training.reading.training_status import TrainingStatus

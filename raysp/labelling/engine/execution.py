@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, RunError, StoreError
-from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.run_result import describe
 from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
 from raysp.labelling.engine.workers.piece_todo import PieceTodo

@@ -17,16 +17,14 @@ from raysp.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError
 from raysp.labelling.engine.display import OnProgress, shown
-from raysp.labelling.engine.error_examples import describe
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.run_result import RunResult
+from raysp.labelling.engine.run_result import RunResult, describe
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
-from raysp.labelling.planning.run_plan import Corpus, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.small import is_small
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.sink import fault_injection, lease, stopped_runs

@@ -8,9 +8,8 @@ from typing import cast
 from raysp.errors import SpecError
 from raysp.labelling.planning.carried import decode
 from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.planned_checkpoint import pinned
-from raysp.labelling.planning.run_plan import Corpus, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.trust import read_recorded, refusal
 from raysp.sink import run_record

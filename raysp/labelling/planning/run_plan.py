@@ -1,18 +1,19 @@
-"""Plan of a run: the work to do, with resolved settings and resources."""
+"""Plan of a run: the opened pipeline, and the work to do with resolved settings and resources."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import pyarrow as pa
 
 from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
+from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_by_steps, local_resources, shortage_of
+from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified, GraphUse
 from raysp.labelling.planning.listing import count_files
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.pack_use import PackUse
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
@@ -33,7 +34,32 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.passes.measured_budget import MeasuredBudget
 
-from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_by_steps, shortage_of
+
+@dataclass(frozen=True)
+class Opened:
+    """A pipeline, its sink and the resources of a run: planning takes it, and the plan holds it for the run.
+
+    The plan adds what is found by reading: the description of the checkpoint, the schemas, and the work to do.
+    """
+
+    pipeline: Pipeline
+    """With absolute paths; the plan has it with commits of the hub and with the backend that was chosen."""
+    sink: Sink
+    resources: Resources
+    """Resources that the run may use."""
+    text_beside: str | None = None
+    """Column of texts beside recordings that a source without one has, if it lists folders of recordings."""
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, resources: Resources | None = None) -> Self:
+        """Open the sink of a pipeline, without access to it; resources by default are those of this machine.
+
+        Raises:
+            StoreError: as `open_store`.
+        """
+        pipeline = with_absolute_paths(pipeline)
+        here = resources if resources is not None else local_resources(pipeline)
+        return cls(pipeline, Sink.of(pipeline.sink), here)
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from raysp.cluster.resources import count_gpus
-from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.run_plan import Opened
 from raysp.machine import num_cpus
 from raysp.specs.pipeline import Pipeline
 

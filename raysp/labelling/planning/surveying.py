@@ -1,5 +1,6 @@
-"""Survey of a corpus: reads the footers of new shards, checks their columns and cuts shards into pieces."""
+"""Survey of a corpus: reads the footers of new shards, checks columns and recordings, cuts shards into pieces."""
 
+import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from raysp.corpus import sources
 from raysp.corpus.recording_columns import check_columns, is_without_bytes
-from raysp.corpus.shards import Shard, Survey, input_id
+from raysp.corpus.shards import Piece, Shard, Survey, input_id
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
@@ -16,8 +17,9 @@ from raysp.labelling.planning.label_shards import Found, label_schema, with_colu
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.machine import num_cpus
 from raysp.sink.absent import AbsentShard
-from raysp.specs.pipeline import USUAL_ID, ReadsCorpus, Shards
-from raysp.words import RESTORE
+from raysp.sink.todo import Todo
+from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards
+from raysp.words import RESTORE, count
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
@@ -308,3 +310,38 @@ def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
     reads = [column for column in work.reads if column != work.source.audio]
     identity = [work.source.id] if work.source.id else []
     return tuple(dict.fromkeys([*identity, *work.kept, *reads]))
+
+
+SAMPLE_ROWS = 20
+
+
+def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pipeline) -> None:
+    """Raise if no row to label holds a recording and rows may not be read by path.
+
+    Raises:
+        PlanError: with one of the paths, and the remedy.
+    """
+    shards = [one.shard for one in todo if one.shard.num_rows]
+    if not shards or any(shard.name not in corpus.without_bytes for shard in shards):
+        return
+    source = pipeline.source
+    where = f"{shards[0].url}{' and others' if len(shards) > 1 else ''}"
+    rows = count(sum(shard.num_rows for shard in shards), "row")
+    raise PlanError(f"{where}: column {source.audio!r} holds no bytes in any of {rows}{_paths_of(shards[0], source)}")
+
+
+def _paths_of(shard: Shard, source: Shards) -> str:
+    """Return a text on the paths that the first rows hold instead of recordings, and the remedy."""
+    first = Piece(0, min(SAMPLE_ROWS, shard.num_rows))
+    try:
+        found = [path for path in sources.read_paths(shard, first, source.audio, source.storage_options) if path]
+    except (ShardError, StoreError, KeyError, IndexError, ValueError, pa.ArrowException):
+        found = []
+    if not found:
+        return ", and no paths; expected recordings. Set source.audio to their column, or embed them"
+    is_absolute = all(path.startswith("/") for path in found)
+    root = os.path.commonpath([os.path.dirname(path) for path in found]) if is_absolute else "DIR"  # noqa: PTH120
+    return (
+        f", only paths such as {found[0]!r:.200}. Set the folder that contains them, such as "
+        f"source.audio_root={root!r:.200}, or embed the recordings"
+    )

@@ -14,16 +14,14 @@ from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.checkpoints.hub_api import upload
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import Capability
-from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, check_attn_implementation, one_device
-from raysp.models.base.recognised import Recognised
+from raysp.models.base.recognised import Checkpointing, Recognised
 from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
 from raysp.models.files.configuration import Config, suggestion
 from raysp.models.files.sharing import upload_saved
-from raysp.models.files.sizes import num_bytes
 from raysp.models.files.unweighted import built
-from raysp.models.files.weights import are_equal, canonical_name, read_tensors, write_tensors
+from raysp.models.files.weights import are_equal, canonical_name, num_bytes, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

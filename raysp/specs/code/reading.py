@@ -1,5 +1,9 @@
-"""Files of a pipeline's functions and classes: their modules, and the neighbouring modules that these import."""
+"""Files of a pipeline's functions and classes: their modules, and the neighbouring modules that these import.
 
+Imports are found by static analysis, conditional ones and those inside functions included.
+"""
+
+import ast
 import importlib.machinery
 import os
 import sys
@@ -10,7 +14,6 @@ from types import ModuleType
 from typing import NamedTuple
 
 from raysp.errors import SpecError
-from raysp.specs.code.imports import imported_names
 from raysp.specs.code.origins import is_installed_path, is_outside, modules_of_class, modules_of_function
 from raysp.specs.code.user_code import MAIN, CodeFile, UserCode, installed_version
 
@@ -209,3 +212,54 @@ def _find(folder: Path, name: str) -> _Found | None:
         if (path := place / f"{last}{suffix}").is_file():
             return _Found(path, False)
     return _Found(None, True) if (place / last).is_dir() else None
+
+
+_BY_NAME = ("import_module", "__import__")
+
+
+def imported_names(source: bytes, module: str, *, is_package: bool) -> Iterator[str]:
+    """Yield absolute names that a file may import: for `from a import b` both `a` and `a.b`, for `*` `a.*`.
+
+    Args:
+        source: content of the file; if it cannot be parsed, no name is yielded.
+        module: name of the module, to which relative imports refer.
+        is_package: whether it is a package's `__init__`.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (beginning := _from(node, package)):
+            yield beginning
+            yield from (f"{beginning}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and _called(node.func) in _BY_NAME:
+            yield from _constant(node.args, package)
+
+
+def _from(node: ast.ImportFrom, package: str) -> str:
+    """Return the module of a `from` import; empty if a relative import leaves the package."""
+    if not node.level:
+        return node.module or ""
+    return _absolute("." * node.level + (node.module or ""), package)
+
+
+def _called(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _constant(arguments: list[ast.expr], package: str) -> Iterator[str]:
+    if isinstance(arguments[0], ast.Constant) and isinstance(name := arguments[0].value, str):
+        yield _absolute(name, package) if name.startswith(".") else name
+
+
+def _absolute(name: str, package: str) -> str:
+    relative = name.lstrip(".")
+    parents = package.split(".") if package else []
+    levels = len(name) - len(relative)
+    if levels > len(parents):
+        return ""
+    return ".".join([*parents[: len(parents) - levels + 1], *([relative] if relative else [])])

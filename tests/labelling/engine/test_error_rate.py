@@ -19,9 +19,8 @@ from raysp.labelling.engine.running import _job
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.reader import Reader
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.sink import layout, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog

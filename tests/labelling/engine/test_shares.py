@@ -12,8 +12,8 @@ from raysp import PlanError
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
 from raysp.labelling.engine.label_process import LabelProcess
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, lease, plan_record
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry

@@ -9,8 +9,8 @@ import pytest
 
 import raysp
 from raysp.errors import PlanError
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.sinks import Sink
 from tests.commands import write_recipe
 from tests.corpora import a_pipeline, label_here, wav, write_shard

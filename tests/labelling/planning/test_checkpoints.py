@@ -9,10 +9,9 @@ from raysp import CheckpointError
 from raysp.checkpoints import locating
 from raysp.cluster.resources import Resources
 from raysp.labelling.planning import planned_checkpoint
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import recorded_pipeline
-from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.run_plan import Opened, Plan
 from tests.corpora import CHECKPOINT, a_pipeline, begin_run, write_shard
 from tests.hub_server import COMMIT, lay_out
 

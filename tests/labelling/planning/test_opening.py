@@ -11,8 +11,8 @@ import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources
 from raysp.corpus.parquet import cut_pieces
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import stage
 from raysp.storage.stores import open_store
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, rows_table, write_shard

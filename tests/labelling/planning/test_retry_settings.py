@@ -10,9 +10,9 @@ import raysp
 from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.fingerprints import AUDIO_ROOT, hash_pipeline
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+from raysp.labelling.planning.run_plan import Opened
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.storage.stores import open_store

@@ -9,10 +9,9 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry
-from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.sink import layout
 from raysp.sink.run_record import Resolved

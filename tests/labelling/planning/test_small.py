@@ -7,7 +7,7 @@ import pytest
 import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.planning.opened_pipeline import Opened
+from raysp.labelling.planning.run_plan import Opened
 from raysp.labelling.planning.small import SMALL_BYTES, SMALL_ROWS, is_small, may_be_small
 from tests.corpora import a_pipeline
 from tests.user_specs import odd_rows

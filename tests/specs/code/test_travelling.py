@@ -15,8 +15,8 @@ from ray import cloudpickle
 
 import raysp
 from raysp.labelling.engine.running import _job
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
 from tests.corpora import NoCrashes, a_pipeline, write_shard

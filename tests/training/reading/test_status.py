@@ -12,8 +12,7 @@ import raysp
 from raysp.errors import PlanError, StoreError
 from raysp.evaluation.scores import Estimate
 from raysp.sink import lease
-from raysp.sink.lease import Running
-from raysp.sink.processes import Process
+from raysp.sink.lease import Process, Running
 from raysp.storage.store import LocalStore
 from raysp.training.reading.training_status import BestEvaluation, TrainingStatus
 from raysp.training.sink import evaluation_records, step_metrics

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raysp.errors import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.sink import layout, lease
-from raysp.sink.processes import Process
+from raysp.sink.lease import Process
 from raysp.sink.run_record import RunEntry
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position

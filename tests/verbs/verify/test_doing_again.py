@@ -8,8 +8,8 @@ import pytest
 
 import raysp
 from raysp.errors import ChangedError, PlanError
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import footer
 from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard

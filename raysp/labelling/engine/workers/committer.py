@@ -8,7 +8,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.planning.kept_columns import read_source_columns
+from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt

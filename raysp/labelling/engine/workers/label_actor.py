@@ -19,9 +19,16 @@ from raysp.labelling import assembly
 from raysp.labelling.engine.workers import model_loads
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece, RowError
+from raysp.labelling.engine.workers.messages import (
+    FatalFailure,
+    LabelledBlock,
+    Message,
+    PoisonedPiece,
+    RowError,
+    message_row,
+    unpack,
+)
 from raysp.labelling.engine.workers.watchdog import watched
-from raysp.labelling.engine.workers.wire import message_row, unpack
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName

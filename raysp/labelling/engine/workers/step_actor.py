@@ -13,9 +13,8 @@ from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece
+from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece, pack, pack_message, unpack
 from raysp.labelling.engine.workers.watchdog import watched
-from raysp.labelling.engine.workers.wire import pack, pack_message, unpack
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 

@@ -22,8 +22,8 @@ from raysp.labelling.engine.running import run
 from raysp.labelling.engine.workers.attempts import Ledger
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.receipts import ShardFailure
 from tests.corpora import wav
 from tests.labelling.engine.deadly import DeadlyTranscript

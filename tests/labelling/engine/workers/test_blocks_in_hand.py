@@ -15,7 +15,7 @@ from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.workers import label_actor
 from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.label_actor import InHand, LabelActor, calls_at_once
-from raysp.labelling.engine.workers.wire import pack, read_messages
+from raysp.labelling.engine.workers.messages import pack, read_messages
 from raysp.ops.labelling import Figures
 from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND
 from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER

@@ -6,9 +6,18 @@ import pyarrow as pa
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, PoisonedPiece, RowError
+from raysp.labelling.engine.workers.messages import (
+    FatalFailure,
+    LabelledBlock,
+    PoisonedPiece,
+    RowError,
+    message_row,
+    pack,
+    pack_message,
+    read_messages,
+    unpack,
+)
 from raysp.labelling.engine.workers.piece_todo import PieceTodo
-from raysp.labelling.engine.workers.wire import message_row, pack, pack_message, read_messages, unpack
 from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure

@@ -12,9 +12,8 @@ from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources
 from raysp.labelling.planning import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.opened_pipeline import Opened
 from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Plan, Settings
+from raysp.labelling.planning.run_plan import Opened, Plan, Settings
 from raysp.labelling.planning.settling import settle
 from raysp.models.base.certificates import PackRuns
 from raysp.models.checking import check_checkpoint
