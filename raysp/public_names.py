@@ -1,4 +1,4 @@
-"""Public names of a package, imported when they are first used, so that importing the package stays cheap."""
+"""Names that are imported when they are first used: the public ones of a package, and those of tables of kinds."""
 
 import ast
 import sys
@@ -32,3 +32,9 @@ def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[
         return found
 
     return get, lambda: list(names), list(names)
+
+
+def resolved(place: str) -> object:
+    """Import what a table names as `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

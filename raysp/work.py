@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from raysp.errors import PlanError
 from raysp.machine import system
+from raysp.public_names import resolved
 from raysp.sink.lease import Running
 from raysp.sink.orphans import Orphan
 from raysp.sink.run_record import RunEntry
@@ -205,8 +206,7 @@ def load_work(target: str) -> Work:
 
 
 def _class(place: str) -> type[Work]:
-    module, _, name = place.partition(":")
-    return cast("type[Work]", getattr(import_module(module), name))
+    return cast("type[Work]", resolved(place))
 
 
 def run_fact(found: Progress, last: float | None, noun: str) -> str:

@@ -19,33 +19,16 @@ import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus import metadata, sidecars
-from raysp.corpus.kinds import Cut, Metadata, Options, Origin, SourceKind
+from raysp.corpus.kinds import Beside, Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
 from raysp.errors import ShardError
-from raysp.storage.store import Entry
+from raysp.storage.store import Entry, join_url
 
 FILES_A_SHARD = 10_000
 FILES_A_PIECE = 400
 """Files per piece. Keeps the part of the listing that is sent with a piece below 20 KB: about 33 bytes per file with an
 incompressible name."""
-# Files are chosen by name, since folders hold other files too. Their format is detected by content.
-_READ = frozenset(
-    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
-    | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
-)
-_READ_BY_PYAV = frozenset(
-    {".3ga", ".3gp", ".3gpp", ".aac", ".adts", ".asf", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4"}
-    | {".weba", ".webm", ".wma", ".wmv"}
-)
-"""Suffixes of formats that need the extra `raysp[av]`."""
-_NOT_READ = frozenset(
-    {".ac3", ".ac4", ".alac", ".amr", ".ape", ".avi", ".awb", ".dff", ".dsf", ".dts", ".eac3", ".flv", ".gsm", ".mp2"}
-    | {".mpc", ".mpeg", ".mpg", ".mpga", ".nist", ".ogm", ".ogv", ".pcm", ".qcp", ".ra", ".raw", ".shn", ".spx"}
-    | {".tta", ".voc", ".vox", ".wv", ".wv1", ".wv2"}
-)
-"""Suffixes of formats that are mostly unsupported. Such a file is still a row (`unsupported_format`), never dropped."""
-SUFFIXES = _READ | _READ_BY_PYAV | _NOT_READ
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
 
 _FROM = "@"  # follows the first row of a narrowed listing; not in the base64 alphabet
@@ -66,22 +49,6 @@ class _Part(NamedTuple):
     """Schema of the metadata columns; None if there are no metadata files."""
     checks: tuple[int | None, ...] = ()
     """Hash of the metadata values of each row; None if no metadata file names it."""
-
-
-def is_audio(path: str) -> bool:
-    """Return whether a file is a recording by its suffix, and so a row."""
-    return suffix_of(path) in SUFFIXES
-
-
-def suffix_of(path: str) -> str:
-    """Return the suffix of a file's name in lower case, with its dot; empty if there is none."""
-    _, dot, suffix = path.rpartition("/")[2].rpartition(".")
-    return f".{suffix.lower()}" if dot else ""
-
-
-def without_suffix(path: str) -> str:
-    """Return the path of a recording without the suffix of a known format; others are kept."""
-    return path[: -len(suffix_of(path))] if is_audio(path) else path
 
 
 def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | None = None) -> list[str]:
@@ -124,6 +91,14 @@ class FolderKind(SourceKind):
         """Cut the listing of a folder into parts; see `cut`."""
         parts = cut(origin.entries, [shard.part for shard in recorded], origin.metadata)
         return [Cut(num_bytes(part), version(part), part, *count_strays(part)) for part in parts]
+
+    def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
+        """Return the metadata or the texts of a folder's recordings; see `SourceKind.described_by`."""
+        if files := _metadata_files(given, storage_options):
+            return metadata.read(given.root, files, storage_options), files
+        if given.with_texts and not given.shards:
+            return sidecars.find(given.recordings, given.entries)
+        return None, ()
 
     def survey(
         self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
@@ -193,6 +168,17 @@ class FolderKind(SourceKind):
         naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
         one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
         return replace(shard, pieces=(piece,), part=f"{piece.first}{_FROM}{_pack(one)}")
+
+
+def _metadata_files(given: Beside, storage_options: Options) -> list[str]:
+    """Return the metadata files of a folder of recordings; empty if it has shards (a Parquet file may be either)."""
+    files = [entry.path for entry in given.entries if metadata.is_metadata(entry.path)]
+    names = {entry.path for entry in given.shards}
+    if not names <= {*files}:
+        return []
+    if not all(metadata.names_recordings(join_url(given.root, path), storage_options) for path in names):
+        return []
+    return files
 
 
 def _columns(url: str, part: _Part, recordings: Sequence[tuple[str, int | None]], options: Options) -> pa.Table:

@@ -1,6 +1,6 @@
 """Interface of a kind of source: the files it claims, how shards are cut from them, and how their rows are read.
 
-A kind is one class in a file of its own and one line of `sources.KINDS`.
+A kind is one class in a file of its own and one line of `sources.KINDS`, which imports the file when it is needed.
 """
 
 import hashlib
@@ -44,6 +44,20 @@ class Origin:
     """The file itself, or the recordings of the folder, sorted by path."""
     metadata: Metadata | None = None
     """Metadata of the recordings of a folder."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Listing of a folder with recordings, in which files beside them may describe them."""
+
+    root: str
+    recordings: Sequence[Entry]
+    shards: Sequence[Entry]
+    """Files that hold rows by their names."""
+    entries: Sequence[Entry]
+    """All files."""
+    with_texts: bool
+    """Whether texts are read."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,14 @@ class SourceKind(ABC):
     def chosen(self, root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
         """Return the files of a folder, without files of this kind that are not shards."""
         return entries
+
+    def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
+        """Return what describes the recordings of a folder, with the paths of its files.
+
+        Raises:
+            ShardError, StoreError: the files cannot be read.
+        """
+        return None, ()
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
         """Cut an origin into shards: first the recorded ones, then new ones.

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.corpus import folders
 from raysp.corpus.archive import ArchiveFile, Member, read_members
 from raysp.corpus.manifests import AUDIO_TYPE, json_column
+from raysp.corpus.recording_names import is_audio
 from raysp.corpus.shards import one_line
 from raysp.corpus.sidecars import plain_text
 from raysp.errors import ShardError
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     @property
     def recordings(self) -> list[Member]:
         """Files that are recordings by their suffix."""
-        return [one for one in self.files.values() if folders.is_audio(one.name)]
+        return [one for one in self.files.values() if is_audio(one.name)]
 
 
 def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Sample]:

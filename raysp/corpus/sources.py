@@ -2,39 +2,62 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus import beside, folders
-from raysp.corpus.arrow import ArrowKind
-from raysp.corpus.folders import FolderKind
+from raysp.corpus import beside
 from raysp.corpus.kinds import Options, SourceKind
-from raysp.corpus.manifests import ManifestKind
-from raysp.corpus.parquet import ParquetKind
 from raysp.corpus.recording_columns import paths_of
-from raysp.corpus.shar import SharKind
+from raysp.corpus.recording_names import OTHER_SUFFIXES, is_audio, suffix_of
 from raysp.corpus.shards import Piece, Shard, Survey, one_line
-from raysp.corpus.tars import TarKind
 from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
 from raysp.errors import ShardError
+from raysp.public_names import resolved
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
 
-FOLDER = FolderKind()
-"""The kind of a folder without files that hold rows."""
-KINDS: tuple[SourceKind, ...] = (ParquetKind(), ArrowKind(), SharKind(), ManifestKind(), TarKind(), FOLDER)
+FOLDER = "folder"
+"""Name of the kind of a folder without files that hold rows."""
+
+
+class Registered(NamedTuple):
+    """A kind of source, imported when a file may be of it."""
+
+    name: str
+    place: str
+    """Its class, as `module:name`."""
+    endings: tuple[str, ...] = ()
+    """Ends of the names of all files that the kind claims or describes."""
+
+    @property
+    def kind(self) -> SourceKind:
+        """The kind itself."""
+        return _kind_at(self.place)
+
+
+KINDS = (
+    Registered("parquet", "raysp.corpus.parquet:ParquetKind", (".parquet",)),
+    Registered("arrow", "raysp.corpus.arrow:ArrowKind", (".arrow", ".ipc", ".feather", ".json")),
+    Registered("shar", "raysp.corpus.shar:SharKind", (".jsonl", ".jsonl.gz", ".tar")),
+    Registered("manifest", "raysp.corpus.manifests:ManifestKind", (".jsonl", ".ndjson", ".json", ".gz")),
+    Registered("tar", "raysp.corpus.tars:TarKind", (".tar", ".tar.gz", ".tgz")),
+    Registered(FOLDER, "raysp.corpus.folders:FolderKind"),
+)
 """All kinds. The first one also opens files that no kind claims, and reports their format as unknown."""
 
-READ_AS = f"{', '.join(kind.described for kind in KINDS[:-1])} or {KINDS[-1].described}"
-_OTHER_SUFFIXES = frozenset(
-    {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
-    | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}
-    | {".gif", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".pt", ".safetensors", ".svg"}
-    | {".ctm", ".lab", ".lrc", ".rttm", ".srt", ".stm", ".textgrid", ".trn", ".vtt"}
-    | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".zip"}
-)
+
+@cache
+def _kind_at(place: str) -> SourceKind:
+    return cast("type[SourceKind]", resolved(place))()
+
+
+def read_as() -> str:
+    """Return the files that are read, for messages."""
+    *others, last = (one.kind.described for one in KINDS)
+    return f"{', '.join(others)} or {last}"
 
 
 def kind_named(name: str) -> SourceKind:
@@ -43,11 +66,16 @@ def kind_named(name: str) -> SourceKind:
     Raises:
         ShardError: there is no such kind, as in a record of a later version.
     """
-    for kind in KINDS:
-        if kind.name == name:
-            return kind
-    known = ", ".join(kind.name for kind in KINDS)
+    for one in KINDS:
+        if one.name == name:
+            return one.kind
+    known = ", ".join(one.name for one in KINDS)
     raise ShardError(f"found source kind {name!r}, expected one of {known}; use the version of raysp that recorded it")
+
+
+def _kinds_for(name: str) -> list[SourceKind]:
+    """Return the kinds that a file may be of, by the end of its name."""
+    return [one.kind for one in KINDS if name.endswith(one.endings)]
 
 
 def kind_of(shard: Shard) -> SourceKind:
@@ -57,7 +85,7 @@ def kind_of(shard: Shard) -> SourceKind:
 
 def kind_of_file(name: str) -> SourceKind:
     """Return the kind of a file by its name."""
-    return next((kind for kind in KINDS if kind.claims(name)), KINDS[0])
+    return next((kind for kind in _kinds_for(name) if kind.claims(name)), KINDS[0].kind)
 
 
 def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
@@ -68,26 +96,28 @@ def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
         url: url that lists it.
         in_folder: whether the url is a folder, of which only files with known suffixes are shards.
     """
+    kinds = _kinds_for(name)
     if in_folder:
-        return any(kind.claims(name, in_folder=True) for kind in KINDS)
-    if any(name.endswith(kind.named_suffixes) and url.endswith(kind.named_suffixes) for kind in KINDS):
+        return any(kind.claims(name, in_folder=True) for kind in kinds)
+    if any(name.endswith(kind.named_suffixes) and url.endswith(kind.named_suffixes) for kind in kinds):
         return True
-    if any(kind.claims(name) for kind in KINDS if not kind.suffixes):
+    if any(kind.claims(name) for kind in kinds if not kind.suffixes):
         return True
-    claimed = tuple(one for kind in KINDS for one in kind.suffixes if one not in kind.named_suffixes)
-    return name.endswith(claimed) or not (folders.is_audio(name) or folders.suffix_of(name) in _OTHER_SUFFIXES)
+    claimed = tuple(one for kind in kinds for one in kind.suffixes if one not in kind.named_suffixes)
+    return name.endswith(claimed) or not (is_audio(name) or suffix_of(name) in OTHER_SUFFIXES)
 
 
 def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
     """Return the files of a folder, without files of a kind that are not shards."""
-    for kind in KINDS:
-        entries = kind.chosen(root, entries, storage_options)
+    for one in KINDS:
+        if any(entry.path.endswith(one.endings) for entry in entries):
+            entries = one.kind.chosen(root, entries, storage_options)
     return entries
 
 
 def describes_shards(name: str) -> bool:
     """Return whether a file describes shards, by its name."""
-    return any(kind.describes(name) for kind in KINDS)
+    return any(kind.describes(name) for kind in _kinds_for(name))
 
 
 def audio_root(shard: Shard, given: str | None) -> str | None:

@@ -56,7 +56,8 @@ def archive(tmp_path):
 
 @pytest.mark.slow
 def test_another_kind_is_one_class_and_one_line(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "KINDS", (*sources.KINDS, ZipKind()))
+    registered = sources.Registered("zip", f"{__name__}:ZipKind", (".zip",))
+    monkeypatch.setattr(sources, "KINDS", (*sources.KINDS, registered))
     pipeline = a_pipeline(str(archive.parent), tmp_path / "out")
     plan = raysp.plan(pipeline)
     assert [(shard.name, shard.kind, shard.num_rows) for shard in plan.corpus.shards] == [
@@ -117,7 +118,32 @@ def test_a_glob_takes_more_files_than_a_folder_and_json_is_named(name, url, in_f
 
 
 def test_names_of_kinds_are_recorded_in_sinks_and_never_change():
-    assert [kind.name for kind in sources.KINDS] == ["parquet", "arrow", "shar", "manifest", "tar", "folder"]
+    names = ["parquet", "arrow", "shar", "manifest", "tar", "folder"]
+    assert [one.name for one in sources.KINDS] == [one.kind.name for one in sources.KINDS] == names
+
+
+@pytest.mark.parametrize("one", sources.KINDS, ids=lambda one: one.name)
+def test_a_kind_is_asked_about_every_file_that_it_may_claim_or_describe(one):
+    assert all(name.endswith(one.endings) for name in (*one.kind.suffixes, *one.kind.companions))
+    assert {*one.kind.folder_suffixes, *one.kind.named_suffixes} <= {*one.kind.suffixes}
+    names = [
+        f"{stem}{suffix}"
+        for stem in ("cuts.000001", "recording.000001", "features.000001", "cuts", "cuts.en", "recording", "x")
+        for suffix in (
+            "",
+            ".jsonl",
+            ".jsonl.gz",
+            ".ndjson.gz",
+            ".tar",
+            ".tar.gz",
+            ".parquet",
+            ".arrow",
+            ".json",
+            ".wav",
+        )
+    ]
+    missed = [name for name in names if not name.endswith(one.endings)]
+    assert not [name for name in missed if one.kind.claims(name) or one.kind.describes(name)]
 
 
 def test_a_kind_of_a_later_version_is_refused_by_name():

@@ -9,8 +9,9 @@ from functools import partial
 from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 
-from raysp.corpus import folders, metadata, sidecars, sources
-from raysp.corpus.kinds import Cut, Metadata, Origin, SourceKind
+from raysp.corpus import sources
+from raysp.corpus.kinds import Beside, Cut, Metadata, Origin, SourceKind
+from raysp.corpus.recording_names import is_audio, suffix_of
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.planning.label_shards import Found, with_label_shards
@@ -83,7 +84,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         if times > 1:
             urls = [one.url for one in found if one.name == name]
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
-    passed_over = Counter(folders.suffix_of(entry.path) for one in listings for entry in one.others)
+    passed_over = Counter(suffix_of(entry.path) for one in listings for entry in one.others)
     by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
     return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
 
@@ -97,7 +98,7 @@ def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]
             files.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
     for folder, found in files.items():
         entries = tuple(sorted(found.values(), key=lambda entry: entry.path))
-        yield sources.FOLDER, Origin(folder, entries, given.get(folder))
+        yield sources.kind_named(sources.FOLDER), Origin(folder, entries, given.get(folder))
 
 
 def _files(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
@@ -134,17 +135,17 @@ def _list_url(url: str, source: Shards) -> _Sorted:
     is_folder = listing.root == _normal(url)
     is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
     shards: Sequence[Entry] = [one for one in listing.entries if is_shard(one.path) and not _is_hidden(one.path, url)]
-    recordings = [entry for entry in listing.entries if folders.is_audio(entry.path)]
-    given, beside = None, list[str]()
+    recordings = [entry for entry in listing.entries if is_audio(entry.path)]
+    given: Metadata | None = None
+    beside: Sequence[str] = ()
     if is_folder:
         shards = sources.chosen(listing.root, shards, storage_options)
-        if recordings and (files := _metadata_of(listing, shards, storage_options)):
-            shards = []
-            given = _read_metadata(listing.root, files, storage_options).as_listed(one.path for one in listing.entries)
-            recordings = [one for one in listing.entries if folders.is_audio(one.path) or one.path in given.checks]
-            beside = [*given.files]
-        elif source.text is not None and not shards:
-            given, beside = sidecars.find(recordings, listing.entries)
+        if recordings:
+            folder = Beside(listing.root, recordings, shards, listing.entries, with_texts=source.text is not None)
+            given, beside = _described(folder, storage_options)
+        if given is not None:
+            shards, given = [], given.as_listed(one.path for one in listing.entries)
+            recordings = [one for one in listing.entries if is_audio(one.path) or one.path in given.checks]
     kept = shards or recordings
     taken = {entry.path for entry in kept} | {*beside}
     others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
@@ -160,20 +161,9 @@ def _is_hidden(path: str, url: str) -> bool:
     return path.rpartition("/")[2].startswith("_") and not url.rpartition("/")[2].startswith("_")
 
 
-def _metadata_of(listing: Listing, shards: Sequence[Entry], storage_options: Mapping[str, object]) -> list[str]:
-    """Return the metadata files of a folder of recordings; empty if it has shards (a Parquet file may be either)."""
-    files = [entry.path for entry in listing.entries if metadata.is_metadata(entry.path)]
-    names = {entry.path for entry in shards}
-    if not names <= {*files}:
-        return []
-    if not all(metadata.names_recordings(join_url(listing.root, path), storage_options) for path in names):
-        return []
-    return files
-
-
-def _read_metadata(root: str, files: Sequence[str], storage_options: Mapping[str, object]) -> Metadata:
+def _described(folder: Beside, storage_options: Mapping[str, object]) -> tuple[Metadata | None, Sequence[str]]:
     try:
-        return metadata.read(root, files, storage_options)
+        return sources.kind_named(sources.FOLDER).described_by(folder, storage_options)
     except ShardError as error:
         raise PlanError(f"source: {error}") from error
 
@@ -184,13 +174,13 @@ def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
 
 
 def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
-    passed_over = Counter(folders.suffix_of(entry.path) for entry in others)
+    passed_over = Counter(suffix_of(entry.path) for entry in others)
     inside = " in it" if is_folder else ""
     has_manifest = is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"}
     manifest = ". Give a manifest by its own path" if has_manifest else ""
     return (
         f"source.url: {url!r}: found no shard and no recording{inside}, only {count_files(passed_over)}; expected "
-        f"{sources.READ_AS}{manifest}. To label recordings listed in a table, write a manifest with a line for each: "
+        f"{sources.read_as()}{manifest}. To label recordings listed in a table, write a manifest with a line for each: "
         '{"audio_filepath": PATH}'
     )
 

@@ -97,7 +97,7 @@ def _make_plan(
     source = _with_text_beside(pipeline.source, opened.text_beside)
     listed = list_corpus(source, {**absent_before, **recorded}, relabel=relabel)
     root, found = listed.root, listed.found
-    if source != pipeline.source and any(one.kind == FOLDER.name for one in found):
+    if source != pipeline.source and any(one.kind == FOLDER for one in found):
         pipeline = replace(pipeline, source=source)
     if record is not None:
         check_root(sink.url, record.root, root, found, recorded)

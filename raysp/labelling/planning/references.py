@@ -96,7 +96,7 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
             by_path=source.audio_root is not None,
         )
     except ShardError as error:
-        has_none = shard.kind == FOLDER.name and source.text is None
+        has_none = shard.kind == FOLDER and source.text is None
         remedy = f". For texts beside recordings, add --set source.text={wanted.reference}" if has_none else ""
         raise PlanError(f"{error}{remedy}") from None
     for complaint in _complaints(schema, wanted) if shard.num_rows else ():

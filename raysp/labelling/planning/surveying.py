@@ -227,7 +227,7 @@ class _NewShards:
             return ""
         if missing == source.id:
             return ". Set source.id to the column of ids, or to None (null with --set): ids are then <shard>:<row>"
-        if one.kind != sources.FOLDER.name:
+        if one.kind != sources.FOLDER:
             return ""
         return (
             ". A file metadata.csv in the folder makes columns: file_name, and one for each of them. For texts, set "

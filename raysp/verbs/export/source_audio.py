@@ -8,7 +8,7 @@ from itertools import takewhile
 import pyarrow as pa
 
 from raysp.corpus import sources
-from raysp.corpus.folders import without_suffix
+from raysp.corpus.recording_names import without_suffix
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling

@@ -268,7 +268,7 @@ class TestKinds:
             (tmp_path / "in" / name).write_bytes(b"x")
         pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out")
         with monkeypatch.context() as before:
-            before.setattr("raysp.corpus.folders.SUFFIXES", {".wav"})
+            before.setattr("raysp.corpus.recording_names.SUFFIXES", {".wav"})
             first = raysp.plan(pipeline)
             begin_and_stage(first)
         later = raysp.plan(pipeline)
