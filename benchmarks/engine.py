@@ -46,8 +46,8 @@ class StandInReader:
         self.samples = np.zeros(int(os.environ["RAYSP_BENCH_SAMPLES"]), np.int16)
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
+        from raysp.labelling.engine.workers.job import PieceTodo
         from raysp.labelling.engine.workers.messages import pack
-        from raysp.labelling.engine.workers.piece_todo import PieceTodo
         from raysp.ops.rows import RowStatus, statuses_table, with_waves
         from raysp.sink.layout import BlockName
 

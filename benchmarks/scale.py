@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
     from raysp.labelling.engine.execution import OnPiece, Outcome
-    from raysp.labelling.engine.workers.job import Job
+    from raysp.labelling.engine.workers.job import Job, PieceTodo
     from raysp.labelling.engine.workers.messages import Message
-    from raysp.labelling.engine.workers.piece_todo import PieceTodo
     from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.todo import Retry
 
@@ -188,8 +187,8 @@ class AnsweringWorkers:
 
     def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
+        from raysp.labelling.engine.workers.job import PieceTodo
         from raysp.labelling.engine.workers.messages import LabelledBlock
-        from raysp.labelling.engine.workers.piece_todo import PieceTodo
         from raysp.sink.receipts import BlockReceipt
 
         every = max(1, plan.pieces_todo // 10)

@@ -7,13 +7,12 @@ them.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from raysp.errors import PlanError
 from raysp.machine import system
 from raysp.public_names import resolved
 from raysp.sink.lease import Running
-from raysp.sink.orphans import Orphan
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import KINDS, Registered, Sink
 from raysp.specs.pipeline import Pipeline, Work
@@ -21,6 +20,9 @@ from raysp.specs.work_files import load_value
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import ago
+
+if TYPE_CHECKING:
+    from raysp.sink.orphans import Orphan
 
 
 def refuse_on(systems: Collection[str], what: str) -> None:
@@ -171,7 +173,7 @@ class Kind(Protocol):
     def page(self, asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
         """Return a sink's store and its report as HTML, by the values of columns where it has rows."""
 
-    def leftovers(self, store: Store, *, now: float | None = None) -> Iterator[Orphan]:
+    def leftovers(self, store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
         """Yield the files of a sink that no run will use any more, at a time of the store's clock."""
 
 

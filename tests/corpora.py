@@ -127,8 +127,8 @@ def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
 def _begin_here(pipeline: raysp.Pipeline, *, relabel: bool, retry: bool) -> tuple[Any, Any, Callable[[Any], None]]:
     """Plan and begin a run; return the job, the plan, and a function that labels and stages a shard."""
     from raysp.labelling.engine.running import _job
+    from raysp.labelling.engine.workers.job import PieceTodo
     from raysp.labelling.engine.workers.label_actor import LabelActor
-    from raysp.labelling.engine.workers.piece_todo import PieceTodo
     from raysp.labelling.engine.workers.reader import Reader
     from raysp.labelling.engine.workers.step_actor import in_turn
     from raysp.labelling.planning.opening import make_plan

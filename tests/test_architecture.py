@@ -101,7 +101,7 @@ READ_OWN_DATA = {
     *("audio/isolation.py", "cluster/submitting/head.py", "cluster/submitting/sealing.py", "specs/values.py"),
     *(
         "labelling/engine/workers/messages.py",
-        "labelling/engine/workers/piece_todo.py",
+        "labelling/engine/workers/job.py",
     ),
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }

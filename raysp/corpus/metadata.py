@@ -21,11 +21,10 @@ import pyarrow.csv as pa_csv
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.corpus.decoded import decoded_bytes
 from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.pages import read_whole
-from raysp.corpus.parquet import read_footer
+from raysp.corpus.parquet import decoded_bytes, read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
 from raysp.storage.forms import canonical

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.corpus import decoded, sources
+from raysp.corpus import parquet, sources
 from raysp.corpus.shards import PIECE_DECODED_BYTES, PIECE_ROWS, Piece, Shard, input_id
 from raysp.ops.recordings import Recordings
 from tests.corpora import AUDIO, rows_table, wav
@@ -73,8 +73,8 @@ def test_an_ordinary_shard_is_read_as_it_is_stored(tmp_path):
     with pa.OSFile(str(tmp_path / "x.parquet")) as file:
         looking = type("Looking", (), {"seek": lambda _, place: places.append(place) or file.seek(place)})()
         looking.read = file.read
-        found = decoded.decoded_bytes(looking, metadata, None)
-        repeats = decoded.Repeats(file, metadata, [0, 1], ("audio",))
+        found = parquet.decoded_bytes(looking, metadata, None)
+        repeats = parquet.Repeats(file, metadata, [0, 1], ("audio",))
     assert found == [metadata.row_group(group).total_byte_size for group in range(2)]
     assert places == [metadata.row_group(0).column(0).dictionary_page_offset]
     assert repeats.most_a_row == 0
@@ -112,7 +112,7 @@ def test_reading_takes_the_memory_of_each_recording_once(tmp_path, in_struct):
 def test_rows_are_the_same_as_dictionaries(tmp_path_factory, values, in_struct, row_group_size):
     path = tmp_path_factory.mktemp("same") / "x.parquet"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(decoded, "WORTH_KNOWING", 0)
+        patched.setattr(parquet, "WORTH_KNOWING", 0)
         _check_same(path, values, in_struct, row_group_size)
 
 

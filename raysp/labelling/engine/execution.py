@@ -15,9 +15,8 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo
 from raysp.labelling.engine.workers.messages import FatalFailure, LabelledBlock, Message, PoisonedPiece
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.remedies import remedy
 from raysp.sink import lease, stopped_runs

@@ -14,10 +14,9 @@ from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.committer import commit_shard
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import Message, read_messages
-from raysp.labelling.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from raysp.corpus.shards import Piece
 from raysp.labelling.engine.in_process import InProcessCommits, UncountedAttempts
 from raysp.labelling.engine.label_process import EndedEarlyError, LabelProcess
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message
-from raysp.labelling.engine.workers.piece_todo import PieceTodo, serialised
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.stage import is_complete

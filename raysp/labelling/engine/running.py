@@ -184,12 +184,13 @@ def try_out(
             planned,
             progress_shown,
             is_own=False,
+            is_trial=True,
             needs_ray=requires_ray(address),
             in_this_process=lambda plan: is_few and _fits_one_process(plan),
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
-        if (columns := plans[0].texts) is not None:  # a trial has no recorded plan, which `status` needs
+        if (columns := plans[0].texts) is not None:
             errors = WordErrors()
             for table in tables:
                 errors.count(table, columns)
@@ -218,6 +219,7 @@ def _begin(
     *,
     share: Share = ALL,
     is_own: bool = True,
+    is_trial: bool = False,
     needs_ray: bool = False,
     in_this_process: Callable[[Plan], bool] = lambda _: False,
 ) -> RunResult:
@@ -296,7 +298,9 @@ def _begin(
         stopped_runs.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
         own.release()
-    return _result(plan, progress, {**plan.corpus.unreadable, **failed})
+    # The sink of a try-out has no recorded plan, which the status is computed from.
+    status = None if is_trial else _status(plan, progress)
+    return _result(plan, progress, {**plan.corpus.unreadable, **failed}, status)
 
 
 @contextlib.contextmanager
@@ -410,9 +414,8 @@ def _nothing_has_a_label(status: "Status") -> str | None:
     return f"0 of {count(status.rows_committed, 'row')} have a label ({counts}). For {most}: {remedy(most)}"
 
 
-def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult:
+def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Status | None") -> RunResult:
     examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
-    status = _status(plan, progress)
     nothing_labelled = _nothing_labelled(progress, examples)
     if status is not None and not plan.todo:
         nothing_labelled = _nothing_has_a_label(status)
@@ -442,8 +445,8 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str]) -> RunResult
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
-    from raysp.labelling.finished.label_status import label_status
-
     if not progress.shards_committed or (plan.todo and plan.texts is None):
         return None
+    from raysp.labelling.finished.label_status import label_status
+
     return label_status(plan.sink.store)

@@ -16,8 +16,8 @@ from raysp.labelling.engine.in_process import InProcess, InProcessCommits, Uncou
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.running import _job
+from raysp.labelling.engine.workers.job import PieceTodo
 from raysp.labelling.engine.workers.label_actor import LabelActor
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened, Plan

@@ -21,10 +21,9 @@ from raysp.corpus import sources
 from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.attempts import SETTLE_SECONDS, Attempts
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo
 from raysp.labelling.engine.workers.label_actor import labelled_block, load_labelling
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.labelling.planning.run_plan import Plan

@@ -7,9 +7,8 @@ from raysp.labelling.engine.on_ray.bisection import bisect_pieces
 from raysp.labelling.engine.on_ray.commits import Commits
 from raysp.labelling.engine.on_ray.stream import label
 from raysp.labelling.engine.run_events import RunEvents
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo
 from raysp.labelling.engine.workers.messages import Message
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.todo import Retry
 

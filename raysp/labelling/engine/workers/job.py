@@ -1,14 +1,21 @@
-"""The job of a run: the values that every worker receives."""
+"""The job of a run: the values that every worker receives, and the pieces that the driver sends to readers."""
 
+import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Self
 
 import pyarrow as pa
 
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import ShardError
 from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.planning.run_plan import Settings
+from raysp.sink.receipts import ShardFailure
+from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
@@ -72,3 +79,55 @@ def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
     """Return the functions of a pipeline that the main program defines, which workers cannot import."""
     mine = [name for step in pipeline.steps for name in step.functions if name.startswith("__main__:")]
     return {name: load_function(name) for name in mine}
+
+
+@dataclass(frozen=True)
+class PieceTodo:
+    """A piece to label, or its retried rows."""
+
+    shard: Shard
+    piece: Piece
+    retry: Retry | None = None
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Numbers of the rows to label, in the shard."""
+        return self.retry.of(self.piece) if self.retry else tuple(range(self.piece.first, self.piece.end))
+
+    @property
+    def stage_id(self) -> str | None:
+        """Staging id of the retry, used in place of the job's; None if this is not a retry."""
+        return self.retry.stage_id if self.retry else None
+
+    def __str__(self) -> str:
+        """Return the name of the shard, and the rows of the piece."""
+        return f"{self.shard.name} {self.piece.first}-{self.piece.end}"
+
+    def to_json(self) -> str:
+        """Serialise the piece with the part of its shard that it needs.
+
+        Raises:
+            ShardError: the shard has no such part.
+        """
+        part = {"retry": {"stage_id": self.retry.stage_id, "rows": self.retry.of(self.piece)}} if self.retry else {}
+        pieces = [[self.piece.first, self.piece.end]]
+        return json.dumps({**asdict(sources.narrow(self.shard, self.piece)), "pieces": pieces, **part})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse the JSON of `to_json`."""
+        fields = json.loads(text)
+        piece, part = Piece(*fields.pop("pieces")[0]), fields.pop("retry", None)
+        retry = Retry(part["stage_id"], tuple(part["rows"])) if part else None
+        return cls(Shard(**fields, pieces=(piece,)), piece, retry)
+
+
+def serialised(todos: Iterable[Todo]) -> Iterator[tuple[PieceTodo, str] | ShardFailure]:
+    """Yield each piece with its JSON, or the failure of its shard if it cannot be serialised."""
+    for todo in todos:
+        for piece in todo.pieces:
+            one = PieceTodo(todo.shard, piece, todo.retry)
+            try:
+                yield one, one.to_json()
+            except ShardError as error:
+                yield ShardFailure(todo.shard.name, str(error))

@@ -15,9 +15,8 @@ from raysp.errors import ProgramError, RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers import watchdog
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
-from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.job import Job, PieceTodo
 from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece, pack, pack_message
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure

@@ -21,7 +21,7 @@ from raysp.labelling.engine.on_ray import bisection
 from raysp.labelling.engine.running import run
 from raysp.labelling.engine.workers.attempts import Ledger
 from raysp.labelling.engine.workers.committer import commit_shard
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
+from raysp.labelling.engine.workers.job import PieceTodo
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.receipts import ShardFailure

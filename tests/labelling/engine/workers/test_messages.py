@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.workers.job import PieceTodo
 from raysp.labelling.engine.workers.messages import (
     FatalFailure,
     LabelledBlock,
@@ -17,7 +18,6 @@ from raysp.labelling.engine.workers.messages import (
     read_messages,
     unpack,
 )
-from raysp.labelling.engine.workers.piece_todo import PieceTodo
 from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure
