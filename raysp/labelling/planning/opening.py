@@ -12,10 +12,9 @@ from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_type
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.hub_data import of_commit
 from raysp.labelling.planning.label_shards import Found
-from raysp.labelling.planning.listing import list_corpus, refuse_listed_sink
+from raysp.labelling.planning.listing import check_root, list_corpus, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.replaced import find_replaced
-from raysp.labelling.planning.roots import check_root
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids

@@ -21,8 +21,8 @@ from raysp.corpus.sources import kind_of
 from raysp.corpus.widening import cast_column
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
+from raysp.labelling.planning.listing import named_twice
 from raysp.labelling.planning.replaced import find_replaced
-from raysp.labelling.planning.roots import named_twice
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded, refusal
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record

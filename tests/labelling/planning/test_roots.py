@@ -9,9 +9,8 @@ import pytest
 import raysp
 from raysp import ChangedError
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.planning.listing import list_corpus
+from raysp.labelling.planning.listing import list_corpus, root_of
 from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.roots import root_of
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, plan_record
 from raysp.sink.sinks import Sink

@@ -24,8 +24,8 @@ from ray.data.block import BlockAccessor
 
 from raysp.cluster.waiting import Waiting
 from raysp.labelling.engine.on_ray.actor_watch import Actor, ActorWatch
+from raysp.labelling.engine.on_ray.model_loads import FailedNodes, watch_loads
 from raysp.labelling.engine.run_events import RunEvents
-from raysp.labelling.engine.workers.model_loads import FailedNodes, watch_loads
 
 if TYPE_CHECKING:
     from ray.data import DataContext

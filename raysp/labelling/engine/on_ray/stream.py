@@ -13,12 +13,12 @@ from raysp.cluster.waiting import Waiting, cluster_nodes, node_totals
 from raysp.corpus.shards import PIECE_BYTES
 from raysp.errors import RayspError, RunError
 from raysp.labelling.engine.execution import OnPiece
+from raysp.labelling.engine.on_ray.model_loads import FailedNodes, allow_failures, cause
 from raysp.labelling.engine.on_ray.plan_input import MAX_TASK_BYTES, Feed
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.workers.job import Job, serialised
 from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
 from raysp.labelling.engine.workers.messages import Message, read_messages
-from raysp.labelling.engine.workers.model_loads import FailedNodes, allow_failures, cause
 from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.engine.workers.step_actor import StepActor
 from raysp.labelling.planning.run_plan import Plan

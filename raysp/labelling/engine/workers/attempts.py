@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raysp.cluster import nodes
+from raysp.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,9 @@ SETTLE_SECONDS = 5.0
 
 FAILED_LOADS = "failed loads"
 """Name under which the ledger keeps the nodes on which a model could not be loaded."""
+LOADS, LOADED = "loads", "loaded"
+PAUSE_SECONDS = 30.0
+"""Pause before an actor whose load failed frees its slot, while others work: the next one may get the same GPU."""
 
 
 class Ledger:
@@ -172,3 +176,16 @@ class Attempts:
 def hang_seconds() -> float:
     """Return the seconds after which a worker's operation counts as hung."""
     return float(os.environ.get(HANG_VARIABLE) or HANG_SECONDS)
+
+
+def model_loaded(attempts: Attempts) -> None:
+    """Record that an actor of this run has loaded its model."""
+    attempts.reach(LOADS, LOADED, 1)
+
+
+def load_error(attempts: Attempts, node: str, error: Exception) -> RunError:
+    """Report a failed load, and return its error with the node, after a pause if another actor has loaded the model."""
+    attempts.load_failed()
+    if attempts.reached(LOADS, LOADED):
+        time.sleep(PAUSE_SECONDS)
+    return RunError(f"node {node}: {type(error).__name__}: {error}")

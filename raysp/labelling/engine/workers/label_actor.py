@@ -16,8 +16,7 @@ import pyarrow as pa
 from raysp.devices import DeviceLostError, is_accelerator
 from raysp.errors import RunError, StoreError
 from raysp.labelling import assembly
-from raysp.labelling.engine.workers import model_loads
-from raysp.labelling.engine.workers.attempts import MAX_CRASHES
+from raysp.labelling.engine.workers.attempts import MAX_CRASHES, load_error, model_loaded
 from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import (
     FatalFailure,
@@ -87,8 +86,8 @@ class LabelActor:
         try:
             self.op = self.thread.submit(self._load).result()
         except Exception as error:
-            raise model_loads.failed(job.attempts, socket.gethostname(), error) from error
-        model_loads.loaded(job.attempts)
+            raise load_error(job.attempts, socket.gethostname(), error) from error
+        model_loaded(job.attempts)
         self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1:
             self.close()

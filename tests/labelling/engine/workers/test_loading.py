@@ -6,8 +6,9 @@ import pytest
 
 import raysp
 from raysp.errors import RunError
+from raysp.labelling.engine.on_ray import model_loads
 from raysp.labelling.engine.running import run
-from raysp.labelling.engine.workers import model_loads
+from raysp.labelling.engine.workers import attempts as reports
 from tests.labelling.engine.deadly import UnloadableTranscript
 
 
@@ -109,10 +110,10 @@ class TestNodes:
 
 def test_an_actor_waits_before_it_gives_its_place_to_the_next_while_others_work(monkeypatch):
     slept, failed = [], []
-    monkeypatch.setattr(model_loads.time, "sleep", slept.append)
+    monkeypatch.setattr(reports.time, "sleep", slept.append)
     for reached in (0, 1):
         attempts = SimpleNamespace(reached=lambda *_, n=reached: n, load_failed=lambda: failed.append("here"))
-        error = model_loads.failed(attempts, "gpu-7", OSError("full"))
+        error = reports.load_error(attempts, "gpu-7", OSError("full"))
         assert str(error) == "node gpu-7: OSError: full"
     assert failed == ["here", "here"]
-    assert slept == [model_loads.PAUSE_SECONDS]
+    assert slept == [reports.PAUSE_SECONDS]

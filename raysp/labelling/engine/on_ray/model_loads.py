@@ -6,26 +6,19 @@ the next ones start on other nodes, as long as there are any that can take them 
 
 import logging
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from raysp.cluster.waiting import Amounts, fits
-from raysp.errors import RunError
 
 if TYPE_CHECKING:
     from ray.data import DataContext
     from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
-    from raysp.labelling.engine.workers.attempts import Attempts
-
 logger = logging.getLogger(__name__)
 
 MORE_LOADS = 1
 """Consecutive failed loads beyond one per actor of the pool that end a run in which no actor has loaded its model."""
-PAUSE_SECONDS = 30.0
-"""Pause before an actor whose load failed frees its slot, while others work: the next one may get the same GPU."""
-LOADS, LOADED = "loads", "loaded"
 NODE_LABEL = "ray.io/node-id"
 """Label that Ray gives to every node."""
 
@@ -103,16 +96,3 @@ def cause(error: BaseException) -> str:
     named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Died\w*|Failed\w*): .+)$", str(error), re.MULTILINE)
     reasons = [line for line in named if not line.startswith(("UserCodeException", "RayTaskError"))]
     return reasons[-1] if reasons else f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-
-
-def loaded(attempts: "Attempts") -> None:
-    """Record that an actor of this run has loaded its model."""
-    attempts.reach(LOADS, LOADED, 1)
-
-
-def failed(attempts: "Attempts", node: str, error: Exception) -> RunError:
-    """Report a failed load, and return its error with the node, after a pause if another actor has loaded the model."""
-    attempts.load_failed()
-    if attempts.reached(LOADS, LOADED):
-        time.sleep(PAUSE_SECONDS)
-    return RunError(f"node {node}: {type(error).__name__}: {error}")
