@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import raysp
 from raysp.errors import ChangedError, PlanError, SpecError
 from raysp.ops.ordering import Epoch, Index, Sizes
-from raysp.training.data.mixed_epochs import mixture_of
+from raysp.training.data.mixed_epochs import mixture_of, seconds_an_epoch
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.specs.recipe import Schedule
@@ -50,6 +50,26 @@ def seconds_of(index: Index, rows: list[int]) -> dict[str, float]:
         name = [*SIZES][int(np.searchsorted(edges, row, side="right"))]
         found[name.partition("/")[0]] += float(index.seconds[row])
     return found
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        raysp.Mix({"en/*": 2, "fi/*": 1, "tr/*": 1}),
+        raysp.Mix({"en/*": 0.1, "[ft]*": 0.9}),
+        raysp.Mix(["en/*", "fi/*", "tr/*"], temperature=5),
+    ],
+)
+def test_durations_of_shards_give_the_seconds_of_an_epoch_without_an_index(mix):
+    found, _ = corpus()
+    mixture = mixture_of(mix, found, seed=0)
+    declared = {
+        shard.name: float(found.seconds[first:end].sum(dtype=np.float64))
+        for shard, first, end in zip(found.shards, found.first_rows, found.first_rows[1:], strict=False)
+    }
+    expected = sum(part.seconds_an_epoch for part in mixture.parts.values())
+    assert seconds_an_epoch(mix, declared) == pytest.approx(expected)
+    assert expected < 0.9 * sum(declared.values())
 
 
 @pytest.mark.parametrize(

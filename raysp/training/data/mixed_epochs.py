@@ -1,7 +1,7 @@
 """Rows of the epochs of a mixture: a pure function of the index, the seed and the epoch, as the order of rows is."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -84,14 +84,53 @@ def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
     """
     rows = _rows_of_parts(mix, corpus)
     seconds = {part: float(corpus.seconds[found].sum(dtype=np.float64)) for part, found in rows.items()}
-    weights = mix.weights(seconds)
-    most = max(weights[part] / seconds[part] for part in rows)  # of the part of which an epoch has all rows
+    shares = _shares(mix, seconds)
     parts = {}
     for number, (part, found) in enumerate(rows.items()):
         order = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED_OF_PARTS, seed, number])))
-        an_epoch = len(found) * (weights[part] / seconds[part] / most)
-        parts[part] = Part(order.permutation(found), an_epoch, seconds[part])
+        parts[part] = Part(order.permutation(found), len(found) * shares[part], seconds[part])
     return Mixture(parts)
+
+
+def seconds_an_epoch(mix: Mix, declared: Mapping[str, float]) -> float:
+    """Return the seconds of audio of an epoch, on average, from those that the shards of a corpus declare.
+
+    Args:
+        mix: the mixture of the recipe.
+        declared: seconds of audio by the names of shards.
+
+    Raises:
+        PlanError: a shard is in no part or in several, or a part has no audio.
+    """
+    seconds = dict.fromkeys(sorted(mix.parts), 0.0)
+    for name, of_shard in declared.items():
+        seconds[_part_of(mix, name)] += of_shard
+    for part, of_part in seconds.items():
+        if not of_part:
+            raise _empty(part, [*declared])
+    shares = _shares(mix, seconds)
+    return sum(of_part * shares[part] for part, of_part in seconds.items())
+
+
+def _shares(mix: Mix, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of its rows that an epoch takes of each part: 1 of the one of which it has all."""
+    weights = mix.weights(seconds)
+    most = max(weights[part] / seconds[part] for part in seconds)
+    return {part: weights[part] / seconds[part] / most for part in seconds}
+
+
+def _part_of(mix: Mix, name: str) -> str:
+    """Return the part that a shard is in."""
+    found = [part for part in mix.parts if fnmatchcase(name, part)]
+    if len(found) != 1:
+        parts = " and ".join(map(repr, found)) or f"none of {', '.join(map(repr, mix.parts))}"
+        raise PlanError(f"mix.parts: the shard {name!r} is in {parts}; expected each shard in one part")
+    return found[0]
+
+
+def _empty(part: str, shards: Sequence[str]) -> PlanError:
+    names = ", ".join(shards[:SHOWN_SHARDS])
+    return PlanError(f"mix.parts: {part!r} has no row to train on; the corpus has the shards {names}")
 
 
 def _rows_of_parts(mix: Mix, corpus: CorpusIndex) -> dict[str, npt.NDArray[np.int64]]:
@@ -99,14 +138,9 @@ def _rows_of_parts(mix: Mix, corpus: CorpusIndex) -> dict[str, npt.NDArray[np.in
     # Sorted, since the fingerprint does not know the order of weights.
     spans: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in sorted(mix.parts)}
     for place, shard in enumerate(corpus.shards):
-        found = [part for part in mix.parts if fnmatchcase(shard.name, part)]
-        if len(found) != 1:
-            parts = " and ".join(map(repr, found)) or f"none of {', '.join(map(repr, mix.parts))}"
-            raise PlanError(f"mix.parts: the shard {shard.name!r} is in {parts}; expected each shard in one part")
         first, end = corpus.first_rows[place : place + 2].tolist()
-        spans[found[0]].append(first + np.flatnonzero(corpus.seconds[first:end]))
+        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.seconds[first:end]))
     for part, of_part in spans.items():
         if not sum(map(len, of_part)):
-            names = ", ".join(shard.name for shard in corpus.shards[:SHOWN_SHARDS])
-            raise PlanError(f"mix.parts: {part!r} has no row to train on; the corpus has the shards {names}")
+            raise _empty(part, [shard.name for shard in corpus.shards])
     return {part: np.concatenate(of_part) for part, of_part in spans.items()}

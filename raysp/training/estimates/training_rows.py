@@ -18,6 +18,7 @@ from raysp.ops.balance import imbalance, longest_seconds
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.data.indexing import read_batches
+from raysp.training.data.mixed_epochs import seconds_an_epoch
 from raysp.training.estimates.activation_memory import Batch
 from raysp.training.loop.worker import course_of
 from raysp.training.planning.training_plan import TrainingPlan
@@ -131,10 +132,14 @@ def _left(prepared: Prepared, store: Store | None) -> Left:
 
 def _declared(plan: TrainingPlan) -> Left | None:
     """Return what is left by the durations that the source declares, or by the budget of the steps."""
-    schedule, sizes, seconds = plan.recipe.schedule, plan.sizes, plan.corpus.seconds
+    schedule, sizes, mix, seconds = plan.recipe.schedule, plan.sizes, plan.recipe.mix, plan.corpus.seconds
     if schedule.steps is not None:
         return Left(schedule.steps, schedule.steps * sizes.micro_seconds * sizes.micro_batches, 1.0)
-    return None if seconds is None else Left(None, (schedule.epochs or 0) * seconds, 1.0)
+    if seconds is None:
+        return None
+    if mix is not None:
+        seconds = seconds_an_epoch(mix, {shard.name: shard.seconds or 0.0 for shard in plan.corpus.shards})
+    return Left(None, (schedule.epochs or 0) * seconds, 1.0)
 
 
 def largest_batches(prepared: Prepared) -> list[Batch]:

@@ -86,6 +86,17 @@ def test_without_an_index_the_budget_or_the_durations_of_the_source_count(
     assert found.parts["objective.type"] == "CTC"
 
 
+@pytest.mark.parametrize(("mix", "expected"), [({"*1*": 1, "*0*": 1}, 60.0), ({"*1*": 1, "*0*": 4}, 37.5)])
+def test_without_an_index_a_mixture_has_the_seconds_of_its_epochs(words, tiny, tmp_path, mix, expected):
+    plan = plan_training(a_recipe(words, tiny, tmp_path / "out", schedule=raysp.Schedule(epochs=1), mix=raysp.Mix(mix)))
+    shards = tuple(
+        replace(shard, name=f"{number}", seconds=30.0 * (number + 1)) for number, shard in enumerate(plan.corpus.shards)
+    )
+    assert len(shards) == 2
+    found = RowFacts.assumed(replace(plan, corpus=replace(plan.corpus, shards=shards)))
+    assert found.left == Left(None, expected, 1.0)
+
+
 def test_without_an_index_rows_are_as_long_as_the_steps_let_them_be(words, tiny, tmp_path):
     steps = [raysp.Decode(), raysp.Keep(max_seconds=1.5)]
     found = assumed_batch(plan_training(a_recipe(words, tiny, tmp_path / "out", steps=steps)))
