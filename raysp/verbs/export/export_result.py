@@ -51,7 +51,7 @@ class Export(Brief):
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
-            "written": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
+            "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
             "kept": self._kept,
