@@ -12,7 +12,7 @@ compares batches of several sizes, of the same rows.
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def alone_and_packed(one: LoadedCheckpoint, seconds: float, total: float) -> tup
     packs = grouping.cut([*map(len, waves)], round(CPU_PACK_SECONDS * SAMPLE_RATE))
     return (
         lambda: [one.run(*pad([wave]), hidden_states=False) for wave in waves],
-        lambda: [one.run_pack(*pad([waves[row] for row in pack]), hidden_states=False) for pack in packs],
+        lambda: [one.run_pack(*_samples([waves[row] for row in pack]), hidden_states=False) for pack in packs],
     )
 
 
@@ -95,17 +95,21 @@ def in_batches(one: LoadedCheckpoint, waves: list[np.ndarray], seconds: float) -
     return lambda: [one.run(*batch, hidden_states=False) for batch in batches]
 
 
+def _samples(waves: Sequence[np.ndarray]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    return [*map(torch.from_numpy, waves)], torch.tensor([*map(len, waves)])
+
+
 def like_and_mixed(one: LoadedCheckpoint, total: float) -> tuple[Run, Run]:
     """Return passes over the packs of blocks of rows of like lengths, and over those of blocks that packs fill."""
     waves, stride = mixed_rows(total), one.summary.hidden_stride
     most = round(CPU_PACK_SECONDS * SAMPLE_RATE)
     grouping = Grouping(Batching.PACKED, stride)
 
-    def packs(limits: PackLimits | None) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def packs(limits: PackLimits | None) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
         sizes = {"block_seconds": 4 * CPU_PACK_SECONDS, "bytes_per_second": 4.0 * SAMPLE_RATE}
         blocks = cut_blocks([len(wave) / SAMPLE_RATE for wave in waves], **sizes, packs=limits)
         return [
-            pad([waves[block[row]] for row in pack])
+            _samples([waves[block[row]] for row in pack])
             for block in blocks
             for pack in grouping.cut([len(waves[row]) for row in block], most)
         ]

@@ -26,7 +26,7 @@ from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.precision import Batching
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function
-from raysp.specs.steps import EACH, Decode, Functions, Step
+from raysp.specs.steps import EACH, Decode, Functions, Label, Step
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def decoding(
         windowing=windowing(settings.checkpoint, pipeline.label),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
-        packs=pack_limits(settings),
+        packs=pack_limits(settings, pipeline.label),
         apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
         decoder=decoder,
         functions=functions,
@@ -108,13 +108,23 @@ def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | N
     )
 
 
-def pack_limits(settings: Settings) -> "PackLimits | None":
+def pack_limits(settings: Settings, label: Label) -> "PackLimits | None":
     """Return the limits of the packs that windows go through the model in; None: they go in batches, or alone."""
     from raysp.ops.blocks import PackLimits
 
-    one = settings.checkpoint
-    most = round(settings.batch_seconds * one.sample_rate)
-    return PackLimits(one.sample_rate, one.hidden_stride, most) if settings.batching is Batching.PACKED else None
+    if settings.batching is not Batching.PACKED:
+        return None
+    one, size = settings.checkpoint, size_of_packs(settings, label)
+    most = round(settings.batch_seconds * one.sample_rate) if size is None else size * one.hidden_stride
+    return PackLimits(one.sample_rate, one.hidden_stride, most)
+
+
+def size_of_packs(settings: Settings, label: Label) -> int | None:
+    """Return the frames that each pack has on a device; None on a CPU, and where windows go in batches."""
+    from raysp.ops.blocks import pack_size
+
+    seconds = {"batch_seconds": settings.batch_seconds, "window_seconds": label.window_seconds}
+    return pack_size(settings.batching, settings.checkpoint, device=settings.device, **seconds)
 
 
 def _decoding(
@@ -188,7 +198,7 @@ def header_reading(
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
         block_seconds=settings.block_seconds,
-        packs=pack_limits(settings),
+        packs=pack_limits(settings, pipeline.label),
         apply_late=None,
         decoder=decoder,
         functions=_NO_FUNCTIONS,

@@ -7,16 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from raysp.checkpoints.hub import local_checkpoint
-from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model, Padding
-from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.packs import EncodesPacks, Pack, ReadsPacks
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
@@ -103,59 +100,67 @@ class LoadedCheckpoint:
         for head in self.more_heads:
             with encoded_before(model, encoded[0]):
                 heads |= dict.fromkeys(head.gives, head(**features))
-        return self._pass(heads, encoded[0], features, num_samples_B)
+        model = self.model
+        frames = model.num_frames(num_samples_B), model.num_hidden_frames(num_samples_B)
+        return self._pass(heads, encoded[0], features, *frames)
 
-    def run_pack(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
-        """Run the encoder over a pack of the rows, and all heads over it; for a model that takes packs.
+    def run_pack(
+        self,
+        waves: Sequence[torch.Tensor],
+        num_samples_B: torch.Tensor,
+        *,
+        hidden_states: bool,
+        size: int | None = None,
+    ) -> list[ModelPass]:
+        """Run the encoder over a pack of rows, and all heads over it; for a model that takes packs.
 
-        Arguments and results as for `run`, but that a row has the same bits whatever the other rows.
+        Args:
+            waves: float32 samples (S,) of each row.
+            num_samples_B: their numbers, on the device of the samples.
+            hidden_states: as for `run`.
+            size: frames of hidden states of the pack; None: as few whole products as the rows need.
+
+        Returns:
+            What `run` returns for each row alone, but that a row has the same bits whatever the other rows.
         """
-        inputs, masks = self._inputs(waves_BS, num_samples_B)
-        num_valid = [int(np.count_nonzero(mask_S)) for mask_S in fetch(*masks)]
+        num_samples = [len(wave_S) for wave_S in waves]
+        features = [
+            self.feature_extractor.extract(wave_S[None], num_samples_1)
+            for wave_S, num_samples_1 in zip(waves, torch.split(num_samples_B, 1), strict=True)
+        ]
+        inputs = [of_row[self.model.speech_encoder.main_input_name][0] for of_row in features]
+        num_valid = [self.feature_extractor.num_inputs(count) for count in num_samples]
         models = (self.model, *self.more_heads)
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
         encoder = cast("EncodesPacks", self.model.speech_encoder)
         stride = encoder.inputs_a_frame
-        size = whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
-        pack = Pack.of(inputs, self.num_frames(num_samples_B.tolist())[1], stride, size, num_valid)
+        size = size or whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
+        pack = Pack.of(inputs, self.num_frames(num_samples)[1], stride, size, num_valid)
         encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
-        heads: dict[Capability, ModelOutput] = {}
+        heads: list[dict[Capability, ModelOutput]] = [{} for _ in waves]
         for head in models:
             if isinstance(head, ReadsPacks):
-                heads |= dict.fromkeys(head.gives, head.read_pack(encoded))
-        output = BaseModelOutput(
-            last_hidden_state=encoded.padded(encoded.hidden_1NH), hidden_states=encoded.hidden_states or None
-        )
-        features = {
-            self.model.speech_encoder.main_input_name: pad_sequence(inputs, batch_first=True),
-            "attention_mask": pad_sequence(masks, batch_first=True),
-        }
-        return self._pass(heads, output, features, num_samples_B)
-
-    def _inputs(
-        self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the inputs (S,) or (S, C) of each row, as if it were alone, and its mask (S,)."""
-        waves = (row_S[None, :count] for row_S, count in zip(waves_BS, num_samples_B.tolist(), strict=True))
-        extracted = [*map(self.feature_extractor.extract, waves, torch.split(num_samples_B, 1))]
-        inputs = [features[self.model.speech_encoder.main_input_name][0] for features in extracted]
-        return inputs, [features["attention_mask"][0] for features in extracted]
+                for of_row, output in zip(heads, head.read_pack(encoded), strict=True):
+                    of_row |= dict.fromkeys(head.gives, output)
+        frames = self.model.num_frames(num_samples_B), self.model.num_hidden_frames(num_samples_B)
+        rows = zip(heads, encoded.outputs, features, *(torch.split(one, 1) for one in frames), strict=True)
+        return [self._pass(*of_row) for of_row in rows]
 
     def _pass(
         self,
         heads: Mapping[Capability, ModelOutput],
         encoded: ModelOutput,
         features: Mapping[str, torch.Tensor],
-        num_samples_B: torch.Tensor,
+        num_frames_B: torch.Tensor,
+        hidden_frames_B: torch.Tensor,
     ) -> ModelPass:
-        model = self.model
         return ModelPass(
             heads=heads,
-            num_frames_B=model.num_frames(num_samples_B),
+            num_frames_B=num_frames_B,
             encoded=encoded,
             features=features,
-            hidden_frames_B=model.num_hidden_frames(num_samples_B),
-            frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
+            hidden_frames_B=hidden_frames_B,
+            frames_a_hidden_frame=Fraction(self.model.hidden_stride, self.model.frame_stride),
         )
 
 

@@ -244,12 +244,11 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         """Return the loss of a batch as the original has it by default."""
         return losses_B.sum() / is_token_BU.sum()
 
-    def read_pack(self, encoded: EncodedPack) -> ParakeetRNNTOutput:
-        """Return the frames of a pack, also projected to the joint network."""
+    def read_pack(self, encoded: EncodedPack) -> list[ParakeetRNNTOutput]:
+        """Return the frames (1, T, H) of each row of a pack, also projected to the joint network."""
         frames_1NJ = dense(self.encoder_projector, encoded.hidden_1NH)
-        return ParakeetRNNTOutput(
-            last_hidden_state=encoded.padded(encoded.hidden_1NH), pooler_output=encoded.padded(frames_1NJ)
-        )
+        rows = zip(encoded.split(encoded.hidden_1NH), encoded.split(frames_1NJ), strict=True)
+        return [ParakeetRNNTOutput(last_hidden_state=row_1TH, pooler_output=row_1TJ) for row_1TH, row_1TJ in rows]
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""

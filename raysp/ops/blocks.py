@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysp.audio.window_cuts import Windowing
+from raysp.devices import is_accelerator
 from raysp.models.kernels.pack_sizes import PRODUCT_ROWS, slot_frames, whole_parts
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
@@ -259,10 +260,28 @@ def cut_packs(frames: Sequence[int], most_frames: int, at_once: int = 1) -> list
     return min((share_evenly(packs, at_once) for packs in cuts), key=cost)
 
 
+def _cut_packs_of_one_size(frames: Sequence[int], most: int) -> list[list[int]]:
+    """Put rows into as few packs as `fit_in_order` or `fit_rows` needs; those longer than a pack go alone."""
+    short = [row for row, count in enumerate(frames) if count <= most]
+    fitting = [frames[row] for row in short]
+    packs = min(fit_in_order(fitting, most), fit_rows(fitting, most), key=len)
+    long = [[row] for row, count in enumerate(frames) if count > most]
+    return [*long, *([short[place] for place in pack] for pack in packs)]
+
+
 def pack_frames(checkpoint: CheckpointSummary, *, batch_seconds: float, window_seconds: float) -> int:
     """Return the frames of hidden states of each pack of a checkpoint on an accelerator: any window fits into it."""
     samples = round(max(batch_seconds, window_seconds) * checkpoint.sample_rate)
     return whole_parts(slot_frames(samples, checkpoint.hidden_stride))
+
+
+def pack_size(
+    batching: Batching, checkpoint: CheckpointSummary, *, device: str, batch_seconds: float, window_seconds: float
+) -> int | None:
+    """Return the frames that each pack has on a device; None on a CPU, and where windows go in batches."""
+    if batching is not Batching.PACKED or not is_accelerator(device):
+        return None
+    return pack_frames(checkpoint, batch_seconds=batch_seconds, window_seconds=window_seconds)
 
 
 @dataclass(frozen=True)
@@ -276,6 +295,8 @@ class Grouping:
     """Passes that run at once."""
     of_one_length: bool = False
     """Whether each pass has windows of the same length."""
+    size: int | None = None
+    """Frames of each pack, as on an accelerator; None: as few whole products as its rows need."""
 
     @property
     def in_packs(self) -> bool:
@@ -285,7 +306,7 @@ class Grouping:
     def cut(self, num_samples: Sequence[int], max_samples: int) -> list[list[int]]:
         """Group windows into passes of at most `max_samples`, unless a single window is longer.
 
-        The limit of a pack is rounded up to whole products, whose frames are computed anyway.
+        The limit of a pack is rounded up to whole products, whose frames are computed anyway, but to `size` at most.
 
         Returns:
             Indexes into `num_samples`, each in one pass, the longest window of a batch first.
@@ -293,7 +314,10 @@ class Grouping:
         if not self.in_packs:
             most = 0 if self.batching is Batching.ALONE else max_samples
             return cut_passes(num_samples, most, self.at_once, of_one_length=self.of_one_length)
-        return cut_packs(self._slots(num_samples), max_samples // self.stride, self.at_once)
+        slots = self._slots(num_samples)
+        if self.size is None:
+            return cut_packs(slots, max_samples // self.stride, self.at_once)
+        return _cut_packs_of_one_size(slots, self._most_frames(max_samples))
 
     def counted(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass that its budget limits."""
@@ -304,11 +328,21 @@ class Grouping:
         if not self.in_packs:
             return self.counted(num_samples) > max_samples
         slots = self._slots(num_samples)
-        return sum(slots) > whole_parts(max(max_samples // self.stride, *slots))
+        most = self._most_frames(max_samples)
+        return sum(slots) > (max(most, whole_parts(max(slots))) if self.size is None else most)
 
     def padded(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass with those of padding."""
-        return self.stride * whole_parts(sum(self._slots(num_samples))) if self.in_packs else self.counted(num_samples)
+        return self.stride * self.frames(num_samples) if self.in_packs else self.counted(num_samples)
+
+    def frames(self, num_samples: Sequence[int]) -> int:
+        """Return the frames of a pack of windows: `size`, unless one longer than that needs a size of its own."""
+        return max(self.size or 0, whole_parts(sum(self._slots(num_samples))))
+
+    def _most_frames(self, max_samples: int) -> int:
+        """Return the most frames that windows take of a pack."""
+        most = whole_parts(max_samples // self.stride)
+        return most if self.size is None else min(most, self.size)
 
     def _slots(self, num_samples: Sequence[int]) -> list[int]:
         """Return the frames of a pack that each window takes."""

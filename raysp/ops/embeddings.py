@@ -260,7 +260,13 @@ def _end(work: Steps[list[Sequence[object]]], arrays: Sequence[Array]) -> list[S
 def _sums(frames: LayerFrames) -> Tensor:
     """Return the sum over the frames that each window owns, of shape (B, H)."""
     hidden_BTH = frames.hidden_BTH.float()
+    if {*frames.owned} == {(0, hidden_BTH.shape[1])}:
+        return hidden_BTH.sum(1)
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
+    if len(frames.owned) == 1:  # of a pack, whose windows need no copy each
+        [(first, end)] = frames.owned
+        owned_T = (places_T >= first) & (places_T < end)
+        return hidden_BTH.masked_fill(~owned_T[:, None], 0.0).sum(1)
     [bounds_B2] = send(hidden_BTH.device, np.array(frames.owned, np.int64).reshape(-1, 2))
     owned_BT = (places_T >= bounds_B2[:, :1]) & (places_T < bounds_B2[:, 1:])
     return hidden_BTH.masked_fill(~owned_BT[:, :, None], 0.0).sum(1)

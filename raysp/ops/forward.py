@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ class Forward:
     known_lengths: Lengths | None = None
     """Lengths, if the host knows them without the device."""
     decoded: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """Texts of the windows of a pack, which were decoded together, by the first column of their output."""
+    """Text of a window of a pack, of which all were decoded together, by the first column of the output."""
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -81,39 +81,25 @@ class Forward:
             *(one.tolist() for one in fetch(self.num_samples_B, self.num_frames_B, self.hidden_frames_B))
         )
 
-    def of_row(self, row: int) -> "Forward":
-        """Return the results of one window without padding, as if it had been alone in the pass."""
-        only = slice(row, row + 1)
-        samples, frames, hidden_frames = (values[only] for values in self.lengths)
-        [count], [hidden_count] = frames, hidden_frames
-        return replace(
-            self,
-            output=self.output.of_row(row, count),
-            encoded=self.encoded.of_row(row, count, hidden_count),
-            num_frames_B=self.num_frames_B[only],
-            parts=self.parts[only],
-            features={name: values[only] for name, values in self.features.items()},
-            places=self.places[only],
-            hidden_frames_B=self.hidden_frames_B[only],
-            of_heads={one: head.of_row(row, count) for one, head in self.of_heads.items()},
-            columns={name: values[only] for name, values in self.columns.items()},
-            waves_BS=self.waves_BS[only, : samples[0]],
-            num_samples_B=self.num_samples_B[only],
-            speech=self.speech[only],
-            results={},
-            known_lengths=Lengths(samples, frames, hidden_frames),
-            decoded={name: values[only] for name, values in self.decoded.items()},
-        )
-
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
         return self.of_heads.get(capability, self.output)
 
-    def finite(self, *, with_hidden: bool) -> Tensor:
-        """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
+    def largest(self, *, with_hidden: bool) -> list[Tensor]:
+        """Return for a window without padding the largest magnitudes of its values, NaN if one is NaN."""
+        values = self._values(with_hidden=with_hidden)
+        return [torch.linalg.vector_norm(value, torch.inf, dtype=torch.float32) for value in values]
+
+    def _values(self, *, with_hidden: bool) -> list[Tensor]:
+        """Return the tensors that labels are made of."""
         values = [self.encoded["last_hidden_state"]] if with_hidden else []
         for given in (self.output, *self.of_heads.values()):
             values += [given[name] for name in ("logits", "embeddings", "pooler_output") if name in given.keys()]  # noqa: SIM118
+        return values
+
+    def finite(self, *, with_hidden: bool) -> Tensor:
+        """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
+        values = self._values(with_hidden=with_hidden)
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
         for value in values:
             is_finite = torch.isfinite(value).all(-1)

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -22,12 +22,12 @@ from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import NoOutput
-from raysp.models.features.waves import as_float, fill
+from raysp.models.features.waves import as_float, end_to_end, fill, fill_pack
 from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.blocks import Grouping, windowing_of
+from raysp.ops.blocks import Grouping, pack_size, windowing_of
 from raysp.ops.budget import GPU_BATCH_SECONDS, passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
@@ -174,7 +174,11 @@ class Labelling:
         found = batching_of(summary, dtype=dtype, device=device, exact=exact, certified=certified)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
-        self.grouping = Grouping(found, summary.hidden_stride, self.at_once, exact and not summary.takes_padding)
+        size = pack_size(found, summary, device=device, batch_seconds=batch_seconds, window_seconds=window_seconds)
+        if size is not None:
+            batch_seconds = size * summary.hidden_stride / summary.sample_rate
+        of_one_length = exact and not summary.takes_padding
+        self.grouping = Grouping(found, summary.hidden_stride, self.at_once, of_one_length, size)
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
@@ -195,6 +199,8 @@ class Labelling:
         summary = self.loaded.summary
         # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
         if measured is None or self._takes_one_block or summary.backend != OWN or not is_accelerator(self.device):
+            return None
+        if self.grouping.in_packs:  # of one size, which is part of the certificate's key
             return None
         from raysp.ops.passes.pass_measuring import PassMeasuring, PassSizes
 
@@ -243,6 +249,8 @@ class Labelling:
         from raysp.ops.passes.graphed_passes import graphs_of
 
         if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
+            return None
+        if self.grouping.in_packs:  # launches of a pack are those of its rows, which no two packs share
             return None
         return graphs_of(self.loaded)
 
@@ -369,7 +377,11 @@ class Labelling:
         return [self._cost(given.waves[i]) for i in chosen]
 
     def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception) -> None:
-        """Halve a batch that failed; the row of a single window becomes an error row."""
+        """Halve a batch that failed; the row of a single window becomes an error row.
+
+        Raises:
+            RunError: a pack of one size exceeds the memory of the device, whatever its rows.
+        """
         if len(chosen) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
             if is_out_of_memory(error):
@@ -377,6 +389,13 @@ class Labelling:
                 self.max_samples = min(self.max_samples, counted // 2)
             self._halve(chosen, given)
             return
+        if is_out_of_memory(error) and self.grouping.size is not None:
+            seconds = self.grouping.size * self.grouping.stride / self.sample_rate
+            raise RunError(
+                f"a pack of {self.grouping.size} frames ({seconds:g} s) exceeds the memory of {self.device} even with "
+                f"one window in it, and a smaller one may give a label other bits: set batch_seconds below {seconds:g} "
+                "and label anew, or free memory of the device and run again"
+            ) from error
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
         _fail(given.statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
 
@@ -413,46 +432,76 @@ class Labelling:
             value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
         )
 
-    def columns(self, forward: Forward) -> "list[Together[list[Sequence[object]]]]":
-        """Return whether the values of windows are finite, and the columns of all outputs, on their way.
+    def columns(self, forwards: Sequence[Forward]) -> "Together[list[Sequence[object]]]":
+        """Return whether the values of windows are finite, then the columns of each output, on their way.
 
-        They are those of all windows of a batch together, and those of each window of a pack.
+        They follow each other for the results of a batch, or for each window of a pack.
         """
-        if not self.grouping.in_packs:
-            return [self._works(forward)]
-        forward = replace(forward, decoded=self._decoded(forward))
-        return [self._works(forward.of_row(row)) for row in range(len(forward.places))]
+        if self.grouping.in_packs:
+            forwards = self._decoded(forwards)
+        return Together([work for forward in forwards for work in self._works(forward)])
 
-    def _decoded(self, forward: Forward) -> dict[str, Sequence[object]]:
-        """Return the texts of a pack, for outputs that decode all of its windows together."""
-        return {op.schema.names[0]: op.decode(forward) for op in self.outputs if _is_ours(op) and hasattr(op, "decode")}
+    def _decoded(self, forwards: Sequence[Forward]) -> Sequence[Forward]:
+        """Return the results with their texts, for outputs that decode all windows of a pack together."""
+        decoding = [op for op in self.outputs if _is_ours(op) and hasattr(op, "decode")]
+        texts = {op.schema.names[0]: op.decode(forwards) for op in decoding}
+        return [
+            replace(forward, decoded={name: [found[row]] for name, found in texts.items()})
+            for row, forward in enumerate(forwards)
+        ]
 
-    def _works(self, forward: Forward) -> "Together[list[Sequence[object]]]":
-        return Together([self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))])
+    def _works(self, forward: Forward) -> "Iterator[Steps[list[Sequence[object]]]]":
+        yield self._finite(forward)
+        yield from (self._steps(place, forward) for place in range(len(self.outputs)))
 
     def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return whether the values of each window are finite."""
+        if self.grouping.in_packs:
+            largest = yield forward.largest(with_hidden=bool(self.layers))
+            return [[all(map(np.isfinite, largest))]]
         [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
 
     def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
-        if self.grouping.in_packs and isinstance(self.loaded, LoadedCheckpoint):
-            return self.loaded.run_pack
         if not isinstance(self.loaded, PreparingModel):
             return self.loaded.run
         return partial(self.loaded.run, prepared=self.loaded.prepare(waves))
 
     def forward(
         self, run: Callable[..., ModelPass], padded: Sending, chosen: Sequence[int], given: BlockInHand
+    ) -> list[Forward]:
+        """Run the model over a batch, and return its results; or over a pack, and return those of each window.
+
+        On a GPU the pass need not be over when this returns.
+        """
+        samples, num_samples_B = padded.tensors()
+        samples = as_float(samples)
+        if self.grouping.in_packs:
+            return self._of_pack(samples, num_samples_B, chosen, given)
+        found = run(samples, num_samples_B, hidden_states=self.with_states)
+        return [self._forward(found, samples, num_samples_B, chosen, given)]
+
+    def _of_pack(
+        self, samples_S: torch.Tensor, num_samples_B: torch.Tensor, chosen: Sequence[int], given: BlockInHand
+    ) -> list[Forward]:
+        assert isinstance(self.loaded, LoadedCheckpoint)
+        waves = [samples_S[place] for place in end_to_end([len(given.waves[i]) for i in chosen])]
+        size = self.grouping.frames(self._costs(chosen, given))
+        found = self.loaded.run_pack(waves, num_samples_B, hidden_states=self.with_states, size=size)
+        rows = zip(found, waves, torch.split(num_samples_B, 1), chosen, strict=True)
+        return [self._forward(one, wave_S[None], count_1, [i], given) for one, wave_S, count_1, i in rows]
+
+    def _forward(
+        self,
+        found: ModelPass,
+        waves_BS: torch.Tensor,
+        num_samples_B: torch.Tensor,
+        chosen: Sequence[int],
+        given: BlockInHand,
     ) -> Forward:
-        """Run the model over a padded batch. On a GPU the pass need not be over when this returns."""
-        waves_BS, num_samples_B = padded.tensors()
-        waves_BS = as_float(waves_BS)
-        found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
         encoded = NoOutput() if found.encoded is None else found.encoded
         output = next(iter(found.heads.values()), encoded)
-        num_samples = [len(given.waves[i]) for i in chosen]
         return Forward(
             output=output,
             encoded=encoded,
@@ -467,7 +516,7 @@ class Labelling:
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
             speech=[given.windows_at[i] for i in chosen],
-            known_lengths=self._lengths(num_samples),
+            known_lengths=self._lengths([len(given.waves[i]) for i in chosen]),
         )
 
     def _lengths(self, num_samples: Sequence[int]) -> Lengths | None:
@@ -518,13 +567,14 @@ class OneBatch:
         self.op, self.chosen, self.given = op, chosen, given
         self.padded: Sending | None = None
         self.run_model: Callable[..., ModelPass] | None = None
-        self.columns: list[Together[list[Sequence[object]]]] = []
+        self.columns: Together[list[Sequence[object]]] | None = None
 
     @torch.inference_mode()
     def fill(self, room: Room | None = None) -> None:
-        """Pad the samples, and start their copy to the device."""
+        """Pad the samples, or put those of a pack end to end, and start their copy to the device."""
         waves = [self.given.waves[i] for i in self.chosen]
-        self.padded, self.run_model = fill(waves, self.op.loaded.device, room), self.op.ready(waves)
+        filled = fill_pack if self.op.grouping.in_packs else fill
+        self.padded, self.run_model = filled(waves, self.op.loaded.device, room), self.op.ready(waves)
         self.padded.start()
 
     @torch.inference_mode()
@@ -537,8 +587,7 @@ class OneBatch:
     def _start(self, run: Callable[..., ModelPass] | None) -> None:
         assert run is not None
         assert self.padded is not None
-        forward = self.op.forward(run, self.padded, self.chosen, self.given)
-        self.columns = self.op.columns(forward)
+        self.columns = self.op.columns(self.op.forward(run, self.padded, self.chosen, self.given))
 
     @torch.inference_mode()
     def try_out(self) -> None:
@@ -546,14 +595,16 @@ class OneBatch:
         with nullcontext() if self.op.graphs is None else self.op.graphs.off():
             self._start(self.run_model)
             if self.op.loaded.summary.writes_text:
-                for one in self.columns:
-                    one.results()
+                assert self.columns is not None
+                self.columns.results()
 
     @torch.inference_mode()
     def finish(self) -> None:
         """Wait for the results, and store the labels."""
-        found = [one.results() for one in self.columns]
+        assert self.columns is not None
+        results, works = self.columns.results(), 1 + len(self.op.outputs)
         self.release()
+        found = [results[first : first + works] for first in range(0, len(results), works)]
         finite = [is_finite for [of_windows], *_ in found for is_finite in of_windows]
         columns = [[column for output in outputs for column in output] for _, *outputs in found]
         joined = columns[0] if len(columns) == 1 else [[*chain(*parts)] for parts in zip(*columns, strict=True)]
@@ -561,7 +612,7 @@ class OneBatch:
 
     def release(self) -> None:
         """Drop the tensors: a block holds its batches until all of them have ended."""
-        self.columns, self.padded, self.run_model = [], None, None
+        self.columns = self.padded = self.run_model = None
 
     def run_stages(self) -> None:
         """Run all stages in the calling thread."""

@@ -126,15 +126,14 @@ class Writing:
         ]
         return [list(column) for column in zip(*values, strict=True)]
 
-    def decode(self, forward: Forward) -> list[Written]:
+    def decode(self, rows: Sequence[Forward]) -> list[Written]:
         """Return the text of each window of a pack, of which several are written at a time; none depends on others."""
-        rows = [forward.of_row(row) for row in range(len(forward.places))]
         rows_a_step = decoder_rows(self.model.dtype)
         if rows_a_step == 1:
             return [self._write(row.encoded, row.features, row.places)[0] for row in rows]
         options = dict(self.options)
         if options.get("do_sample"):
-            options["generators"] = [self._generator(place) for place in forward.places]
+            options["generators"] = [self._generator(place) for row in rows for place in row.places]
         if len(self.prompt) > 1:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device)[None]
         found = self.model.generate_rows(

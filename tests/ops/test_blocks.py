@@ -300,3 +300,35 @@ def test_a_pack_is_halved_only_when_the_budget_was_lowered():
     assert grouping.exceeds([*rows, 24_000], PACK_SAMPLES)
     assert grouping.exceeds(rows, PACK_SAMPLES // 2)
     assert not grouping.exceeds([2 * PACK_SAMPLES], PACK_SAMPLES)
+
+
+class TestPacksOfOneSize:
+    GROUPING = Grouping(Batching.PACKED, 320, size=512)
+
+    def test_each_has_the_same_frames_whatever_its_windows(self):
+        for seconds in ([1.0], [0.02], [5.0, 5.0], [10.2]):
+            assert self.GROUPING.frames([round(16_000 * one) for one in seconds]) == 512
+            assert self.GROUPING.padded([round(16_000 * one) for one in seconds]) == 512 * 320
+
+    def test_windows_fill_them(self):
+        lengths = [320 * frames for frames in (300, 250, 200, 200, 40, 20)]
+        cut = self.GROUPING.cut(lengths, 512 * 320)
+        assert sorted(row for pack in cut for row in pack) == [0, 1, 2, 3, 4, 5]
+        assert len(cut) == 2
+        assert not any(self.GROUPING.exceeds([lengths[row] for row in pack], 512 * 320) for pack in cut)
+
+    def test_a_longer_window_goes_alone_and_the_others_keep_their_size(self):
+        lengths = [320 * frames for frames in (100, 700, 412)]
+        cut = self.GROUPING.cut(lengths, 512 * 320)
+        assert cut == [[1], [0, 2]]
+        assert [self.GROUPING.frames([lengths[row] for row in pack]) for pack in cut] == [768, 512]
+
+    def test_lack_of_memory_leaves_fewer_windows_in_them_and_their_size(self):
+        lengths = [320 * 100] * 5
+        assert self.GROUPING.exceeds(lengths, 256 * 320)
+        cut = self.GROUPING.cut(lengths, 256 * 320)
+        assert [len(pack) for pack in cut] == [2, 2, 1]
+        assert {self.GROUPING.frames([lengths[row] for row in pack]) for pack in cut} == {512}
+
+    def test_no_windows_are_no_packs(self):
+        assert self.GROUPING.cut([], 512 * 320) == []

@@ -71,7 +71,9 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         found = op.lengths(sample.seconds[rows].tolist(), noise, sample.channels[rows].tolist(), languages)
         blocks += [_by_language(block, languages) for block in found]
     of_one_length = is_exact and not checkpoint.takes_padding
-    grouping = Grouping(settings.batching, checkpoint.hidden_stride, at_once, of_one_length)
+    size = assembly.size_of_packs(settings, plan.pipeline.label)
+    most = most if size is None else size * checkpoint.hidden_stride
+    grouping = Grouping(settings.batching, checkpoint.hidden_stride, at_once, of_one_length, size)
 
     def costs(lengths: Sequence[int]) -> list[int]:
         return [max(length, checkpoint.padded_samples) for length in lengths]

@@ -1,8 +1,8 @@
 """Outputs of models: fields by attribute, name or position; fields that are None have no position."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeVar, dataclass_transform, overload
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
 from torch.export import register_dataclass
@@ -20,26 +20,6 @@ class ModelOutput:
     def keys(self) -> list[str]:
         """Return the names of the fields that are not None, in order."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
-
-    def of_row(self, row: int, num_frames: int, num_hidden_frames: int | None = None) -> Self:
-        """Return the values of one row (1, ...), without padding; for fields that are (B, T, ...) or (B, N).
-
-        Args:
-            row: number of the row.
-            num_frames: its frames.
-            num_hidden_frames: frames of its hidden states; None: as many.
-        """
-
-        def cut(values: Tensor, count: int) -> Tensor:
-            return values[row : row + 1, :count] if values.ndim > 2 else values[row : row + 1]
-
-        hidden_frames = num_frames if num_hidden_frames is None else num_hidden_frames
-        cuts: dict[str, Any] = {}
-        for name in self.keys():
-            value = self[name]
-            many = isinstance(value, tuple)
-            cuts[name] = tuple(cut(one, hidden_frames) for one in value) if many else cut(value, num_frames)
-        return replace(self, **cuts)  # type: ignore[type-var]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_tuple())

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
 
@@ -96,22 +96,28 @@ class EncodedPack:
         """Frames of each row that are pooled, views (1, T, H)."""
         return self.packing.attended(self.hidden_1NH)
 
-    def padded(self, frames_1NC: Tensor) -> Tensor:
-        """Return frames (B, T, C) of rows, with zeros for padding."""
-        return self.packing.unpack(frames_1NC)
+    def split(self, frames_1NC: Tensor) -> list[Tensor]:
+        """Return the frames (1, T, C) of each row, views."""
+        return [*self.packing.rows(frames_1NC)]
 
     @property
-    def hidden_states(self) -> tuple[Tensor, ...]:
-        """Hidden states (B, T, H) with zeros for padding."""
-        return tuple(map((self.states_packing or self.packing).unpack, self.states))
+    def outputs(self) -> list[BaseModelOutput]:
+        """Last hidden state, and hidden states if there are any, of each row: views (1, T, H)."""
+        states = [[*(self.states_packing or self.packing).rows(state_1NH)] for state_1NH in self.states]
+        return [
+            BaseModelOutput(last_hidden_state=row_1TH, hidden_states=tuple(of_all[row] for of_all in states) or None)
+            for row, row_1TH in enumerate(self.split(self.hidden_1NH))
+        ]
 
     def with_rows(self, rows: Sequence[Tensor], keys: Sequence[int] | None = None) -> "EncodedPack":
-        """Return the pack with other frames (1, T, H) in place of the last hidden state, such as fewer ones.
+        """Return the pack with other frames (1, T, H) in place of the last hidden state, at most as many.
 
         `keys` are the frames of each row that are pooled; None: all.
         """
         counts = [row.shape[1] for row in rows]
-        packing = Packing.in_slots(counts, counts, whole_parts(sum(counts)))
+        is_on_cpu = self.hidden_1NH.device.type == "cpu"
+        size = whole_parts(sum(counts)) if is_on_cpu else self.packing.size or self.hidden_1NH.shape[1]
+        packing = Packing.in_slots(counts, counts, size)
         packing = replace(packing, keys=None if keys is None else tuple(keys))
         return EncodedPack(packing.joined(rows), packing, self.states, self.packing)
 
@@ -134,6 +140,6 @@ class EncodesPacks(Protocol):
 class ReadsPacks(Protocol):
     """A head over the frames of an encoder that takes packs."""
 
-    def read_pack(self, encoded: EncodedPack) -> ModelOutput:
-        """Return what `forward` returns for a batch of the rows: frames (B, T, ...) with zeros for padding."""
+    def read_pack(self, encoded: EncodedPack) -> Sequence[ModelOutput]:
+        """Return for each row what `forward` returns for it alone: frames (1, T, ...), or values (1, ...)."""
         ...

@@ -106,9 +106,9 @@ class ForCTC(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> CausalLMOutput:
-        """Return logits_BTV for the frames of a pack."""
-        return CausalLMOutput(logits=encoded.padded(dense(self.head, encoded.hidden_1NH)))
+    def read_pack(self, encoded: EncodedPack) -> list[CausalLMOutput]:
+        """Return logits_1TV of each row of a pack."""
+        return [CausalLMOutput(logits=row_1TV) for row_1TV in encoded.split(dense(self.head, encoded.hidden_1NH))]
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -264,12 +264,13 @@ class ForSequenceClassification(SpeechModel):
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> SequenceClassifierOutput:
-        """Return logits_BN for the frames of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> list[SequenceClassifierOutput]:
+        """Return logits_1N of each row of a pack."""
         seen = seen_pack(self, encoded)
         rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         mean_BH = torch.cat([row_1TH.mean(1) for row_1TH in rows])
-        return SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_BH))
+        logits_BN = dense_rows(self.classifier, mean_BH)
+        return [SequenceClassifierOutput(logits=logits_1N) for logits_1N in torch.split(logits_BN, 1)]
 
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""
@@ -316,10 +317,11 @@ class ForAudioFrameClassification(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> TokenClassifierOutput:
-        """Return logits_BTN for the frames of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> list[TokenClassifierOutput]:
+        """Return logits_1TC of each row of a pack."""
         seen = seen_pack(self, encoded)
-        return TokenClassifierOutput(logits=seen.padded(dense(self.classifier, seen.hidden_1NH)))
+        logits_1NC = dense(self.classifier, seen.hidden_1NH)
+        return [TokenClassifierOutput(logits=row_1TC) for row_1TC in seen.split(logits_1NC)]
 
 
 class ForXVector(SpeechModel):
@@ -373,13 +375,15 @@ class ForXVector(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> XVectorOutput:
-        """Return embeddings and logits, both (B, E), for the frames of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> list[XVectorOutput]:
+        """Return embeddings and logits, both (1, E), of each row of a pack."""
         seen = seen_pack(self, encoded)
         rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         pooled_BC = torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in rows])
         embeddings_BE = dense_rows(self.feature_extractor, pooled_BC)
-        return XVectorOutput(logits=dense_rows(self.classifier, embeddings_BE), embeddings=embeddings_BE)
+        logits_BE = dense_rows(self.classifier, embeddings_BE)
+        both = zip(torch.split(logits_BE, 1), torch.split(embeddings_BE, 1), strict=True)
+        return [XVectorOutput(logits=logits_1E, embeddings=embedding_1E) for logits_1E, embedding_1E in both]
 
     def _tdnn(self, frames_BTC: Tensor) -> Tensor:
         for layer in self.tdnn:

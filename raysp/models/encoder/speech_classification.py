@@ -98,10 +98,11 @@ class ForSpeechClassification(SpeechModel):
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> SequenceClassifierOutput:
-        """Return logits_BN for the frames of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> list[SequenceClassifierOutput]:
+        """Return logits_1N of each row of a pack."""
         pooled_BH = torch.cat([self._pooled(row_1TH, None) for row_1TH in encoded.rows])
-        return SequenceClassifierOutput(logits=dense_rows(self.classifier, pooled_BH))
+        logits_BN = dense_rows(self.classifier, pooled_BH)
+        return [SequenceClassifierOutput(logits=logits_1N) for logits_1N in torch.split(logits_BN, 1)]
 
     def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

@@ -208,7 +208,7 @@ class FeatureEncoder(nn.Module):
 
     @torch.no_grad()
     def of_pack(self, pack: Pack) -> Tensor:
-        """Return the features (1, N, C) of a pack, row by row on a CPU; zeros between rows and behind them."""
+        """Return the features (1, N, C) of a pack, row by row; zeros between rows and behind them."""
         packing = pack.packing
         features_1NC = self._zeros(1, packing.size or sum(packing.sizes))
         self._fill_rows([features_1NC[0, place] for place in packing.places], pack.rows)
@@ -219,8 +219,7 @@ class FeatureEncoder(nn.Module):
 
     def _fill_rows(self, rows: Iterable[Tensor], waves: Iterable[Tensor]) -> None:
         """Write the features of each waveform (1, S) to the first frames of its row (T, C), in chunks."""
-        narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
-        chunk_frames = min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
+        chunk_frames = self._chunk_frames()
         products = self._products(window_product)
         for features_TC, wave_1S in zip(rows, waves, strict=True):
             row_frames = conv_output_frames(wave_1S.shape[1], self.kernels, self.strides)
@@ -232,6 +231,13 @@ class FeatureEncoder(nn.Module):
                 chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
                 chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
                 features_TC[start:end] = self._frames(chunk_1S, first, products)[0, : end - start]
+
+    def _chunk_frames(self) -> int:
+        """Return the output frames of a chunk of a row."""
+        if self.layers[0].conv.weight.device.type != "cpu":
+            return max(1, BATCH_SAMPLES // self.stride)
+        narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
+        return min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
 
     def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])

@@ -1,5 +1,6 @@
-"""Waveforms of a batch: padded to one length, sent to the device of the model, and as numbers of float32."""
+"""Waveforms of a pass: padded to one length or end to end, sent to the device of the model, and as float32."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import Room, Sending
+
+ALIGNED_SAMPLES = 64
+"""Samples at whose multiples rows begin: kernels may sum in another order at another alignment of memory."""
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -30,6 +34,24 @@ def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = 
         if not padded.is_zero:
             row[len(wave) :] = 0
     return padded
+
+
+def fill_pack(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None) -> Sending:
+    """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device."""
+    at = end_to_end([*map(len, waves)])
+    joined = Sending(device, (waves[0].dtype, (at[-1].stop,)), (np.int64, (len(waves),)), room=room)
+    samples_S, num_samples_B = joined.arrays
+    num_samples_B[:] = [len(wave) for wave in waves]
+    for wave, place in zip(waves, at, strict=True):
+        samples_S[place] = wave
+    return joined
+
+
+def end_to_end(num_samples: Sequence[int]) -> list[slice]:
+    """Return the places of rows of so many samples end to end, each at a multiple of `ALIGNED_SAMPLES`."""
+    rooms = (-(-count // ALIGNED_SAMPLES) * ALIGNED_SAMPLES for count in num_samples)
+    begins = itertools.accumulate(rooms, initial=0)
+    return [slice(begin, begin + count) for begin, count in zip(begins, num_samples, strict=False)]
 
 
 def as_float(waves: Tensor) -> Tensor:

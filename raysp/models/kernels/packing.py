@@ -101,10 +101,11 @@ class Packing:
         if self.slots is None:
             fillers = like.new_zeros(len(like), filled(total) - total, *like.shape[2:])
             return torch.cat([*parts, fillers], dim=1)
-        x_1NH = like.new_zeros(len(like), self.size or filled(sum(self.slots)), *like.shape[2:])
-        for part, place in zip(parts, self.places, strict=True):
-            x_1NH[:, place] = part
-        return x_1NH
+        size = self.size or filled(sum(self.slots))
+        ends = [begin.start for begin in self.places[1:]] + [size]
+        gaps = [end - place.stop for place, end in zip(self.places, ends, strict=True)]
+        zeros = like.new_zeros(len(like), max(gaps), *like.shape[2:])
+        return torch.cat([one for part, gap in zip(parts, gaps, strict=True) for one in (part, zeros[:, :gap])], dim=1)
 
     def unpack(self, x_1NH: Tensor) -> Tensor:
         """Return x_BTH with zeros for padding."""

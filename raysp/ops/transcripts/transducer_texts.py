@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from raysp.crossing import Steps, alone
 from raysp.models.base.capabilities import Capability
@@ -72,7 +74,10 @@ class Transducing:
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
         known = cast("Sequence[Tokens] | None", forward.decoded.get(self.schema.names[0]))
-        rows = (yield from self._found(forward)) if known is None else known
+        if known is None:
+            frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
+            known = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
+        rows = known
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
@@ -82,17 +87,22 @@ class Transducing:
         staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
         return [*shown, *staged]
 
-    def decode(self, forward: Forward) -> list[Tokens]:
+    def decode(self, rows: Sequence[Forward]) -> list[Tokens]:
         """Return the tokens of each window of a pack; with a fixed number of rows a step, none depends on others."""
-        return alone(self._found(forward, decoder_rows(forward.of(Capability.TRANSDUCER)["pooler_output"].dtype)))
+        frames = [row.of(Capability.TRANSDUCER)["pooler_output"][0] for row in rows]
+        num_frames_B = torch.cat([row.num_frames_B for row in rows])
+        num_frames = [count for row in rows for count in row.lengths.frames]
+        frames_BTJ = pad_sequence(frames, batch_first=True)
+        return alone(self._found(frames_BTJ, num_frames_B, num_frames, decoder_rows(frames_BTJ.dtype)))
 
-    def _found(self, forward: Forward, rows_a_step: int | None = None) -> Steps[list[Tokens]]:
+    def _found(
+        self, frames_BTJ: Tensor, num_frames_B: Tensor, num_frames: Sequence[int], rows_a_step: int | None = None
+    ) -> Steps[list[Tokens]]:
         """Return the tokens of each window, after yielding tensors as `steps` does."""
         assert self.model is not None
-        frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
-        path = self.model.search(frames_BTJ, forward.num_frames_B, rows_a_step=rows_a_step)
+        path = self.model.search(frames_BTJ, num_frames_B, rows_a_step=rows_a_step)
         values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
-        return [*self._rows(values, forward.lengths.frames)]
+        return [*self._rows(values, num_frames)]
 
     def _rows(self, values: Sequence[npt.NDArray[Any]], num_frames: Sequence[int]) -> Iterator[Tokens]:
         """Yield the tokens of each row."""

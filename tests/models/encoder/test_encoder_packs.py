@@ -80,8 +80,11 @@ def loaded(name: str, folder: Path, dtype: str) -> LoadedCheckpoint:
 @torch.inference_mode()
 def values(one: LoadedCheckpoint, waves: Sequence[np.ndarray], *, packed: bool = True) -> list[list[torch.Tensor]]:
     """Return all values of each row: frames, hidden states and results of heads, without padding."""
-    found = (one.run_pack if packed else one.run)(*pad(waves), hidden_states=True)
-    return [list(_of_row(found, row)) for row in range(len(waves))]
+    if not packed:
+        found = one.run(*pad(waves), hidden_states=True)
+        return [list(_of_row(found, row)) for row in range(len(waves))]
+    samples, counts = [*map(torch.from_numpy, waves)], torch.tensor([*map(len, waves)])
+    return [list(_of_row(row, 0)) for row in one.run_pack(samples, counts, hidden_states=True)]
 
 
 def _of_row(found: ModelPass, row: int) -> Iterator[torch.Tensor]:

@@ -1,0 +1,146 @@
+"""Packs on the stand-in device: a row's label has the same bits whatever shares its pack, and the host waits once.
+
+The device computes by the kernels of a CPU, so bits show that values of a row reach no other row, and that shapes do
+not depend on neighbours. That a card's kernels keep them is what its certificate measures.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import raysp
+from raysp.errors import RunError
+from raysp.models.base.capabilities import Capability
+from raysp.models.loading import LoadedCheckpoint
+from raysp.ops.blocks import pack_frames
+from raysp.ops.labelling import Labelling
+from raysp.ops.precision import Batching
+from tests.device.class_cases import CASES as CLASSES
+from tests.device.stand_in import NAME
+from tests.ops.test_labelling import block_of, labels
+from tests.ops.test_precision import noise
+
+DECODERS = ("ParakeetForRNNT", "ParakeetForTDT", *(name for name in CLASSES if "EncoderDecoder" in name))
+CASES = {name: outputs for name, outputs in CLASSES.items() if name not in DECODERS}
+HALF = ["bfloat16", "float16"]
+SECONDS = (1.5, 0.6, 1.0, 2.4, 0.4)
+
+
+def op(checkpoint: Path, outputs: Sequence[Any], *, dtype: str = "bfloat16", batch_seconds: float = 8) -> Labelling:
+    return Labelling(
+        str(checkpoint),
+        lambda loaded: [output.op(loaded) for output in outputs],
+        batch_seconds=batch_seconds,
+        dtype=dtype,
+        device=NAME,
+        window_seconds=2.5,
+        overlap_seconds=0.5,
+        certified=True,
+    )
+
+
+def bits(of_rows: dict[int, dict[str, Any]]) -> dict[int, str]:
+    return {row: json.dumps(label, sort_keys=True, default=str) for row, label in of_rows.items()}
+
+
+@pytest.fixture(scope="module")
+def waves() -> list[np.ndarray]:
+    return [(wave * 32767 / 2).astype(np.int16) for wave in noise(SECONDS, seed=1)]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", CASES)
+def test_a_row_has_the_same_label_in_every_pack(name, dtype, waves, checkpoints):
+    one = op(checkpoints(name), CASES[name], dtype=dtype)
+    assert one.grouping.in_packs
+    alone = {row: bits(labels(one, block_of([wave], [row])))[row] for row, wave in enumerate(waves)}
+    assert len({*alone.values()}) == len(waves)
+    for order in [(0, 1, 2, 3, 4), (4, 3, 0), (2, 1, 0)]:
+        assert bits(labels(one, block_of([waves[row] for row in order], order))) == {row: alone[row] for row in order}
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_of_texts_keep_batches_of_the_recorded_budget(name, dtype, checkpoints):
+    one = op(checkpoints(name), CLASSES[name], dtype=dtype)
+    assert one.grouping.batching is Batching.RECORDED
+    assert {Capability.TEXT_DECODER, Capability.TRANSDUCER} & {*one.loaded.summary.gives}
+
+
+def test_all_packs_have_the_frames_of_the_plan_and_windows_of_a_row_too(checkpoints, monkeypatch):
+    one, sizes = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()], batch_seconds=2), []
+    run = LoadedCheckpoint.run_pack
+
+    def seen(self, *given, size=None, **options):
+        sizes.append(size)
+        return run(self, *given, size=size, **options)
+
+    monkeypatch.setattr(LoadedCheckpoint, "run_pack", seen)
+    found = labels(one, block_of(noise([1.5, 2.4, 0.6, 1.0, 2.0])))
+    assert {label["status"] for label in found.values()} == {"ok"}
+    expected = pack_frames(one.loaded.summary, batch_seconds=2, window_seconds=2.5)
+    assert sizes == [expected] * len(sizes)
+    assert len(sizes) == 2
+
+
+def test_a_failing_row_leaves_the_labels_of_its_neighbours(waves, checkpoints):
+    one = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()])
+    expected = bits(labels(one, block_of(waves)))
+    with_loud = [*waves[:2], np.full(16_000, np.nan, np.float32), *waves[2:]]
+    given = [wave.astype(np.float32) / 32768 if wave.dtype == np.int16 else wave for wave in with_loud]
+    found = labels(one, block_of(given, [0, 1, 9, 2, 3, 4]))
+    assert found.pop(9)["error_type"] == "model_output"
+    assert bits(found) == expected
+
+
+def test_lack_of_memory_ends_the_run_before_it_changes_a_pack(waves, checkpoints, monkeypatch):
+    one, rows = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()]), []
+
+    def too_much(self, waves, *given, **options):
+        rows.append(len(waves))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LoadedCheckpoint, "run_pack", too_much)
+    with pytest.raises(RunError, match=r"a pack of 512 frames \(10.24 s\) exceeds the memory of .* set batch_seconds"):
+        one(block_of(waves))
+    assert rows == [5, 5, 2, 1]
+
+
+def test_lack_of_memory_of_other_work_costs_no_label(waves, checkpoints, monkeypatch):
+    one, rows = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()]), []
+    expected, run = bits(labels(one, block_of(waves))), LoadedCheckpoint.run_pack
+
+    def at_first_too_much(self, waves, *given, **options):
+        rows.append((len(waves), options["size"]))
+        if len(rows) <= 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, waves, *given, **options)
+
+    monkeypatch.setattr(LoadedCheckpoint, "run_pack", at_first_too_much)
+    assert bits(labels(one, block_of(waves))) == expected
+    assert rows == [(5, 512), (5, 512), (2, 512), (3, 512)]
+
+
+def test_passes_in_packs_are_no_graphs_and_are_not_measured(checkpoints):
+    one = Labelling(
+        str(checkpoints("UniSpeechForCTC")),
+        lambda loaded: [raysp.Transcript().op(loaded)],
+        batch_seconds=8,
+        dtype="bfloat16",
+        device=NAME,
+        graphs=True,
+        measured={},
+        certified=True,
+    )
+    assert one.grouping.in_packs
+    assert (one.graphs, one.measuring) == (None, None)
+
+
+def test_float32_goes_in_batches_whatever_a_certificate_says(checkpoints):
+    one = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()], dtype="float32")
+    assert (one.grouping.batching, one.grouping.size) == (Batching.FREE, None)
