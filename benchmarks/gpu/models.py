@@ -139,8 +139,10 @@ class InMemory:
         return self.found
 
 
-def labelling(found: LoadedCheckpoint, outputs: Sequence[Any], batch_seconds: float, device: str) -> Labelling:
-    """Return the op that labels blocks with a model, as an actor of a run has it."""
+def labelling(
+    found: LoadedCheckpoint, outputs: Sequence[Any], batch_seconds: float, device: str, *, certified: bool = False
+) -> Labelling:
+    """Return the op that labels blocks with a model, as an actor of a run has it; in packs if the card is certified."""
     return Labelling(
         "random",
         lambda one: [output.op(one) for output in outputs],
@@ -148,4 +150,5 @@ def labelling(found: LoadedCheckpoint, outputs: Sequence[Any], batch_seconds: fl
         dtype=str(found.dtype).removeprefix("torch."),
         device=device,
         backend=InMemory(found),
+        certified=certified,
     )

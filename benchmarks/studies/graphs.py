@@ -1,11 +1,15 @@
 """Launches of a batch kernel by kernel and with its pass as a graph, on the stand-in device.
 
     python -m benchmarks graphs
+    python -m benchmarks graphs --packs
 
 Models have the layers of published ones and less width. A batch of two rows goes through the op of labelling with a
 greedy transcript: its pass, and what becomes columns. Counts are of the third batch of one shape, without and with its
 pass as a graph; labels of both are compared. Attention is one kernel, as on a GPU. For a text decoder, launches are
 those of a token, search included. A launch takes the host about 5 us (docs/decisions/046).
+
+With `--packs`, launches of a pack of 60 rows of 10 s, and of 20 of 30 s, against those of a batch: those of a pass over
+one row, and those that each further row adds, whatever its length.
 """
 
 import argparse
@@ -85,6 +89,26 @@ def measure(name: str) -> dict[str, object]:
     }
 
 
+def measure_packs(name: str) -> dict[str, object]:
+    """Return the launches of a batch and of packs of a model."""
+    loaded = model_of(name)
+
+    def launches(rows: int, *, certified: bool) -> int:
+        op = models.labelling(loaded, [Transcript()], 6 * SECONDS, NAME, certified=certified)
+        for seed in range(2):  # constants are made by the first one
+            block = speech.block_of(speech.rows([SECONDS] * rows, seed))
+            with counted() as counts:
+                op(block)
+        assert op.grouping.in_packs == certified
+        return counts.launches
+
+    one, three = (launches(rows, certified=True) for rows in (1, 3))
+    more = (three - one) / 2
+    in_packs = {f"{rows} rows": round(one + (rows - 1) * more) for rows in (60, 20)}
+    milliseconds = {f"host ms, {key}": round(n * LAUNCH_MICROSECONDS / 1000, 1) for key, n in in_packs.items()}
+    return {"model": name, "batch": launches(3, certified=False), "a row more": more, **in_packs, **milliseconds}
+
+
 def _bart() -> Any:
     sizes = {"d_model": 64, "decoder_layers": 12, "decoder_attention_heads": 4, "decoder_ffn_dim": 96}
     return classes.BartForCausalLM(classes.BartConfig(vocab_size=500, **sizes))
@@ -136,10 +160,15 @@ def main(argv: list[str] | None = None) -> None:
     """Count from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks graphs", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=models.MODELS, help="one model")
+    parser.add_argument("--packs", action="store_true", help="packs in place of graphs")
     args = parser.parse_args(argv)
     stand_in.install()
     torch.set_num_threads(1)  # small operations
     with attention_of_one_kernel():
+        if args.packs:
+            names = [args.only] if args.only else models.MODELS
+            show("Launches of a pack", [measure_packs(name) for name in names])
+            return
         show("Launches of a batch", [measure(name) for name in ([args.only] if args.only else models.MODELS)])
         if not args.only:
             show("Launches of a token", [measure_steps(kind) for kind in DECODERS])

@@ -462,6 +462,13 @@ class Labelling:
         [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
 
+    def filled(self, waves: Sequence[np.ndarray], room: Room | None) -> Sending:
+        """Return the samples of a batch padded to one length, or those of a pack end to end, to be sent."""
+        if not self.grouping.in_packs:
+            return fill(waves, self.loaded.device, room)
+        size = self.grouping.stride * (self.grouping.size or 0)
+        return fill_pack(waves, self.loaded.device, room, least_samples=size)
+
     def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
         if not isinstance(self.loaded, PreparingModel):
@@ -573,8 +580,7 @@ class OneBatch:
     def fill(self, room: Room | None = None) -> None:
         """Pad the samples, or put those of a pack end to end, and start their copy to the device."""
         waves = [self.given.waves[i] for i in self.chosen]
-        filled = fill_pack if self.op.grouping.in_packs else fill
-        self.padded, self.run_model = filled(waves, self.op.loaded.device, room), self.op.ready(waves)
+        self.padded, self.run_model = self.op.filled(waves, room), self.op.ready(waves)
         self.padded.start()
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ not depend on neighbours. That a card's kernels keep them is what its certificat
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import pack_frames
-from raysp.ops.labelling import Labelling
+from raysp.ops.labelling import Labelling, OneBatch
 from raysp.ops.precision import Batching
 from tests.device.class_cases import CASES as CLASSES
-from tests.device.stand_in import NAME
+from tests.device.stand_in import NAME, counted
+from tests.models.encoder.test_encoder_packs import Arithmetic
 from tests.ops.test_labelling import block_of, labels
 from tests.ops.test_precision import noise
 
@@ -144,3 +146,43 @@ def test_passes_in_packs_are_no_graphs_and_are_not_measured(checkpoints):
 def test_float32_goes_in_batches_whatever_a_certificate_says(checkpoints):
     one = op(checkpoints("UniSpeechForCTC"), [raysp.Transcript()], dtype="float32")
     assert (one.grouping.batching, one.grouping.size) == (Batching.FREE, None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_op_has_another_layout_for_other_neighbours(name, waves, checkpoints):
+    one = op(checkpoints(name), CASES[name])
+    arithmetic(one, waves)  # makes what is kept for all passes
+    alone = [arithmetic(one, [wave]) for wave in waves]
+    of_all_rows = alone[0] + alone[1] - arithmetic(one, waves[:2])
+    assert sum(size_in(seen, one.grouping.size) for seen in of_all_rows) > 5
+    for rows in [(1, 0), (2, 4), (4, 2, 0), (0, 1, 2), (1, 4, 2)]:
+        expected = sum((alone[row] for row in rows), Counter())
+        expected.subtract({seen: count * (len(rows) - 1) for seen, count in of_all_rows.items()})
+        found = arithmetic(one, [waves[row] for row in rows])
+        assert {seen: count for seen, count in expected.items() if count} == found
+
+
+def arithmetic(one: Labelling, waves: Sequence[np.ndarray]) -> Counter[tuple[object, ...]]:
+    """Return the layouts of the ops of a pack and of its outputs, in the calling thread."""
+    given = one.prepare(block_of(waves))
+    batch = OneBatch(one, given.pending, given)
+    batch.fill()
+    with Arithmetic() as mode, torch.inference_mode():
+        batch.launch()
+        batch.columns.results()
+    batch.release()
+    return mode.seen
+
+
+def size_in(seen: tuple[object, ...], size: int | None) -> bool:
+    return any(isinstance(layout, tuple) and size in layout for layout in seen)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_host_waits_once_for_all_rows_of_a_pack(name, waves, checkpoints):
+    one = op(checkpoints(name), CASES[name])
+    one(block_of(waves))  # constants are made
+    with counted() as counts:
+        one(block_of(waves))
+    assert (sum(counts.waits.values()), sum(counts.copies_out.values())) == (1, 1)
+    assert (sum(counts.copies_in.values()), counts.blocking, counts.pageable_in) == (1, {}, {})

@@ -9,7 +9,7 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from raysp.models.encoder.relative_attention import (
     gathered,
     of_distances,
     of_every_distance,
+    once,
 )
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
 from raysp.models.kernels.activations import activation
@@ -134,6 +135,16 @@ class ConvolutionModule(nn.Module):
         return mixed_BHT.transpose(1, 2)
 
 
+class Keyed(NamedTuple):
+    """Distances of the frames of the longest row, and the scaled table of their embeddings."""
+
+    index_TT: Tensor
+    """Row of the table at query i, key j."""
+    table_DR: Tensor
+    columns_W: Callable[[], Tensor]
+    """Function that returns the rows of the table of the distances `j - i` from `1 - T` to `T - 1`."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over frames, with one of `POSITIONS`."""
 
@@ -189,10 +200,11 @@ class SelfAttention(nn.Module):
         self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
     ) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
+        keyed = self._keyed(positions, q_1AND.dtype)
         for place, count in zip(packing.places, packing.num_keys, strict=True):
             keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
             q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
-            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False)
+            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False, keyed)
             yield mixed_1ATD.transpose(1, 2).flatten(2)
 
     def _mixed(
@@ -203,11 +215,12 @@ class SelfAttention(nn.Module):
         keys_B11T: Tensor | None,
         positions: Tensor | None,
         with_weights: bool,
+        keyed: "Keyed | None" = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return mixed_BATD, and weights_BATT if requested; there may be fewer keys than queries."""
         bias: Bias | None = None
         if self.kind == "relative_key" and positions is not None:
-            bias = self._key_bias(q_BATD, positions[: q_BATD.shape[2], : k_BATD.shape[2]])
+            bias = self._key_bias(q_BATD, k_BATD.shape[2], keyed or self._keyed(positions, q_BATD.dtype))
         elif self.kind == "relative" and positions is not None:
             bias = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions, k_BATD.shape[2])
             q_BATD = q_BATD + self.pos_bias_u[:, None]
@@ -218,12 +231,23 @@ class SelfAttention(nn.Module):
         weights_BATT = dropped(weights_BATT, dropout, self.training)
         return weights_BATT @ v_BATD, weights_BATT
 
-    def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> Bias:
+    def _keyed(self, index_TT: Tensor | None, dtype: torch.dtype) -> "Keyed | None":
+        """Return the distances of frames and the table that they read; None for other kinds of positions."""
+        if self.kind != "relative_key" or index_TT is None:
+            return None
+        table_DR = self.distance_embedding.weight.T.to(dtype) * self.scale
+        return Keyed(index_TT, table_DR, once(lambda: of_distances(index_TT)))
+
+    def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: "Keyed | None") -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
-        product_BATR = q_BATD @ (self.distance_embedding.weight.T.to(q_BATD.dtype) * self.scale)
+        assert keyed is not None
+        num_queries = q_BATD.shape[2]
+        index_TT = keyed.index_TT[:num_queries, :num_keys]
+        product_BATR = q_BATD @ keyed.table_DR
+        first, end = (len(keyed.index_TT) + count for count in (-num_queries, num_keys - 1))
         return Bias(
             lambda rows, heads: gathered(product_BATR[rows, heads], index_TT),
-            lambda: Lookup(of_distances(index_TT), product_BATR, None),
+            lambda: Lookup(keyed.columns_W()[first:end], product_BATR, None),
             product_BATR.numel(),
         )
 

@@ -22,6 +22,7 @@ from raysp.models.encoder.relative_attention import (
     by_distance,
     gathered,
     log_buckets,
+    once,
     skewed,
     tiled,
 )
@@ -113,7 +114,7 @@ class Distances:
         return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
 
 
-@kept_on_device(maxsize=64)
+@kept_on_device(maxsize=1024)  # rows of packs read distances by their own length
 def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
     """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
     with torch.inference_mode(False):
@@ -169,7 +170,7 @@ class DisentangledSelfAttention(nn.Module):
         )
         bias = None
         if distances is not None and (self.has_c2p or self.has_p2c):
-            bias = self._bias(q_BAQD, k_BAQD, distances, self._tables_of(distances))
+            bias = self._bias(q_BAQD, k_BAQD, distances, partial(self._tables_of, distances))
         dropout = self.config.attention_dropout if self.training else 0.0
         if not with_weights:
             mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
@@ -190,8 +191,10 @@ class DisentangledSelfAttention(nn.Module):
         ]
         biases = self._biases(distances, packing) if self.has_c2p or self.has_p2c else None
         mixed = []
+        is_on_cpu = hidden_1NH.device.type == "cpu"
         for number, place in enumerate(packing.places):
-            q_1AQD, k_1AQD, v_1AQD = (x_1AND[:, :, place].contiguous() for x_1AND in heads_1AND)
+            of_row = (x_1AND[:, :, place] for x_1AND in heads_1AND)
+            q_1AQD, k_1AQD, v_1AQD = (x_1AQD.contiguous() if is_on_cpu else x_1AQD for x_1AQD in of_row)
             bias = biases[number](q_1AQD, k_1AQD) if biases is not None and place.start < place.stop else None
             mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
         return packing.joined(mixed)
@@ -202,7 +205,7 @@ class DisentangledSelfAttention(nn.Module):
         """Return the function of queries and keys for the bias of each row; rows of the same distances share tables."""
         if distances is None:
             return None
-        tables = {id(one): self._tables_of(one) for one in distances}
+        tables = {id(one): once(partial(self._tables_of, one)) for one in distances}
         rows = zip(distances, packing.places, strict=True)
         return [
             partial(self._bias, distances=one.among(place.stop - place.start), tables=tables[id(one)])
@@ -213,20 +216,24 @@ class DisentangledSelfAttention(nn.Module):
         keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
         return distances.laid_out(keys_ARD, turned=False), distances.laid_out(queries_ARD, turned=True)
 
-    def _bias(self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances, tables: tuple[Tensor, Tensor]) -> Bias:
+    def _bias(
+        self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances, tables: Callable[[], tuple[Tensor, Tensor]]
+    ) -> Bias:
         """Return a function of rows and heads for `q_i . key(i - j) + k_j . query(i - j)`, scaled.
 
         Both terms read the same row of the table, as `bucket(i - j) = -bucket(j - i)`.
         """
-        keys_AND, queries_AND = tables
-        q_BAQD, k_BAQD = q_BAQD.contiguous(), k_BAQD.contiguous()
+        if len(q_BAQD) > 1:  # one row is read where it stands
+            q_BAQD, k_BAQD = q_BAQD.contiguous(), k_BAQD.contiguous()
+        in_order = once(lambda: (q_BAQD.contiguous(), k_BAQD.contiguous(), *tables()))
 
         def bias(rows: slice, heads: slice) -> Tensor:
             c2p = p2c = None
+            q, k, keys_AND, queries_AND = in_order()
             if self.has_c2p:
-                c2p = distances.read(q_BAQD[rows, heads], keys_AND[heads], turned=False)
+                c2p = distances.read(q[rows, heads], keys_AND[heads], turned=False)
             if self.has_p2c:
-                p2c = distances.read(k_BAQD[rows, heads], queries_AND[heads], turned=True).transpose(2, 3)
+                p2c = distances.read(k[rows, heads], queries_AND[heads], turned=True).transpose(2, 3)
             if c2p is None or p2c is None:
                 return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
             return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view must not be written to

@@ -258,6 +258,8 @@ def _near(placed_BATD: Tensor, distances_AWD: Tensor) -> Bias:
     """Return the products of frames with the keys of their distances; these may be those of more frames."""
     beyond = (distances_AWD.shape[1] + 1) // 2 - placed_BATD.shape[2]
     near_AWD = distances_AWD[:, beyond : distances_AWD.shape[1] - beyond]
+    if placed_BATD.device.type != "cpu":  # few kernels for a row
+        return of_every_distance(placed_BATD, near_AWD.transpose(1, 2))
     return Bias(lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads]))
 
 

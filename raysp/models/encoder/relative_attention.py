@@ -13,13 +13,17 @@ I some of the queries, N distances between them and all frames (I + T - 1).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import MOST_PRODUCTS, Lookup, fused, kernel_of
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,32 @@ def of_every_distance(q_BATD: Tensor, distances_ADW: Tensor) -> Bias:
     num_columns = distances_ADW.shape[-1]
     return Bias(
         lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads]),
-        lambda: Lookup(torch.arange(num_columns, device=q_BATD.device), q_BATD @ distances_ADW, None),
+        lambda: Lookup(_numbers(num_columns, q_BATD.device), q_BATD @ distances_ADW, None),
         q_BATD.shape[0] * q_BATD.shape[1] * q_BATD.shape[2] * num_columns,
     )
+
+
+def once(make: Callable[[], Value]) -> Callable[[], Value]:
+    """Return a function that makes a value at its first call, and returns it again."""
+    made: list[Value] = []
+
+    def kept() -> Value:  # not `functools.cache`, of which `torch.compile` warns
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return kept
+
+
+def _numbers(count: int, device: torch.device) -> Tensor:
+    """Return the integers below a count, of which a device keeps few tables."""
+    return _kept_numbers(max(1024, 1 << (count - 1).bit_length()), device)[:count]
+
+
+@kept_on_device(maxsize=16)
+def _kept_numbers(count: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.arange(count, device=device)
 
 
 def clipped_distances(num_frames: int, left: int, right: int, device: torch.device) -> Tensor:

@@ -36,10 +36,16 @@ def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = 
     return padded
 
 
-def fill_pack(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None) -> Sending:
-    """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device."""
+def fill_pack(
+    waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None, *, least_samples: int = 0
+) -> Sending:
+    """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device.
+
+    What is between rows and behind them, up to `least_samples`, has any values.
+    """
     at = end_to_end([*map(len, waves)])
-    joined = Sending(device, (waves[0].dtype, (at[-1].stop,)), (np.int64, (len(waves),)), room=room)
+    size = max(at[-1].stop, least_samples)
+    joined = Sending(device, (waves[0].dtype, (size,)), (np.int64, (len(waves),)), room=room)
     samples_S, num_samples_B = joined.arrays
     num_samples_B[:] = [len(wave) for wave in waves]
     for wave, place in zip(waves, at, strict=True):
