@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +179,62 @@ class BlockInHand:
         row_status = self.statuses[index]
         name = f"{self.shard}|{row_status.row}" if self.names is None else self.names[row_status.row]
         return f"{name}|{row_status.window}"
+
+
+class OutputOp(Protocol):
+    """Op that converts a forward pass to columns."""
+
+    schema: pa.Schema
+    """Columns of the label shard; null in windows of longer rows."""
+    staged: pa.Schema
+    """Columns staged by windows of longer rows for `joining`; null in rows that are one window."""
+    layers: tuple[int, ...]
+    """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the columns of `schema`, then those of `staged`, one value per window.
+
+        An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
+        that those of all outputs of a batch cross to the host together. One whose columns are made by other processes
+        has a number `batches_beside`, of batches that may wait for them at once. One with a method `decode` takes the
+        results of each window of a pack, and returns a value for each, of which no bit depends on the others; it reads
+        that value from `Forward.decoded`.
+        """
+        ...
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the values of a recording shorter than one frame."""
+        ...
+
+
+class LabellingOp(Protocol):
+    """Op that labels blocks: `Labelling`, or one that labels each channel with it."""
+
+    has_users_code: bool
+    """Whether code from outside raysp takes part in `table`."""
+
+    @property
+    def blocks_in_hand(self) -> int:
+        """Blocks over which `run` may run at once, from as many threads."""
+        ...
+
+    def __call__(
+        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
+    ) -> tuple[pa.Table, Figures]:
+        """Label the windows of a block, as `Labelling` does."""
+        ...
+
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+        """Read a block, and decide which of its windows go through the model."""
+        ...
+
+    def run(self, given: BlockInHand) -> Figures:
+        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
+        ...
+
+    def table(self, given: BlockInHand) -> pa.Table:
+        """Return the windows of a block that ran, in the same order."""
+        ...
 
 
 class HostPasses:

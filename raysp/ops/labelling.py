@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,9 @@ from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
 from raysp.ops.forward import HostPasses
+from raysp.ops.forward import LabellingOp as LabellingOp
 from raysp.ops.forward import LayerFrames as LayerFrames
+from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
@@ -52,62 +54,6 @@ logger = logging.getLogger(__name__)
 
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
-
-
-class OutputOp(Protocol):
-    """Op that converts a forward pass to columns."""
-
-    schema: pa.Schema
-    """Columns of the label shard; null in windows of longer rows."""
-    staged: pa.Schema
-    """Columns staged by windows of longer rows for `joining`; null in rows that are one window."""
-    layers: tuple[int, ...]
-    """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
-
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window.
-
-        An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
-        that those of all outputs of a batch cross to the host together. One whose columns are made by other processes
-        has a number `batches_beside`, of batches that may wait for them at once. One with a method `decode` returns by
-        it a value for each window of a pack, of which no bit depends on the others, and reads it from
-        `Forward.decoded`.
-        """
-        ...
-
-    def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame."""
-        ...
-
-
-class LabellingOp(Protocol):
-    """Op that labels blocks: `Labelling`, or one that labels each channel with it."""
-
-    has_users_code: bool
-    """Whether code from outside raysp takes part in `table`."""
-
-    @property
-    def blocks_in_hand(self) -> int:
-        """Blocks over which `run` may run at once, from as many threads."""
-        ...
-
-    def __call__(
-        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
-    ) -> tuple[pa.Table, Figures]:
-        """Label the windows of a block, as `Labelling` does."""
-        ...
-
-    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
-        """Read a block, and decide which of its windows go through the model."""
-        ...
-
-    def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
-        ...
-
-    def table(self, given: BlockInHand) -> pa.Table:
-        """Return the windows of a block that ran, in the same order."""
-        ...
 
 
 class Labelling:
