@@ -18,6 +18,8 @@ from torch import Tensor
 from benchmarks.gpu import models, speech
 from benchmarks.gpu.part import Figures, Setting
 from raysp.crossing import fetch
+from raysp.devices import is_out_of_memory
+from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.blocks import pack_frames
@@ -158,10 +160,14 @@ def digests(op: Labelling, rows: Sequence[np.ndarray]) -> list[bytes]:
         RuntimeError: a row has none.
         torch.OutOfMemoryError: the pack does not fit.
     """
-    found = op(speech.block_of(rows))[0].select([Bits.NAME, "error_type", "error_message"]).to_pylist()
+    try:
+        table, _ = op(speech.block_of(rows))
+    except RunError as error:
+        if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise
+    found = table.select([Bits.NAME, "error_type", "error_message"]).to_pylist()
     for row in found:
-        if row["error_type"] == "out_of_memory":
-            raise torch.OutOfMemoryError(row["error_message"])
         if row[Bits.NAME] is None:
             raise RuntimeError(f"a row of {len(found)} failed: {row['error_message']}")
     return [row[Bits.NAME] for row in found]

@@ -1,7 +1,10 @@
 """Rows in packs for the certificate of a card: equal bits are counted, and so are rows that depend on others."""
 
+import torch
+
 from benchmarks.gpu import goals, models, packed_rows
 from benchmarks.gpu.part import Setting
+from raysp.models.loading import LoadedCheckpoint
 from raysp.ops import labelling
 from tests.device import stand_in
 
@@ -34,6 +37,19 @@ def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypa
     found, figures = compared(tmp_path)
     assert [one["unequal"] for one in found] == [4, 4]
     assert figures["keep bits"] == 0
+
+
+def test_sizes_that_exceed_the_memory_are_left_out(tmp_path, monkeypatch):
+    run_pack = LoadedCheckpoint.run_pack
+
+    def with_little_memory(*given, size, **options):
+        if size > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run_pack(*given, size=size, **options)
+
+    monkeypatch.setattr(LoadedCheckpoint, "run_pack", with_little_memory)
+    found, _ = compared(tmp_path)
+    assert [(one["frames"], one["unequal"]) for one in found] == [(256, 0)]
 
 
 def test_models_whose_windows_go_in_batches_are_left_out(tmp_path):

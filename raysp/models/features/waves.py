@@ -41,15 +41,16 @@ def fill_pack(
 ) -> Sending:
     """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device.
 
-    What is between rows and behind them, up to `least_samples`, has any values.
+    Zeros are between rows and behind them, up to `least_samples`.
     """
     at = end_to_end([*map(len, waves)])
     size = max(at[-1].stop, least_samples)
     joined = Sending(device, (waves[0].dtype, (size,)), (np.int64, (len(waves),)), room=room)
     samples_S, num_samples_B = joined.arrays
     num_samples_B[:] = [len(wave) for wave in waves]
-    for wave, place in zip(waves, at, strict=True):
-        samples_S[place] = wave
+    ends = [*(place.start for place in at[1:]), size]
+    for wave, place, end in zip(waves, at, ends, strict=True):
+        samples_S[place], samples_S[place.stop : end] = wave, 0
     return joined
 
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 import raysp
+from raysp.crossing import Room
 from raysp.errors import RunError
 from raysp.models.base.capabilities import Capability
+from raysp.models.features.waves import end_to_end, fill, fill_pack
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import pack_frames
 from raysp.ops.labelling import Labelling, OneBatch
@@ -230,3 +232,16 @@ def test_the_host_waits_once_for_all_rows_of_a_pack(name, waves, checkpoints):
         one(block_of(waves))
     assert (sum(counts.waits.values()), sum(counts.copies_out.values())) == (1, 1)
     assert (sum(counts.copies_in.values()), counts.blocking, counts.pageable_in) == (1, {}, {})
+
+
+def test_samples_go_end_to_end_with_zeros_between(waves):
+    device = torch.device(NAME)
+    room = Room(device)
+    fill([np.full(100_000, 7, np.int16)], device, room).tensors()
+    samples, counts = fill_pack(waves, device, room, least_samples=8 * 16_000).tensors()
+    found, places = samples.cpu().numpy(), end_to_end([*map(len, waves)])
+    assert counts.cpu().tolist() == [*map(len, waves)]
+    assert all(np.array_equal(found[place], wave) for place, wave in zip(places, waves, strict=True))
+    assert np.count_nonzero(found) == sum(map(np.count_nonzero, waves))
+    assert len(found) == 8 * 16_000
+    assert all(place.start % 64 == 0 for place in places)
