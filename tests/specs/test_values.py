@@ -200,6 +200,10 @@ class TestChecks:
             (lambda: raysp.Label("c", outputs=["x"]), "^Label.outputs.0: found 'x'; .*instance of Output"),
             (lambda: raysp.Label("c", outputs=[raysp.Decode()]), "^Label.outputs.0: found Decode.*instance of Output"),
             (
+                lambda: raysp.Label("c", outputs=[{"kind": "x"}]),
+                'a mapping with .kind.; .* in JSON it has a key "type", the',
+            ),
+            (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], device="cuda:1"),
                 "found 'cuda:1'; expected 'auto', 'cpu', 'cuda' or another kind of device of torch",
             ),

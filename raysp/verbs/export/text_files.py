@@ -38,6 +38,7 @@ from raysp.verbs.export.word_times import ask_words, how_to_ask
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+WHOLE_JOB = "pipelines/subtitles.py of raysp's repository labels a folder and writes its subtitles in one command"
 TIMED = ("words", "chars")
 """Endings of the columns whose times cut a text."""
 
@@ -146,7 +147,7 @@ def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[s
     prefix, rules = str(options["column"]), _rules(options)
     text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
     if not words and text not in labelling.schema.names:
-        raise missing(labelling, to, (f"{prefix}_words", text), ask_words(labelling.record, prefix))
+        raise missing(labelling, to, (f"{prefix}_words", text), f"{ask_words(labelling.record, prefix)}. {WHOLE_JOB}")
     if not words and not chars:
         _refuse_long_rows(labelling, to, prefix, rules.max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
@@ -183,7 +184,8 @@ def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: f
                     raise PlanError(
                         f"{labelling.url}: the row {id_of(row, shard)} is {seconds_of(row):.1f} s long, longer than a "
                         f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. {to} needs times "
-                        f"of words: {how_to_ask(labelling.record, prefix)}, or raise --max-seconds for one cue a row"
+                        f"of words: {how_to_ask(labelling.record, prefix)}, or raise --max-seconds for one cue a row. "
+                        f"{WHOLE_JOB}"
                     )
 
 

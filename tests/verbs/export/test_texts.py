@@ -68,6 +68,14 @@ def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tm
     assert found.rows == 3
 
 
+def test_a_refusal_for_want_of_times_leads_to_the_pipeline_that_makes_subtitles(long, tmp_path):
+    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
+    with pytest.raises(PlanError, match=r"--max-seconds for one cue a row\. pipelines/subtitles\.py of raysp's repo"):
+        raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=2)
+    with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. pipelines/subtitles\.py"):
+        raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="none")
+
+
 def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array([None], pa.string()))
     raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=1)
