@@ -339,8 +339,8 @@ class Labelling:
             seconds = self.grouping.size * self.grouping.stride / self.sample_rate
             raise RunError(
                 f"a pack of {self.grouping.size} frames ({seconds:g} s) exceeds the memory of {self.device} even with "
-                f"one window in it, and a smaller one may give a label other bits: set batch_seconds below {seconds:g} "
-                "and label anew, or free memory of the device and run again"
+                "one window in it: set batch_seconds to a smaller size that the certificate of the card covers, which "
+                "changes no label, or free memory of the device, and run again"
             ) from error
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
         _fail(given.statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
