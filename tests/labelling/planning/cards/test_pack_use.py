@@ -10,6 +10,7 @@ import torch
 from raysp import ChangedError
 from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources
+from raysp.labelling import assembly
 from raysp.labelling.planning import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.opening import make_plan
@@ -17,6 +18,7 @@ from raysp.labelling.planning.run_plan import Opened, Plan, Settings
 from raysp.labelling.planning.settling import settle
 from raysp.models.base.certificates import PackRuns
 from raysp.models.checking import check_checkpoint
+from raysp.ops.blocks import PackLimits
 from raysp.ops.precision import Batching
 from raysp.sink.sinks import Sink
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, write_shard
@@ -68,6 +70,17 @@ def test_windows_go_in_packs_of_a_measured_size(folder):
         "other windows of a pack on this card"
     )
     assert str(found.graphs).endswith("windows go in packs, each of other rows, so that no pass recurs")
+
+
+def test_blocks_are_cut_for_packs_of_that_size(folder):
+    label = a_pipeline().label
+    assert assembly.pack_limits(settled(), label) is None
+    write(folder, RUNS)
+    assert assembly.size_of_packs(settled(), label) == 30_208
+    assert assembly.pack_limits(settled(), label) == PackLimits(16_000, 320, 30_208 * 320)
+    on_cpu = settle(a_pipeline(label={"dtype": "bfloat16", "batch_seconds": 50}), Resources(5, 0, machine_cpus=4))
+    assert assembly.size_of_packs(on_cpu, label) is None
+    assert assembly.pack_limits(on_cpu, label) == PackLimits(16_000, 320, 50 * 16_000)
 
 
 def test_two_budgets_have_one_fingerprint_with_a_certificate_and_two_without(folder):
