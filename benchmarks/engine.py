@@ -111,8 +111,8 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
     from raysp.corpus.shards import PIECE_BYTES, Piece, Shard
     from raysp.labelling.engine import running
     from raysp.labelling.engine.on_ray import stream
+    from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
     from raysp.labelling.engine.run_events import RunEvents
-    from raysp.labelling.engine.workers.attempts import Attempts
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.run_plan import Opened
     from raysp.sink.event_log import EventLog
@@ -146,7 +146,7 @@ def measure(actors: int, blocks: int, work_seconds: float, num_samples: int, *, 
         tempfile.TemporaryDirectory(prefix="raysp-bench-") as logs,
         EventLog(LocalStore(logs), "benchmark") as log,
     ):
-        job = running._job(plan, {}, Attempts())
+        job = running._job(plan, {}, CountedAttempts())
         tasks = len(list(stream.group([("", num_bytes / blocks)] * blocks, plan.resources, blocks)))
         started = time.perf_counter()
         found = []

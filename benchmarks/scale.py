@@ -155,10 +155,10 @@ def _label_shard(data: bytes, shard: "Shard", fingerprint: str) -> bytes:
 def _drive(plan: "Plan") -> None:
     """Run the driver's loop with workers that answer at once, and drop what a run writes beside its receipts."""
     from raysp.labelling.engine.execution import Execution
-    from raysp.labelling.engine.in_process import UncountedAttempts
     from raysp.labelling.engine.run_events import RunEvents
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.engine.running import _job
+    from raysp.labelling.engine.workers.attempts import Attempts
     from raysp.sink import lease
     from raysp.sink.event_log import EventLog
     from raysp.sink.receipts import ReceiptLog
@@ -166,7 +166,7 @@ def _drive(plan: "Plan") -> None:
 
     store = Sink.of(plan.pipeline.sink).store
     progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
-    job = replace(_job(plan, {}, UncountedAttempts()), hang_seconds=0.0)
+    job = replace(_job(plan, {}, Attempts()), hang_seconds=0.0)
     run_id = "20260101T000000Z-scale"
     with lease.held(store) as own, EventLog(store, run_id) as events:
         workers: Any = AnsweringWorkers()

@@ -29,7 +29,7 @@ SHARED = (
     {"pages", "work"},
 )
 # Rooms of features, by the longest name that a module begins with: besides what is shared, each may use those named.
-LABELLING = {"cluster", "labelling.output_columns", "labelling.planning", "labelling.assembly", "labelling.finished"}
+LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
 ENGINE = "labelling.engine"
 """It imports Ray, so only what runs reaches it."""
 # The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
@@ -41,9 +41,8 @@ TRAINING = (
 RUNS = {ENGINE, "training", *TRAINING}
 FEATURES: dict[str, set[str]] = {
     "cluster": set(),
-    "labelling.output_columns": set(),
-    "labelling.planning": {"cluster", "labelling.output_columns"},
-    "labelling.assembly": {"labelling.output_columns", "labelling.planning"},
+    "labelling.planning": {"cluster"},
+    "labelling.assembly": {"labelling.planning"},
     "labelling.finished": {"labelling.planning"},
     ENGINE: LABELLING,
     "labelling.reports": LABELLING,

@@ -92,7 +92,7 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     import raysp
     from raysp.cluster.resources import Resources
     from raysp.labelling.engine import running
-    from raysp.labelling.engine.in_process import UncountedAttempts
+    from raysp.labelling.engine.workers.attempts import Attempts
     from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
     from raysp.labelling.engine.workers.messages import read_messages
     from raysp.labelling.planning.opening import make_plan
@@ -104,7 +104,7 @@ def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
         )
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
         plan = make_plan(Opened.of(pipeline, Resources(cpus=2)))
-        actor = LabelActor(running._job(plan, {}, UncountedAttempts()))
+        actor = LabelActor(running._job(plan, {}, Attempts()))
         model = actor.op.loaded.model
         stand_in = StandIn(model, speech, speed)
         if in_hand:

@@ -149,7 +149,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
     from raysp.labelling.engine import running
-    from raysp.labelling.engine.workers.attempts import Attempts
+    from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.run_plan import Opened
     from raysp.sink import stage
@@ -165,7 +165,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
         sink=raysp.Parquet(f"{folder}/labels"),
     )
     plan = make_plan(Opened.of(pipeline))
-    job = running._job(plan, {}, Attempts())
+    job = running._job(plan, {}, CountedAttempts())
     (todo,) = plan.todo
     table = _labels(job.output_schema)
     store = open_store(pipeline.sink.url)

@@ -15,14 +15,13 @@ from raysp.columns import STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.labelling.output_columns import added_schema
 from raysp.labelling.planning.planned_checkpoint import (
     check_digest,
     check_speech,
     checkpoint_folder,
     located_outputs,
 )
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Settings, added_schema
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.precision import Batching
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function

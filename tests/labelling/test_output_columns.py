@@ -3,7 +3,7 @@
 import pytest
 
 import raysp
-from raysp.labelling.output_columns import text_columns
+from raysp.labelling.planning.run_plan import text_columns
 from raysp.sink.word_errors import TextColumns
 from raysp.specs import spec
 from raysp.specs.outputs.output import Output

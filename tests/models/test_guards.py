@@ -56,8 +56,12 @@ class TestCheckpoints:
         config = json.loads((copied / "config.json").read_text())
         config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCTC": "evil.Model"}
         (copied / "config.json").write_text(json.dumps(config))
+        check_checkpoint(copied)
         load_model(copied)
         assert not (tmp_path / "ran").exists()
         spec = importlib.util.spec_from_file_location("evil", copied / "evil.py")
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
         assert (tmp_path / "ran").exists()
+        (copied / "config.json").write_text(json.dumps({**config, "model_type": "evil"}))
+        with pytest.raises(CheckpointError, match=r"model_type is 'evil', expected one of .*unispeech"):
+            load_model(copied)

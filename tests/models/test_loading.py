@@ -126,16 +126,6 @@ def test_pickles_are_refused(checkpoint):
             read(checkpoint)
 
 
-def test_code_that_comes_with_a_checkpoint_has_no_effect(checkpoint):
-    (checkpoint / "evil.py").write_text("raise SystemExit('imported')")
-    edit_json(checkpoint / "config.json", auto_map={"AutoModelForCTC": "evil.Model", "AutoConfig": "evil.Config"})
-    check_checkpoint(checkpoint)
-    load_model(checkpoint)
-    edit_json(checkpoint / "config.json", model_type="evil")
-    with pytest.raises(CheckpointError, match=r"model_type is 'evil', expected one of .*unispeech"):
-        load_model(checkpoint)
-
-
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [

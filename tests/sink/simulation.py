@@ -46,7 +46,6 @@ from tests.sink.simulated_store import (
 SHARD_NAMES = ("a.parquet", "b.parquet")
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
-LONG_AGO = 1e9
 STEP_SECONDS = 0.1
 SLEEP_SECONDS = 60.0
 """Longest time that an actor is held up at one call."""

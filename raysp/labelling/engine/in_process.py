@@ -12,7 +12,6 @@ from raysp.corpus.shards import Shard
 from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece, Outcome
-from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised
 from raysp.labelling.engine.workers.label_actor import LabelActor
@@ -98,42 +97,6 @@ class InProcessCommits:
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""
         return self.finished()
-
-
-class UncountedAttempts(Attempts):
-    """Attempts without a ledger: a crash ends this process, so no work is repeated."""
-
-    def __init__(self) -> None:
-        """Start no actor."""
-
-    def begin(self, work: str) -> int:
-        """Return 0."""
-        return 0
-
-    def crashes(self, work: str) -> int:
-        """Return 0."""
-        return 0
-
-    def end(self, work: str) -> None:
-        """Do nothing."""
-
-    def reach(self, task: str, part: str, places: int) -> None:
-        """Do nothing."""
-
-    def reached(self, task: str, part: str) -> int:
-        """Return 0."""
-        return 0
-
-    def load_failed(self) -> None:
-        """Do nothing: there is no other node."""
-
-    def close(self) -> None:
-        """Do nothing: there is no ledger."""
-
-    @staticmethod
-    def actor_id() -> str:
-        """Return a constant id."""
-        return "in process"
 
 
 def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:

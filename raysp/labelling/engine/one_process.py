@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raysp.corpus.shards import Piece
-from raysp.labelling.engine.in_process import InProcessCommits, UncountedAttempts
+from raysp.labelling.engine.in_process import InProcessCommits
 from raysp.labelling.engine.label_process import EndedEarlyError, LabelProcess
+from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message
 from raysp.labelling.planning.run_plan import Plan
@@ -80,9 +81,7 @@ class OneProcess:
                 on_piece(todo)
                 pieces.append(item)
         if pieces:
-            with contextlib.closing(
-                self._process.label(replace(job, attempts=UncountedAttempts()), pieces)
-            ) as messages:
+            with contextlib.closing(self._process.label(replace(job, attempts=Attempts()), pieces)) as messages:
                 yield from messages
 
 

@@ -325,22 +325,22 @@ def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
 def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple["Workers", Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
+    from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
     from raysp.labelling.engine.on_ray.ray_workers import OnRay
 
-    return OnRay(events), _job(plan, faults, Attempts())
+    return OnRay(events), _job(plan, faults, CountedAttempts())
 
 
 def _in_one_process(
     plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess, events: RunEvents
 ) -> tuple["Workers", Job]:
-    from raysp.labelling.engine.in_process import UncountedAttempts
     from raysp.labelling.engine.one_process import OneProcess
 
     def start_ray() -> tuple["Workers", Attempts]:
         workers, job = _on_ray(plan, faults, own_ray, events)
         return workers, job.attempts
 
-    return OneProcess(process, start_ray), _job(plan, faults, UncountedAttempts())
+    return OneProcess(process, start_ray), _job(plan, faults, Attempts())
 
 
 def _fits_one_process(plan: Plan) -> bool:
@@ -349,9 +349,9 @@ def _fits_one_process(plan: Plan) -> bool:
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:
-    from raysp.labelling.engine.in_process import InProcess, UncountedAttempts
+    from raysp.labelling.engine.in_process import InProcess
 
-    return InProcess(), replace(_job(plan, faults, UncountedAttempts()), hang_seconds=0.0)
+    return InProcess(), replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:

@@ -11,7 +11,6 @@ from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.output_columns import output_schema, text_columns
 from raysp.labelling.planning.certified import Certified, GraphUse
 from raysp.labelling.planning.listing import count_files
 from raysp.labelling.planning.pack_use import PackUse
@@ -27,12 +26,15 @@ from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.passes.measured_budget import MeasuredBudget
+if TYPE_CHECKING:
+    from raysp.models.summary import CheckpointSummary
 
 
 @dataclass(frozen=True)
@@ -467,3 +469,26 @@ class Plan(Brief):
     def pieces_todo(self) -> int:
         """Number of pieces to label."""
         return sum(len(todo.pieces) for todo in self.todo)
+
+
+def added_schema(pipeline: Pipeline) -> pa.Schema:
+    """Return the columns that steps before `Label` add."""
+    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
+
+
+def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
+    """Return the columns that all steps add; where each channel is labelled, outputs are lists."""
+    from raysp.ops.channels.channel_windows import listed
+
+    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
+    for output in pipeline.label.outputs:
+        outputs = output.completed(outputs, pipeline.label.outputs)
+    each_channel = pipeline.decode.channel == EACH
+    return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])
+
+
+def text_columns(pipeline: Pipeline) -> TextColumns | None:
+    """Return the columns of the reference and of the first transcript; None if either is missing."""
+    reference = pipeline.source.text
+    transcript = next((output.text_column for output in pipeline.label.outputs if output.text_column), None)
+    return TextColumns(reference, transcript) if reference and transcript else None

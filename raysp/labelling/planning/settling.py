@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
-from raysp.labelling.output_columns import output_schema
 from raysp.labelling.planning.certified import certified, graph_use
 from raysp.labelling.planning.pack_use import pack_use
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Settings, output_schema
 
 
 def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:

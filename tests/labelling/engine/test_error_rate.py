@@ -12,10 +12,11 @@ from raysp import RunError
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.execution import Execution
-from raysp.labelling.engine.in_process import InProcess, InProcessCommits, UncountedAttempts
+from raysp.labelling.engine.in_process import InProcess, InProcessCommits
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.running import _job
+from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.job import PieceTodo
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.reader import Reader
@@ -53,7 +54,7 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
     with lease.held(store) as own:
         begin_run(plan, entry)
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
-        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, UncountedAttempts())
+        log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, Attempts())
         with EventLog(store, entry.run_id) as events:
             failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess(), RunEvents(events))()
         assert failed == {}

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 import raysp
+from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
 from raysp.labelling.engine.running import run, try_out
-from raysp.labelling.engine.workers.attempts import Attempts
 from tests.corpora import label_here
 from tests.hub_server import COMMIT, lay_out
 from tests.runs import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
@@ -83,12 +83,12 @@ def test_label_shards_have_the_rows_of_their_shards_in_order_and_a_damaged_shard
 ):
     ledgers = []
 
-    class Kept(Attempts):
+    class Kept(CountedAttempts):
         def __init__(self):
             super().__init__()
             ledgers.append(self)
 
-    monkeypatch.setattr("raysp.labelling.engine.running.Attempts", Kept)
+    monkeypatch.setattr("raysp.labelling.engine.on_ray.counted_attempts.CountedAttempts", Kept)
     damaged = small_shards / "part-3.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer

@@ -10,10 +10,9 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
-from raysp.labelling.output_columns import output_schema
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.planned_checkpoint import pinned
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import check_types, source_columns
 from raysp.sink.commit import RESULT_SCHEMA

@@ -20,7 +20,8 @@ import ray
 from raysp.corpus import sources
 from raysp.errors import RayspError
 from raysp.labelling import assembly
-from raysp.labelling.engine.workers.attempts import SETTLE_SECONDS, Attempts
+from raysp.labelling.engine.on_ray.counted_attempts import SETTLE_SECONDS
+from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.job import Job, PieceTodo
 from raysp.labelling.engine.workers.label_actor import labelled_block, load_labelling
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message

@@ -16,10 +16,10 @@ from raysp.cluster import nodes
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import running
-from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.on_ray import bisection
+from raysp.labelling.engine.on_ray.counted_attempts import Ledger
 from raysp.labelling.engine.running import run
-from raysp.labelling.engine.workers.attempts import Ledger
+from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import PieceTodo
 from raysp.labelling.planning.opening import make_plan
@@ -158,7 +158,7 @@ class TestSalvagedRows:
         pipeline = make_pipeline(small_shards, outputs=outputs)
         label = replace(pipeline.label, **fields)
         plan = make_plan(Opened.of(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2)))
-        job = running._job(plan, {}, UncountedAttempts())
+        job = running._job(plan, {}, Attempts())
         shard, first = plan.todo[0].shard, plan.todo[0].pieces[0]
         todo = PieceTodo(shard, first)
         rows = tuple(range(first.first, first.end))

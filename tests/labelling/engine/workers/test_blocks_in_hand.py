@@ -11,8 +11,8 @@ import pytest
 
 import raysp
 from raysp.corpus.shards import Piece
-from raysp.labelling.engine.in_process import UncountedAttempts
 from raysp.labelling.engine.workers import label_actor
+from raysp.labelling.engine.workers.attempts import Attempts as Uncounted
 from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.label_actor import InHand, LabelActor, calls_at_once
 from raysp.labelling.engine.workers.messages import pack, read_messages
@@ -144,7 +144,7 @@ class Op:
         raise ValueError(f"no table of {given}")
 
 
-class Attempts(UncountedAttempts):
+class Attempts(Uncounted):
     def crashes(self, work: str) -> int:
         return int("crashed" in work)
 
