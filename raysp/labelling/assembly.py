@@ -21,10 +21,10 @@ from raysp.labelling.planning.planned_checkpoint import (
     checkpoint_folder,
     located_outputs,
 )
-from raysp.labelling.planning.run_plan import Settings, added_schema
+from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.precision import Batching
-from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, load_function
+from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Label, Step
 from raysp.storage.audio_root import AudioRoot
 

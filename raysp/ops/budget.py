@@ -11,6 +11,7 @@ BLOCK_WORK_SECONDS = 10.0
 CPU_BATCH_SECONDS = 15.0
 """On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
 USUAL_FRAMES_A_SECOND = 50
+"""Frames a second of the layers of most models; those of SEW-D and FastConformer have fewer."""
 COARSE_BATCH_FRAMES = 1500
 """Frames of a pass on a CPU of layers with fewer frames a second: a product of few rows is slower."""
 CPU_PACK_SECONDS = 60.0

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -27,6 +27,9 @@ from raysp.specs.order import (
 from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Change = Callable[[str], str]
 """A change of a url, path or name of a checkpoint."""
@@ -534,6 +537,13 @@ def label_parts(
             del fields["pool"]
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
     return {**parts, **code.parts()}
+
+
+def added_schema(pipeline: Pipeline) -> "pa.Schema":
+    """Return the columns that steps before `Label` add."""
+    import pyarrow as pa
+
+    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
 
 
 def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:

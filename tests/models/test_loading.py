@@ -570,7 +570,7 @@ def test_every_architecture_is_found_described_and_loaded(checkpoint, name):
     assert type(loaded.model) is cls
     assert (loaded.tokenizer is None) == (summary.vocab_size is None)
     waves = torch.randn(1, 3000)
-    torch.testing.assert_close(loaded.model(waves)[0], model.eval()(waves)[0], rtol=1e-5, atol=1e-6)
+    assert torch.equal(loaded.model(waves)[0], model.eval()(waves)[0])
     edit_json(checkpoint / "config.json", architectures=[cls.__mro__[1].__name__])
     with pytest.raises(CheckpointError, match="architectures is"):
         check_checkpoint(checkpoint)

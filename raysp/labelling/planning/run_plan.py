@@ -24,7 +24,7 @@ from raysp.sink.todo import Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
-from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
+from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
@@ -33,8 +33,6 @@ from raysp.words import Brief, count, duration
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.passes.measured_budget import MeasuredBudget
-if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
 
 
 @dataclass(frozen=True)
@@ -469,11 +467,6 @@ class Plan(Brief):
     def pieces_todo(self) -> int:
         """Number of pieces to label."""
         return sum(len(todo.pieces) for todo in self.todo)
-
-
-def added_schema(pipeline: Pipeline) -> pa.Schema:
-    """Return the columns that steps before `Label` add."""
-    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
 
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:

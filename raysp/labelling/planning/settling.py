@@ -96,7 +96,8 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
     packs = pack_use(label, summary, dtype=dtype, device=device, certified=on_card, seconds=fitting, before=before)
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
-    if packs is not None and packs.is_on:
+    is_certified = packs is not None and packs.is_on
+    if packs is not None and is_certified:
         found, in_packs, budget = Batching.PACKED, True, packs.seconds
     return Settings(
         checkpoint=summary,
@@ -114,15 +115,15 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         gpus_per_actor=gpus,
         batching=found,
         fingerprint_seconds=None
-        if on_gpu and in_packs
+        if is_certified
         else _fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
-        measured={} if on_gpu and not in_packs and summary.backend == OWN and label.batch_seconds is None else None,
+        measured={} if on_gpu and not is_certified and summary.backend == OWN and label.batch_seconds is None else None,
         certified=None if on_card is None else replace(on_card, older=()),
-        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card, in_packs=in_packs),
+        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card, in_packs=is_certified),
         packs=packs,
-        packed_on=kind_of(device) if on_gpu and in_packs else None,
+        packed_on=kind_of(device) if is_certified else None,
     )
 
 

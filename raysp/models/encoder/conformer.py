@@ -200,7 +200,7 @@ class SelfAttention(nn.Module):
         self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
     ) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
-        keyed = self._keyed(positions, q_1AND.dtype)
+        keyed = self._keyed(positions, q_1AND.dtype) if self.kind == "relative_key" and positions is not None else None
         for place, count in zip(packing.places, packing.num_keys, strict=True):
             keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
             q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
@@ -215,7 +215,7 @@ class SelfAttention(nn.Module):
         keys_B11T: Tensor | None,
         positions: Tensor | None,
         with_weights: bool,
-        keyed: "Keyed | None" = None,
+        keyed: Keyed | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return mixed_BATD, and weights_BATT if requested; there may be fewer keys than queries."""
         bias: Bias | None = None
@@ -231,16 +231,13 @@ class SelfAttention(nn.Module):
         weights_BATT = dropped(weights_BATT, dropout, self.training)
         return weights_BATT @ v_BATD, weights_BATT
 
-    def _keyed(self, index_TT: Tensor | None, dtype: torch.dtype) -> "Keyed | None":
-        """Return the distances of frames and the table that they read; None for other kinds of positions."""
-        if self.kind != "relative_key" or index_TT is None:
-            return None
+    def _keyed(self, index_TT: Tensor, dtype: torch.dtype) -> Keyed:
+        """Return the distances of frames and the table that they read."""
         table_DR = self.distance_embedding.weight.T.to(dtype) * self.scale
         return Keyed(index_TT, table_DR, once(lambda: of_distances(index_TT)))
 
-    def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: "Keyed | None") -> Bias:
+    def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: Keyed) -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
-        assert keyed is not None
         num_queries = q_BATD.shape[2]
         index_TT = keyed.index_TT[:num_queries, :num_keys]
         product_BATR = q_BATD @ keyed.table_DR

@@ -73,11 +73,10 @@ class Transducing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
-        known = cast("Sequence[Tokens] | None", forward.decoded.get(self.schema.names[0]))
-        if known is None:
+        rows = cast("Sequence[Tokens] | None", forward.decoded.get(self.schema.names[0]))
+        if rows is None:
             frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
-            known = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
-        rows = known
+            rows = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]

@@ -58,7 +58,7 @@ def _micro_batches(plan: TrainingPlan, recipe: Finetune, index: Index) -> int:
     assert seconds is not None
     assert most is not None
     longest = float(index.seconds.max())
-    return min(most, max(plan.workers.high, 1, int(seconds / longest) if longest else most))
+    return min(most, max(plan.workers.high, int(seconds / longest) if longest else most))
 
 
 def _between_evaluations(plan: TrainingPlan, index: Index) -> int:

@@ -45,19 +45,19 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
         )
     gpus = _gpus(recipe, cluster)
     if cluster is None:
-        return _here(recipe, gpus)
+        return _here(recipe, gpus, most)
     high = max(pool.low, min(pool.high, most))
     free = int(min(cluster.node_cpus or cluster.cpus, (cluster.cpus - 1) // pool.low))
     return Workers(_device(recipe, gpus), pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
 
 
-def _here(recipe: Finetune, gpus: int) -> Workers:
-    """Return the workers on this machine: as many as it has GPUs or CPUs for, within the limits of the pool."""
+def _here(recipe: Finetune, gpus: int, most: int) -> Workers:
+    """Return at most so many workers on this machine: as many as it has GPUs or CPUs for, within those of the pool."""
     pool = recipe.pool
     if gpus and pool.low > gpus:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
     room = gpus or num_cpus() // (pool.cpus or 1)
-    number = max(pool.low, min(pool.high, recipe.batching.micro_batches or MICRO_BATCHES, room))
+    number = max(pool.low, min(pool.high, most, room))
     return Workers(_device(recipe, gpus), number, number, pool.cpus or max(1, num_cpus() // number))
 
 
