@@ -11,18 +11,13 @@ from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources, count_gpus
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.devices import kind_of
 from raysp.errors import RunError
 from raysp.labelling import assembly
-from raysp.labelling.planning.certified import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.pack_use import pack_use
-from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import settle
-from raysp.ops.precision import Batching
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
-from raysp.sink.run_record import RunEntry, RunRecord
+from raysp.sink.run_record import Resolved, RunEntry, RunRecord
 from raysp.sink.stage import join_windows
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Pool
@@ -47,20 +42,21 @@ class Recomputing:
         ]
         pipeline = replace(pipeline, steps=steps)
         dtype = str(_part(record, ".dtype") or "float32")
+        packed_on = cast("str | None", _part(record, ".packed_on"))
+        # A device without TF32 labels in float32, to whose labels those of TF32 are compared.
+        before = Resolved("float32" if dtype == "tf32" else dtype, in_packs=packed_on is not None)
         settings = replace(
-            settle(pipeline, Resources(cpus=2, gpus=count_gpus())),
+            settle(pipeline, Resources(cpus=2, gpus=count_gpus(), machine_cpus=1), before),
             dtype=dtype,
             fingerprint_seconds=cast("float | None", _part(record, ".batch_seconds")),
-            packed_on=cast("str | None", _part(record, ".packed_on")),
+            packed_on=packed_on,
         )
-        if settings.packed_on is not None:
-            settings = _in_packs(settings, pipeline.label)
         parts, fingerprint = hash_pipeline(pipeline, settings, recorded=record.parts)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
         self.dtype = dtype
-        self.card = settings.certified.card if settings.certified and settings.batching is Batching.PACKED else None
+        self.card = settings.certified.card if settings.certified and settings.packs and settings.packs.is_on else None
         """Card on which rows are labelled in packs; None: labels of the sink may have other last bits."""
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
         # Without filters, which choose rows and change no label. A row of any length is one block.
@@ -88,25 +84,6 @@ class Recomputing:
 def _part(record: RunRecord, name: str) -> JsonValue:
     """Return the part of a fingerprint whose name ends so; None: there is none."""
     return next((value for key, value in record.parts.items() if key.endswith(name)), None)
-
-
-def _in_packs(settings: Settings, label: Label) -> Settings:
-    """Return settings by which rows go in packs, if a certificate of the card of this machine allows them."""
-    device = settings.device
-    on_card = certified(device) if kind_of(device) == settings.packed_on else None
-    packs = pack_use(
-        label,
-        settings.checkpoint,
-        dtype=settings.dtype,
-        device=device,
-        certified=on_card,
-        seconds=settings.batch_seconds,
-    )
-    if packs is None or not packs.is_on:
-        return settings
-    return replace(
-        settings, packs=packs, certified=on_card, batching=Batching.PACKED, batch_seconds=packs.seconds, measured=None
-    )
 
 
 def were_made_on(card: Card, runs: Sequence[RunEntry]) -> bool:
