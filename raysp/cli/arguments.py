@@ -48,7 +48,7 @@ StorageOptions = Annotated[
     typer.Option(
         "--storage-option",
         metavar="KEY=VALUE",
-        help="Storage option of the sink; a secret as KEY=env:NAME. Repeatable.",
+        help="For the sink; secret: KEY=env:NAME. Repeatable.",
     ),
 ]
 CheckpointOptions = Annotated[
