@@ -4,13 +4,11 @@ A kind is one entry of `raysp.sink.sinks.KINDS`. The verbs act on `Work` and `Ki
 them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from raysp.errors import PlanError
-from raysp.machine import system
 from raysp.public_names import resolved
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
@@ -23,27 +21,6 @@ from raysp.words import ago
 
 if TYPE_CHECKING:
     from raysp.sink.orphans import Orphan
-
-
-def refuse_on(systems: Collection[str], what: str) -> None:
-    """Raise PlanError on one of some operating systems (`machine.system`).
-
-    Args:
-        systems: the systems.
-        what: what cannot be done there, and what to do.
-    """
-    if (found := system()) in systems:
-        raise PlanError(f"{found}: {what}")
-
-
-def refuse_without_processes(work: str) -> None:
-    """Raise PlanError where no process can be given pipes, so that a damaged recording would end the work: Windows.
-
-    Args:
-        work: the work.
-    """
-    here = "models, plan, status, report, diff, merge and export work here"
-    refuse_on(["Windows"], f"{work} needs Linux or macOS, for instance in WSL 2; {here}")
 
 
 class Progress(Protocol):

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
-    {"bounds", "columns", "errors", "machine", "public_names", "words"},
+    {"bounds", "capabilities", "columns", "errors", "machine", "public_names", "words"},
     {"devices"},
     {"device_graphs", "device_streams"},
     {"crossing"},
@@ -77,6 +77,7 @@ MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder
 MODELS_MAY_USE = {"torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {
     "bounds",
+    "capabilities",
     "crossing",
     "device_graphs",
     "devices",

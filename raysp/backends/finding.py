@@ -1,9 +1,12 @@
 """What runs a checkpoint: a backend by its name, or the package that offers its model type."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata, util
 from pathlib import Path
+from typing import cast
 
-from raysp.backends import hf_installed, optional_libraries, packages
+from raysp.backends import hf_installed, packages
 from raysp.backends.backend import Backend
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
@@ -11,15 +14,54 @@ from raysp.errors import CheckpointError
 from raysp.models.files.checkpoint_files import checkpoint_files, weight_files
 from raysp.models.files.configuration import read_json
 from raysp.models.summary import OWN, CheckpointSummary
+from raysp.public_names import resolved
 
 HUGGING_FACE = "transformers"
 JAX = "jax"
 OF_RAYSP = (OWN, JAX)
 """Backends of the checkpoints that the models of raysp read."""
 CTRANSLATE2 = "ctranslate2"
-NAMED = (*OF_RAYSP, HUGGING_FACE, CTRANSLATE2)
+BACKENDS = {
+    OWN: "raysp.backends.own:OwnModels",
+    JAX: "raysp.backends.on_jax.jax_backend:JaxModels",
+    HUGGING_FACE: "raysp.backends.hugging_face.transformers_backend:HuggingFaceModels",
+    CTRANSLATE2: "raysp.backends.on_ctranslate2.ctranslate2_backend:CTranslate2Models",
+}
+"""Classes of backends by their names, as `module:name`; their modules import the libraries."""
+NAMED = (*BACKENDS,)
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """Packages of a backend, which an extra of the same name installs."""
+
+    backend: str
+    packages: tuple[str, ...]
+
+    def versions(self) -> str:
+        """Return names and versions of the packages; empty unless all are installed."""
+        return "" if self._missing() else ", ".join(f"{name} {metadata.version(name)}" for name in self.packages)
+
+    def require(self) -> None:
+        """Raise unless all packages are installed.
+
+        Raises:
+            CheckpointError: with the command that installs them.
+        """
+        if missing := self._missing():
+            raise CheckpointError(
+                f"backend={self.backend!r}: the package {missing[0]} is not installed; "
+                f"pip install 'raysp[{self.backend}]'"
+            )
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.packages if util.find_spec(name) is None]
+
+
+LIBRARIES = {one.backend: one for one in (Library(JAX, ("jax", "flax")), Library(CTRANSLATE2, ("ctranslate2",)))}
+"""Libraries of backends that extras of raysp install, besides transformers."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +77,8 @@ class Choice:
         """Name and version of what has to be installed on all machines; empty for the models of raysp."""
         if self.package is not None:
             return self.package.identity
-        if self.name == JAX:
-            return optional_libraries.JAX.versions()
-        if self.name == CTRANSLATE2:
-            return optional_libraries.CTRANSLATE2.versions()
+        if self.name in LIBRARIES:
+            return LIBRARIES[self.name].versions()
         return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
@@ -49,10 +89,8 @@ class Choice:
         """
         if self.name == HUGGING_FACE:
             hf_installed.require()
-        if self.name == JAX:
-            optional_libraries.JAX.require()
-        if self.name == CTRANSLATE2:
-            optional_libraries.CTRANSLATE2.require()
+        if self.name in LIBRARIES:
+            LIBRARIES[self.name].require()
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -63,21 +101,7 @@ class Choice:
         self.require()
         if self.package is not None:
             return PackagedModels(self.package)
-        if self.name == HUGGING_FACE:
-            from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
-
-            return HuggingFaceModels()
-        if self.name == JAX:
-            from raysp.backends.on_jax.jax_backend import JaxModels
-
-            return JaxModels()
-        if self.name == CTRANSLATE2:
-            from raysp.backends.on_ctranslate2.ctranslate2_backend import CTranslate2Models
-
-            return CTranslate2Models()
-        from raysp.backends.own import OwnModels
-
-        return OwnModels()
+        return cast("Callable[[], Backend]", resolved(BACKENDS[self.name]))()
 
 
 def choose(folder: Path, backend: str) -> Choice:

@@ -4,20 +4,20 @@ A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit.
 fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub.
 """
 
-import contextlib
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from raysp.bounds import shortened
 from raysp.checkpoints.fetching import fetch_adapter, is_copy
 from raysp.checkpoints.foreign_weights import ADAPTER_CONFIG, FOREIGN, explanation
-from raysp.checkpoints.hub_api import bounded_answers, describe
 from raysp.checkpoints.language_adapters import adapter_name, announced
 from raysp.errors import CheckpointError, StoreError
+
+if TYPE_CHECKING:
+    from raysp.checkpoints.hub_api import Repository
 
 Name = TypeVar("Name", str, Path, "str | Path")
 
@@ -150,43 +150,9 @@ def local_folder(
 
 def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, access: Access) -> str:
     """Return the folder of a hub id's files, downloaded unless cached."""
-    from huggingface_hub import snapshot_download
+    from raysp.checkpoints.hub_api import download
 
-    hub_id, revision = _parts(str(name), revision)
-    below = f"{access.subfolder.strip('/')}/" if access.subfolder else ""
-    try:
-        with no_bars_without_terminal(), bounded_answers():
-            return snapshot_download(
-                hub_id,
-                revision=revision,
-                allow_patterns=[below + file for file in files],
-                token=access.token,
-                cache_dir=access.cache_dir,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
-            )
-    except Exception as error:  # includes errors of the HTTP client of the library
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{name!r}: no such folder, and it cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
-            f"{reason}): {_advice(error, revision, access)}. Files requested, of those that exist: {', '.join(files)}"
-        ) from error
-
-
-@contextlib.contextmanager
-def no_bars_without_terminal() -> Iterator[None]:
-    """Disable progress bars, which the library shows for cached files too, unless on a terminal."""
-    from huggingface_hub import utils
-
-    library: Any = utils  # its types do not export these public functions
-    if sys.stderr.isatty() or library.are_progress_bars_disabled():
-        yield
-        return
-    library.disable_progress_bars()
-    try:
-        yield
-    finally:
-        library.enable_progress_bars()
+    return download(str(name), *_parts(str(name), revision), files, **vars(access))
 
 
 def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
@@ -195,31 +161,6 @@ def _parts(name: str, revision: str | None) -> tuple[str, str | None]:
     if named and revision is not None and revision != named:
         raise ValueError(f"{name!r} given with revision {revision!r}, expected one revision: omit one of them")
     return hub_id, named or revision
-
-
-def _advice(error: Exception, revision: str | None, access: Access) -> str:
-    """Return the remedy for an error of the hub."""
-    from huggingface_hub import constants, errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
-    if access.local_files_only:
-        return (
-            f"some of its files are not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and "
-            "local_files_only=True disables downloads: omit it once, or give a folder with these files"
-        )
-    if constants.HF_HUB_OFFLINE:
-        return (
-            f"some of its files are not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE disables "
-            "downloads: download it once without HF_HUB_OFFLINE, or give a folder with these files"
-        )
-    return (
-        "check that this machine can reach the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
-    )
 
 
 def pinned(name: Name, *, revision: str | None = None, access: Access = DIRECT) -> Name | str:
@@ -291,15 +232,22 @@ def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
     if not is_hub_id(name):
         check_weights(name, Path(name, access.subfolder))
         return
-    found = None if access.local_files_only else describe(*_parts(str(name), None), access.token)
+    found = _described(*_parts(str(name), None), access)
     if found is not None and not found.has_safetensors and any(FOREIGN.fullmatch(file) for file in found.files):
         raise CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files, found.proposed)}")
+
+
+def _described(hub_id: str, revision: str | None, access: Access) -> "Repository | None":
+    """Return what the hub lists of a repository; None if it may not or cannot be asked."""
+    from raysp.checkpoints.hub_api import describe
+
+    return None if access.local_files_only else describe(hub_id, revision, access.token)
 
 
 def _without_weights(name: str | Path, folder: Path, revision: str | None, access: Access) -> CheckpointError:
     """Return the refusal of a hub id without safetensors."""
     hub_id, revision = _parts(str(name), revision)
-    found = None if access.local_files_only else describe(hub_id, revision, access.token)
+    found = _described(hub_id, revision, access)
     if found is None:
         cached = ", ".join(sorted(place.name for place in folder.iterdir())) or "nothing"
         return CheckpointError(
@@ -337,13 +285,13 @@ def with_file(folder: Path, file: str) -> Path | None:
         fetch_adapter(folder, file)
     if path.is_file() or snapshot is None:
         return path if path.is_file() else None
-    from huggingface_hub import constants
-
     try:
         _snapshot(snapshot, [file], None, Access(cache_dir=folder.parents[2]))
     except CheckpointError as error:
         raise StoreError(str(error)) from error
-    if not path.is_file() and constants.HF_HUB_OFFLINE:
+    from raysp.checkpoints.hub_api import is_offline
+
+    if not path.is_file() and is_offline():
         raise StoreError(
             f"{snapshot}: {file} is not in the cache {folder.parents[2]}, and HF_HUB_OFFLINE disables downloads: "
             "download it once without HF_HUB_OFFLINE, or give a folder with this file"

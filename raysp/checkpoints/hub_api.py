@@ -1,18 +1,24 @@
-"""Requests to the Hugging Face hub: bounds on its answers, what a repository holds, and uploads on request.
+"""Requests to the Hugging Face hub: bounds on its answers, what a repository holds, downloads, and uploads on request.
 
-HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub.
+HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub, which only this module imports for
+checkpoints: it is imported itself where the hub is asked.
 """
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from raysp import bounds
-from raysp.errors import StoreError
+import huggingface_hub
+from huggingface_hub import HfApi, constants, errors, utils
 
+from raysp import bounds
+from raysp.errors import CheckpointError, StoreError
+
+_library: Any = utils  # its types do not export these public functions
 _CHUNK_BYTES = 1 << 16
 MOST_PULL_REQUESTS = 8
 """Pull requests that are looked at for safetensors, the oldest first."""
@@ -42,8 +48,6 @@ class _Budget:
 
 
 def _api_path() -> str:
-    from huggingface_hub import constants
-
     return urlsplit(constants.ENDPOINT).path.rstrip("/") + "/api/"
 
 
@@ -60,10 +64,7 @@ def bounded_answers() -> Iterator[None]:
     Raises:
         TooLargeError: the answers have more bytes.
     """
-    from huggingface_hub import utils
-
-    library: Any = utils  # its types do not export this public function
-    session = library.get_session()
+    session = _library.get_session()
     hooks = "event_hooks" if hasattr(session, "event_hooks") else "hooks"  # of httpx, or of requests
     before = dict(getattr(session, hooks))
     setattr(session, hooks, {**before, "response": [_Budget(), *before["response"]]})
@@ -71,6 +72,85 @@ def bounded_answers() -> Iterator[None]:
         yield
     finally:
         setattr(session, hooks, before)
+
+
+@contextlib.contextmanager
+def no_bars_without_terminal() -> Iterator[None]:
+    """Disable progress bars, which the library shows for cached files too, unless on a terminal."""
+    if sys.stderr.isatty() or _library.are_progress_bars_disabled():
+        yield
+        return
+    _library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        _library.enable_progress_bars()
+
+
+def download(
+    name: str,
+    hub_id: str,
+    revision: str | None,
+    files: Sequence[str],
+    *,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    force_download: bool,
+    subfolder: str,
+) -> str:
+    """Return the folder of a hub id's files, downloaded unless cached; `name` is the id as it was given.
+
+    Raises:
+        CheckpointError: the hub does not provide the files.
+    """
+    below = f"{subfolder.strip('/')}/" if subfolder else ""
+    try:
+        with no_bars_without_terminal(), bounded_answers():
+            return huggingface_hub.snapshot_download(
+                hub_id,
+                revision=revision,
+                allow_patterns=[below + file for file in files],
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+    except Exception as error:  # includes errors of the HTTP client of the library
+        reason = str(error).strip().partition("\n")[0]
+        advice = _advice(error, revision, cache_dir, local_files_only=local_files_only)
+        raise CheckpointError(
+            f"{name!r}: no such folder, and it cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{reason}): {advice}. Files requested, of those that exist: {', '.join(files)}"
+        ) from error
+
+
+def _advice(error: Exception, revision: str | None, cache_dir: str | Path | None, *, local_files_only: bool) -> str:
+    """Return the remedy for an error of the hub."""
+    if isinstance(error, errors.GatedRepoError):
+        return "accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
+    if local_files_only:
+        return (
+            f"some of its files are not in the cache {cache_dir or constants.HF_HUB_CACHE}, and "
+            "local_files_only=True disables downloads: omit it once, or give a folder with these files"
+        )
+    if is_offline():
+        return (
+            f"some of its files are not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE disables "
+            "downloads: download it once without HF_HUB_OFFLINE, or give a folder with these files"
+        )
+    return (
+        "check that this machine can reach the hub (HF_ENDPOINT, proxies), or download the files and give their folder"
+    )
+
+
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE disables requests."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 @dataclass(frozen=True)
@@ -92,9 +172,7 @@ class Repository:
 
 def describe(hub_id: str, revision: str | None, token: str | bool | None = None) -> Repository | None:
     """Return what the hub lists of a repository; None if it cannot be asked."""
-    from huggingface_hub import HfApi, constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         return None
     hub: Any = HfApi(token=token)
     try:
@@ -160,16 +238,13 @@ def upload(
     Raises:
         StoreError: The hub is unreachable or rejects the upload.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
     hub = HfApi(token=token)
     try:
         found = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = hub.upload_folder(
             repo_id=found, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise StoreError(
             f"{repo_id!r}: the Hugging Face hub rejects the upload ({type(error).__name__}: {reason}): "

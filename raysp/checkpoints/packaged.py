@@ -8,8 +8,6 @@ from raysp.errors import CheckpointError
 
 SPEECH_RATE = 16_000
 """Samples per second of the recordings that the model of speech takes."""
-SPEECH_MODEL = "raysp[speech]"
-"""Name of the model of speech among the files that a run reads besides its checkpoint."""
 SPEECH_FILE = "data/silero_vad_16k.safetensors"
 
 

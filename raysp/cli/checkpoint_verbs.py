@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raysp.capabilities import Capability
 from raysp.cli.arguments import FAILED, AsJson, CheckpointOptions, Debug, parse_storage_options
 from raysp.cli.console import ProgressLines, escape, out, print_facts, print_json, showing
 from raysp.errors import CheckpointError, SpecError
+from raysp.models.summary import OWN
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
@@ -154,7 +156,6 @@ def _print_models(found: Mapping[str, Mapping[str, Sequence[str]]], decoders: Se
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
     from raysp.backends.finding import choice_of
-    from raysp.models.base.capabilities import Capability
     from raysp.specs.outputs.table import outputs_for
 
     rate, parameters = summary.sample_rate, summary.num_parameters
@@ -190,7 +191,6 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
 
 def _longest_text(summary: "CheckpointSummary") -> str | None:
     from raysp.models.generation_checks import check_generation
-    from raysp.models.summary import OWN
 
     if not summary.writes_text or summary.backend != OWN or _generation_error(summary):
         return None
@@ -200,7 +200,6 @@ def _longest_text(summary: "CheckpointSummary") -> str | None:
 def _generation_error(summary: "CheckpointSummary") -> str | None:
     """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
     from raysp.models.generation_checks import check_generation
-    from raysp.models.summary import OWN
 
     try:
         if summary.writes_text and summary.backend == OWN:
@@ -226,7 +225,6 @@ def _language(summary: "CheckpointSummary") -> str | None:
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
     from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
-    from raysp.models.summary import OWN
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 
     if summary.vocab_size is None or summary.contradiction:

@@ -22,7 +22,7 @@ from raysp.cli.arguments import (
     parse_storage_options,
 )
 from raysp.cli.console import FEW_LINES, err, print_fact, print_json, print_some, say, showing
-from raysp.cli.printed_plans import Shown
+from raysp.cli.printed_runs import Shown
 from raysp.cli.printed_scores import print_diff, print_evaluation
 from raysp.cli.stop_signals import resume_hint
 from raysp.errors import SpecError

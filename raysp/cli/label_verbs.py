@@ -26,17 +26,22 @@ from raysp.cli.arguments import (
     parse_share,
 )
 from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
-from raysp.cli.printed_plans import Shown, print_failures, print_part, show_indexed, urls
-from raysp.cli.printed_results import (
+from raysp.cli.printed_runs import (
+    Shown,
     next_commands,
     print_examples,
+    print_failures,
     print_named,
     print_nothing_labelled,
+    print_part,
     print_result,
     print_rows,
     print_unlabelled,
+    show_indexed,
+    urls,
 )
 from raysp.cli.stop_signals import resume_hint
+from raysp.cluster.addresses import is_cluster, is_submitted, requires_ray
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
@@ -131,12 +136,13 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
-    from raysp.cluster.connection import is_cluster, requires_ray
-    from raysp.cluster.submitting.arrival import check_arrival
     from raysp.labelling.engine.label_process import started_early
     from raysp.labelling.planning.small import may_be_small
 
-    check_arrival()
+    if is_submitted():
+        from raysp.cluster.submitting.arrival import check_arrival
+
+        check_arrival()
     if rows is not None:
         refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
     share = parse_share(shards, rows)

@@ -8,8 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysp.cli.console import out, print_fact, print_folded, print_some, say
-from raysp.cli.printed_plans import print_failures
-from raysp.cli.printed_results import print_examples, print_nothing_labelled
+from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
 from raysp.words import count, printable
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import typer
 
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.console import err, escape
-from raysp.cluster.submitting.arrival import is_submitted
+from raysp.cluster.addresses import is_submitted
 from raysp.words import printable
 
 

@@ -9,9 +9,10 @@ import typer
 
 from raysp.cli.arguments import AsJson, Debug, RecipeFile, Settings, command_line
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
-from raysp.cli.printed_plans import print_failures, show_indexed, urls
+from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.submitting.arrival import check_arrival, is_submitted
+from raysp.cluster.addresses import is_cluster, is_submitted
+from raysp.cluster.submitting.arrival import check_arrival
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
@@ -45,7 +46,6 @@ def finetune(
       raysp finetune pipelines/finetune_ctc.py --set sink.url=model
       raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
-    from raysp.cluster.connection import is_cluster
     from raysp.cluster.work_places import with_absolute_paths
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train

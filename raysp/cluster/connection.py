@@ -5,9 +5,9 @@ import logging
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 
+from raysp.cluster.addresses import refuse_on
 from raysp.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.cluster.ray_start import (
     START_SECONDS,
@@ -21,15 +21,12 @@ from raysp.cluster.ray_start import (
     session_token,
     signals_held,
 )
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Resources, gpu_memory
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
-from raysp.work import refuse_on
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "local"
-"""Address of a local Ray that ends with the run."""
 OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 CONNECT_SECONDS = 10
@@ -54,26 +51,6 @@ _SETTINGS = {
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
     "RAY_raylet_start_wait_time_s": str(START_SECONDS),
 }
-
-
-def is_cluster(address: str | None) -> bool:
-    """Return whether a run uses an existing Ray: at an address, or connected by this process."""
-    ray = sys.modules.get("ray")
-    return is_named(address) or bool(ray and ray.is_initialized())
-
-
-def is_named(address: str | None) -> bool:
-    """Return whether an address, or RAY_ADDRESS, names an existing Ray."""
-    return _named(address) not in ("", LOCAL)
-
-
-def requires_ray(address: str | None) -> bool:
-    """Return whether a run uses Ray even for little work: an existing one, or a local one by the address "local"."""
-    return is_cluster(address) or _named(address) == LOCAL
-
-
-def _named(address: str | None) -> str:
-    return address or os.environ.get("RAY_ADDRESS", "")
 
 
 @contextlib.contextmanager
@@ -225,8 +202,6 @@ def _may_start(resource: str, *, unknown: bool) -> bool:
 def _gpu_memory() -> float | None:
     """Return the memory of the GPU of one node; None if no node answers soon, for example before it starts."""
     import ray
-
-    from raysp.cluster.resources import gpu_memory
 
     try:
         found: float | None = ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote(), timeout=60)

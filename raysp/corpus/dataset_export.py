@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 
 from raysp import bounds
 from raysp.corpus.shards import AUDIO
@@ -73,8 +76,6 @@ def export(
 
 def _load_saved(url: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401
     """Load a data set that `save_to_disk` wrote to object storage."""
-    import datasets
-
     store = open_store(url, options)
     if not any(store.stat(name) for name in SAVED):
         raise PlanError(f"{url}: found no {' and no '.join(SAVED)}; expected a folder written by save_to_disk")
@@ -89,10 +90,6 @@ def _load_saved(url: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401
 
 
 def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
-    try:
-        import datasets
-    except ImportError:
-        raise PlanError("from_dataset needs the package `datasets`: pip install datasets") from None
     if isinstance(dataset, str | Path):
         where = str(dataset)
         try:
@@ -112,8 +109,6 @@ def _loaded(dataset: Any, split: str | None) -> Any:  # noqa: ANN401
 
 
 def _audio_column(dataset: Any, given: str | None) -> str:  # noqa: ANN401
-    import datasets
-
     if given is not None:
         if given not in dataset.column_names:
             raise PlanError(f"the data set has no column {given!r}; it has {', '.join(dataset.column_names)}")
@@ -152,8 +147,6 @@ def _done(store: Store, fingerprint: str) -> list[str] | None:
 
 def _tables(dataset: Any, audio: str) -> Iterator[pa.Table]:  # noqa: ANN401
     """Yield tables of `ROWS_AT_ONCE` rows as stored, with the bytes of each recording."""
-    import datasets
-
     if isinstance(dataset.features[audio], datasets.Audio):
         dataset = dataset.cast_column(audio, datasets.Audio(decode=False))
     place = dataset.column_names.index(audio)
@@ -184,8 +177,6 @@ def _recording(value: object, row: int) -> dict[str, object] | None:
 
 def _encoded(samples: Sequence[float], sample_rate: int) -> bytes:
     """Encode samples as WAV in the smallest subtype that represents all of them exactly."""
-    import soundfile
-
     array = np.asarray(samples)
     array = array.T if array.ndim == 2 and array.shape[0] < array.shape[1] else array  # channels first
     if array.dtype.kind in "iu":
@@ -200,8 +191,6 @@ def _encoded(samples: Sequence[float], sample_rate: int) -> bytes:
 
 
 def _read(path: str, row: int) -> bytes:
-    import fsspec
-
     try:
         with fsspec.open(path, "rb") as file:
             return bytes(file.read())

@@ -1,7 +1,7 @@
 """Assembly of ops from the specs of a pipeline or recipe: decoding, labelling and joining.
 
 Ops take plain arguments and know no pipeline; specs hold no code. Workers of a run and `verify --sample` build their
-ops here. Modules of ops are imported on use: a worker that decodes does not load torch.
+ops here. What needs torch is imported on use: a worker that decodes does not load it.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+import raysp.audio as in_process
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
@@ -23,6 +24,12 @@ from raysp.labelling.planning.planned_checkpoint import (
 )
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
+from raysp.ops.adding import ColumnOp
+from raysp.ops.blocks import PackLimits, pack_size, windowing_of
+from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
+from raysp.ops.filtering import Labelled, RowOp
+from raysp.ops.joining import Joining
+from raysp.ops.late_steps import Carrying, LateFilter, LateSteps, RowSteps
 from raysp.ops.precision import Batching
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Label, Step
@@ -30,14 +37,8 @@ from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.adding import ColumnOp
-    from raysp.ops.blocks import PackLimits
     from raysp.ops.channels.channel_joining import JoiningChannels
-    from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
-    from raysp.ops.filtering import RowOp
-    from raysp.ops.joining import Joining
     from raysp.ops.labelling import LabellingOp
-    from raysp.ops.late_steps import LateFilter, LateSteps, RowSteps
     from raysp.ops.speech.pauses import SpeechWindows
 
 MEASURED_SECONDS = 60.0
@@ -50,10 +51,10 @@ def decoding(
     settings: Settings,
     shard: Shard | None,
     *,
-    decoder: "Decoder | None" = None,
+    decoder: Decoder | None = None,
     functions: Functions = _NO_FUNCTIONS,
     by_stage: bool = False,
-) -> "Decoding":
+) -> Decoding:
     """Return the op that decodes rows of a shard, filters them, and adds columns.
 
     Args:
@@ -107,10 +108,8 @@ def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | N
     )
 
 
-def pack_limits(settings: Settings, label: Label) -> "PackLimits | None":
+def pack_limits(settings: Settings, label: Label) -> PackLimits | None:
     """Return the limits of the packs that windows go through the model in; None: they go in batches, or alone."""
-    from raysp.ops.blocks import PackLimits
-
     if settings.batching is not Batching.PACKED:
         return None
     one, size = settings.checkpoint, size_of_packs(settings, label)
@@ -120,8 +119,6 @@ def pack_limits(settings: Settings, label: Label) -> "PackLimits | None":
 
 def size_of_packs(settings: Settings, label: Label) -> int | None:
     """Return the frames that each pack has on a device; None on a CPU, and where windows go in batches."""
-    from raysp.ops.blocks import pack_size
-
     seconds = {"batch_seconds": settings.batch_seconds, "window_seconds": label.window_seconds}
     return pack_size(settings.batching, settings.checkpoint, device=settings.device, **seconds)
 
@@ -135,23 +132,19 @@ def _decoding(
     windowing: Windowing,
     keep_prefix: bool = False,
     block_seconds: float,
-    packs: "PackLimits | None" = None,
-    apply_late: "LateSteps | None",
-    decoder: "Decoder | None",
+    packs: PackLimits | None = None,
+    apply_late: LateSteps | None,
+    decoder: Decoder | None,
     functions: Functions,
     outputs: Sequence[str] = (),
     language: str | None = None,
-    cut_at_pauses: "CutAtPauses | None" = None,
-) -> "Decoding":
+    cut_at_pauses: CutAtPauses | None = None,
+) -> Decoding:
     """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
 
     `outputs` are the source columns that outputs read, `language` the one of them with the languages of rows, and
     `cut_at_pauses` cuts recordings at pauses.
     """
-    import raysp.audio as in_process
-    from raysp.ops.decoding import Decoding
-    from raysp.ops.late_steps import Carrying
-
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
     read = [step for step in late if step.reads_all]
@@ -177,15 +170,11 @@ def _decoding(
     )
 
 
-def _labelled(source: Shards) -> "list[RowOp]":
-    from raysp.ops.filtering import Labelled
-
+def _labelled(source: Shards) -> list[RowOp]:
     return [Labelled()] if source.labels is not None else []
 
 
-def header_reading(
-    pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: "Decoder | None" = None
-) -> "Decoding":
+def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: Decoder | None = None) -> Decoding:
     """Return the op whose `measure` and `lengths` show, from headers, what decoding makes of rows.
 
     Steps that read decoded rows are left out. Arguments are those of `decoding`.
@@ -210,9 +199,9 @@ def measuring(
     shard: Shard,
     *,
     late: Sequence[Step],
-    decoder: "Decoder | None" = None,
+    decoder: Decoder | None = None,
     functions: Functions = _NO_FUNCTIONS,
-) -> "Decoding":
+) -> Decoding:
     """Return the op whose `measure` gives durations of rows, and which of them the steps of a recipe leave out.
 
     Args:
@@ -223,8 +212,6 @@ def measuring(
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
     """
-    from raysp.ops.late_steps import LateSteps
-
     rate = checkpoint.sample_rate
     ops = [late_op(step, functions) for step in late]
     return _decoding(
@@ -241,8 +228,8 @@ def measuring(
 
 
 def training_decoding(
-    work: ReadsCorpus, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: "Decoder | None" = None
-) -> "Decoding":
+    work: ReadsCorpus, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: Decoder | None = None
+) -> Decoding:
     """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
 
     Arguments as for `measuring`.
@@ -266,8 +253,6 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
     Raises:
         PlanError: the longest row is too short for the model.
     """
-    from raysp.ops.blocks import windowing_of
-
     longest = work.decoding.max_seconds
     try:
         return windowing_of(checkpoint, window_seconds=longest, overlap_seconds=0)
@@ -279,10 +264,8 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
 
 def late_steps(
     pipeline: Pipeline, settings: Settings, stage: int | None, functions: Functions = _NO_FUNCTIONS
-) -> "LateSteps":
+) -> LateSteps:
     """Return the op of one of the pipeline's stages, or of all (None)."""
-    from raysp.ops.late_steps import LateSteps
-
     stages = pipeline.stages
     chosen = stages if stage is None else stages[stage : stage + 1]
     return LateSteps(
@@ -311,21 +294,19 @@ def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     return sorted(columns)
 
 
-def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "RowOp":
+def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> RowOp:
     """Return the op of a step that filters rows."""
     return cast("RowOp", _op(step, functions))
 
 
-def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> "ColumnOp | LateFilter":
+def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> ColumnOp | LateFilter:
     """Return the op of a step that adds columns, or filters rows by added ones."""
-    from raysp.ops.late_steps import LateFilter
-
     op = _op(step, functions)
     reads = None if step.reads_all else step.reads
     return cast("ColumnOp", op) if step.columns else LateFilter(cast("RowOp", op), reads)
 
 
-def _op(step: Step, functions: Functions) -> "RowOp | ColumnOp":
+def _op(step: Step, functions: Functions) -> RowOp | ColumnOp:
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
@@ -386,35 +367,30 @@ def joining(
     pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
 ) -> "Joining | JoiningChannels":
     """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
-    from raysp.ops.channels.channel_joining import JoiningChannels
-    from raysp.ops.joining import Joining
-
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.join_op(checkpoint) for output in located]
     each_channel = pipeline.decode.channel == EACH
     after = completing_steps(pipeline) if each_channel else row_steps(pipeline, functions)
     op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), after)
-    return JoiningChannels(op, filter_steps(pipeline, functions)) if each_channel else op
+    if not each_channel:
+        return op
+    from raysp.ops.channels.channel_joining import JoiningChannels
+
+    return JoiningChannels(op, filter_steps(pipeline, functions))
 
 
-def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowSteps:
     """Return the op for labelled rows: it completes outputs, then filters rows by them."""
-    from raysp.ops.late_steps import RowSteps
-
     return RowSteps([*completing_steps(pipeline).ops, *filter_steps(pipeline, functions).ops], pipeline.columns)
 
 
-def completing_steps(pipeline: Pipeline) -> "RowSteps":
+def completing_steps(pipeline: Pipeline) -> RowSteps:
     """Return the op that completes outputs of labelled rows."""
-    from raysp.ops.late_steps import RowSteps
-
     outputs = pipeline.label.outputs
     return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None], pipeline.columns)
 
 
-def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> "RowSteps":
+def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowSteps:
     """Return the op that filters labelled rows by outputs."""
-    from raysp.ops.late_steps import RowSteps
-
     return RowSteps([late_op(step, functions) for step in pipeline.filters], pipeline.columns)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import raysp.models
+from raysp.capabilities import TEXT, Capability
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model
 from raysp.models.base.packs import EncodesPacks, ReadsPacks
 from raysp.models.base.pass_shapes import shape_digest

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from raysp.models.base.capabilities import Capability
+    from raysp.capabilities import Capability
     from raysp.models.base.outputs import ModelOutput
     from raysp.models.summary import CheckpointSummary
 

@@ -9,17 +9,17 @@ from typing import Any, cast
 
 import torch
 
+from raysp.capabilities import TEXT, Capability
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import TEXT, Capability
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.packs import EncodesPacks, Pack, ReadsPacks
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
+from raysp.models.encoder.languages import LanguageSwitch
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
-from raysp.models.encoder.switching import LanguageSwitch
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, read_tokenizer
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.labelled_passes import ModelPass

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from raysp.capabilities import Capability
 from raysp.crossing import sent
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput, output
 from raysp.models.base.packs import EncodedPack
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss

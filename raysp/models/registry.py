@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Model
 from raysp.models.files.configuration import Config, read_json
 

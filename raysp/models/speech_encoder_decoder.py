@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, NOT_TAKEN
 from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.callers import AllowedTokensFunction, functions_of

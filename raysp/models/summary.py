@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 
 MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
 """Values of `problem_type` other than single-label classification."""

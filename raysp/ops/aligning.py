@@ -10,15 +10,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.columns import SECONDS
 from raysp.crossing import fetch, send
-from raysp.models.base.capabilities import Capability
 from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.joining import RESULT
 from raysp.ops.labelling import Forward
 from raysp.ops.late_steps import carried_values
-from raysp.ops.speech.places import stretches
+from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
 from raysp.text.normalisation import Language

@@ -2,7 +2,7 @@
 
 import math
 
-from raysp.models.base.capabilities import Capability
+from raysp.capabilities import Capability
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
 

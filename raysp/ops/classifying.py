@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.models.base.capabilities import Capability
 from raysp.models.summary import MULTI_LABEL, REGRESSION
 from raysp.ops.labelling import Forward
-from raysp.ops.speech.places import stretches
+from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 
 Floats = npt.NDArray[np.float32]

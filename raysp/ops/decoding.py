@@ -16,14 +16,12 @@ from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
-from raysp.ops.channels.channel_windows import with_channels
-from raysp.ops.channels.claims import read_claims
-from raysp.ops.channels.numbering import OF_SAMPLES, through_channels
+from raysp.ops.channels.numbering import through_channels
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.recordings import WHOLE_BYTES, Recordings
+from raysp.ops.places import OF_SAMPLES, Place, with_channels, with_places
+from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
 from raysp.ops.rows import ERROR, OK, RowStatus, Window, row_statuses, statuses_table, with_waves
-from raysp.ops.speech.places import Place, with_places
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -92,7 +90,7 @@ class Decoding:
         audio: column of the recordings.
         windowing: division into windows; its sample rate is the model's.
         channel: "mean", an index, or "each": the windows of a row are those of its channels, one after the other, and
-            blocks have the column of `raysp.ops.channels.channel_windows`.
+            blocks have the column of `raysp.ops.places`.
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.

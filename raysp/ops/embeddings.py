@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.crossing import Array, Steps, alone, send
-from raysp.models.base.capabilities import Capability
 from raysp.models.encoder.heads import LayerSum
 from raysp.ops.labelling import Forward, LayerFrames
 

@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.devices import highest_allocated, is_accelerator
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Lengths
+from raysp.ops.places import Place
 from raysp.ops.rows import RowStatus
-from raysp.ops.speech.places import Place
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Batch

@@ -40,9 +40,9 @@ from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
+from raysp.ops.places import PLACE, places_of, staged_places
 from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
-from raysp.ops.speech.places import PLACE, places_of, staged_places
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes

@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
 from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
-from raysp.ops.channels.channel_windows import CHANNEL
 from raysp.ops.filtering import RowOp, judge, reasons
+from raysp.ops.places import CHANNEL, PLACE
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
-from raysp.ops.speech.places import PLACE
 
 CARRIED = f"{INNER_PREFIX}source:"
 """Prefix of carried source columns, whose own names other columns of a block may have."""

@@ -8,8 +8,8 @@ bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flag
 
 from enum import StrEnum
 
+from raysp.capabilities import Capability
 from raysp.devices import is_accelerator
-from raysp.models.base.capabilities import Capability
 from raysp.models.summary import CheckpointSummary
 
 HALF = ("bfloat16", "float16")

@@ -21,8 +21,7 @@ from raysp.columns import OK as OK
 from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
-from raysp.ops.channels.channel_windows import ChannelWindow
-from raysp.ops.speech.places import Place
+from raysp.ops.places import ChannelWindow, Place
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raysp.capabilities import Capability
 from raysp.checkpoints.language_models import open_model, weighed
 from raysp.crossing import Steps, alone
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
-from raysp.ops.speech.places import Stretch, stretches
+from raysp.ops.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, packed, processes
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.models.base.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.labelling import Forward
-from raysp.ops.speech.places import Stretch, stretches
+from raysp.ops.places import Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, words_of
 

@@ -21,7 +21,7 @@ from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
-from raysp.ops.speech.places import PLACE
+from raysp.ops.places import PLACE
 
 PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
 """Options that the tokens of a language and a task stand for."""

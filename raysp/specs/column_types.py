@@ -1,14 +1,13 @@
 """Types of columns by their names, as specs store them: those that pyarrow prints, such as "list<item: string>".
 
-pyarrow is imported on use, since most pipelines are made without it.
+Specs import this module on use, since most pipelines are made without pyarrow.
 """
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
 EXAMPLES = '"float32", "int64", "string", "bool", "list<float32>" or "struct<low: float32, high: float32>"'
 
@@ -22,8 +21,6 @@ def type_name(kind: object) -> str:
     Raises:
         ValueError: there is no such type, or none that its name describes completely.
     """
-    import pyarrow as pa
-
     if isinstance(kind, str):
         return str(parse_type(kind))
     if not isinstance(kind, pa.DataType):
@@ -34,23 +31,19 @@ def type_name(kind: object) -> str:
     return name
 
 
-def holds_strings(kind: "pa.DataType") -> bool:
+def holds_strings(kind: pa.DataType) -> bool:
     """Return whether a type holds strings or nulls alone, also as a dictionary."""
-    import pyarrow as pa
-
     held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     of_strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     return any(fits(held) for fits in of_strings)
 
 
-def parse_type(name: str) -> "pa.DataType":
+def parse_type(name: str) -> pa.DataType:
     """Return the type of a name.
 
     Raises:
         ValueError: there is no such type.
     """
-    import pyarrow as pa
-
     name = name.strip()
     if found := re.fullmatch(r"(large_)?list<(.+)>", name):
         item = _field(found[2], "item")
@@ -69,8 +62,6 @@ def parse_type(name: str) -> "pa.DataType":
 
 def _field(text: str, default: str) -> "pa.Field[pa.DataType]":
     """Return the field of `name: type`, or of a type alone if there is a default for the name."""
-    import pyarrow as pa
-
     name, colon, kind = text.strip().partition(":")
     if colon and "<" not in name and "[" not in name:
         return pa.field(name.strip(), parse_type(kind))

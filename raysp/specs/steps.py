@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp.specs.outputs.align import Align
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.outputs.speech import Speech
-from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec, to_json
 
 if TYPE_CHECKING:
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from raysp.ops.adding import ColumnOp, Computing
     from raysp.ops.filtering import RowOp
     from raysp.ops.keeping import Keeping, Where
+    from raysp.specs.outputs.speech import Speech
 
 Functions = Mapping[str, Callable[..., object]]
 """Functions by their names in the pipeline, "module:function"."""
@@ -418,8 +416,7 @@ class Label(Step):
                 f"overlap_seconds={self.overlap_seconds} is more than half of window_seconds={self.window_seconds}"
             )
         for place, output in enumerate(self.outputs):
-            if isinstance(output, Align) and output.of is not None:
-                self._check_order(place, output.of)
+            output.check_order(self.outputs[:place])
         if self.windows == "speech" and (without := [one for one in self.outputs if not one.allows_gaps]):
             raise ValueError(
                 f"windows='speech' leaves out silence, and {type(without[0]).__name__}(name="
@@ -433,15 +430,6 @@ class Label(Step):
                 "batch has rows of one language"
             )
         refuse_clash([(f"{type(o).__name__}(name={getattr(o, 'name', '')!r})", o.columns) for o in self.outputs])
-
-    def _check_order(self, place: int, of: str) -> None:
-        """Raise ValueError unless the output at a place, which aligns another one's text, comes after that."""
-        names = [getattr(one, "name", "") for one in self.outputs[:place] if one.text_column is not None]
-        if of not in names:
-            raise ValueError(
-                f"outputs.{place} Align(of={of!r}) aligns the text of a Transcript before it in outputs; found "
-                f"{', '.join(map(repr, names)) or 'none'} there. Put Transcript({of!r}) before it"
-            )
 
     @property
     def language(self) -> str | Column | None:
@@ -461,12 +449,13 @@ class Label(Step):
     @property
     def languages(self) -> tuple[str | Column, ...]:
         """Languages that outputs name for the step's checkpoint, each once."""
-        outputs = [one for one in self.outputs if isinstance(one, Transcript | Align) and not one.checkpoints]
-        return tuple(dict.fromkeys(one.language for one in outputs if one.language is not None))
+        return tuple(dict.fromkeys(one.own_language for one in self.outputs if one.own_language is not None))
 
     @property
-    def speech(self) -> Speech:
+    def speech(self) -> "Speech":
         """Settings of the regions of speech by which windows are cut."""
+        from raysp.specs.outputs.speech import Speech
+
         return next((one for one in self.outputs if isinstance(one, Speech)), Speech())
 
     @property

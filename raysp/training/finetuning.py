@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.connection import connected, is_cluster, is_named
+from raysp.cluster.addresses import is_cluster, is_named, refuse_on, refuse_without_processes
+from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import RunError, StoreError
 from raysp.evaluation.scores import Estimate
@@ -44,7 +45,6 @@ from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
 from raysp.words import Brief, count, duration
-from raysp.work import refuse_on, refuse_without_processes
 
 logger = logging.getLogger(__name__)
 
@@ -166,15 +166,13 @@ def finetune(
         by_ray = _needs_ray(plan, address)
         if by_ray:
             refuse_on(["macOS"], "training by several workers or on a cluster needs Linux; use one worker here")
+            from raysp.training.on_ray import train_workers
         sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
         TrainingRecord.load(sink)  # refuses a sink of labels
         sink.probe()
         fault_injection.arm()
         if by_ray and is_cluster(address):
-            from raysp.cluster.shared_places import check_shared
-            from raysp.training.on_ray.train_workers import training_places
-
-            check_shared(sink, plan.recipe, training_places(plan))
+            train_workers.check_places(plan, sink)
         stack.callback(close_decoder)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
@@ -195,8 +193,6 @@ def finetune(
         trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
         recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, trackers, failures))
         if by_ray and not course_of(recipe.schedule).is_done(begun):
-            from raysp.training.on_ray import train_workers
-
             _follow(
                 train_workers.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress
             )

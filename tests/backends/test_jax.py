@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.backends.finding import choose
-from raysp.backends.optional_libraries import Library
+from raysp.backends.finding import LIBRARIES, Library, choose
 from raysp.errors import CheckpointError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.theirs import labelling, waves
@@ -101,6 +100,6 @@ def test_what_has_no_flax_class_is_refused(tmp_path, writer):
 
 def test_without_the_extra_the_plan_says_what_to_install(tmp_path, monkeypatch):
     write_shard(tmp_path / "in" / "a.parquet", 1)
-    monkeypatch.setattr("raysp.backends.optional_libraries.JAX", Library("jax", ("jax_of_another_world",)))
+    monkeypatch.setitem(LIBRARIES, "jax", Library("jax", ("jax_of_another_world",)))
     with pytest.raises(CheckpointError, match=r"jax_of_another_world is not installed; pip install 'raysp\[jax\]'"):
         raysp.plan(pipeline(tmp_path, CHECKPOINT, "jax", outputs=[raysp.Transcript()]))

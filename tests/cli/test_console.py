@@ -7,9 +7,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from raysp.cli import console, printed_results
+from raysp.cli import console, printed_runs
 from raysp.cli.console import print_command, print_fact, say
-from raysp.cli.printed_results import print_rows
+from raysp.cli.printed_runs import print_rows
 from raysp.labelling.engine.display import Display
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
@@ -29,7 +29,7 @@ COMMAND = "raysp status out --storage-option key=AKIA --storage-option secret=en
 @pytest.fixture(params=[60, 80, 200])
 def terminal(request, monkeypatch) -> Console:
     drawn = Console(file=io.StringIO(), force_terminal=True, width=request.param, soft_wrap=True, highlight=False)
-    for module in (console, printed_results):
+    for module in (console, printed_runs):
         for name in ("out", "err"):
             monkeypatch.setattr(module, name, drawn, raising=False)
     return drawn
@@ -41,10 +41,10 @@ def printed(terminal: Console) -> list[str]:
 
 
 def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
-    monkeypatch.setattr(printed_results, "print_rows", lambda *_: None)
+    monkeypatch.setattr(printed_runs, "print_rows", lambda *_: None)
     monkeypatch.setattr("raysp.labelling.finished.first_rows.first_rows", lambda *_: type("Rows", (), {"num_rows": 1}))
-    printed_results.print_result(
-        a_pipeline("in", "out"), RESULT, printed_results.Commands(COMMAND, "raysp retry out", "raysp report out")
+    printed_runs.print_result(
+        a_pipeline("in", "out"), RESULT, printed_runs.Commands(COMMAND, "raysp retry out", "raysp report out")
     )
     *lines, last = printed(terminal)
     assert "once fixed   raysp retry out" in lines
@@ -66,7 +66,7 @@ def test_a_message_fits_a_terminal_of_any_width_and_long_words_stay_whole(termin
 
 
 def test_columns_that_are_left_out_are_named_in_lines_that_fit(terminal, monkeypatch):
-    monkeypatch.setattr("raysp.cli.printed_results.out", terminal)
+    monkeypatch.setattr("raysp.cli.printed_runs.out", terminal)
     print_rows(
         pa.table({f"a_long_name_of_a_column_{number}": ["words " * 9] for number in range(30)} | NO_ERROR), "Rows"
     )

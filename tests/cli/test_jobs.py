@@ -241,7 +241,7 @@ class TestInsideAJob:
         monkeypatch.setattr(
             "raysp.labelling.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0
         )
-        monkeypatch.setattr("raysp.cluster.connection.is_cluster", lambda address: address is not None)
+        monkeypatch.setattr("raysp.cli.label_verbs.is_cluster", lambda address: address is not None)
         settings = ["--set", "source.url=in/*.parquet", "--set", "sink.url=out"]
         ran = raysp_command("run", recipe, *settings, "--address", "head:6379")
         assert ran.err.splitlines()[0] == f"raysp: looking at {recipe.parent}/in/*.parquet ..."

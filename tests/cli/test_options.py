@@ -15,7 +15,6 @@ import typer
 import raysp
 from raysp.cli import main
 from raysp.cli.entry import application
-from raysp.labelling.engine import running
 from raysp.specs.work_files import load_pipeline
 from raysp.training.specs.recipe import load_recipe
 from tests import trainings
@@ -394,9 +393,9 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):
         raise raysp.PlanError(f"nothing answers at {address}")
 
-    for module in ("labelling.engine.running", "evaluation.evaluate.evaluation", "cluster.connection"):
+    for module in ("labelling.engine.running", "evaluation.evaluate.evaluation", "cli.label_verbs"):
         monkeypatch.setattr(f"raysp.{module}.is_cluster", lambda address: address == "head:6379")
-    monkeypatch.setattr(running, "connected", connected)
+    monkeypatch.setattr("raysp.cluster.connection.connected", connected)
     ran = command(f"{line} --address head:6379")
     assert (ran.code, ran.complaints) == (2, ["raysp: nothing answers at head:6379"])
 

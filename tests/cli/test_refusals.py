@@ -112,7 +112,7 @@ class TestRefusals:
     ):
         (tmp_path / "file").write_text("")
         monkeypatch.setattr("raysp.labelling.engine.running.is_cluster", lambda _: False)
-        monkeypatch.setattr("raysp.labelling.engine.running.local_ray", lambda _: pytest.fail("Ray was started"))
+        monkeypatch.setattr("raysp.cluster.connection.local_ray", lambda _: pytest.fail("Ray was started"))
         ran = raysp_command("run", recipe, "--json", "--set", f"sink.url={tmp_path / place}")
         self.refused(ran, message)
 

@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from raysp.cli.console import out
-from raysp.cli.printed_results import print_rows
+from raysp.cli.printed_runs import print_rows
 
 WORDS = pa.list_(pa.struct([("word", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
 TEXT = "the quick brown fox jumps over the lazy dog and so on until the line is much longer than any terminal is wide"
@@ -88,7 +88,7 @@ def test_an_error_of_a_try_out_is_reported_with_its_message(capsys, width):
 
 def test_long_fields_are_folded_between_words_on_a_terminal(monkeypatch, capsys):
     terminal = Console(soft_wrap=True, highlight=False, force_terminal=True, width=60, color_system=None)
-    monkeypatch.setattr("raysp.cli.printed_results.out", terminal)
+    monkeypatch.setattr("raysp.cli.printed_runs.out", terminal)
     lines = printed(capsys, labels(1, text="one two three " * 10).drop_columns(["embedding"]), is_whole=True)
     assert max(map(len, lines)) <= 60
     assert " ".join(" ".join(lines).split()).count("one two three one two three") > 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.cli.console import DEBUG, print_json, showing
-from raysp.cli.printed_results import print_rows
+from raysp.cli.printed_runs import print_rows
 from raysp.errors import StoreError
 from raysp.models.loading import load_checkpoint
 from tests.corpora import CHECKPOINT

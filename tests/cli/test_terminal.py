@@ -2,8 +2,7 @@
 
 import pyarrow as pa
 
-from raysp.cli.printed_plans import print_failures
-from raysp.cli.printed_results import print_rows
+from raysp.cli.printed_runs import print_failures, print_rows
 from raysp.labelling.engine.display import progress_line
 from raysp.labelling.engine.run_progress import Progress
 from tests.corpora import rows_table, write_shard

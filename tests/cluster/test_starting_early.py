@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp.cluster import connection
 from raysp.labelling.engine import running
 from raysp.labelling.engine.running import run
 from tests.corpora import a_pipeline, label_here, write_shard
@@ -33,7 +34,7 @@ def noted(monkeypatch, with_ray):
         seen.append("ended")
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "local_ray", local_ray)
+    monkeypatch.setattr(connection, "local_ray", local_ray)
     return seen
 
 

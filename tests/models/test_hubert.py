@@ -2,8 +2,8 @@ import numpy as np
 import torch
 import transformers
 
+from raysp.capabilities import Capability
 from raysp.models import HubertConfig, HubertModel, check_checkpoint
-from raysp.models.base.capabilities import Capability
 from tests.models.encoder.encoder_cases import HEADS
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import (

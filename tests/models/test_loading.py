@@ -9,6 +9,7 @@ import torch
 import transformers
 
 import raysp.models
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import (
     UniSpeechConfig,
@@ -21,7 +22,6 @@ from raysp.models import (
     load_checkpoint,
     load_model,
 )
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.placing import one_device
 from raysp.models.files.weights import read_header
 from tests.models.oracles import TINY, save_checkpoint

@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
+from raysp.capabilities import Capability
 from raysp.models import check_checkpoint, load_checkpoint
-from raysp.models.base.capabilities import Capability
 from raysp.models.encoder import relative_attention
 from raysp.models.encoder.disentangled import Distances
 from tests.models.oracles import make_oracle, make_pair, random_model, transformers

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import (
     AutoConfig,
@@ -26,7 +27,6 @@ from raysp.models import (
     checkpoint_files,
     load_checkpoint,
 )
-from raysp.models.base.capabilities import Capability
 from raysp.models.registry import MODULES, decoder_types, encoder_types
 from tests.models.decoder_oracles import (
     BART,

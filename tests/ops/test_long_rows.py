@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import raysp
 from raysp.audio import read_header
 from raysp.audio.window_cuts import Windowing
-from raysp.models.base.capabilities import Capability
+from raysp.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint

@@ -10,9 +10,9 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
+from raysp.capabilities import Capability
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.files.configuration import read_json
 from raysp.models.registry import PRETRAINING
 

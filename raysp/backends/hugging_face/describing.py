@@ -9,9 +9,9 @@ from typing import Any
 import transformers
 
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor_of, fixed_samples, kind_of, read
+from raysp.capabilities import Capability
 from raysp.checkpoints.language_adapters import announced
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.checking import MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
 from raysp.models.encoder.languages import check_adapter

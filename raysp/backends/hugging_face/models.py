@@ -17,9 +17,9 @@ from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor
 from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import WHISPER, describe
 from raysp.backends.hugging_face.features import known_features
+from raysp.capabilities import Capability
 from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.files.weights import read_safetensors

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from raysp.backends.on_ctranslate2.stored_arrays import StoredModel, read_stored
 from raysp.backends.on_ctranslate2.whisper_mels import HOP, RATE
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.files.configuration import read_json
 from raysp.models.summary import CheckpointSummary
 

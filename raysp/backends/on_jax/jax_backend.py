@@ -16,8 +16,8 @@ from torch import Tensor
 
 import raysp.models
 from raysp.backends.own import OwnModels
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput
 from raysp.models.checking import CheckpointSummary, load_feature_extractor
 from raysp.models.decoder.generation_config import SEED

@@ -2,15 +2,8 @@
 
 import os
 
+from raysp.cluster.addresses import SUBMITTED_BY
 from raysp.errors import PlanError
-
-SUBMITTED_BY = "RAYSP_SUBMITTED_BY"
-"""Environment variable of a job: the version of raysp that submitted it."""
-
-
-def is_submitted() -> bool:
-    """Return whether this process belongs to a job that `raysp submit` started."""
-    return SUBMITTED_BY in os.environ
 
 
 def check_arrival() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.cluster.addresses import SUBMITTED_BY
 from raysp.cluster.submitting import job_entries
-from raysp.cluster.submitting.arrival import SUBMITTED_BY
 from raysp.cluster.submitting.head import Head
 from raysp.cluster.submitting.ignored import IGNORE_FILE
 from raysp.cluster.submitting.job_entries import Job

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.cluster.connection import is_cluster
+from raysp.cluster.addresses import is_cluster
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes

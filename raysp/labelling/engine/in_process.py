@@ -23,9 +23,6 @@ from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
 
-MOST_ROWS = 20
-"""Largest number of rows labelled in this process; so few do not gain from reading ahead, actors or other machines."""
-
 
 class InProcess:
     """Workers that label and commit sequentially, in this process."""

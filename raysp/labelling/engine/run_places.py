@@ -4,13 +4,22 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from raysp.cluster.shared_places import Seen, place_of_checkpoint, places_of_source, seen
+from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source, seen
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, folder_of
 from raysp.labelling.planning.run_plan import Plan
 from raysp.storage.store import scheme_of
 
 
-def labelling_places(plan: Plan) -> Iterator[Seen]:
+def check_places(plan: Plan) -> None:
+    """Check that the machines of the cluster see the sink of a run and the places that its workers read.
+
+    Raises:
+        PlanError: as `check_shared`.
+    """
+    check_shared(plan.sink.store, plan.pipeline, _places(plan))
+
+
+def _places(plan: Plan) -> Iterator[Seen]:
     """Yield local places that the workers of a run read and that are not declared as shared, each with one file."""
     pipeline = plan.pipeline
     yield from places_of_source("source", pipeline.source, [one.shard for one in plan.todo])

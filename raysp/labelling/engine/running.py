@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp.cluster.addresses import is_cluster, refuse_without_processes, requires_ray
 from raysp.cluster.background import Background
-from raysp.cluster.connection import connected, is_cluster, local_ray, requires_ray
-from raysp.cluster.process_state import pickling_kept, quiet_datasets
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError
 from raysp.labelling.engine.display import OnProgress, shown
+from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
@@ -25,7 +25,7 @@ from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
-from raysp.labelling.planning.small import is_small
+from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.sink import fault_injection, lease, stopped_runs
 from raysp.sink.event_log import EventLog
@@ -39,10 +39,8 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
-from raysp.work import refuse_without_processes
 
 if TYPE_CHECKING:
-    from raysp.labelling.engine.execution import Workers
     from raysp.labelling.finished.label_status import Status
 
 logger = logging.getLogger(__name__)
@@ -160,13 +158,11 @@ def try_out(
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
     """
-    from raysp.labelling.engine.in_process import MOST_ROWS
-
     refuse_without_processes("labelling")
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         resources = _resources(address, stack)
-        is_few = num_rows is not None and num_rows <= MOST_ROWS and not requires_ray(address)
+        is_few = num_rows is not None and num_rows <= FEW_ROWS and not requires_ray(address)
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources is not None and resources.can_grow))
         most_errors = pipeline.max_error_rate if num_rows is None else 1.0
         opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
@@ -207,7 +203,11 @@ def _opened(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack
 
 def _resources(address: str | None, stack: contextlib.ExitStack) -> Resources | None:
     """Connect to the cluster and return its resources; None without one: a local Ray starts later, if there is work."""
-    return stack.enter_context(connected(address)) if is_cluster(address) else None
+    if not is_cluster(address):
+        return None
+    from raysp.cluster.connection import connected
+
+    return stack.enter_context(connected(address))
 
 
 def _begin(
@@ -251,10 +251,9 @@ def _begin(
         on_plan(plan.of(share))
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
-        from raysp.cluster.shared_places import check_shared
-        from raysp.labelling.engine.run_places import labelling_places
+        from raysp.labelling.engine.run_places import check_places
 
-        check_shared(store, plan.pipeline, labelling_places(plan))
+        check_places(plan)
     own = stack.enter_context(lease.held(store, share))
     stack.callback(own_ray.end)  # before the lease is released
     # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
@@ -276,8 +275,6 @@ def _begin(
     )
     failed: dict[str, str] = {}
     if plan.todo:
-        from raysp.labelling.engine.execution import Execution
-
         with events.ending(progress):
             if in_this_process(plan):
                 workers, job = _in_this_process(plan, faults)
@@ -306,6 +303,9 @@ def _begin(
 @contextlib.contextmanager
 def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
     """Start a local Ray unless one is connected, and import `on_ray`, which takes half a second of a core."""
+    from raysp.cluster.connection import local_ray
+    from raysp.cluster.process_state import pickling_kept, quiet_datasets
+
     with local_ray(resources), pickling_kept(), quiet_datasets():
         import_module("raysp.labelling.engine.on_ray.ray_workers")
         yield
@@ -322,21 +322,21 @@ def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
     return both
 
 
-def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple["Workers", Job]:
+def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple[Workers, Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
-    from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
     from raysp.labelling.engine.on_ray.ray_workers import OnRay
 
-    return OnRay(events), _job(plan, faults, CountedAttempts())
+    workers = OnRay(events)
+    return workers, _job(plan, faults, workers.attempts)
 
 
 def _in_one_process(
     plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess, events: RunEvents
-) -> tuple["Workers", Job]:
+) -> tuple[Workers, Job]:
     from raysp.labelling.engine.one_process import OneProcess
 
-    def start_ray() -> tuple["Workers", Attempts]:
+    def start_ray() -> tuple[Workers, Attempts]:
         workers, job = _on_ray(plan, faults, own_ray, events)
         return workers, job.attempts
 
@@ -348,7 +348,7 @@ def _fits_one_process(plan: Plan) -> bool:
     return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
 
 
-def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple["Workers", Job]:
+def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple[Workers, Job]:
     from raysp.labelling.engine.in_process import InProcess
 
     return InProcess(), replace(_job(plan, faults, Attempts()), hang_seconds=0.0)

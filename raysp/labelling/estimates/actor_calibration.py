@@ -14,7 +14,7 @@ from raysp.labelling import assembly
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.planning.costs import Speed
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.channels.channel_windows import channels_of
+from raysp.ops.places import channels_of
 from raysp.ops.rows import OK, row_statuses
 from raysp.words import count, duration
 

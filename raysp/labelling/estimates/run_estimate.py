@@ -13,8 +13,8 @@ from raysp.labelling.estimates.simulation import Simulation, simulate
 from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
+from raysp.ops.places import WHOLE_SECONDS
 from raysp.ops.remedies import FILTERED, remedy
-from raysp.ops.speech.places import WHOLE_SECONDS
 from raysp.specs.pipeline import Pipeline
 from raysp.words import Brief, count, megabytes
 from raysp.work import Given

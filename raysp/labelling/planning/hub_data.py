@@ -1,25 +1,22 @@
 """Data sets of the Hugging Face hub as sources: the Parquet files of one split, at one commit.
 
-HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub.
+HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub. Planning imports this module where a source
+is such a data set (`listing.source_of_commit`).
 """
 
 import fnmatch
 import itertools
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from raysp.checkpoints.hub import no_bars_without_terminal
-from raysp.checkpoints.hub_api import bounded_answers
+import datasets
+from huggingface_hub import HfApi, errors
+
+from raysp.checkpoints.hub_api import bounded_answers, no_bars_without_terminal
 from raysp.errors import PlanError
-from raysp.sink.run_record import RunRecord
-from raysp.specs.pipeline import Pipeline, Shards
-from raysp.specs.values import JsonValue
 from raysp.storage.options import resolve
 
 CONNECT_SECONDS = 30.0
-_PINNED = re.compile(r"hf://datasets/([^/@]+/[^/@]+)@([0-9a-f]{40})/.*")
 
 
 class Split(NamedTuple):
@@ -29,44 +26,6 @@ class Split(NamedTuple):
     """Url of the data set at the commit."""
     urls: tuple[str, ...]
     """Files, or globs that match exactly these files."""
-
-
-def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
-    """Return the pipeline with a data set of the hub replaced by the urls of its files at a commit.
-
-    The commit is the recorded one, so that all runs of a sink read the same files; without a record, or if the source
-    names a revision, it is the current one of that revision. Other sources are returned unchanged.
-
-    Raises:
-        PlanError: as `source_of_commit`.
-    """
-    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
-    source = source_of_commit(pipeline.source, recorded)
-    return pipeline if source == pipeline.source else replace(pipeline, source=source)
-
-
-def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
-    """Return a source with a data set of the hub replaced by the urls of its files at a commit; see `of_commit`.
-
-    Args:
-        source: the source.
-        recorded: the source recorded by an earlier run, as JSON; None: there is none.
-
-    Raises:
-        PlanError: the hub cannot be reached or has no such data set, or the split holds no Parquet files.
-    """
-    if source.split is None:
-        return source
-    name, _, revision = source.urls[0].partition("@")
-    commit = revision or _recorded_commit(recorded, name)
-    found = find_split(name, source.split, source.config, revision=commit, storage_options=source.storage_options)
-    return replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
-
-
-def _recorded_commit(source: JsonValue, name: str) -> str | None:
-    urls = source.get("url") if isinstance(source, dict) else None
-    matches = [_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls])]
-    return next((match[2] for match in matches if match and match[1] == name), None)
 
 
 def find_split(
@@ -89,9 +48,6 @@ def find_split(
     Raises:
         PlanError: the hub cannot be reached or has no such data set, or the split holds no Parquet files.
     """
-    import datasets
-    from huggingface_hub import HfApi
-
     token = resolve(storage_options or {}).get("token")
     where = f"source.url: data set {name!r} of the Hugging Face hub"
     try:
@@ -128,8 +84,6 @@ def _refuse_script(where: str, name: str, files: Collection[str]) -> None:
 
 
 def _advice(error: Exception, revision: str | None) -> str:
-    from huggingface_hub import errors
-
     if isinstance(error, errors.GatedRepoError):
         return "accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
     if isinstance(error, errors.RepositoryNotFoundError):

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
@@ -19,12 +19,15 @@ from raysp.corpus.recording_names import is_audio, suffix_of
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.labelling.planning.label_shards import Found, with_label_shards
-from raysp.specs.pipeline import Shards
+from raysp.sink.run_record import RunRecord
+from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.values import JsonValue
 from raysp.storage.globs import has_wildcard, is_listed, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
 from raysp.storage.stores import expand
 
 SUFFIXES_SHOWN = 8
+_PINNED = re.compile(r"hf://datasets/([^/@]+/[^/@]+)@([0-9a-f]{40})/.*")
 
 
 @dataclass(frozen=True)
@@ -386,3 +389,43 @@ def named_twice(shards: Iterable[Shard]) -> list[tuple[str, list[str]]]:
     for shard in (one for one in shards if one.num_rows):
         names.setdefault((shard.url, shard.part), []).append(shard.name)
     return [(url, sorted(found)) for (url, _), found in names.items() if len(found) > 1]
+
+
+def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
+    """Return the pipeline with a data set of the hub replaced by the urls of its files at a commit.
+
+    The commit is the recorded one, so that all runs of a sink read the same files; without a record, or if the source
+    names a revision, it is the current one of that revision. Other sources are returned unchanged.
+
+    Raises:
+        PlanError: as `source_of_commit`.
+    """
+    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
+    source = source_of_commit(pipeline.source, recorded)
+    return pipeline if source == pipeline.source else replace(pipeline, source=source)
+
+
+def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
+    """Return a source with a data set of the hub replaced by the urls of its files at a commit; see `of_commit`.
+
+    Args:
+        source: the source.
+        recorded: the source recorded by an earlier run, as JSON; None: there is none.
+
+    Raises:
+        PlanError: the hub cannot be reached or has no such data set, or the split holds no Parquet files.
+    """
+    if source.split is None:
+        return source
+    from raysp.labelling.planning.hub_data import find_split
+
+    name, _, revision = source.urls[0].partition("@")
+    commit = revision or _recorded_commit(recorded, name)
+    found = find_split(name, source.split, source.config, revision=commit, storage_options=source.storage_options)
+    return replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
+
+
+def _recorded_commit(source: JsonValue, name: str) -> str | None:
+    urls = source.get("url") if isinstance(source, dict) else None
+    matches = [_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls])]
+    return next((match[2] for match in matches if match and match[1] == name), None)

@@ -10,15 +10,14 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.hub_data import of_commit
 from raysp.labelling.planning.label_shards import Found
-from raysp.labelling.planning.listing import check_root, list_corpus, refuse_listed_sink
+from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
-from raysp.sink import absent, fault_injection, known, plan_record, run_record, stage, stopped_runs
+from raysp.sink import absent, fault_injection, plan_record, run_record, stage, stopped_runs
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import Share
 from raysp.sink.todo import compare
@@ -231,6 +230,8 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
         columns=encode(plan.corpus.carried),
     )
     if is_own:
+        from raysp.sink import known
+
         known.remember(to_json(plan.pipeline))
         if plan.corpus.root is not None:
             known.remember(plan.corpus.root)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from raysp.devices import is_accelerator
 from raysp.labelling.planning.certified import Certified
+from raysp.ops.blocks import pack_frames
 from raysp.ops.precision import Batching, batching_of
 from raysp.sink.run_record import Resolved
 
@@ -91,8 +92,6 @@ def _size(label: "Label", summary: "CheckpointSummary", kept: tuple[int, ...], s
 
 
 def _frames(label: "Label", summary: "CheckpointSummary", seconds: float) -> int:
-    from raysp.ops.blocks import pack_frames
-
     return pack_frames(summary, batch_seconds=seconds, window_seconds=label.window_seconds)
 
 

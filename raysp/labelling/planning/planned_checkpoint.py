@@ -15,13 +15,11 @@ from raysp.checkpoints import locating
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
 from raysp.checkpoints.hub import may_lack_languages, snapshot_of
 from raysp.checkpoints.language_adapters import languages_of, used_adapters
-from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
 from raysp.checkpoints.user_cache import read_cached, write_cached
 from raysp.errors import CheckpointError, PlanError
 from raysp.models import summary
 from raysp.models.summary import OWN, CheckpointSummary
-from raysp.specs.outputs.align import Align
-from raysp.specs.outputs.output import OWN_MODEL, Output
+from raysp.specs.outputs.output import OWN_MODEL, SPEECH_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import Column
 from raysp.storage.store import scheme_of
@@ -82,7 +80,7 @@ def file_digests(pipeline: Pipeline) -> dict[str, str]:
         digests[url] = _digest_of_languages(url, pipeline.source, languages)
     if any(output.own_files for output in pipeline.label.outputs):
         digests[OWN_MODEL] = _digest_of_file(own_language_model(pipeline))
-    return {**digests, SPEECH_MODEL: speech_digest()} if pipeline.label.finds_speech else digests
+    return {**digests, SPEECH_MODEL: _speech_digest()} if pipeline.label.finds_speech else digests
 
 
 def _of_outputs(pipeline: Pipeline) -> dict[str, list[str | Column | None]]:
@@ -100,6 +98,12 @@ def _digest_of_languages(url: str, source: Shards, languages: Sequence[str | Col
     return "+".join(sorted(found))
 
 
+def _speech_digest() -> str:
+    from raysp.checkpoints.packaged import speech_digest
+
+    return speech_digest()
+
+
 def check_speech(planned: Mapping[str, str]) -> None:
     """Raise if the weights of the model of speech on this machine differ from those of the plan.
 
@@ -109,7 +113,7 @@ def check_speech(planned: Mapping[str, str]) -> None:
     Raises:
         CheckpointError: the digests differ, or the model is not installed.
     """
-    if SPEECH_MODEL in planned and (found := speech_digest()) != planned[SPEECH_MODEL]:
+    if SPEECH_MODEL in planned and (found := _speech_digest()) != planned[SPEECH_MODEL]:
         raise CheckpointError(
             f"the model of speech: the digest of its weights was {planned[SPEECH_MODEL]} when the run was planned, on "
             f"this worker it is {found}; install the same version of silero-vad on all machines"
@@ -147,7 +151,7 @@ def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str]
                 found = _digest_of_languages(url, pipeline.source, _of_outputs(pipeline)[url])
                 _refuse_changed(url, found, planned[url])
         local: dict[str, Any] = {name: str(path) for name, path in paths.items()} | dict.fromkeys(output.own_files, own)
-        if language is not None and isinstance(output, Align) and output.checkpoint is None:
+        if language is not None and output.follows_language:
             local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
     return tuple(located)

@@ -11,9 +11,8 @@ from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.planning.certified import Certified, GraphUse
 from raysp.labelling.planning.listing import count_files
-from raysp.labelling.planning.pack_use import PackUse
+from raysp.ops.places import listed
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
@@ -31,6 +30,8 @@ from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 
 if TYPE_CHECKING:
+    from raysp.labelling.planning.certified import Certified, GraphUse
+    from raysp.labelling.planning.pack_use import PackUse
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.passes.measured_budget import MeasuredBudget
 
@@ -126,11 +127,11 @@ class Settings:
     measured: "Mapping[str, MeasuredBudget] | None" = None
     """Sizes of passes that earlier runs chose, by the name of the device; on other devices a run measures. None: the
     pipeline gives the size, or the device is the CPU."""
-    certified: Certified | None = None
+    certified: "Certified | None" = None
     """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
-    graphs: GraphUse | None = None
+    graphs: "GraphUse | None" = None
     """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
-    packs: PackUse | None = None
+    packs: "PackUse | None" = None
     """Whether a certificate puts windows in packs; None: none could, as on CPUs, in float32 or with exact=False."""
     packed_on: str | None = None
     """Kind of the accelerator, if the sink's labels are made in packs by a certificate of its card."""
@@ -471,8 +472,6 @@ class Plan(Brief):
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
     """Return the columns that all steps add; where each channel is labelled, outputs are lists."""
-    from raysp.ops.channels.channel_windows import listed
-
     outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
     for output in pipeline.label.outputs:
         outputs = output.completed(outputs, pipeline.label.outputs)

@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
+from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
-from raysp.models.summary import OWN
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
+from raysp.labelling.planning.run_plan import Settings, output_schema
+from raysp.models.summary import OWN, CheckpointSummary
+from raysp.ops.blocks import windowing_of
+from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
 from raysp.ops.precision import EIGHT_BITS, Batching, batching_of, item_bytes
 from raysp.sink.run_record import Resolved
 from raysp.specs.pipeline import Pipeline
@@ -17,14 +23,8 @@ from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
-    from raysp.audio.window_cuts import Windowing
-    from raysp.models.summary import CheckpointSummary
-
-from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
-from raysp.labelling.planning.certified import certified, graph_use
-from raysp.labelling.planning.pack_use import pack_use
-from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
-from raysp.labelling.planning.run_plan import Settings, output_schema
+    from raysp.labelling.planning.certified import Certified, GraphUse
+    from raysp.labelling.planning.pack_use import PackUse
 
 
 def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
@@ -39,8 +39,6 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         CheckpointError: the folder does not exist, or its checkpoint cannot be run.
         PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
-    from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
-
     for index, step in enumerate(pipeline.steps):
         if not isinstance(step, Decode | Label) and (why := _defect(step)):
             raise PlanError(
@@ -88,17 +86,24 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
     _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
-    on_card = None if resources.machine_cpus is None else certified(device)
     found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
     in_packs = found is Batching.PACKED
     at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
     loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
-    packs = pack_use(label, summary, dtype=dtype, device=device, certified=on_card, seconds=fitting, before=before)
+    on_card = _on_card(
+        label,
+        summary,
+        dtype=dtype,
+        device=device,
+        is_here=resources.machine_cpus is not None,
+        seconds=fitting,
+        before=before,
+    )
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
-    is_certified = packs is not None and packs.is_on
-    if packs is not None and is_certified:
-        found, in_packs, budget = Batching.PACKED, True, packs.seconds
+    is_certified = on_card.packs is not None and on_card.packs.is_on
+    if on_card.packs is not None and is_certified:
+        found, in_packs, budget = Batching.PACKED, True, on_card.packs.seconds
     return Settings(
         checkpoint=summary,
         dtype=dtype,
@@ -120,14 +125,48 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
         measured={} if on_gpu and not is_certified and summary.backend == OWN and label.batch_seconds is None else None,
-        certified=None if on_card is None else replace(on_card, older=()),
-        graphs=graph_use(label, summary, dtype=dtype, device=device, certified=on_card, in_packs=is_certified),
-        packs=packs,
+        certified=on_card.certified,
+        graphs=on_card.graphs,
+        packs=on_card.packs,
         packed_on=kind_of(device) if is_certified else None,
     )
 
 
-def _refuse_two_languages(label: Label, summary: "CheckpointSummary") -> None:
+class _OnCard(NamedTuple):
+    """What the card of an accelerator decides."""
+
+    certified: "Certified | None" = None
+    packs: "PackUse | None" = None
+    graphs: "GraphUse | None" = None
+
+
+def _on_card(
+    label: Label,
+    summary: CheckpointSummary,
+    *,
+    dtype: str,
+    device: str,
+    is_here: bool,
+    seconds: float,
+    before: Resolved | None,
+) -> _OnCard:
+    """Return the card of a device of this machine, and whether it uses packs and graphs; on a CPU nothing is decided.
+
+    `is_here` is False for the cards of a cluster; the other arguments are those of `pack_use`.
+    """
+    if not is_accelerator(device):
+        return _OnCard()
+    from raysp.labelling.planning.certified import certified, graph_use
+    from raysp.labelling.planning.pack_use import pack_use
+
+    found = certified(device) if is_here else None
+    packs = pack_use(label, summary, dtype=dtype, device=device, certified=found, seconds=seconds, before=before)
+    in_packs = packs is not None and packs.is_on
+    graphs = graph_use(label, summary, dtype=dtype, device=device, certified=found, in_packs=in_packs)
+    return _OnCard(None if found is None else replace(found, older=()), packs, graphs)
+
+
+def _refuse_two_languages(label: Label, summary: CheckpointSummary) -> None:
     """Raise if outputs of a pass of a CTC model are to have several languages; a text decoder writes any."""
     if len(label.languages) > 1 and not summary.writes_text:
         found = ", ".join(map(repr, label.languages))
@@ -137,7 +176,7 @@ def _refuse_two_languages(label: Label, summary: "CheckpointSummary") -> None:
         )
 
 
-def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
+def _check_filters(pipeline: Pipeline, summary: CheckpointSummary) -> None:
     """Raise if a step behind the model cannot filter by the columns of its outputs.
 
     Raises:
@@ -153,7 +192,7 @@ def _check_filters(pipeline: Pipeline, summary: "CheckpointSummary") -> None:
             raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
 
 
-def _together(summary: "CheckpointSummary", others: "Sequence[CheckpointSummary]") -> "CheckpointSummary":
+def _together(summary: CheckpointSummary, others: Sequence[CheckpointSummary]) -> CheckpointSummary:
     """Return the description of a checkpoint with the size of all that an actor loads, whose passes take turns."""
     return replace(
         summary,
@@ -173,7 +212,7 @@ def _defect(step: Step) -> str:
 
 
 def _fingerprint_seconds(
-    label: Label, summary: "CheckpointSummary", dtype: str, device: str, budget: float, before: Resolved | None
+    label: Label, summary: CheckpointSummary, dtype: str, device: str, budget: float, before: Resolved | None
 ) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
@@ -207,7 +246,7 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
     return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
 
 
-def _refuse_too_large(label: Label, summary: "CheckpointSummary", dtype: str, memory: float | None) -> None:
+def _refuse_too_large(label: Label, summary: CheckpointSummary, dtype: str, memory: float | None) -> None:
     """Raise PlanError if the weights alone exceed the memory of a GPU, or that of `pool.memory`; None: unknown."""
     weights = item_bytes(dtype) * summary.num_parameters
     if memory is not None and weights > memory:
@@ -236,7 +275,7 @@ def _refuse_eight_bits(label: Label, dtype: str) -> None:
         )
 
 
-def _check_window(summary: "CheckpointSummary", label: Label) -> None:
+def _check_window(summary: CheckpointSummary, label: Label) -> None:
     """Raise PlanError if windows are longer than the longest input of the model."""
     most = summary.max_samples
     if most is not None and label.window_seconds * summary.sample_rate > most:
@@ -247,14 +286,12 @@ def _check_window(summary: "CheckpointSummary", label: Label) -> None:
         )
 
 
-def windowing(summary: "CheckpointSummary", label: Label) -> "Windowing":
+def windowing(summary: CheckpointSummary, label: Label) -> Windowing:
     """Return how rows are cut into windows for a checkpoint.
 
     Raises:
         ValueError: a window would not hold a frame of the model.
     """
-    from raysp.ops.blocks import windowing_of
-
     return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
 
 

@@ -1,20 +1,20 @@
 """Size of a run, as far as it decides whether the run needs Ray."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from raysp.cluster.resources import count_gpus
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
 from raysp.labelling.planning.run_plan import Opened
 from raysp.machine import num_cpus
 from raysp.specs.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from raysp.corpus.shards import Shard
 
 SMALL_BYTES = 64 * 2**20
 """Encoded bytes up to which a run is small: half an hour of 16-bit audio at 16 kHz, some hours of compressed audio."""
 SMALL_ROWS = 1_000
 """Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
+FEW_ROWS = 20
+"""Rows up to which a try-out stays in one process: so few do not gain from reading ahead, actors or other machines."""
 
 
 def may_be_small(pipeline: Pipeline) -> bool:
@@ -25,14 +25,12 @@ def may_be_small(pipeline: Pipeline) -> bool:
     return num_cpus() > 1 and _needs_one_process(pipeline, count_gpus())
 
 
-def is_small(shards: "Iterable[Shard]", opened: Opened) -> bool:
+def is_small(shards: Iterable[Shard], opened: Opened) -> bool:
     """Return whether one process on this machine labels the shards as fast as Ray's actors would.
 
     This holds for little audio, one actor with at most one GPU, and no step with a pool of its own. Starting Ray
     takes longer than it saves then.
     """
-    from raysp.corpus import sources
-
     pipeline, resources = opened.pipeline, opened.resources
     if resources.machine_cpus is None or not _needs_one_process(pipeline, resources.gpus):
         return False

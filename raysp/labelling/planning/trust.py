@@ -12,7 +12,7 @@ from typing import cast
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.backend_choice import as_recorded
-from raysp.labelling.planning.hub_data import of_commit
+from raysp.labelling.planning.listing import of_commit
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink

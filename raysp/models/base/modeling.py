@@ -10,16 +10,15 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
-from raysp.checkpoints.hub_api import upload
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, check_attn_implementation, one_device
 from raysp.models.base.recognised import Checkpointing, Recognised
 from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
 from raysp.models.files.configuration import Config, suggestion
-from raysp.models.files.sharing import upload_saved
+from raysp.models.files.sharing import upload_folder, upload_saved
 from raysp.models.files.unweighted import built
 from raysp.models.files.weights import are_equal, canonical_name, num_bytes, read_tensors, write_tensors
 
@@ -514,7 +513,7 @@ class Model(Recognised, Checkpointing):
         write_tensors(folder, weights, shard_bytes, variant=variant)
         self._save_beside(folder)
         if push_to_hub:
-            upload(folder, options.pop("repo_id", None) or folder.resolve().name, **options)
+            upload_folder(folder, options.pop("repo_id", None) or folder.resolve().name, **options)
 
     def _save_beside(self, folder: str | Path) -> None:
         """Write files beside configuration and weights."""

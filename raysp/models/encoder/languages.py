@@ -2,9 +2,11 @@
 
 `model.safetensors` holds the adapter layers and the head of one language and has no name for it. A file
 `adapter.<lang>.safetensors` beside it holds those of a named language, and equal values give the weights this name.
+Adapter layers and head of a loaded model are exchanged for those of another language, and the other weights stay.
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Collection
 from enum import Enum, auto
 from pathlib import Path
@@ -15,6 +17,8 @@ from torch import Tensor
 from raysp.checkpoints.hub import may_lack_languages, with_file
 from raysp.checkpoints.language_adapters import adapter_files, adapter_name
 from raysp.errors import CheckpointError
+from raysp.models.base.modeling import Model
+from raysp.models.encoder.adapters import adapter_weights, exchange_adapter, read_adapter
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import Config
 from raysp.models.files.weights import read_header, read_safetensors, read_some
@@ -25,6 +29,8 @@ logger = logging.getLogger(__name__)
 HEAD = "lm_head.weight"
 RELATIVE, ABSOLUTE = 1e-2, 1e-3
 """Tolerances between weights that were saved in different data types."""
+MOST_KEPT = 32
+"""Languages whose weights stay in memory: 9 MB each of a model of a billion parameters in float32."""
 
 
 class Found(Enum):
@@ -142,6 +148,52 @@ def check_adapter(config: Config, path: Path) -> int:
 def language_tokenizer(folder: Path, language: str) -> Wav2Vec2CTCTokenizer:
     """Return the tokenizer of a checkpoint with the vocabulary of a language."""
     return Wav2Vec2CTCTokenizer.from_pretrained(folder, target_lang=language)
+
+
+class LanguageSwitch:
+    """Languages of a model, of which those used last are kept in memory.
+
+    Args:
+        model: a model with adapter layers and a CTC head.
+        folder: its checkpoint.
+        own: language of the weights that it was loaded with; None: unknown.
+    """
+
+    def __init__(self, model: Model, folder: Path, own: str | None) -> None:
+        self.model = model
+        self.folder = folder
+        self.own = own
+        self.language: str | None = None
+        """Language in use; None: that of the weights that the model was loaded with."""
+        self._own_weights = {name: weight.detach() for name, weight in adapter_weights(model).items()}
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def use(self, language: str) -> None:
+        """Exchange adapter layers and head for those of a language.
+
+        Raises:
+            CheckpointError: the checkpoint lacks its file, or its names or shapes do not match the model.
+            StoreError: the file cannot be fetched.
+        """
+        if language == self.language:
+            return
+        if language not in self._kept:
+            self._kept[language] = self._read(language)
+            if len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(language)
+        exchange_adapter(self.model, self._kept[language])
+        self.language = language
+
+    def _read(self, language: str) -> dict[str, Tensor]:
+        path = adapter_of(self.folder, language, is_own=language == self.own)
+        if path is None:
+            return self._own_weights
+        like = self._own_weights
+        return {  # copies, whose memory is aligned as that of other weights, whatever the place in the file
+            name: torch.empty_like(value, dtype=like[name].dtype, device=like[name].device).copy_(value)
+            for name, value in read_adapter(self.model, path).items()
+        }
 
 
 def _holds(folder: Path, adapter: Path) -> bool:

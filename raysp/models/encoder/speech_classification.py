@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.capabilities import Capability
 from raysp.models.base.outputs import SequenceClassifierOutput
 from raysp.models.base.packs import EncodedPack
 from raysp.models.encoder.encoder_fields import EncoderConfig

@@ -5,14 +5,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from raysp.checkpoints.hub_api import upload
-
 
 def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - anything with save_pretrained
     """Save a model, configuration or processor into a repository of the hub; options and result as for `upload`."""
     with TemporaryDirectory() as folder:
         value.save_pretrained(folder)
-        return upload(folder, repo_id, **options)
+        return upload_folder(folder, repo_id, **options)
+
+
+def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+    """Upload the files of a folder, as `upload` does."""
+    from raysp.checkpoints.hub_api import upload
+
+    return upload(folder, repo_id, **options)
 
 
 class Shareable(ABC):
@@ -43,7 +48,7 @@ class Shareable(ABC):
             raise TypeError(f"{', '.join(['repo_id', *options])} given without push_to_hub=True")
         self._save(folder)
         if push_to_hub:
-            upload(folder, repo_id or folder.resolve().name, **options)
+            upload_folder(folder, repo_id or folder.resolve().name, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `upload`."""

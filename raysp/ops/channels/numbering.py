@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from raysp.ops.channels.channel_windows import ChannelWindow
+from raysp.ops.places import OF_SAMPLES, ChannelWindow
 from raysp.ops.rows import OK, RowStatus, Window
 
 Cutting = Callable[[RowStatus], Iterator[Window]]
 """Callable that cuts a channel into windows as if it were a row; the last one has the outcome, which is passed."""
 
-OF_SAMPLES = ("invalid_audio",)
-"""Errors of decoding that one channel may have and another one not."""
 NO_SPEECH = "no_speech"
 
 

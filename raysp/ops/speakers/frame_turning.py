@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.models.base.capabilities import Capability
 from raysp.models.labelled_passes import LabellingModel
 from raysp.ops.labelling import Forward
 from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched

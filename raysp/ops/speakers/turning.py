@@ -10,14 +10,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Steps, alone
-from raysp.models.base.capabilities import Capability
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward
+from raysp.ops.places import PLACE
 from raysp.ops.speakers.speaker_turns import Diarization, Region, within
-from raysp.ops.speech.places import PLACE
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
 from raysp.ops.transcribing import flat, list_lengths
 

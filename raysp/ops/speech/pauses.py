@@ -23,7 +23,7 @@ from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.models.base.arithmetic import arithmetic
 from raysp.models.features.waves import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
-from raysp.ops.speech.places import WHOLE_SECONDS, Place
+from raysp.ops.places import WHOLE_SECONDS, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 
 READ_CHUNKS = 1024

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.models.base.capabilities import Capability
 from raysp.models.decoder.transducing import Path
 from raysp.models.kernels.dense import decoder_rows
 from raysp.ops.labelling import Forward
-from raysp.ops.speech.places import Stretch, stretches
+from raysp.ops.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
 

@@ -1,6 +1,6 @@
 """Times of given texts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from functools import partial
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     Output,
@@ -24,7 +25,6 @@ from raysp.specs.values import Column, JsonValue, Url, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
@@ -97,6 +97,29 @@ class Align(Output):
         """The other checkpoint."""
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
+    @property
+    def own_language(self) -> str | Column | None:
+        """Language of the text, unless another checkpoint has the frames."""
+        return self.language if self.checkpoint is None else None
+
+    @property
+    def follows_language(self) -> bool:
+        """Whether the output is in the language of the step's others: with the frames of the step's checkpoint."""
+        return self.checkpoint is None
+
+    def check_order(self, before: Sequence[Output]) -> None:
+        """Check that a text that the step writes is that of an output before this one.
+
+        Raises:
+            ValueError: it is not.
+        """
+        names = [getattr(one, "name", "") for one in before if one.text_column is not None]
+        if self.of is not None and self.of not in names:
+            raise ValueError(
+                f"outputs.{len(before)} Align(of={self.of!r}) aligns the text of a Transcript before it in outputs; "
+                f"found {', '.join(map(repr, names)) or 'none'} there. Put Transcript({self.of!r}) before it"
+            )
+
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return what can change a label: `of`, `case_rules`, `checkpoint` and `language` only if they are set."""
         fields = super().label_fields(digests)
@@ -126,10 +149,8 @@ class Align(Output):
         return languages if self.text is None else (self.text, *languages)
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Tokens of frames, unless another checkpoint has them."""
-        from raysp.models.base.capabilities import Capability
-
         return () if self.checkpoint else (Capability.CTC,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
@@ -138,8 +159,6 @@ class Align(Output):
         Raises:
             CheckpointError: it does not.
         """
-        from raysp.models.base.capabilities import Capability
-
         if (other := self._other()) is None:
             self._check_letters(checkpoint)
             return
@@ -160,8 +179,6 @@ class Align(Output):
         Raises:
             CheckpointError: it is, or the checkpoint has not this language.
         """
-        from raysp.models.base.capabilities import Capability
-
         if Capability.CTC not in checkpoint.gives:
             return
         _, tokenizer = spoken(checkpoint, self.language)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.values import JsonValue, spec
@@ -14,7 +15,6 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.classifying import Classifying, Segmenting
@@ -70,10 +70,8 @@ class Classes(Output):
         return (self.name, f"{self.name}_scores")
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Classes of recordings."""
-        from raysp.models.base.capabilities import Capability
-
         return (Capability.CLASSES,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
@@ -181,10 +179,8 @@ class Segments(Output):
         return (self.name,)
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Classes of frames."""
-        from raysp.models.base.capabilities import Capability
-
         return (Capability.FRAME_CLASSES,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":

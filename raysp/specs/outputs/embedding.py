@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName
 from raysp.specs.values import Listed, spec
@@ -13,7 +14,6 @@ from raysp.specs.values import Listed, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.loading import LoadedCheckpoint
     from raysp.models.summary import CheckpointSummary
@@ -69,10 +69,8 @@ class Embedding(Output):
         return self.pooling != "none" and not self._is_several
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Hidden states, or the vectors of a speaker head."""
-        from raysp.models.base.capabilities import Capability
-
         return (Capability.XVECTOR,) if self.pooling == "xvector" else (Capability.HIDDEN_STATES,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar, cast
 
 from pydantic import AfterValidator
 
+from raysp.capabilities import Capability
 from raysp.specs.values import Column, JsonValue, Listed, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel, SpeakingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OWN_MODEL = "own"
 """Value of a field for the language model that comes with the checkpoint, and key of its digest."""
+SPEECH_MODEL = "raysp[speech]"
+"""Key of the digest of the model of speech."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -46,7 +48,7 @@ class Output:
         return (cls(),)
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Capabilities of which a checkpoint must give one; empty: any checkpoint will do."""
         return ()
 
@@ -64,6 +66,23 @@ class Output:
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
         return ()
+
+    @property
+    def own_language(self) -> str | Column | None:
+        """Language, or column of languages, that the step's checkpoint is used with for the output; None: as it is."""
+        return None
+
+    @property
+    def follows_language(self) -> bool:
+        """Whether the output is in the language of the step's other outputs where it names none."""
+        return False
+
+    def check_order(self, before: "Sequence[Output]") -> None:
+        """Check the outputs before this one in the step.
+
+        Raises:
+            ValueError: it needs another one.
+        """
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on its labels that a user may not expect."""
@@ -253,7 +272,9 @@ def check_languages_column(language: str | Column | None, schema: "pa.Schema") -
     Raises:
         ValueError: it does not.
     """
+    if not isinstance(language, Column):
+        return
     from raysp.specs.column_types import holds_strings
 
-    if isinstance(language, Column) and not holds_strings(found := schema.field(language.name).type):
+    if not holds_strings(found := schema.field(language.name).type):
         raise ValueError(f"column {language.name!r} holds {found}, expected strings: the languages of the rows")

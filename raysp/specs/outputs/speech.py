@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName
 from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Speech(Output):
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return what can change a label, with the hash of the weights of the model of speech."""
-        from raysp.checkpoints.packaged import SPEECH_MODEL, speech_digest
+        from raysp.checkpoints.packaged import speech_digest
 
         fields = super().label_fields(digests)
         weights = digests.get(SPEECH_MODEL) or speech_digest()

@@ -5,12 +5,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs import outputs
 from raysp.specs.outputs.output import Output
 
 if TYPE_CHECKING:
-    from raysp.models.base.capabilities import Capability
     from raysp.models.summary import CheckpointSummary
 
 
@@ -30,12 +30,12 @@ def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:
     return _names(one for one in _needing(checkpoint.gives) if _is_supported(one, checkpoint))
 
 
-def outputs_of(gives: "Iterable[Capability]") -> tuple[str, ...]:
+def outputs_of(gives: Iterable[Capability]) -> tuple[str, ...]:
     """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
     return _names(_needing(gives))
 
 
-def _needing(gives: "Iterable[Capability]") -> Iterator[Output]:
+def _needing(gives: Iterable[Capability]) -> Iterator[Output]:
     return (one for capability in gives for one in OUTPUTS if capability in one.needs)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     OWN_MODEL,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.backends.backend import WritingBackend
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel, Writer, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
@@ -183,15 +183,18 @@ class Transcript(Output):
         check_languages_column(self.language, schema)
 
     @property
+    def own_language(self) -> str | Column | None:
+        """Language of the texts."""
+        return self.language
+
+    @property
     def text_column(self) -> str:
         """Column with the transcript."""
         return f"{self.name}_text"
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Tokens, of frames, of a search over frames, or of a text decoder."""
-        from raysp.models.base.capabilities import Capability
-
         return (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
@@ -214,8 +217,6 @@ class Transcript(Output):
         Raises:
             CheckpointError: the checkpoint does not support a setting.
         """
-        from raysp.models.base.capabilities import Capability
-
         if checkpoint.writes_text and (self.chars or (self.words and not checkpoint.writes_times)):
             asked = "chars" if checkpoint.writes_times else "words and chars"
             raise CheckpointError(
@@ -314,8 +315,6 @@ class Transcript(Output):
             raise CheckpointError(f"{checkpoint.path}: {error}") from None
 
     def _check_search(self, checkpoint: "CheckpointSummary") -> None:
-        from raysp.models.base.capabilities import Capability
-
         if Capability.TRANSDUCER in checkpoint.gives:
             raise CheckpointError(
                 f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} is a "
@@ -455,7 +454,6 @@ class Transcript(Output):
         device: str = "cpu",
         model: "SearchingModel | None" = None,
     ) -> "Transcribing | Transducing | Searching":
-        from raysp.models.base.capabilities import Capability
         from raysp.ops.transcribing import Transcribing
 
         greedy = Transcribing(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, spans_of
 from raysp.specs.outputs.speech import Speech
@@ -16,7 +17,6 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.base.capabilities import Capability
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.joining import JoinOp
@@ -112,10 +112,8 @@ class Turns(Output):
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     @property
-    def needs(self) -> "tuple[Capability, ...]":
+    def needs(self) -> tuple[Capability, ...]:
         """Speaker vectors or classes of frames, unless another checkpoint has them."""
-        from raysp.models.base.capabilities import Capability
-
         return () if self.checkpoint else (Capability.XVECTOR, Capability.FRAME_CLASSES)
 
     @property
@@ -329,14 +327,10 @@ class Turns(Output):
 
 
 def _has_vectors(checkpoint: "CheckpointSummary") -> bool:
-    from raysp.models.base.capabilities import Capability
-
     return Capability.XVECTOR in checkpoint.gives
 
 
 def _has_frames(checkpoint: "CheckpointSummary") -> bool:
-    from raysp.models.base.capabilities import Capability
-
     return Capability.FRAME_CLASSES in checkpoint.gives
 
 

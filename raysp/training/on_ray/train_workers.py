@@ -24,12 +24,13 @@ from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.process_state import Environment
 from raysp.cluster.ray_start import replaced
 from raysp.cluster.resources import Resources
-from raysp.cluster.shared_places import Seen, place_of_checkpoint, places_of_source
+from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.workers.reader import process_decoder
 from raysp.labelling.planning.planned_checkpoint import folder_of
 from raysp.machine import num_cpus
 from raysp.sink import fault_injection
+from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
@@ -322,8 +323,17 @@ class _Asking:
         return self.stops
 
 
-def training_places(plan: TrainingPlan) -> Iterator[Seen]:
-    """Yield the places that the workers of a training read, as `labelling_places` does for a labelling."""
+def check_places(plan: TrainingPlan, sink: Store) -> None:
+    """Check that the machines of the cluster see the sink of a training and the places that its workers read.
+
+    Raises:
+        PlanError: as `check_shared`.
+    """
+    check_shared(sink, plan.recipe, _places(plan))
+
+
+def _places(plan: TrainingPlan) -> Iterator[Seen]:
+    """Yield the local places that the workers of a training read and that are not declared as shared."""
     recipe = plan.recipe
     yield from places_of_source("source", recipe.source, plan.corpus.shards)
     evaluated = [one for one in (plan.evaluated, *plan.evaluated_others.values()) if one is not None]

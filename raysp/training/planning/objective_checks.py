@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.surveying import holds_text
-from raysp.models.base.capabilities import Capability
 from raysp.training.specs.objectives import (
     CTC,
     Classify,

@@ -13,8 +13,7 @@ from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.evaluation.normalising import in_language
 from raysp.labelling.assembly import whole_rows
-from raysp.labelling.planning.hub_data import source_of_commit
-from raysp.labelling.planning.listing import list_corpus
+from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey, with_ids

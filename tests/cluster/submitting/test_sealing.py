@@ -5,8 +5,9 @@ import json
 import pytest
 
 from raysp import PlanError, SpecError
+from raysp.cluster.addresses import SUBMITTED_BY
 from raysp.cluster.submitting import sealing
-from raysp.cluster.submitting.arrival import SUBMITTED_BY, check_arrival
+from raysp.cluster.submitting.arrival import check_arrival
 
 TOKEN = "4f1c" * 16
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import raysp
+from raysp.capabilities import Capability
 from raysp.crossing import Room
 from raysp.errors import RunError
-from raysp.models.base.capabilities import Capability
 from raysp.models.features.waves import end_to_end, fill, fill_pack
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import pack_frames

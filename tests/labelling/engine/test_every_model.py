@@ -11,8 +11,8 @@ import torch
 
 import raysp
 from raysp.audio import decode
+from raysp.capabilities import Capability
 from raysp.models import load_checkpoint
-from raysp.models.base.capabilities import Capability
 from tests.corpora import AUDIO, DEMO, label_here, write_shard
 from tests.device.class_cases import (  # noqa: F401 - those of small models, for programs beside the tests
     CASES,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp.cluster import connection
 from raysp.labelling.engine import label_process, running
 from raysp.labelling.engine.running import run
 from raysp.specs import spec
@@ -74,7 +75,7 @@ def corpus(tmp_path) -> Path:
 def without_a_ray(monkeypatch):
     """No Ray is connected, as far as a run can see; the names of the starts of one."""
     started: list[str] = []
-    local_ray = running.local_ray
+    local_ray = connection.local_ray
 
     @contextmanager
     def noting(resources):
@@ -84,7 +85,7 @@ def without_a_ray(monkeypatch):
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
     monkeypatch.setattr(running, "requires_ray", lambda _: False)
-    monkeypatch.setattr(running, "local_ray", noting)
+    monkeypatch.setattr(connection, "local_ray", noting)
     return started
 
 

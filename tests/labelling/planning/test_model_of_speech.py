@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 import raysp
-from raysp.checkpoints.packaged import SPEECH_MODEL
 from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
 from raysp.labelling.planning.settling import settle
+from raysp.specs.outputs.output import SPEECH_MODEL
 from raysp.specs.pipeline import label_parts
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 import transformers
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import (
     AutoModel,
@@ -17,7 +18,6 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
-from raysp.models.base.capabilities import Capability
 from tests.models.oracles import TINY, make_oracle
 from tests.models.parity import assert_close
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import (
     UniSpeechConfig,
@@ -17,7 +18,6 @@ from raysp.models import (
     load_checkpoint,
     save_heads,
 )
-from raysp.models.base.capabilities import Capability
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from tests.models.oracles import TINY
 

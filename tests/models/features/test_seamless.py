@@ -5,6 +5,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import (
     SeamlessM4TFeatureExtractor,
@@ -12,7 +13,6 @@ from raysp.models import (
     Wav2Vec2CTCTokenizer,
     load_checkpoint,
 )
-from raysp.models.base.capabilities import Capability
 from raysp.models.checking import check_checkpoint, load_feature_extractor
 from raysp.models.features import log_mels
 from tests.models import oracles

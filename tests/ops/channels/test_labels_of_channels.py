@@ -9,7 +9,7 @@ import pytest
 
 import raysp
 from raysp.columns import RESULT_COLUMNS
-from raysp.ops.channels.channel_windows import MOST_CHANNELS
+from raysp.ops.places import MOST_CHANNELS
 from tests.corpora import CHECKPOINT
 from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 

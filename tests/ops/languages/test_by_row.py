@@ -18,7 +18,6 @@ import raysp
 from raysp.columns import ERROR, OK
 from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
-from raysp.models.encoder import switching
 from raysp.ops.blocks import cut_blocks
 from raysp.specs.values import from_json, to_json
 from tests.corpora import label_here
@@ -136,7 +135,7 @@ def test_a_language_whose_adapter_is_missing_or_does_not_fit_costs_its_rows_alon
 
 
 def test_adapters_beyond_those_kept_are_read_again(checkpoint, monkeypatch):
-    monkeypatch.setattr(switching, "MOST_KEPT", 2)
+    monkeypatch.setattr("raysp.models.encoder.languages.MOST_KEPT", 2)
     rows = rows_of([TWENTY[place % 5] for place in range(15)])
     few = labelled(checkpoint, rows, raysp.Transcript(language=LANG))
     monkeypatch.undo()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import raysp
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
-from raysp.models.base.capabilities import Capability
 from raysp.models.decoder.transducing import Path
 from raysp.ops.forward import Lengths
 from raysp.ops.labelling import Labelling

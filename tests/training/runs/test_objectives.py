@@ -11,8 +11,8 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError, PlanError
-from raysp.models.base.capabilities import Capability
 from raysp.models.loading import load_checkpoint
 from raysp.training.finetuning import finetune, plan_recipe, try_out
 from raysp.training.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers

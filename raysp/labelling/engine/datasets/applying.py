@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
 
+from raysp.cluster.addresses import refuse_without_processes
 from raysp.cluster.connection import cluster_resources
 from raysp.cluster.resources import held_by_steps, shortage_of
 from raysp.devices import is_accelerator
@@ -18,7 +19,6 @@ from raysp.labelling.engine.on_ray.stream import READER_CPUS, through_pool
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
-from raysp.work import refuse_without_processes
 
 logger = logging.getLogger(__name__)
 

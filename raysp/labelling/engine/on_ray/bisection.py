@@ -29,8 +29,8 @@ from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.late_steps import CARRIED
+from raysp.ops.places import with_places
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
-from raysp.ops.speech.places import with_places
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from raysp.labelling.engine.execution import OnPiece
 from raysp.labelling.engine.on_ray.bisection import bisect_pieces
 from raysp.labelling.engine.on_ray.commits import Commits
+from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
 from raysp.labelling.engine.on_ray.stream import label
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.workers.job import Job, PieceTodo
@@ -22,6 +23,8 @@ class OnRay:
 
     def __init__(self, events: RunEvents) -> None:
         self.events = events
+        self.attempts = CountedAttempts()
+        """Counts of crashes, which workers and driver share."""
 
     def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""

@@ -28,6 +28,7 @@ from raysp.labelling.engine.workers.messages import (
     unpack,
 )
 from raysp.labelling.engine.workers.watchdog import watched
+from raysp.ops.decoding import claimed_seconds
 from raysp.ops.rows import ERROR, SKIPPED
 from raysp.sink import fault_injection, stage
 from raysp.sink.layout import BlockName
@@ -138,8 +139,6 @@ class LabelActor:
             return FatalFailure(str(error))
         except StoreError as error:
             return ShardFailure(name.shard, str(error))
-        from raysp.ops.decoding import claimed_seconds
-
         rate, claimed = self.job.settings.checkpoint.sample_rate, claimed_seconds(block)
         return labelled_block(name, labels, figures, waited, rate, self.name, claimed)
 
