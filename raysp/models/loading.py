@@ -1,7 +1,7 @@
 """Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,17 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.packs import EncodesPacks, Pack, ReadsPacks
+from raysp.models.base.packs import EncodesPacks, Pack, PackOutput, PackResults, ReadsPacks
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import LanguageSwitch
+from raysp.models.encoder.packed_attention import kernel_of_rows
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, read_tokenizer
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
+from raysp.models.kernels.packing import Packing
+from raysp.models.kernels.row_tables import RowTables
 from raysp.models.labelled_passes import ModelPass
 from raysp.models.registry import model_classes
 from raysp.models.tokenizers.written import CTCTokenizer
@@ -107,23 +110,27 @@ class LoadedCheckpoint:
     def run_pack(
         self,
         waves: Sequence[torch.Tensor],
-        num_samples_B: torch.Tensor,
+        num_samples_R: torch.Tensor,
         *,
         hidden_states: bool,
         size: int | None = None,
+        samples_S: torch.Tensor | None = None,
     ) -> list[ModelPass]:
         """Run the encoder over a pack of rows, and all heads over it; for a model that takes packs.
 
         Args:
             waves: float32 samples (S,) of each row.
-            num_samples_B: their numbers, on the device of the samples.
+            num_samples_R: their numbers, on the device of the samples; zeros for rows that the pack does not have.
             hidden_states: as for `run`.
             size: frames of hidden states of the pack; None: as few whole products as the rows need.
+            samples_S: all samples of the pack, in which on a device rows begin at frames of hidden states, one behind
+                the other; None: rows go one after another through what mixes frames, as on a CPU.
 
         Returns:
             What `run` returns for each row alone, but that a row has the same bits whatever the other rows.
         """
         num_samples = [len(wave_S) for wave_S in waves]
+        num_samples_B = num_samples_R[: len(waves)]
         features = [
             self.feature_extractor.extract(wave_S[None], num_samples_1)
             for wave_S, num_samples_1 in zip(waves, torch.split(num_samples_B, 1), strict=True)
@@ -134,17 +141,37 @@ class LoadedCheckpoint:
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
         encoder = cast("EncodesPacks", self.model.speech_encoder)
         stride = encoder.inputs_a_frame
-        size = size or whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
-        pack = Pack.of(inputs, self.num_frames(num_samples)[1], stride, size, num_valid)
+        tables = None if samples_S is None else self._tables(num_samples_R, len(samples_S))
+        if tables is None:
+            size = size or whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
+            pack = Pack.of(inputs, self.num_frames(num_samples)[1], stride, size, num_valid)
+        else:
+            slots = [slot_frames(count, self.model.hidden_stride) for count in num_samples]
+            packing = Packing.in_slots(self.num_frames(num_samples)[1], slots, tables.size, tables)
+            num_valid_R = self.feature_extractor.num_inputs(num_samples_R).clamp(min=0)
+            pack = Pack.placed(inputs, packing, stride, num_valid, num_valid_R)
         encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
+        wholes: dict[Capability, PackOutput] = {}
         heads: list[dict[Capability, ModelOutput]] = [{} for _ in waves]
         for head in models:
             if isinstance(head, ReadsPacks):
-                for of_row, output in zip(heads, head.read_pack(encoded), strict=True):
+                whole = head.read_pack(encoded)
+                wholes |= dict.fromkeys(head.gives, whole)
+                for of_row, output in zip(heads, whole.rows, strict=True):
                     of_row |= dict.fromkeys(head.gives, output)
+        results = None if tables is None else PackResults(encoded, wholes)
         frames = self.model.num_frames(num_samples_B), self.model.num_hidden_frames(num_samples_B)
         rows = zip(heads, encoded.outputs, features, *(torch.split(one, 1) for one in frames), strict=True)
-        return [self._pass(*of_row) for of_row in rows]
+        passes = [self._pass(*of_row) for of_row in rows]
+        return [replace(one, in_pack=None if results is None else (results, row)) for row, one in enumerate(passes)]
+
+    def _tables(self, num_samples_R: torch.Tensor, whole_samples: int) -> RowTables | None:
+        """Return the places of rows whose samples begin at frames; None where no kernel takes all rows at once."""
+        stride, config = self.model.hidden_stride, cast("Any", self.model.speech_encoder.config)
+        if kernel_of_rows(self.device, self.dtype, config.hidden_size // config.num_attention_heads) is None:
+            return None
+        slots_R = (num_samples_R + (stride - 1)) // stride
+        return RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, whole_samples // stride)
 
     def _pass(
         self,

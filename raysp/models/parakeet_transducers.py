@@ -18,7 +18,7 @@ from raysp.capabilities import Capability
 from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput, output
-from raysp.models.base.packs import EncodedPack
+from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
@@ -244,11 +244,10 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         """Return the loss of a batch as the original has it by default."""
         return losses_B.sum() / is_token_BU.sum()
 
-    def read_pack(self, encoded: EncodedPack) -> list[ParakeetRNNTOutput]:
-        """Return the frames (1, T, H) of each row of a pack, also projected to the joint network."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return the frames (1, N, H) of a pack, also projected to the joint network."""
         frames_1NJ = dense(self.encoder_projector, encoded.hidden_1NH)
-        rows = zip(encoded.split(encoded.hidden_1NH), encoded.split(frames_1NJ), strict=True)
-        return [ParakeetRNNTOutput(last_hidden_state=row_1TH, pooler_output=row_1TJ) for row_1TH, row_1TJ in rows]
+        return encoded.read(ParakeetRNNTOutput(last_hidden_state=encoded.hidden_1NH, pooler_output=frames_1NJ))
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""

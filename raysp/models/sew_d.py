@@ -256,13 +256,15 @@ class SEWDTransformerEncoder(nn.Module):
                 hidden_1NH = packing.joined(self.conv(before_1QH, after_1QH, None) for before_1QH, after_1QH in rows)
         return hidden_1NH
 
-    def _distances_of_rows(self, packing: Packing) -> list[Distances] | None:
-        """Return the distances of each row: in a batch those of the longest one, in a pack its own.
+    def _distances_of_rows(self, packing: Packing) -> AnyDistances:
+        """Return the distances of each row: in a batch those of the longest one, in a pack its own, or with tables all.
 
         How a row reads them then does not depend on its neighbours in a pack.
         """
         if not self.config.relative_attention:
             return None
+        if packing.tables is not None:
+            return Distances.of_pack(self.config, self._normalised_table(), packing.tables.size)
         counts = packing.counts if packing.slots else [max(1, *packing.counts)] * len(packing.counts)
         table_RH = self._normalised_table()
         found = {count: Distances.of(self.config, table_RH, count) for count in {*counts}}
@@ -457,7 +459,10 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
         """Return the places of frames before they are squeezed."""
         factor, counts = self.config.squeeze_factor, [*map(self.num_frames, pack.num_inputs)]
         slots = [slot * factor for slot in pack.packing.slots or ()]
-        return Packing.in_slots(counts, slots, factor * (pack.packing.size or 0))
+        tables = pack.packing.tables
+        if tables is not None and pack.num_valid_R is not None:
+            tables = tables.scaled(factor, self.num_frames(pack.num_valid_R))
+        return Packing.in_slots(counts, slots, factor * (pack.packing.size or 0), tables)
 
     def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

@@ -10,7 +10,6 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -210,7 +209,7 @@ class Wav2Vec2BertEncoder(nn.Module):
             packing: Places of the rows.
             states: Receives the first input and all outputs.
         """
-        positions = self.positions(hidden_1NH.new_empty(1, packing.num_frames, hidden_1NH.shape[-1]))
+        positions = self.positions(hidden_1NH, packing)
         if states is not None:
             states.append(hidden_1NH)
         for layer in self.layers:
@@ -219,18 +218,21 @@ class Wav2Vec2BertEncoder(nn.Module):
                 states.append(hidden_1NH)
         return hidden_1NH
 
-    def positions(self, hidden_BTH: Tensor) -> Tensor | None:
-        """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None."""
-        config, num_frames = self.config, hidden_BTH.shape[1]
+    def positions(self, hidden_BTH: Tensor, packing: Packing | None = None) -> Tensor | None:
+        """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None.
+
+        Of packed frames, those of the longest row; a pack with tables needs no index.
+        """
+        config, num_frames = self.config, hidden_BTH.shape[1] if packing is None else packing.num_frames
         match config.position_embeddings_type:
-            case "relative_key":
+            case "relative_key" if packing is None or packing.tables is None:
                 left, right = config.left_max_position_embeddings, config.right_max_position_embeddings
                 return clipped_distances(num_frames, left, right, hidden_BTH.device)
             case "relative":
                 return sinusoids(num_frames, config.hidden_size, hidden_BTH)
             case "rotary":
                 head_size = config.hidden_size // config.num_attention_heads
-                return rotations(num_frames, head_size, config.rotary_embedding_base, hidden_BTH)
+                return rotations(hidden_BTH.shape[1], head_size, config.rotary_embedding_base, hidden_BTH)
             case _:
                 return None
 
@@ -491,7 +493,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
         """Return the frames of all rows, those of the adapter if there is one, and the hidden states if requested."""
         states: list[Tensor] = []
-        packing = replace(pack.packing, keys=pack.num_valid)
+        packing = pack.attended
         valid_1N = packing.valid(pack.values_S)
         hidden_1NH, _ = self.feature_projection(pack.values_S[None].to(self.dtype))
         hidden_1NH = hidden_1NH.masked_fill(~valid_1N[:, :, None], 0.0)

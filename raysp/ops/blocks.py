@@ -15,7 +15,7 @@ import numpy as np
 
 from raysp.audio.window_cuts import Windowing
 from raysp.devices import is_accelerator
-from raysp.models.kernels.pack_sizes import PRODUCT_ROWS, slot_frames, whole_parts
+from raysp.models.kernels.pack_sizes import ALIGNED_SAMPLES, PRODUCT_ROWS, most_rows, slot_frames, whole_parts
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
 
@@ -201,12 +201,13 @@ def would_wait(padded: Sequence[int], at_once: int) -> bool:
     return of_longest_thread(padded, at_once) * at_once > ALL_THREADS_COST * sum(padded)
 
 
-def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
+def fit_rows(frames: Sequence[int], size: int, rows: int | None = None) -> list[list[int]]:
     """Put rows into packs, each into the fullest with room, the longest first.
 
     Args:
         frames: frames of each row, with those of the gap behind it.
         size: frames of a pack.
+        rows: most rows of a pack; None: any number.
 
     Returns:
         Indexes into `frames`, each in one pack.
@@ -226,13 +227,15 @@ def fit_rows(frames: Sequence[int], size: int) -> list[list[int]]:
         else:
             left, pack = rooms.pop(place)
         packs[pack].append(index)
-        bisect.insort(rooms, (left - frames[index], pack))
+        if len(packs[pack]) != rows:
+            bisect.insort(rooms, (left - frames[index], pack))
     return packs
 
 
-def fit_in_order(frames: Sequence[int], size: int) -> list[list[int]]:
+def fit_in_order(frames: Sequence[int], size: int, rows: int | None = None) -> list[list[int]]:
     """Put rows into packs in their order: where rows are ordered by pack, as `cut_blocks` does, these packs."""
-    return [[*range(*group)] for group in cut_in_order(frames, most_seconds=size, most_rows=max(1, len(frames)))]
+    groups = cut_in_order(frames, most_seconds=size, most_rows=rows or max(1, len(frames)))
+    return [[*range(*group)] for group in groups]
 
 
 def cut_packs(frames: Sequence[int], most_frames: int, at_once: int = 1) -> list[list[int]]:
@@ -260,11 +263,11 @@ def cut_packs(frames: Sequence[int], most_frames: int, at_once: int = 1) -> list
     return min((share_evenly(packs, at_once) for packs in cuts), key=cost)
 
 
-def _cut_packs_of_one_size(frames: Sequence[int], most: int) -> list[list[int]]:
+def _cut_packs_of_one_size(frames: Sequence[int], most: int, rows: int) -> list[list[int]]:
     """Put rows into as few packs as `fit_in_order` or `fit_rows` needs; those longer than a pack go alone."""
     short = [row for row, count in enumerate(frames) if count <= most]
     fitting = [frames[row] for row in short]
-    packs = min(fit_in_order(fitting, most), fit_rows(fitting, most), key=len)
+    packs = min(fit_in_order(fitting, most, rows), fit_rows(fitting, most, rows), key=len)
     long = [[row] for row, count in enumerate(frames) if count > most]
     return [*long, *([short[place] for place in pack] for pack in packs)]
 
@@ -299,6 +302,21 @@ class Grouping:
     """Frames of each pack, as on an accelerator; None: as few whole products as its rows need."""
 
     @property
+    def rows(self) -> int:
+        """Most rows of a pack on an accelerator, whose tables have that size."""
+        return most_rows(self.size or 0)
+
+    @property
+    def multiple(self) -> int:
+        """Samples at whose multiples rows of a pack begin: on an accelerator at frames."""
+        return ALIGNED_SAMPLES if self.size is None else self.stride
+
+    def sizes(self, num_samples: Sequence[int]) -> dict[str, int]:
+        """Return where rows of a pack begin, and on an accelerator its samples and rows, for `fill_pack`."""
+        found = {"multiple": self.multiple}
+        return found if self.size is None else {**found, "samples": self.padded(num_samples), "rows": self.rows}
+
+    @property
     def in_packs(self) -> bool:
         """Whether a pass is a pack, which one thread computes."""
         return self.batching is Batching.PACKED
@@ -317,7 +335,7 @@ class Grouping:
         slots = self._slots(num_samples)
         if self.size is None:
             return cut_packs(slots, max_samples // self.stride, self.at_once)
-        return _cut_packs_of_one_size(slots, self._most_frames(max_samples))
+        return _cut_packs_of_one_size(slots, self._most_frames(max_samples), self.rows)
 
     def counted(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass that its budget limits."""
@@ -329,7 +347,9 @@ class Grouping:
             return self.counted(num_samples) > max_samples
         slots = self._slots(num_samples)
         most = self._most_frames(max_samples)
-        return sum(slots) > (max(most, whole_parts(max(slots))) if self.size is None else most)
+        if self.size is None:
+            return sum(slots) > max(most, whole_parts(max(slots)))
+        return sum(slots) > most or len(slots) > self.rows
 
     def padded(self, num_samples: Sequence[int]) -> int:
         """Return the samples of a pass with those of padding."""

@@ -17,6 +17,7 @@ from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.devices import highest_allocated, is_accelerator
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.packs import Make, PackResults
 from raysp.models.labelled_passes import Lengths
 from raysp.ops.places import Place
 from raysp.ops.rows import RowStatus
@@ -71,6 +72,8 @@ class Forward:
     """Columns of earlier outputs, by name."""
     known_lengths: Lengths | None = None
     """Lengths, if the host knows them without the device."""
+    in_pack: tuple[PackResults, int] | None = None
+    """Results of the pack of a window, and the number of its row, where they are of all windows at once."""
     decoded: Mapping[str, Sequence[object]] = field(default_factory=dict)
     """Text of a window of a pack, of which all were decoded together, by the first column of the output."""
 
@@ -85,16 +88,35 @@ class Forward:
         """Return the output of the head that gives a capability."""
         return self.of_heads.get(capability, self.output)
 
+    def made(self, capability: Capability | None, name: str, make: Make) -> Sequence[Tensor]:
+        """Return what a function makes of each frame, or of each window, of a value: of a pack for all at once.
+
+        Args:
+            capability: of the head; None: values of the encoder.
+            name: name of the value.
+            make: function of (..., C) that returns tensors (...).
+        """
+        if self.in_pack is None:
+            return make((self.encoded if capability is None else self.of(capability))[name])
+        results, row = self.in_pack
+        return results.made(row, capability, name, make)
+
     def largest(self, *, with_hidden: bool) -> list[Tensor]:
         """Return for a window without padding the largest magnitudes of its values, NaN if one is NaN."""
-        values = self._values(with_hidden=with_hidden)
-        return [torch.linalg.vector_norm(value, torch.inf, dtype=torch.float32) for value in values]
+        if self.in_pack is None:
+            values = self._values(with_hidden=with_hidden)
+            return [torch.linalg.vector_norm(value, torch.inf, dtype=torch.float32) for value in values]
+        results, row = self.in_pack
+        made = [results.made(row, None, "last_hidden_state", _largest)] if with_hidden else []
+        heads = {id(self.of(one)): one for one in results.capabilities}
+        made += [results.made(row, one, name, _largest) for one in heads.values() for name in _names(self.of(one))]
+        return [largest for [largest] in made]
 
     def _values(self, *, with_hidden: bool) -> list[Tensor]:
         """Return the tensors that labels are made of."""
         values = [self.encoded["last_hidden_state"]] if with_hidden else []
         for given in (self.output, *self.of_heads.values()):
-            values += [given[name] for name in ("logits", "embeddings", "pooler_output") if name in given.keys()]  # noqa: SIM118
+            values += [given[name] for name in _names(given)]
         return values
 
     def finite(self, *, with_hidden: bool) -> Tensor:
@@ -125,6 +147,16 @@ class Forward:
             first, end = part  # the last window owns all frames to its end
             owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
         return owned
+
+
+def _names(output: ModelOutput) -> list[str]:
+    """Return the names of values of a head that labels are made of."""
+    return [name for name in ("logits", "embeddings", "pooler_output") if name in output.keys()]  # noqa: SIM118
+
+
+def _largest(value: Tensor) -> list[Tensor]:
+    """Return the largest magnitude of each frame or window, NaN if one value is NaN."""
+    return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]
 
 
 @dataclass(frozen=True)

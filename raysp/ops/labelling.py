@@ -404,7 +404,7 @@ class Labelling:
         """Return whether the values of each window are finite."""
         if self.grouping.in_packs:
             largest = yield forward.largest(with_hidden=bool(self.layers))
-            return [[all(map(np.isfinite, largest))]]
+            return [[all(np.isfinite(one).all() for one in largest)]]
         [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
 
@@ -412,8 +412,7 @@ class Labelling:
         """Return the samples of a batch padded to one length, or those of a pack end to end, to be sent."""
         if not self.grouping.in_packs:
             return fill(waves, self.loaded.device, room)
-        size = self.grouping.stride * (self.grouping.size or 0)
-        return fill_pack(waves, self.loaded.device, room, least_samples=size)
+        return fill_pack(waves, self.loaded.device, room, **self.grouping.sizes([*map(self._cost, waves)]))
 
     def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
@@ -436,13 +435,13 @@ class Labelling:
         return [self._forward(found, samples, num_samples_B, chosen, given)]
 
     def _of_pack(
-        self, samples_S: torch.Tensor, num_samples_B: torch.Tensor, chosen: Sequence[int], given: BlockInHand
+        self, samples_S: torch.Tensor, num_samples_R: torch.Tensor, chosen: Sequence[int], given: BlockInHand
     ) -> list[Forward]:
         assert isinstance(self.loaded, LoadedCheckpoint)
-        waves = [samples_S[place] for place in end_to_end([len(given.waves[i]) for i in chosen])]
-        size = self.grouping.frames(self._costs(chosen, given))
-        found = self.loaded.run_pack(waves, num_samples_B, hidden_states=self.with_states, size=size)
-        rows = zip(found, waves, torch.split(num_samples_B, 1), chosen, strict=True)
+        waves = [samples_S[at] for at in end_to_end([len(given.waves[i]) for i in chosen], self.grouping.multiple)]
+        size, states = self.grouping.frames(self._costs(chosen, given)), self.with_states
+        found = self.loaded.run_pack(waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S)
+        rows = zip(found, waves, torch.split(num_samples_R[: len(waves)], 1), chosen, strict=True)
         return [self._forward(one, wave_S[None], count_1, [i], given) for one, wave_S, count_1, i in rows]
 
     def _forward(
@@ -469,6 +468,7 @@ class Labelling:
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
             speech=[given.windows_at[i] for i in chosen],
+            in_pack=found.in_pack,
             known_lengths=self._lengths([len(given.waves[i]) for i in chosen]),
         )
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
@@ -69,8 +70,7 @@ class Transcribing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
-        frames = best_frames(forward.of(Capability.CTC)["logits"])
-        ids_BT, log_probs_BT = yield [frames.ids.int(), frames.log_probs]
+        ids_BT, log_probs_BT = yield forward.made(Capability.CTC, "logits", _best_frames)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
         num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
@@ -135,6 +135,12 @@ class Transcribing:
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
             yield _separated(spans, ids[row], begins_words) if begins_words else spans
+
+
+def _best_frames(logits_BTV: Tensor) -> Sequence[Tensor]:
+    """Return the best token of each frame, and its log-probability."""
+    frames = best_frames(logits_BTV)
+    return [frames.ids.int(), frames.log_probs]
 
 
 def _begins_words(tokenizer: CTCTokenizer) -> frozenset[int]:

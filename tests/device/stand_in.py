@@ -28,6 +28,7 @@ from torch.nn.functional import linear
 
 from raysp.models.encoder import fused_attention
 from tests.device.streams import stand_in_graphs, stand_in_streams
+from tests.models.encoder.flexible import flexible, outside_of, with_outside
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -228,17 +229,33 @@ def install() -> None:
     fused_attention.compiled = lambda device: _flexible if device.type == NAME else of_gpus(device)
 
 
-def _flexible(q: OnDevice, k: OnDevice, v: OnDevice, *, score_mod: Any, scale: float) -> torch.Tensor:
-    """Return what `flex_attention` does, as one kernel that reads the tensors that `score_mod` has from outside."""
-    given = [one.cell_contents for one in score_mod.__closure__]
-    with _uncounted():
-        places = [torch.arange(size, device=NAME) for size in (*q.shape[:3], k.shape[2])]
-        scores = (q.float() @ k.float().transpose(2, 3)) * scale
-        at = [place.view([-1 if axis == one else 1 for one in range(4)]) for axis, place in enumerate(places)]
-        mixed = (score_mod(scores, *at).softmax(-1) @ v.float()).to(q.dtype)
+def _flexible(
+    q: OnDevice,
+    k: OnDevice,
+    v: OnDevice,
+    *,
+    score_mod: Any = None,
+    block_mask: Any = None,
+    scale: float,
+    kernel_options: Any = None,
+) -> torch.Tensor:
+    """Return what `flex_attention` does, as one kernel that reads the tensors that its functions have from outside."""
+    mask_mod = None if block_mask is None else block_mask.mask_mod
+    blocks = () if block_mask is None else (block_mask.kv_num_blocks, block_mask.kv_indices)
+    given, ours, others = (q, k, v, blocks, outside_of(score_mod), outside_of(mask_mod)), [], []
+    inner = _on_cpu(given, ours, others)
+
+    def run(q: Any, k: Any, v: Any, blocks: Any, of_scores: Any, of_mask: Any) -> torch.Tensor:
+        mods = (with_outside(score_mod, of_scores), with_outside(mask_mod, of_mask))
+        return flexible(q, k, v, *mods, blocks and (*blocks, block_mask.BLOCK_SIZE[0]), scale)
+
+    stand_in_streams.launched()
+    mixed, capture = run(*inner), stand_in_graphs.current()
+    if capture is not None:
+        capture.add(run, inner, {}, mixed)
     _note("launches_at", "flex_attention")
-    _note_bytes([one.inner for one in (q, k, v, *given) if isinstance(one, OnDevice)], mixed.inner)
-    return mixed
+    _note_bytes([one.inner for one in ours], mixed)
+    return OnDevice(mixed)
 
 
 _paused = threading.local()

@@ -178,6 +178,13 @@ def test_every_row_is_in_one_pack_and_no_pack_is_too_long(frames, size):
     assert all(0 < sum(frames[index] for index in pack) <= size for pack in packs)
 
 
+@given(st.lists(st.integers(1, 60), max_size=60), st.integers(60, 200), st.integers(1, 5))
+def test_no_pack_has_more_rows_than_it_may(frames, size, rows):
+    for packs in (fit_rows(frames, size, rows), fit_in_order(frames, size, rows)):
+        assert sorted(index for pack in packs for index in pack) == list(range(len(frames)))
+        assert all(len(pack) <= rows and sum(frames[index] for index in pack) <= size for pack in packs)
+
+
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(60, 200))
 def test_no_two_packs_fit_into_one(frames, size):
     filled = sorted(sum(frames[index] for index in pack) for pack in fit_rows(frames, size))
@@ -329,6 +336,14 @@ class TestPacksOfOneSize:
         cut = self.GROUPING.cut(lengths, 256 * 320)
         assert [len(pack) for pack in cut] == [2, 2, 1]
         assert {self.GROUPING.frames([lengths[row] for row in pack]) for pack in cut} == {512}
+
+    def test_none_has_more_windows_than_its_tables_have_rows(self):
+        assert (self.GROUPING.rows, Grouping(Batching.PACKED, 320, size=15_104).rows) == (32, 256)
+        cut = self.GROUPING.cut([320 * 2] * 70, 512 * 320)
+        assert sorted(row for pack in cut for row in pack) == [*range(70)]
+        assert [len(pack) for pack in cut] == [32, 32, 6]
+        assert self.GROUPING.exceeds([320 * 2] * 33, 512 * 320)
+        assert not self.GROUPING.exceeds([320 * 2] * 32, 512 * 320)
 
     def test_no_windows_are_no_packs(self):
         assert self.GROUPING.cut([], 512 * 320) == []

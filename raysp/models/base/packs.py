@@ -4,18 +4,21 @@ A batch is values and a mask; a pack is values and the places of rows, which the
 checkpoint have one size, so that each product of each pass has one shape, and a row's values do not depend on its
 neighbours.
 
-Legend: S inputs (samples or frames of features), N frames of a pack, H hidden.
+Legend: S inputs (samples or frames of features), N frames of a pack, R rows, C channels, H hidden.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
+
+Make: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Pack:
     """Inputs from one frame to the next."""
     num_valid: tuple[int, ...] | None = None
     """Inputs of each row that its mask includes, such as pairs of log-mels without a last single one; None: all."""
+    num_valid_R: Tensor | None = None
+    """The same on a device, of all rows of `Packing.tables`; None: a pack without tables."""
 
     def __post_init__(self) -> None:
         """Check the lengths."""
@@ -56,7 +61,7 @@ class Pack:
         size: int,
         num_valid: Sequence[int] | None = None,
     ) -> "Pack":
-        """Put rows end to end.
+        """Put rows end to end, in slots of as few frames as hold them.
 
         Args:
             rows: inputs (S,) or (S, C) of each row.
@@ -66,11 +71,31 @@ class Pack:
             num_valid: inputs of each row that its mask includes; None: all.
         """
         slots = [slot_frames(len(row), stride) for row in rows]
-        packing = Packing.in_slots(num_frames, slots, size)
-        values_S = rows[0].new_zeros(size * stride, *rows[0].shape[1:])
+        return cls.placed(rows, Packing.in_slots(num_frames, slots, size), stride, num_valid)
+
+    @classmethod
+    def placed(
+        cls,
+        rows: Sequence[Tensor],
+        packing: Packing,
+        stride: int,
+        num_valid: Sequence[int] | None = None,
+        num_valid_R: Tensor | None = None,
+    ) -> "Pack":
+        """Put rows at the places of their frames."""
+        values_S = rows[0].new_zeros((packing.size or 0) * stride, *rows[0].shape[1:])
         for row, place in zip(rows, packing.places, strict=True):
             values_S[place.start * stride : place.start * stride + len(row)] = row
-        return cls(values_S, tuple(map(len, rows)), packing, stride, None if num_valid is None else tuple(num_valid))
+        valid = None if num_valid is None else tuple(num_valid)
+        return cls(values_S, tuple(map(len, rows)), packing, stride, valid, num_valid_R)
+
+    @property
+    def attended(self) -> Packing:
+        """Places of rows of which the inputs that their masks include are attended to; for one input a frame."""
+        tables = self.packing.tables
+        if tables is not None and self.num_valid_R is not None:
+            tables = tables.with_keys(self.num_valid_R)
+        return replace(self.packing, keys=self.num_valid, tables=tables)
 
     @property
     def rows(self) -> Iterator[Tensor]:
@@ -100,6 +125,10 @@ class EncodedPack:
         """Return the frames (1, T, C) of each row, views."""
         return [*self.packing.rows(frames_1NC)]
 
+    def read(self, output: ModelOutput) -> "PackOutput":
+        """Return what a head made of these frames."""
+        return PackOutput(output, self.packing)
+
     @property
     def outputs(self) -> list[BaseModelOutput]:
         """Last hidden state, and hidden states if there are any, of each row: views (1, T, H)."""
@@ -122,6 +151,59 @@ class EncodedPack:
         return EncodedPack(packing.joined(rows), packing, self.states, self.packing)
 
 
+@dataclass(frozen=True)
+class PackOutput:
+    """Results of a head for all rows of a pack: of frames (1, N, ...), or of rows (R, ...)."""
+
+    output: ModelOutput
+    packing: Packing
+    """Places of the rows' frames."""
+
+    @property
+    def rows(self) -> list[ModelOutput]:
+        """Results of each row, views (1, T, ...) or (1, ...)."""
+        names = self.output.keys()
+        return [
+            type(self.output)(**{name: self.of_row(row, self.output[name]) for name in names})
+            for row in range(len(self.packing.counts))
+        ]
+
+    def of_row(self, row: int, value: Tensor) -> Tensor:
+        """Return a row's part of a value of all rows."""
+        return value[:, self.packing.places[row]] if value.ndim == 3 else value[row : row + 1]
+
+
+class PackResults:
+    """Results of heads for all rows of a pack, and what outputs make of them for all rows at once."""
+
+    def __init__(self, encoded: EncodedPack, heads: Mapping[Capability, PackOutput]) -> None:
+        encoder = encoded.read(BaseModelOutput(last_hidden_state=encoded.hidden_1NH))
+        self._values: dict[Capability | None, PackOutput] = {None: encoder, **{one: heads[one] for one in heads}}
+        self._made: dict[object, Sequence[Tensor]] = {}
+
+    @property
+    def capabilities(self) -> Sequence[Capability]:
+        """What its heads give."""
+        return [one for one in self._values if one is not None]
+
+    def made(self, row: int, capability: Capability | None, name: str, make: Make) -> Sequence[Tensor]:
+        """Return what a function makes of a row's value; of frames it is made for all rows at once.
+
+        Args:
+            row: number of the row.
+            capability: of the head; None: values of the encoder.
+            name: name of the value.
+            make: function of (..., C) that returns tensors (...).
+        """
+        of, key = self._values[capability], (capability, name, make)
+        value = of.output[name]
+        if value.ndim != 3:
+            return make(of.of_row(row, value))
+        if key not in self._made:
+            self._made[key] = make(value)
+        return [one[:, of.packing.places[row]] for one in self._made[key]]
+
+
 @runtime_checkable
 class EncodesPacks(Protocol):
     """An encoder that takes packs; a row has equal values, to the last bit, in each pack."""
@@ -140,6 +222,6 @@ class EncodesPacks(Protocol):
 class ReadsPacks(Protocol):
     """A head over the frames of an encoder that takes packs."""
 
-    def read_pack(self, encoded: EncodedPack) -> Sequence[ModelOutput]:
-        """Return for each row what `forward` returns for it alone: frames (1, T, ...), or values (1, ...)."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return for all rows what `forward` returns for one: values of frames, or of rows."""
         ...

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from raysp.models.base.modeling import Model
 from raysp.models.files.configuration import Config
 
+WAY = 2
+"""Number of the way in which a pack is computed: with another one kernels are others, and certificates do not hold."""
 WITHOUT_SHAPE = ("architectures", "dtype", "id2label", "label2id")
 """Fields of configurations that change no kernel, besides those of training (`mask_`) and ids of tokens."""
 
 
 def shape_digest(models: Sequence[Model]) -> str:
-    """Return a hash of the shapes of weights, and of the sizes and switches of configurations.
+    """Return a hash of the shapes of weights, of the sizes and switches of configurations, and of `WAY`.
 
     Over packs of one size models with equal hashes run the same kernels on the same shapes: they differ in values of
     weights, in probabilities and in names of tokens and classes. A field that may have no effect counts too.
@@ -25,7 +27,7 @@ def shape_digest(models: Sequence[Model]) -> str:
         ]
         for model in models
     ]
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([WAY, found]).encode()).hexdigest()[:32]
 
 
 def _settings(config: Config, prefix: str = "") -> Iterator[tuple[str, object]]:

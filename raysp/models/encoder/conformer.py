@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
+from raysp.models.encoder.packed_attention import attended, kernel_of_rows
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
+    clipped_columns,
     gathered,
     of_distances,
     of_every_distance,
@@ -163,8 +165,8 @@ class SelfAttention(nn.Module):
             self.pos_bias_u = nn.Parameter(torch.zeros(self.heads, head_size))
             self.pos_bias_v = nn.Parameter(torch.zeros(self.heads, head_size))
         if kind == "relative_key":
-            num_distances = config.left_max_position_embeddings + config.right_max_position_embeddings + 1
-            self.distance_embedding = nn.Embedding(num_distances, head_size)
+            self.most_distances = (config.left_max_position_embeddings, config.right_max_position_embeddings)
+            self.distance_embedding = nn.Embedding(sum(self.most_distances) + 1, head_size)
 
     def forward(
         self,
@@ -180,8 +182,7 @@ class SelfAttention(nn.Module):
         """
         q_BATD, k_BATD, v_BATD = self._projected(hidden_BTH, positions, packing)
         if packing is not None:
-            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, positions, packing))
-            return dense(self.linear_out, mixed_BTH), None
+            return dense(self.linear_out, self._mixed_pack(q_BATD, k_BATD, v_BATD, positions, packing)), None
         mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, positions, with_weights)
         return dense(self.linear_out, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
@@ -189,12 +190,27 @@ class SelfAttention(nn.Module):
         """Return q_BATD, k_BATD, v_BATD; rotary positions rotate the layer's input, not its projections."""
         turned_BTH = hidden_BTH
         if self.kind == "rotary" and positions is not None:
-            if packing is not None:
+            if packing is not None and packing.tables is not None:
+                positions = positions.index_select(1, packing.tables.offsets_N)
+            elif packing is not None:
                 positions = packing.joined(positions[:, :size] for size in packing.sizes)
             turned_BTH = rotated(hidden_BTH, positions)
         inputs = ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
         shape = (*hidden_BTH.shape[:2], self.heads, -1)
         return [dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs]
+
+    def _mixed_pack(
+        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
+    ) -> Tensor:
+        """Return the attended frames (1, N, H) of a pack; with tables all rows at once, unless by sinusoids."""
+        kernel = kernel_of_rows(q_1AND.device, q_1AND.dtype, q_1AND.shape[-1])  # an adapter may have other heads
+        if packing.tables is None or kernel is None or self.kind == "relative":
+            return packing.joined(self._mixed_rows(q_1AND, k_1AND, v_1AND, positions, packing))
+        lookup = None
+        if self.kind == "relative_key":
+            columns_W = clipped_columns(*self.most_distances, q_1AND.device)
+            lookup = Lookup(columns_W, q_1AND @ self._scaled_table(q_1AND.dtype), None)
+        return attended(q_1AND, k_1AND, v_1AND, packing.tables, lookup, self.scale, kernel)
 
     def _mixed_rows(
         self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
@@ -233,8 +249,11 @@ class SelfAttention(nn.Module):
 
     def _keyed(self, index_TT: Tensor, dtype: torch.dtype) -> Keyed:
         """Return the distances of frames and the table that they read."""
-        table_DR = self.distance_embedding.weight.T.to(dtype) * self.scale
-        return Keyed(index_TT, table_DR, once(lambda: of_distances(index_TT)))
+        return Keyed(index_TT, self._scaled_table(dtype), once(lambda: of_distances(index_TT)))
+
+    def _scaled_table(self, dtype: torch.dtype) -> Tensor:
+        table_DR: Tensor = self.distance_embedding.weight.T.to(dtype) * self.scale
+        return table_DR
 
     def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: Keyed) -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""

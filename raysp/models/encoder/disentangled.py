@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
+from raysp.models.encoder.packed_attention import attended
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
@@ -92,6 +93,13 @@ class Distances:
             return cls(table_RH, slice(first, last + 1), row_W, "gathered", index_QQ, turned_QQ)
         return cls(table_RH, slice(first, last + 1), row_W, "tiled" if has_tiles else "skewed", row_W, row_W)
 
+    @classmethod
+    def of_pack(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
+        """Look up the rows for a pack of so many frames, which one kernel reads for all its rows."""
+        buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
+        first, last, row_W = _rows_that_occur(buckets, config.distance_span, table_RH.device)
+        return cls(table_RH, slice(first, last + 1), row_W, "skewed", row_W, row_W)
+
     def among(self, num_squeezed: int) -> "Distances":
         """Return the distances of the first frames alone."""
         if self.reading != "gathered":
@@ -124,7 +132,7 @@ def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.dev
 
 
 AnyDistances = Distances | Sequence[Distances] | None
-"""Those of a batch, or of each row of packed frames; None: attention by content alone."""
+"""Those of a batch or of a pack with tables, or of each row of packed frames; None: attention by content alone."""
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -158,9 +166,9 @@ class DisentangledSelfAttention(nn.Module):
         """Return the attended frames, and weights_BAQQ if requested.
 
         With a packing, which excludes gradients, masks and weights, `hidden_BQH` is (1, N, H), and each row has its
-        distances.
+        distances, or with tables all have the same.
         """
-        if packing is not None:
+        if packing is not None and packing.tables is None:
             assert not isinstance(distances, Distances)
             return self._packed(hidden_BQH, distances, packing), None
         assert distances is None or isinstance(distances, Distances)
@@ -171,6 +179,9 @@ class DisentangledSelfAttention(nn.Module):
         bias = None
         if distances is not None and (self.has_c2p or self.has_p2c):
             bias = self._bias(q_BAQD, k_BAQD, distances, partial(self._tables_of, distances))
+        if packing is not None and packing.tables is not None:
+            lookup = None if bias is None or bias.lookup is None else bias.lookup()
+            return attended(q_BAQD, k_BAQD, v_BAQD, packing.tables, lookup, self.scale), None
         dropout = self.config.attention_dropout if self.training else 0.0
         if not with_weights:
             mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)

@@ -21,7 +21,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.packs import EncodedPack
+from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.encoder import adapters
 from raysp.models.encoder.encoder_fields import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
@@ -106,9 +106,9 @@ class ForCTC(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> list[CausalLMOutput]:
-        """Return logits_1TV of each row of a pack."""
-        return [CausalLMOutput(logits=row_1TV) for row_1TV in encoded.split(dense(self.head, encoded.hidden_1NH))]
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return logits_1NV of a pack."""
+        return encoded.read(CausalLMOutput(logits=dense(self.head, encoded.hidden_1NH)))
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -264,13 +264,12 @@ class ForSequenceClassification(SpeechModel):
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> list[SequenceClassifierOutput]:
-        """Return logits_1N of each row of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return logits_BN of the rows of a pack."""
         seen = seen_pack(self, encoded)
         rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         mean_BH = torch.cat([row_1TH.mean(1) for row_1TH in rows])
-        logits_BN = dense_rows(self.classifier, mean_BH)
-        return [SequenceClassifierOutput(logits=logits_1N) for logits_1N in torch.split(logits_BN, 1)]
+        return seen.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_BH)))
 
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""
@@ -317,11 +316,10 @@ class ForAudioFrameClassification(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> list[TokenClassifierOutput]:
-        """Return logits_1TC of each row of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return logits_1NC of a pack."""
         seen = seen_pack(self, encoded)
-        logits_1NC = dense(self.classifier, seen.hidden_1NH)
-        return [TokenClassifierOutput(logits=row_1TC) for row_1TC in seen.split(logits_1NC)]
+        return seen.read(TokenClassifierOutput(logits=dense(self.classifier, seen.hidden_1NH)))
 
 
 class ForXVector(SpeechModel):
@@ -375,15 +373,14 @@ class ForXVector(SpeechModel):
         )
         return self.returned(output, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> list[XVectorOutput]:
-        """Return embeddings and logits, both (1, E), of each row of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return embeddings and logits, both (B, E), of the rows of a pack."""
         seen = seen_pack(self, encoded)
         rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
         pooled_BC = torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in rows])
         embeddings_BE = dense_rows(self.feature_extractor, pooled_BC)
         logits_BE = dense_rows(self.classifier, embeddings_BE)
-        both = zip(torch.split(logits_BE, 1), torch.split(embeddings_BE, 1), strict=True)
-        return [XVectorOutput(logits=logits_1E, embeddings=embedding_1E) for logits_1E, embedding_1E in both]
+        return seen.read(XVectorOutput(logits=logits_BE, embeddings=embeddings_BE))
 
     def _tdnn(self, frames_BTC: Tensor) -> Tensor:
         for layer in self.tdnn:

@@ -7,7 +7,7 @@ heads, D head, W distances of T frames (2T - 1).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import Bias, attend, attention_weights, of_every_distance, tiled
+from raysp.models.encoder.fused_attention import Lookup
+from raysp.models.encoder.packed_attention import attended
+from raysp.models.encoder.relative_attention import (
+    Bias,
+    attend,
+    attention_weights,
+    numbers,
+    of_every_distance,
+    tiled,
+)
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
@@ -201,8 +210,7 @@ class SelfAttention(nn.Module):
             dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
         )
         if packing is not None:
-            mixed_BTH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, packing))
-            return dense(self.o_proj, mixed_BTH), None
+            return dense(self.o_proj, self._mixed_pack(q_BATD, k_BATD, v_BATD, packing)), None
         assert waves_WH is not None
         mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, waves_WH, with_weights)
         return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
@@ -213,15 +221,27 @@ class SelfAttention(nn.Module):
         distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
         return distances_AWD
 
-    def _mixed_rows(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
-        """Yield the attended frames (1, T, H) of each row."""
-        distances: dict[int, Tensor] = {}
+    def _mixed_pack(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Tensor:
+        """Return the attended frames (1, N, H) of a pack; with tables all rows of up to `KEPT_FRAMES` at once."""
         frames = (q_1AND + self.bias_u[:, None], k_1AND, v_1AND, q_1AND + self.bias_v[:, None])
-        for place in packing.places:
+        if packing.tables is None:
+            return packing.joined(self._mixed_rows(frames, packing.places))
+        products_1ANW = frames[-1] @ self._distances_of(KEPT_FRAMES, q_1AND).transpose(1, 2)
+        lookup = Lookup(numbers(products_1ANW.shape[-1], q_1AND.device), products_1ANW, None)
+        mixed_1NH = attended(frames[0], k_1AND, v_1AND, packing.tables, lookup, self.scale)
+        long = [place for place in packing.places if place.stop - place.start > KEPT_FRAMES]
+        for place, row_1TH in zip(long, self._mixed_rows(frames, long), strict=True):
+            mixed_1NH[:, place] = row_1TH
+        return mixed_1NH
+
+    def _mixed_rows(self, frames: tuple[Tensor, ...], places: Iterable[slice]) -> Iterator[Tensor]:
+        """Yield the attended frames (1, T, H) of each row; `frames` are queries, keys, values and placed queries."""
+        distances: dict[int, Tensor] = {}
+        for place in places:
             # Of the row alone, so that in half precision no bit depends on a longer row.
             reach = max(KEPT_FRAMES, place.stop - place.start)
             if reach not in distances:
-                distances[reach] = self._distances_of(reach, q_1AND)
+                distances[reach] = self._distances_of(reach, frames[0])
             q_1ATD, k_1ATD, v_1ATD, placed_1ATD = (x_1AND[:, :, place] for x_1AND in frames)
             bias = _near(placed_1ATD, distances[reach])
             yield attend(q_1ATD, k_1ATD, v_1ATD, bias, None, scale=self.scale).transpose(1, 2).flatten(2)

@@ -26,7 +26,7 @@ TOLERANCE = 0.05
 """Largest difference of results of a trial, of values of about 1, in half precision."""
 
 Kernel: TypeAlias = Callable[..., Tensor]
-"""Function of q_BATD, k_BATD, v_BATD, `score_mod` and `scale`, as `torch.nn.attention.flex_attention`."""
+"""Function of q_BATD, k_BATD, v_BATD and options by name, as `torch.nn.attention.flex_attention`."""
 
 
 class Lookup(NamedTuple):
@@ -76,14 +76,20 @@ def fused(
 @functools.cache
 def kernel_of(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """Return the kernel of a GPU, tried once; None where torch has none, or where its results are wrong."""
-    if (kernel := compiled(device)) is None:
+    is_right = functools.partial(_is_right, device=device, dtype=dtype)
+    return tried(compiled(device), is_right, "attention by distance goes in blocks")
+
+
+def tried(kernel: Kernel | None, is_right: Callable[[Kernel], bool], instead: str) -> Kernel | None:
+    """Return a kernel that gives right results; else None, with a warning that says what is done instead."""
+    if kernel is None:
         return None
     try:
-        why = "" if _is_right(kernel, device, dtype) else "its results differ from plain products"
+        why = "" if is_right(kernel) else "its results differ from plain products"
     except Exception as error:  # a compiler may raise any error
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if why:
-        logger.warning("attention by distance goes in blocks, since torch's kernel for it cannot be used here: %s", why)
+        logger.warning("%s, since torch's kernel for it cannot be used here: %s", instead, why)
         return None
     return kernel
 
@@ -100,7 +106,7 @@ def compiled(device: torch.device) -> Kernel | None:
     return kernel  # type: ignore[no-any-return]
 
 
-def _is_right(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> bool:
+def _is_right(kernel: Kernel, *, device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether a kernel gives the attention of plain products."""
     draw = torch.Generator().manual_seed(0)
     sent = functools.partial(torch.Tensor.to, device=device, dtype=dtype)

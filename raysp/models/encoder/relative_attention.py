@@ -179,7 +179,7 @@ def of_every_distance(q_BATD: Tensor, distances_ADW: Tensor) -> Bias:
     num_columns = distances_ADW.shape[-1]
     return Bias(
         lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads]),
-        lambda: Lookup(_numbers(num_columns, q_BATD.device), q_BATD @ distances_ADW, None),
+        lambda: Lookup(numbers(num_columns, q_BATD.device), q_BATD @ distances_ADW, None),
         q_BATD.shape[0] * q_BATD.shape[1] * q_BATD.shape[2] * num_columns,
     )
 
@@ -196,7 +196,7 @@ def once(make: Callable[[], Value]) -> Callable[[], Value]:
     return kept
 
 
-def _numbers(count: int, device: torch.device) -> Tensor:
+def numbers(count: int, device: torch.device) -> Tensor:
     """Return the integers below a count, of which a device keeps few tables."""
     return _kept_numbers(max(1024, 1 << (count - 1).bit_length()), device)[:count]
 
@@ -211,6 +211,14 @@ def clipped_distances(num_frames: int, left: int, right: int, device: torch.devi
     """Return index_TT into a table of the distances `j - i`, clipped to `-left` and `right`."""
     distance_W = torch.arange(1 - num_frames, num_frames, device=device)
     return by_distance(distance_W.clamp(-left, right) + left)
+
+
+@kept_on_device(maxsize=16)
+def clipped_columns(left: int, right: int, device: torch.device) -> Tensor:
+    """Return columns_W of such a table for the distances `j - i` as far as they differ; farther ones have the last."""
+    reach = max(left, right)
+    with torch.inference_mode(False):
+        return (torch.arange(-reach, reach + 1).clamp(-left, right) + left).to(device)
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import SequenceClassifierOutput
-from raysp.models.base.packs import EncodedPack
+from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.encoder_heads import classes_output
 from raysp.models.encoder.heads import masked_mean
@@ -98,11 +98,10 @@ class ForSpeechClassification(SpeechModel):
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> list[SequenceClassifierOutput]:
-        """Return logits_1N of each row of a pack."""
+    def read_pack(self, encoded: EncodedPack) -> PackOutput:
+        """Return logits_BN of the rows of a pack."""
         pooled_BH = torch.cat([self._pooled(row_1TH, None) for row_1TH in encoded.rows])
-        logits_BN = dense_rows(self.classifier, pooled_BH)
-        return [SequenceClassifierOutput(logits=logits_1N) for logits_1N in torch.split(logits_BN, 1)]
+        return encoded.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, pooled_BH)))
 
     def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from raysp.models.encoder.adapters import AttnAdapterLayer
 from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import States, UnpackedStates
+from raysp.models.encoder.packed_attention import attended
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
@@ -104,7 +105,7 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if packing is not None:
-            return dense(self.out_proj, packing.joined(mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
+            return dense(self.out_proj, mixed_pack(q_BATD, k_BATD, v_BATD, packing)), None
         dropout = self.config.attention_dropout if self.training else 0.0
         weights_BATT: Tensor | None = None
         if with_weights:
@@ -118,7 +119,14 @@ class Attention(nn.Module):
         return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
 
-def mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
+def mixed_pack(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Tensor:
+    """Return the attended frames (1, N, H) of a pack."""
+    if packing.tables is not None:
+        return attended(q_1AND, k_1AND, v_1AND, packing.tables, None, q_1AND.shape[-1] ** -0.5)
+    return packing.joined(_mixed_rows(q_1AND, k_1AND, v_1AND, packing))
+
+
+def _mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
     """Yield the attended frames (1, T, H) of each row; a row alone needs no mask."""
     for place in packing.places:
         q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]

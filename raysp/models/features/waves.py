@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import Room, Sending
-
-ALIGNED_SAMPLES = 64
-"""Samples at whose multiples rows begin: kernels may sum in another order at another alignment of memory."""
+from raysp.models.kernels.pack_sizes import ALIGNED_SAMPLES
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -37,26 +35,33 @@ def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = 
 
 
 def fill_pack(
-    waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None, *, least_samples: int = 0
+    waves: Sequence[np.ndarray],
+    device: torch.device,
+    room: Room | None = None,
+    *,
+    multiple: int = ALIGNED_SAMPLES,
+    samples: int = 0,
+    rows: int = 0,
 ) -> Sending:
     """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device.
 
-    Zeros are between rows and behind them, up to `least_samples`.
+    Zeros are between rows and behind them, up to so many samples, and behind the numbers, up to so many rows.
     """
-    at = end_to_end([*map(len, waves)])
-    size = max(at[-1].stop, least_samples)
-    joined = Sending(device, (waves[0].dtype, (size,)), (np.int64, (len(waves),)), room=room)
-    samples_S, num_samples_B = joined.arrays
-    num_samples_B[:] = [len(wave) for wave in waves]
+    at = end_to_end([*map(len, waves)], multiple)
+    size = max(at[-1].stop, samples)
+    joined = Sending(device, (waves[0].dtype, (size,)), (np.int64, (max(len(waves), rows),)), room=room)
+    samples_S, num_samples_R = joined.arrays
+    num_samples_R[: len(waves)] = [len(wave) for wave in waves]
+    num_samples_R[len(waves) :] = 0
     ends = [*(place.start for place in at[1:]), size]
     for wave, place, end in zip(waves, at, ends, strict=True):
         samples_S[place], samples_S[place.stop : end] = wave, 0
     return joined
 
 
-def end_to_end(num_samples: Sequence[int]) -> list[slice]:
-    """Return the places of rows of so many samples end to end, each at a multiple of `ALIGNED_SAMPLES`."""
-    rooms = (-(-count // ALIGNED_SAMPLES) * ALIGNED_SAMPLES for count in num_samples)
+def end_to_end(num_samples: Sequence[int], multiple: int = ALIGNED_SAMPLES) -> list[slice]:
+    """Return the places of rows of so many samples end to end, each at a multiple of a number."""
+    rooms = (-(-count // multiple) * multiple for count in num_samples)
     begins = itertools.accumulate(rooms, initial=0)
     return [slice(begin, begin + count) for begin, count in zip(begins, num_samples, strict=False)]
 

@@ -4,7 +4,12 @@ PRODUCT_ROWS = 256
 """Rows of a product in half precision on a CPU, of inputs of a multiple of them: packs. The place of a row among 256
 never mattered (docs/decisions/013-half-precision.md)."""
 
+ALIGNED_SAMPLES = 64
+"""Samples at whose multiples rows begin where each goes by itself through a front end: kernels may sum in another order
+at another alignment of memory."""
 LEAST_FRAMES = 8
+FRAMES_A_ROW = 16
+"""Frames of a pack on a device for each row that it may have, up to `PRODUCT_ROWS` rows."""
 
 
 def slot_frames(num_inputs: int, stride: int) -> int:
@@ -15,6 +20,11 @@ def slot_frames(num_inputs: int, stride: int) -> int:
 def whole_parts(num_frames: int) -> int:
     """Round up to frames of which products on a CPU are whole (`PRODUCT_ROWS`), at least those of one."""
     return max(1, -(-num_frames // PRODUCT_ROWS)) * PRODUCT_ROWS
+
+
+def most_rows(num_frames: int) -> int:
+    """Return the rows that a pack of so many frames may have on a device: all its tables have that size."""
+    return max(1, min(PRODUCT_ROWS, num_frames // FRAMES_A_ROW))
 
 
 def usual_frames(num_frames: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raysp.models.kernels.dense import filled
 from raysp.models.kernels.pack_sizes import usual_frames
+from raysp.models.kernels.row_tables import RowTables
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Packing:
     """Packed frames of a pass; None: as few as matrix products are fast at."""
     keys: tuple[int, ...] | None = None
     """Frames of each row that are attended to and pooled; None: `counts`."""
+    tables: RowTables | None = None
+    """The same places on a device, where layers take all rows at once; None: they take one after another."""
 
     @classmethod
     def of(cls, hidden_BTH: Tensor, valid_BT: Tensor | None, *, keeps_next: bool = False) -> "Packing":
@@ -41,7 +44,9 @@ class Packing:
         return cls(tuple(counts), num_frames, keeps_next)
 
     @classmethod
-    def in_slots(cls, counts: Sequence[int], slots: Sequence[int], size: int) -> "Packing":
+    def in_slots(
+        cls, counts: Sequence[int], slots: Sequence[int], size: int, tables: RowTables | None = None
+    ) -> "Packing":
         """Place rows of so many frames at the begins of slots, in a pass of one size.
 
         Raises:
@@ -49,7 +54,7 @@ class Packing:
         """
         if any(count > slot for count, slot in zip(counts, slots, strict=True)) or sum(slots) > size:
             raise ValueError(f"rows of {[*counts]} frames, in slots of {[*slots]}, do not fit into {size} frames")
-        return cls(tuple(counts), max(counts, default=0), slots=tuple(slots), size=size)
+        return cls(tuple(counts), max(counts, default=0), slots=tuple(slots), size=size, tables=tables)
 
     @property
     def num_keys(self) -> tuple[int, ...]:
@@ -87,6 +92,8 @@ class Packing:
 
     def valid(self, like: Tensor) -> Tensor:
         """Return valid_1N, True for frames that are attended to, on the device of a tensor."""
+        if self.tables is not None:
+            return self.tables.valid_N[None]
         ones = [like.new_ones(1, keys, dtype=torch.bool) for keys in self.num_keys]
         return replace(self, counts=self.num_keys, slots=self.slots or tuple(self.sizes)).joined(ones)
 

@@ -234,14 +234,16 @@ def test_the_host_waits_once_for_all_rows_of_a_pack(name, waves, checkpoints):
     assert (sum(counts.copies_in.values()), counts.blocking, counts.pageable_in) == (1, {}, {})
 
 
-def test_samples_go_end_to_end_with_zeros_between(waves):
+@pytest.mark.parametrize("multiple", [64, 640])
+def test_samples_go_end_to_end_with_zeros_between(multiple, waves):
     device = torch.device(NAME)
     room = Room(device)
     fill([np.full(100_000, 7, np.int16)], device, room).tensors()
-    samples, counts = fill_pack(waves, device, room, least_samples=8 * 16_000).tensors()
-    found, places = samples.cpu().numpy(), end_to_end([*map(len, waves)])
-    assert counts.cpu().tolist() == [*map(len, waves)]
+    sending = fill_pack(waves, device, room, multiple=multiple, samples=8 * 16_000, rows=9)
+    samples, counts = sending.tensors()
+    found, places = samples.cpu().numpy(), end_to_end([*map(len, waves)], multiple)
+    assert counts.cpu().tolist() == [*map(len, waves), 0, 0, 0, 0]
     assert all(np.array_equal(found[place], wave) for place, wave in zip(places, waves, strict=True))
     assert np.count_nonzero(found) == sum(map(np.count_nonzero, waves))
     assert len(found) == 8 * 16_000
-    assert all(place.start % 64 == 0 for place in places)
+    assert all(place.start % multiple == 0 for place in places)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from raysp.models import HubertConfig, HubertForCTC, Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForSequenceClassification
+from raysp.models.base import pass_shapes
 from raysp.models.base.pass_shapes import shape_digest
 from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
@@ -51,6 +52,12 @@ def test_sizes_and_switches_change_it(changed):
 )
 def test_probabilities_tokens_names_and_training_do_not(changed):
     assert digest(**changed) == digest()
+
+
+def test_another_way_of_computing_packs_changes_it(monkeypatch):
+    before = digest()
+    monkeypatch.setattr(pass_shapes, "WAY", pass_shapes.WAY + 1)
+    assert digest() != before
 
 
 def test_classes_and_heads_have_their_own():
