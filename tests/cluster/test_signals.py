@@ -9,9 +9,12 @@ import pytest
 import typer
 from ray._private import utils
 
+import raysp
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.stop_signals import resume_hint
 from raysp.cluster.ray_start import signals_held
+from raysp.labelling.engine.in_process import InProcessCommits
+from tests.corpora import a_pipeline, write_shard
 
 
 class Stopped(BaseException):
@@ -115,6 +118,22 @@ def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
     with pytest.raises(typer.Exit) as stop:
         run()
     assert (stop.value.exit_code, reached) == (code, ["after"])
+
+
+def test_a_stop_swallowed_while_the_last_commits_are_awaited_ends_the_run(tmp_path, without_ray, monkeypatch):
+    """Python drops the exception of a handler that runs within a finaliser or a callback."""
+    write_shard(tmp_path / "in" / "a.parquet")
+
+    def await_commits(_):
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        yield []
+        raise AssertionError("the run goes on")
+
+    monkeypatch.setattr(InProcessCommits, "rest", await_commits)
+    with pytest.raises(typer.Exit) as stop, resume_hint(quiet=True) as check:
+        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), on_progress=lambda _: check(), progress=False)
+    assert stop.value.exit_code == TERMINATED
 
 
 A_SLOW_END = """

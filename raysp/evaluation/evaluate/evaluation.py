@@ -105,7 +105,7 @@ def evaluate(
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
             Ray, or for little audio one process without Ray.
         on_plan: called with the plan before any work.
-        on_progress: called after every block and commit.
+        on_progress: called after every block and commit, and while the last commits are awaited.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
 
     Raises:

@@ -59,8 +59,8 @@ class Committing(Protocol):
     def finished(self) -> list[Outcome]:
         """Return the outcomes of commits that have ended, without waiting."""
 
-    def rest(self) -> list[Outcome]:
-        """Wait for all commits, and return their outcomes."""
+    def rest(self) -> Iterator[list[Outcome]]:
+        """Wait for all commits, and yield new outcomes, possibly none, at least every second."""
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
@@ -147,7 +147,9 @@ class Execution:
         for message in self.workers.bisect(plan, self.job, pieces):
             self._handle(message)
         self._commit(self.rate.released(at_end=True))
-        self._settle(self.commits.rest())
+        for outcomes in self.commits.rest():
+            self._settle(outcomes)
+            self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
 
     def _submit(self, todo: PieceTodo) -> None:
         self.open_shards.submit(todo.shard.name, todo.piece)

@@ -87,9 +87,9 @@ class InProcessCommits:
         found, self._outcomes = list(self._outcomes.values()), {}
         return found
 
-    def rest(self) -> list[Outcome]:
-        """Return the outcomes since the last call."""
-        return self.finished()
+    def rest(self) -> Iterator[list[Outcome]]:
+        """Yield the outcomes since the last call."""
+        yield self.finished()
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""

@@ -7,7 +7,7 @@ or if they need much memory, each has its own task. Tasks request the memory tha
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -111,12 +111,10 @@ class Commits:
         """Return the outcomes of commits that have ended, without waiting."""
         return self._collect(len(self.in_flight), timeout=0) if self.in_flight else []
 
-    def rest(self) -> list[Outcome]:
-        """Wait for all commits, and return their outcomes."""
-        outcomes: list[Outcome] = []
+    def rest(self) -> Iterator[list[Outcome]]:
+        """Wait for all commits, and yield new outcomes, possibly none, every `STOP_SECONDS`."""
         while self.in_flight:
-            outcomes += self._collect(1, timeout=STOP_SECONDS)
-        return outcomes
+            yield self._collect(1, timeout=STOP_SECONDS)
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
