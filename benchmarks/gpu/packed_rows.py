@@ -1,7 +1,8 @@
 """Rows in packs: whether they have the same bits alone and in any company, for the certificate of this card.
 
 Each row goes through a model alone in a pack of one size, then in packs with other rows and fillers, in other orders
-and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return.
+and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return, and the
+text and score that a text decoder or transducer writes, for each number of beams.
 """
 
 import hashlib
@@ -15,8 +16,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import models, speech
+from benchmarks.gpu import decoders, models, speech
 from benchmarks.gpu.part import Figures, Setting
+from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.devices import is_out_of_memory
 from raysp.errors import RunError
@@ -26,11 +28,18 @@ from raysp.ops.blocks import pack_frames
 from raysp.ops.forward import Forward
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import HALF, Batching
+from raysp.specs.outputs.transcript import Transcript
 
 MODELS = ("wav2vec2-base 94M", "unispeech-large 315M", "w2v-bert 600M", "fastconformer 110M", "sew-d 94M")
 """One model of each class with published weights. Certificates of checkpoints with other sizes need `--checkpoint`."""
+DECODER = "encoder-decoder"
+"""The same for text decoders."""
 PACK_SECONDS, SMALL_PACK_SECONDS = (600.0, 300.0, 150.0), (8.0, 4.0)
 """Audio of a pack, the size that a run has on a card with enough memory first."""
+TEXT_PACK_SECONDS = (2400.0, 1200.0, *PACK_SECONDS)
+BEAMS = (1, 4)
+"""Of text decoders, besides those by which a checkpoint writes."""
+TOKENS, SMALL_TOKENS = 25, 4
 WINDOW_SECONDS, SMALL_WINDOW_SECONDS = 30.0, 3.0
 ROWS, SMALL_ROWS = 24, 4
 ORDERS, SMALL_ORDERS = 6, 3
@@ -43,6 +52,9 @@ def made(setting: Setting) -> Iterator[tuple[str, str, Make]]:
     names = MODELS[:1] if setting.few else MODELS
     for name in names:
         yield name, "bfloat16", partial(models.make, name, setting.device, "bfloat16")
+    if not setting.few:
+        parts = decoders.encoder_decoder(not setting.is_gpu)
+        yield DECODER, "bfloat16", partial(models.loaded, *parts, Numbers(), setting.device, "bfloat16")
     for folder in setting.checkpoints:
         for dtype in HALF:
             load = partial(load_checkpoint, Path(folder), dtype=getattr(torch, dtype), device=setting.device)
@@ -54,36 +66,57 @@ def compare(make: Make, dtype: str, setting: Setting, found: list[dict[str, obje
     loaded = make()
     if (why := _why_not(loaded, dtype, setting)) is not None:
         return {"left out": why}
+    runs = [run for beams in beams_of(loaded, setting) for run in _runs(loaded, dtype, setting, beams)]
+    found += runs
+    kept = sum(run["unequal"] == 0 for run in runs)
+    return {"sizes": len(runs), "keep bits": kept, "share": kept / max(1, len(runs)), "of": runs}
+
+
+def _runs(loaded: LoadedCheckpoint, dtype: str, setting: Setting, beams: int) -> Iterator[dict[str, object]]:
+    """Yield the counts of each size of packs, with so many texts of each row."""
     reference: list[bytes] | None = None
-    runs: list[dict[str, object]] = []
-    for seconds in PACK_SECONDS if setting.is_gpu else SMALL_PACK_SECONDS:
+    of_gpu = TEXT_PACK_SECONDS if loaded.summary.writes_text else PACK_SECONDS
+    for seconds in of_gpu if setting.is_gpu else SMALL_PACK_SECONDS:
         try:
-            alone, others, packs = compared(loaded, dtype, setting, seconds)
+            alone, others, packs = compared(loaded, dtype, setting, seconds, beams)
         except torch.OutOfMemoryError:
             continue  # a size that no run on this card has
         reference = alone if reference is None else reference
         unequal = sum(
             any(one != expected for one in (alone[row], *others[row])) for row, expected in enumerate(reference)
         )
-        runs.append(
-            {
-                "architecture": loaded.summary.architecture,
-                "shapes": loaded.summary.shapes,
-                "dtype": dtype,
-                "frames": frames_of(loaded.summary, setting, seconds),
-                "rows": len(alone),
-                "packs": packs,
-                "unequal": unequal,
-            }
-        )
-    found += runs
-    kept = sum(run["unequal"] == 0 for run in runs)
-    return {"sizes": len(runs), "keep bits": kept, "share": kept / max(1, len(runs)), "of": runs}
+        yield {
+            "architecture": loaded.summary.architecture,
+            "shapes": loaded.summary.shapes,
+            "dtype": dtype,
+            "frames": frames_of(loaded.summary, setting, seconds),
+            "rows": len(alone),
+            "packs": packs,
+            "unequal": unequal,
+            "beams": beams,
+        }
+
+
+def beams_of(loaded: LoadedCheckpoint, setting: Setting) -> Sequence[int]:
+    """Return the numbers of beams that are measured."""
+    if not loaded.summary.writes_text:
+        return (1,)
+    own = loaded.model.generation_config.num_beams or 1
+    return sorted({*(BEAMS[:1] if setting.few else BEAMS), own})
 
 
 def _why_not(loaded: LoadedCheckpoint, dtype: str, setting: Setting) -> str | None:
     op = labelling(loaded, dtype, setting, SMALL_PACK_SECONDS[0])
     return None if op.grouping.batching is Batching.PACKED else "its windows do not go in packs on this device"
+
+
+def outputs_of(loaded: LoadedCheckpoint, beams: int, tokens: int) -> list[Any]:
+    """Return the ops of the bits of a row, and of its text where a decoder writes it."""
+    if loaded.summary.writes_text:
+        longest = min(tokens, loaded.model.decoder.num_positions)
+        generate = {"num_beams": beams, "max_new_tokens": longest, "min_new_tokens": longest // 2}
+        return [Bits(), Transcript(generate=generate).op(loaded)]
+    return [Bits(), *([Transcript().op(loaded)] if Capability.TRANSDUCER in loaded.summary.gives else [])]
 
 
 def frames_of(summary: CheckpointSummary, setting: Setting, seconds: float) -> int:
@@ -92,10 +125,10 @@ def frames_of(summary: CheckpointSummary, setting: Setting, seconds: float) -> i
 
 
 def compared(
-    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float
+    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, beams: int = 1
 ) -> tuple[list[bytes], list[list[bytes]], int]:
     """Return the bits of each row alone in a pack, those in packs with others, and the number of these packs."""
-    op = labelling(loaded, dtype, setting, seconds)
+    op = labelling(loaded, dtype, setting, seconds, beams)
     rows = speech.rows(lengths(setting))
     alone = [digests(op, [row])[0] for row in rows]
     others: list[list[bytes]] = [[] for _ in rows]
@@ -139,11 +172,12 @@ def _window_seconds(setting: Setting) -> float:
     return WINDOW_SECONDS if setting.is_gpu else SMALL_WINDOW_SECONDS
 
 
-def labelling(loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float) -> Labelling:
-    """Return the op of an actor whose certificate allows packs, with the bits of rows as labels."""
+def labelling(loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, beams: int = 1) -> Labelling:
+    """Return the op of an actor whose certificate allows packs, with the bits and texts of rows as labels."""
+    tokens = TOKENS if setting.is_gpu else SMALL_TOKENS
     return Labelling(
         "in memory",
-        lambda one: [Bits()],
+        lambda _: outputs_of(loaded, beams, tokens),
         batch_seconds=seconds,
         dtype=dtype,
         device=setting.device,
@@ -166,11 +200,22 @@ def digests(op: Labelling, rows: Sequence[np.ndarray]) -> list[bytes]:
         if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
             raise torch.OutOfMemoryError(str(error)) from error
         raise
-    found = table.select([Bits.NAME, "error_type", "error_message"]).to_pylist()
+    found = table.to_pylist()
     for row in found:
         if row[Bits.NAME] is None:
             raise RuntimeError(f"a row of {len(found)} failed: {row['error_message']}")
-    return [row[Bits.NAME] for row in found]
+    texts = [f"{row.get('pred_text')!r} {row.get('pred_score')!r}".encode() for row in found]
+    return [hashlib.sha256(row[Bits.NAME] + text).digest() for row, text in zip(found, texts, strict=True)]
+
+
+class Numbers:
+    """A tokenizer whose texts are the ids of tokens."""
+
+    is_of_ctc = False
+
+    def batch_decode(self, ids: Any, *, skip_special_tokens: bool) -> list[str]:
+        """Return the ids of each text."""
+        return [" ".join(map(str, row)) for row in ids.tolist()]
 
 
 class Bits:

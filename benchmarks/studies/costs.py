@@ -49,7 +49,10 @@ BYTES_OF_A_FRAME = 4 + 16 * 8 + 1
 OF_VALUES = log_mels._constants
 RATE = 16_000
 DECODER = "encoder-decoder"
-NAMES = (*PUBLISHED, DECODER)
+COHORTS = "encoder-decoder, cohorts"
+"""With texts as those of packs are written; the encoder takes a batch."""
+DECODERS = (DECODER, COHORTS)
+NAMES = (*PUBLISHED, *DECODERS)
 HALF_FLOPS, FLOAT_FLOPS = 600e12, 45e12
 ATTENTION_FLOPS = 180e12
 """Of the memory-efficient kernel, which half precision takes with and without a mask (`raysp.models.base.arithmetic`),
@@ -70,7 +73,7 @@ GOALS = {
     ("w2v-bert 600M", 30): 5_000,
     ("fastconformer 110M", 10): 30_000,
     ("parakeet 600M", 10): 18_000,
-    (DECODER, 10): 7_000,
+    **{(name, 10): 7_000 for name in DECODERS},
 }
 
 
@@ -229,7 +232,7 @@ class Batch:
     @classmethod
     def of(cls, model: str, seconds: float) -> Self:
         """Return a batch of a model as labelling makes it, of rows of a length."""
-        whole = GPU_TEXT_SECONDS if model == DECODER else GPU_BATCH_SECONDS
+        whole = GPU_TEXT_SECONDS if model in DECODERS else GPU_BATCH_SECONDS
         return cls(round(whole / seconds), seconds)
 
     @property
@@ -247,7 +250,7 @@ class Batch:
 
 def _made(name: str) -> tuple[Any, Any]:
     """Return a model of published size without memory, and its feature extractor."""
-    if name == DECODER:
+    if name in DECODERS:
         encoder = models.Wav2Vec2Config(**LARGE, **LAYER_NORM)
         sizes = {"d_model": 1024, "decoder_layers": 12, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096}
         decoder = models.BartConfig(vocab_size=50265, is_decoder=True, add_cross_attention=True, **sizes)
@@ -281,7 +284,10 @@ def batch_costs(name: str, batch: Batch, *, beams: bool = False, tokens: int = 2
     def run(costs: Costs) -> None:
         waves, num_samples = batch.waves()
         features = extractor.extract(waves.float() / 32768, num_samples)
-        results = _texts(model, features, tokens) if name == DECODER else _frames(model, features, num_samples, beams)
+        if name in DECODERS:
+            results = (_texts if name == DECODER else _texts_of_cohorts)(model, features, tokens)
+        else:
+            results = _frames(model, features, num_samples, beams)
         costs.copies += 1
         costs.waits += 1
         costs.bytes_out += sum(map(_num_bytes, results))
@@ -294,9 +300,9 @@ def batch_costs(name: str, batch: Batch, *, beams: bool = False, tokens: int = 2
     return costs
 
 
-def decoding_costs(batch: Batch, tokens: int = 25) -> Costs:
+def decoding_costs(batch: Batch, tokens: int = 25, name: str = DECODER) -> Costs:
     """Return the costs of an encoder-decoder, of whose steps the device waits for the launches if they take longer."""
-    costs, first = batch_costs(DECODER, batch, tokens=tokens), batch_costs(DECODER, batch, tokens=1)
+    costs, first = batch_costs(name, batch, tokens=tokens), batch_costs(name, batch, tokens=1)
     steps = costs.device_seconds - first.device_seconds
     costs.device_seconds += max(0.0, (costs.launches - first.launches) * LAUNCH_SECONDS - steps)
     costs.launches = first.launches  # those that run ahead of the device
@@ -318,6 +324,13 @@ def _texts(model: Any, features: Any, tokens: int) -> list[torch.Tensor]:
     encoded = model.speech_encoder(**features)
     mask = features.get("attention_mask")
     return [model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=tokens, eos_token_id=None)]
+
+
+def _texts_of_cohorts(model: Any, features: Any, tokens: int) -> list[torch.Tensor]:
+    """Return the tokens of greedy texts that are written in cohorts, as those of packs are."""
+    frames = model.speech_encoder(**features).last_hidden_state
+    texts = model.generate_cohorts(frames.split(1), max_new_tokens=tokens, eos_token_id=None)
+    return [one for of_cohort in texts for one in (of_cohort.ids_RT, of_cohort.log_probs_RN)]
 
 
 @dataclass(frozen=True)
@@ -415,8 +428,8 @@ def times_real_time(
 
 def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> dict[str, Any]:
     """Return the costs and the speeds of a model over rows of a length."""
-    is_decoder = name == DECODER
-    costs = decoding_costs(batch) if is_decoder else batch_costs(name, batch)
+    is_decoder = name in DECODERS
+    costs = decoding_costs(batch, name=name) if is_decoder else batch_costs(name, batch)
     speed = times_real_time(costs, batch)
     found = {
         "model": name,

@@ -194,7 +194,8 @@ def _longest_text(summary: "CheckpointSummary") -> str | None:
 
     if not summary.writes_text or summary.backend != OWN or _generation_error(summary):
         return None
-    return f"at most {count(check_generation(summary.path, {}), 'token')} for a window (max_length, max_new_tokens)"
+    most = check_generation(summary.path, {}).max_length - 1
+    return f"at most {count(most, 'token')} for a window (max_length, max_new_tokens)"
 
 
 def _generation_error(summary: "CheckpointSummary") -> str | None:

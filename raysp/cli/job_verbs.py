@@ -22,7 +22,6 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.errors import SpecError
-from raysp.sink.shares import ALL, Share
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ def submit(
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
+    from raysp.sink.shares import ALL, Share
 
     dashboard_address(address)
     request = submission.prepare(

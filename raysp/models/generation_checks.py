@@ -9,10 +9,10 @@ from raysp.models.decoder.generation_config import SEED, GenerationConfig, Setti
 from raysp.models.registry import COMPOSITE, config_class
 
 
-def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> int:
+def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: int = 1) -> Settings:
     """Check options of `generate`, and `seed`, against a checkpoint with a text decoder, for a prompt of N tokens.
 
-    Returns the number of tokens after which a text is cut.
+    Returns the settings of generation.
 
     Raises:
         CheckpointError: An option is unknown or its value invalid, has no effect, or names a token beyond the
@@ -40,7 +40,7 @@ def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: in
             f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
         )
-    return settings.max_length - prompt_length
+    return settings
 
 
 def start_token(folder: Path) -> object:

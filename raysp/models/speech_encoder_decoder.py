@@ -5,7 +5,7 @@ Any encoder and decoder of this package can be combined; this file depends on no
 Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -22,10 +22,12 @@ from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.callers import AllowedTokensFunction, functions_of
 from raysp.models.decoder.generation import (
+    CohortTexts,
     GenerateOutput,
     GeneratingModel,
     RowText,
     generate,
+    generate_cohorts,
     generate_rows,
     generators_of,
 )
@@ -498,18 +500,27 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     ) -> list[RowText]:
         """Generate a text for each row on a CPU, of which no bit depends on the other rows.
 
-        Args:
-            frames: (1, T, H) frames of the encoder of each row, without padding.
-            rows_a_step: Rows of which a step of the decoder writes a token of each text.
-            decoder_input_ids: (1, T) tokens that each text starts from; a missing start token is added.
-            generators: Random generators for sampling, one per row.
-            options: Options of `generate` by name; those that `generate` gives to callers are not among them.
+        `frames` (1, T, H) of each row have no padding, `decoder_input_ids` (1, T) begin each text after its start.
+        Options are those of `generate` without what it gives to callers; for the rest see `generation.generate_rows`.
         """
         merged = self._options(None, options)
         prompt_1T, _ = self._prompt(merged, 1, decoder_input_ids, None)
         with torch.no_grad():
             rows = [self._projected(one) for one in frames]
         return generate_rows(self.decoder, merged, prompt_1T, rows, rows_a_step=rows_a_step, generators=generators)
+
+    def generate_cohorts(
+        self,
+        frames: Sequence[Tensor],
+        *,
+        decoder_input_ids: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
+    ) -> Iterator[CohortTexts]:
+        """Generate the same on a device, where rows are written in cohorts; arguments as for `generate_rows`."""
+        merged = self._options(None, options)
+        prompt_1T, _ = self._prompt(merged, 1, decoder_input_ids, None)
+        return generate_cohorts(self.decoder, merged, prompt_1T, frames, self._projected, generators)
 
     def _prompt(
         self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
@@ -531,6 +542,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
 
 
 AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
+OWN_FIELDS = ("decoder_start_token_id",)
 
 
 def shift_tokens_right(labels_BL: Tensor, pad_token_id: int | None, decoder_start_token_id: int | None) -> Tensor:
@@ -586,6 +598,3 @@ def _routed(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dic
                 part[name.removeprefix(prefix)] = value
                 break
     return parts
-
-
-OWN_FIELDS = ("decoder_start_token_id",)

@@ -1,11 +1,11 @@
 """A block between the steps of labelling it, its passes on a CPU, and the results of one, which ops of outputs read."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -74,8 +74,8 @@ class Forward:
     """Lengths, if the host knows them without the device."""
     in_pack: tuple[PackResults, int] | None = None
     """Results of the pack of a window, and the number of its row, where they are of all windows at once."""
-    decoded: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """Text of a window of a pack, of which all were decoded together, by the first column of the output."""
+    decoded: Mapping[str, Callable[[], Sequence[object]]] = field(default_factory=dict)
+    """What returns the text of a window of a pack, whose first call decodes all, by the first column of the output."""
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -157,6 +157,22 @@ def _names(output: ModelOutput) -> list[str]:
 def _largest(value: Tensor) -> list[Tensor]:
     """Return the largest magnitude of each frame or window, NaN if one value is NaN."""
     return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]
+
+
+def decoded_together(forwards: Sequence[Forward], ops: "Sequence[OutputOp]") -> list[Forward]:
+    """Return the results of the windows of a pack with their texts, for ops that decode all of them together.
+
+    They are decoded when the first of them is asked for: a device is waited for where its columns are made.
+    """
+    texts = {op.schema.names[0]: cache(partial(op.decode, forwards)) for op in ops if hasattr(op, "decode")}
+
+    def of_row(found: Callable[[], Sequence[object]], row: int) -> Sequence[object]:
+        return [found()[row]]
+
+    return [
+        replace(forward, decoded={name: partial(of_row, found, row) for name, found in texts.items()})
+        for row, forward in enumerate(forwards)
+    ]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -32,7 +31,7 @@ from raysp.ops.budget import GPU_BATCH_SECONDS, passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
-from raysp.ops.forward import HostPasses
+from raysp.ops.forward import HostPasses, decoded_together
 from raysp.ops.forward import LabellingOp as LabellingOp
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
@@ -196,8 +195,8 @@ class Labelling:
 
         if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
             return None
-        if self.grouping.in_packs:  # launches of a pack are those of its rows, which no two packs share
-            return None
+        if self.grouping.in_packs and not self.loaded.summary.writes_text:
+            return None  # launches of a pack are those of its rows, which no two packs share; steps of texts recur
         return graphs_of(self.loaded)
 
     @property
@@ -384,17 +383,8 @@ class Labelling:
         They follow each other for the results of a batch, or for each window of a pack.
         """
         if self.grouping.in_packs:
-            forwards = self._decoded(forwards)
+            forwards = decoded_together(forwards, [op for op in self.outputs if _is_ours(op)])
         return Together([work for forward in forwards for work in self._works(forward)])
-
-    def _decoded(self, forwards: Sequence[Forward]) -> Sequence[Forward]:
-        """Return the results with their texts, for outputs that decode all windows of a pack together."""
-        decoding = [op for op in self.outputs if _is_ours(op) and hasattr(op, "decode")]
-        texts = {op.schema.names[0]: op.decode(forwards) for op in decoding}
-        return [
-            replace(forward, decoded={name: [found[row]] for name, found in texts.items()})
-            for row, forward in enumerate(forwards)
-        ]
 
     def _works(self, forward: Forward) -> "Iterator[Steps[list[Sequence[object]]]]":
         yield self._finite(forward)

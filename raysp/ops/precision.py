@@ -8,7 +8,6 @@ bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flag
 
 from enum import StrEnum
 
-from raysp.capabilities import Capability
 from raysp.devices import is_accelerator
 from raysp.models.summary import CheckpointSummary
 
@@ -76,10 +75,7 @@ def batching_of(
     checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool, certified: bool = False
 ) -> Batching:
     """Return the batching of windows for a checkpoint."""
-    # A decoder has a fixed number of rows a step on CPUs alone (docs/decisions/078-packs-on-devices.md).
-    decodes = not {Capability.TEXT_DECODER, Capability.TRANSDUCER}.isdisjoint(checkpoint.gives)
-    takes_packs = checkpoint.takes_packs and not (decodes and is_accelerator(device))
-    takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": takes_packs}
+    takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": checkpoint.takes_packs}
     return batching(dtype=dtype, device=device, exact=exact, certified=certified, **takes)
 
 

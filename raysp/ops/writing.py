@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.crossing import constant, fetch
+from raysp.devices import is_accelerator
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.generation import RowText
 from raysp.models.decoder.generation_config import SEED
@@ -23,6 +24,8 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.places import PLACE
 
+PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
+"""Options that the tokens of a language and a task stand for."""
 ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options that are fixed for labels and override those of a checkpoint."""
 
@@ -114,9 +117,9 @@ class Writing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        rows = cast("Sequence[Written] | None", forward.decoded.get(self.schema.names[0]))
-        if rows is None:
-            rows = self.write(forward.encoded, forward.features, forward.places)
+        decoded = forward.decoded.get(self.schema.names[0])
+        rows = self.write(forward.encoded, forward.features, forward.places) if decoded is None else decoded()
+        rows = cast("Sequence[Written]", rows)
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
             (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)
@@ -126,18 +129,29 @@ class Writing:
 
     def decode(self, rows: Sequence[Forward]) -> list[Written]:
         """Return the text of each window of a pack, of which several are written at a time; none depends on others."""
+        is_on_device = is_accelerator(self.model.device)
         rows_a_step = decoder_rows(self.model.dtype)
-        if rows_a_step == 1:
+        if rows_a_step == 1 and not is_on_device:
             return [self._write(row.encoded, row.features, row.places)[0] for row in rows]
         options = dict(self.options)
         if options.get("do_sample"):
             options["generators"] = [self._generator(place) for row in rows for place in row.places]
         if len(self.prompt) > 1:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device)[None]
-        found = self.model.generate_rows(
-            [row.encoded["last_hidden_state"] for row in rows], rows_a_step=rows_a_step, **options
-        )
+        frames = [row.encoded["last_hidden_state"] for row in rows]
+        if is_on_device:
+            return self._of_cohorts(frames, options)
+        found = self.model.generate_rows(frames, rows_a_step=rows_a_step, **options)
         return [self._of_row(*one) for one in zip(rows, found, strict=True)]
+
+    def _of_cohorts(self, frames: Sequence[Tensor], options: Mapping[str, object]) -> list[Written]:
+        found: dict[int, Written] = {}
+        for texts in self.model.generate_cohorts(frames, **options):
+            rows: Sequence[int] = texts.cohort.rows
+            num_given = texts.ids_RT.shape[1] - texts.log_probs_RN.shape[1]
+            log_probs_RL = F.pad(texts.log_probs_RN, (num_given - 1, 0))
+            found |= zip(rows, self._of_scores(texts.ids_RT, log_probs_RL, len(rows)), strict=True)
+        return [found[row] for row in range(len(frames))]
 
     def _of_row(self, row: Forward, text: RowText) -> Written:
         if text.log_probs_1N is None:
@@ -168,13 +182,17 @@ class Writing:
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
         return self._of_scores(ids_BL, log_probs_BL)
 
-    def _of_scores(self, ids_BL: Tensor, log_probs_BL: Tensor) -> list[Written]:
-        """Return the texts of tokens with the sums of log-probabilities, of each token but the start token."""
+    def _of_scores(self, ids_BL: Tensor, log_probs_BL: Tensor, num_rows: int | None = None) -> list[Written]:
+        """Return the texts of tokens with the sums of log-probabilities, of each token but the start token.
+
+        `num_rows`: how many of the rows are returned; None: all.
+        """
         emitted_BL = self._emitted(ids_BL)
         log_probs_BL = log_probs_BL.masked_fill(~emitted_BL, 0.0)
         # A token of a language need not be a special one, which are left out anyhow.
         written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
-        written, totals, counts = fetch(written_BL, log_probs_BL.sum(1), emitted_BL.sum(1))
+        of_rows = (one[:num_rows] for one in (written_BL, log_probs_BL.sum(1), emitted_BL.sum(1)))
+        written, totals, counts = fetch(*of_rows)
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 

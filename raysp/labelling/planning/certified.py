@@ -46,10 +46,10 @@ class Certified:
             return f"{self.card}: no certificate in {_folder()} ({MEASURE}){why}"
         return f"{self.card}: certificate of {found.date}, {_shown(found, dtype)}"
 
-    def of_packs(self, architecture: str, dtype: str, shapes: str) -> Certificate | None:
-        """Return the newest certificate for packs with models of a class and of such shapes."""
+    def of_packs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> Certificate | None:
+        """Return the newest certificate for packs with models of a class and of such shapes, and so many beams."""
         known = (() if self.certificate is None else (self.certificate,)) + self.older
-        return next((one for one in known if one.pack_runs(architecture, dtype, shapes)), None)
+        return next((one for one in known if one.pack_runs(architecture, dtype, shapes, beams)), None)
 
     def record(self) -> dict[str, JsonValue]:
         """Return what the record of a run keeps of it."""
@@ -61,8 +61,11 @@ class Certified:
         products: dict[str, JsonValue] = {**dict(sorted(kept.items()))}
         measured = sorted({(one.architecture, one.dtype) for one in found.graphs})
         graphs: dict[str, JsonValue] = {" ".join(one): found.keeps_graphs(*one) for one in measured}
-        of_packs = {(one.architecture, one.dtype, one.shapes) for one in found.packs}
-        packs: dict[str, JsonValue] = {" ".join(key): list(found.keeps_packs(*key)) for key in sorted(of_packs)}
+        of_packs = {(one.architecture, one.dtype, one.shapes, one.beams) for one in found.packs}
+        packs: dict[str, JsonValue] = {
+            " ".join(key[:3]) + (f" {key[3]} beams" if key[3] > 1 else ""): list(found.keeps_packs(*key))
+            for key in sorted(of_packs)
+        }
         of_it: dict[str, JsonValue] = {
             "date": found.date,
             "raysp": found.raysp,
@@ -80,10 +83,11 @@ class GraphUse:
 
     is_on: bool
     why: str
+    what: str = "passes of recurring shapes"
 
     def __str__(self) -> str:
         """Return a sentence on it."""
-        how = "passes of recurring shapes run as graphs" if self.is_on else "passes run without graphs"
+        how = f"{self.what} run as graphs" if self.is_on else "passes run without graphs"
         return f"{how}: {self.why}"
 
 
@@ -114,7 +118,7 @@ def graph_use(
         return GraphUse(is_on=False, why=f"only models of raysp have them, and {summary.backend} runs the checkpoint")
     if label.language_column is not None and not summary.writes_text:
         return GraphUse(is_on=False, why="weights are exchanged for the language of each row")
-    if in_packs:
+    if in_packs and not summary.writes_text:
         return GraphUse(is_on=False, why="windows go in packs, each of other rows, so that no pass recurs")
     found = None if certified is None else certified.certificate
     if found is None:
@@ -122,7 +126,8 @@ def graph_use(
     if not found.keeps_graphs(summary.architecture, dtype):
         why = f"the certificate of {found.date} does not show for {summary.architecture} in {dtype} that they keep bits"
         return GraphUse(is_on=False, why=why)
-    return GraphUse(is_on=True, why=f"the certificate of {found.date} shows that they keep bits")
+    what = "steps of texts" if in_packs else GraphUse.what
+    return GraphUse(is_on=True, why=f"the certificate of {found.date} shows that they keep bits", what=what)
 
 
 def certified(device: str) -> Certified | None:

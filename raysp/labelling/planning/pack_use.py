@@ -69,16 +69,20 @@ def pack_use(
         return PackUse("so the labels of this sink were made; another sink may have packs")
     if certified is None:
         return PackUse("the card is not known here, or it is one of a cluster; packs need a certificate")
-    found = certified.of_packs(summary.architecture, dtype, summary.shapes)
-    if found is None:
-        return PackUse(f"no certificate of the card has packs of this checkpoint in {dtype} ({TO_MEASURE})")
-    kept = found.keeps_packs(summary.architecture, dtype, summary.shapes)
-    by = f"the certificate of {found.date} shows"
-    if not kept:
-        return PackUse(f"{by} that in packs of this checkpoint in {dtype} a row's bits depend on the other rows")
-    frames = _size(label, summary, kept, seconds)
+    kept: dict[int, tuple[int, ...]] = {}
+    for beams in sorted({one.beams_of(summary) for one in label.outputs} or {1}):
+        key = (summary.architecture, dtype, summary.shapes, beams)
+        what = f"packs of this checkpoint in {dtype}" + (f" with {beams} beams" if beams > 1 else "")
+        found = certified.of_packs(*key)
+        if found is None:
+            return PackUse(f"no certificate of the card has {what} ({TO_MEASURE})")
+        by, kept[beams] = f"the certificate of {found.date} shows", found.keeps_packs(*key)
+        if not kept[beams]:
+            return PackUse(f"{by} that in {what} a row's bits depend on the other rows")
+    of_all = tuple(size for size in next(iter(kept.values())) if all(size in sizes for sizes in kept.values()))
+    frames = _size(label, summary, of_all, seconds)
     if frames is None:
-        return PackUse(f"{by} equal bits in packs of {_listed(kept)} frames, {_other_size(label, summary, seconds)}")
+        return PackUse(f"{by} equal bits in packs of {_listed(of_all)} frames, {_other_size(label, summary, seconds)}")
     one = frames * summary.hidden_stride / summary.sample_rate
     return PackUse(f"{by} that a label does not depend on the other windows of a pack on this card", frames, one)
 

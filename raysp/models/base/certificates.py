@@ -74,6 +74,8 @@ class PackRuns:
     unequal: int
     """Rows of which a value had other bits than alone in a pack, in any pack, or than in packs of the first size that
     was measured for the model."""
+    beams: int = 1
+    """Texts of a row that a text decoder searched at once."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +126,17 @@ class Certificate:
         found = [one for one in self.graphs if (one.architecture, one.dtype) == (architecture, dtype)]
         return bool(found) and all(one.passes > 0 and not one.unequal for one in found)
 
-    def pack_runs(self, architecture: str, dtype: str, shapes: str) -> tuple[PackRuns, ...]:
-        """Return what was measured of packs with models of a class and of such shapes."""
-        key = (architecture, dtype, shapes)
-        return tuple(one for one in self.packs if (one.architecture, one.dtype, one.shapes) == key)
+    def pack_runs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> tuple[PackRuns, ...]:
+        """Return what was measured of packs with models of a class and of such shapes, with so many texts of a row."""
+        key = (architecture, dtype, shapes, beams)
+        return tuple(one for one in self.packs if (one.architecture, one.dtype, one.shapes, one.beams) == key)
 
-    def keeps_packs(self, architecture: str, dtype: str, shapes: str) -> tuple[int, ...]:
+    def keeps_packs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> tuple[int, ...]:
         """Return the frames of packs in which all rows had equal bits, in each of these sizes the same ones.
 
         A size does not count if rows of a product of as many frames had other bits at another place.
         """
-        found = self.pack_runs(architecture, dtype, shapes)
+        found = self.pack_runs(architecture, dtype, shapes, beams)
         shifted = {one.frames for one in self.products if one.dtype == dtype and one.unequal}
         sizes = {one.frames for one in found if one.rows > 0 < one.packs} - shifted
         return tuple(sorted(sizes - {one.frames for one in found if one.unequal}))
@@ -182,7 +184,7 @@ def _certificate(found: Any) -> Certificate:  # noqa: ANN401 - whatever JSON hol
                 str(one["architecture"]),
                 str(one["shapes"]),
                 str(one["dtype"]),
-                **_counts(one, ("frames", "rows", "packs", "unequal")),
+                **_counts({"beams": 1, **one}, ("frames", "rows", "packs", "unequal", "beams")),
             )
             for one in found.get("packs", ())
         ),

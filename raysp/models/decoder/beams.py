@@ -7,7 +7,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,15 +49,35 @@ class Texts:
     scores: Tensor
     ended: Tensor
     """(B, n), true where a text has ended."""
+    log_probs: Tensor | None = None
+    """(B, n, N), log-probabilities of the tokens after the prompt, before changes; None: they are not kept."""
 
     def chosen(self, places_BK: Tensor) -> "Texts":
         """Return the texts of each row at these indices."""
         spread = places_BK[..., None, None].expand(-1, -1, *self.history.shape[2:])
-        return Texts(self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK))
+        log_probs = self.log_probs
+        if log_probs is not None:
+            log_probs = log_probs.gather(1, places_BK[..., None].expand(-1, -1, log_probs.shape[2]))
+        return Texts(
+            self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK), log_probs
+        )
 
     def rows(self, rows: Tensor) -> "Texts":
         """Return these rows."""
-        return Texts(self.history[rows], self.scores[rows], self.ended[rows])
+        log_probs = None if self.log_probs is None else self.log_probs[rows]
+        return Texts(self.history[rows], self.scores[rows], self.ended[rows], log_probs)
+
+    def beside(self, other: "Texts") -> "Texts":
+        """Return the texts of both, row by row."""
+        log_probs = None
+        if self.log_probs is not None and other.log_probs is not None:
+            log_probs = torch.cat([self.log_probs, other.log_probs], 1)
+        return Texts(
+            torch.cat([self.history, other.history], 1),
+            torch.cat([self.scores, other.scores], 1),
+            torch.cat([self.ended, other.ended], 1),
+            log_probs,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,9 @@ class BeamSearch(Search):
         scores = torch.full((batch, beams), LOWEST, device=device)
         if not fresh:
             scores[:, 0] = 0.0  # all beams are equal at first: one is enough
-        return Texts(history, scores, torch.zeros((batch, beams), dtype=torch.bool, device=device))
+        ended = torch.zeros((batch, beams), dtype=torch.bool, device=device)
+        log_probs = torch.zeros(history[:, :, 0, self.start :].shape, device=device) if self.stays else None
+        return Texts(history, scores, ended, log_probs)
 
     @property
     def _filling(self) -> int:
@@ -107,17 +129,17 @@ class BeamSearch(Search):
         logits_RV = expand((yield tokens_RT))
         self.decoding.expand(self.settings.num_beams)
         while True:
-            candidates = self._candidates(logits_RV)
-            is_last = self._advance(candidates)
-            if is_last or not number(self._undecided().any()):
+            if not self._advance(self._candidates(logits_RV)):
                 break
-            self._drop_decided()
+            if not self.stays:
+                self._drop_decided()
             logits_RV = yield self.running.history[:, :, 0, self.length - 1].reshape(-1, 1)
         self._keep_results(self.rows_B, self.finished)
         return self._output()
 
     def _candidates(self, logits_RV: Tensor) -> Texts:
         """Return the best, or sampled, continuations of the beams of each row, from the best down."""
+        given_RV = logits_RV.clone() if self.stays and self.changes else logits_RV  # a change may be in place
         scores_RV, offsets_R = self._scored(logits_RV)
         beams, size = self.settings.num_beams, logits_RV.shape[1]
         # The log-softmax of a row is a constant: subtracted from K scores instead of from V times as many.
@@ -133,7 +155,7 @@ class BeamSearch(Search):
             all_BN = (values.view(len(before_BK), beams, -1) + before_BK[..., None]).flatten(1)
             scores_BC, places_BC = all_BN.topk(self.num_candidates)
             from_BC, ids_BC = places_BC // values.shape[1], ids.view(len(before_BK), -1).gather(1, places_BC)
-        return self._continued(scores_BC, from_BC, ids_BC)
+        return self._continued(scores_BC, from_BC, ids_BC, given_RV)
 
     def _scored(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
         """Return changed scores, and per row the offset to subtract to get log-probabilities."""
@@ -149,8 +171,13 @@ class BeamSearch(Search):
             self.all_scores.append(logits_RV.clone())
         return logits_RV, offsets_R
 
-    def _continued(self, scores_BC: Tensor, from_BC: Tensor, ids_BC: Tensor) -> Texts:
+    def _continued(self, scores_BC: Tensor, from_BC: Tensor, ids_BC: Tensor, given_RV: Tensor) -> Texts:
         texts = self.running.chosen(from_BC)
+        if texts.log_probs is not None:
+            beams, size = self.settings.num_beams, given_RV.shape[1]
+            found_BC = given_RV.view(-1, beams * size).gather(1, from_BC * size + ids_BC)
+            offsets_BC = given_RV.logsumexp(-1).view(-1, beams).gather(1, from_BC)
+            texts.log_probs[:, :, self.length - self.start] = found_BC - offsets_BC
         batch = torch.arange(len(from_BC), device=from_BC.device)[:, None]
         texts.history[:, :, 0, self.length] = ids_BC
         texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
@@ -159,25 +186,24 @@ class BeamSearch(Search):
             tokens_NT = texts.history[:, :, 0, : self.length + 1].flatten(0, 1)
             stopped_N = self.functions.stop(tokens_NT, tuple(self.all_scores) if self.all_scores else None)
             ended = ended | stopped_N.view_as(ended)
-        return Texts(texts.history, scores_BC, ended)
+        return replace(texts, scores=scores_BC, ended=ended)
 
     def _advance(self, candidates: Texts) -> bool:
-        """Make the best open candidates the beams and the best ended ones results; return whether all ended."""
+        """Make the best open candidates the beams, the best ended ones results; return whether the search goes on."""
         beams = self.settings.num_beams
         # Added, not replaced: if all have ended, the order of their scores still decides.
         going_on_BC = candidates.scores + candidates.ended * LOWEST
         places_BK = going_on_BC.topk(beams).indices
         self.finished = self._finished_with(candidates)
-        is_last = bool(number(candidates.ended.all()))
         sources = candidates.history[:, :, 1, self.length - self.start].gather(1, places_BK)
         self.running = candidates.chosen(places_BK)
         self.running.scores = going_on_BC.gather(1, places_BK)
         self.length += 1
         self.open_B = self.open_B & self._can_improve()
-        # Nothing is decoded after the last step, so its cache is not put in order.
-        if not is_last:
+        goes_on = bool(number(~candidates.ended.all() & self._undecided().any()))
+        if goes_on:  # nothing is decoded after the last step, so its cache is not put in order
             self.decoding.select(sources.flatten())
-        return is_last
+        return goes_on
 
     def _finished_with(self, candidates: Texts) -> Texts:
         """Return the best of the finished texts and of the candidates that end now."""
@@ -187,11 +213,7 @@ class BeamSearch(Search):
         scores_BC = candidates.scores / (self.length + 1 - self.start) ** self.settings.length_penalty
         full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
         scores_BC = scores_BC + (full_B | ~self.open_B)[:, None] * LOWEST + ~ended_BC * LOWEST
-        merged = Texts(
-            torch.cat([self.finished.history, candidates.history], 1),
-            torch.cat([self.finished.scores, scores_BC], 1),
-            torch.cat([self.finished.ended, ended_BC], 1),
-        )
+        merged = self.finished.beside(replace(candidates, scores=scores_BC, ended=ended_BC))
         return merged.chosen(merged.scores.topk(beams).indices)
 
     def _can_improve(self) -> Tensor:
@@ -223,6 +245,13 @@ class BeamSearch(Search):
 
     def _keep_results(self, rows: Tensor, texts: Texts) -> None:
         self.results.history[rows], self.results.scores[rows] = texts.history, texts.scores
+        if self.results.log_probs is not None and texts.log_probs is not None:
+            self.results.log_probs[rows] = texts.log_probs
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Return tokens and log-probabilities of the best text of each row, of the longest length."""
+        assert self.results.log_probs is not None
+        return self.results.history[:, 0, 0], self.results.log_probs[:, 0]
 
     def _output(self) -> Beams:
         count = self.settings.num_return_sequences

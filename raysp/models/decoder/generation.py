@@ -4,7 +4,7 @@ sampling.py and beams.py hold the two ways of decoding, generation_config.py the
 scores.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
+from raysp.models.decoder.cohorts import Cohort, cohorts
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
 from raysp.models.decoder.sampling import Decoding, Generators, Steps, TextsInPlace, TokenByToken, TokenDecoder
@@ -115,9 +116,8 @@ def generate(
         raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one per row")
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
     changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B, functions.processors)
-    texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
     room = settings.max_length - 1
-    decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, texts)
+    decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
     if settings.num_beams > 1:
         found = decoding.run(BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).steps())
         if not settings.return_dict:
@@ -182,8 +182,58 @@ def generate_rows(
     of_each = [None] * len(frames) if generators is None else [[one] for one in generators]
     search = beam_search if settings.num_beams > 1 else token_by_token
     rows = [RowToWrite(one, partial(search, drawn_from=drawn)) for one, drawn in zip(frames, of_each, strict=True)]
-    texts = settings.num_beams if settings.num_beams > 1 else settings.num_return_sequences
-    return write_rows(decoder, rows, rows_a_step=rows_a_step, texts=texts, room=settings.max_length - 1)
+    return write_rows(decoder, rows, rows_a_step=rows_a_step, texts=settings.num_texts, room=settings.max_length - 1)
+
+
+@dataclass(frozen=True)
+class CohortTexts:
+    """The texts of the rows of a cohort, of a fixed shape."""
+
+    cohort: Cohort
+    ids_RT: Tensor
+    """Their tokens, with those that they began with, and padding after their ends up to the longest text."""
+    log_probs_RN: Tensor
+    """Log-probability of each new token among all tokens, float32; undefined after the end of a text."""
+
+
+@torch.no_grad()
+def generate_cohorts(
+    decoder: TokenDecoder,
+    options: GenerationConfig,
+    prompt_1T: Tensor,
+    frames: Sequence[Tensor],
+    project: Callable[[Tensor], Tensor],
+    generators: Sequence[torch.Generator] | None = None,
+) -> Iterator[CohortTexts]:
+    """Generate a text for each row on a device, by steps whose shapes depend on no other row (see cohorts.py).
+
+    Args:
+        decoder: Generates the texts.
+        options: Options of the call; of several texts of a row the best, or first, one counts.
+        prompt_1T: Tokens that each text starts from, (1, T), which are read one by one.
+        frames: Frames (1, S, H) of each row.
+        project: Returns the frames to attend to for those of the places of a cohort.
+        generators: Random generators for sampling, one per row.
+    """
+    settings, device = Settings.of(options, prompt_1T.shape[1], None), prompt_1T.device
+    settings.check_tokens(decoder.config.vocab_size)
+    changes = changes_of(settings, prompt_1T.shape[1], device)
+    for cohort in cohorts([one.shape[1] for one in frames], settings.num_texts):
+        frames_RF = torch.arange(cohort.room, device=device) < cohort.num_frames(frames)[:, None]
+        decoding = Decoding(
+            decoder,
+            settings.max_length - 1,
+            project(cohort.of_frames(frames)),
+            frame_mask(frames_RF),
+            texts=settings.num_texts,
+            one_by_one=True,
+        )
+        prompt_RT = prompt_1T.repeat(cohort.num_places, 1)
+        search: type[BeamSearch | TokenByToken] = BeamSearch if settings.num_beams > 1 else TokenByToken
+        begun = search(settings, decoding, changes, prompt_RT, cohort.generators(generators, device), stays=True)
+        steps: Steps[object] = begun.steps()
+        decoding.run(steps)
+        yield CohortTexts(cohort, *begun.kept())
 
 
 def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:

@@ -363,6 +363,11 @@ class Settings:
             raise ValueError("bad_words_ids has an empty list, expected the token ids of one word in each list")
 
     @property
+    def num_texts(self) -> int:
+        """Texts of a row that are searched at once."""
+        return self.num_beams if self.num_beams > 1 else self.num_return_sequences
+
+    @property
     def _most_sequences(self) -> int | None:
         """Largest number of sequences per row; None: no limit."""
         if self.num_beams > 1:

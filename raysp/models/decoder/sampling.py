@@ -76,6 +76,7 @@ class Decoding:
         frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
         prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
         texts: Texts per row after `expand`.
+        one_by_one: Whether a prompt is read token by token, in steps of the shapes of later ones.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Decoding:
         frames: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         texts: int = 1,
+        one_by_one: bool = False,
     ) -> None:
         self.decoder = decoder
+        self.one_by_one = one_by_one
         self.encoder_BSH = encoder_BSH
         self.frames = frames
         self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
@@ -112,6 +115,10 @@ class Decoding:
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:
         """Feed new tokens; return the float32 logits_RV of the next one."""
+        if self.one_by_one:
+            *before, tokens_RL = torch.split(tokens_RL, 1, dim=1)
+            for tokens_R1 in before:
+                self.feed(tokens_R1)
         steps = self.decoder.graphed_steps
         if steps is None or self.mask_RT is not None or not self.cache.num_tokens or tokens_RL.shape[1] > 1:
             return self.feed(tokens_RL)
@@ -199,6 +206,7 @@ class Search:
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.
         functions: Functions given by the caller.
+        stays: Whether decided rows stay until all are, and log-probabilities of tokens before changes are kept.
     """
 
     def __init__(
@@ -209,8 +217,10 @@ class Search:
         prompt_BT: Tensor,
         generators: Generators,
         functions: Functions = NO_FUNCTIONS,
+        *,
+        stays: bool = False,
     ) -> None:
-        self.functions = functions
+        self.functions, self.stays = functions, stays
         self.settings = settings
         self.decoding = decoding
         self.changes = changes
@@ -232,7 +242,7 @@ class Search:
     def keeps_all(self, open_B: Tensor) -> bool:
         """Return whether decided rows stay: more than half are open, or rows are identified by their places."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
-        needs_all = self.keeps_scores or self.functions.need_all_rows or draws_for_all
+        needs_all = self.stays or self.keeps_scores or self.functions.need_all_rows or draws_for_all
         return bool(needs_all or 2 * number(open_B.sum()) > len(open_B))
 
 
@@ -256,6 +266,8 @@ class TokenByToken(Search):
         self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
         """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
+        if self.stays:
+            self.log_probs = []
 
     def steps(self) -> Steps[tuple[Tensor, tuple[Tensor, ...]]]:
         """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
@@ -266,9 +278,15 @@ class TokenByToken(Search):
             num_done = number(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
-            if 2 * num_done >= len(self.done_R):
+            if not self.stays and 2 * num_done >= len(self.done_R):
                 self._drop_done()
             logits_RV = yield self.tokens_RT[self.rows_R, self.length - 1 : self.length]
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Return tokens and log-probabilities of the first text of each row, of the longest length."""
+        log_probs_RN = torch.stack(self.log_probs or [], 1)
+        missing = self.settings.max_length - self.prompt_BT.shape[1] - log_probs_RN.shape[1]
+        return self.tokens_RT[:: self.texts], F.pad(log_probs_RN, (0, missing))[:: self.texts]
 
     def _next(self, logits_RV: Tensor) -> Tensor:
         """Return the next token of each text."""

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
+from raysp.devices import is_accelerator
+from raysp.models.decoder.cohorts import cohorts
 from raysp.models.decoder.transducing import Path
 from raysp.models.kernels.dense import decoder_rows
 from raysp.ops.labelling import Forward
@@ -73,10 +75,13 @@ class Transducing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
-        rows = cast("Sequence[Tokens] | None", forward.decoded.get(self.schema.names[0]))
-        if rows is None:
+        decoded = forward.decoded.get(self.schema.names[0])
+        if decoded is None:
             frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
             rows = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
+        else:
+            yield []  # on a GPU the search waits for values: not in the thread that launches
+            rows = cast("list[Tokens]", decoded())
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
@@ -88,11 +93,23 @@ class Transducing:
 
     def decode(self, rows: Sequence[Forward]) -> list[Tokens]:
         """Return the tokens of each window of a pack; with a fixed number of rows a step, none depends on others."""
-        frames = [row.of(Capability.TRANSDUCER)["pooler_output"][0] for row in rows]
+        frames = [row.of(Capability.TRANSDUCER)["pooler_output"] for row in rows]
+        if is_accelerator(frames[0].device):
+            return self._of_cohorts(frames)
         num_frames_B = torch.cat([row.num_frames_B for row in rows])
         num_frames = [count for row in rows for count in row.lengths.frames]
-        frames_BTJ = pad_sequence(frames, batch_first=True)
+        frames_BTJ = pad_sequence([row_1TJ[0] for row_1TJ in frames], batch_first=True)
         return alone(self._found(frames_BTJ, num_frames_B, num_frames, decoder_rows(frames_BTJ.dtype)))
+
+    def _of_cohorts(self, frames: Sequence[Tensor]) -> list[Tokens]:
+        """Return the tokens of rows of frames (1, T, J), by steps of fixed shapes."""
+        found: dict[int, Tokens] = {}
+        for cohort in cohorts([row_1TJ.shape[1] for row_1TJ in frames]):
+            num_frames = [frames[row].shape[1] for row in cohort.rows]
+            missing = [0] * (cohort.num_places - len(num_frames))
+            tokens = alone(self._found(cohort.of_frames(frames), cohort.num_frames(frames), [*num_frames, *missing]))
+            found |= zip(cohort.rows, tokens, strict=False)
+        return [found[row] for row in range(len(frames))]
 
     def _found(
         self, frames_BTJ: Tensor, num_frames_B: Tensor, num_frames: Sequence[int], rows_a_step: int | None = None

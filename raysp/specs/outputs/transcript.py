@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.backends.backend import WritingBackend
+    from raysp.models.decoder.generation_config import Settings
     from raysp.models.labelled_passes import LabellingModel, Writer, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
@@ -274,11 +275,25 @@ class Transcript(Output):
 
     def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
         """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
+        settings, num_given = self._settings(checkpoint)
+        return settings.max_length - num_given
+
+    def _settings(self, checkpoint: "CheckpointSummary") -> "tuple[Settings, int]":
+        """Check `generate`. Returns its settings, and the number of tokens that texts begin with."""
         from raysp.models.generation_checks import check_generation
         from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-        return check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
+        return check_generation(
+            checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given
+        ), prompt.num_given
+
+    def beams_of(self, checkpoint: "CheckpointSummary") -> int:
+        """Return the texts of a row that a text decoder searches at once."""
+        from raysp.models.summary import OWN
+
+        is_written = checkpoint.writes_text and checkpoint.backend == OWN
+        return self._settings(checkpoint)[0].num_texts if is_written else 1
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""

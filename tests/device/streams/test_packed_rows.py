@@ -1,11 +1,13 @@
 """Rows in packs for the certificate of a card: equal bits are counted, and so are rows that depend on others."""
 
+import pytest
 import torch
 
 from benchmarks.gpu import goals, models, packed_rows
 from benchmarks.gpu.part import Setting
-from raysp.models.loading import LoadedCheckpoint
+from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling
+from raysp.ops.writing import Writing
 from tests.device import stand_in
 
 stand_in.install()
@@ -60,8 +62,41 @@ def test_models_whose_windows_go_in_batches_are_left_out(tmp_path):
 
 def test_published_models_are_measured_in_bfloat16_and_checkpoints_in_half_precision(tmp_path):
     made = [one[:2] for one in packed_rows.made(Setting("cuda", tmp_path, checkpoints=("a", "b")))]
-    assert made[:5] == [(name, "bfloat16") for name in packed_rows.MODELS]
-    assert made[5:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
+    assert made[:6] == [(name, "bfloat16") for name in (*packed_rows.MODELS, packed_rows.DECODER)]
+    assert made[6:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
+
+
+def of_texts(tmp_path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    setting = Setting(stand_in.NAME, tmp_path)
+    [make] = [make for name, _, make in packed_rows.made(setting) if name == packed_rows.DECODER]
+    packed_rows.compare(make, "bfloat16", setting, found)
+    return found
+
+
+def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkeypatch):
+    found = of_texts(tmp_path)
+    assert [(one["frames"], one["beams"], one["unequal"]) for one in found] == [
+        (512, 1, 0), (256, 1, 0), (512, 4, 0), (256, 4, 0),
+    ]  # fmt: skip
+    of_scores = Writing._of_scores
+
+    def with_those_of_others(self, ids, log_probs, *rows):
+        return of_scores(self, ids, log_probs + log_probs[:, :1].mean(), *rows)
+
+    monkeypatch.setattr(Writing, "_of_scores", with_those_of_others)
+    assert all(one["unequal"] > 0 for one in of_texts(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["ParakeetForTDT", "ParakeetForRNNT"])
+def test_texts_of_transducers_are_compared(kind, checkpoints, tmp_path):
+    found: list[dict[str, object]] = []
+    setting = Setting(stand_in.NAME, tmp_path)
+    packed_rows.compare(
+        lambda: load_checkpoint(checkpoints(kind), dtype="float16", device=stand_in.NAME), "float16", setting, found
+    )
+    assert [(one["beams"], one["unequal"]) for one in found] == [(1, 0), (1, 0)]
+    assert len(packed_rows.outputs_of(load_checkpoint(checkpoints(kind)), 1, 4)) == 2
 
 
 def test_the_goal_is_the_least_share_of_all_models():

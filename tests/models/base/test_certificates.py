@@ -59,6 +59,9 @@ def test_a_certificate_says_in_packs_of_which_sizes_rows_keep_their_bits(tmp_pat
     assert read(tmp_path, packs=[{**PACKS, "rows": 0}, {**larger, "packs": 0}]).keeps_packs(*key) == ()
     shifted = read(tmp_path, packs=[PACKS, larger], products=[{**PRODUCT, "unequal": 1}])
     assert shifted.keeps_packs(*key) == (30208,)
+    by_beams = read(tmp_path, packs=[PACKS, {**larger, "beams": 4}, {**PACKS, "beams": 4, "unequal": 1}])
+    assert (by_beams.keeps_packs(*key), by_beams.keeps_packs(*key, 4)) == ((15104,), (30208,))
+    assert by_beams.keeps_packs(*key, 3) == ()
 
 
 def test_a_certificate_holds_for_its_card_driver_and_releases_alone(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import raysp
 from raysp import ChangedError
 from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources
@@ -17,11 +18,12 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened, Plan, Settings
 from raysp.labelling.planning.settling import settle
 from raysp.models.base.certificates import PackRuns
-from raysp.models.checking import check_checkpoint
+from raysp.models.checking import CheckpointSummary, check_checkpoint
 from raysp.ops.blocks import PackLimits
 from raysp.ops.precision import Batching
 from raysp.sink.sinks import Sink
 from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, write_shard
+from tests.device.class_cases import make_checkpoint
 
 CARD = Card("NVIDIA H100 80GB HBM3", "580.95", torch.__version__, torch.version.cuda)
 HERE, CLUSTER = Resources(5, 1, machine_cpus=4), Resources(4, 1, can_grow=True)
@@ -122,6 +124,46 @@ def test_what_was_not_measured_or_differed_leaves_batches(folder, packs, why):
     write(folder, *packs)
     assert words().startswith("windows go in batches of the recorded budget: ")
     assert why in words()
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory) -> CheckpointSummary:
+    made = tmp_path_factory.mktemp("made") / "checkpoint"
+    make_checkpoint("SpeechEncoderDecoderModel", made)
+    return check_checkpoint(made)
+
+
+def of_texts(decoder: CheckpointSummary, **generate: object) -> Settings:
+    outputs = [raysp.Transcript(generate=generate), raysp.Embedding()]
+    return settle(a_pipeline(steps=[raysp.Decode(), raysp.Label(str(decoder.path), outputs=outputs)]), HERE)
+
+
+def runs_of(decoder: CheckpointSummary, **changed: object) -> PackRuns:
+    return replace(RUNS, architecture=decoder.architecture, shapes=decoder.shapes, frames=102_400, **changed)
+
+
+@pytest.mark.parametrize(
+    ("measured", "beams", "why"),
+    [
+        ((1,), None, "the certificate of 2026-11-25 shows that a label does not depend on the other windows of a pack"),
+        ((1, 3), 3, "the certificate of 2026-11-25 shows that a label does not depend on the other windows of a pack"),
+        ((1,), 3, "no certificate of the card has packs of this checkpoint in bfloat16 with 3 beams"),
+        ((3,), None, "no certificate of the card has packs of this checkpoint in bfloat16 (`python"),
+    ],
+)
+def test_texts_go_in_packs_by_the_beams_that_were_measured(folder, decoder, measured, beams, why):
+    write(folder, *(runs_of(decoder, beams=one) for one in measured))
+    found = of_texts(decoder, **({"num_beams": beams} if beams else {}))
+    assert why in str(found.packs)
+    assert found.batching is (Batching.RECORDED if why.startswith("no") else Batching.PACKED)
+
+
+def test_steps_of_texts_are_graphs_in_packs_too(folder, decoder):
+    graphs = {"architecture": decoder.architecture, "dtype": "bfloat16", "rows": 4, "frames": 9, "passes": 3}
+    write(folder, runs_of(decoder), graphs=[{**graphs, "unequal": 0}])
+    found = of_texts(decoder)
+    assert found.batching is Batching.PACKED
+    assert str(found.graphs).startswith("steps of texts run as graphs: ")
 
 
 def test_rows_of_a_product_that_depend_on_their_place_exclude_its_size(folder):
