@@ -107,7 +107,8 @@ def commit(
         ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
         RunError: Staged blocks are missing, or do not match the shard's rows and were removed.
     """
-    expected = _version(store, shard.name) if replace else None  # read before everything else
+    # Read first: if another run replaces the label shard from here on, `publish` finds another version and stops.
+    expected = _version(store, shard.name) if replace else None
     blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
     label_shard = LabelShard(
         shard,
@@ -394,12 +395,15 @@ def _fill(
     first = next(tables)
     with ExitStack() as files, ExitStack() as rest_files:
         writer = files.enter_context(
+            # `read_labels` checks the checksums, so a damaged page is an error and never a label.
             pq.ParquetWriter(str(scratch), first.schema, compression=label_shard.compression, write_page_checksum=True)
         )
         rest_writer: pa.RecordBatchStreamWriter | None = None
         for table in _grouped(chain([first], tables)):
             tally.add(table)
             is_ok = pc.equal(table.column("status"), pa.scalar(OK))
+            # min_count=0: `all` of an empty table is null otherwise, and an empty file of left-out rows would be
+            # written.
             if label_shard.rows == "ok" and not pc.all(is_ok, min_count=0).as_py():
                 rest_writer = rest_writer or rest_files.enter_context(
                     pa.ipc.new_stream(str(rest_scratch), first.schema)

@@ -70,6 +70,7 @@ class EventLog:
                 return
             self._lines.append(line)
             self._trim()
+            # Half of them: there is room for events that arrive while the file is written.
             if len(self._lines) >= MOST_EVENTS // 2:
                 self._hurry()
             if self._thread is None:
@@ -102,6 +103,7 @@ class EventLog:
             return value
         for secret in self._secrets:
             value = value.replace(secret, HIDDEN)
+        # Cut last: half a secret would not be recognised.
         return value[:MOST_CHARACTERS]
 
     def _hurry(self) -> None:
@@ -138,6 +140,7 @@ class EventLog:
             return True
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
+            # A write that was reported as failed may have arrived, so its number can be taken.
             while not self._store.create(layout.events_path(self._run_id, self._number), data):
                 self._number += 1
         except Exception as error:

@@ -62,6 +62,7 @@ def passing(phase: str) -> Iterator[None]:
         return
     _reach(f"before_{phase}")
     yield
+    # Not in a `finally`: a phase that failed was not passed.
     _reach(f"after_{phase}")
 
 
@@ -73,6 +74,7 @@ def _reach(place: str) -> None:
     if not folder.is_dir():  # not the driver's machine: its pid is another process here
         return
     if _count(folder, place) == int(wanted[2]):
+        # The driver first, since nothing runs after the second call.
         os.kill(int(os.environ[DRIVER]), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -81,6 +83,7 @@ def _count(folder: Path, place: str) -> int:
     number = 1
     while True:
         try:
+            # O_EXCL: processes that pass at the same time get different numbers.
             os.close(os.open(folder / f"{place}.{number}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
             number += 1

@@ -76,6 +76,7 @@ def encode(
         "schema_version": str(SCHEMA_VERSION),
         "counts": json.dumps(counts),
     }
+    # Own entries last: further metadata never replaces entries that later runs compare.
     return {f"{PREFIX}{key.removeprefix(PREFIX)}": value for key, value in {**metadata, **own}.items()}
 
 

@@ -49,6 +49,7 @@ class Process:
 
     def is_known_dead(self) -> bool:
         """Return whether the process ran on this machine and has ended; False if that cannot be determined here."""
+        # The start time is compared because the kernel reuses pids.
         return self._is_of_this_machine() and _start(self.pid) != self.start
 
     def is_known_alive(self) -> bool:
@@ -195,6 +196,7 @@ class Lease:
     def _look(self) -> None:
         epochs = _epochs(self._store)
         self._looked = self._clock()
+        # The highest first, so that the message names the run that holds the lease at this time.
         for epoch in reversed([one for one in epochs if one > self.epoch and one not in self._beside]):
             other = _read(self._store, epoch)
             if other is None and self._store.stat(layout.lease_path(epoch)) is None:

@@ -59,6 +59,7 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
         return
     data = _encode(listed, supersede=supersede)
     number = max(_parts(store), default=-1) + 1
+    # A run that took the number after the listing keeps its part: `load` merges them.
     while not store.create(layout.plan_path(number), data):
         number += 1
 
@@ -99,7 +100,8 @@ def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:
 
 
 def _batch(shards: Sequence[Shard], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the columns of shards; a million rows as dictionaries would take a gigabyte."""
+    """Return shards as a record batch."""
+    # By column: a million shards as dictionaries would take a gigabyte.
     columns = {name: [getattr(shard, name) for shard in shards] for name in _COLUMNS if name != "pieces"}
     pieces = [piece for shard in shards for piece in shard.pieces]
     edges = [pa.array([getattr(piece, edge) for piece in pieces], pa.int64()) for edge in ("first", "end")]

@@ -104,6 +104,7 @@ class ReceiptLog:
         if not self._lines:
             return
         data = "".join(f"{line}\n" for line in self._lines).encode()
+        # A write that was reported as failed may have arrived, so its number can be taken.
         while not self._store.create(layout.receipts_path(self._run_id, self._number), data):
             self._number += 1
         self._number += 1
@@ -145,6 +146,7 @@ def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:
 
 
 def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:
+    # `ReceiptLog.add` writes the kind first, so lines of other kinds are skipped without being parsed.
     beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
     for line in data.splitlines():
         if not line.startswith(beginnings):

@@ -89,6 +89,8 @@ def recommit(
         stage_id=retry.stage_id,
         texts=texts,
     )
+    # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
+    # other way round, the version of a newer label shard would be replaced.
     expected, before = store.stat(shard.name), footer.read(store, shard.name)
     if expected is None or before.write_id != retry.write_id:
         # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.

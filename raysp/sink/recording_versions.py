@@ -66,6 +66,7 @@ def cached(versions: Versions) -> Versions:
 
     def ask(paths: Collection[str]) -> Mapping[str, str]:
         if new := {path for path in paths if path not in known}:
+            # Missing files are stored too, as None, so that they are not asked for again.
             known.update({**dict.fromkeys(new), **versions(new)})
         return {path: version for path in paths if (version := known[path]) is not None}
 
@@ -100,6 +101,7 @@ class Hashes:
         if not text:
             return cls.zeros(num_rows)
         raw = bounds.unzipped(base64.b64decode(text, validate=True), num_rows * HASH_BYTES)
+        # A copy, since `add` writes and the view of the bytes is read-only.
         return cls(np.frombuffer(raw, np.uint8).reshape(num_rows, HASH_BYTES).copy())
 
     def encode(self) -> str:
@@ -113,6 +115,7 @@ class Hashes:
         if VERSION not in staged.column_names:
             return
         rows = staged.column("row").to_numpy()
+        # A row that is labelled again may no longer be read by path.
         self.by_row[rows] = 0
         read = np.asarray(staged.column(VERSION).is_valid())
         if read.any():
@@ -136,4 +139,5 @@ def _hashes(versions: Iterable[str]) -> npt.NDArray[np.uint8]:
 
 def _hash(version: str) -> bytes:
     found = hashlib.blake2b(version.encode(), digest_size=HASH_BYTES).digest()
+    # All zeros mean that a row was not read by path.
     return found if any(found) else b"\1" * HASH_BYTES

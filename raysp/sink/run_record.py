@@ -159,6 +159,7 @@ def begin(
     """
     settings = asdict(resolved) if resolved else {}
     made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings, columns)
+    # Of two first runs one creates the record, and the other one is checked against it.
     if store.create(layout.RUN, _encode(made)):
         return made
     recorded = load(store)

@@ -58,6 +58,7 @@ class Share:
 
     def overlaps(self, other: "Share") -> bool:
         """Return whether some place in a plan belongs to both."""
+        # Two residue classes have a common element exactly if they agree modulo the gcd (Chinese remainder theorem).
         return (self.number - other.number) % math.gcd(self.of, other.of) == 0
 
     def covers(self, other: "Share") -> bool:

@@ -54,6 +54,7 @@ class Sorter:
             raise pa.ArrowInvalid(f"found {_types(table.schema)}, expected {_types(self._schema)}")
         self._held.append(table)
         self._held_bytes += table.nbytes
+        # Half, because `_write_run` joins the held tables and so holds the rows twice.
         if self._held_bytes > self._num_bytes // 2:
             self._write_run()
 
@@ -100,6 +101,7 @@ class Sorter:
         held = np.cumsum(row_bytes[parts[order]])[ends - 1]  # bytes up to the end of each row
         row, begin, before = 0, 0, 0.0
         while row < len(ends):
+            # At least one row, even if it is larger than a slice.
             row = max(row + 1, int(np.searchsorted(held, before + self._num_bytes / 4, "right")))
             chosen = order[begin : ends[row - 1]]
             yield parts[chosen], places[chosen]

@@ -149,6 +149,7 @@ def remove_listed(store: Store, blocks: Mapping[Piece, Iterable[BlockName]]) -> 
 
 def discard(store: Store, shard: str, piece: Piece) -> None:
     """Remove the staged blocks of one piece, of any pipeline."""
+    # A list, since a store need not support removals during its listing.
     for entry in list(store.list(layout.stage_piece_prefix(shard, piece))):
         store.delete(entry.path)
 
@@ -243,6 +244,7 @@ def _check(where: str, numbers: pa.Table, wanted: Collection[int], join: Join | 
 def _check_windows(where: str, windows: pa.Table) -> None:
     """Raise unless each row has each of its windows once; `windows` must be sorted."""
     row, window = (windows.column(name).to_numpy() for name in ("row", "window"))
+    # Null, which numpy shows as NaN, on all but the last window of a row; 0 from here on.
     num_windows = np.nan_to_num(windows.column("windows").to_numpy()).astype(int)
     ends = np.append(row[1:] != row[:-1], True)  # True at the last staged window of each row
     starts = np.insert(ends[:-1], 0, True)

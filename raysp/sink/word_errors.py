@@ -101,6 +101,7 @@ def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
         column = column.cast(column.type.value_type)
     try:
         is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        # As bytes: `to_pylist` of strings raises at invalid UTF-8.
         raw = (column.cast(pa.large_string()) if is_number else column).cast(pa.large_binary()).to_pylist()
     except pa.ArrowNotImplementedError:
         return [None] * len(column)
@@ -108,6 +109,7 @@ def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
 
 
 def _plain_words(text: str) -> str:
+    # NFC last: casefolding can leave letters decomposed.
     text = unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")  # of İ
     return " ".join(_NO_LETTER.sub(_mark_or_space, joined(text)).split())
 

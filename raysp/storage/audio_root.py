@@ -65,6 +65,7 @@ def _list(store: Store, wanted: Sequence[str], of: Callable[[Entry], str]) -> tu
     for number, entry in enumerate(store.list(_beginning(wanted[0], wanted[-1])), 1):
         if entry.path in names:
             found[entry.path] = of(entry)
+        # Stores list by UTF-8 bytes, whose order is that of Python's strings: nothing wanted follows.
         if entry.path >= wanted[-1]:
             break
         if number >= most:

@@ -98,6 +98,7 @@ class AzureClient:
         """Return a whole file, of which no more is requested than may be read."""
         most = bounds.MOST_TABLE_BYTES
         try:
+            # One byte more than allowed: a file that is too large shows without a request for its size.
             data = self._content(place, 0, most + 1)
         except Exception as error:
             if getattr(error, "status_code", None) != 416:
@@ -134,6 +135,7 @@ class AzureClient:
         blob, num_bytes = self._blob(place), size_of(body)
         if num_bytes <= ONE_REQUEST_BYTES:
             data = part_of(body, 0, num_bytes)
+            # overwrite=True: the client adds no condition of its own to the one in `more`.
             self._call(lambda: blob.upload_blob(data, overwrite=True, **more))
             return
         from azure.storage.blob import BlobBlock
@@ -207,6 +209,7 @@ def _if_unchanged(of: Facts) -> dict[str, object]:
 
 
 def _facts(blob: Any) -> Facts:  # noqa: ANN401 - adlfs has no types
+    # Listings return etags without the quotes that conditions need.
     return {"size": blob.size, "etag": f'"{blob.etag.strip(chr(34))}"', "last_modified": blob.last_modified}
 
 

@@ -155,6 +155,7 @@ class FsspecStore:
         else:
             facts = self._facts(path)
             is_there = facts is not None and _entry(path, facts).version == expected
+            # The write has the condition too, since the file may be replaced after this look.
             published = is_there and self._write(path, scratch, over=facts)
         if published:
             scratch.unlink(missing_ok=True)

@@ -83,6 +83,7 @@ class GcsClient:
         """Return a whole file, by one request unless it is empty."""
         most = bounds.MOST_TABLE_BYTES
         try:
+            # One byte more than allowed: a file that is too large shows without a request for its size.
             data = self._media(place, 0, most + 1)
         except Exception as error:
             if getattr(error, "code", None) != 416:

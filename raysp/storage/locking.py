@@ -46,6 +46,7 @@ def locked(place: Path) -> Iterator[None]:
         OSError: the file cannot be created.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    # The file stays: a process that waits for a removed one would get a lock that later processes do not see.
     with place.open("ab") as file:
         _acquire(file.fileno(), place)
         yield  # closing the file releases the lock

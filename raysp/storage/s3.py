@@ -197,6 +197,7 @@ class S3Store:
         if num_bytes > MULTIPART_BYTES and (replace or self._honours(_COMPLETION)):
             return self._upload(scratch, path, only_new=not replace)
         only_new = not replace and self._honours(_PUT) and num_bytes <= MAX_PUT_BYTES
+        # Not atomic, but the best there is: the store ignores the condition, or the file is too large for a PUT.
         if not replace and not only_new and self.stat(path) is not None:
             return False
         if num_bytes > MAX_PUT_BYTES:
@@ -251,6 +252,7 @@ class S3Store:
         def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
             nonlocal tries
             tries += 1
+            # Opened for each attempt, since a failed one has read a part of it.
             data = body()
             try:
                 s3.put_object(
@@ -285,6 +287,7 @@ class S3Store:
     def _honours(self, what: str) -> bool:
         """Return whether the store honours the condition of an operation. It is probed once per process."""
         known = (self._client, self._bucket, what)
+        # Held during the probe, so that threads which ask meanwhile do not probe too.
         with _honoured_lock:
             if known not in _honoured:
                 _honoured[known] = self._ask_whether_honoured(what)
@@ -316,6 +319,7 @@ class S3Store:
         """Return whether a PUT with if-match is refused for another version and accepted for the current one."""
         found = self.stat(path)
         data, right = b"it can\n", found.version if found else ""
+        # In the form of an etag: a store could refuse a malformed one without comparing it.
         wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
         refused = not self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{wrong}"'})
         return refused and self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{right}"'})

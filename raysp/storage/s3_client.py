@@ -108,6 +108,7 @@ class S3Client:
     def _renew(self, old: object) -> None:
         logger.info("S3 credentials have expired: looking them up again")
         with self._lock:
+            # Another thread may have renewed it already.
             if self._made is old:
                 self._made = None
 
@@ -130,6 +131,7 @@ _clients_lock = threading.Lock()
 def connect(options: Mapping[str, object]) -> S3Client:
     """Return the client for these options. Equal options share one client per process, and its connections."""
     given = _digest(resolve(options))
+    # Without the lock, which only the insertion needs.
     if (known := _clients.get(given)) is not None:
         return known
     digest = _digest(asdict(read_options(options)))
@@ -153,6 +155,7 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": READ_SECONDS,
         "max_pool_connections": MAX_CONNECTIONS,
+        # From botocore 1.36 on the default adds checksums to every request, which stores other than AWS may refuse.
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
         # Its own text is composed anew for every request, which takes a tenth of the time of one.

@@ -192,6 +192,7 @@ class LocalStore:
             place.unlink()
         with suppress(OSError):
             for folder in place.parents:
+                # `.raysp/tmp` stays for the scratch files of other processes.
                 if folder in (self._root, self._locate(TMP)):
                     break
                 # Fails, and ends the loop, for a folder that another process is filling.
@@ -421,6 +422,7 @@ def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
             if replace:
                 scratch.replace(place)
             else:
+                # A link fails if the name exists; a rename would replace the file.
                 place.hardlink_to(scratch)
             return
         except FileNotFoundError:
@@ -442,6 +444,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync(place: Path) -> None:
+    # Windows flushes only files that are open for writing.
     descriptor = os.open(place, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
     try:
         os.fsync(descriptor)
