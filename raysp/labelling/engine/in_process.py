@@ -45,6 +45,7 @@ class InProcess:
                     yield from read_messages(actor(apply_steps(packed)))
         finally:
             actor.close()
+            # Before memory is released, since what the model refers to is kept.
             del actor
             release_memory(job.settings.device)
             close_decoder()

@@ -40,6 +40,7 @@ class LabelProcess:
                 [sys.executable, "-m", MAIN],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                # A file, since a pipe that is not read blocks the process once it is full.
                 stderr=self._output,
                 start_new_session=True,  # signals of a terminal are for the driver, which ends this process
             )

@@ -138,6 +138,7 @@ class OpenShards:
     def fail(self, shard: str, reason: str) -> None:
         """Record that a shard is not committed."""
         self.failed[shard] = reason
+        # Of a copy, since `submit` adds to the set in another thread.
         self.progress.in_flight -= {one for one in list(self.progress.in_flight) if one[0] == shard}
 
     def committed(self, receipt: ShardReceipt) -> None:

@@ -242,6 +242,7 @@ def _begin(
             process.start()
 
     store = opened.sink.store
+    # Read before the plan, which is made again if another run over the same shards has held the lease since.
     epoch = lease.highest_epoch(store)
     plan = make(on_surveyed)
     store.probe()

@@ -78,6 +78,7 @@ def _table_frames(num_frames: int) -> int:
 @kept_on_device(maxsize=8)
 def _table(make: Callable[..., Tensor], arguments: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a table on a device, made on the CPU so that its values are the same everywhere."""
+    # A table that is kept may serve a backward pass later, which inference tensors cannot.
     with torch.inference_mode(False), torch.no_grad():
         return make(*arguments).to(device, dtype)
 

@@ -125,6 +125,7 @@ class Distances:
 @kept_on_device(maxsize=1024)  # rows of packs read distances by their own length
 def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
     """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
+    # A table that is kept may serve a backward pass later, which inference tensors cannot.
     with torch.inference_mode(False):
         row_W = (log_buckets(*buckets) + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
         first, last = int(row_W[-1]), int(row_W[0])
@@ -147,6 +148,7 @@ class DisentangledSelfAttention(nn.Module):
         self.value_proj = nn.Linear(config.hidden_size, width)
         self.has_c2p = "c2p" in config.pos_att_type
         self.has_p2c = "p2c" in config.pos_att_type
+        # 1 / sqrt(3 D) for three terms: their sum has three times the variance (He et al. 2021, equation 4).
         self.scale = (config.hidden_size // config.num_attention_heads * (1 + self.has_c2p + self.has_p2c)) ** -0.5
         if config.relative_attention and not config.share_att_key:
             if self.has_c2p:
@@ -269,6 +271,7 @@ class DisentangledSelfAttention(nn.Module):
             keys_ARD, queries_ARD = (self._heads(proj(dropped_RH)) * self.scale for proj in (key_proj, query_proj))
             return keys_ARD, queries_ARD
 
+        # Dropout draws other tables in each pass.
         if self.training:
             return project()
         weights = (table_RH, key_proj.weight, key_proj.bias, query_proj.weight, query_proj.bias)

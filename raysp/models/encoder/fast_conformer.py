@@ -126,6 +126,7 @@ class Subsampling(nn.Module):
                 return mels_MN[None, None, frames.start : frames.stop]
             conv, pointwise = strided[number - 1], dense_layers[number - 1]
             read = _read(frames, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+            # Zeros stand beyond the ends of the row alone; frames beside a tile are computed again.
             within = range(max(read.start, 0), min(read.stop, counts[number - 1]))
             x_1CMN = F.pad(output(number - 1, within), (0, 0, within.start - read.start, read.stop - within.stop))
             return _strided_last(conv, x_1CMN).relu_() if pointwise is None else _separable(conv, pointwise, x_1CMN)
@@ -151,6 +152,7 @@ def _strided_last(conv: nn.Conv2d, x_1CMN: Tensor) -> Tensor:
 def _separable(depthwise: nn.Conv2d, pointwise: nn.Conv2d, x_1CMN: Tensor) -> Tensor:
     """Apply a strided convolution and one of a single tap, which is a dense layer, then ReLU."""
     x_1MNC = _strided_last(depthwise, x_1CMN).permute(0, 2, 3, 1)
+    # any_rows: tiles have few different numbers of frames, for each of which oneDNN caches a program.
     return linear(x_1MNC, pointwise.weight[:, :, 0, 0], pointwise.bias, "relu", any_rows=True).permute(0, 3, 1, 2)
 
 

@@ -118,4 +118,5 @@ def _is_right(kernel: Kernel, *, device: torch.device, dtype: torch.dtype) -> bo
     found = fused(q, k, v, lookup, keys_B11T, 0.125, kernel)
     scores = (q @ k.transpose(2, 3) * 0.125 + lookup.bias()).masked_fill(~keys_B11T, -torch.inf)
     [differs] = fetch((found - scores.softmax(-1) @ v).abs().max().float())
+    # Not the negation of `>`, which would accept NaN.
     return bool(differs <= TOLERANCE)

@@ -203,6 +203,7 @@ def numbers(count: int, device: torch.device) -> Tensor:
 
 @kept_on_device(maxsize=16)
 def _kept_numbers(count: int, device: torch.device) -> Tensor:
+    # A table that is kept may serve a backward pass later, which inference tensors cannot.
     with torch.inference_mode(False):
         return torch.arange(count, device=device)
 

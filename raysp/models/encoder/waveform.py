@@ -294,6 +294,7 @@ class FeatureEncoder(nn.Module):
     def _window_statistics(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return mean_BK and cov_BKK of the first kernel's windows within each row."""
         kernel, stride = self.kernels[0], self.strides[0]
+        # The covariance is a difference of two sums, which cancel in float32 for a waveform with an offset.
         windows_BTK = waves_BS.unfold(1, kernel, stride).double()
         num_windows = windows_BTK.shape[1]
         count_B11 = windows_BTK.new_full((1, 1, 1), num_windows)

@@ -68,6 +68,7 @@ def _kept(shape: torch.Size, threshold: int) -> Tensor:
     """Draw which values are kept."""
     count, seed = shape.numel(), int(torch.randint(1 << 62, (), device="cpu"))
     bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
+    # The bits are read as signed numbers, the kind that torch has, so the threshold moves down by half of the levels.
     return (torch.from_numpy(bits) >= threshold - LEVELS // 2).view(shape)
 
 

@@ -110,6 +110,7 @@ class SliceLabeller:
     """
 
     def __init__(self, job: TableJob, digest: str) -> None:
+        # Before torch, which reads the variable when it is imported.
         sleep_while_waiting()
         import torch
 

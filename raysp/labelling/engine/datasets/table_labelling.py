@@ -86,6 +86,7 @@ class TableLabelling:
         with self._in_hand:
             self.op.run(given)
             table = self.op.table(given) if self.op.has_users_code else None
+        # Outside of the semaphore: the model goes on to the next block meanwhile.
         return self.op.table(given) if table is None else table
 
 

@@ -83,6 +83,7 @@ def watch_loads(
         if on_failure:
             on_failure(reason)
         if operator._actor_pool.num_running_actors() or (nodes and nodes.learn()):
+            # Before `count`, which ends the plan when the limit is exceeded.
             operator._consecutive_actor_init_deaths = 0
         count(error)
 

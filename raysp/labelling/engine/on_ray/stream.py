@@ -56,6 +56,7 @@ def label(plan: Plan, job: Job, on_piece: OnPiece, events: RunEvents) -> Generat
         for message in _stream(plan, job, tasks, events):
             yield message
             yield from _taken(failures)
+        # A plan whose last pieces all failed, or whose only pieces did, has no message after them.
         yield from _taken(failures)
     except (RayspError, GeneratorExit):
         raise

@@ -85,6 +85,8 @@ class LabelActor:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.thread = ThreadPoolExecutor(1)
         try:
+            # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a
+            # thread.
             self.op = self.thread.submit(self._load).result()
         except Exception as error:
             raise load_error(job.attempts, socket.gethostname(), error) from error
