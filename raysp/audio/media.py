@@ -224,6 +224,7 @@ def _samples_of(frame: "av.AudioFrame") -> Frames:
     scale = _SCALES.get(frame.format.packed.name)
     if scale is None:
         return np.ascontiguousarray(values, np.float32)
+    # In float64, which holds samples of 32 bits exactly.
     centred = values.astype(np.float64) - (scale if frame.format.packed.name == "u8" else 0.0)
     return (centred / scale).astype(np.float32)
 

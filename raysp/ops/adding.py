@@ -75,6 +75,7 @@ def samples_column(recordings: Sequence[Sequence[np.ndarray] | None], sample_rat
     for chunk in (chunk for chunks in recordings for chunk in chunks or ()):
         part = values[start : start + len(chunk)]
         if chunk.dtype == np.int16:
+            # By a power of two, which is exact in float32.
             np.multiply(chunk, np.float32(1 / 32768), out=part)
         else:
             part[:] = chunk
@@ -108,6 +109,7 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
             return pa.concat_tables([first, second]), reasons + more
         nulls = [pa.nulls(1, field.type) for field in op.schema]
         return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {type(error).__name__}: {error}"]
+    # Outside of `try`: a result of the wrong kind ends the run instead of failing one row after another.
     return _checked(op, result, rows.num_rows), [None] * rows.num_rows
 
 

@@ -72,6 +72,7 @@ def cut_blocks(
     blocks: list[list[int]] = [[]]
     held = 0.0
     for index in order:
+        # A thousandth of slack: sums of seconds round, and a block of the last row alone would be left over.
         if blocks[-1] and held + seconds[index] > target * 1.001:
             blocks.append([])
             held = 0.0

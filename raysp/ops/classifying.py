@@ -93,6 +93,7 @@ class Classifying:
             return [self.labels[i] for i in chosen], [float(scores_N[i]) for i in chosen]
         shifted_N = np.exp(logits_N - logits_N.max())
         scores_N = shifted_N / shifted_N.sum()
+        # Stable: of equal scores the class with the lower number comes first, on every processor.
         best = np.argsort(-scores_N, kind="stable")[: self.top_k]
         return self._shaped([(self.labels[index], float(scores_N[index])) for index in best])
 

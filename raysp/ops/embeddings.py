@@ -87,11 +87,13 @@ class MeanEmbedding:
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the mean of one row, from the sums of its windows."""
         sums, counts = (windows.column(name).combine_chunks() for name in self.staged.names)
+        # In float64, so that the number of windows costs no digits.
         total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
         return (self._mean(total.astype(np.float32), int(counts.to_numpy().sum())),)
 
     def _mean(self, total: Floats, count: int) -> Floats:
         mean = total / np.float32(max(count, 1))
+        # The bound is that of torch's `normalize`: a vector of zeros stays one.
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalize else mean
 
 
@@ -269,6 +271,7 @@ def _sums(frames: LayerFrames) -> Tensor:
         return hidden_BTH.masked_fill(~owned_T[:, None], 0.0).sum(1)
     [bounds_B2] = send(hidden_BTH.device, np.array(frames.owned, np.int64).reshape(-1, 2))
     owned_BT = (places_T >= bounds_B2[:, :1]) & (places_T < bounds_B2[:, 1:])
+    # Filled, not multiplied by the mask: padded frames may hold NaN, and NaN times 0 is NaN.
     return hidden_BTH.masked_fill(~owned_BT[:, :, None], 0.0).sum(1)
 
 

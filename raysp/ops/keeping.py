@@ -110,5 +110,6 @@ def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.ND
     if compare in ("in", "not in"):
         found = pc.is_in(column, value_set=pa.array(cast("Sequence[Any]", value)).cast(column.type))
         mask = found if compare == "in" else pc.invert(found)
+        # `is_in` is False for null, so its inverse would keep such rows.
         return np.asarray(pc.and_(mask, column.is_valid()))
     return np.asarray(pc.fill_null(_COMPARE[compare](column, value), False))

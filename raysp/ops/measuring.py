@@ -177,6 +177,7 @@ def _clipped(waves_BS: Tensor) -> Tensor:
     if high_BS.device.type == "cpu" and not high_BS.any():  # on a GPU the host would wait for the answer
         return high_BS.int()
     runs_BS = high_BS.float()[:, None]
+    # The minimum of each run: torch pools maxima alone.
     all_high = torch.nn.functional.max_pool1d(-pad(runs_BS, (CLIPPED_RUN - 1,) * 2), CLIPPED_RUN, 1)
     return (-all_high).unfold(-1, CLIPPED_RUN, 1).amax(-1)[:, 0].int()
 

@@ -47,6 +47,7 @@ class Index:
     @property
     def digest(self) -> str:
         """Hash of the index: 16 hexadecimal digits."""
+        # Of one width and byte order, so that every machine computes the same digest.
         digest = hashlib.sha256(self.piece_rows.astype("<i8").tobytes())
         digest.update(self.seconds.astype("<f4").tobytes())
         return digest.hexdigest()[:16]
@@ -140,6 +141,7 @@ class Epoch:
         """Edges of the micro-batches of each window, its rows in the order of descending cost."""
         sizes, found = self._sizes, []
         for number in range(self.num_windows):
+            # Costs alone: `_cut` sorts its rows to the same costs.
             cost = np.sort(self._cost(self._rows(number)))[::-1]
             found.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
         return found
@@ -166,6 +168,7 @@ class Epoch:
         generator, edges = _generator(self._seed, self._epoch, 1, number), self._edges[number]
         rows = generator.permutation(self._rows(number))  # rows of like length meet others in each epoch
         cost = self._cost(rows)
+        # Stable: rows of equal cost keep the order that was drawn, on every processor.
         order = np.argsort(-cost, kind="stable")
         rows, cost = rows[order], cost[order]
         numbers = self._shuffled(edges, cost, generator)

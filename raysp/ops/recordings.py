@@ -177,6 +177,7 @@ class Recordings:
                 if (following := next(rest, None)) is not None:
                     waiting.append((following, pool.submit(self._found, following, head_bytes)))
         finally:
+            # Without waiting, since a consumer that stops early must not be held by a read that hangs.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _found(self, index: int, head_bytes: int) -> Found:
@@ -232,6 +233,7 @@ class Recordings:
         except RefusedError as error:
             raise self._refusals.judge(path, error) from None
         _, before = self._read.get(index, (path, found.version))
+        # A row may be opened twice, for its length and for its samples, which must be of one version.
         self._read[index] = (found.path, found.version if before == found.version else CHANGED)
         if found.is_whole:
             self._refusals.has_read = True

@@ -241,6 +241,7 @@ class Writing:
         return [0.0, *accumulate(seconds[:-1])]
 
     def _generator(self, place: str) -> torch.Generator:
+        # Seven bytes, which fit into the 63 bits of a positive seed.
         digest = hashlib.blake2b(f"{self.seed}|{place}".encode(), digest_size=7).digest()
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest, "little"))
 

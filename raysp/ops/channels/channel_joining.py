@@ -122,6 +122,7 @@ def _lists(labels: "pa.ChunkedArray[Any]", rows: Sequence[Sequence[_Channel]]) -
     places: list[int] = []
     for row in rows:
         of_row = [one.label for one in row if one.label is not None]
+        # In Arrow a null offset makes a list null.
         offsets.append(len(places) if len(of_row) == len(row) else None)
         places += of_row if len(of_row) == len(row) else []
     chosen_labels = labels.take(pa.array(places, pa.int64())).combine_chunks()

@@ -109,5 +109,6 @@ def _in_lists(values: "pa.ChunkedArray[Any]", is_listed: "np.ndarray[Any, np.dty
     """Return lists of one value each; null for rows that are not listed."""
     chosen = values.filter(pa.array(is_listed)).combine_chunks()
     starts = np.concatenate([[0], np.cumsum(is_listed)])
+    # In Arrow a null offset makes a list null.
     offsets = pa.array(starts, pa.int32(), mask=np.append(~is_listed, False))
     return pa.ListArray.from_arrays(offsets, chosen)

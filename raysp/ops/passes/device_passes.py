@@ -88,6 +88,7 @@ class DevicePasses:
     def __call__(self, batches: Sequence[Batch], *, one_by_one: bool = False) -> None:
         """Run batches to their ends."""
         done: Done = SimpleQueue()
+        # So that the batches of a block follow each other in all three threads.
         with self._giving:
             for batch in batches:
                 self._copying.submit(self._fill, _Item(batch, done))
@@ -149,6 +150,7 @@ class DevicePasses:
         self._kept = 0
 
     def _leave(self, item: _Item, error: Exception | None) -> None:
+        # Before the right to it, with which `_fill` takes a room.
         self._free_rooms.append(item.room)
         self._rooms.put(None)
         item.done.put(error)

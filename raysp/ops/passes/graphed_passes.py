@@ -204,4 +204,5 @@ def have_equal_bits(found: ModelPass, other: ModelPass) -> bool:
 
 
 def _bits(values: Tensor) -> Tensor:
+    # As bytes: NaN differs from itself, and 0.0 equals -0.0.
     return values.contiguous().reshape(-1).view(torch.uint8)

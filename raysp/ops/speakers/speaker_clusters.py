@@ -95,6 +95,7 @@ def _cut(merges: Floats, num_vectors: int, threshold: float, bounds: tuple[int, 
     owner = list(range(num_vectors + len(merges)))
     for number, (first, second, *_) in enumerate(merges[: num_vectors - count]):
         owner[int(first)] = owner[int(second)] = num_vectors + number
+    # An owner has a higher number than what it owns, so its own owner is found before.
     for place in reversed(range(len(owner))):
         owner[place] = place if owner[place] == place else owner[owner[place]]
     return numbered(owner[:num_vectors])

@@ -148,6 +148,7 @@ def _best_path(cosines_NK: Floats, change_cost: float) -> Labels:
     stay_K = np.arange(len(total_K))
     for place in range(1, len(cosines_NK)):
         best = int(total_K.argmax())
+        # Not `>=`: at equal sums the speaker stays.
         changes_K = total_K[best] - change_cost > total_K
         back_NK[place] = np.where(changes_K, best, stay_K)
         total_K = np.maximum(total_K, total_K[best] - change_cost) + cosines_NK[place]

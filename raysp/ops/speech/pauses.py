@@ -260,6 +260,7 @@ class _Recording:
         """Return a copy of samples that are held."""
         if len(self._held) > 1:
             self._held = [concatenate(self._held)]
+        # A view would keep all samples that are held in memory.
         return self._held[0][start - self._begin : end - self._begin].copy()
 
     def forget(self, sample: int, region_end: int | None = None) -> None:

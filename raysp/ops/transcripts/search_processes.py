@@ -110,6 +110,7 @@ class SearchProcesses:
             self._idle.append(_SearchProcess())
 
     def _process(self) -> "_SearchProcess":
+        # Not `if self._idle`: another thread may take the last one between the question and `pop`.
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         return _SearchProcess()

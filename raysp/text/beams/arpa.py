@@ -247,6 +247,7 @@ class _Reader:
             repeated = np.flatnonzero(np.diff(own[by_key]) == 0)
             if len(repeated):
                 raise self._wrong_ngram(section, int(by_key[repeated[0] + 1]), "expected each n-gram once")
+            # An order without n-grams has one that no search finds, since `take` of an empty array fails.
             keys.append(own[by_key] if len(own) else np.array([np.iinfo(np.int64).max]))
             log_probs.append(_natural(section.log10)[by_key] if len(own) else np.zeros(1, np.float32))
             backoffs.append(np.append(_natural(section.backoffs)[by_key], np.float32(0)))
@@ -324,4 +325,5 @@ class _Section:
 def _natural(values: "array[float]", *more: float) -> npt.NDArray[np.float32]:
     """Return decimal logarithms, and further values, as natural logarithms."""
     natural: npt.NDArray[np.float64] = np.append(np.array(values, np.float64), more) * np.log(10)
+    # Rounded once, from float64.
     return natural.astype(np.float32)
