@@ -172,6 +172,7 @@ def _quiet_point(window: Samples, windowing: Windowing) -> int:
     latest = max(first, (len(window) - windowing.min_samples) // stride)
     half = max(1, round(QUIET_SECONDS / 2 * windowing.sample_rate / stride))
     before = max(0, first - half)
+    # In float64: squares of int16 samples overflow, and differences of long sums lose digits in float32.
     strides = window[before * stride : (len(window) // stride) * stride].astype(np.float64).reshape(-1, stride)
     energy = np.concatenate([[0.0], np.cumsum((strides**2).sum(1))])
     points = np.arange(first, latest + 1)

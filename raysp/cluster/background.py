@@ -63,4 +63,5 @@ class Background:
                 logger.warning("a context entered by a background thread failed on exit", exc_info=True)
             self._error = error
         finally:
+            # Also after an error, which `wait` then raises.
             self._entered.set()

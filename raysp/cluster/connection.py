@@ -111,12 +111,14 @@ def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> 
         options = stack.enter_context(session_folder())
         stack.enter_context(session_token())
         stack.enter_context(on_loopback())
+        # Before the start, since one that fails half-way leaves servers behind.
         stack.callback(ray.shutdown)
         stack.enter_context(longer_start())
         try:
             _start(resources, options)
         except Exception as error:
             raise RunError(f"the local Ray did not start: {error}{advice}") from error
+        # Ray sets variables of its own while it starts, which are undone too.
         changes.record()
         yield
 

@@ -48,6 +48,7 @@ class Nodes:
 
 def fits(request: Amounts, node: Amounts) -> bool:
     """Return whether a node has the resources of a request."""
+    # Free amounts are differences of fractions, which round.
     return all(node.get(name, 0) >= amount - 1e-6 for name, amount in request.items())
 
 

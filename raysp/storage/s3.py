@@ -209,6 +209,7 @@ class S3Store:
         if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
             body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
             return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
+        # Not atomic, but the best there is: the store ignores if-match, or the file is too large for a PUT.
         found = self.stat(path)
         return found is not None and found.version == expected and self._publish(scratch, path, replace=True)
 

@@ -111,6 +111,7 @@ class Evaluator:
         """Predict all rows, and return their metrics, which are the same on all workers."""
         self.failed = 0
         gathered = self.workers.gather((self._own(), self.failed))
+        # In the order of the corpus, so that sums and the digest do not depend on the number of workers.
         rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
         return self._compared(rows, sum(failed for _, failed in gathered))
 
@@ -146,6 +147,7 @@ class Evaluator:
         batches = self._batches()
         while True:
             is_done = _extend(own, batches, seconds=MEETING_SECONDS)
+            # All call `gather` until all are done: one that left earlier would leave the others waiting.
             if all(self.workers.gather(is_done)):
                 return own
 

@@ -240,6 +240,7 @@ class Session:
         self._store: Store | None = None
         self._losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
         """Last steps of this run, with their losses."""
+        # One thread, since all windows come from one generator.
         self._threads = ThreadPoolExecutor(1, "raysp-reading")
 
     @property

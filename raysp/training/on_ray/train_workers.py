@@ -189,6 +189,7 @@ def _board_and_feeder(prepared: Prepared, run: RunOfSink) -> Iterator[tuple[Any,
     reference = ray.put(prepared)
     here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
     board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
+    # In a list: Ray replaces a bare reference by its value, and the feeder passes it on to its tasks.
     feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote([reference])
     config = {
         "prepared": [reference],

@@ -80,6 +80,7 @@ class ShardIndex:
         place = {name: number for number, name in enumerate(names)}
         return cls(
             np.asarray(seconds, np.float32),
+            # Bounded, since a larger number would wrap around.
             np.minimum(np.asarray(num_labels, np.int64), 2**16 - 1).astype(np.uint16),
             np.asarray([place[reason] for reason in reasons], np.uint8),
             names,

@@ -151,6 +151,7 @@ def begin(
     new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
     if (record := TrainingRecord.load(store)) is None:
         if shards:
+            # Before the record, so that a training that is recorded has its shards.
             store.create(SHARDS, json.dumps([*shards]).encode())
         store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
         record = TrainingRecord.load(store) or new
