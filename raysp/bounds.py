@@ -49,7 +49,7 @@ most 35 MB."""
 MOST_CARD_BYTES = 4 * MIB
 """Bytes of a model card."""
 MOST_IGNORE_BYTES = MIB
-"""Bytes of a file that lists what a job does not take along."""
+"""Bytes of a .raysignore or .gitignore file."""
 MOST_TENSORS_BYTES = 64 * MIB
 """Bytes of the header of a safetensors file. The format allows 100 MB; those of real models are below 1 MB."""
 MOST_COLUMNS = 1000
@@ -81,7 +81,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class TooLargeError(ValueError):
-    """Data from outside beyond a bound: what was found, and the bound."""
+    """Data from outside beyond a bound; the message has their size and the bound."""
 
 
 def check(found: float, most: int, noun: str) -> None:

@@ -69,7 +69,7 @@ def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
 
 
 class Together(Generic[Result]):
-    """Works that run beside each other, of which what they ask for at the same time crosses in one copy.
+    """Works that run beside each other; tensors that they ask for at the same time cross in one copy.
 
     The first copy begins at once, so that another thread may wait for it, and go on.
     """
@@ -99,7 +99,7 @@ class Together(Generic[Result]):
 
 
 def together(works: Sequence[Steps[Result]]) -> list[Result]:
-    """Run works to their ends, and return their results; what they ask for at the same time crosses in one copy."""
+    """Run works to their ends, and return their results; tensors asked for at the same time cross in one copy."""
     return Together(works).results()
 
 
@@ -116,7 +116,7 @@ class Room:
         self._on_host = self._on_device = torch.empty(0, dtype=torch.uint8)
 
     def take(self, num_bytes: int) -> tuple[Tensor, Tensor]:
-        """Return so many bytes of both, which the batch before no longer uses."""
+        """Return `num_bytes` on the host and on the device, which the previous batch no longer uses."""
         if num_bytes > self._on_host.numel():
             with torch.inference_mode(False):
                 self._on_host = _host_memory((num_bytes,), torch.uint8, self._device.type)
@@ -248,7 +248,7 @@ def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":
 
 
 def _edges(sizes: Sequence[int]) -> list[int]:
-    """Return where parts of so many bytes begin, and the end of the last one."""
+    """Return the aligned begins of parts of these sizes in bytes, and the end of the last one."""
     edges = [0]
     for size in sizes:
         edges.append(edges[-1] + -(-size // ALIGNMENT) * ALIGNMENT)

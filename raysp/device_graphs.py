@@ -39,7 +39,7 @@ def counted(seen: dict[Hashable, int], shapes: Hashable) -> int:
 
 
 class GraphMemory:
-    """Memory that graphs share for what is neither input nor result; they run one after another, on one stream.
+    """Memory that graphs share for values between input and result; they run one after another, on one stream.
 
     Args:
         device: the device.

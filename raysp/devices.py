@@ -1,10 +1,10 @@
-"""Devices of torch by name: which are accelerators, whether they can be used, their memory, and what is kept on them.
+"""Devices of torch by name: their kind, availability and memory, and tensors that are kept on them.
 
 Code asks these functions, and never whether a device is "cuda", so that other backends of torch run the same code.
 Names are compared without torch, by which a run is planned without importing it.
 
 A graph of a device reads memory at the addresses of its capture, so its owner holds all tensors from outside. Those
-that functions keep for a while could be made anew in between, at other addresses, and are held too (`holding`).
+that functions keep for a while could be made again in between, at other addresses, and are held too (`holding`).
 """
 
 import functools
@@ -75,7 +75,7 @@ def forget_highest(device: "str | torch.device") -> None:
 
 
 def memory_of(device: "str | torch.device") -> int | None:
-    """Return the bytes of memory of an accelerator; None if its backend does not say."""
+    """Return the bytes of memory of an accelerator; None if its backend does not report them."""
     count = getattr(module_of(device), "mem_get_info", None)
     return int(count(device)[1]) if count else None
 
@@ -124,7 +124,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[Given, Value]]:
-    """Keep the values of a function for so many last arguments, which are hashable and given by position.
+    """Keep the values of a function for the last `maxsize` arguments, which are hashable and given by position.
 
     `cache_clear` forgets them, as for functions of `functools`.
     """
@@ -151,7 +151,7 @@ def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[
 
 @contextmanager
 def holding(held: Held) -> Iterator[None]:
-    """Add what functions keep, and this thread takes within the block, to `held`; take what is there already."""
+    """Add kept tensors that this thread takes within the block to `held`; take those that `held` has already."""
     _of_thread.held = held
     try:
         yield

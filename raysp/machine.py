@@ -15,7 +15,7 @@ PROCESS_BYTES = 400e6
 READER_BYTES = 500e6
 """Upper bound of that of a task that reads, besides the largest recording."""
 UNKNOWN_BYTES = 8_000_000_000
-"""Assumed main memory of a machine whose system does not say how much it has (Windows)."""
+"""Assumed main memory of a machine whose system does not report it (Windows)."""
 
 
 def system() -> str:
@@ -37,7 +37,7 @@ def num_cpus(root: Path = ROOT) -> int:
 
 
 def physical_bytes() -> int:
-    """Return the bytes of main memory of the machine; `UNKNOWN_BYTES` where the system does not say."""
+    """Return the bytes of main memory of the machine; `UNKNOWN_BYTES` where the system does not report them."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -56,7 +56,7 @@ def times_real_time(rtfx: float) -> str:
 
 
 def ending(code: int) -> str:
-    """Return how a process ended, by its exit code: "exit code 1", "signal SIGKILL"."""
+    """Return the end of a process by its exit code: "exit code 1", "signal SIGKILL"."""
     try:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     except ValueError:  # one of the real-time signals
@@ -64,7 +64,7 @@ def ending(code: int) -> str:
 
 
 def ago(when: float) -> str:
-    """Return how long ago a time was, in seconds since the epoch, such as "5 min ago"."""
+    """Return the age of a time in seconds since the epoch as text, such as "5 min ago"."""
     return f"{duration(max(0.0, time.time() - when))} ago"
 
 

@@ -1,4 +1,4 @@
-"""Kinds of work and of sinks: what a file defines, and what a record names.
+"""Kinds of work, which files define, and of sinks, which records name.
 
 A kind is one entry of `raysp.sink.sinks.KINDS`. The verbs act on `Work` and `Kind` alone, and name none of
 them.
@@ -72,7 +72,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Given:
-    """What a user gives for an estimate; at most one of `rtfx`, `like` and `calibrate` gives the speed.
+    """Options of an estimate; at most one of `rtfx`, `like` and `calibrate` sets the speed.
 
     Attributes:
         sample: rows to sample; None: as many as are usual. Of work that samples rows only, as is `seed`.
@@ -94,12 +94,12 @@ class Given:
 
     @property
     def speed_options(self) -> dict[str, object]:
-        """What gives the speed and the price, by the options of the command line."""
+        """Options of the command line that set the speed and the price."""
         return {"--rtfx": self.rtfx, "--like": self.like, "--calibrate": self.calibrate, "--price": self.price}
 
 
 class Estimated(Protocol):
-    """What work needs, how long it takes and what it costs."""
+    """Resources, time and cost of work."""
 
     @property
     def facts(self) -> Sequence[tuple[str, str]]:
@@ -124,7 +124,7 @@ class PlanPart:
 
 
 class Kind(Protocol):
-    """What a kind of work, and of the sinks that it writes, answers to the verbs; a module has these functions."""
+    """Functions of a module for a kind of work and its sinks, which verbs call."""
 
     def estimate(self, work: Any, given: Given) -> Estimated:  # noqa: ANN401 (of the kind's own class)
         """Return the estimate of work of this kind, or of a plan of it."""
@@ -135,7 +135,7 @@ class Kind(Protocol):
         given: Given,
         on_indexed: Callable[[int, int], None],
     ) -> Iterator[PlanPart]:
-        """Yield what `raysp plan` shows, the estimate last."""
+        """Yield the facts that `raysp plan` shows, the estimate last."""
 
     def opened(self, asked: Asked) -> Store:
         """Return the store of a sink.
@@ -189,7 +189,7 @@ def _class(place: str) -> type[Work]:
 
 
 def run_fact(found: Progress, last: float | None, noun: str) -> str:
-    """Return whether a run is active, and when it last wrote what `noun` names, in seconds since the epoch."""
+    """Return a phrase on whether a run is active, and on the age of its last write, which `noun` names."""
     match found.running:
         case Running.YES:
             return f"active: {found.holder}"

@@ -1,4 +1,4 @@
-"""Decoding of recordings to samples with soundfile, soxr and numpy: what decodes nothing imports neither of them."""
+"""Decoding of recordings to samples; soundfile, soxr and numpy are imported by modules that decode only."""
 
 from raysp.public_names import lazily
 

@@ -1,7 +1,7 @@
 """Whether the header of a recording counts all of its samples, found without decoding and by reading little.
 
 Several streams may be joined in one file, and a header may count fewer samples than follow. Containers that number
-their pages or frames are read in windows at growing distances: behind a joint the numbers begin anew, so they are lower
+their pages or frames are read in windows at growing distances: behind a joint the numbers restart, so they are lower
 than before it. A recording of which this is not sure does not count its samples, and is decoded to count them.
 """
 

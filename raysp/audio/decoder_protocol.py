@@ -1,4 +1,4 @@
-"""What `isolation.Decoder` and its child process share: the program, the layouts and kinds of messages, faults.
+"""Protocol between `isolation.Decoder` and its child process: program, layouts and kinds of messages, faults.
 
 The decoder imports this file instead of `child`, which imports the readers of all formats.
 """

@@ -1,4 +1,4 @@
-"""Values of decoding: recordings and parts of them, what is asked of them, and their headers."""
+"""Values of decoding: recordings, their parts and headers, and options."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol

@@ -30,7 +30,7 @@ NOISE_PERCENTILE = 15
 """Percentile of the energies of cells that is the noise. With lower ones other voices count as speech, with higher ones
 speech as noise, where less of a recording is pause (quality.md)."""
 SPEECH_FRACTION, SPEECH_MARGIN = 0.3, 3.0
-"""Speech begins this far from the noise to the loud parts, and at least so many dB above the noise."""
+"""Speech begins at this share of the way from the noise to the loud parts, at least so many dB above the noise."""
 LOUD_PERCENTILE = 95
 SMOOTHED_SECONDS = 0.2
 BAND = (300.0, 3400.0)
@@ -52,7 +52,7 @@ class Cells:
     energy: Floats
     """Mean square of each cell."""
     weighted: Floats
-    """The same behind the filters of loudness."""
+    """Energies of the cells after the filters of loudness."""
     clipped: npt.NDArray[np.int64]
     """Number of clipped samples of each cell."""
     peak: float

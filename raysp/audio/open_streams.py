@@ -35,7 +35,7 @@ ENDS_UNKNOWN = frozenset({"FLAC", "MP3"})
 
 @dataclass
 class _Block:
-    """Sums over the frames of a block; offsets from zero, which every recorder has, are no sound."""
+    """Sums over the frames of a block; offsets from zero, which every recorder has, are not audio."""
 
     num_frames: int = 0
     mixed: float = 0.0
@@ -101,7 +101,7 @@ class StreamEnding:
         return mixed, unmixed
 
     def cancelled(self) -> str:
-        """Return how the channels cancel each other; empty if they do not, or are silent. No frame may follow."""
+        """Return a message if channels cancel each other; empty if not, or if they are silent. No frame may follow."""
         if self._block.num_frames:
             self._add_block()
         if self.unmixed > SILENT_POWER * self.num_frames and self.mixed < CANCELLED_SHARE * self.unmixed:
@@ -148,14 +148,14 @@ class OpenStream:
         self.go_to(place, may_seek=False)
 
     def ended(self, *, by_error: bool) -> Ended:
-        """Return what the decoder has left of the stream."""
+        """Return the part of the stream that the decoder has not read."""
         stream, reader = self.opened.stream, self.source.name if isinstance(self.source, Source) else None
         num_left = reader.num_bytes - min(reader.tell(), reader.num_bytes) if reader is not None else 0
         claimed = self.header.num_frames
         return Ended(stream, self.header.container, num_left, self.place, claimed, by_error)
 
     def missing(self, streams: Streams) -> str | None:
-        """Return what the header announces and the stream does not hold; None if it holds as much."""
+        """Return a text on announced data that the stream lacks; None if it holds as much."""
         header, announced = self.header, self.opened.stream.announced
         if announced:
             found = f"announces {count(announced, 'byte')} of samples"

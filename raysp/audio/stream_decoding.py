@@ -100,7 +100,7 @@ class Decoding:
         self.damage: AudioError | soundfile.LibsndfileError | None = None
         """Error that ended the frames early, to be raised once they are used."""
         self.missing: str | None = None
-        """What a header announced and its stream did not hold."""
+        """Text on data that a header announced and its stream lacked."""
 
     def chunks(self) -> Iterator[Samples]:
         """Yield the samples in chunks."""

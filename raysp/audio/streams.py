@@ -2,7 +2,7 @@
 
 A stream is opened by a decoder that sees its bytes alone. Where the next one begins is known from the container, or, in
 FLAC and MPEG, once the decoder has reached the end that the header counts. Tags, chunks and zeros behind the samples
-are no samples. Anything else there of more than `MOST_UNKNOWN_BYTES` is an error: it may be lost audio.
+are not samples. Anything else there of more than `MOST_UNKNOWN_BYTES` is an error: it may be lost audio.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a decoder left of a stream at its end."""
+    """Rest of a stream at the end of its decoder."""
 
     stream: Stream
     container: str
@@ -108,7 +108,7 @@ class Streams:
         return self._settled(whole, layout)
 
     def rebuilt(self, stream: Stream) -> Stream | None:
-        """Return a stream that no decoder opens with a right header in place of its own; None if it has no other."""
+        """Return a stream with a corrected header, for one that no decoder opens; None if there is no correction."""
         if stream.head:
             return None
         container = sniff(Opening(self.data.at(stream.start, HEAD_BYTES), stream.end - stream.start)) or ""
@@ -147,7 +147,7 @@ class Streams:
         if found is None and end - place > MOST_UNKNOWN_BYTES:
             raise AudioError(
                 "corrupt_audio",
-                f"{count(end - place, 'byte')} from byte {place:,} on follow the samples, and are no stream that a "
+                f"{count(end - place, 'byte')} from byte {place:,} on follow the samples, and are not a stream that a "
                 "decoder reads; expected the end of the recording, tags, or another recording",
             )
         return None if found is None else self.at(found)
@@ -196,7 +196,7 @@ class Streams:
         return replace(whole, end=rest) if end - rest > MOST_UNKNOWN_BYTES else believed
 
     def _find_beginning(self, place: int, end: int) -> int | None:
-        """Return where the next recording begins; frames only at the place itself, since samples may resemble them."""
+        """Return the begin of the next recording; frames only at the place itself, since samples may resemble them."""
         return place if _frames_begin(self.data, place, end) else find_beginning(self.data, place, end)
 
     def _behind_chunks(self, layout: Layout, place: int) -> int:

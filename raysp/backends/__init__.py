@@ -1,4 +1,4 @@
-"""What runs the checkpoint of a `Label` step: the models of raysp, another library, or a model of another package.
+"""Backends that run the checkpoint of a `Label` step: the models of raysp, of another library or of another package.
 
 The protocols of a model are here too, for packages that offer one by an entry point of the group `raysp.models`.
 """

@@ -1,4 +1,4 @@
-"""The protocol of a backend: what reads checkpoints of some kind, and loads their models."""
+"""The protocol of a backend, which reads checkpoints of some kind and loads their models."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What runs a checkpoint: a backend by its name, or the package that offers its model type."""
+"""Choice of the backend of a checkpoint: by its name, or the package that offers its model type."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ LIBRARIES = {one.backend: one for one in (Library(JAX, ("jax", "flax")), Library
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a checkpoint."""
+    """Backend chosen for a checkpoint."""
 
     name: str
     """Name of the backend; of the distribution, for a model of a package."""
@@ -74,7 +74,7 @@ class Choice:
 
     @property
     def library(self) -> str:
-        """Name and version of what has to be installed on all machines; empty for the models of raysp."""
+        """Name and version of the library to install on all machines; empty for the models of raysp."""
         if self.package is not None:
             return self.package.identity
         if self.name in LIBRARIES:
@@ -105,7 +105,7 @@ class Choice:
 
 
 def choose(folder: Path, backend: str) -> Choice:
-    """Return what runs a checkpoint folder in a `Label` step with a backend.
+    """Return the backend of a checkpoint folder, by the `backend` of its `Label` step.
 
     A package is chosen for a model type that the models of raysp do not read.
 
@@ -127,7 +127,7 @@ def _is_own(model_type: str) -> bool:
 
 
 def choice_of(checkpoint: CheckpointSummary) -> Choice:
-    """Return what runs a described checkpoint.
+    """Return the backend of a described checkpoint.
 
     Raises:
         CheckpointError: the package that described it is not installed here.

@@ -15,7 +15,7 @@ class OwnModels:
     """Backend of the models of raysp."""
 
     def describe(self, folder: Path) -> CheckpointSummary:
-        """Check a checkpoint and return its description; the error for another architecture names what may run it.
+        """Check a checkpoint and return its description; the error for another architecture has advice.
 
         If its tokenizer has another language than its weights, it has to be used in a language that outputs name.
 

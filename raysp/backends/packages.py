@@ -26,7 +26,7 @@ class Package:
     """A package that offers a model of one type."""
 
     name: str
-    """Of the distribution."""
+    """Name of the distribution."""
     version: str
     entry_point: metadata.EntryPoint
 

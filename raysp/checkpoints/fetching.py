@@ -137,7 +137,7 @@ def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str
     store = open_store(parent, storage_options)
     entry = store.stat(name)
     if entry is None:
-        raise CheckpointError(f"{url!r}: no such file")
+        raise CheckpointError(f"{url!r}: no such file; correct the url")
     folder = cache_folder() / kind / _digest_entries(store, [entry])
     with kept(folder, "a file") as is_missing:
         if is_missing:

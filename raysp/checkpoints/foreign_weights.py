@@ -1,4 +1,4 @@
-"""Weights in formats that raysp does not read: what there is instead of safetensors, and a remedy."""
+"""Weights in formats that raysp does not read: the formats found in place of safetensors, with a remedy."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ _SHOWN = 5
 
 
 def explanation(name: str, files: Iterable[str], revision: str | None = None) -> str:
-    """Return what weights there are, what is expected, and what to do.
+    """Return the weights that were found and expected, with a remedy, as text.
 
     Args:
         name: the checkpoint as the user gave it, for the command.
@@ -37,7 +37,7 @@ MERGING = (
     "merge it into the model (peft: PeftModel.from_pretrained(model, folder).merge_and_unload()), and save_pretrained "
     "the result with the processor"
 )
-"""What to do with a checkpoint that is an adapter over other weights."""
+"""Remedy for a checkpoint that is an adapter over other weights."""
 ADAPTER_CONFIG = "adapter_config.json"
 """File of an adapter of PEFT."""
 _OTHERS = (
@@ -70,7 +70,7 @@ _OTHERS = (
     ),
     (r".+\.(onnx|gguf|ggml|tflite|mlmodel)", "use the checkpoint that they were exported from"),
 )
-"""Patterns of names, and what to do with such files."""
+"""Patterns of names, with remedies for such files."""
 FOREIGN = re.compile("|".join([PICKLED.pattern, *(pattern for pattern, _ in _OTHERS)]))
 """Pattern of the names of all weights in formats that raysp does not read."""
 
@@ -79,7 +79,7 @@ def refuse_adapter(folder: Path) -> None:
     """Raise if a checkpoint is an adapter of PEFT over other weights, which labels would be made without.
 
     Raises:
-        CheckpointError: it is; with what to do.
+        CheckpointError: it is; with a remedy.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(f"{folder}: {ADAPTER_CONFIG} makes it an adapter over other weights: {MERGING}")

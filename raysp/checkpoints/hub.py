@@ -120,7 +120,7 @@ NOT_TAKEN = {
     "proxies": "set HTTPS_PROXY in the environment",
     "mirror": "set HF_ENDPOINT in the environment",
 }
-"""Keywords of `from_pretrained` in transformers that are refused unless they are None or False, with the way out."""
+"""Keywords of `from_pretrained` in transformers that are refused unless they are None or False, with a remedy."""
 KEYWORDS = ("revision", *(field.name for field in fields(Access)), *WITHOUT_EFFECT, "trust_remote_code")
 
 
@@ -210,7 +210,7 @@ def check_weights(name: str | Path, folder: Path, files: Sequence[str] = CHECKPO
         files: names and patterns of the files that are asked for; nothing is checked without weights among them.
 
     Raises:
-        CheckpointError: it has none; with what there is instead, and a remedy.
+        CheckpointError: it has none; with the weights that it has instead, and a remedy.
     """
     if SAFETENSORS not in files or not folder.is_dir() or any(folder.glob("model*.safetensors")):
         return

@@ -1,4 +1,4 @@
-"""Requests to the Hugging Face hub: bounds on its answers, what a repository holds, downloads, and uploads on request.
+"""Requests to the Hugging Face hub: bounds on its answers, contents of repositories, downloads and uploads.
 
 HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub, which only this module imports for
 checkpoints: it is imported itself where the hub is asked.
@@ -171,7 +171,7 @@ class Repository:
 
 
 def describe(hub_id: str, revision: str | None, token: str | bool | None = None) -> Repository | None:
-    """Return what the hub lists of a repository; None if it cannot be asked."""
+    """Return the hub's description of a repository; None if it cannot be asked."""
     if is_offline():
         return None
     hub: Any = HfApi(token=token)

@@ -70,7 +70,7 @@ def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
 
 
 def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULARY) -> str:
-    """Return why a value names no language of a checkpoint, and what to do, with a note; empty if it does."""
+    """Return the reason why a value names no language of a checkpoint, a remedy, and a note; empty if it does."""
     if isinstance(language, str) and language in languages:
         return ""
     if language is None:

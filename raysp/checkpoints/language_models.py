@@ -37,7 +37,7 @@ NUMBERS = {"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0}
 """Numbers of attrs.json, with pyctcdecode's defaults."""
 MOST_WEIGHT = 1e6
 LM_WEIGHT, WORD_BONUS = 0.5, 1.0
-"""Weights of a model that comes with none."""
+"""Weights of a model without weights of its own."""
 
 
 def locate(url: str, storage_options: Mapping[str, object] | None = None) -> Path:

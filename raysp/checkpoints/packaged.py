@@ -26,7 +26,7 @@ def speech_weights() -> Path:
 
 
 def speech_digest() -> str:
-    """Return the hash of these weights, 16 hexadecimal digits.
+    """Return the hash of the weights of Silero VAD, 16 hexadecimal digits.
 
     Raises:
         CheckpointError: as `speech_weights`.

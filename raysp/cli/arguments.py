@@ -70,7 +70,7 @@ Relabel = Annotated[
 ]
 Limits = list[str] | None
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
-"""Values of storage options that are no text. Numbers stay texts: account keys may be all digits."""
+"""Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""
 By = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),

@@ -199,7 +199,7 @@ def _longest_text(summary: "CheckpointSummary") -> str | None:
 
 
 def _generation_error(summary: "CheckpointSummary") -> str | None:
-    """Return why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
+    """Return the reason why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
     from raysp.models.generation_checks import check_generation
 
     try:
@@ -211,7 +211,7 @@ def _generation_error(summary: "CheckpointSummary") -> str | None:
 
 
 def _language(summary: "CheckpointSummary") -> str | None:
-    """Return the announced language, of how many, and the file with its weights; None without languages."""
+    """Return the announced language, the number of languages, and the file with its weights; None without languages."""
     from raysp.checkpoints.language_adapters import languages_of
 
     known = languages_of(summary.path)
@@ -243,7 +243,7 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
 
 
 def _facts_of_language_model(summary: "CheckpointSummary") -> dict[str, Any] | str | None:
-    """Return facts of the language model that comes with a checkpoint, or what is wrong with it; None without one."""
+    """Return facts of the language model that comes with a checkpoint, or its defect; None without one."""
     from raysp.checkpoints.language_models import FOLDER, describe_own
     from raysp.models.auto import WITH_LM, processor_class
 

@@ -130,7 +130,7 @@ def print_json(value: object) -> None:
 
 @contextlib.contextmanager
 def printing(what: str = "this cannot be shown, and the work goes on") -> Iterator[None]:
-    """Print something while work goes on or after it: an error of printing is reported on stderr, and is no other.
+    """Print something during or after work: an error of printing is reported on stderr, and does not end the work.
 
     Args:
         what: the words before the error.
@@ -160,11 +160,11 @@ def showing(code: int) -> Iterator[None]:
 
 
 class ProgressLines:
-    """Lines on stderr about how much is done, not more than one every some seconds.
+    """Progress lines on stderr, with a shortest time between two of them.
 
     Args:
         seconds: time between lines.
-        words: returns the line for what is done, and the total.
+        words: returns the line for the number done and the total.
     """
 
     def __init__(self, seconds: float, words: Callable[[int, int], str]) -> None:

@@ -18,7 +18,7 @@ from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "Label a corpus": (
-        "raysp run recipe.py",
+        "raysp run label.py",
         {
             "plan": "label",
             "run": "label",
@@ -45,7 +45,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
     "Work on a Ray cluster": (
-        "raysp submit recipe.py --address http://head:8265",
+        "raysp submit label.py --address http://HEAD:8265",
         {
             "submit": "job",
             "jobs": "job",
@@ -53,7 +53,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         },
     ),
     "Look at a checkpoint or this machine": (
-        "raysp inspect checkpoint",
+        "raysp inspect CHECKPOINT",
         {
             "inspect": "checkpoint",
             "convert": "checkpoint",
@@ -73,7 +73,7 @@ class Grouped(TyperGroup):
         """Write the groups of verbs, each with its example."""
         width = max(map(len, self.commands))
         for title, (example, verbs) in GROUPS.items():
-            with formatter.section(f"{title}, as by `{example}`"):
+            with formatter.section(f"{title}, as in `{example}`"):
                 shown = [(verb, self.commands[verb]) for verb in verbs if verb in self.commands]
                 formatter.write_dl(
                     [(verb.ljust(width), command.get_short_help_str(formatter.width)) for verb, command in shown]

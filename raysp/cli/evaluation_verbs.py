@@ -193,7 +193,7 @@ def merge(
 ) -> None:
     """Merge labellings: each row has the label of the highest score. Starts no Ray.
 
-    Rows that are ok go before others. The column labelling tells where a row is from.
+    Rows that are ok take precedence. The column labelling has the origin of each row.
     The same command again goes on, and replaces what changed since. Exits with 3 if shards are not merged.
 
     Example:
@@ -215,5 +215,5 @@ def _print_merged(found: "Merge", as_json: bool) -> None:
         return
     for url, rows in found.chosen.items() if found.rows else ():
         print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
-    print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them before")
+    print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them earlier")
     print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)

@@ -166,7 +166,7 @@ def print_examples(result: "RunResult") -> None:
 
 
 def print_named(result: "RunResult", *names: str) -> None:
-    """Print facts of a run, of those that it has."""
+    """Print the named facts that a result has."""
     for name in names:
         if fact := result.facts.get(name):
             print_fact(name, fact)

@@ -87,7 +87,7 @@ def verify(
 
 
 def _facts_of_verification(found: "Verification", sample: int) -> dict[str, object]:
-    """Return the facts of a verification, by name, in which so many rows were to be labelled again."""
+    """Return the facts of a verification by name; `sample` is the number of rows to label again."""
     facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
     if found.sampled:
         share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
@@ -142,7 +142,7 @@ def status(
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--watch", min=0.1, metavar="[SECONDS]", help="Repeat it until the run ends, by default every 5 seconds."
+            "--watch", min=0.1, metavar="[SECONDS]", help="Repeat until the run ends, by default every 5 seconds."
         ),
     ] = None,
     settings: Settings = None,

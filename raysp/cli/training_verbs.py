@@ -30,7 +30,7 @@ def finetune(
         typer.Option(min=1, metavar="N", help="Try out N steps, and print texts of a few rows; nothing is kept."),
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and begin anew.")
+        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and start over.")
     ] = False,
     address: Annotated[
         str | None,

@@ -43,7 +43,7 @@ def refuse_on(systems: Collection[str], what: str) -> None:
 
     Args:
         systems: the systems.
-        what: what cannot be done there, and what to do.
+        what: clause on the limit there, with a remedy.
     """
     if (found := system()) in systems:
         raise PlanError(f"{found}: {what}")

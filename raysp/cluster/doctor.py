@@ -50,7 +50,7 @@ def _packages() -> list[Finding]:
 
 
 def _extras() -> Finding:
-    """Look for the packages of each extra of raysp; a missing one is no failure."""
+    """Look for the packages of each extra of raysp; a missing one is not a failure."""
     found: list[str] = []
     missing: list[str] = []
     for extra, packages in _packages_of_extras().items():

@@ -58,7 +58,7 @@ def held_by_steps(pipeline: Pipeline) -> tuple[float, float]:
 
 
 def for_model(resources: Resources, pipeline: Pipeline) -> Resources:
-    """Return the resources that are left for decoding and the model beside other steps; at least none."""
+    """Return the resources that are left for decoding and the model beside other steps; at least 0."""
     cpus, gpus = held_by_steps(pipeline)
     return replace(resources, cpus=max(0.0, resources.cpus - cpus), gpus=max(0.0, resources.gpus - gpus))
 
@@ -98,7 +98,7 @@ def check_device(device: str, field: str) -> None:
 
 
 def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
-    """Return how many actors fit on the machine; None: more machines may come up."""
+    """Return the number of actors that fit on the machine; None: more machines may come up."""
     if resources.can_grow:
         return None
     return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)

@@ -140,7 +140,7 @@ def _unchecked(field: str, place: str) -> str:
 
 
 def _declared(field: str) -> str:
-    """Return how a shared place is declared; nothing for a checkpoint, which is always checked."""
+    """Return the declaration of a shared place; empty for a checkpoint, which is always checked."""
     part = field.rpartition(".")[0]
     is_declared = part == "sink" or part.rpartition(".")[2] == "source"
     return f" (then {part}.shared=true declares it, and it is not checked)" if is_declared else ""
@@ -168,7 +168,7 @@ def _look(url: str, storage_options: dict[str, object], written: str, places: li
 
 
 def _difference(seen: Seen) -> str:
-    """Return how a place differs on this machine; empty if it is the same, as far as its size shows."""
+    """Return the difference of a place on this machine; empty if it has the same size."""
     path = Path(seen.path)
     try:
         num_bytes = path.stat().st_size

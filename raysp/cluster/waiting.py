@@ -36,7 +36,7 @@ class Nodes:
     free: Sequence[Amounts]
     total: Sequence[Amounts]
     free_for_actors: Sequence[Amounts] | None = None
-    """Those of `free` on which model actors start; None: all."""
+    """Nodes of `free` on which model actors start; None: all."""
     is_shared: bool = True
     """Whether programs other than this one may use them."""
 

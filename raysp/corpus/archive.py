@@ -150,7 +150,7 @@ def _check_end(file: ArchiveFile, place: int) -> None:
         if any(file.range(place, padding)):
             raise damaged(file.url, place, "its end marker, and more data behind it (are several archives joined?)")
         return
-    found = f"a header that begins with {head[:8]!r} and is no header" if head else "the end of the file"
+    found = f"a header that begins with {head[:8]!r} and is not a header" if head else "the end of the file"
     raise damaged(file.url, place, f"{found}, without an end marker before it")
 
 

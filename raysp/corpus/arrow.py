@@ -140,7 +140,7 @@ class ArrowKind(SourceKind):
                     if batch.num_rows != layout.batches[number][2]:
                         raise ShardError(
                             f"{shard.url}: record batch {number} has {batch.num_rows} rows, its header says "
-                            f"{layout.batches[number][2]}"
+                            f"{layout.batches[number][2]}; write the shard again"
                         )
                     yield from _plain_rows(batch, first, piece, columns, as_dictionaries)
 
@@ -242,7 +242,7 @@ def _reader(file: pa.NativeFile, layout: _Layout) -> Iterator[_Reader]:
     file.seek(0)
     with pa.ipc.open_file(file) if layout.is_file else pa.ipc.open_stream(file) as reader:
         if isinstance(reader, pa.RecordBatchFileReader) and reader.num_record_batches != len(layout.batches):
-            raise ShardError("its footer and its messages differ in the number of record batches")
+            raise ShardError("its footer and its messages differ in the number of record batches; write it again")
         yield reader
 
 
@@ -303,7 +303,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
 
 
 def check_buffers(file: pa.NativeFile) -> None:
-    """Check what the compressed buffers of a file or stream announce, and move to its beginning.
+    """Check the sizes that the compressed buffers of a file or stream announce, and move to its beginning.
 
     Raises:
         ArrowInvalid: they decode to too many bytes, or it is damaged.

@@ -182,7 +182,7 @@ def _metadata_files(given: Beside, storage_options: Options) -> list[str]:
 
 
 def _columns(url: str, part: _Part, recordings: Sequence[tuple[str, int | None]], options: Options) -> pa.Table:
-    """Return the columns of recordings from what is beside them."""
+    """Return the columns of recordings from the metadata or texts beside them."""
     assert part.schema is not None
     if sidecars.are_sidecars(part.metadata):
         return sidecars.read_columns(url, part.metadata, recordings, options)

@@ -125,7 +125,7 @@ class SourceKind(ABC):
         return entries
 
     def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
-        """Return what describes the recordings of a folder, with the paths of its files.
+        """Return the description of the recordings of a folder, with the paths of its files.
 
         Raises:
             ShardError, StoreError: the files cannot be read.
@@ -204,7 +204,7 @@ class SourceKind(ABC):
         return None
 
     def rows_id(self, shard: Shard) -> str:
-        """Return what identifies the rows of a shard; of a kind that holds no recordings, not their content."""
+        """Return an identifier of the rows of a shard; of a kind that holds no recordings, not of their content."""
         part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
         return f"{shard.input_id}{part}"
 

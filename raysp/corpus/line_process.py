@@ -22,8 +22,8 @@ class LineProcess:
 
     Args:
         main: its main module.
-        values: what it reads first, pickled.
-        work: what it does, for the log, such as "reads footers".
+        values: values that it reads first, pickled.
+        work: predicate for the log, such as "reads footers".
     """
 
     def __init__(self, main: str, values: bytes, work: str) -> None:

@@ -233,7 +233,7 @@ def _schema(url: str, storage_options: Options) -> pa.Schema:
 
 @contextmanager
 def _opened(url: str, storage_options: Options) -> Iterator[BinaryIO]:
-    """Open a manifest, decompressed. What is damaged or too large is raised as `ShardError`, without the url."""
+    """Open a manifest, decompressed. Damage and excessive sizes are raised as `ShardError`, without the url."""
     store, name = place_of(url, storage_options)
     file: BinaryIO
     try:

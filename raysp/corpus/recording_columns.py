@@ -89,7 +89,7 @@ def _child(kind: pa.DataType, name: str) -> pa.DataType:
 
 
 def _remedy(kind: pa.DataType) -> str:
-    """Return what to do with a column of another type than recordings."""
+    """Return the remedy for a column of another type than recordings."""
     if _is_text(_child(kind, _BYTES) if pa.types.is_struct(kind) else kind):
         return (
             "Of paths, set source.audio_root to the folder of the files. Of base64, write the decoded bytes: "

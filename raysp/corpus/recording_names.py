@@ -1,4 +1,4 @@
-"""Names of recordings: the suffixes of formats, and other suffixes that are no rows."""
+"""Names of recordings: the suffixes of formats, and other suffixes that are not rows."""
 
 # Files are chosen by name, since folders hold other files too. Their format is detected by content.
 _READ = frozenset(

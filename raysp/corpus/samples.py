@@ -41,7 +41,7 @@ class Sample(NamedTuple):
 
 
 def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Sample]:
-    """Yield the samples of an archive in order; see `read_members`. Files without a suffix belong to none."""
+    """Yield the samples of an archive in order; see `read_members`. Files without a suffix are left out."""
     members = (one for one in read_members(file, first, end) if all(_split(one.name)))
     for key, group in groupby(members, lambda one: _split(one.name)[0]):
         files: dict[str, Member] = {}

@@ -77,7 +77,7 @@ class Cuts:
 
 @dataclass(frozen=True)
 class _Found:
-    """What identifies the content of a shard."""
+    """Facts that identify the content of a shard."""
 
     digest: str
 
@@ -169,7 +169,7 @@ class SharKind(SourceKind):
 
 
 def _shard_of(path: str, found: re.Match[str]) -> tuple[str, str]:
-    """Return the folder of a shard, and what its files have in common."""
+    """Return the folder of a shard, and the common part of its files' names."""
     return path.rpartition("/")[0], found[1] or (found[2] if found.re is CUTS else "") or ""
 
 
@@ -291,7 +291,7 @@ def _cut(place: str, line: bytes) -> tuple[str, dict[str, object]]:
         values = plain_values({name: value for name, value in _values(cut).items() if value is not None})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ShardError(
-            f"{place}: cut {shortened(identity)} is no cut of a recording ({bounds.plain(error)})"
+            f"{place}: cut {shortened(identity)} is not a cut of a recording ({bounds.plain(error)})"
         ) from None
     return identity.removeprefix("./"), values
 

@@ -58,7 +58,7 @@ class Shard:
     seconds: float | None = field(default=None, compare=False)
     """Seconds of audio as claimed by the source; None if unknown without reading audio."""
     labels: str = ""
-    """Url of the label shard whose columns are read with those of the shard; empty: none is."""
+    """Url of the label shard whose columns are read with those of the shard; empty: only the shard is read."""
     labels_version: str = ""
     """Version of that label shard by its store, part of the input id."""
 

@@ -32,7 +32,7 @@ TIERS = ("text", "words", "word", "transcript", "transcription", "utterance", "u
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16."""
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<!\S)(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|<exists>|<absent>)(?!\S)|![^\n]*')
-"""What counts in a text file of Praat: quoted texts, and numbers and flags that stand alone. A `!` begins a comment."""
+"""Tokens of a text file of Praat: quoted texts, and numbers and flags that stand alone. A `!` begins a comment."""
 
 
 def find(recordings: Sequence[Entry], entries: Sequence[Entry]) -> tuple[Metadata | None, list[str]]:

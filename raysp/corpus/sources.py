@@ -28,7 +28,7 @@ class Registered(NamedTuple):
 
     name: str
     place: str
-    """Its class, as `module:name`."""
+    """Class of the kind, as `module:name`."""
     endings: tuple[str, ...] = ()
     """Ends of the names of all files that the kind claims or describes."""
 

@@ -25,7 +25,7 @@ FAILED = b"null\n"
 def main() -> None:
     """Survey the shards, and write the answers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not an answer
     reading: Reading = pickle.load(sys.stdin.buffer)
     begun: queue.SimpleQueue[Calls] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, reading, begun), daemon=True).start()

@@ -70,7 +70,7 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is read of every shard, and how.
+    """Columns and options with which every shard is read.
 
     Args:
         storage_options: options of the shards' storage.

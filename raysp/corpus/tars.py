@@ -29,7 +29,7 @@ from raysp.storage.store import LocalStore
 from raysp.words import RESTORE, count
 
 SPAN_BYTES, SPAN_ROWS = 8 * 1024 * 1024, 400
-"""Bytes or rows from which a span ends: what is read at once."""
+"""Bytes or rows from which a span, which is read at once, ends."""
 Samples = Callable[[ArchiveFile, int, int | None], Iterator[Sample]]
 """Function that yields the samples of a range of an archive."""
 _OWN = ("id", "audio")

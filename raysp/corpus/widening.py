@@ -10,7 +10,7 @@ _UNITS = ("s", "ms", "us", "ns")
 _SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 _EXACT_BITS = {16: 8, 32: 16, 64: 32}
-"""Bits of the integers that a float of so many bits holds exactly, of those that Arrow has."""
+"""Widest integers of Arrow that a float holds exactly: bits of the float to bits of the integer."""
 WITHOUT_TYPE = pa.string()
 """Type of stored columns whose values are all null: readers do not read nulls of type null with values of another."""
 

@@ -53,7 +53,7 @@ class Mean:
         return ratios(weights_DN @ self.values_N, weights_DN.sum(1))[:, None]
 
     def counts(self) -> dict[str, int]:
-        """Return how many numbers are above and below zero."""
+        """Return the numbers of values above and below zero."""
         return {"above_zero": int((self.values_N > 0).sum()), "below_zero": int((self.values_N < 0).sum())}
 
     def of(self, rows: Ints) -> "Mean":

@@ -10,7 +10,7 @@ from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
 from raysp.evaluation.scores import ClassScores, Columns, Comparison, Mismatch, score, score_groups
 
 NO_CLASS = -1
-"""Number in place of the class of a row that was given none."""
+"""Number in place of the class of a row without one."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ClassMeasures:
 
     Attributes:
         actual_N: numbers of the classes.
-        predicted_N: numbers of the predicted classes; `NO_CLASS`: none.
+        predicted_N: numbers of the predicted classes; `NO_CLASS` for a row without one.
         num_classes: number of classes.
         scores_N: score of the second of two classes; None for any other number of classes.
     """
@@ -56,7 +56,7 @@ class ClassMeasures:
         return ClassMeasures(self.actual_N[rows], self.predicted_N[rows], self.num_classes, scores)
 
     def totals(self, weights_DN: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the weights of the rows of each class, of those that were given it, and of those rightly, (D, C)."""
+        """Return weights of rows (D, C): by true class, by predicted class, and where both agree."""
         return (
             self._sums(weights_DN, self.actual_N),
             self._sums(weights_DN, self.predicted_N),
@@ -103,7 +103,7 @@ class FrameMeasures:
         return FrameMeasures(self.actual_NC[rows], self.predicted_NC[rows], self.right_NC[rows])
 
     def totals(self, weights_DN: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return the weights of the frames of each class, of those that were given it, and of those rightly, (D, C)."""
+        """Return weights of frames (D, C): by true class, by predicted class, and where both agree."""
         return weights_DN @ self.actual_NC, weights_DN @ self.predicted_NC, weights_DN @ self.right_NC
 
 

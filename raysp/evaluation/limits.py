@@ -49,7 +49,7 @@ def asked_limits(
     """Return the upper and the lower limits of some metrics.
 
     Raises:
-        SpecError: a metric is none of these, is better the other way, or its limit is no share.
+        SpecError: a metric is unknown or better the other way, or its limit is not a share.
     """
     return (*_limits(fail_above, metrics, is_upper=True), *_limits(fail_below, metrics, is_upper=False))
 

@@ -28,7 +28,7 @@ TITLES = {
 }
 UNDEFINED = "-"
 _FORMATS = {"cosine": ".4f", "difference": "+.4f", "wer_change": "+.2%", "cer_change": "+.2%"}
-"""Formats of metrics that are no shares."""
+"""Formats of metrics that are not shares."""
 _EQUAL = {"accuracy": "correct", "agreement": "equal"}
 """Counts behind shares of rows."""
 
@@ -173,7 +173,7 @@ class Comparison:
     """Groups by column; those of a column are sorted, the worst first, and bands of duration by duration."""
     worst: tuple[Mismatch, ...]
     classes: tuple[ClassScores, ...] = ()
-    """Of a classification, the worst first."""
+    """Scores of each class of a classification, the worst first."""
 
 
 def no_metrics(num_rows: int) -> Comparison:

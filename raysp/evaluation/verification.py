@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.floating[Any]]
 Vectors = npt.NDArray[np.float32]
 
 MOST_PAIRS = 20_000
-"""Pairs of a kind that are compared: all, or so many of them, drawn by the seed of the bootstrap."""
+"""Most pairs of a kind that are compared; of more, this number is drawn by the seed of the bootstrap."""
 PAIRS_AT_ONCE = 4096
 """Pairs whose vectors are in memory at once."""
 PAIR_WEIGHTS_AT_ONCE = 2**18
@@ -238,7 +238,7 @@ def _drawn_pairs(speakers_N: Ints, random: np.random.Generator) -> tuple[Ints, I
 
 
 def _some_of(first_N: Ints, end_N: Ints, random: np.random.Generator) -> Ints:
-    """Return pairs (2, P) of each row with those from a first one to the one before an end; `MOST_PAIRS` at most."""
+    """Return pairs (2, P) of each row with rows `first <= row < end`, at most `MOST_PAIRS` drawn at random."""
     counts_N = end_N - first_N
     last_N = np.cumsum(counts_N)  # pairs are numbered, and those of a row are neighbours
     total = int(last_N[-1]) if len(last_N) else 0

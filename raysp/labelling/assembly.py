@@ -84,7 +84,7 @@ def decoding(
 
 
 def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | None":
-    """Return what cuts recordings at pauses; None if windows are even. It loads the model of speech.
+    """Return the function that cuts recordings at pauses; None if windows are even. It loads the model of speech.
 
     Raises:
         CheckpointError: the model is not installed, or is not the planned one.
@@ -175,7 +175,7 @@ def _labelled(source: Shards) -> list[RowOp]:
 
 
 def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: Decoder | None = None) -> Decoding:
-    """Return the op whose `measure` and `lengths` show, from headers, what decoding makes of rows.
+    """Return the decoding op for `measure` and `lengths`, which predict statuses and lengths of rows from headers.
 
     Steps that read decoded rows are left out. Arguments are those of `decoding`.
     """

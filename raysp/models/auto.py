@@ -39,7 +39,7 @@ class _Auto:
 
     @classmethod
     def register(cls, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - of transformers
-        """Raise an error with the ways to classes of one's own.
+        """Raise an error that names the ways to use other classes.
 
         Raises:
             NotImplementedError: Always.

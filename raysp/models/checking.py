@@ -158,11 +158,11 @@ class Spoken(NamedTuple):
     """Language of the weights of a checkpoint."""
 
     language: str | None = None
-    """Announced one; None: there is none, or it is not that of the weights."""
+    """Announced language of the weights; None: not announced, or contradicted by the weights."""
     adapter: Path | None = None
     """File whose values take the place of those of the weights."""
     contradiction: str = ""
-    """Why the announced language is not that of the weights."""
+    """Reason why the announced language is not that of the weights."""
     vocab_size: int | None = None
     """Size of the head, whose tokens are not known then."""
 
@@ -247,7 +247,7 @@ def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -
 
 
 def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:
-    """Return how a checkpoint fills its model, or its heads, after a check that it has exactly their weights."""
+    """Return the fit of a checkpoint's weights to its model, or heads, after a check that it has exactly these."""
     first, *others = models
     if others and any(one.base_model is one for one in models):
         names = " and ".join(type(one).__name__ for one in models)

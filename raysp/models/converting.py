@@ -1,6 +1,6 @@
 """Conversion of checkpoints with pickled weights to folders with safetensors, verified before they appear.
 
-What reads the pickles is in `raysp.checkpoints.pickles`: a process of its own, which runs nothing of them.
+`raysp.checkpoints.pickles` reads the pickles in a process of its own, which runs nothing of them.
 """
 
 import os
@@ -32,7 +32,7 @@ class Conversion:
     num_tensors: int
     """Number of tensors that were converted."""
     num_bytes: int
-    """Their bytes."""
+    """Bytes of the tensors."""
     written: tuple[str, ...]
     """Names of the new files of weights."""
     copied: tuple[str, ...]
@@ -44,7 +44,7 @@ class Conversion:
     summary: CheckpointSummary | None
     """The description of the new checkpoint; None if raysp does not read its model itself."""
     unread: str | None
-    """Why raysp does not read it; None if it does."""
+    """Reason why raysp does not read the new checkpoint; None if it does."""
 
 
 def convert_checkpoint(

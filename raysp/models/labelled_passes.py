@@ -1,4 +1,4 @@
-"""What labelling needs of a loaded checkpoint, whatever library runs it: protocols, and the results of a pass.
+"""Protocols of a loaded checkpoint of any library, as labelling uses it, and the results of a pass.
 
 `LoadedCheckpoint` is the model of raysp. Models of other libraries and packages are the same to outputs and plans.
 
@@ -46,9 +46,9 @@ class Lengths(NamedTuple):
 
     samples: Sequence[int]
     frames: Sequence[int]
-    """Of logits and of `last_hidden_state`."""
+    """Numbers of frames of logits and of `last_hidden_state`."""
     hidden_frames: Sequence[int]
-    """Of `hidden_states`."""
+    """Numbers of frames of `hidden_states`."""
 
 
 class LabellingModel(Protocol):
@@ -139,7 +139,7 @@ class Written(NamedTuple):
     """Sum over the tokens that count: those after the prompt, up to the first that ends the text."""
     num_tokens: int
     words: Sequence[TimedWord] = ()
-    """Its words, if they are asked for."""
+    """Words of the text, if they are asked for."""
     languages: Sequence[float] = ()
     """Probability of each language of the summary, if they are asked for."""
 

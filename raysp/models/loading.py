@@ -85,7 +85,7 @@ class LoadedCheckpoint:
         self._switch.use(language)
 
     def num_frames(self, num_samples: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return the numbers of frames of rows of so many samples, and of those of hidden states."""
+        """Return the number of output frames of each row, and that of hidden states, from its number of samples."""
         samples_B = torch.tensor(num_samples, dtype=torch.int64)
         return self.model.num_frames(samples_B).tolist(), self.model.num_hidden_frames(samples_B).tolist()
 

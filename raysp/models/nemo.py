@@ -157,7 +157,7 @@ def _ctc(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Piece
 
 
 def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
-    """Return the same of an RNN-T or TDT model, whose blank is the token behind the pieces."""
+    """Return the parts of an RNN-T or TDT model, as `_ctc`. Its blank is the token behind the pieces."""
     tensors = renamed(weights, "decoder.decoder_layers.")
     for name, tensor in weights.items():
         if name.startswith(("decoder.", "joint.")):

@@ -242,7 +242,7 @@ class ParakeetPreTrainedModel(SpeechModel):
         return subsampled(input_lengths, self.encoder_config)
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
-        """Return which rows (B,) end in two frames of one value; the last frame of a waveform always is."""
+        """Return a mask (B,) of rows that end in two frames of one value; the last frame of a waveform always is."""
         end_BMN = inputs[:, -2:]
         return (end_BMN == end_BMN[:, -1:, -1:]).all(-1).all(-1)
 
@@ -275,7 +275,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
     @property
     def above_layers(self) -> Sequence[nn.Module | None]:
-        """Modules that take the output of the last layer: there are none."""
+        """Modules that take the output of the last layer: always empty."""
         return ()
 
     def forward(

@@ -271,7 +271,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), **sizes)
 
     def _rules(self, num_frames: int) -> Rules:
-        """Return how a search over a batch of so many frames goes on.
+        """Return the rules of a search over a batch of `num_frames`.
 
         The original of TDT takes the number of a duration for its frames, and any number of tokens at one frame.
         """

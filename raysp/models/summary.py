@@ -26,19 +26,19 @@ class CheckpointSummary:
     num_parameters: int
     sample_rate: int
     vocab_size: int | None = None
-    """Of the CTC head or the text decoder; None without either."""
+    """Size of the vocabulary of the CTC head or the text decoder; None without either."""
     min_samples: int
     """Samples of the shortest input."""
     frame_stride: int
     """Samples from one frame to the next."""
     hidden_size: int = 0
-    """Of the encoder."""
+    """Width of the encoder's frames."""
     num_layers: int = 0
-    """Of the encoder and the text decoder together."""
+    """Number of layers of the encoder and the text decoder together."""
     gives: tuple[Capability, ...]
     """Results of its heads, and hidden states."""
     dtype: str = "float32"
-    """Of most of the stored weights."""
+    """Dtype of most of the stored weights."""
     weight_bytes: int = 0
     receptive_samples: int
     """n samples yield `(n - receptive_samples) // frame_stride + 1` frames."""
@@ -53,13 +53,13 @@ class CheckpointSummary:
     labels: tuple[str, ...] = ()
     """Class names of a classification head; empty without one."""
     problem_type: str | None = None
-    """Of a classification head, as in config.json."""
+    """Problem type of a classification head, as in config.json."""
     num_hidden_states: int = 0
-    """Of the encoder: the input of its first layer, and the output of each layer."""
+    """Number of hidden states of the encoder: the input of its first layer, and the output of each layer."""
     has_layer_weights: bool = False
     """Whether a head reads a learned sum of the hidden states."""
     backend: str = OWN
-    """What runs it: a backend by its name, or the name of the distribution of a model of another package."""
+    """Name of the backend, or of the distribution of a model of another package."""
     unused: tuple[str, ...] = ()
     """Parts of the stored weights that labels do not read, such as the heads of pre-training."""
     takes_padding: bool = True
@@ -67,15 +67,15 @@ class CheckpointSummary:
     takes_packs: bool = False
     """Whether a pass may be a pack of rows end to end, in which a row has the bits that it has in any other."""
     shapes: str = ""
-    """Digest of what decides the shapes of its passes, by which certificates of packs are looked up; empty: none is."""
+    """Digest of what decides the shapes of its passes, the key of certificates of packs; empty: not looked up."""
     padded_samples: int = 0
     """Length that the model pads shorter inputs to, and which they cost."""
     language: str | None = None
-    """Of a checkpoint with adapters of languages: the one that it is used with."""
+    """Language with which a checkpoint with adapters of languages is used."""
     adapter: str | None = None
     """Name of the file whose adapter layers and head are used in place of those among the weights."""
     contradiction: str = ""
-    """Why it cannot be used in the language of its tokenizer, but in one that is named; empty if it can be."""
+    """Reason why it cannot be used in the language of its tokenizer, but in a named one; empty if it can be."""
     windows_together: int = 1
     """Windows that are decoded together at less cost than one by one, on a CPU."""
     searches: bool = False
@@ -83,7 +83,7 @@ class CheckpointSummary:
     writes_times: bool = False
     """Whether its text decoder gives the times of words."""
     languages: tuple[str, ...] = ()
-    """Of a text decoder that takes the language of each row by its name, and detects it; empty for any other model."""
+    """Languages of a text decoder that takes or detects the language of each row; empty for any other model."""
     finds_silence: bool = False
     """Whether its text decoder gives the probability that a window has no speech."""
     max_samples: int | None = None
@@ -121,7 +121,7 @@ class CheckpointSummary:
         return self.problem_type == REGRESSION or (self.problem_type is None and len(self.labels) == 1)
 
     def num_frames(self, num_samples: int) -> int:
-        """Return the number of frames of so many samples."""
+        """Return the number of frames of a recording of `num_samples`."""
         return max(0, (num_samples - self.receptive_samples) // self.frame_stride + 1)
 
     @property

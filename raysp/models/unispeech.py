@@ -73,7 +73,7 @@ class UniSpeechPreTrainingLosses:
     contrast_B: Tensor
     """Sum over the frames of each row."""
     diversity: Tensor
-    """Of one frame, (), with its weight."""
+    """Diversity loss of one frame, (), with its weight."""
     num_masked_B: Tensor
     """Number of frames of each row, on the CPU."""
 

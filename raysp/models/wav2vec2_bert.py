@@ -322,7 +322,7 @@ def adapted_frames(num_frames: Count, config: Wav2Vec2BertConfig, exact: bool) -
 
 
 def has_odd_mel(features_BTC: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return which rows (B,) end in an odd log-mel frame, which is in their features but not in their mask.
+    """Return a mask (B,) of the rows that end in an odd log-mel frame, in their features but not in their mask.
 
     It is the first half of a frame whose second half is padding, of one value. A row that itself ends in that value,
     digital silence, is ambiguous; its frame counts as its own.
@@ -405,7 +405,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         return self._valid_frames(num_frames_B, feature_vector_length)
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
-        """Return which rows (B,) end in a frame of one value."""
+        """Return a mask (B,) of the rows that end in a frame of one value."""
         end_BC = inputs[:, -1]
         return (end_BC == end_BC[:, -1:]).all(-1)
 

@@ -246,7 +246,7 @@ class Aligning:
         return None if text is None else self.spelling(str(text))
 
     def _kept(self, spelt: Spelt | None) -> list[int]:
-        """Return the ids of the blank and of the tokens of which windows stage log-probabilities."""
+        """Return the ids whose log-probabilities windows stage, the blank first."""
         if self.is_result or spelt is None:
             ids = {*range(self.vocab_size)}
         else:
@@ -309,7 +309,7 @@ def _staged(log_probs: Tensor, kept: Sequence[int]) -> Tensor:
 def spelling_of(
     tokenizer: CTCTokenizer, vocab_size: int, language: Language | None = None, *, is_result: bool = False
 ) -> Spelling | PhonemeSpelling:
-    """Return the spelling of texts in the tokens of a head; `is_result`: they are what the head itself writes."""
+    """Return the spelling of texts in the tokens of a head; `is_result`: texts that the head itself wrote."""
     special = {*tokenizer.all_special_tokens}
     known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}
     text = tokenizer.word_delimiter_token

@@ -34,7 +34,7 @@ MOST_AT_ONCE = 4
 
 
 def passes_at_once(threads: int) -> int:
-    """Return how many forward passes share the threads of an actor on CPUs, each with an equal number of them.
+    """Return the number of forward passes that share the threads of an actor on CPUs, each with an equal number.
 
     Passes of one thread each do not wait for each other, as the threads of one pass do after every operation. Two
     threads or more have several passes: of the numbers that leave the fewest threads over, the largest.
@@ -43,7 +43,7 @@ def passes_at_once(threads: int) -> int:
 
 
 def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_own: bool = True) -> int:
-    """Return how many forward passes an actor runs at once: of packs on a CPU, one for each thread.
+    """Return the number of forward passes that an actor runs at once: of packs on a CPU, one for each thread.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.

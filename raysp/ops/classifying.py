@@ -62,7 +62,7 @@ class Classifying:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         [logits_BN] = yield [cast("Tensor", forward.of(Capability.CLASSES)["logits"]).float()]
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
@@ -145,7 +145,7 @@ class Segmenting:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         [scores_BTN] = yield [cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid()]
         rows = list(zip(forward.parts, scores_BTN, forward.lengths.frames, strict=True))
         return [

@@ -333,7 +333,7 @@ class Decoding:
     def _decoded(
         self, piece: "_Piece", indexes: Sequence[int], asked: list[int]
     ) -> Iterator[tuple[int, list[Samples | AudioError | TooLong]]]:
-        """Yield rows with what decoding makes of their channels, and append an entry for each channel to `asked`."""
+        """Yield rows with the decoded channels or their error, and append an entry for each channel to `asked`."""
         found = self.decoder.decode_all(
             piece.excerpts(indexes, asked, each_channel=self.each_channel),
             replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
@@ -572,7 +572,7 @@ def _for_each_channel(indexes: Sequence[int], channels: Sequence[int]) -> Iterat
 
 
 def _repeated(samples: Samples, num_samples: int) -> Iterator[Samples]:
-    """Yield so many samples in chunks."""
+    """Repeat samples in chunks, up to `num_samples`."""
     whole, rest = divmod(num_samples, len(samples))
     yield from (samples for _ in range(whole))
     if rest or not whole:

@@ -68,7 +68,7 @@ class MeanEmbedding:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         frames = frames_of(forward, self.layer, self.layer_weights_K)
         [sums_BH] = yield [_sums(frames)]
         counts = [end - first for first, end in frames.owned]
@@ -129,7 +129,7 @@ class FrameEmbeddings:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         frames = frames_of(forward, self.layer, self.layer_weights_K)
         hidden_BTH = frames.hidden_BTH.float()
         if self.normalize:
@@ -175,7 +175,7 @@ class SpeakerEmbedding:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         [vectors_BE] = yield [cast("Tensor", forward.of(Capability.XVECTOR)["embeddings"]).float()]
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
@@ -228,7 +228,7 @@ class SeveralLayers:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         works = [op.steps(forward) for op in self.ops]
         asked = [next(work) for work in works]
         arrays = iter((yield [one for tensors in asked for one in tensors]))

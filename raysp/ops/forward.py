@@ -120,7 +120,7 @@ class Forward:
         return values
 
     def finite(self, *, with_hidden: bool) -> Tensor:
-        """Return which windows have only finite values in their frames, a boolean tensor of shape (B,)."""
+        """Return a boolean mask (B,) of the windows with finite values only in their frames."""
         values = self._values(with_hidden=with_hidden)
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
         for value in values:
@@ -184,7 +184,7 @@ class Figures:
     padded_seconds: float = 0.0
     busy_seconds: float = 0.0
     memory_bytes: int = 0
-    """Highest memory of this process so far: what torch allocated on the GPU, or on a CPU its resident set."""
+    """Highest memory of this process so far in bytes: allocated by torch on the GPU, or on a CPU the resident set."""
     measured: "MeasuredBudget | None" = None
     """Size of passes that was chosen before this block."""
 
@@ -277,7 +277,7 @@ class LabellingOp(Protocol):
         ...
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
+        """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         ...
 
     def table(self, given: BlockInHand) -> pa.Table:

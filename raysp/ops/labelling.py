@@ -67,7 +67,7 @@ class Labelling:
         dtype: dtype of weights and arithmetic; "tf32": of arithmetic, with weights in float32.
         device: name of a torch device.
         exact: whether the label of a row equals the one that it has alone.
-        backend: what loads the checkpoint; None: the models of raysp.
+        backend: backend that loads the checkpoint; None: the models of raysp.
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
@@ -140,7 +140,7 @@ class Labelling:
         self.measuring, self.one_measures = self._measuring(batch_seconds, measured), threading.Lock()
 
     def _measuring(self, batch_seconds: float, measured: Mapping[str, float] | None) -> "PassMeasuring | None":
-        """Return what measures passes before the first block; None if their size is given."""
+        """Return the measurement of passes before the first block; None if their size is given."""
         summary = self.loaded.summary
         # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
         if measured is None or self._takes_one_block or summary.backend != OWN or not is_accelerator(self.device):
@@ -161,7 +161,7 @@ class Labelling:
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
 
     def _measured(self, given: BlockInHand) -> "MeasuredBudget | None":
-        """Measure passes with the windows of a block, unless they are measured; return what was chosen."""
+        """Measure passes with the windows of a block, unless they are measured; return the choice."""
         if self.measuring is None:
             return None
         with self.one_measures, arithmetic(dtype=self.dtype, device=self.device):  # other blocks wait for its end
@@ -189,7 +189,7 @@ class Labelling:
         )
 
     def _graphs(self) -> "GraphedPasses | None":
-        """Return what runs passes as graphs; None where weights are exchanged, or nothing records them."""
+        """Return the passes as graphs; None where weights are exchanged, or graphs cannot be recorded."""
         from raysp.device_graphs import has_graphs
         from raysp.ops.passes.graphed_passes import graphs_of
 
@@ -247,7 +247,7 @@ class Labelling:
         return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
+        """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         measured = self._measured(given)
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))

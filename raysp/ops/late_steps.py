@@ -21,7 +21,7 @@ CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
 
 @dataclass(frozen=True)
 class Carrying:
-    """What blocks carry for late steps, in the last window of each row that is ok, and for outputs, in every window."""
+    """Columns carried by blocks: for late steps in the last window of each ok row, for outputs in every window."""
 
     columns: Sequence[str] | None = ()
     """Source columns; None: all without the audio."""
@@ -237,7 +237,7 @@ class _Rows:
                 self._drop(place)
 
     def table(self, passed: Sequence[str] | None) -> pa.Table:
-        """Return the block with the results, and of what it carries the columns `passed`; None: all."""
+        """Return the block with the results, and of its carried columns those in `passed`; None: all."""
         metadata = self.block.schema.metadata
         if self.has_changed:
             block = with_waves(statuses_table(self.statuses), self.waves)

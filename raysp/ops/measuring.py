@@ -19,7 +19,7 @@ from raysp.ops.labelling import Forward
 from raysp.text.repetition import compression, longest_repetition
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
-"""Samples are clipped if so many in a row are at least so high: the flat top of a resampled wave is not quite flat."""
+"""Clipping: at least `CLIPPED_RUN` samples in a row of at least `CLIPPED`, as resampled flat tops are uneven."""
 HISTORY_SECONDS = 0.128
 """Length of the response of the filters of loudness; what follows is below 1e-12 of it."""
 PIECE_FACTOR = 4
@@ -46,7 +46,7 @@ class Measuring:
     For a window of a longer row it stages the levels of the cells that the window owns. `join` computes the levels of
     the row from those of all windows. Arithmetic is in double precision, so that batches and windows change a result by
     about 1e-12 of it before it is stored in single precision. If windows overlap by less than `2 * HISTORY_SECONDS`,
-    the filters of loudness begin anew with each window.
+    the filters of loudness restart with each window.
 
     Args:
         schema: column of structs.
@@ -74,7 +74,7 @@ class Measuring:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         windows = list(zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True))
         owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in windows]
         arrays = yield [one for measured in self._parts(forward.waves_BS, owned) for one in measured]
@@ -172,7 +172,7 @@ def _response(sample_rate: int, size: int, device: torch.device) -> Tensor:
 
 
 def _clipped(waves_BS: Tensor) -> Tensor:
-    """Return which samples are in a run of high ones, of one sign or both, as 0 and 1."""
+    """Return a mask, as 0 and 1, of the samples in a run of high ones, of one sign or both."""
     high_BS = waves_BS.abs() >= CLIPPED
     if high_BS.device.type == "cpu" and not high_BS.any():  # on a GPU the host would wait for the answer
         return high_BS.int()
@@ -224,7 +224,7 @@ class TextMeasuring(ColumnOp):
 
 
 def signals_of_text(text: str, seconds: float) -> dict[str, float]:
-    """Return rates of a text that was said in some seconds, and how much it repeats itself.
+    """Return rates of a text that was said in some seconds, and measures of its repetition.
 
     Returns:
         `chars_per_second` (without spaces), `words_per_second`, `repetition` (words of the longest sequence that the

@@ -23,7 +23,7 @@ HALVINGS = 6
 
 @dataclass(frozen=True)
 class Index:
-    """What the order of a corpus depends on.
+    """Facts of a corpus on which the order of its rows depends.
 
     Attributes:
         seconds: float32 (num_rows,), duration of each row; 0 for rows that are not trained on.

@@ -40,7 +40,7 @@ class Place:
     end: int
     """End of these frames."""
     probabilities: npt.NDArray[np.float32]
-    """Of the chunks that begin after the end of the window before it; for the last window up to the recording's end."""
+    """Probabilities of chunks after the end of the previous window; in the last window up to the recording's end."""
     offset: int
     """Samples from the end of the window before it to the first of these chunks."""
     num_samples: int

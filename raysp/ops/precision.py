@@ -85,5 +85,5 @@ def agreed_rate(dtype: str) -> float:
 
 
 def most_unequal(num_rows: int, dtype: str) -> int:
-    """Return how many rows may differ when labelled again: none in float32, at least one in half precision and TF32."""
+    """Return the number of rows that may differ when labelled again: 0 in float32, else at least 1."""
     return max(1, int(num_rows * (1 - AGREED_RATE) + 1e-9)) if dtype in ROUNDED else 0

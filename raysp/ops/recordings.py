@@ -254,7 +254,7 @@ class Content(NamedTuple):
     """Content of a recording as far as it is compared between runs (`raysp.storage.contents`)."""
 
     digest: bytes
-    """Digest of its bytes, of samples of a file, or of what its store knows of it; of no bytes if it cannot be read."""
+    """Digest of its bytes, of samples of a file, or of its store's facts; of no bytes if it cannot be read."""
     path: str | None = None
     """Path below the root; None for embedded bytes."""
     version: str | None = None

@@ -68,7 +68,7 @@ class Window(NamedTuple):
     row_status: RowStatus
     wave: Samples | None
     chunks: Sequence[Samples] = ()
-    """All samples of a row of several windows, or that is cut at pauses, in its last window, if a step reads them."""
+    """All samples of the row, on its last window, if it has several or is cut at pauses, and a step reads them."""
     place: Place | None = None
     """Place in the recording, if rows are cut at pauses."""
     channel: ChannelWindow | None = None

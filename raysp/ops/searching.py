@@ -35,7 +35,7 @@ class Searching:
         vocab_size: tokens of the model.
         beams: prefixes that are kept after each frame.
         nbest: texts of a recording; the column exists if it is above 1.
-        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: none.
+        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: no model.
         lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
         word_bonus: added for each of its words; None: as `lm_weight`.
         hot_words: weights of words and phrases.
@@ -79,7 +79,7 @@ class Searching:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         values = yield top_tokens(forward.of(Capability.CTC)["logits"], blank=self.blank)
         frames = TopFrames(*values)
         is_part = [part is not None for part in forward.parts]
@@ -152,7 +152,7 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
     """Check that a language model and hot words can be used with the tokens of a checkpoint.
 
     Raises:
-        CheckpointError: the file is no whole language model, or the tokens cannot write its words or a hot word.
+        CheckpointError: the file is not a whole language model, or the tokens cannot write its words or a hot word.
     """
     tokens = token_texts(tokenizer, vocab_size)
     if (text := unwritable(hot_words, tokens)) is not None:

@@ -69,7 +69,7 @@ class Transcribing:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         ids_BT, log_probs_BT = yield forward.made(Capability.CTC, "logits", _best_frames)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.

@@ -246,7 +246,7 @@ class Writing:
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest, "little"))
 
     def _emitted(self, ids_BL: Tensor) -> Tensor:
-        """Return which tokens after the start token count: those up to the first end, but for the prompt."""
+        """Return a mask of the tokens that count: after the start token up to the first end, without the prompt."""
         is_end_BL = torch.isin(ids_BL[:, 1:], constant(tuple(self._ends()), ids_BL.device))
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # the first end counts
         emitted_BL[:, : len(self.prompt)] = False

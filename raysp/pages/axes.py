@@ -21,7 +21,7 @@ class Tick:
     """A labelled place of an axis."""
 
     place: float
-    """From 0 to 1."""
+    """Position on the axis, from 0 to 1."""
     text: str
 
 

@@ -30,7 +30,7 @@ class ForestRow:
     low: float
     place: float
     width: float
-    """Of the interval."""
+    """Width of the interval."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def forest(title: str, note: str, found: Sequence[Interval], *, with_zero: bool 
 
     Args:
         title: name of the values.
-        note: what they are, and where they are good.
+        note: meaning of the estimates, and the better direction.
         found: the estimates.
         with_zero: whether zero, which is on the axis, has a line.
     """

@@ -124,7 +124,7 @@ class Share:
     name: str
     figure: str
     share: float
-    """From 0 to 1, of the longest bar."""
+    """Share of the longest bar, from 0 to 1."""
 
 
 def shares(names: Sequence[str], numbers: Sequence[float], figures: Sequence[str]) -> tuple[Share, ...]:

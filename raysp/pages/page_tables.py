@@ -37,7 +37,7 @@ class Table:
     names: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     left_out: str = ""
-    """Number of the rows that are not shown, with their noun; empty for none."""
+    """Number of the rows that are not shown, with their noun; empty: all are shown."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ShownRow:
     about: str
     parts: tuple[Part, ...]
     player: str = ""
-    """Its recording as a data url; empty for none."""
+    """Recording of the row as a data url; empty: not shown."""
 
 
 def short(value: object, most: int = MOST_CHARACTERS) -> str:
@@ -114,12 +114,12 @@ def runs_table(runs: Sequence[RunEntry]) -> Table:
 
 
 def earlier(runs: Sequence[object]) -> str:
-    """Return how many runs a table of the last ones leaves out."""
+    """Return a text on the number of runs that a table of the last ones leaves out."""
     return count(len(runs) - MOST_RUNS, "earlier run") if len(runs) > MOST_RUNS else ""
 
 
 def left_out(rows: Sequence[object], noun: str, most: int = MOST_GROUPS) -> str:
-    """Return how many rows a table leaves out."""
+    """Return a text on the number of rows that a table leaves out."""
     return count(len(rows) - most, f"more {noun}") if len(rows) > most else ""
 
 

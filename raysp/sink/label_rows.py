@@ -41,7 +41,7 @@ def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) ->
 
 
 def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
-    """Return how many rows of a row group to read at once, from the sizes in the footer.
+    """Return the number of rows of a row group to read at once, from the sizes in the footer.
 
     Repeated values are stored once, so numbers are counted with their width.
     """

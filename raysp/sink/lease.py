@@ -70,7 +70,7 @@ def _boot() -> str:
 
 
 def _start(pid: int) -> str:
-    """Return when a process started; empty if it does not exist or is a zombie."""
+    """Return the start time of a process; empty if it does not exist or is a zombie."""
     try:
         # The name in parentheses may hold any character. The state is the first field after it, the start the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -346,7 +346,7 @@ def _wait_until_free(
 
 
 def _latest(found: Mapping[int, Holder | None]) -> dict[int, Holder | None]:
-    """Return the epochs that no higher one has replaced: none whose share overlaps theirs."""
+    """Return the epochs that no higher epoch has replaced: no higher one has a share that overlaps theirs."""
     return {
         epoch: holder
         for epoch, holder in sorted(found.items())
@@ -440,7 +440,7 @@ class Running(StrEnum):
     YES = "yes"
     NO = "no"
     KILLED = "killed"
-    """Its process has ended without releasing the lease."""
+    """The process of the run has ended without releasing the lease."""
     ELSEWHERE = "elsewhere"
     """It runs, or ran, on another machine, and has not released the lease."""
 

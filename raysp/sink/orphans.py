@@ -110,7 +110,7 @@ def _reason(
     foreign: Iterable[str],
     old_epochs: Iterable[str],
 ) -> str:
-    """Return why no run over label shards will use a file any more; empty if a run may."""
+    """Return the reason why no run over label shards will use a file any more; empty if a run may."""
     if reason := reason_alike(path, old_epochs):
         return reason
     if trial.is_left(path):

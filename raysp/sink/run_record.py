@@ -69,7 +69,7 @@ class Resolved:
     dtype: str
     device: str | None = None
     batch_seconds: float | None = None
-    """None: set by the pipeline, or unknown."""
+    """Padded seconds of a pass; None: set by the pipeline, or unknown."""
     in_packs: bool = False
     """Whether windows go in packs on an accelerator, because a certificate of its card shows equal bits."""
 
@@ -217,7 +217,7 @@ def runs_with_files(store: Store) -> list[RunEntry]:
 
 
 def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
-    """Return which of two pipelines with the same labels to record: the latest with an `audio_root`, if one has it.
+    """Return the pipeline to record, of two with the same labels: the latest with an `audio_root`, if one has it.
 
     Without it, rows that were read by path could not be checked again. The result is always one of the two, never a
     mixture, so a user who ran it chose all of it.
@@ -273,7 +273,7 @@ def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonVal
 def file_differences(
     recorded: RunRecord, file_parts: Mapping[str, JsonValue], pipeline: JsonValue = None
 ) -> tuple[str, ...]:
-    """Return the differences in the files of a sink, by fields of the pipeline if these differ."""
+    """Return the differences that change a sink's files, named by fields of the pipeline if these differ."""
     found = differences(recorded.file_parts, file_parts)
     return found and (differences(_file_fields(recorded.pipeline), _file_fields(pipeline)) or found)
 
@@ -295,7 +295,7 @@ def _described(key: str, old: str, new: str) -> str:
 
 
 def _in_packs(device: str) -> str:
-    """Return how windows went through a model in half precision, by a certificate of a card or without one."""
+    """Return a clause on the card whose certificate puts windows in packs, if any."""
     return (
         "no certificate puts windows in packs"
         if device == UNSET

@@ -29,9 +29,9 @@ class Registered(NamedTuple):
     module: str
     """The module that answers as `raysp.work.Kind`."""
     sink: str = "a sink of labels"
-    """Its sinks, in words."""
+    """Sinks of the kind, in words."""
     remedy: str = ""
-    """What to do with such a sink where labels are expected."""
+    """Remedy for such a sink where labels are expected."""
 
 
 KINDS = {

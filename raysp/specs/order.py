@@ -72,7 +72,7 @@ def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
         text: column of the reference texts.
 
     Raises:
-        ValueError: with what does not fit, and what to do.
+        ValueError: with the step that does not fit, and a remedy.
     """
     if not any(isinstance(step, Decode) and step.channel == EACH for step in steps):
         return

@@ -324,7 +324,7 @@ class Pipeline:
         return [*self.before_label, self.label]
 
     def text_use(self, column: str) -> tuple[str, str]:
-        """Return what the column of texts is for, and another remedy if it holds no texts."""
+        """Return the use of the column of texts, and another remedy if it holds no texts."""
         return "is compared with the labels", f", or remove it and keep this column with sink.keep=[{column!r}]"
 
     @property
@@ -391,7 +391,7 @@ class SinkPlace(Protocol):
 
 
 class ReadsCorpus(Protocol):
-    """What reads a corpus: work, or a part of it."""
+    """Reader of a corpus: work, or a part of it."""
 
     @property
     def source(self) -> Shards:
@@ -418,14 +418,14 @@ class ReadsCorpus(Protocol):
         """Source columns that the steps read."""
 
     def text_use(self, column: str) -> tuple[str, str]:
-        """Return what the column of texts is for, and another remedy if it holds no texts, which may be empty."""
+        """Return the use of the column of texts, and another remedy if it holds no texts, which may be empty."""
 
 
 class Work(ReadsCorpus, Protocol):
-    """What a file defines and a verb acts on: a pipeline, a recipe, and what comes later."""
+    """Work that a file defines and a verb acts on, such as a pipeline or a recipe."""
 
     NOUN: ClassVar[str]
-    """What it is called, which is also its usual name in a file."""
+    """Word for it in messages, which is also its usual name in a file."""
     VERB: ClassVar[str]
     """Verb of the command line that runs it."""
     HAS_SHARES: ClassVar[bool]

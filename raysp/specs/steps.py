@@ -150,7 +150,7 @@ class Decode(Step):
             )
 
     def label_fields(self) -> dict[str, JsonValue]:
-        """Return what can change a label: fields that came later only if they are set."""
+        """Return the fields that can change a label, `keep_prefix` only if it is set."""
         fields = super().label_fields()
         if not self.keep_prefix:
             del fields["keep_prefix"]
@@ -381,7 +381,7 @@ class Label(Step):
             do, are recorded as CUDA graphs, if the certificate of the card shows that these give the same bits
             (`python -m benchmarks gpu` measures one). "never": passes run kernel by kernel. It changes no label.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
-        backend: what runs the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
+        backend: backend of the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
             raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
             transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper. "jax":

@@ -98,7 +98,7 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
             return "", f"{owner} needs {name!r}{f', such as {name}={example}' if example else ''}"
         case "unexpected_positional_argument":
             return "", f"{owner} takes only its first field by position; name the others: {', '.join(known[1:])}"
-    # After the field's name pydantic lists indexes, and branches of unions, which are no help to a user.
+    # After the field's name pydantic lists indexes, and branches of unions, which do not help a user.
     indexes = (str(part) for part in loc[1:] if isinstance(part, int))
     path = ".".join([owner, *([name] if name in known else []), *indexes])
     message = str(one["msg"]).removeprefix("Value error, ").replace("a dictionary or an instance", "an instance")
@@ -215,7 +215,7 @@ Url = Annotated[str, AfterValidator(refuse_secret_url)]
 
 
 def _refuse_numbered_device(device: str) -> str:
-    """Return the name of a kind of device, or raise ValueError if it is none, such as "cuda:1"."""
+    """Return the name of a kind of device; raise ValueError for anything else, such as "cuda:1"."""
     if not re.fullmatch("[a-z][a-z0-9_]*", device):
         raise ValueError(
             f"found {device!r}; expected 'auto', 'cpu', 'cuda' or another kind of device of torch. Of several GPUs, "

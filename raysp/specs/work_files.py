@@ -56,7 +56,7 @@ def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
 
 
 def _other_work(values: Mapping[str, object], path: str) -> str:
-    """Return what a file without the expected spec defines, with the command that takes it."""
+    """Return the other spec that a file defines, with the command that takes it."""
     classes = {type(one) for one in values.values() if type(one).__module__.startswith("raysp.")}
     verbs = ((kind.__name__, getattr(kind, "VERB", "")) for kind in classes)
     works = {name: verb for name, verb in verbs if verb}

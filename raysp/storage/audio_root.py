@@ -198,7 +198,7 @@ class AudioRoot:
         return versions(self.store, paths)
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
-        """Return what the store knows of the current contents of recordings, as `versions`."""
+        """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
         found = versions(self.store, paths, content_of)
         for path in [path for path in paths if path not in found]:
             if (plain := self._without_dots(path)) and (entry := self.store.stat(plain)) is not None:

@@ -1,6 +1,6 @@
-"""Requests to a file system of fsspec, by its own methods: memory, and what is only read (http, hf, ...).
+"""Requests to a file system of fsspec, by its own methods: memory, and read-only ones (http, hf, ...).
 
-`Client` is what `FsspecStore` needs of a file system. `gcs_client` and `azure_client` make the requests to Google
+`Client` is the part that `FsspecStore` needs. `gcs_client` and `azure_client` make the requests to Google
 Cloud Storage and Azure themselves, with conditions that the methods of fsspec do not have.
 """
 

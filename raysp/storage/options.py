@@ -19,7 +19,7 @@ class FileSystem(Protocol):
 
 
 GivenOptions: TypeAlias = Mapping[str, object] | FileSystem
-"""What functions with `storage_options` take."""
+"""Values that functions accept as `storage_options`."""
 
 
 def options_of(given: GivenOptions) -> Mapping[str, object]:

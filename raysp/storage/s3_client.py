@@ -158,7 +158,7 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
         # From botocore 1.36 on the default adds checksums to every request, which stores other than AWS may refuse.
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
-        # Its own text is composed anew for every request, which takes a tenth of the time of one.
+        # Its own text is composed again for every request, which takes a tenth of the time of one.
         "user_agent": f"Boto3/{boto3.__version__} Botocore/{botocore.__version__} raysp",
     }
     unsigned = {"signature_version": botocore.UNSIGNED} if options.anon else {}

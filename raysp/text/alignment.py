@@ -71,7 +71,7 @@ class Target:
 
     @property
     def pauses(self) -> list[bool]:
-        """For the blank before each token and behind the last one, whether it may be the separator."""
+        """Whether the blank before each token, and that behind the last one, may be the separator."""
         is_edge = [True, *(one == self.separator for one in self.ids), True]
         return [self.separator is not None and any(pair) for pair in pairwise(is_edge)]
 
@@ -173,7 +173,7 @@ class _Steps:
     on_device: list[Tensor] = field(default_factory=list)
     """(C / 4, B, W) each."""
     chunks: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    """The same on the host."""
+    """`on_device`, copied to the host."""
     offsets: list[int] = field(default_factory=list)
     """First state of each chunk."""
 
@@ -322,7 +322,7 @@ class _Chunk:
             torch.add(best_BS, emitted_BS, out=reached_BS)
 
     def packed_steps(self) -> Tensor:
-        """Return how each state was reached, of equal ways by the least states: a code of `STATES_BACK`, four a byte.
+        """Return the best move to each state, of equal ones the shortest, as codes of `STATES_BACK`, four a byte.
 
         Returns:
             (C / 4, B, W)

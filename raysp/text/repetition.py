@@ -46,7 +46,7 @@ def _numbered(firsts: Ranks, seconds: Ranks) -> Ranks:
 
 
 def _most(powers: list[Ranks], length: int) -> int:
-    """Return how often at most a sequence of some words occurs without overlaps."""
+    """Return the number of times that the most frequent sequence of some words occurs without overlaps."""
     level = length.bit_length() - 1
     shift = length - (1 << level)
     ranks = powers[level]
@@ -60,7 +60,7 @@ def _most(powers: list[Ranks], length: int) -> int:
 
 
 def _apart(places: list[int], length: int) -> int:
-    """Return how many of some places in order are at least a length apart."""
+    """Return the number of places, in order, that are at least a length apart."""
     found, end = 0, 0
     for place in places:
         if place >= end:

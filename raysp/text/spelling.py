@@ -135,7 +135,7 @@ class Spelling:
 class PhonemeSpelling:
     """Callable that spells texts of phonemes, which have spaces between them.
 
-    Words are what stands between tokens of words, or else each phoneme.
+    Words stand between delimiters of words; without these each phoneme is a word.
 
     Args:
         vocabulary: ids of phonemes, without special tokens.

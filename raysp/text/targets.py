@@ -28,7 +28,7 @@ class Targets(Protocol):
     """Occurrences of each character or class in the values so far."""
 
     def __call__(self, value: object) -> Target:
-        """Return the target of a value, and count what it consists of."""
+        """Return the target of a value, and count its characters, words or classes."""
         ...
 
     def misfit(self, target: Target, num_frames: int) -> str:
@@ -44,7 +44,7 @@ class CharacterTargets:
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
             known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
         needed: returns the least number of frames for ids; None: that of CTC.
-        count: counts what the vocabulary is made of in a text: characters, or words.
+        count: counts the units of the vocabulary in a text: characters, or words.
     """
 
     def __init__(

@@ -8,11 +8,11 @@ PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 RESERVED = (PAD, UNKNOWN, DELIMITER)
 """Tokens of a built vocabulary that texts cannot contain: a `|` in a text would be read as the end of a word."""
 BAR = "| in a text"
-"""How a `DELIMITER` that a text itself contains is counted."""
+"""Key under which a `DELIMITER` that a text itself contains is counted."""
 
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
-    """Return how often each character occurs; a space as `DELIMITER`, and a `DELIMITER` as `BAR`."""
+    """Return the count of each character; a space as `DELIMITER`, and a `DELIMITER` as `BAR`."""
     found: Counter[str] = Counter()
     for text in texts:
         found.update(text.replace(DELIMITER, "").replace(" ", DELIMITER))

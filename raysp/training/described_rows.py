@@ -30,7 +30,7 @@ def files_of_rows(prepared: Prepared, objective: Objective, decoder: Decoder) ->
 
 
 def _batches(prepared: Prepared, decoder: Decoder, most: int) -> Iterator[MicroBatch]:
-    """Yield micro-batches with rows in the order of an epoch, up to that by which there are so many rows."""
+    """Yield micro-batches with rows in the order of an epoch, until they have at least `most` rows."""
     plan = prepared.plan
     order = Epoch(prepared.index, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
     # Not the failures of the training, which counted these rows.

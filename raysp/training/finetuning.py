@@ -91,13 +91,13 @@ class FinetuneResult(Brief):
     metric: str | None = None
     """Name of the metric by which evaluations are compared; None without one."""
     best: float | None = None
-    """Its value in the best evaluation, whose weights the checkpoint has."""
+    """Value of `metric` in the best evaluation, whose weights the checkpoint has."""
     best_step: int | None = None
-    """Updates of these weights."""
+    """Updates of the weights before the best evaluation."""
     before: float | None = None
     """Value of `metric` before the first step; None: it was not evaluated, or measured otherwise."""
     texts: tuple[tuple[str, str], ...] = field(default=())
-    """Of a try-out: references and texts of a few rows."""
+    """References and texts of a few rows of a try-out."""
 
     @property
     def exit_code(self) -> int:
@@ -146,7 +146,7 @@ def finetune(
 
     Args:
         recipe: the recipe.
-        restart: remove what earlier runs left in the sink, and begin anew.
+        restart: remove what earlier runs left in the sink, and begin from step 0.
         address: address of a Ray cluster; None: RAY_ADDRESS, else this process, or a local Ray for several workers.
         on_indexed: called with the number of shards that are indexed, and with that of all.
         on_plan: called with the training once its rows are indexed, before any step.
@@ -255,7 +255,7 @@ def plan_recipe(
 
 
 def plan_with_sink(recipe: Finetune, on_indexed: OnIndexed) -> tuple[TrainingPlan, Prepared | None, Store]:
-    """Return what `plan_recipe` does, and the sink; the decoder of this process stays open."""
+    """Return the plan of `plan_recipe`, and the sink; the decoder of this process stays open."""
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
@@ -381,7 +381,7 @@ def _diverged(found: NotFinite) -> str:
     return (
         f"{found.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
         f"{found.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
-        "sink, or begin anew with --restart; the committed steps remain, and these weights are not committed"
+        "sink, or start over with --restart; the committed steps remain, and these weights are not committed"
     )
 
 

@@ -49,7 +49,7 @@ class Prepared:
     plan: TrainingPlan
     corpus: CorpusIndex
     task: Task
-    """With its vocabulary or classes."""
+    """Task of the recipe, with its vocabulary or classes."""
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
     fingerprint: str
@@ -59,13 +59,13 @@ class Prepared:
     """A row with another number of frames than classes, with both numbers; empty if there is none."""
 
     def of_length(self, num_steps: int) -> "Prepared":
-        """Return a training of so many steps, each as it is in this one."""
+        """Return the same training with another number of steps."""
         schedule = replace(self.plan.recipe.schedule, epochs=None, steps=num_steps)
         return replace(self, plan=replace(self.plan, recipe=replace(self.plan.recipe, schedule=schedule)))
 
     @cached_property
     def index(self) -> Index:
-        """What the order of rows depends on."""
+        """Index on which the order of rows depends."""
         return _index_of_epoch(None, self.corpus, 0)
 
     @cached_property
@@ -89,7 +89,7 @@ class Prepared:
         return next(self.first_epoch.windows_from(0))
 
     def imbalance_of(self, num_workers: int) -> float:
-        """Return the load of the slowest worker over the mean of all in the first window, if there are so many."""
+        """Return the load of the slowest of `num_workers` over their mean in the first window."""
         costs = balance.micro_batch_costs(self.first_window, self.index, self.plan.sizes)
         return balance.imbalance(costs, num_workers)
 
@@ -130,10 +130,10 @@ class Prepared:
     def _slowest(self) -> str:
         """The imbalance as text: a step takes as long as its slowest worker."""
         shown = [
-            f"of {number:,} {f'takes {value:.2f} of the mean' if place == 0 else f'{value:.2f}'}"
+            f"with {number:,} {f'the slowest takes {value:.2f} of the mean' if place == 0 else f'{value:.2f}'}"
             for place, (number, value) in enumerate(self.imbalance.items())
         ]
-        return f"; the slowest {', '.join(shown)}" if shown else ""
+        return f"; {', '.join(shown)}" if shown else ""
 
     @property
     def _rows_per_step(self) -> float:
@@ -212,7 +212,7 @@ def _indexed(
     decoder: "Decoder | None",
     on_indexed: Callable[[int, int], None],
 ) -> list[tuple[Shard, Indexed]]:
-    """Return the shards in order, each with its index, or why it cannot be read; arguments as for `prepare`."""
+    """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
     shards, key = plan.corpus.shards, _key(plan, task)
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
     known = KnownIndexes(store, key, plan.recipe.source, saves=saves)

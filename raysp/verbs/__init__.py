@@ -1,1 +1,1 @@
-"""What is asked of sinks and plans: one room a verb."""
+"""Verbs over sinks and plans, one folder each."""

@@ -1,4 +1,4 @@
-"""The status of a sink, again and again until its runs have ended. Only the sink is read."""
+"""Repeated status of a sink, until its runs have ended. Only the sink is read."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -257,6 +257,6 @@ def test_unknown_data_behind_a_container_of_pyav_is_corrupt_and_tags_are_not(rec
     whole, num_samples = recordings[first], len(decode(recordings[first], sample_rate=RATE))
     for tag in (b"TAG" + bytes(125), bytes(3000)):
         assert len(decode(whole + tag, sample_rate=RATE)) == num_samples
-    with pytest.raises(AudioError, match=r"follow the samples, and are no stream|FFmpeg reports") as caught:
+    with pytest.raises(AudioError, match=r"follow the samples, and are not a stream|FFmpeg reports") as caught:
         decode(whole + np.random.default_rng(0).bytes(20_000), sample_rate=RATE)
     assert caught.value.error_type == "corrupt_audio"

@@ -156,7 +156,7 @@ def test_joined_mp3_streams_that_count_no_frames_are_decoded_to_the_end():
 def test_unknown_data_behind_the_samples_is_corrupt_as_it_may_be_lost_audio():
     junk = np.random.default_rng(3).bytes(20_000)
     for container, subtype in [("FLAC", None), ("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]:
-        with pytest.raises(AudioError, match=r"bytes from byte .* follow the samples, and are no stream") as caught:
+        with pytest.raises(AudioError, match=r"bytes from byte .* follow the samples, and are not a stream") as caught:
             decode(encode(FIRST, RATE, container, subtype) + junk, sample_rate=RATE)
         assert caught.value.error_type == "corrupt_audio"
 

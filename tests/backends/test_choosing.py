@@ -138,6 +138,13 @@ def test_the_same_reason_is_said_once(corpus):
     assert str(raised.value).count("not found") == 1
 
 
+def test_weights_that_are_missing_have_the_reason_of_raysp_alone(corpus):
+    folder = tiny_waveform_model(corpus / "model", "HubertForCTC")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r": no weights there, [^;]*; [^;]*: complete the checkpoint$"):
+        raysp.plan(left_open(corpus, folder))
+
+
 def test_files_that_disagree_are_refused_though_transformers_would_take_them(corpus):
     folder = tiny_waveform_model(corpus / "model", "HubertForCTC")
     weights = load_file(folder / "model.safetensors")

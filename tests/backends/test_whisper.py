@@ -102,7 +102,7 @@ def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):
         ({"outputs": [raysp.Transcript(generate={"do_sample": True})]}, CheckpointError, "draws the samples of a"),
         ({"outputs": [raysp.Transcript(generate={"num_bems": 2})]}, CheckpointError, "did you mean 'num_beams'"),
         ({"outputs": [raysp.Transcript(generate={"max_new_tokens": 37})]}, CheckpointError, "asks for 41 tokens"),
-        ({"outputs": [raysp.Transcript(language="fr")]}, CheckpointError, "is none of its 3: de, en, tr$"),
+        ({"outputs": [raysp.Transcript(language="fr")]}, CheckpointError, "expected one of its 3: de, en, tr$"),
         ({"outputs": [raysp.Transcript(task="sing")]}, CheckpointError, "expected one of transcribe, translate"),
         ({"outputs": [raysp.Align("text")]}, CheckpointError, "does not support Align"),
         ({"backend": "torch"}, CheckpointError, "expected one of hubert.*: pass backend=\"transformers\" to Label$"),

@@ -32,7 +32,7 @@ def test_the_last_lines_say_what_is_exported_what_was_left_out_and_where(raysp_c
     ]
     again = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
     assert again.out.splitlines() == [
-        f"shards       2 label shards of {sink}, 2 of them before",
+        f"shards       2 label shards of {sink}, 2 of them earlier",
         *ran.out.splitlines()[1:],
     ]
 

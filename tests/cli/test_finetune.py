@@ -56,7 +56,7 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     )
     expected += "memory time"
     assert names == expected.split()
-    assert re.search(r"; the slowest of 2 takes 1\.\d\d of the mean, of 3 1\.\d\d\n", ran.out)
+    assert re.search(r"; with 2 the slowest takes 1\.\d\d of the mean, with 3 1\.\d\d\n", ran.out)
     assert ran.out.endswith("\ntime         unknown: give --rtfx N, --like SINK (of a training), or --calibrate\n")
     assert re.search(r"\nrows         60 rows, 0:\d\d of audio\n", ran.out)
     assert not (tmp_path / "out").exists()

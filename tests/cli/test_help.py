@@ -44,7 +44,7 @@ def test_the_verbs_are_listed_in_groups_with_a_sentence_each_that_fits_and_an_ex
     shown = raysp_command("--help").out
     assert "..." not in shown.partition("Options:")[2]
     for title, (example, verbs) in GROUPS.items():
-        listed = shown.partition(f"\n{title}, as by `{example}`:\n")[2].partition("\n\n")[0].splitlines()
+        listed = shown.partition(f"\n{title}, as in `{example}`:\n")[2].partition("\n\n")[0].splitlines()
         assert [line.split()[0] for line in listed] == [*verbs]
 
 

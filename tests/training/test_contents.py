@@ -115,7 +115,7 @@ def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepte
         with pytest.raises(
             ChangedError,
             match=r"out: 1 recording of source has another content than when this training began: "
-            r"\S+\.parquet:4 \('(clips/)?4\.wav'\); put the earlier files back, use another sink, or begin anew with "
+            r"\S+\.parquet:4 \('(clips/)?4\.wav'\); put the earlier files back, use another sink, or start over with "
             "--restart",
         ):
             corpus.prepared()

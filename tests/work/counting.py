@@ -1,4 +1,4 @@
-"""A kind of work of its own, as a further trade of raysp would be: it counts the files of its sources."""
+"""A kind of work that counts the files of its sources."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence

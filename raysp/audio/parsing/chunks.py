@@ -26,7 +26,7 @@ class Layout:
     claimed: int | None
     """Bytes of samples that the header counts; None: it has no count."""
     head: Callable[[int], bytes] | None
-    """Function that makes a header for so many bytes of samples; None: the decoder reads up to the end."""
+    """Returns a header for a number of bytes of samples; None: the decoder reads up to the end."""
     has_chunks: bool = True
     """Whether chunks may follow the samples."""
     size_bytes: int = 4
@@ -36,7 +36,7 @@ class Layout:
 
 
 def layout_of(data: Bytes, start: int, container: str) -> Layout | None:
-    """Return where the samples of a recording are; None without a complete header, or if its samples are packed."""
+    """Return the place of a recording's samples; None without a complete header, or if its samples are packed."""
     found = _READERS.get(container)
     return found(data, start) if found else None
 

@@ -38,7 +38,7 @@ class Kind:
     config: Any
     model_class: Any
     head: Capability | None
-    """What its head gives; None: it has none."""
+    """Capability of its head; None: it has no head."""
 
     @property
     def model_type(self) -> str:
@@ -50,14 +50,15 @@ def kind_of(folder: Path) -> Kind:
     """Read config.json, and find the class that it names among those of the auto classes for speech.
 
     Raises:
-        CheckpointError: transformers has no such model type, or the class is none for speech; or the checkpoint needs
+        CheckpointError: transformers has no such model type, or its class is not for speech; or the checkpoint needs
             other weights than its own.
     """
     values = read_json(folder / "config.json")
     where, model_type = folder / "config.json", values.get("model_type")
     if not isinstance(model_type, str) or not hf_installed.reads(model_type):
         raise CheckpointError(
-            f"{where}: model_type is {model_type!r}, which transformers {hf_installed.version()} does not read"
+            f"{where}: model_type is {model_type!r}, which transformers {hf_installed.version()} does not read; try a "
+            "newer version of transformers"
         )
     refuse_adapter(folder)
     if values.get("quantization_config"):
@@ -78,7 +79,7 @@ def kind_of(folder: Path) -> Kind:
 
 
 def read(folder: Path, reader: Callable[[], Read]) -> Read:
-    """Return what a function of transformers reads from a folder.
+    """Call a function of transformers that reads a folder, and return its result.
 
     Raises:
         CheckpointError: it raises any error; with its first line and that of its cause.
@@ -122,10 +123,10 @@ def features_of(extractor: Any, wave: np.ndarray) -> Mapping[str, Any]:  # noqa:
 
 
 def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
-    """Return the length to which the feature extractor pads and cuts every recording; None: to none.
+    """Return the samples to which the feature extractor pads or cuts every recording; None: lengths vary.
 
     Raises:
-        CheckpointError: it has such a length, which is unknown.
+        CheckpointError: the length is fixed, but unknown.
     """
     rate: int = extractor.sampling_rate
     noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate).astype(np.float32)

@@ -88,7 +88,7 @@ def _check_prompt(folder: Path, language: str | None, task: str | None) -> None:
         )
     if language is not None and _code(language) not in languages:
         some = ", ".join(sorted(languages)[:LANGUAGES_SHOWN]) + (", ..." if len(languages) > LANGUAGES_SHOWN else "")
-        raise CheckpointError(f"{folder}: language={language!r} is none of its {len(languages)}: {some}")
+        raise CheckpointError(f"{folder}: language={language!r}, expected one of its {len(languages)}: {some}")
     if task is not None and task not in tasks:
         raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
 
@@ -176,7 +176,7 @@ class TextWriter:
         return found_BL
 
     def _log_probs(self, kept_BK: Tensor, ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each token after the first, zero where it does not count, and which count.
+        """Return the log-probability of each token after the first, zero where it does not count, and a mask.
 
         Args:
             kept_BK: log-probabilities of the last K tokens, or more than these.

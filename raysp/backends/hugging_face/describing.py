@@ -34,7 +34,7 @@ class Frames:
     receptive_samples: int
     stride: int
     known: bool = True
-    """Whether they are those of the hidden states; otherwise they only measure the parts of longer recordings."""
+    """Whether frames are those of the hidden states; otherwise they only measure the parts of longer recordings."""
 
 
 def describe(folder: Path) -> CheckpointSummary:

@@ -121,7 +121,7 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def _check_frames(self) -> None:
-        """Raise CheckpointError if the model has not the frames that its description says."""
+        """Raise CheckpointError unless the model has the frames of its description."""
         if Capability.HIDDEN_STATES not in self.summary.gives or self.summary.max_samples is not None:
             return
         for samples in (self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride + 1):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 BROKEN = "\ufffd"
-"""Stands for bytes that are no whole character yet."""
+"""Stands for bytes that are not a whole character yet."""
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages whose words are not divided by spaces; there each character with its marks is one."""
 
@@ -14,9 +14,9 @@ class TokenWord(NamedTuple):
 
     text: str
     first: int
-    """Its first token."""
+    """Place of the first token."""
     end: int
-    """Behind its last token with a letter or digit; of a word without any, behind its last one."""
+    """Place behind the last token with a letter or digit; of a word without any, behind the last token."""
 
 
 def words_of(ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, has_spaces: bool) -> list[TokenWord]:

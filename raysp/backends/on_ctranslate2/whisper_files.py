@@ -62,17 +62,17 @@ class WhisperFiles:
 
     @cached_property
     def num_bins(self) -> int:
-        """Mel bins of the input."""
+        """Number of mel bins of the input."""
         return self._shape("encoder/conv1/weight", 3)[1]
 
     @cached_property
     def num_frames(self) -> int:
-        """Frames of the input, of 10 ms."""
+        """Number of input frames, of 10 ms each."""
         return MELS_A_FRAME * self._shape("encoder/position_encodings/encodings", 2)[0]
 
     @cached_property
     def most_tokens(self) -> int:
-        """Positions of the decoder."""
+        """Number of positions of the decoder."""
         return self._shape("decoder/position_encodings/encodings", 2)[0]
 
     @property

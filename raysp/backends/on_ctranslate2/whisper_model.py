@@ -32,9 +32,9 @@ from raysp.models.labelled_passes import ModelPass, TimedWord, Written
 from raysp.models.summary import CheckpointSummary
 
 STEPS_PER_SECOND = 50
-"""Of the attention that times are read from."""
+"""Frames a second of the attention from which times are read."""
 MEDIAN_WIDTH = 7
-"""Of the filter over this attention, as the original has it."""
+"""Width of the median filter over this attention, as in the original."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -49,7 +49,7 @@ class Group:
     """Windows that one worker decodes."""
 
     places: Sequence[int]
-    """Of the windows in the batch."""
+    """Places of the windows in the batch."""
     frames: Any
     """`StorageView` (B, T, H)."""
     num_mels: Sequence[int]
@@ -108,7 +108,7 @@ class WhisperModel:
         return whisper_mels(wave_S, self.files.num_bins, self.files.num_frames)
 
     def no_speech(self, encoded: ModelOutput) -> list[float]:
-        """Return the probability of each window that its text is that of no speech, at the start token."""
+        """Return the probability of the token of no speech for each window, at the start token."""
         groups = cast("Encoded", encoded).groups
         found = self.pool.map(self._no_speech, groups)
         by_place = {
@@ -255,7 +255,7 @@ def _check_compute_type(folder: Path, dtype: str, kind: str) -> None:
     supported = ctranslate2.get_supported_compute_types(kind)
     if dtype not in supported:
         raise CheckpointError(
-            f"{folder}: dtype={dtype!r} is no compute type of CTranslate2 on {kind} here, expected one of "
+            f"{folder}: dtype={dtype!r} is not a compute type of CTranslate2 on {kind} here, expected one of "
             f"{', '.join(sorted(supported))}"
         )
 

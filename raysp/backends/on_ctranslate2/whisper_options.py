@@ -70,7 +70,7 @@ def language_code(files: "WhisperFiles", language: str) -> str:
         known = sorted(files.languages)
         more = ", ..." if len(known) > SHOWN else ""
         raise CheckpointError(
-            f"{files.folder}: language {language!r} is none of its {len(known)}: {', '.join(known[:SHOWN])}{more}"
+            f"{files.folder}: language={language!r}, expected one of its {len(known)}: {', '.join(known[:SHOWN])}{more}"
         )
     return code
 

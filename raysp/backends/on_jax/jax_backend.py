@@ -1,4 +1,4 @@
-"""The backend `jax`: the Flax classes of raysp, on what JAX runs on.
+"""The backend `jax`: the Flax classes of raysp, on the devices of JAX.
 
 Legend: B batch, S samples, L tokens, V vocabulary.
 """
@@ -30,7 +30,7 @@ JAX = "jax"
 ONE_TEXT = {"num_return_sequences": 1}
 """Option that is fixed for labels and overrides that of a checkpoint."""
 GIVEN = (Capability.CTC, Capability.TEXT_DECODER)
-"""What the Flax classes give to labels."""
+"""Capabilities of the Flax classes."""
 EXACT = "highest"
 """Precision of products in float32, which JAX rounds to TF32 on a GPU and to bfloat16 on a TPU otherwise."""
 INPUTS = ("input_values", "input_features")

@@ -71,7 +71,7 @@ def _other_kind(start: bytes) -> str:
         return "it has the tar format of PyTorch before 0.2, which is not read: save it again with a newer PyTorch"
     if start.startswith(_POINTER):
         return "it is a pointer of Git LFS, without the weights: download the file itself"
-    return "it is no file of torch.save" if start else "it is empty"
+    return "it is not a file of torch.save" if start else "it is empty"
 
 
 def _state(found: object) -> dict[str, View]:

@@ -43,7 +43,7 @@ _MOST_ELEMENTS = 1 << 48
 
 
 class NotWeightsError(ValueError):
-    """A pickle with anything but plain weights: what was found."""
+    """A pickle with anything but plain weights; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -208,19 +208,19 @@ class _Machine:
 
     def _append(self, values: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise NotWeightsError("its pickle appends to a value that is no list")
+            raise NotWeightsError("its pickle appends to a value that is not a list")
         self._stack[-1].extend(values)
 
     def _set(self, values: list[Any]) -> None:
         found = self._stack[-1]
         if type(found) is not dict or len(values) % 2:
-            raise NotWeightsError("its pickle sets items of a value that is no dictionary")
+            raise NotWeightsError("its pickle sets items of a value that is not a dictionary")
         _fill(found, zip(values[::2], values[1::2], strict=True))
 
     def _build(self, _state: object) -> None:
         """Ignore the attributes of a dictionary, such as the versions of modules in `_metadata`."""
         if type(self._stack[-1]) is not dict:
-            raise NotWeightsError("its pickle sets attributes of a value that is no dictionary")
+            raise NotWeightsError("its pickle sets attributes of a value that is not a dictionary")
 
 
 def _named(text: str) -> _Name:
@@ -265,7 +265,7 @@ def _storage(found: object) -> Storage:
         case ("storage", _Name(text=name), str(key), str(_), elements, *rest) if name in STORAGES:
             num_elements, first = _count(elements, "number of elements"), 0
         case _:
-            raise NotWeightsError("its pickle has a reference that is no storage of a known data type")
+            raise NotWeightsError("its pickle has a reference that is not a storage of a known data type")
     match rest:
         case [] | [None]:
             pass

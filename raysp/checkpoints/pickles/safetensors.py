@@ -29,7 +29,7 @@ _METADATA = {"format": "pt"}
 
 @dataclass(frozen=True)
 class Written:
-    """What a file of `torch.save` became."""
+    """Result of the conversion of a file of `torch.save`."""
 
     digests: Mapping[str, str]
     """The SHA-256 of each tensor's values, by its name in the new file."""

@@ -1,1 +1,1 @@
-"""Runs as Ray jobs: what travels to the cluster, and following, listing and stopping jobs."""
+"""Runs as Ray jobs: packages that are shipped to the cluster, and following, listing and stopping jobs."""

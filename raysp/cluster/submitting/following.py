@@ -102,7 +102,7 @@ def follow(
 
 
 async def _receive(log: AsyncIterator[str], lines: Lines, silence_seconds: float) -> Literal["whole", "silent", "lost"]:
-    """Receive a log until it ends, and return how: in order, by a long silence, or by a lost connection."""
+    """Receive a log until it ends, and return the way it ended: in order, by a long silence, or a lost connection."""
     lines.begin()
     parts = aiter(log)
     try:

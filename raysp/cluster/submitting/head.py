@@ -1,4 +1,4 @@
-"""The head of a cluster: Ray's Jobs API, with bounded waits and errors that say what to do."""
+"""The head of a cluster: Ray's Jobs API, with bounded waits and errors that name a remedy."""
 
 import contextlib
 import json
@@ -96,7 +96,7 @@ class Head:
             )
         """The address as it is printed."""
         self.token = _token_to_send()
-        """Token that requests are sent with; None if none is set here."""
+        """Token that is sent with requests; None: not set here."""
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with self._explained(), _without(ADDRESS_VARIABLES):
@@ -160,7 +160,7 @@ class Head:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise errors of the API as PlanError with the address and what to do."""
+        """Raise errors of the API as PlanError with the address and a remedy."""
         try:
             yield
         except AuthenticationError as error:

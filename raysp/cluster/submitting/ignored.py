@@ -20,7 +20,7 @@ GIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class _Patterns:
-    """Patterns of an ignore file, which is read once; none if the folder has no such file."""
+    """Patterns of an ignore file, which is read once; empty if the folder has no such file."""
 
     folder: Path
     name: str
@@ -31,7 +31,7 @@ class _Patterns:
         return GitIgnoreSpec.from_lines(_lines(file) if file.is_file() else [])
 
     def includes(self, path: Path, *, is_folder: bool) -> bool | None:
-        """Return whether a path is ignored; False if it is taken in again, None if no pattern mentions it."""
+        """Return whether a path is ignored: False if a pattern `!name` includes it, None if no pattern matches it."""
         return self.spec.check_file(f"{path.relative_to(self.folder).as_posix()}{'/' if is_folder else ''}").include
 
 
@@ -69,7 +69,7 @@ class Ignored:
         return self.by_git is not None and str(path) in self.by_git
 
     def is_named(self, path: Path) -> bool:
-        """Return whether a .raysignore takes a file in by `!name`."""
+        """Return whether a .raysignore includes a file by `!name`."""
         own = (one for one in self.patterns if one.name == IGNORE_FILE and path.is_relative_to(one.folder))
         return any(one.includes(path, is_folder=False) is False for one in own)
 

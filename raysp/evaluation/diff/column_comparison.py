@@ -27,7 +27,7 @@ Column: TypeAlias = "pa.ChunkedArray[Any]"
 
 @dataclass(frozen=True)
 class Both:
-    """The same rows of a shard, ok in both labellings."""
+    """Rows of a shard that are ok in both labellings."""
 
     shard: str
     a: pa.Table

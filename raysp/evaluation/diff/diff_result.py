@@ -111,7 +111,7 @@ class AgainstReference:
 
     @property
     def verdict(self) -> str:
-        """The change of the word error rate, and whether it is distinguishable from none, as text."""
+        """The change of the word error rate as text, with a judgement whether it is distinguishable from 0."""
         change, shown = self.scores.metrics["wer_change"], self.scores.described("wer_change")
         if change.low is None or change.high is None:
             return f"{shown}: too few rows for an interval"
@@ -137,7 +137,7 @@ class ColumnDifference:
     changes: tuple[ClassChange, ...] = ()
     """Changes of classes, the most frequent first."""
     against: AgainstReference | None = None
-    """For texts, if the label shards hold references."""
+    """Error rates of texts against the references that the label shards hold; None without references."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -360,7 +360,7 @@ def _interval(name: str, scores: Scores, metric: str) -> Interval:
 
 
 def _by_row(against: AgainstReference) -> tuple[Share, ...]:
-    """Return bars of the rows with other numbers of word errors, those at the ends together."""
+    """Return bars of the rows by their change of word errors; large changes share a bar."""
     found: Counter[int] = Counter()
     for change, rows in against.rows_by_change.items():
         found[max(-MOST_CHANGE, min(MOST_CHANGE, change))] += rows

@@ -68,7 +68,7 @@ def diff(
 
     Raises:
         SpecError: an argument is invalid for any data.
-        PlanError: one is no sink of labels, both are the same, or they have no finished shard, or no such column, in
+        PlanError: one is not a sink of labels, both are the same, or they have no finished shard, or no such column, in
             common.
         StoreError: a label shard cannot be read.
     """

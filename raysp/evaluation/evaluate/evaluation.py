@@ -242,7 +242,7 @@ def _check_classes(checkpoint: CheckpointSummary, column: str, references: Seque
 
 
 def _check_speakers(column: str, references: Sequence[References]) -> None:
-    """Raise if there are no two rows of one speaker, or none of two."""
+    """Raise PlanError unless several speakers are given, one of them with several rows."""
     rows = Counter(name for one in references for name in one.references if name is not None)
     if len(rows) < 2:
         raise PlanError(

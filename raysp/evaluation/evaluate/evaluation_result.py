@@ -93,7 +93,7 @@ class EvaluationResult(Brief):
 
     @property
     def nothing_compared(self) -> str:
-        """Why there is no metric: no row was compared, or for speakers no pair of a kind; empty if there is one."""
+        """Reason why there is no metric: no row, or no pair of speakers of a kind; empty if there is one."""
         if not self.rows.compared:
             return f"no row was compared: {', '.join(self.rows.not_compared)}"
         if self.task == "verification" and self.scores.metrics["eer"].value is None:

@@ -1,4 +1,4 @@
-"""What an evaluation compares, and the limits of its metrics."""
+"""Columns that an evaluation compares, and the limits of its metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ WORST = 10
 
 @dataclass(frozen=True)
 class Question:
-    """What an evaluation compares, and how."""
+    """Columns that an evaluation compares, and the rules of the comparison."""
 
     wanted: Wanted
     by: tuple[str, ...]
@@ -75,7 +75,7 @@ class Question:
 
 
 def _task(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
-    """Return what is compared, and the column of the references."""
+    """Return the task of the comparison, and the column of the references."""
     given = {"text": text, "label": label, "speaker": speaker}
     found = [f"{name}={column!r}" for name, column in given.items() if column is not None]
     if len(found) > 1:

@@ -47,7 +47,7 @@ class Metric:
     read: Callable[[Progress], Values]
     """Returns the values for a state of the run; those of a counter never decrease."""
     label: str = ""
-    """Label beside `sink`; empty: none."""
+    """Label beside `sink`; empty: no other label."""
 
 
 METRICS = (

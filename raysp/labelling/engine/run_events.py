@@ -101,7 +101,7 @@ class RunEvents:
                 self._log.add("row_blamed", shard=block.receipt.shard, row=row, error_type=kind, message=message)
 
     def passes_measured(self, measured: "MeasuredBudget", *, is_recorded: bool) -> None:
-        """Add the size of passes that an actor chose on its device, with what it measured."""
+        """Add the size of passes that an actor chose on its device, with its measurements."""
         self._log.add("passes_measured", **asdict(measured), is_recorded=is_recorded)
 
     def shard_committed(self, receipt: "ShardReceipt") -> None:

@@ -156,5 +156,5 @@ class Progress:
         self.rows += rows
         self.blocks += 1
         self.audio_seconds += audio_seconds
-        # The estimate starts here: the time to start Ray and load the model is no measure of the speed.
+        # The estimate starts here: the time to start Ray and load the model is not a measure of the speed.
         self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)

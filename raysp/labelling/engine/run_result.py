@@ -27,7 +27,7 @@ class RunResult(Brief):
     shards: int
     """Shards of the corpus, or of the run's share of it."""
     shards_committed: int
-    """Those of `shards` committed by this run or before."""
+    """Shards of `shards` committed by this run or before."""
     shards_before: int
     """Shards committed before this run, and not done again."""
     shards_failed: dict[str, str]

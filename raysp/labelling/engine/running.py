@@ -396,7 +396,7 @@ def _digest_key(plan: Plan) -> str:
 
 
 def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:
-    """Return why no row was labelled, with a remedy; None if `progress.unlabelled` is empty."""
+    """Return the reason why no row was labelled, with a remedy; None if `progress.unlabelled` is empty."""
     if not (kinds := progress.unlabelled):
         return None
     most = kinds.most_common(1)[0][0]
@@ -406,7 +406,7 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
 
 
 def _nothing_has_a_label(status: "Status") -> str | None:
-    """Return why no row of a sink has a label, with a remedy; None if one has, or if all rows were filtered out."""
+    """Return the reason why no row has a label, with a remedy; None if one has, or if all rows were filtered out."""
     kinds = {kind: number for kind, number in status.errors_by_type.items() if kind != FILTERED}
     if status.ok or not kinds:
         return None

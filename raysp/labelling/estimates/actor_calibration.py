@@ -67,7 +67,7 @@ def _labelled(plan: Plan, blocks: Sequence[tuple[str, pa.Table]]) -> "list[Figur
 
 
 def _blocks(plan: Plan, sample: Sample, most_seconds: float) -> Iterator[tuple[str, pa.Table]]:
-    """Yield decoded blocks of sampled rows with the names of their shards, up to so many seconds of audio."""
+    """Yield decoded blocks of sampled rows with the names of their shards, until they have `most_seconds` of audio."""
     left = most_seconds
     for part in sample.parts:
         if left <= 0:

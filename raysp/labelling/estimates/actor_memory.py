@@ -24,7 +24,7 @@ class Memory:
 
     weights: float
     activations: float
-    """Of the forward passes that run at once."""
+    """Bytes of the activations of the forward passes that run at once."""
     actor: float
     """Main memory of an actor."""
     gpu: float | None

@@ -38,7 +38,7 @@ def of_receipts(
             each channel.
 
     Raises:
-        PlanError: `like` is no sink, has another checkpoint, or no run on this kind of device.
+        PlanError: `like` is not a sink, has another checkpoint, or no run on this kind of device.
     """
     if like is None:
         sink = plan.sink

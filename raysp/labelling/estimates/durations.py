@@ -20,7 +20,7 @@ class Bar:
 
     low: float
     high: float | None
-    """None: any duration from `low` on."""
+    """Upper end in seconds; None: any duration from `low` on."""
     share: float
 
 

@@ -166,7 +166,7 @@ def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sa
 
 
 def _given(found: Sequence[T] | str, unread: list[str]) -> Sequence[T]:
-    """Return what was read, or collect the reason why it could not be."""
+    """Return the value that was read, or collect the reason why it could not be."""
     if isinstance(found, str):
         unread.append(found)
         return ()

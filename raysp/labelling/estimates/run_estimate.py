@@ -1,4 +1,4 @@
-"""Estimate of a run: what its rows are like, what it needs, how long it takes and what it costs."""
+"""Estimate of a run: its rows, resources, time and cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,12 +55,12 @@ class Estimate(Brief):
     """Share of rows by error type or reason of skipping, as far as headers and columns show it."""
     error_share: float
     simulation: Simulation | None
-    """None: no sampled row would be labelled."""
+    """Simulated passes; None: no sampled row would be labelled."""
     memory: Memory | None
     speed: Speed | None
-    """None: unknown."""
+    """Speed of an actor; None: unknown."""
     cost: Cost | None
-    """None: the speed is unknown."""
+    """Time and money; None: the speed is unknown."""
     notes: tuple[str, ...] = ()
 
     @property

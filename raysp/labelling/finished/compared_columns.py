@@ -28,7 +28,7 @@ class Compared:
 
 
 def kind_of(schema: pa.Schema, name: str) -> Kind:
-    """Return how to compare a column of a label shard, from its type, its name and the columns beside it."""
+    """Return the kind of comparison of a column, from its type, its name and the columns beside it."""
     kind = schema.field(name).type
     if holds_text(kind):
         if name.endswith(TEXT_SUFFIX):
@@ -52,7 +52,7 @@ def columns_to_compare(a: Labelling, b: Labelling, column: str | None) -> tuple[
     """Return the columns that both labellings have, and the others with the reason why they are not compared.
 
     Raises:
-        PlanError: there is none, or `column` is none of them.
+        PlanError: there is no such column, or `column` is not among them.
     """
     others: dict[str, str] = {}
     found: list[Compared] = []
@@ -73,7 +73,7 @@ def columns_to_compare(a: Labelling, b: Labelling, column: str | None) -> tuple[
 
 
 def _complaint(a: Labelling, b: Labelling, name: str) -> str | None:
-    """Return why a column cannot be compared; None if it can."""
+    """Return the reason why a column cannot be compared; None if it can."""
     for one, other in (("A", b), ("B", a)):
         if name not in other.outputs:
             return f"only in {one}"

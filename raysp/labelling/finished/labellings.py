@@ -36,7 +36,7 @@ def open_both(
     """Open two sinks.
 
     Raises:
-        PlanError: one is no sink of label shards, or both are the same.
+        PlanError: one is not a sink of label shards, or both are the same.
     """
     first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
     if place_of_sink(first.url) == place_of_sink(second.url):
@@ -45,10 +45,10 @@ def open_both(
 
 
 def match(a: Labelling, b: Labelling) -> ShardMatch:
-    """Return which shards of two sinks can be compared.
+    """Return the shards of two sinks that can be compared.
 
     Raises:
-        PlanError: none can.
+        PlanError: no shard can be compared.
     """
     common = [name for name in a.shards if name in b.shards]
     other = [name for name in common if not _is_same_input(a.shards[name], b.shards[name])]

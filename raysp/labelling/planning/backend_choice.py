@@ -22,7 +22,7 @@ class Chosen(NamedTuple):
     name: str
     summary: CheckpointSummary
     why: str = ""
-    """Why the models of raysp do not run it; empty if they do."""
+    """Reason why the models of raysp do not run the checkpoint; empty if they do."""
 
 
 def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel: bool = False) -> tuple[Pipeline, str]:
@@ -65,7 +65,7 @@ def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chos
         first: backend to try first.
 
     Raises:
-        CheckpointError: none reads it; with the reasons.
+        CheckpointError: no backend reads the checkpoint; with the reasons.
     """
     folder = folder_for(backend=OWN)
     if first != OWN:
@@ -88,8 +88,11 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
         CheckpointError: it does not read it either, or is not installed.
     """
     from raysp.backends.own import unread, unread_error
+    from raysp.models.checking import reads_kind
 
     other = unread(folder)
+    if not other and reads_kind(folder):
+        raise error
     why = unread_error(folder, other) if other else str(error)
     if not hf_installed.version():
         if not other:
@@ -109,10 +112,6 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
         raise CheckpointError(
             f"{why}; transformers {hf_installed.version()} refuses it too: {theirs}{advice}"
         ) from theirs
-    from raysp.models.checking import reads_kind
-
-    if reads_kind(folder):
-        raise error
     return Chosen(HUGGING_FACE, summary, f"raysp has no model of type {other!r}" if other else why)
 
 

@@ -1,4 +1,4 @@
-"""The card of a run on this machine, what its certificate shows, and whether passes run as graphs because of it.
+"""The card of a run on this machine with its certificate, and whether passes run as graphs because of it.
 
 Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
 user's cache. One counts for the card, the driver and the releases that it names. It allows graphs, and packs in half
@@ -36,7 +36,7 @@ class Certified:
     older: tuple[Certificate, ...] = ()
     """Further certificates of the card, the newest first."""
     unreadable: tuple[str, ...] = ()
-    """Files of the folder that are no certificates, with the reason."""
+    """Files of the folder that are not certificates, with the reason."""
 
     def words(self, dtype: str) -> str:
         """Return a sentence on the card and on what its certificate shows in a dtype."""
@@ -52,7 +52,7 @@ class Certified:
         return next((one for one in known if one.pack_runs(architecture, dtype, shapes, beams)), None)
 
     def record(self) -> dict[str, JsonValue]:
-        """Return what the record of a run keeps of it."""
+        """Return its fields for the record of a run."""
         card: dict[str, JsonValue] = {**asdict(self.card)}
         if (found := self.certificate) is None:
             return {**card, "certificate": None}

@@ -59,7 +59,7 @@ class Cost:
     device: str
     """"GPU" or "CPU"."""
     money: Amount | None
-    """In the currency of the price; None: no price was given."""
+    """Cost in the currency of the price; None: no price was given."""
 
     def facts(self, on: str) -> dict[str, str]:
         """Return the time `on` some actors, and the money if there is a price, as facts to print."""
@@ -95,7 +95,7 @@ class Cost:
 
 
 def check_speed(given: Given) -> None:
-    """Raise SpecError if what gives a speed or a price is invalid for any data."""
+    """Raise SpecError if an option for the speed or the price is invalid for any data."""
     for name, value in (("rtfx", given.rtfx), ("price", given.price)):
         if value is not None and not 0 < value < float("inf"):
             raise SpecError(f"{name}: found {value:g}, expected a number above 0")

@@ -28,7 +28,7 @@ class Found:
     """Name of its kind of source."""
     part: str = ""
     labels: str = ""
-    """Url of the label shard beside it; empty: there is none."""
+    """Url of the label shard beside it; empty: there is no such shard."""
     labels_version: str = ""
     unreadable: str = ""
     """Reason why its file cannot be cut into shards; empty if it can."""
@@ -38,7 +38,7 @@ def with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ..
     """Return listed shards with the label shards beside them, of which only the places and versions are read.
 
     Raises:
-        PlanError: `source.labels` is no sink of labels, or some shards are not labelled there as they are now.
+        PlanError: `source.labels` is not a sink of labels, or some shards are not labelled there as they are now.
     """
     if source.labels is None:
         return tuple(found)

@@ -254,7 +254,7 @@ def _stem(kind: SourceKind, url: str, root: str) -> str:
 def _relative(url: str, root: str) -> str:
     """Return the path of a file or folder relative to the root."""
     if not url.startswith(beginning := join_url(root, "")):
-        raise PlanError(f"source.root: {url} is not below {root}")
+        raise PlanError(f"source.root: {url} is not below {root}; give a folder that holds all shards")
     relative = PurePosixPath(url.removeprefix(beginning))
     for part in relative.parts:
         if part.startswith(("_", ".")):

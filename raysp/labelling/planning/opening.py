@@ -30,7 +30,7 @@ def plan(pipeline: Pipeline) -> Plan:
     """Return the plan of a run on this machine; nothing is written, and Ray is not started.
 
     Raises:
-        SpecError: it is no pipeline.
+        SpecError: it is not a pipeline.
         PlanError, ChangedError, CheckpointError: as `make_plan`.
     """
     check_class(pipeline, Pipeline, "`raysp plan` on the command line plans recipes of trainings too")

@@ -1,7 +1,7 @@
 """Whether windows go through a model in packs on an accelerator in half precision, because a certificate shows bits.
 
 A certificate covers the class of the model, the shapes of its passes, the dtype and frames of packs. Sizes of packs
-that it lists give equal bits, so that the size of a run is no part of the label: it is chosen among them.
+that it lists give equal bits, so that the size of a run is not part of the label: it is chosen among them.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class PackUse:
     frames: int = 0
     """Frames of hidden states of a pack; 0: windows go in batches."""
     seconds: float = 0.0
-    """The same in seconds of audio."""
+    """`frames` in seconds of audio."""
 
     @property
     def is_on(self) -> bool:

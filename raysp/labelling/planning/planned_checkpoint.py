@@ -177,7 +177,7 @@ def own_language_model(pipeline: Pipeline) -> Path:
 
 
 def _own_language_model(pipeline: Pipeline, planned: Mapping[str, str] | None) -> Path:
-    """Return the same, after comparing it with the one of the plan."""
+    """Return the folder of the checkpoint's own language model, after comparing its digest with that of the plan."""
     folder = own_language_model(pipeline)
     if planned and OWN_MODEL in planned and (found := _digest_of_file(folder)) != planned[OWN_MODEL]:
         raise CheckpointError(
@@ -217,7 +217,7 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
 
     Args:
         folder: the model folder.
-        backend: what runs the checkpoint in a `Label` step; None: only models of raysp do.
+        backend: backend of the checkpoint in a `Label` step; None: the models of raysp only.
 
     Raises:
         CheckpointError: as `Backend.describe`.

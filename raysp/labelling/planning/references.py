@@ -104,7 +104,7 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
 
 
 def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
-    """Yield what is wrong with the types of the columns."""
+    """Yield a message for each column of a wrong type."""
     name, kind = wanted.reference, schema.field(wanted.reference).type
     if wanted.task == "recognition" and not holds_text(kind):
         yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts"
@@ -116,7 +116,7 @@ def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
 
 
 def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
-    """Yield what is wrong with the type of a column by which rows are grouped."""
+    """Yield a message if rows cannot be grouped by a column of this type."""
     if pa.types.is_nested(kind := schema.field(column).type):
         yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
 

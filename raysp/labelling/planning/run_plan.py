@@ -44,7 +44,7 @@ class Opened:
     """
 
     pipeline: Pipeline
-    """With absolute paths; the plan has it with commits of the hub and with the backend that was chosen."""
+    """Pipeline with absolute paths; in a plan also with commits of the hub and the chosen backend."""
     sink: Sink
     resources: Resources
     """Resources that the run may use."""
@@ -71,7 +71,7 @@ class Corpus(Brief):
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Unreadable shards by name, with the reason."""
     fresh: tuple[Shard, ...] = ()
-    """Those of `shards` that no plan has recorded yet, or only with other content."""
+    """Shards of `shards` that no plan has recorded yet, or only with other content."""
     vanished: tuple[str, ...] = ()
     """Recorded shards that no longer exist; their labels are kept."""
     supersedes: bool = False
@@ -132,13 +132,13 @@ class Settings:
     graphs: "GraphUse | None" = None
     """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
     packs: "PackUse | None" = None
-    """Whether a certificate puts windows in packs; None: none could, as on CPUs, in float32 or with exact=False."""
+    """Whether a certificate puts windows in packs; None: not possible, as on CPUs, in float32, or exact=False."""
     packed_on: str | None = None
     """Kind of the accelerator, if the sink's labels are made in packs by a certificate of its card."""
 
     @property
     def used(self) -> "MeasuredBudget | None":
-        """The choice by which batches are made, if it is known before the run; None: it is not, or there is none."""
+        """The choice by which batches are made; None: there is no choice, or it is not known before the run."""
         found = [*(self.measured or {}).values()]
         return found[0] if len(found) == 1 and found[0].is_used else None
 
@@ -176,7 +176,7 @@ class Plan(Brief):
     share: Share = ALL
     """Share of the shards that the run labels."""
     why_not_own: str = ""
-    """Why another library was chosen for the checkpoint; empty: it was not, or the pipeline or the sink names it."""
+    """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
 
     @property
     def pipeline(self) -> Pipeline:

@@ -287,7 +287,7 @@ def _check_window(summary: CheckpointSummary, label: Label) -> None:
 
 
 def windowing(summary: CheckpointSummary, label: Label) -> Windowing:
-    """Return how rows are cut into windows for a checkpoint.
+    """Return the settings by which rows are cut into windows for a checkpoint.
 
     Raises:
         ValueError: a window would not hold a frame of the model.

@@ -125,7 +125,7 @@ def _surveyed(
     new_shards: "_NewShards",
     processes: int,
 ) -> Generator[tuple[Found, Shard | str]]:
-    """Yield the shards in order, or why they cannot be read; those that have not changed are as recorded.
+    """Yield the shards in order, or the reason why one cannot be read; those that have not changed are as recorded.
 
     Raises:
         PlanError: a recorded shard has changed that is not in `may_change`.
@@ -220,7 +220,7 @@ class _NewShards:
         )
 
     def _remedy(self, one: Found, schema: pa.Schema) -> str:
-        """Return what makes the first column that a shard lacks; empty if it lacks none."""
+        """Return advice on the first column that a shard lacks; empty if it has all columns."""
         source = self._work.source
         missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), None)
         if missing is None or missing == source.audio:

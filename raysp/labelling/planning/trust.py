@@ -92,7 +92,7 @@ def read_recorded(
 
 
 def _with_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
-    """Return a pipeline with what the first plan of its sink chose where it names nothing."""
+    """Return a pipeline with the choices of its sink's first plan for values that it leaves open."""
     return _with_recorded_ids(as_recorded(of_commit(pipeline, record), record), record)
 
 

@@ -109,7 +109,7 @@ def _title(sink: Labelling) -> str:
 
 
 def _subtitle(status: Status, last: RunWork | None) -> str:
-    """Return how far the labelling is, and when it was."""
+    """Return the progress of the labelling, with the time of its last result."""
     share = status.rows_committed / status.rows if status.rows else 1.0
     match status.running:
         case _ if status.is_complete:
@@ -250,13 +250,13 @@ def _table(column: str, groups: Groups, rows: Rows) -> Table:
 
 
 def _lower_end(name: object) -> float:
-    """Return where a band of duration begins; unknown durations come last."""
+    """Return the shortest duration of a band, as a sort key; unknown durations come last."""
     text = str(name).lstrip(">=").partition("-")[0]
     return 0.0 if text.startswith("<") else float(text) if text.isdigit() else float("inf")
 
 
 def _about_groups(rows: Rows) -> str:
-    """Return what the error rates are, and which of them are approximate."""
+    """Return an explanation of the error rates, and which of them are approximate."""
     if not rows.errors.rows:
         return ""
     notes = [

@@ -41,7 +41,7 @@ class Sample:
 
     @property
     def note(self) -> str:
-        """Text that says how many numbers are shown of how many; empty for all."""
+        """Text on the number of shown numbers and of all; empty if all are shown."""
         shown = len(self.values)
         return "" if shown == self.seen else f"a random sample of {shown:,} of {self.seen:,} rows"
 

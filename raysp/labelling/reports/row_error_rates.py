@@ -19,7 +19,7 @@ from raysp.evaluation.scores import Columns, Key, Scores, score
 
 MOST_UNITS = 1000
 MOST_GROUPS = 200
-"""Values of a column that are told apart."""
+"""Most values of a column with a group of their own."""
 STATUSES = (OK, SKIPPED, ERROR)
 _COUNTS = 8
 
@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Measured:
-    """What groups are made of, for some rows.
+    """Values of some rows that groups are made of.
 
     Attributes:
         statuses: status of each row.

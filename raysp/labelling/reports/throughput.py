@@ -21,7 +21,7 @@ MOST_INTERVALS = 240
 MOST_SHOWN = 60
 MOST_ACTORS = 16
 MOST_KNOWN = 1000
-"""Actors that are told apart, and runs."""
+"""Most actors, and most runs, that are listed one by one."""
 LONGEST = 10 * 366 * 86400.0
 """Seconds of the longest run; receipts with later times are not counted over time."""
 OTHERS = "other actors"
@@ -197,7 +197,7 @@ def _over_time(title: str, note: str, figure: str, across: str, ends: Floats, va
 
 
 def runs_table(runs: Mapping[str, RunWork], entries: list[RunEntry]) -> Table:
-    """Return a table of the last runs with what they labelled."""
+    """Return a table of the last runs with their labelled rows."""
     packages = [name for name in ("raysp", "torch", "ray") if any(name in one.versions for one in entries)]
     rows = []
     for entry in entries[-MOST_RUNS:][::-1]:

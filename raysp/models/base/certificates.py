@@ -80,7 +80,7 @@ class PackRuns:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was measured on a card."""
+    """Measurements on a card."""
 
     card: str
     driver: str | None
@@ -88,10 +88,10 @@ class Certificate:
     cuda: str | None
     raysp: str
     date: str
-    """Of the measurement, as YYYY-MM-DD."""
+    """Date of the measurement, as YYYY-MM-DD."""
     models: tuple[str, ...]
     rows: Mapping[str, Rows]
-    """By dtype."""
+    """Measured rows by dtype."""
     products: tuple[Product, ...]
     graphs: tuple[GraphRuns, ...] = ()
     packs: tuple[PackRuns, ...] = ()

@@ -350,7 +350,7 @@ class Model(Recognised, Checkpointing):
         ignore_sizes: bool = False,
         changed: Set[str] = frozenset(),
     ) -> Fit[Value]:
-        """Return how the weights of a checkpoint fill this model: for a check by headers, and for loading.
+        """Return the fit of a checkpoint's weights to this model: for a check by headers, and for loading.
 
         Args:
             stored: Weights by their canonical names in the checkpoint.

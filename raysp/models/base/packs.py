@@ -32,7 +32,7 @@ class Pack:
     values_S: Tensor
     """Samples (S,), or frames of features (S, C)."""
     num_inputs: tuple[int, ...]
-    """Of each row."""
+    """Number of inputs of each row."""
     packing: Packing
     """Places of the rows' frames; a row's inputs begin at its place times `stride`."""
     stride: int

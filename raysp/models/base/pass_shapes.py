@@ -31,7 +31,7 @@ def shape_digest(models: Sequence[Model]) -> str:
 
 
 def _settings(config: Config, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the sizes and switches of a configuration and of those in it, by name; keys that are no fields are left."""
+    """Yield the sizes and switches of a configuration and of those in it, by name; other keys are left out."""
     for name in sorted(name for name in vars(config) if hasattr(type(config), name)):
         value = getattr(config, name)
         if isinstance(value, Config):

@@ -1,4 +1,4 @@
-"""Models of raysp as the Trainer of transformers recognises them, and what other programs read of models.
+"""Models of raysp as the Trainer of transformers recognises them, with attributes that other programs read.
 
 `Trainer` saves configuration and tied weights of a model only if `isinstance(model, PreTrainedModel)`, a class without
 a hook for other types. `isinstance` also asks `model.__class__`, so a model reports there a class that inherits from
@@ -43,7 +43,7 @@ class Checkpointing(nn.Module):
         every_n_layers: int = 1,
         offload: bool = False,
     ) -> None:
-        """Do the same by the name that the Trainer of transformers calls; every layer, without offloading."""
+        """Enable gradient checkpointing, by a name that the Trainer calls: of every layer, without offloading."""
         if every_n_layers != 1 or offload:
             raise ValueError(
                 f"every_n_layers is {every_n_layers!r} and offload {offload!r}, expected 1 and False: omit them"
@@ -52,7 +52,7 @@ class Checkpointing(nn.Module):
 
     @property
     def is_activation_checkpointing(self) -> bool:
-        """The same by the name that the Trainer of transformers reads."""
+        """Whether gradient checkpointing is on, by the name that the Trainer of transformers reads."""
         return self.is_gradient_checkpointing
 
     def _set_gradient_checkpointing(self, value: bool) -> None:
@@ -67,7 +67,7 @@ TRAINER = "transformers.trainer"
 
 
 class Recognised(nn.Module):
-    """Base of models that the Trainer of transformers saves by their own `save_pretrained`, with what programs read."""
+    """Base of models that the Trainer of transformers saves by their own `save_pretrained`."""
 
     _keys_to_ignore_on_save: list[str] | None = None
     """Read by the Trainer where a checkpoint lacks weights."""
@@ -170,7 +170,7 @@ class Recognised(nn.Module):
         return type(self) if base is None else _both(type(self), base)  # type: ignore[arg-type] # classes are hashable
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an index, as the base's
-        """Return how to copy or unpickle it: pickles name the class, which is not the reported one."""
+        """Return the class and state to copy or unpickle: pickles name the class, which is not the reported one."""
         return _new, (type(self),), self.__dict__
 
 

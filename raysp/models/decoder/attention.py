@@ -21,7 +21,7 @@ FEW_QUERIES = 8
 
 @dataclass
 class TextsOfRow:
-    """The texts that are written for one row, and what they attend to."""
+    """The texts that are written for one row, with the cache and frames that they attend to."""
 
     cache: KeyValueCache
     frames_1SH: Tensor
@@ -201,7 +201,7 @@ def _frames_of(
 def _apart(
     attended: Callable[[TextsOfRow, slice], Tensor], q_RALD: Tensor, rows: Sequence[TextsOfRow | None]
 ) -> Tensor:
-    """Return the attention (R, 1, H) of the texts of each row to what belongs to it, whatever the others."""
+    """Return the attention (R, 1, H) of the texts of each row to its own cache and frames, row by row."""
     num_texts = len(q_RALD) // len(rows)
     mixed_R1H = q_RALD.new_zeros(len(q_RALD), 1, q_RALD.shape[1] * q_RALD.shape[3])
     for place, row in enumerate(rows):

@@ -139,7 +139,7 @@ class RowText:
     """The text of one row."""
 
     ids_1T: Tensor
-    """Its tokens, with those that it began with."""
+    """Tokens of the text, with those that it began with."""
     log_probs_1N: Tensor | None
     """Log-probability of each new token among all tokens, float32; None for beam search."""
 

@@ -147,7 +147,7 @@ class GenerationConfig(Shareable):
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """The same by the name for options that differ from the defaults in transformers."""
+        """Return the options that are set, by the name for those that differ from defaults in transformers."""
         return self.to_dict()
 
     def to_json_string(self) -> str:

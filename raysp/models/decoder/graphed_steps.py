@@ -89,7 +89,7 @@ class GraphedSteps:
         self._seen: dict[Hashable, int] = {}
         self.memories: dict[Shapes, StepMemory] = {}
         self.why_not = ""
-        """Why no steps are recorded any more; empty: they are."""
+        """Reason why steps are no longer recorded; empty: they are."""
         self.is_on = True
         """Whether batches that begin are counted and may have graphs."""
         self._lock = Lock()

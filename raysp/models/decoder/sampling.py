@@ -19,14 +19,14 @@ from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 
 
 class TokenDecoder(Protocol):
-    """What generation needs of a text decoder."""
+    """Interface of a text decoder that generation needs."""
 
     positions_follow_mask: ClassVar[bool]
     graphed_steps: GraphedSteps | None
 
     @property
     def config(self) -> Any:  # noqa: ANN401 (each architecture has its own)
-        """Its configuration."""
+        """Configuration of the decoder."""
 
     @property
     def device(self) -> torch.device:
@@ -201,7 +201,7 @@ class Search:
 
     Args:
         settings: Options of the call.
-        decoding: Where the texts are in the cache of the decoder.
+        decoding: Places of the texts in the cache of the decoder.
         changes: Changes of the scores, in order.
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.

@@ -101,7 +101,7 @@ def write_rows(
 
     Args:
         decoder: computes logits.
-        rows: what is written.
+        rows: rows to write.
         rows_a_step: rows of which texts are written at a time, whatever the number of rows.
         texts: texts of each row.
         room: tokens of the longest text.

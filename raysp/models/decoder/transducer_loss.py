@@ -33,7 +33,7 @@ class Move(NamedTuple):
     """A kind of move."""
 
     frames: int
-    """Frames by which it goes on."""
+    """Frames by which the move advances."""
     labels: int
     """1 for a label, 0 for a blank."""
     duration: int | None
@@ -63,7 +63,7 @@ class Moves:
         return (*blanks, *(Move(frames, 1, place) for place, frames in enumerate(self.durations)))
 
     def frames_needed(self, num_labels: int) -> int:
-        """Return the least number of frames that a path with so many labels needs."""
+        """Return the least number of frames that a path with `num_labels` labels needs."""
         least_blank, least_label = (
             min(kind.frames for kind in self.kinds if kind.labels == labels) for labels in (0, 1)
         )

@@ -82,7 +82,7 @@ def search(
         model: Prediction network and joint network.
         frames_BTJ: Projected frames of the encoder, at least one.
         num_frames_B: Frames of each row.
-        rules: How the search goes from frame to frame.
+        rules: Rules by which the search goes from frame to frame.
         frames_a_step: K; with 1, each blank is a step. None: the number that is fast on the device.
         rows_a_step: R on a CPU, with zeros where there are fewer rows; None: all that have not ended.
     """

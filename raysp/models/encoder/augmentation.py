@@ -17,7 +17,7 @@ _LENGTHS: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
 
 @contextlib.contextmanager
 def known_lengths(num_frames: Sequence[int]) -> Iterator[None]:
-    """State how many frames the rows of the passes within the block have before the layers.
+    """Set the numbers of frames before the layers of the rows of passes within the block.
 
     Spans are then drawn without waiting for the attention mask of a device.
     """

@@ -71,7 +71,7 @@ def rotations(num_frames: int, head_size: int, base: int, like: Tensor) -> Tenso
 
 
 def _table_frames(num_frames: int) -> int:
-    """Return the frames of the table that serves so many: few tables serve all batches, and copies to a GPU are few."""
+    """Return the size of a table for at least `num_frames`; few sizes occur, so few tables are copied to a GPU."""
     return max(256, 1 << (num_frames - 1).bit_length())
 
 

@@ -65,7 +65,7 @@ def num_subsamplings(config: FastConformerConfig) -> int:
 
 
 def subsampled(count: Count, config: FastConformerConfig) -> Count:
-    """Return the number of log-mel frames, or of mel bins, that the strided convolutions leave of so many."""
+    """Return the number of log-mel frames, or of mel bins, after the strided convolutions."""
     kernel, stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
     for _ in range(num_subsamplings(config)):
         count = _strided(count, kernel, stride)
@@ -113,7 +113,7 @@ class Subsampling(nn.Module):
         return x_BCMN.transpose(1, 2).flatten(2)
 
     def _in_tiles(self, mels_MN: Tensor) -> Tensor:
-        """Return the same of one row (T, channels times bins), on a CPU in a quarter of the time."""
+        """Return the frames of one row (T, channels times bins), on a CPU in a quarter of the time of a batch."""
         first, *others = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         strided, dense_layers = [first, *others[::2]], [None, *others[1::2]]
         counts = [len(mels_MN)]
@@ -121,7 +121,7 @@ class Subsampling(nn.Module):
             counts.append(_strided(counts[-1], conv.kernel_size[0], conv.stride[0]))
 
         def output(number: int, frames: range) -> Tensor:
-            """Return some frames (1, C, frames, bins) of the so-many-th strided convolution; 0: of its input."""
+            """Return some frames (1, C, frames, bins) after `number` strided convolutions; 0: of the input."""
             if number == 0:
                 return mels_MN[None, None, frames.start : frames.stop]
             conv, pointwise = strided[number - 1], dense_layers[number - 1]
@@ -218,7 +218,7 @@ class SelfAttention(nn.Module):
         return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
     def _projected(self, waves_WH: Tensor) -> Tensor:
-        """Return the scaled keys distances_AWD."""
+        """Return the scaled keys of distances, (A, W, D)."""
         keys_WAD = dense(self.relative_k_proj, waves_WH).view(waves_WH.shape[0], self.heads, -1)
         distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
         return distances_AWD

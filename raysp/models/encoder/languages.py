@@ -34,7 +34,7 @@ MOST_KEPT = 32
 
 
 class Found(Enum):
-    """What the files of a checkpoint say about the language of its weights."""
+    """Evidence in the files of a checkpoint for the language of its weights."""
 
     CONFIRMED = auto()
     """The file of the language has the same values."""

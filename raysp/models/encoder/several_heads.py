@@ -102,7 +102,7 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
     """Write heads trained over one frozen encoder as one checkpoint.
 
     Args:
-        models: Of one architecture, such as a UniSpeechForCTC and a UniSpeechForSequenceClassification.
+        models: Models of one architecture, such as a UniSpeechForCTC and a UniSpeechForSequenceClassification.
         folder: Receives config.json and safetensors; processor and tokenizer are saved separately.
         shard_bytes: Largest size of a file of weights.
 

@@ -46,7 +46,7 @@ class SpeechClassificationHead(nn.Module):
 
 
 class ForSpeechClassification(SpeechModel):
-    """The encoder with classes or numbers of its pooled frames.
+    """Encoder with a head for classes or numbers on its pooled frames.
 
     `pooling_mode` of the configuration is "mean", "sum" or "max", and "mean" if it has none.
     """

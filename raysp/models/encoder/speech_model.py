@@ -99,7 +99,7 @@ class SpeechModel(Model):
                 warn_of_missing_mask()
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
-        """Return which rows (B,) end in one value for at least the length of the shortest input."""
+        """Return a mask (B,) of the rows that end in one value for at least the length of the shortest input."""
         end_BS = inputs[:, -self.min_samples :]
         return (end_BS == end_BS[:, -1:]).all(-1)
 

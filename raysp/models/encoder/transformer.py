@@ -245,7 +245,7 @@ class Encoder(nn.Module):
             with_weights: Return attention weights.
             exact: Keep padding out of frames even where the original does not. Without weights and training, a CPU
                 then does no work on padding, whose frames are meaningless.
-            packing: Places of rows in a pack (1, N, H), which then are what is returned; None: a batch.
+            packing: Places of rows in a pack (1, N, H), in which frames are returned; None: a batch.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:

@@ -149,7 +149,7 @@ class ParakeetFeatureExtractor(PaddingExtractor):
 
     @torch.no_grad()
     def _features(self, waves_BS: Tensor, num_samples_B: Tensor, num_frames: int) -> dict[str, Tensor]:
-        """Return features of so many frames, zero after each row's."""
+        """Return features padded to `num_frames`, zero after the last frame of each row."""
         num_mels_B = (num_samples_B // self.hop_length).clamp(max=num_frames).to(waves_BS.device)
         mels_BMN = waves_BS.new_zeros(len(waves_BS), num_frames, self.feature_size, dtype=torch.float32)
         valid_BM = torch.arange(num_frames, device=waves_BS.device) < num_mels_B[:, None]

@@ -109,7 +109,7 @@ def _normalised_batch(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
 
 
 def _normalised_rows(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
-    """Return the same row by row, which takes a third of the time on a CPU."""
+    """Return the normalised rows, one by one, which takes a third of the time on a CPU."""
     values_BT = torch.zeros_like(waves_BT)
     for values_T, wave_T, count in zip(values_BT, waves_BT, num_samples_B.tolist(), strict=True):
         mean = wave_T[:count].sum(dtype=torch.float64) / max(1, count)

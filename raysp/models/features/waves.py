@@ -60,7 +60,7 @@ def fill_pack(
 
 
 def end_to_end(num_samples: Sequence[int], multiple: int = ALIGNED_SAMPLES) -> list[slice]:
-    """Return the places of rows of so many samples end to end, each at a multiple of a number."""
+    """Return slices for rows of these lengths end to end, each from a multiple of `multiple`."""
     rooms = (-(-count // multiple) * multiple for count in num_samples)
     begins = itertools.accumulate(rooms, initial=0)
     return [slice(begin, begin + count) for begin, count in zip(begins, num_samples, strict=False)]

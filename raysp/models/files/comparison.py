@@ -65,7 +65,7 @@ class Difference:
 
 
 def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Difference:
-    """Return how the weights of a checkpoint (`found`) differ from those of a model (`expected`)."""
+    """Return the difference of the weights of a checkpoint (`found`) from those of a model (`expected`)."""
     return Difference(
         tuple(name for name in expected if name not in found),
         tuple(name for name in found if name not in expected),
@@ -79,7 +79,7 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Differ
 
 @dataclass(frozen=True)
 class Fit(Generic[Value]):
-    """How the weights of a checkpoint fill a model."""
+    """Assignment of the weights of a checkpoint to those of a model."""
 
     values: Mapping[str, Value]
     """Weights that the model takes, by its names."""

@@ -21,7 +21,7 @@ JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[st
 logger = logging.getLogger(__name__)
 
 SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fields of checkpoints are less similar
-READ_FROM = "_read_from"  # attribute that is no value
+READ_FROM = "_read_from"  # attribute that is not a value
 NOT_FIELDS = {"is_encoder_decoder": False, "tokenizer_class": None, "_attn_implementation": "sdpa"}
 """Values of transformers that models without a decoder, and all models, have."""
 OTHER_WAYS = {
@@ -29,7 +29,7 @@ OTHER_WAYS = {
     "update_from_string": ": call config.update({...})",
     "register_for_auto_class": ": code that comes with a checkpoint is never run",
 }
-"""Names of transformers that a configuration has not, with the way out."""
+"""Names of transformers that a configuration does not have, with a remedy."""
 MAX_FLOAT = 1e38  # below the largest float32
 
 
@@ -93,7 +93,7 @@ class Config(Shareable):
     return_dict: bool = True
 
     attribute_map: ClassVar[dict[str, str]] = {}
-    """Other names of fields in transformers: none, since fields have theirs."""
+    """Other names of fields in transformers: empty, since fields have its names."""
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         values.pop("model_type", None)
@@ -136,7 +136,7 @@ class Config(Shareable):
 
     @property
     def use_return_dict(self) -> bool:
-        """The same as `return_dict`, by its older name."""
+        """Value of `return_dict`, by its older name."""
         return self.return_dict
 
     @property
@@ -271,7 +271,7 @@ COUNTS_OF_LAYERS = ("layers", "n_layer", "conv_dim", "conv_kernel", "conv_stride
 
 
 def _check_count(name: str, value: object, most: int) -> None:
-    """Raise CheckpointError for a number, or a list, of more than `most` of what is made one by one."""
+    """Raise CheckpointError for a count, or a list, above `most` of modules that are made one by one."""
     found = len(value) if isinstance(value, list | tuple) else value
     if isinstance(found, int) and found > most:
         raise CheckpointError(f"{name} is {shortened(found)}, expected at most {most:,}: correct config.json")

@@ -1,4 +1,4 @@
-"""Auto classes of Flax models: the sisters of what the auto classes of PyTorch choose."""
+"""Auto classes of Flax models: counterparts of the classes that those of PyTorch choose."""
 
 from pathlib import Path
 from typing import Any, ClassVar

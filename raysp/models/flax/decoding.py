@@ -53,7 +53,7 @@ class FlaxCache:
 
 @dataclass(kw_only=True)
 class DecoderPass(Pass):
-    """What all layers of a text decoder read, and what they note."""
+    """Values that all layers of a text decoder read, and those that they record."""
 
     allowed: Array | None = None
     """(R or 1, 1, L, M), true where a new token attends to a token."""
@@ -84,7 +84,7 @@ class Noted(NamedTuple):
 
     @classmethod
     def of(cls, run: Pass) -> "Noted":
-        """Return what a pass has noted."""
+        """Return the values that a pass has recorded."""
         cross = tuple(run.cross_attentions) if isinstance(run, DecoderPass) else ()
         return cls(tuple(run.states), tuple(run.attentions), cross)
 

@@ -37,9 +37,9 @@ class Frames(NamedTuple):
     """Numbers of frames of a batch as it was given."""
 
     last: int
-    """Of `last_hidden_state`."""
+    """Number of frames of `last_hidden_state`."""
     hidden: int
-    """Of `hidden_states`, which precede an adapter."""
+    """Number of frames of `hidden_states`, which precede an adapter."""
 
 
 class CTCModule(nn.Module):

@@ -21,7 +21,7 @@ NEVER = -jnp.inf
 
 
 def is_one_of(tokens: Array, ids: Sequence[int]) -> Array:
-    """Return where tokens are among these."""
+    """Return a mask of the tokens that are among these."""
     return (tokens[..., None] == jnp.array(ids, tokens.dtype)).any(-1)
 
 

@@ -1,6 +1,6 @@
 """The base of Flax models: a Linen module with its parameters, read from and written to checkpoint folders.
 
-A Flax model has the configuration, the checks and the initial weights of its PyTorch sister, which is kept without
+A Flax model has the configuration, the checks and the initial weights of its PyTorch counterpart, which is kept without
 weights. Parameters are a tree of arrays that functions of JAX take.
 """
 
@@ -187,7 +187,7 @@ class FlaxModel:
         """Write config.json and safetensors with the names of PyTorch, which both classes load.
 
         Args:
-            folder: Where to write.
+            folder: Folder to write to.
             params: Parameters in place of the model's own.
             shard_bytes: Largest size of a file of weights.
         """
@@ -198,7 +198,7 @@ class FlaxModel:
     # Computation
 
     def _variables(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the module reads: parameters in the type of the computation, tied ones filled in."""
+        """Return the variables of the module: parameters in the type of the computation, tied ones filled in."""
         cast = _cast(with_tied(params, self._tied), self.dtype, None)
         return {"params": cast, **({"buffers": self._buffers} if self._buffers else {})}
 

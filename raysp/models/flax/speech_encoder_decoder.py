@@ -427,7 +427,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             generation_config: Options, in place of the model's.
             prng_key: Key for sampling; or (B,) keys, so that samples do not depend on the places of rows.
             logits_processor: Functions of (input_ids, scores, cur_len) that return scores, traced by JAX. Pass the same
-                objects again: other ones are compiled anew.
+                objects again: other ones are compiled again.
             params: Parameters in place of the model's.
             options: Options by name, in place of either; see `GenerationConfig`.
 

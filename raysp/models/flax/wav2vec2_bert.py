@@ -177,7 +177,7 @@ class AdapterLayer(nn.Module):
         residual_BPH = strided("residual_layer_norm", "residual_conv")
         hidden_BPH = strided("self_attn_layer_norm", "self_attn_conv")
         keys_B11P = attended_keys(is_before(counts, hidden_BPH.shape[1]))
-        # Its weights are no output of the encoder.
+        # Its weights are not an output of the encoder.
         attended_BPH = SelfAttention(config, None, name="self_attn")(hidden_BPH, keys_B11P, Pass(train=run.train))
         hidden_BPH = dropout(attended_BPH, config.conformer_conv_dropout, run) + residual_BPH
         feed_forward = FeedForward(config, config.adapter_act, name="ffn")
@@ -226,7 +226,7 @@ class Wav2Vec2BertModule(nn.Module):
 
 
 def has_odd_mel(features_BTC: Array, num_frames_B: Array) -> Array:
-    """Return which rows (B,) end in an odd log-mel frame, as in PyTorch."""
+    """Return a mask (B,) of the rows that end in an odd log-mel frame, as in PyTorch."""
     _, num_frames, width = features_BTC.shape
     next_BC, last_BC = (
         jnp.take_along_axis(features_BTC, places_B.clip(0, num_frames - 1)[:, None, None], 1)[:, 0]

@@ -1,4 +1,4 @@
-"""Weights of a PyTorch model as the tree of its Flax sister, and back.
+"""Weights of a PyTorch model as the tree of its Flax counterpart, and back.
 
 The tree has the names of checkpoints, with Flax's names and memory orders of the last part. Both follow from the kind
 of the module that holds a weight, so no table names weights. Dtypes are kept, and both directions are exact.
@@ -30,15 +30,15 @@ class Place(NamedTuple):
     """Where a weight of a checkpoint is in the tree."""
 
     name: str
-    """In checkpoints."""
+    """Name in checkpoints."""
     path: Path
-    """In the tree of parameters, or of buffers."""
+    """Path in the tree of parameters, or of buffers."""
     is_turned: bool
     """Whether its axes are reversed: dense layers are (in, out), convolutions (taps, in, out)."""
     is_buffer: bool
     """Whether it is a statistic and not a parameter."""
     shape: tuple[int, ...]
-    """In the tree."""
+    """Shape in the tree."""
 
 
 def leaves_of(tree: Mapping[str, Any]) -> dict[Path, Any]:

@@ -42,9 +42,9 @@ def attention_with_dropout(
         q_BATD: Queries of B rows, A heads, T frames and D values.
         k_BATD: Keys.
         v_BATD: Values.
-        mask: Which keys are attended to, or what is added to the scores, broadcast to (B, A, T, T); None: all of them.
-        probability: Of dropout of weights.
-        scale: Of the scores; None: `D ** -0.5`.
+        mask: Boolean mask of the attended keys, or bias of the scores, broadcast to (B, A, T, T); None: all keys.
+        probability: Share of the weights that dropout sets to zero.
+        scale: Factor of the scores; None: `D ** -0.5`.
     """
     if not probability or q_BATD.dtype != torch.float32 or not _draws_bits(q_BATD, probability):
         return F.scaled_dot_product_attention(q_BATD, k_BATD, v_BATD, mask, probability, scale=scale)

@@ -13,7 +13,7 @@ FRAMES_A_ROW = 16
 
 
 def slot_frames(num_inputs: int, stride: int) -> int:
-    """Return the frames of a pack that a row of so many inputs takes: they hold all of them."""
+    """Return the frames that a row takes in a pack: `num_inputs` over the stride, rounded up."""
     return -(-num_inputs // stride)
 
 

@@ -47,7 +47,7 @@ class Packing:
     def in_slots(
         cls, counts: Sequence[int], slots: Sequence[int], size: int, tables: RowTables | None = None
     ) -> "Packing":
-        """Place rows of so many frames at the begins of slots, in a pass of one size.
+        """Place rows of `counts` frames at the beginnings of slots, in a pass of `size` frames.
 
         Raises:
             ValueError: A row is longer than its slot, or the slots are longer than the pass.

@@ -39,7 +39,7 @@ def _convolution(x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None, strid
 
 
 class _Context(Protocol):
-    """What the forward pass leaves for the backward pass."""
+    """Values that the forward pass saves for the backward pass."""
 
     stride: int
     saved_tensors: tuple[Tensor, Tensor]

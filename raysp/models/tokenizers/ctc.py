@@ -62,7 +62,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     joint: str = ""
     """Text between the tokens of a word."""
     begins_words: frozenset[int] = frozenset()
-    """Ids of the tokens that begin a word: none, since a token stands between words."""
+    """Ids of the tokens that begin a word: empty, since a token stands between words."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self._derive()
 
     def _derive(self) -> None:
-        """Compute what encoding and decoding need of the tokens."""
+        """Compute the tables of tokens that encoding and decoding use."""
         self._pieces = self._text_pieces()
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)

@@ -1,4 +1,4 @@
-"""What programs written for transformers read of tokenizers, derived from vocabulary and special tokens; padding."""
+"""Attributes of tokenizers that programs written for transformers read, derived from the vocabulary; and padding."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -95,7 +95,7 @@ NOT_RETURNED = {
     "return_length": "count the input_ids",
     "stride": "cut the ids of the whole text",
 }
-"""Keywords of a call that are refused, with the way out."""
+"""Keywords of a call that are refused, with a remedy."""
 REFUSED = {
     "apply_chat_template": "models of speech have no chats",
     "register_for_auto_class": "code that comes with a checkpoint is never run: import the class in the program",
@@ -107,7 +107,7 @@ REFUSED = {
     "backend_tokenizer": "`backend` of a text tokenizer is the tokenizer of the `tokenizers` library",
     "as_target_tokenizer": "call tokenizer(text_target=texts)",
 }
-"""Names of transformers that raysp has not, with the way out."""
+"""Names of transformers that raysp does not have, with a remedy."""
 
 
 class Added(Protocol):
@@ -115,7 +115,7 @@ class Added(Protocol):
 
     @property
     def content(self) -> str:
-        """Its text."""
+        """Text of the token."""
         ...
 
 
@@ -142,7 +142,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     @property
     @abstractmethod
     def all_special_tokens(self) -> list[str]:
-        """Tokens that are no text."""
+        """Tokens that are not text."""
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -187,7 +187,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         return (NO_LIMIT if self.model_max_length is None else self.model_max_length) - self.num_special_tokens_to_add()
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return how many special tokens a call puts around a text."""
+        """Return the number of special tokens that a call puts around a text."""
         return 0
 
     def get_special_tokens_mask(
@@ -243,11 +243,11 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         return self(text, text_pair, **options)["input_ids"]
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Do the same as a call, by a name before transformers 5."""
+        """Call the tokenizer, by a name before transformers 5."""
         return self(text, text_pair, **options)
 
     def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Do the same as a call with a list of texts, by a name before transformers 5."""
+        """Call the tokenizer with a list of texts, by a name before transformers 5."""
         return self(batch_text_or_text_pairs, **options)
 
     # Tokens
@@ -260,7 +260,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         """Set special tokens by name, add those that are new, and return how many.
 
         Raises:
-            ValueError: A name is none of a special token.
+            ValueError: A name is not that of a special token.
         """
         known = (*self.named_tokens, SPECIAL_TOKENS, OLD_SPECIAL_TOKENS)
         if unknown := [name for name in special_tokens_dict if name not in known]:
@@ -286,7 +286,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     if not TYPE_CHECKING:  # so that type checkers find names that do not exist
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Raise AttributeError with the way out, or a similar name."""
+            """Raise AttributeError with a remedy, or a similar name."""
             raise AttributeError(unknown_attribute(type(self), name))
 
 

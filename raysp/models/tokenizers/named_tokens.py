@@ -38,7 +38,7 @@ def token_of(name: str, field: str, vocabulary: Mapping[str, int], special: Sequ
     others = [token for token in vocabulary if WITH_REGION.fullmatch(token)]
     others = others or [token for token in special if re.fullmatch(r"\W{1,2}\w+\W{1,2}", token)]
     known = ", ".join(map(repr, sorted(others)[:MOST_NAMED])) or "no token of a language or task"
-    raise CheckpointError(f"{field}={name!r} is no token of the decoder's vocabulary; it has {known}")
+    raise CheckpointError(f"{field}={name!r} is not a token of the decoder's vocabulary; it has {known}")
 
 
 def is_language(token: str) -> bool:

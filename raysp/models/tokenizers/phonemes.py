@@ -77,7 +77,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Special tokens; delimiters are none."""
+        """Special tokens, without delimiters."""
         named = (self.bos_token, self.eos_token, self.unk_token, self.pad_token)
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
@@ -114,7 +114,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
     @property
     def expected(self) -> str:
-        """Why texts cannot be encoded, and what can, in the middle of a sentence."""
+        """Clause on why texts cannot be encoded, and which inputs can."""
         special = {*self.all_special_tokens, self.word_delimiter_token}
         shown = [token for _, token in sorted(self.decoder.items()) if token not in special][:4]
         return (

@@ -28,7 +28,7 @@ class ParakeetTokenizer(TextTokenizer):
 
     is_of_ctc = True
     word_delimiter_token: str | None = None
-    """Token between words: there is none."""
+    """Token between words: always None."""
     joint: str = ""
     """Text between the tokens of a word."""
 

@@ -20,7 +20,7 @@ NO_TOKENIZER = (
     "add the tokenizer of the checkpoint that the decoder is from: "
     "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
 )
-"""What to do with a checkpoint whose text decoder has no tokenizer."""
+"""Remedy for a checkpoint whose text decoder has no tokenizer."""
 UNIGRAM, BYTE_PAIRS = 1, 2
 ALGORITHMS = {UNIGRAM: "unigram", BYTE_PAIRS: "byte pairs"}
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # types of pieces
@@ -47,7 +47,7 @@ class Pieces:
     scores: Sequence[tuple[str, float]]
     """Pieces with their log-probabilities, by id."""
     normalisation: bytes
-    """Normalisation table in sentencepiece's format; empty: none."""
+    """Normalisation table in sentencepiece's format; empty: texts are not normalised."""
     algorithm: int = UNIGRAM
     types: Sequence[int] = ()
     """Type of each piece."""

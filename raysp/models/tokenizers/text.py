@@ -219,7 +219,7 @@ class TextTokenizer(DescribedTokenizer):
         return self.backend.get_added_tokens_decoder()
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return how many special tokens a call puts around a text, or a pair."""
+        """Return the number of special tokens that a call puts around a text, or a pair."""
         return self.backend.num_special_tokens_to_add(pair)
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's

@@ -34,7 +34,7 @@ class AddedToken:
 
 
 def optional_json(path: Path) -> dict[str, Any]:
-    """Return the content of a file, or nothing if it is absent."""
+    """Return the content of a file, or {} if it is absent."""
     return read_json(path) if path.is_file() else {}
 
 

@@ -52,7 +52,7 @@ class CTCTokenizer(Protocol):
         ...
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
-        """Return the text of each id within a word; "" for what separates words."""
+        """Return the text of each id within a word; "" for separators of words."""
         ...
 
     def get_vocab(self) -> dict[str, int]:
@@ -61,7 +61,7 @@ class CTCTokenizer(Protocol):
 
     @property
     def all_special_tokens(self) -> Sequence[str]:
-        """Tokens that are no text."""
+        """Tokens that are not text."""
         ...
 
 

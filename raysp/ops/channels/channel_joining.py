@@ -29,7 +29,7 @@ class _Channel:
 
 
 class JoiningChannels:
-    """Op that joins the windows of rows whose channels are labelled each.
+    """Op that joins the windows of rows whose channels are each labelled.
 
     A row is ok if all its channels are. Otherwise it has the outcome of its last channel, which is that of decoding the
     whole row, or, if that is ok, of its first channel that is not. Its columns are lists with an entry for each

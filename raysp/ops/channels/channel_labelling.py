@@ -68,7 +68,7 @@ class LabellingChannels:
         return ChannelsInHand(**vars(given), in_rows=statuses, channels=channels, is_silent=is_silent)
 
     def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. For `blocks_in_hand` blocks at a time."""
+        """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         return self.labelling.run(given)
 
     def table(self, given: BlockInHand) -> pa.Table:
@@ -100,7 +100,7 @@ def _in_row(one: RowStatus, before: RowStatus, place: ChannelWindow, *, is_silen
 
 
 def _has_values(table: pa.Table, schema: pa.Schema) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """Return which rows have a value in a column of a schema."""
+    """Return a mask of the rows that have a value in a column of a schema."""
     found = [table.column(name).is_valid().to_numpy() for name in schema.names]
     return cast("np.ndarray[Any, np.dtype[np.bool_]]", np.any(found, axis=0))
 

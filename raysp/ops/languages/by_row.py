@@ -68,7 +68,7 @@ class ByLanguage:
         self._lock = threading.Lock()
 
     def why_not(self, language: object) -> str:
-        """Return why a value of the column names no language, and what to do; empty if it does."""
+        """Return the reason why a value of the column names no language, with a remedy; empty if it does."""
         why = misnamed(language, self.languages, self._note)
         return why and f"column {self.column!r}: {why}"
 

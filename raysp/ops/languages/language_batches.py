@@ -18,7 +18,7 @@ class SpeaksByRow(Protocol):
     """Column of the source with the languages."""
 
     def why_not(self, language: object) -> str:
-        """Return why a value of the column names no language, and what to do; empty if it does."""
+        """Return the reason why a value of the column names no language, with a remedy; empty if it does."""
         ...
 
     def use(self, language: str) -> None:
@@ -38,7 +38,7 @@ class Languages:
         self.ops = [one for one in outputs if isinstance(one, SpeaksByRow)]
 
     def refuses(self, row_status: RowStatus, columns: Mapping[str, Sequence[object]], index: int) -> bool:
-        """Return whether the language of a window is none of the checkpoint's; its row is an error row then."""
+        """Return whether the checkpoint lacks the language of a window, and make its row an error row then."""
         if row_status.status not in (OK, ERROR):
             return False
         why = next((why for op in self.ops if (why := op.why_not(columns[op.column][index]))), "")

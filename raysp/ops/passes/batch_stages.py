@@ -1,4 +1,4 @@
-"""A batch in its stages, and what runs the batches of an actor."""
+"""A batch in its stages, and the runner of the batches of an actor."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -25,7 +25,7 @@ class Batch(Protocol):
         """Label the batch in the calling thread, in as many passes as it needs.
 
         Args:
-            error: what a stage raised before; None: no stage has begun.
+            error: error of an earlier stage; None: no stage has begun.
 
         Raises:
             DeviceLostError: the device can no longer be used.

@@ -39,7 +39,7 @@ class RecordedPass:
 
     Args:
         run: the pass of a model, as `LabellingModel.run`.
-        inputs: what it reads; the graph copies them.
+        inputs: tensors that it reads; the graph copies them.
         hidden_states: as for `run`.
         held: tensors that models keep on the device, which an earlier pass over such inputs took.
         memory: memory that it shares with other graphs.
@@ -74,7 +74,7 @@ class GraphedPasses:
         self._seen: dict[Hashable, int] = {}
         self.graphs: dict[Shapes, RecordedPass] = {}
         self.why_not = ""
-        """Why no passes are recorded any more; empty: they are."""
+        """Reason why passes are no longer recorded; empty: they are."""
         self._lock = Lock()
 
     def __call__(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:

@@ -11,7 +11,7 @@ from typing import Any, Self
 SHARES = (0.25, 0.5, 1.0, 2.0)
 """Sizes that are measured, as shares of the planned one; the last one where memory and `most_seconds` allow it."""
 ENOUGH = 0.98
-"""Share of the best rate that a smaller pass must reach: what two measurements of one size differ by."""
+"""Share of the best rate that a smaller pass must reach, as two measurements of one size differ by the rest."""
 MEMORY_SHARE = 0.9
 """Share of the memory of a device that measured passes may take."""
 
@@ -21,7 +21,7 @@ class MeasuredPass:
     """A pass of one size."""
 
     seconds: float
-    """Padded audio."""
+    """Seconds of padded audio."""
     rate: float
     """Padded seconds of audio per second of the device."""
     peak_bytes: int
@@ -30,7 +30,7 @@ class MeasuredPass:
     """Memory of its results, until they are labels."""
 
     def all_bytes(self, in_hand: int) -> int:
-        """Return the memory of as many passes in hand, of which one runs."""
+        """Return the memory of `in_hand` passes, of which one runs."""
         return self.peak_bytes + (in_hand - 1) * self.held_bytes
 
     def times(self, factor: float) -> Self:
@@ -47,14 +47,14 @@ class MeasuredBudget:
     """Name of the device."""
     seconds: float
     frames: int
-    """The same in frames of the encoder: part of the key of a certificate (`Certificate.keeps_products`)."""
+    """`seconds` in frames of the encoder: part of the key of a certificate (`Certificate.keeps_products`)."""
     is_used: bool
     """Whether batches have this size; else labels may depend on it, and they keep the recorded size."""
     passes: tuple[MeasuredPass, ...]
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Self:
-        """Return what `dataclasses.asdict` made fields of.
+        """Return the value of which `dataclasses.asdict` made these fields.
 
         Raises:
             TypeError, KeyError: they are of something else.
@@ -73,7 +73,7 @@ class MeasuredBudget:
 
 
 def fits(one: MeasuredPass, *, weights: int, in_hand: int, memory: int | None) -> bool:
-    """Return whether so many passes of a size fit into memory beside weights; memory in bytes, None: unknown."""
+    """Return whether `in_hand` passes of a size fit into memory beside weights; in bytes, memory None: unknown."""
     return memory is None or weights + one.all_bytes(in_hand) <= MEMORY_SHARE * memory
 
 

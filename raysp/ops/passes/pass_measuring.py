@@ -150,5 +150,5 @@ class PassMeasuring:
 
 
 def _repeated(order: Sequence[int], number: int) -> list[int]:
-    """Return so many windows, the longest first; those of a short list several times."""
+    """Return `number` windows, the longest first; those of a short list are repeated."""
     return [order[place] for place in sorted(one % len(order) for one in range(number))]

@@ -80,7 +80,7 @@ class FrameTurning:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         scores = yield from self._scores(forward)
         rows = list(zip(forward.parts, scores, forward.lengths.samples, forward.lengths.frames, strict=True))
         whole = [self._turns(scores_TN) if part is None else None for part, scores_TN, *_ in rows]

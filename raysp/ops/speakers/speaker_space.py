@@ -81,7 +81,7 @@ class SpeakerSpace:
         Args:
             places_ND: places of windows.
             labels_N: their clusters, numbered from 0.
-            weight: what a window counts, since neighbouring ones share samples.
+            weight: weight of a window, below 1 since neighbouring ones share samples.
         """
         counts_K = np.asarray(weight * np.bincount(labels_N), np.float64)
         means_KD = np.stack([places_ND[labels_N == one].mean(0) for one in range(len(counts_K))])
@@ -89,7 +89,7 @@ class SpeakerSpace:
         return max(self._ratio(means_KD[[one, other]], counts_K[[one, other]]) for one, other in pairs)
 
     def _ratio(self, means_2D: Floats, counts_2: Floats) -> float:
-        """Return the log-likelihood ratio of two means of so many places (two-covariance PLDA)."""
+        """Return the log-likelihood ratio of two means of `counts_2` vectors (two-covariance PLDA)."""
         between_D = self.between_D
         own_2D = between_D + 1 / counts_2[:, None]
         determinant_D = own_2D.prod(0) - between_D**2

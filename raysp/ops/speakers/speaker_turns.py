@@ -89,7 +89,7 @@ class Diarization:
         return labels_N, cosines_NK[np.arange(len(labels_N)), labels_N]
 
     def _compared(self, places_ND: Floats) -> Floats:
-        """Return places at length 1; without what all speakers of the recording share, unless there may be one."""
+        """Return places at length 1, without their mean over the recording unless it may have one speaker."""
         places_ND = unit(places_ND)
         has_several = self.bounds[0] > 1 or (self.space is not None and self.threshold is None)
         return unit(places_ND - places_ND.mean(0)) if has_several else places_ND
@@ -135,7 +135,7 @@ class Diarization:
 
 
 def within(places_N: Floats | npt.NDArray[np.int64], spans: Sequence[Region], margin: float) -> npt.NDArray[np.bool_]:
-    """Return which places (N,) are in a span, or at most `margin` before or behind one; all have one unit."""
+    """Return a mask (N,) of the places in a span, or at most `margin` before or behind one; all have one unit."""
     starts, ends = (np.array([one[place] for one in spans]) for place in (0, 1))
     before = np.searchsorted(starts - margin, places_N, side="right") - 1
     return np.asarray((before >= 0) & (places_N <= np.append(ends, -np.inf)[before] + margin))

@@ -92,7 +92,7 @@ class Turning:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         regions, *of_speech = yield from self.speaking.steps(forward)
         middles = [self._middles(forward, row, regions[row], of_speech) for row in range(len(forward.parts))]
         chosen = [row for row, of_row in enumerate(middles) if len(of_row)]

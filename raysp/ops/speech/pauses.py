@@ -180,7 +180,7 @@ class SpeechWindows:
         return bool(near) and recording.end - near[-1][1] > longest + self.min_speech_samples + CHUNK_SAMPLES
 
     def _number(self, near: Sequence[Span], *, is_over: bool) -> int:
-        """Return how many regions form the first stretch; 0: more of the recording, or of a long region, decides."""
+        """Return the number of regions in the first stretch; 0: more of the recording, or of a long region, decides."""
         fitting = self._fitting(near)
         if fitting == len(near):
             return fitting if is_over else 0
@@ -189,7 +189,7 @@ class SpeechWindows:
         return max(pauses)[2] if pauses else 0
 
     def _fitting(self, near: Sequence[Span]) -> int:
-        """Return how many of the first regions fit in a window, with silence on both sides."""
+        """Return the number of first regions that fit in a window, with silence on both sides."""
         most = near[0][0] + self.windowing.window_samples - 2 * self._kept - self.grid_samples
         return sum(end <= most for _, end in near)
 

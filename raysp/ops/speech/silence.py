@@ -35,7 +35,7 @@ class Silence:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         rows, *staged = yield from self.levels.steps(forward)
         found = self.find(forward.encoded) if self.find else [0.0] * len(rows)
         whole = [None if row is None else self._with(row, one) for row, one in zip(rows, found, strict=True)]

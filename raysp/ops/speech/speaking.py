@@ -79,7 +79,7 @@ class Speaking:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         if any(forward.speech):
             return self._known(forward.speech)
         assert self.model is not None

@@ -12,7 +12,7 @@ from raysp.ops.transcripts.searched_texts import SearchedTexts
 from raysp.text.beams.search import TopFrames
 
 NICENESS = 10
-"""How far the priority of the process is below that of the one that asks."""
+"""Steps by which the priority of the process is below that of the one that asks."""
 MOST_SETTINGS = 16
 """Settings whose decoders stay in memory: of outputs and their languages."""
 

@@ -31,14 +31,14 @@ class FoundTexts(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search needs besides frames; it can be pickled, while language models may not be.
+    """Settings of a search; they can be pickled, while language models may not be.
 
     Attributes:
         greedy: op that writes the columns of the best text.
         vocab_size: tokens of the model.
         beams: prefixes that are kept after each frame.
         nbest: texts of a recording; the column exists if it is above 1.
-        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: none.
+        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: no model.
         lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
         word_bonus: added for each of its words; None: as `lm_weight`.
         hot_words: weights of words and phrases.

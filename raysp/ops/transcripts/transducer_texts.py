@@ -32,7 +32,7 @@ class SearchingModel(Protocol):
         ...
 
     def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, rows_a_step: int | None = None) -> Path:
-        """Return the most probable tokens of projected frames, with so many rows a step."""
+        """Return the most probable tokens of projected frames; each step takes `rows_a_step` rows (None: all)."""
         ...
 
 
@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
     scores: npt.NDArray[np.float32]
 
     def later(self, frames: int) -> "Tokens":
-        """Return the tokens so many frames later."""
+        """Return the tokens, moved by a number of frames."""
         return self._replace(frames=self.frames + frames, ends=self.ends + frames)
 
 

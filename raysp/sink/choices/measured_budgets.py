@@ -1,6 +1,6 @@
 """Sizes of passes that runs chose on their devices by measurement: files of `.raysp/budgets/`, one for each device.
 
-Later runs over the sink use them on devices of the same name, and do not measure again. They are no part of a label or
+Later runs over the sink use them on devices of the same name, and do not measure again. They are not part of a label or
 of the fingerprint. A file that cannot be read is left out: the next run measures.
 """
 
@@ -19,7 +19,7 @@ MOST_SECONDS = 24 * 3600.0
 
 
 def record(store: Store, measured: MeasuredBudget, *, dtype: str, checkpoint_digest: str) -> bool:
-    """Record what a run chose; return False if another run has recorded a choice for the device before."""
+    """Record the choice of a run; return False if another run has recorded one for the device before."""
     of = {"card": measured.card, "dtype": dtype, "checkpoint_digest": checkpoint_digest}
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
     content = {**of, "measured": asdict(measured)}
@@ -37,7 +37,7 @@ def load(store: Store, *, dtype: str, checkpoint_digest: str) -> dict[str, Measu
 
 
 def _parsed(data: bytes, of: Mapping[str, str]) -> MeasuredBudget | None:
-    """Return a choice; None if it is of another checkpoint or dtype, or the data are no record."""
+    """Return a choice; None if it is of another checkpoint or dtype, or the data are not a record."""
     try:
         fields = bounds.parse_record(data)
         if any(fields[name] != value for name, value in of.items()):

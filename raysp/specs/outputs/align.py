@@ -77,14 +77,14 @@ class Align(Output):
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
-        """Return one of a column of texts, since there is no default."""
+        """Return an output for a column of texts, since there is no default."""
         return (cls("text"),)
 
     def __post_init__(self) -> None:
         """Check that there is one text.
 
         Raises:
-            ValueError: none or two are given, or the checkpoint is empty.
+            ValueError: neither or both of `text` and `of` are given, or the checkpoint is empty.
         """
         if (self.text is None) == (self.of is None):
             found = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
@@ -121,7 +121,7 @@ class Align(Output):
             )
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: `of`, `case_rules`, `checkpoint` and `language` only if they are set."""
+        """Return the fields that can change a label, of optional ones only those that are set."""
         fields = super().label_fields(digests)
         unset = {name for name in ("of", "case_rules", "checkpoint", "language") if getattr(self, name) is None}
         return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
@@ -164,7 +164,8 @@ class Align(Output):
             return
         if Capability.CTC not in other.gives:
             raise CheckpointError(
-                f"{other.path}: Align needs the frames of a CTC checkpoint, and {other.architecture} has no CTC head"
+                f"{other.path}: Align needs the frames of a CTC checkpoint, and {other.architecture} has no CTC "
+                "head; set checkpoint=... to one that has it"
             )
         if other.sample_rate != checkpoint.sample_rate:
             raise CheckpointError(

@@ -44,7 +44,7 @@ class Classes(Output):
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
-        """Return the default, and one of numbers of a regression, which have no first one."""
+        """Return the default, and an output of all numbers of a regression, which have no best one."""
         return (cls(), cls(top_k="all"))
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Classes(Output):
             raise ValueError(f"found threshold={self.threshold:g} with top_k='all', which returns all classes")
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: fields that came later only if they are set."""
+        """Return the fields that can change a label, `threshold` only if it is set."""
         fields = super().label_fields(digests)
         if isinstance(fields, dict) and self.threshold is None:
             del fields["threshold"]
@@ -161,7 +161,7 @@ class Segments(Output):
             )
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: fields that came later only if they are set."""
+        """Return the fields that can change a label, `end_threshold` and `merge_seconds` only if they are set."""
         fields = super().label_fields(digests)
         unused = {"end_threshold": None, "merge_seconds": 0}
         if not isinstance(fields, dict):

@@ -1,4 +1,4 @@
-"""What all outputs of a `Label` step share."""
+"""Base of the outputs of a `Label` step."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +138,7 @@ class Output:
         raise NotImplementedError
 
     def row_op(self, outputs: "Sequence[Output]") -> "ColumnOp | None":
-        """Return the op that completes the columns of whole rows from other columns of a label shard; None: none does.
+        """Return the op that completes the columns of whole rows from other columns of a label shard; None: no op does.
 
         Args:
             outputs: all outputs of the step, in order.
@@ -161,7 +161,7 @@ class Output:
         return ()
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return as JSON what can change a label, with the digests of `files` and `checkpoints`, by url."""
+        """Return the fields that can change a label as JSON, with the digests of `files` and `checkpoints`, by url."""
         fields = to_json(self)
         if isinstance(fields, dict):
             fields |= {field: digests.get(url, url) for field, url in {**self.files, **self.checkpoints}.items()}

@@ -61,7 +61,7 @@ class Signals(Output):
         return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT, *more)]))])
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: `no_speech` only if it is set."""
+        """Return the fields that can change a label: `no_speech` only if it is set."""
         fields = super().label_fields(digests)
         if isinstance(fields, dict) and not self.no_speech:
             fields = {key: value for key, value in fields.items() if key != "no_speech"}

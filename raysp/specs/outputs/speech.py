@@ -45,7 +45,7 @@ class Speech(Output):
 
     @property
     def finds_speech(self) -> bool:
-        """Whether the output needs the model of speech: it does."""
+        """Whether the output needs the model of speech: always True."""
         return True
 
     @property
@@ -54,7 +54,7 @@ class Speech(Output):
         return True
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label, with the hash of the weights of the model of speech."""
+        """Return the fields that can change a label, with the hash of the weights of the model of speech."""
         from raysp.checkpoints.packaged import speech_digest
 
         fields = super().label_fields(digests)

@@ -47,7 +47,7 @@ MOST_BEAMS = 1024
 TOKENS_PER_SECOND = 4
 """Tokens of fast speech in a second."""
 LM_WEIGHT, WORD_BONUS = 0.5, 1.0
-"""Weights of a language model that comes with none."""
+"""Weights of a language model without weights of its own."""
 Named = Annotated[str, Field(min_length=1)]
 
 
@@ -71,7 +71,7 @@ class Transcript(Output):
         detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
             by the mean of their probabilities. For Whisper by CTranslate2, of several languages, without `language`.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
-        nbest: if above 1, add `<name>_nbest`: up to so many different texts with their scores, the best one first.
+        nbest: if above 1, add `<name>_nbest`: at most `nbest` different texts with their scores, the best first.
         lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of
             a binary file of KenLM; "own": the one that comes with the checkpoint. A url is read with the source's
             storage options if both have the same scheme, as that of a checkpoint.
@@ -140,7 +140,7 @@ class Transcript(Output):
         return ("lm",) if self.lm == OWN_MODEL else ()
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label: settings of beam search only if there is one."""
+        """Return the fields that can change a label: settings of beam search only if there is one."""
         fields = super().label_fields(digests)
         if isinstance(fields, dict) and self.lm != OWN_MODEL:
             usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}

@@ -127,7 +127,7 @@ class Turns(Output):
         return True
 
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return what can change a label, with the hash of the weights of the model of speech."""
+        """Return the fields that can change a label, with the hash of the weights of the model of speech."""
         fields, speech = super().label_fields(digests), self._speech.label_fields(digests)
         if not isinstance(fields, dict):
             return fields

@@ -23,7 +23,7 @@ from raysp.text.greedy_ctc import CTCTokens, collapsed, row_means
 
 @dataclass(frozen=True)
 class Extras:
-    """What weighs hypotheses besides the frames."""
+    """Language model and hot words, which weigh hypotheses besides the frames."""
 
     lm: Ngrams | KenlmModel | None = None
     lm_words: Sequence[str] | None = None
@@ -91,7 +91,7 @@ class _Tokens(NamedTuple):
         """Return tokens with their alignment.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no alignment.
         """
         if alignment is None:
             if len(ids):

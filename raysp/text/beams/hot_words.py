@@ -2,7 +2,7 @@
 
 An automaton (Aho & Corasick 1975) over tokens finds all of them, also where they overlap. A word counts when it ends; a
 prefix of a text that ends within a hot word is ranked higher meanwhile, by the part of the weight that corresponds to
-the part of the tokens. This lift is no part of a score: it is taken back when the text goes on otherwise.
+the part of the tokens. This lift is not part of a score: it is taken back when the text goes on otherwise.
 """
 
 from collections import deque

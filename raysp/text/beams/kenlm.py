@@ -55,7 +55,7 @@ PACKAGE = "the package kenlm reads; pip install 'raysp[kenlm]' (it is built by a
 PROGRAM = "raysp.text.beams.kenlm"
 """Module that the process runs."""
 WRONG_SCORES = 3
-"""Exit code for a score that is no logarithm of a probability."""
+"""Exit code for a score that is not a logarithm of a probability."""
 MOST_WORDS, CONTEXTS, LEAST_SCORES = 20_000, 4, 20_000
 """Words that are scored; contexts of each, of random words; and scores of a model of few words."""
 START_SECONDS, BYTES_PER_SECOND = 60, 20_000_000
@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
     """Return the facts of a binary file.
 
     Raises:
-        CheckpointError: the file is none, incomplete, of another version or machine, or has no words.
+        CheckpointError: the file is not of KenLM, incomplete, of another version or machine, or has no words.
     """
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -109,7 +109,7 @@ def read_header(path: Path) -> Header:
 
 
 def refusal(path: Path, found: str) -> CheckpointError:
-    """Return the error of a file, after what was found."""
+    """Return the error of a file, with a clause on the finding."""
     return CheckpointError(
         f"language model {str(path)!r}: this binary file of KenLM {found}; build it again from its ARPA file "
         "(build_binary), or give the ARPA file"
@@ -231,7 +231,7 @@ def _opened(path: Path) -> tuple[Any, Any]:
 
 
 def found_wrong(path: Path) -> str | None:
-    """Return what is wrong with a file; None if it can be opened and scored, or if the package refuses it."""
+    """Return the damage of a file as text; None if it can be opened and scored, or if the package refuses it."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     places = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))
     seconds = START_SECONDS + path.stat().st_size // BYTES_PER_SECOND
@@ -248,7 +248,7 @@ def found_wrong(path: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"is damaged: scoring its words takes more than {seconds} s"
     if code == WRONG_SCORES:
-        return "is damaged: the scores of some of its words are no logarithms of probabilities"
+        return "is damaged: the scores of some of its words are not logarithms of probabilities"
     return None if code == 0 else f"is damaged: scoring its words ended a process with {ending(code)}"
 
 

@@ -129,7 +129,7 @@ class Chosen(NamedTuple):
     places: Ints
     """Place among the tokens of the frame of the token that extends them."""
     tokens: Ints
-    """This token."""
+    """Tokens that extend the prefixes."""
     is_new: Flags
     """Whether they are extended."""
 
@@ -311,7 +311,7 @@ class BeamSearch:
     def _fuse(
         self, states: Ints, tokens: Ints, extended: Floats, has_delimiter: bool
     ) -> tuple[Floats | None, list[Any]]:
-        """Multiply the extensions by their factors; return the lifts of all candidates, and what fusions carry."""
+        """Multiply the extensions by their factors; return the lifts of all candidates, and the fusions' values."""
         lifts: Floats | None = None
         carried = []
         for fusion, fields in zip(self.fusions, self.fields, strict=True):
@@ -362,7 +362,7 @@ def _best(ranks: Floats, number: int, most: int) -> Ints:
 
 
 class _History:
-    """What a search decided in each frame."""
+    """Decisions of a search in each frame."""
 
     def __init__(self) -> None:
         self.sources: list[Ints] = []

@@ -30,7 +30,7 @@ class TokenTexts:
 
     @property
     def described(self) -> str:
-        """Its letters or phonemes, for messages."""
+        """Letters or phonemes of the vocabulary, for messages."""
         if self.are_phonemes:
             return f"its phonemes, separated by spaces, are {' '.join(filter(None, self.texts))[:SHOWN_TEXT]!r}"
         return f"its letters are {''.join(sorted(one for one in self.texts if len(one) == 1))!r}"
@@ -60,7 +60,7 @@ def is_of_characters(words: Sequence[str], tokens: TokenTexts) -> bool:
 
 
 def misfit(words: Sequence[str], tokens: TokenTexts) -> str:
-    """Return why a language model of these words cannot be used; empty if it can."""
+    """Return the reason why a language model of these words cannot be used; empty if it can."""
     of_characters = is_of_characters(words, tokens)
     if not of_characters and tokens.delimiter is None:
         return "is a model of words, but the vocabulary has no token between words: use a model of characters"

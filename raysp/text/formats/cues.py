@@ -121,7 +121,7 @@ def one_cue(text: str, seconds: float, *, max_chars: int = 42, language: str | N
 
 
 def parts_of(words: Iterable[Span], rules: Rules, text: str = "", chars: Sequence[Span] = ()) -> list[Part]:
-    """Return what lines may break between, in the order of time; arguments as those of `cues_of`."""
+    """Return the parts between which lines may break, in the order of time; arguments as those of `cues_of`."""
     cleaned = [one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words))]
     kept = [word for word in cleaned if word.text]
     found: list[Part] = []

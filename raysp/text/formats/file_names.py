@@ -89,7 +89,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def key_of(path: str) -> str:
-    """Return what two paths share that are one file where letter case and Unicode normal forms are ignored."""
+    """Return a key that two paths share if they are one file where letter case and Unicode normal forms are ignored."""
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

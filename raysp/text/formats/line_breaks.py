@@ -112,7 +112,7 @@ def is_joined(before: str, after: str) -> bool:
 
 
 def divided(text: str, columns: int) -> Iterator[str]:
-    """Yield parts of a text that are at most so wide, cut at spaces where possible, and never within a letter."""
+    """Yield parts of a text of at most `columns`, cut at spaces where possible, and never within a letter."""
     while width_of(text) > columns:
         place = max(1, _fitting(text, columns))
         space = text.rfind(" ", 1, place + 1)
@@ -127,7 +127,7 @@ def divided(text: str, columns: int) -> Iterator[str]:
 
 
 def _fitting(text: str, columns: int) -> int:
-    """Return how many of the first characters of a text fit."""
+    """Return the number of first characters of a text that fit."""
     for place, character in enumerate(text):
         columns -= _columns(character)
         if columns < 0:

@@ -173,7 +173,7 @@ def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: b
 
 
 def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
-    """Yield the values of which the targets of rows are made, None for rows without targets; bytes as UTF-8."""
+    """Yield the values from which targets are made, bytes as UTF-8 text; None if rows have no targets."""
     if work.target is None:
         yield from [None] * table.num_rows
     else:

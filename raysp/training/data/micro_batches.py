@@ -53,7 +53,7 @@ class Losses:
     total: Tensor
     """Sum to differentiate, ()."""
     count: float
-    """What the sum over all workers is divided by: rows, tokens or frames; known without waiting for a device."""
+    """Divisor of the sum over all workers: rows, tokens or frames; known without waiting for a device."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Losses:
 
 
 class Objective(Protocol):
-    """What a model is trained for."""
+    """Loss that a model is trained to lower."""
 
     @property
     def model(self) -> Model:

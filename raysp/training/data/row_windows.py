@@ -48,7 +48,7 @@ class PieceRows(NamedTuple):
     """Rows of a piece that were asked for."""
 
     rows: Mapping[int, TrainingRow]
-    """By their numbers in the corpus."""
+    """Rows by their numbers in the corpus."""
     failed: Sequence[FailedRow]
 
 

@@ -32,7 +32,7 @@ WORKING, RECOMPUTED = 1.5, 2.0
 SCORES = 2.25
 """Values for each attention score if weights are dropped on a CPU: weights, dropped ones, and a mask of bytes."""
 HALF_SCORES = 3.0
-"""The same in bfloat16, whose masks are those of torch."""
+"""`SCORES` in bfloat16, whose masks are those of torch."""
 BIASES, DISENTANGLED = 1.4, 2.25
 """Further values for each score if attention depends on distances; the latter by content to distance, and back."""
 ALLOCATOR = 1.15
@@ -40,7 +40,7 @@ ALLOCATOR = 1.15
 ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 """Fields of text decoders for the dropout of attention weights, of which each has one."""
 CACHE_BYTES = 32e6
-"""Those of a frozen front end on a CPU, which is computed in chunks that stay in the cache."""
+"""Bytes of a frozen front end on a CPU, which is computed in chunks that stay in the cache."""
 GATES = 9
 """Values that a layer of an LSTM keeps for each of its outputs: input, four gates, states, and workspace."""
 JOINT_COPIES = 4.0
@@ -87,9 +87,9 @@ class Place(NamedTuple):
     """Bytes of one place of a pass."""
 
     kept: float
-    """Those that are kept for the backward pass."""
+    """Bytes that are kept for the backward pass."""
     working: float
-    """Further ones while the place is computed."""
+    """Further bytes while the place is computed."""
 
 
 def activation_bytes(model: Model, batch: Batch, sample_rate: int, arithmetic: Arithmetic) -> float:
@@ -241,7 +241,7 @@ def _decoder(decoder: TextDecoder, batch: Batch, row_frames: float, arithmetic: 
 
 
 def _place(values: float, arithmetic: Arithmetic, entering: float = 0.0, *, recomputes: bool) -> Place:
-    """Return a place that keeps so many values, or only those that enter it if the others are recomputed."""
+    """Return a place that keeps `values`, or only those that enter it if the others are recomputed."""
     size = arithmetic.layer_bytes
     if recomputes:
         return Place(size * entering, RECOMPUTED * size * values)

@@ -20,7 +20,7 @@ COMPARED = ("checkpoint_digest", "dtype", "objective.type", "objective.freeze", 
 """Parts of a training, besides its trained weights, on which the speed of a pass depends most."""
 
 Imbalance = Callable[[int], float]
-"""Returns the load of the slowest worker over the mean of so many workers."""
+"""Returns the load of the slowest worker over the mean, for a number of workers."""
 
 
 def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | None:
@@ -64,7 +64,7 @@ def of_other(
         imbalance: that of a number of workers.
 
     Raises:
-        PlanError: it is no sink of a training, was begun with another checkpoint or trains other weights, or has no
+        PlanError: it is not a sink of a training, was begun with another checkpoint or trains other weights, or has no
             run on this kind of device.
     """
     sink = plan.recipe.sink
@@ -98,7 +98,7 @@ def _compared(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _resolved(store: Store, run_id: str) -> Mapping[str, JsonValue]:
-    """Return what the entry of a run has of its machine; empty if it is unknown."""
+    """Return the facts of its machine in the entry of a run; empty if they are unknown."""
     return next((run.resolved for run in run_record.runs_with_files(store) if run.run_id == run_id), {})
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
 
 TIMED = 2
-"""Micro-batches that are timed, if the window has so many."""
+"""Number of micro-batches that are timed; fewer if the window has fewer."""
 
 
 def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:

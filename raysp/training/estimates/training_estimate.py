@@ -38,9 +38,9 @@ class TrainingEstimate(Brief):
     commit: Commit
     memory: Memory
     speed: Speed | None
-    """None: unknown."""
+    """Speed of a worker; None: unknown."""
     cost: Cost | None
-    """None: the speed or the amount of audio is unknown."""
+    """Time and money; None: the speed or the amount of audio is unknown."""
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""What an estimate needs of the rows of a training: what is left of it, balance, largest micro-batches and windows.
+"""Facts of the rows of a training for its estimate: rest of the course, balance, largest micro-batches and windows.
 
 Rows that are too many for a plan to read are not indexed before the training. The budget of a micro-batch, and the
 durations that the source declares, stand for them.
@@ -43,10 +43,10 @@ WIDEST = 4
 
 @dataclass(frozen=True)
 class Left:
-    """What is left of a training."""
+    """Rest of a training."""
 
     steps: int | None
-    """None: unknown before the rows are indexed."""
+    """Steps that are left; None: unknown before the rows are indexed."""
     audio_seconds: float
     share: float
     """Share of the training; below 1 if steps are committed."""
@@ -54,14 +54,14 @@ class Left:
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What an estimate needs of the rows of a training."""
+    """Facts of the rows of a training for its estimate."""
 
     left: Left | None
-    """None: unknown before the rows are indexed."""
+    """Rest of the training; None: unknown before the rows are indexed."""
     has_begun: bool
     """Whether the sink has this training."""
     parts: Mapping[str, JsonValue]
-    """As those of `training_parts`; without the vocabulary if the rows are not indexed."""
+    """Parts as `training_parts` returns them; without the vocabulary if the rows are not indexed."""
     batches: Sequence[Batch]
     """Micro-batches that may need the most memory."""
     window_bytes: float
@@ -69,12 +69,12 @@ class RowFacts:
     window_pieces: float
     """Pieces of the first window."""
     imbalance_of: Callable[[int], float]
-    """Returns the load of the slowest worker over the mean of all, if there are so many."""
+    """Returns the load of the slowest worker over the mean, for a number of workers."""
     note: str = ""
 
     @classmethod
     def of(cls, prepared: Prepared, store: Store, decoder: "Decoder | None" = None) -> "RowFacts":
-        """Return what the index and the sink of a training say.
+        """Return the facts from the index and the sink of a training.
 
         Args:
             prepared: the training, of whose first row the type of samples is taken, unless rows are augmented.
@@ -97,7 +97,7 @@ class RowFacts:
 
     @classmethod
     def assumed(cls, plan: TrainingPlan) -> "RowFacts":
-        """Return what is known if the rows are not indexed."""
+        """Return the facts that are known if the rows are not indexed."""
         batch = assumed_batch(plan)
         parts = training_parts(
             plan.recipe,
@@ -120,7 +120,7 @@ class RowFacts:
 
 
 def _left(prepared: Prepared, store: Store | None) -> Left:
-    """Return what is left; `store` is the sink of this training if it has begun."""
+    """Return the rest of a training; `store` is its sink if it has begun."""
     schedule, epoch_steps = prepared.plan.recipe.schedule, prepared.first_epoch.num_steps
     committed = steps.latest(store) if store else None
     done = course_of(schedule).progress(committed.position, epoch_steps) if committed else 0.0
@@ -131,7 +131,7 @@ def _left(prepared: Prepared, store: Store | None) -> Left:
 
 
 def _declared(plan: TrainingPlan) -> Left | None:
-    """Return what is left by the durations that the source declares, or by the budget of the steps."""
+    """Return the rest by the durations that the source declares, or by the budget of the steps."""
     schedule, sizes, mix, seconds = plan.recipe.schedule, plan.sizes, plan.recipe.mix, plan.corpus.seconds
     if schedule.steps is not None:
         return Left(schedule.steps, schedule.steps * sizes.micro_seconds * sizes.micro_batches, 1.0)

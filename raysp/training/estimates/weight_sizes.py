@@ -40,16 +40,16 @@ class Commit:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of the weights of a training, in float32, and of what is kept for each of them."""
+    """Bytes of the weights of a training, in float32, and of the values that are kept for each of them."""
 
     model: int
     trained: int
     largest: int
-    """Those of the largest weight that is trained."""
+    """Bytes of the largest weight that is trained."""
     moments: int
-    """Those of the state of the optimiser."""
+    """Bytes of the state of the optimiser."""
     committed: int
-    """Those of the weights that a commit holds, of which there is a moving average if the recipe has one."""
+    """Bytes of the weights that a commit holds, with their moving average if the recipe has one."""
     commit: Commit
 
 

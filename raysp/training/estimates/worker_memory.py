@@ -15,13 +15,13 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import OfSounds
 
 TRAINING_BYTES = 250e6
-"""Further memory of a process that trains: code of the optimiser and of reports, and what the allocator keeps."""
+"""Further memory of a process that trains: code of the optimiser and of reports, and the allocator's cache."""
 GPU_BYTES = 600e6
 """Memory of a GPU that its driver and the libraries take."""
 RAY_BYTES = 1.4e9
 """Memory of the processes of Ray on a machine, and of actors beside the workers, most of them of Ray Train."""
 READERS_A_CPU = 2
-"""Tasks that read at once, for each CPU of the machine, if a window has so many pieces."""
+"""Most tasks that read at once, for each CPU of the machine; a window of fewer pieces has fewer tasks."""
 HELD_WINDOWS = 2
 """Windows in memory: the one in use, and the next one."""
 WINDOW_SHARE = 1.3
@@ -41,11 +41,11 @@ class Memory:
     weights: float
     gradients: float
     moments: float
-    """Of the optimiser."""
+    """Bytes of the state of the optimiser."""
     average: float
     """Moving average of the weights; 0 without one."""
     activations: float
-    """Of the largest micro-batch, forward and backward."""
+    """Bytes of the activations of the largest micro-batch, forward and backward."""
     logits: float
     """All logits of a transducer in the largest micro-batch, of which a chunk exists at once; 0 for other models."""
     copies: float

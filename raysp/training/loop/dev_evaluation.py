@@ -47,7 +47,7 @@ class Predicted(NamedTuple):
     seconds: float
     groups: tuple[Key, ...]
     digest: bytes
-    """Of the recording and the reference."""
+    """Digest of the recording and the reference."""
 
 
 class _Row(NamedTuple):

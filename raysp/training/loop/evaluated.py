@@ -26,7 +26,7 @@ class Evaluated:
     num_rows: int
     """Rows that were evaluated."""
     measure: str
-    """How `value` was measured: values of another measure do not compare with it."""
+    """Rule and rows by which `value` was measured; values of another measure do not compare with it."""
     rows: tuple[str, ...] = ()
     """Names, such as "a.parquet:7", of the worst rows of the comparison, in their order."""
     others: "Mapping[str, Evaluated]" = field(default_factory=dict)
@@ -39,7 +39,7 @@ def rule_of(metric: str, normalisation: str) -> str:
 
 
 def measure_of(rule: str, rows: Iterable[bytes]) -> str:
-    """Return how a value is measured, as text.
+    """Return a text that identifies a measurement: its rule and its rows.
 
     Args:
         rule: as `rule_of` returns it.

@@ -158,14 +158,14 @@ class Best:
 
     @classmethod
     def read(cls, step: CommittedStep) -> "Best | None":
-        """Return what a commit holds; None if there was no evaluation."""
+        """Return the best evaluation up to a commit; None if there was none."""
         metrics = step.metrics
         if "best" not in metrics:
             return None
         return cls(metrics["best"], int(metrics["best_done"]), step.measure, int(metrics["best_misses"]))
 
     def and_then(self, evaluated: Evaluated, done: int) -> "Best":
-        """Return the best of this one and a later evaluation, which begins anew if it was measured otherwise."""
+        """Return the better of this and a later evaluation; the later one if it was measured otherwise."""
         assert evaluated.value is not None
         if evaluated.measure == self.measure and evaluated.value >= self.value:
             return replace(self, misses=self.misses + 1)
@@ -274,8 +274,8 @@ class Session:
         if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
             what = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
-                f"{store.url}: step {step.position.done} was committed with another {what}; use another sink, or begin "
-                "anew with --restart"
+                f"{store.url}: step {step.position.done} was committed with another {what}; use another sink, or start "
+                "over with --restart"
             )
         with steps.local_file(store, step, MODEL) as file:
             state.load_tensors(self.weights, file)
@@ -295,7 +295,7 @@ class Session:
         if expected != (found or expected) and (self.is_done or self.evaluations is None):
             raise ChangedError(
                 f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {found}; "
-                f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or begin anew with "
+                f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or start over with "
                 "--restart",
                 (f"`evaluation` was {found!r}, now {expected!r}",),
             )
@@ -407,7 +407,7 @@ class Session:
         return report
 
     def _not_finite(self, update: Update) -> NotFinite:
-        """Return what is known of a step whose loss or norm is not finite."""
+        """Return the facts of a step whose loss or norm is not finite."""
         before, training = self.position, self.training
         losses = [*self._earlier_losses(), *self._losses]
         return NotFinite(
@@ -461,7 +461,7 @@ class Session:
         return evaluated
 
     def _evaluated_before(self) -> Evaluated | None:
-        """Evaluate the weights that the training begins with: what it changed, not a candidate for its result."""
+        """Evaluate the weights that the training begins with, for comparison; they are no candidate for the best."""
         begins = self.position.done == 0 and not self.is_done
         return self._evaluated(self.evaluations) if self.evaluations and begins else None
 

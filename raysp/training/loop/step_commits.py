@@ -27,7 +27,7 @@ def most_commits(averaged: int) -> int:
 
 @dataclass(frozen=True)
 class RunOfSink:
-    """A run as what it writes to the sink names it."""
+    """Identity of a run in the files that it writes to the sink."""
 
     run_id: str
     epoch: int

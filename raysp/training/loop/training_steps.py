@@ -70,7 +70,7 @@ class NotFinite(NamedTuple):
     """A step whose loss or gradient is not finite."""
 
     message: str
-    """Its place, with loss and norm."""
+    """Place of the step, with loss and norm."""
     rows: Sequence[int]
     """Rows whose loss, or else gradient, is not finite alone."""
     num_rows: int
@@ -112,7 +112,7 @@ def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
 
 
 def described_losses(losses: Sequence[tuple[int, float]]) -> str:
-    """Return how the loss went, as text; arguments are those of `has_grown`."""
+    """Return a sentence on the course of the loss; arguments are those of `has_grown`."""
     if not losses:
         return "No step was done before it: the weights with which the training begins may be at fault"
     (step, lowest), (last_step, last) = min(losses, key=lambda one: one[1]), losses[-1]

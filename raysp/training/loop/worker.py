@@ -80,7 +80,7 @@ def new_session(
 
 
 def _index_of(mixture: Mixture | None, speeds: Speeds | None) -> Callable[[Index, int], Index] | None:
-    """Return what gives the rows of an epoch with their durations; None: all, with those of the index."""
+    """Return the function for the rows of an epoch with their durations; None: all, with those of the index."""
     changes = [one.index for one in (mixture, speeds) if one is not None]
     return partial(_changed, changes) if changes else None
 

@@ -30,7 +30,7 @@ TARGETS = (
 )
 """Last parts of the names of the attention's projections, in all architectures."""
 BASE, ADDED = ".base_layer.", re.compile(r"\.lora_[A-Z]+\.")
-"""What peft adds to the names of a layer's own weights, and the names of its own."""
+"""Part that peft adds to the names of a layer's weights, and the pattern of its own weights."""
 
 
 def check_targets(targets: Sequence[str] | None, folder: Path, decoder: Path | None = None) -> None:

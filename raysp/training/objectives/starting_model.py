@@ -117,7 +117,7 @@ def expecting_new_weights() -> Iterator[None]:
 
 
 def _set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
-    """Make a head one for these classes: it stays if they are its own, in this order, and is initialised otherwise."""
+    """Give a head these classes: it is kept if it has them in this order, and initialised otherwise."""
     part, config = _last_layer(model), model.config
     if config.id2label == dict(enumerate(names)):
         return

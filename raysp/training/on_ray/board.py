@@ -1,4 +1,4 @@
-"""What the workers of a training tell its driver, and what it tells them: one small actor, which outlives workers."""
+"""State shared by the workers of a training and its driver: one small actor, which outlives workers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ MOST_STARTS = 5
 
 
 class News(NamedTuple):
-    """What happened since the driver last asked."""
+    """Reports and errors since the last call of `Board.take`."""
 
     reports: Sequence[tuple[Report, int | None]]
     """Steps, each with the number of steps committed."""
@@ -93,7 +93,7 @@ class Board:
         self.examples |= {kind: one for kind, one in examples.items() if kind not in self.examples}
 
     def take(self) -> News:
-        """Return what happened since the last call."""
+        """Return the reports and errors since the last call."""
         (reports, failed), (self.reports, self.failed) = (self.reports, self.failed), ([], [])
         of_workers = [self.not_finite[worker] for worker in sorted(self.not_finite)]
         rows = tuple(row for one in of_workers for row in one.rows)

@@ -72,7 +72,7 @@ class FedRows:
     Args:
         feeder: handle of the feeder.
         failures: counts of this worker's rows that fail.
-        board: handle of the board, which is told of them.
+        board: handle of the board, which receives the counts.
         worker: number of the worker.
         num_workers: number of all workers.
     """

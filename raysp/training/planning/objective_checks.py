@@ -46,7 +46,7 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
     if is_transducer != isinstance(objective, Transducer):
         raise CheckpointError(
             f"{objective.checkpoint}: {checkpoint.architecture} is "
-            + ("a transducer: use the objective Transducer" if is_transducer else "no transducer: use one, or CTC")
+            + ("a transducer: use the objective Transducer" if is_transducer else "not a transducer: use one, or CTC")
         )
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if isinstance(objective, Seq2Seq) and objective.decoder is None:
@@ -140,7 +140,7 @@ TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
     "frames": ("strings or integers", "a list for each row with one for each frame", _holds_classes),
     "regression": ("numbers", "or lists of them", lambda kind: _holds_number(_item(kind))),
 }
-"""What the column of a problem holds, in words, and whether a type does."""
+"""Values in the column of a problem, in words, and whether a type has them."""
 
 
 def _item(kind: pa.DataType) -> pa.DataType:

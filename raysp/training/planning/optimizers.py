@@ -1,4 +1,4 @@
-"""Optimisers of torch by their names: which of them can train a model, with which options, and what they keep."""
+"""Optimisers of torch by their names: checks of their options, and memory of their state."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -60,7 +60,7 @@ def optimizer_arguments(name: str, options: Mapping[str, OptionValue]) -> dict[s
 
 
 def kept_state(name: str, options: Mapping[str, OptionValue]) -> "list[dict[str, Tensor]]":
-    """Return what an optimiser keeps of parameters of `SIZES[:n]`, for each number n of dimensions, after a step.
+    """Return the state of an optimiser for parameters of `SIZES[:n]`, for each number n of dimensions, after a step.
 
     Raises:
         Exception: it takes no such options, or cannot train such parameters.
@@ -92,7 +92,7 @@ def _classes() -> "dict[str, type[torch.optim.Optimizer]]":
 
 
 def _fault(name: str, options: Mapping[str, OptionValue]) -> str:
-    """Return why an optimiser cannot train a model; empty if it can."""
+    """Return the reason why an optimiser cannot train a model; empty if it can."""
     for key in options:
         if key in OF_SCHEDULE:
             return f"{key} is given; set {OF_SCHEDULE[key]} instead"
@@ -105,4 +105,4 @@ def _fault(name: str, options: Mapping[str, OptionValue]) -> str:
     except Exception as error:  # whatever torch raises for options or parameters
         return f"{str(error) or type(error).__name__}"
     others = [key for state in states for key, value in state.items() if not hasattr(value, "untyped_storage")]
-    return f"its state {others[0]!r} is no tensor, so a training could not go on exactly" if others else ""
+    return f"its state {others[0]!r} is not a tensor, so a training could not go on exactly" if others else ""

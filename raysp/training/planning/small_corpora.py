@@ -12,7 +12,7 @@ from raysp.training.specs.recipe import MOST_BETWEEN, Finetune
 LEAST_STEPS = 50
 """Steps of a training over whole epochs, unless they would be shorter than the longest row."""
 LEAST_EVALUATIONS = 20
-"""Evaluations during a training, if it has so many steps."""
+"""Least number of evaluations during a training, unless it has fewer steps."""
 
 
 def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> TrainingPlan:

@@ -1,4 +1,4 @@
-"""What a user may want to begin with and to do next: rates and epochs of published guides, and an evaluation."""
+"""Suggestions for a recipe: rates and epochs of published guides, and an evaluation."""
 
 import json
 

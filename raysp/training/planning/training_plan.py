@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
 MICRO_SECONDS = 15.0
-"""Padded seconds of a micro-batch on a CPU, where a larger one is no faster."""
+"""Padded seconds of a micro-batch on a CPU, where a larger one is not faster."""
 GPU_MICRO_SECONDS = 80.0
 """Padded seconds of a micro-batch on a GPU, if its memory is unknown."""
 WINDOW_STEPS = 100
@@ -55,7 +55,7 @@ class TrainingPlan:
     """Plan of a training."""
 
     recipe: Finetune
-    """With absolute paths, ids of the hub resolved to commits, and the sizes of steps for the device."""
+    """Recipe with absolute paths, commits of the hub, and the sizes of steps for the device."""
     checkpoint: "CheckpointSummary"
     """The checkpoint to begin with."""
     checkpoint_digest: str
@@ -263,7 +263,7 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
         shard, why = next(iter(corpus.unreadable.items()))
         raise PlanError(f"{name}: {shard} cannot be read: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
-        raise PlanError(f"{name}.url: the shards hold no rows")
+        raise PlanError(f"{name}.url: the shards hold no rows; name another corpus, or leave it out")
     return corpus
 
 

@@ -23,7 +23,7 @@ class Workers:
 
     @property
     def words(self) -> str:
-        """Their number as text."""
+        """Number of workers as text."""
         return count(self.low, "worker") if self.low == self.high else f"{self.low:,} to {count(self.high, 'worker')}"
 
 
@@ -52,7 +52,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
 
 
 def _here(recipe: Finetune, gpus: int, most: int) -> Workers:
-    """Return at most so many workers on this machine: as many as it has GPUs or CPUs for, within those of the pool."""
+    """Return at most `most` workers on this machine: as many as it has GPUs or CPUs for, within those of the pool."""
     pool = recipe.pool
     if gpus and pool.low > gpus:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")

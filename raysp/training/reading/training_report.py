@@ -40,7 +40,7 @@ class ShownEvaluation:
 def _facts(
     store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepMetrics]
 ) -> dict[str, str]:
-    """Return what was trained on what, as text by name."""
+    """Return the facts of a training, as text by name."""
     found = {
         "Begun with": ", ".join(_texts(record, "objective.checkpoint", "objective.decoder")),
         "Trained for": _objective(record),
@@ -180,7 +180,7 @@ def _in_detail(done: int, found: StepEvaluation) -> list[ShownEvaluation]:
 
 
 def _subtitle(status: TrainingStatus) -> str:
-    """Return how far the training is, and when it was."""
+    """Return the progress of the training, with the time of its last commit."""
     match status.running:
         case _ if status.is_done:
             state = f"Training ended early, {status.share:.0%} done" if status.has_given_up else "Training is done"

@@ -38,7 +38,7 @@ class LastSteps:
     number: int
     loss: float
     learning_rate: float
-    """Of the very last step."""
+    """Learning rate of the last step."""
     audio_per_second: float
     """Seconds of audio per second."""
     waited: float
@@ -61,10 +61,10 @@ class LastSteps:
 
 @dataclass(frozen=True)
 class BestEvaluation:
-    """The best of the evaluations of a training."""
+    """Best evaluation of a training."""
 
     steps: int
-    """Updates of the weights before it."""
+    """Updates of the weights before the evaluation."""
     metric: str
     """Name of the metric that decides."""
     estimate: Estimate
@@ -123,7 +123,7 @@ class TrainingStatus(Brief):
     """
     last_run: RunEntry | None
     has_given_up: bool = False
-    """Whether the training ended early, as so many evaluations were no better as its patience allows."""
+    """Whether the training ended early, after as many evaluations without progress as its patience allows."""
     running: Running = Running.NO
     holder: str = ""
     """Current or last holder of the lease: user, host, process and start."""

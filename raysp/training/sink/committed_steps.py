@@ -7,7 +7,7 @@ it is there again. A folder that no marker names was left by a process that ende
 writing it.
 
 A marker has the epoch of the lease of its run. One below the epoch in which the recorded training began was left by a
-process that was suspended while another run began anew: it does not count, and is replaced.
+process that was suspended while another run restarted the training: it does not count, and is replaced.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class StateFile:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
         done: updates of the weights so far, over all epochs.

@@ -52,7 +52,7 @@ class StepEvaluation:
     normalisation: str | None = None
     """Name of the normalisation of both texts."""
     measure: str = ""
-    """How the value of `metric` was measured; those of other measures do not compare with it."""
+    """Rule and rows by which the value of `metric` was measured; values of another measure do not compare with it."""
     others: "Mapping[str, StepEvaluation]" = field(default_factory=dict)
     """Evaluations of the further corpora by name."""
 

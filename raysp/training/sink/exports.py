@@ -34,7 +34,7 @@ class Export:
     """Content of export.json."""
 
     fingerprint: str
-    """That of the recipe."""
+    """Fingerprint of the recipe."""
     state: str
     """Digest of the committed steps that the weights are of."""
     epoch: int

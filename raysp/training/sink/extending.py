@@ -60,7 +60,7 @@ def with_length(
         raise ChangedError(
             f"{store.url}: this training cannot have another length ({'; '.join(changed)}): {why}. Undo the change; or "
             f"use another sink and train the checkpoint of this one further, with objective.checkpoint={store.url!r}; "
-            "or begin anew with --restart",
+            "or start over with --restart",
             changed,
         )
     new = replace(record, recipe=fields, parts=dict(parts))
@@ -69,7 +69,7 @@ def with_length(
 
 
 def _reason(recipe: Finetune, committed: CommittedStep) -> str:
-    """Return why the length cannot change after the committed steps; empty if it can."""
+    """Return the reason why the length cannot change after the committed steps; empty if it can."""
     schedule, done = recipe.schedule, count(committed.position.done, "step")
     if schedule.shape != "constant":
         return (

@@ -102,7 +102,7 @@ class KnownIndexes:
         found = f"{count(len(rows), 'recording')} of {self._name} {'has' if len(rows) == 1 else 'have'} another content"
         message = (
             f"{self._store.url}: {found} than when this training began: {', '.join(rows[:SHOWN_ROWS])}{more}; put the "
-            "earlier files back, use another sink, or begin anew with --restart"
+            "earlier files back, use another sink, or start over with --restart"
         )
         return ChangedError(message, rows)
 

@@ -22,7 +22,7 @@ class ErrorRow:
     row: int
     """Number of the row in its shard."""
     error_type: str
-    """As in label shards."""
+    """Error type, as in label shards."""
     error_message: str
 
 

@@ -39,7 +39,7 @@ class TrainingRecord:
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
     epoch: int = 0
-    """Epoch of the lease in which it began. What has a lower one belongs to a training before it."""
+    """Epoch of the lease in which it began. Records with a lower epoch belong to an earlier training."""
 
     @classmethod
     def load(cls, store: Store) -> Self | None:
@@ -105,7 +105,7 @@ class TrainingRecord:
             raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
         raise ChangedError(
             f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
-            "sink, or begin anew with --restart",
+            "sink, or start over with --restart",
             changed,
         )
 
@@ -169,9 +169,9 @@ def first_epoch(store: Store) -> int:
 
 
 def belongs(store: Store, run_ids: Collection[str]) -> set[str]:
-    """Return which runs belong to the recorded training.
+    """Return the runs that belong to the recorded training.
 
-    A run that was suspended while another one began anew may write a file of its own when it wakes. Its entry was
+    A run that was suspended while another one restarted the training may write a file when it wakes. Its entry was
     removed by then. Without any entries, as of a sink that another program filled, all runs do.
     """
     entries = {entry.path for entry in store.list(layout.RUNS)}
@@ -197,7 +197,7 @@ MOST_NAMES = 5
 
 
 def _described_change(store: Store, names: Collection[str], unreadable: Mapping[str, str]) -> str:
-    """Return which shards are missing or new since the training began, and what to do, as text.
+    """Return a sentence on the shards that are missing or new since the training began, with a remedy.
 
     It is empty if there are the same shards, and if an earlier version of raysp began the training, which wrote no
     names.

@@ -1,4 +1,4 @@
-"""Changes of recordings while a model is trained, drawn anew for each row in each epoch."""
+"""Changes of recordings while a model is trained, drawn for each row in each epoch."""
 
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated
@@ -74,17 +74,17 @@ class OfSounds:
         return Decode()
 
     def text_use(self, column: str) -> tuple[str, str]:
-        """Return what the column of texts is for; there is no other remedy."""
+        """Return the use of the column of texts, and an empty remedy."""
         return "holds the texts of rows", ""
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Columns that are used as they are: none."""
+        """Columns that are used as they are: always empty."""
         return ()
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Columns that the steps read: none."""
+        """Columns that the steps read: always empty."""
         return ()
 
 

@@ -27,7 +27,7 @@ class CTC:
     Attributes:
         checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
         text: rules for the reference texts.
-        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; "bpe:500": so many pieces of
+        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; "bpe:500": 500 pieces of
             their words by byte-pair encoding; or the url of a vocab.json.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
@@ -276,7 +276,7 @@ LEAST_PIECES, MOST_PIECES = 10, 100_000
 FEW_WEIGHTS = ("lora", "adapter")
 """Fields by which an objective trains few weights in place of all."""
 NEWER = (*FEW_WEIGHTS, "ctc_weight")
-"""Fields that are no part of a fingerprint unless they are set."""
+"""Fields that are not part of a fingerprint unless they are set."""
 
 
 def target_column(objective: Objective) -> str | None:

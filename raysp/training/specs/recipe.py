@@ -1,4 +1,4 @@
-"""Recipes as values: what a model is trained on, for what, how long, and where it goes."""
+"""Recipes as values: corpus, objective, schedule and destination of a training."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ The memory of attention grows with the square of the duration, so that one row o
 FINAL = 0.05
 """Factor of the learning rate at the end, if it falls."""
 MICRO_BATCHES = 8
-"""Micro-batches of a step, where a recipe does not say."""
+"""Micro-batches of a step, where a recipe leaves them open."""
 MOST_BETWEEN = 1000
 """Steps between evaluations of a long training, if the recipe leaves them open."""
 NORMALISE = "letters"
@@ -202,7 +202,7 @@ class Evaluation:
         return Decode(self.max_seconds)
 
     def text_use(self, column: str) -> tuple[str, str]:
-        """Return what the column of texts is for; there is no other remedy."""
+        """Return the use of the column of texts, and an empty remedy."""
         return "holds the texts of rows", ""
 
     @property
@@ -218,7 +218,7 @@ class Evaluation:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Columns that the steps read: none."""
+        """Columns that the steps read: always empty."""
         return ()
 
 
@@ -231,11 +231,11 @@ class Finetune:
             none.
         steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns. If none of them
             has `max_seconds`, and the objective cuts no rows, rows above 120 s are left out.
-        objective: what the model is trained for.
+        objective: objective of the training.
         schedule: length and learning rates.
         sink: destination of the checkpoint.
         batching: sizes of steps.
-        augment: changes of the recordings, drawn anew in each epoch: at most one `Speed`, then the others in order.
+        augment: changes of the recordings, drawn in each epoch: at most one `Speed`, then the others in order.
         mix: shares of the parts of the corpus; None: every epoch has all rows.
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
@@ -250,7 +250,7 @@ class Finetune:
         deterministic: whether GPUs use kernels that give the same bits each time, which are slower; an operation that
             has none ends the training. On CPUs the bits are always the same.
         name: name shown during training.
-        trackers: trackers of experiments that are told of every step: "mlflow", "wandb".
+        trackers: trackers of experiments that log every step: "mlflow", "wandb".
         max_error_rate: largest share of rows that may fail to decode before training stops.
     """
 
@@ -360,12 +360,12 @@ class Finetune:
         return self.steps
 
     def text_use(self, column: str) -> tuple[str, str]:
-        """Return what the column of texts is for; there is no other remedy."""
+        """Return the use of the column of texts, and an empty remedy."""
         return "holds the texts of rows", ""
 
     @property
     def labelled_by(self) -> None:
-        """The pipeline that makes the labels of the sink: it has none."""
+        """The pipeline that makes the labels of the sink: always None."""
 
     @property
     def sources(self) -> dict[str, Shards]:

@@ -1,4 +1,4 @@
-"""Targets of classification, numbers of classes or of a regression, and what tasks with named classes share."""
+"""Targets of classification, numbers of classes or of a regression, and the base of tasks with named classes."""
 
 import math
 from collections import Counter

@@ -132,7 +132,7 @@ class FramesTask(NamedClasses[ClassifyFrames]):
         return "frames"
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the classes with their numbers of frames, and how many frames a recording has."""
+        """Return the classes with their numbers of frames, and the formula for the frames of a recording."""
         return {**super().facts(counts), "frames": self.frames}
 
     def targets(self) -> FrameTargets:
@@ -182,7 +182,7 @@ def runs_of(names: Sequence[str | None]) -> str:
 
 
 def frames_of(runs: str) -> list[str | None]:
-    """Return the class of each frame of what `runs_of` has written."""
+    """Return the class of each frame, from the text of `runs_of`."""
     return [name for name, length in json.loads(runs) for _ in range(length)]
 
 

@@ -175,7 +175,7 @@ def load_pretraining_model(
     """Load a UniSpeech checkpoint for pre-training, in training mode.
 
     Args:
-        folder: model folder; what it lacks besides the encoder is initialised.
+        folder: model folder; weights that it lacks besides the encoder are initialised.
         num_classes: tokens of a vocabulary that is not the checkpoint's, for which the CTC head is initialised; None:
             it stays.
         blank: id of the blank in this vocabulary; None: that of the checkpoint's configuration.

@@ -109,7 +109,7 @@ def token_ids(tokenizer: TextTokenizer, tokens: Sequence[str]) -> list[int]:
     """
     vocabulary = tokenizer.get_vocab()
     if missing := [token for token in tokens if token not in vocabulary]:
-        raise CheckpointError(f"{', '.join(map(repr, missing))}: no token of the decoder's vocabulary; use one of it")
+        raise CheckpointError(f"{', '.join(map(repr, missing))}: not in the decoder's vocabulary; use its tokens")
     return [vocabulary[token] for token in tokens]
 
 
@@ -164,7 +164,7 @@ class Seq2SeqObjective:
     def _ctc(self, batch: MicroBatch, frames_BTH: Tensor, num_frames_B: Tensor) -> Tensor:
         """Return the CTC losses of rows (B,), 0 for those with more tokens than frames allow.
 
-        Tokens are those of the decoder without prompt and end, of which nothing is heard.
+        Tokens are those of the decoder without prompt and end, which are not spoken.
         """
         spoken = replace(batch, targets=[target[self.num_prompt_tokens : -1] for target in batch.targets])
         blank = self.model.config.decoder.vocab_size
@@ -344,7 +344,7 @@ class Seq2SeqTask(task_texts.ComparedTexts):
         of_decoder = getattr(config, "decoder", None) or config
         num_positions = getattr(of_decoder, "max_position_embeddings", None)
         if num_positions is None:
-            raise CheckpointError(f"{folder}: {config.model_type} is no text model with a decoder: use one")
+            raise CheckpointError(f"{folder}: {config.model_type} is not a text model with a decoder: use one")
         tokenizer = TextTokenizer.from_pretrained(folder)
         return cls(spec, tokenizer, special_ids(tokenizer, config, of_decoder), int(num_positions))
 
@@ -369,7 +369,7 @@ class Seq2SeqTask(task_texts.ComparedTexts):
         return self
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the size of the vocabulary, the tokens that occur, and how often the unknown token does."""
+        """Return the size of the vocabulary, the tokens that occur, and the count of the unknown token."""
         unknown = counts.get(self.tokenizer.unk_token or "", 0)
         more = f"; {self.tokenizer.unk_token!r} ({unknown:,})" if unknown else ""
         return {"tokens": f"{count(len(self.tokenizer), 'token')}, of which {len(counts):,} occur{more}"}

@@ -55,7 +55,7 @@ class SpeakerObjective:
         feature_extractor: that of its checkpoint.
         margin: margin between the cosines of speakers.
         margin_warmup: share of the training over which the margin grows linearly from 0.
-        crop_seconds: longer rows are cut to so many seconds, at a place drawn from numpy's generator; None: no row is.
+        crop_seconds: longer rows are cut to this length, at a place drawn from numpy's generator; None: never.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
 
     Raises:

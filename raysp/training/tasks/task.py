@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     text: str
     """Text, class or numbers."""
     loss: float | None
-    """None: the row has no target."""
+    """Loss of the row; None: it has no target."""
     score: float | None = None
     """Probability of a class; of classes of frames, the mean."""
     vector: npt.NDArray[np.float32] | None = None
@@ -56,7 +56,7 @@ class PredictedRows(NamedTuple):
 
 
 class Task(Protocol):
-    """What depends on the objective of a recipe. It is pickled for workers, so folders are those of the plan given."""
+    """Parts of a training that depend on its objective. Pickled for workers, so folders are those of the plan given."""
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
-        """What the outputs of the model stand for, such as `{"vocabulary": {...}}`."""
+        """Meaning of the model's outputs, such as `{"vocabulary": {...}}`."""
         ...
 
     @property
@@ -87,7 +87,7 @@ class Task(Protocol):
         """Return the task with the vocabulary or classes of a corpus, unless they are given.
 
         Args:
-            counts: what `Targets` counted over the corpus.
+            counts: counts of `Targets` over the corpus.
 
         Raises:
             PlanError: they are too few.

@@ -1,4 +1,4 @@
-"""What tasks with texts share: rules, comparison, digests of vocabularies."""
+"""Parts shared by tasks with texts: rules, comparison, digests of vocabularies."""
 
 import hashlib
 import json

@@ -21,7 +21,7 @@ class Export(Brief):
     shards: int
     """Label shards exported."""
     shards_before: int
-    """Those that an earlier export to the same destination had completed."""
+    """Label shards that an earlier export to the same destination had completed."""
     unfinished: tuple[str, ...]
     """Shards of the plan that have no finished label shard."""
     rows: int
@@ -35,7 +35,7 @@ class Export(Brief):
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips of exported rows."""
     names: str | None = None
-    """What the files of rows are named by, "path" or "id"; None in formats without such files."""
+    """Source of the names of the files of rows, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
     """Reason why paths of recordings do not name the files; empty if they do, or if ids were asked for."""
     kept: int = 0
@@ -45,7 +45,7 @@ class Export(Brief):
     @property
     def facts(self) -> dict[str, str]:
         """Facts of the export for users, as text by name."""
-        before = f", {self.shards_before:,} of them before" if self.shards_before else ""
+        before = f", {self.shards_before:,} of them earlier" if self.shards_before else ""
         names = f"{', '.join(self.unfinished[:SHOWN_NAMES])}{', ...' if len(self.unfinished) > SHOWN_NAMES else ''}"
         clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
         facts = {

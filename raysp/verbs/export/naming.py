@@ -1,4 +1,4 @@
-"""What names the files of rows of an export: paths of recordings, or ids."""
+"""Names of the files of rows of an export, from paths of recordings or ids."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Named:
 
     names: RowNames
     kind: str
-    """What they are made of, "path" or "id"."""
+    """Source of the names, "path" or "id"."""
     not_by_path: str = ""
     """Reason why recordings that were read by path do not name the files, if that was not asked for."""
 

@@ -110,7 +110,7 @@ class Source:
         """Url of the folder of each finished shard's recordings, by its name; None if it has none.
 
         Raises:
-            TrustError: shards that are no folders may not be read.
+            TrustError: shards that are not folders may not be read.
         """
         shards = [shard for shard in self.labelling.shards.values() if shard.name in self.labelling.done]
         return {shard.name: self._root(shard) for shard in shards}

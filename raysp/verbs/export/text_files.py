@@ -125,7 +125,7 @@ class LineFiles:
                 _count(files, rows)
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
-        """Join the parts of one file. Returns the number of other files less that of parts."""
+        """Join the parts of one file, and return the change of the number of files."""
         if not self.one_file:
             return 0
         parts = [path for mark in marks for path in mark.sizes]

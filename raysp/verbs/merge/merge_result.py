@@ -19,7 +19,7 @@ class Merge(Brief):
     shards: int
     """Label shards that are merged."""
     shards_before: int
-    """Those that earlier calls merged, from the same labels."""
+    """Shards that earlier calls merged, from the same labels."""
     rows: int
     """Rows of the shards that this call merged."""
     chosen: Mapping[str, int]

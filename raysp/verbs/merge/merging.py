@@ -62,8 +62,8 @@ def merge(
 
     Raises:
         SpecError: fewer than two sinks are given.
-        PlanError: one is no sink of labels, two are the same, they have no finished shard in common, their columns
-            differ, or `by` is no column of numbers.
+        PlanError: one is not a sink of labels, two are the same, they have no finished shard in common, their columns
+            differ, or `by` is not a column of numbers.
         ChangedError: `to` holds other labels.
         StoreError: a label shard cannot be read or written.
     """
@@ -107,7 +107,7 @@ def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
     """Return the labellings with the columns of the merged label shards.
 
     Raises:
-        PlanError: their columns differ, or `by` is no column of numbers.
+        PlanError: their columns differ, or `by` is not a column of numbers.
     """
     first, *others = labellings
     fields = [_fields(one) for one in labellings]

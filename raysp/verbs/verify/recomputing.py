@@ -82,7 +82,7 @@ class Recomputing:
 
 
 def _part(record: RunRecord, name: str) -> JsonValue:
-    """Return the part of a fingerprint whose name ends so; None: there is none."""
+    """Return the part of a fingerprint whose name ends with `name`; None: the fingerprint lacks it."""
     return next((value for key, value in record.parts.items() if key.endswith(name)), None)
 
 

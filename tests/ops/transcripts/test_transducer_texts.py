@@ -212,5 +212,5 @@ def test_other_objectives_are_refused(checkpoint, objective):
 
 def test_the_objective_of_transducers_needs_one(tmp_path):
     save_parakeet(tmp_path)
-    with pytest.raises(CheckpointError, match="ParakeetForCTC is no transducer: use one, or CTC"):
+    with pytest.raises(CheckpointError, match="ParakeetForCTC is not a transducer: use one, or CTC"):
         check_objective(raysp.Transducer(str(tmp_path)), check_checkpoint(tmp_path))

@@ -94,11 +94,11 @@ def test_the_score_is_the_mean_over_the_tokens_after_the_prompt(writer):
     [
         (
             {"language": "xx"},
-            r"language='xx' is no token of the decoder's vocabulary; it has 'de_DE', 'deu_Latn', 'en_",
+            r"language='xx' is not a token of the decoder's vocabulary; it has 'de_DE', 'deu_Latn', 'en_",
         ),
         ({"language": "fr"}, "language='fr' stands for 'fr_CA', 'fr_FR'; give one of them"),
-        ({"task": "transcribe"}, "task='transcribe' is no token"),
-        ({"language": "w20"}, "language='w20' is no token"),
+        ({"task": "transcribe"}, "task='transcribe' is not a token"),
+        ({"language": "w20"}, "language='w20' is not a token"),
         ({"language": "en", "task": "translate", "generate": {"max_new_tokens": 63}}, "max_length is 66 tokens"),
     ],
 )

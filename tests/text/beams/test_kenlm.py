@@ -171,7 +171,7 @@ def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_p
             "scoring its words ended a process with signal SIGSEGV",
         ),
         ("import time; time.sleep(600)", "scoring its words takes more than 2 s"),
-        ("import sys; sys.exit(3)", "the scores of some of its words are no logarithms of probabilities"),
+        ("import sys; sys.exit(3)", "the scores of some of its words are not logarithms of probabilities"),
         ("import sys; sys.exit(1)", "scoring its words ended a process with exit code 1"),
     ],
 )
@@ -190,4 +190,4 @@ def test_scores_that_are_no_probabilities_are_found(kenlm_package, tmp_path):  #
     assert scores
     struct.pack_into("<f", data, scores[0], float("nan"))
     path.write_bytes(data)
-    assert "no logarithms of probabilities" in str(kenlm.found_wrong(path))
+    assert "not logarithms of probabilities" in str(kenlm.found_wrong(path))

@@ -81,7 +81,7 @@ def test_prompt_tokens_begin_every_text(parts, tmp_path):
     assert tokens("the")[:2] == ids
     wave = torch.randn(1, 4000)
     assert model.eval().generate(wave, max_new_tokens=3)[0, 1] == ids[0]
-    with pytest.raises(CheckpointError, match=r"'<xx>': no token of the decoder's vocabulary"):
+    with pytest.raises(CheckpointError, match=r"'<xx>': not in the decoder's vocabulary"):
         load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=["<xx>"])
 
 

@@ -200,7 +200,7 @@ def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path)
     [
         ("writer", "bert", "SpeechEncoderDecoderModel has a text decoder; Seq2Seq needs an encoder"),
         ("headless", None, "UniSpeechModel has no text decoder; set objective.decoder to a text model with one"),
-        ("headless", "headless", "is no text model with a decoder: use one"),
+        ("headless", "headless", "is not a text model with a decoder: use one"),
     ],
 )
 @pytest.mark.slow

@@ -148,7 +148,7 @@ class TestTheResult:
         ]
         assert json.loads(raysp_command("merge", *sinks, *options, "--json").out)["shards_before"] == 2
         again = raysp_command("merge", *sinks, *options)
-        assert (again.code, again.out) == (0, f"merged       2 shards in {tmp_path}/to, 2 of them before\n")
+        assert (again.code, again.out) == (0, f"merged       2 shards in {tmp_path}/to, 2 of them earlier\n")
 
     def test_the_file_of_a_recipe_is_no_place_for_labels(self, raysp_command, made, tmp_path):
         recipe = Path(__file__).parents[3] / "pipelines" / "finetune_ctc.py"

@@ -1,1 +1,1 @@
-"""raysp in Ray Data programs of users: steps over a dataset, and what is labelled as a dataset."""
+"""raysp in Ray Data programs of users: steps over a dataset, and labels as a dataset."""

@@ -1,4 +1,4 @@
-"""What is labelled in a sink, as a source of Ray Data."""
+"""Labels of a sink as a source of Ray Data."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ def datasource(
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> LabelShards:
-    """Return what is labelled in a sink as a source for `ray.data.read_datasource`.
+    """Return the labels of a sink as a source for `ray.data.read_datasource`.
 
     It holds the label shards that are committed now. One that is replaced later is not read: the dataset raises.
 

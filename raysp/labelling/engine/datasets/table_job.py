@@ -31,11 +31,11 @@ class Columns:
     """Columns of rows, and the place of recordings given by path."""
 
     id: str | None
-    """Column of row ids; None: there is none."""
+    """Column of row ids; None: rows have no ids."""
     audio: str
     keep: Sequence[str]
     row: str | None
-    """Column of row numbers; None: there is none."""
+    """Column of row numbers; None: rows are not numbered."""
     audio_root: str | None
     storage_options: GivenOptions | None
 

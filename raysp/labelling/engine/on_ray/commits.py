@@ -90,7 +90,7 @@ class Commits:
 
     def _fill(self) -> None:
         while (self.waiting or self.alone) and not self.stopped and self._has_room():
-            # Time without a commit in flight is no wait for memory.
+            # Time without a commit in flight is not a wait for memory.
             if not self.in_flight:
                 self.last_ended = time.monotonic()
             self._submit([self.alone.popleft()] if self.alone else next_batch(self.waiting))

@@ -29,7 +29,7 @@ BLOCKS_AHEAD = 2
 def main() -> None:
     """Label the pieces, and write the messages."""
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is no message
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is not a message
     sleep_while_waiting()
     # torch, while the driver is still planning and the first block is decoded
     importing = threading.Thread(target=import_module, args=("raysp.models.loading",))

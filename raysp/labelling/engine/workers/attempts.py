@@ -44,7 +44,7 @@ class Attempts:
         """Do nothing: there is no other node."""
 
     def nodes_without_model(self) -> frozenset[str]:
-        """Return the nodes on which the model of this run could not be loaded: none."""
+        """Return the nodes on which the model of this run could not be loaded: always empty."""
         return frozenset()
 
     def activity(self) -> tuple[int, int]:

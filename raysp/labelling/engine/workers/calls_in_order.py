@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 def in_order(call: Callable[[Item], Answer], items: Iterable[Item], at_once: int) -> Iterator[Answer]:
-    """Yield the results of calls in order, of which so many run at once."""
+    """Yield the results of calls in order, with at most `at_once` running."""
     with ThreadPoolExecutor(at_once) as threads:
         begun: deque[Future[Answer]] = deque()
         for item in items:

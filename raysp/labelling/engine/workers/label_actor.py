@@ -47,7 +47,7 @@ CALLS_WITH_SEARCHES = 11
 
 
 def calls_at_once(device: str, *, searches: bool = False) -> int:
-    """Return how many blocks an actor is given at once: those in the model's hand at most, and one that is staged.
+    """Return the number of blocks of an actor at once: those in the model's hand at most, and one that is staged.
 
     `searches`: whether other processes search the texts of batches beside a device.
     """
