@@ -106,6 +106,7 @@ def fetch_adapter(folder: Path, name: str) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.part-", dir=folder.parent) as part:
             _copy(copied.store, entry, Path(part, name))
+            # After the download, so that a file that was replaced meanwhile is not kept.
             if copied.store.stat(name) != entry:
                 raise StoreError(f"{copied.store.url}/{name}: the checkpoint changed while it was used; run again")
             Path(part, name).replace(folder / name)
@@ -191,6 +192,7 @@ def kept(folder: Path, what: str) -> Iterator[bool]:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Before the look: from here on no other process removes the copy.
         user_cache.mark_used(folder)
         is_missing = not folder.is_dir()
         yield is_missing
@@ -250,6 +252,7 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path, wanted: Call
     try:
         for entry in (one for one in entries if not ADAPTER.fullmatch(one.path)):
             _copy(store, entry, part / entry.path)
+        # After the download: the copy would have files of two versions under the name of one.
         if wanted(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
         place_folder(part, folder)

@@ -57,6 +57,7 @@ def mark_used(copy: Path) -> None:
     if str(copy) in _held:
         return
     with contextlib.suppress(OSError):  # read-only or without locks: then no copy can be removed either
+        # Never closed before the end: the system releases the lock with the process, however it ends.
         _held[str(copy)] = descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
         flock(descriptor, shared=True, wait=True)
         os.utime(place)
@@ -93,6 +94,7 @@ def _remove(copy: Path) -> bool:
             flock(file.fileno())
         except OSError:
             return False
+        # The `.used` file stays: a process may wait for its lock, which a new file of this name would not have.
         gone = copy.with_name(f"{copy.name}.part-{uuid.uuid4().hex}")
         copy.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)

@@ -58,6 +58,7 @@ def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | Non
     """
     now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
     for path in given.checks if given else ():
+        # A recording that metadata names is a row even if its file is missing.
         now.setdefault(path, (path, *_MISSING))
 
     def current(one: tuple[str, int, int]) -> tuple[str, int, int]:
@@ -65,6 +66,7 @@ def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | Non
         return one if one[1:] == _MISSING else found
 
     parts = [[current(one) for one in unpack(part)] for part in recorded]
+    # By path: numbers of shards must not depend on the order in which a store lists.
     new = [now[path] for path in sorted(now)]
     parts += [new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD)]
     return [_pack(_described(part, given)) for part in parts]

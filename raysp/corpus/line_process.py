@@ -65,6 +65,7 @@ class LineProcess:
         """Wait for the answer to the first request without one; None if the process has ended."""
         assert self._process.stdout is not None
         line = b"" if self._has_ended else self._process.stdout.readline()
+        # An answer without its line break was cut off by the end of the process.
         if not line.endswith(b"\n"):
             self._end()
             return None

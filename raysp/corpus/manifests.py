@@ -291,6 +291,7 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     names: set[str] = set()
     wrong: dict[int, str] = {}
+    # At line feeds alone, as `bounds.lines` cuts slices.
     for number, line in enumerate(raw.split(b"\n"), first):
         if not line.strip():
             continue

@@ -151,6 +151,7 @@ def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
                 values += details[_NUM_VALUES]
             if kind == _DICTIONARY or details[encoding] == _DELTA_BYTE_ARRAY:
                 shared = max(shared, decoded)
+        # A negative size in a damaged header would lead back without end.
         place += header_bytes + max(0, stored)
     if values > chunk.num_values:
         raise bounds.TooLargeError(f"has {values:,} values in its pages; expected {chunk.num_values:,} by its footer")

@@ -139,6 +139,7 @@ def _by_processes(targets: Sequence[Target], reading: Reading, number: int) -> G
     with ExitStack() as stack:
         processes = [stack.enter_context(_Process(reading)) for _ in range(number)]
         for place, chunk in enumerate(_chunks(targets)):
+            # In turn, so that the first chunk without an answer is the next answer of its process.
             process = processes[place % number]
             process.send(chunk)
             begun.append((process, chunk))
@@ -182,6 +183,7 @@ class _Process:
         if answer is None:
             return None
         schemas = [self._schemas.get(raw) or _schema(raw) for raw in answer["schemas"]]
+        # Those of the last answer alone: a corpus may have a schema for each shard.
         self._schemas = dict(zip(answer["schemas"], schemas, strict=True))
         return [one if isinstance(one, str) else _decoded(one, schemas) for one in answer["surveys"]]
 

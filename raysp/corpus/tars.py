@@ -197,6 +197,7 @@ class _Surveying:
             self._end_span()
         self._held.append(sample)
         self.num_rows += 1
+        # Contents are padded to blocks of 512 bytes, behind which the next header begins.
         self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
         self.has_audio |= bool(sample.recordings)
         for name, value in self.values_of(file, sample).items():

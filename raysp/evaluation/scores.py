@@ -260,6 +260,7 @@ def band(seconds: float) -> str:
 def _scores(measures: Measures, rows: Ints, columns: Columns, units: Ints, bootstrap: Bootstrap) -> Scores:
     chosen = measures.of(rows)
     values = chosen(np.ones((1, len(rows))))[0]
+    # Without gaps: `intervals` draws among all numbers up to the largest.
     _, own_units = np.unique(units[rows], return_inverse=True)
     ends = intervals(chosen, own_units, bootstrap)
     low, high = (None, None) if ends is None else ends
@@ -279,6 +280,7 @@ def units_of(over: Sequence[Key] | None, num_rows: int) -> Ints:
     if over is None:
         return np.arange(num_rows)
     numbers: dict[object, int] = {}
+    # A tuple equals no value of a column, so a row without a value is a unit of its own.
     keys = ((row,) if value is None else value for row, value in enumerate(over))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
@@ -287,6 +289,7 @@ def _rows_by_value(values: Sequence[Key]) -> dict[Key, Ints]:
     """Return the rows of each value; NaN counts as None."""
     rows: dict[Key, list[int]] = {}
     for row, value in enumerate(values):
+        # NaN differs from itself: each one would be a group of its own.
         rows.setdefault(None if value != value else value, []).append(row)
     return {value: np.array(found, np.int64) for value, found in rows.items()}
 

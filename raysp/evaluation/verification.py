@@ -225,6 +225,7 @@ def _of_length_1(vectors: Sequence[Vector | None]) -> tuple[Vectors, Bools]:
     size = next((len(vector) for vector in vectors if vector is not None), 0)
     vectors_NE, has_vector_N = np.zeros((len(vectors), size), np.float32), np.zeros(len(vectors), bool)
     for row, vector in enumerate(vectors):
+        # In float64, in which squares of float32 values do not overflow.
         length = 0.0 if vector is None else float(np.linalg.norm(np.asarray(vector, np.float64)))
         if vector is not None and 0 < length < np.inf:
             vectors_NE[row], has_vector_N[row] = vector / length, True

@@ -100,6 +100,7 @@ def _read(pipe: IO[bytes]) -> bytes:
     """Return some bytes of the output; of a process that hangs, a refusal."""
     if not select.select([pipe], [], [], SILENT_SECONDS)[0]:
         return json.dumps({"refused": f"reading it takes more than {SILENT_SECONDS} s"}).encode() + b"\n"
+    # Not `pipe.read`: `select` does not see bytes in the buffer of Python.
     return os.read(pipe.fileno(), 1 << 20)
 
 

@@ -125,6 +125,7 @@ def _remove_scratch(place: Path) -> None:
 
 def _publish(scratch: Path, place: Path) -> None:
     """Rename the scratch folder, with the permissions of a folder that `mkdir` makes."""
+    # The mask can be read only by setting it.
     umask = os.umask(0)
     os.umask(umask)
     scratch.chmod(0o777 & ~umask)
@@ -134,5 +135,6 @@ def _publish(scratch: Path, place: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    # For the message: a rename replaces an empty folder only.
     check_empty(place)
     scratch.rename(place)

@@ -29,6 +29,7 @@ def main() -> None:
     """Convert the files of the request on standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     request = bounds.parse_json(sys.stdin.buffer.readline())
+    # After the request was read: the thread reads the same pipe up to its end.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     files = [(Path(source), Path(target)) for source, target in request["files"]]
     limit_time(START_SECONDS + sum(source.stat().st_size for source, _ in files) // BYTES_PER_SECOND)
@@ -63,6 +64,7 @@ def _say(**event: object) -> None:
 def _end_with_parent() -> None:
     while os.read(0, 1):
         pass
+    # Not `sys.exit`, which ends the calling thread alone.
     os._exit(1)
 
 

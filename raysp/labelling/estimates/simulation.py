@@ -107,6 +107,7 @@ def _by_language(windows: Sequence[tuple[int, int]], languages: Sequence[str] | 
 
 def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:
     """Return sampled rows of a piece that would be labelled, of at most `most_seconds`, but at least one row."""
+    # All rows of the only piece are in the sample: the result is that of the run, not of draws.
     if sample.num_rows == sample.rows_todo == num_rows:
         drawn = np.flatnonzero(sample.is_ok)
     else:

@@ -206,6 +206,7 @@ def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
     times = sorted((block.finished, block.rows) for block in blocks if block.finished)
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return None
+    # Rows of the first block were labelled before the first of these times.
     return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
 
 

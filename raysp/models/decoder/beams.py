@@ -91,7 +91,7 @@ class Beams:
 
 
 class BeamSearch(Search):
-    """The search for one batch."""
+    """Beam search for one batch of rows."""
 
     def begin(self, prompt_BT: Tensor) -> None:
         """Set up the first step."""

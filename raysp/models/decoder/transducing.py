@@ -154,7 +154,7 @@ class _Search:
         self._predict(token_R, is_found_R)
 
     def _seen(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits of tokens (R, K, V), tokens and spans (R, K) at the next frames, whatever came between."""
+        """Return logits of tokens (R, K, V), tokens and spans (R, K) at the next K frames of each row."""
         rules, device = self.rules, self.at_R.device
         frames_RK = self.at_R[:, None] + torch.arange(self.block, device=device)
         frames_RK = frames_RK.clamp(max=self.frames_BTJ.shape[1] - 1)

@@ -113,7 +113,7 @@ class Noise(OfSounds):
 
 @spec
 class Room(OfSounds):
-    """The sound of a room.
+    """Reverberation: convolution with the impulse response of a room.
 
     Attributes:
         source: impulse responses of rooms: a url, or `Shards`.
