@@ -117,7 +117,7 @@ def expecting_new_weights() -> Iterator[None]:
 
 
 def _set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
-    """Give a head these classes: it is kept if it has them in this order, and initialised otherwise."""
+    """Set the classes of a head, which is kept if it has them in this order, and initialised otherwise."""
     part, config = _last_layer(model), model.config
     if config.id2label == dict(enumerate(names)):
         return
