@@ -14,6 +14,7 @@ from raysp.labelling.engine.running import run
 from tests.runs import DEMO, audio_shard, read_labels
 
 pytestmark = pytest.mark.slow
+BLOCK_SECONDS = "raysp.labelling.planning.settling.block_seconds"
 WORDS = {"outputs": [raysp.Transcript(words=True, chars=True)], "window_seconds": 6, "overlap_seconds": 2}
 
 
@@ -73,7 +74,7 @@ def test_labels_do_not_depend_on_the_cut_of_blocks(without_ray, make_pipeline, r
     found = []
     for sink, block_seconds in (("usual", None), ("small", 8.0)):
         if block_seconds:
-            monkeypatch.setattr("raysp.ops.budget.block_seconds", lambda *a, seconds=block_seconds, **k: seconds)
+            monkeypatch.setattr(BLOCK_SECONDS, lambda *a, seconds=block_seconds, **k: seconds)
         result = run(make_pipeline(tmp_path / "corpus", sink=sink, batch_seconds=7, **WORDS))
         assert result.exit_code == 0
         found.append(read_labels(tmp_path / sink).drop_columns(["pred_score", "pred_words", "pred_chars"]))
@@ -85,7 +86,7 @@ def test_results_of_a_cut_that_was_not_finished_are_not_mixed_with_another(
 ):
     (tmp_path / "corpus").mkdir()
     audio_shard(tmp_path / "corpus" / "all.parquet", [(name, data) for name, (data, _, _) in recordings.items()])
-    monkeypatch.setattr("raysp.ops.budget.block_seconds", lambda *a, **k: 8.0)
+    monkeypatch.setattr(BLOCK_SECONDS, lambda *a, **k: 8.0)
 
     def stop(progress):
         if progress.blocks == 2:
@@ -94,7 +95,7 @@ def test_results_of_a_cut_that_was_not_finished_are_not_mixed_with_another(
     with pytest.raises(KeyboardInterrupt):
         run(make_pipeline(tmp_path / "corpus", **WORDS), on_progress=stop)
     assert any((tmp_path / "labels" / ".raysp" / "stage").rglob("*of0"))
-    monkeypatch.setattr("raysp.ops.budget.block_seconds", lambda *a, **k: 17.0)
+    monkeypatch.setattr(BLOCK_SECONDS, lambda *a, **k: 17.0)
     result = run(make_pipeline(tmp_path / "corpus", **WORDS))
     assert (result.exit_code, result.shards_failed) == (0, {})
     labels: pa.Table = read_labels(tmp_path / "labels")

@@ -88,7 +88,7 @@ def test_label_shards_have_the_rows_of_their_shards_in_order_and_a_damaged_shard
             super().__init__()
             ledgers.append(self)
 
-    monkeypatch.setattr("raysp.labelling.engine.on_ray.counted_attempts.CountedAttempts", Kept)
+    monkeypatch.setattr("raysp.labelling.engine.on_ray.ray_workers.CountedAttempts", Kept)
     damaged = small_shards / "part-3.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer

@@ -40,6 +40,7 @@ def plain(q, k, v, lookup, keys, scale):
 @pytest.mark.slow
 def test_the_kernel_of_torch_gives_the_attention_of_plain_products_and_is_traced_a_few_times_for_all_lengths():
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     kernel = torch.compile(flex_attention, backend="eager", dynamic=True, fullgraph=True)
     with torch.inference_mode():
         for rows, frames, is_masked in [(2, 17, True), (3, 23, True), (2, 19, False), (1, 11, False), (4, 31, True)]:

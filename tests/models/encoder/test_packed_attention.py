@@ -107,6 +107,7 @@ def test_each_block_reads_the_blocks_of_its_row_in_order():
 @pytest.mark.slow
 def test_the_kernel_of_torch_gives_the_attention_of_plain_products_and_is_traced_a_few_times_for_all_sizes():
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     kernel = torch.compile(flex_attention, backend="eager", dynamic=True, fullgraph=True)
     rows = [row(number, count) for number, count in enumerate(COUNTS)]
     with torch.inference_mode():
