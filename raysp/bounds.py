@@ -296,11 +296,10 @@ class HeaderReader(io.RawIOBase):
 
     Args:
         file: the archive, decompressed.
-        most: most bytes of one read; content is read in smaller parts.
     """
 
-    def __init__(self, file: BinaryIO, most: int = MOST_HEADER_BYTES) -> None:
-        self._file, self._most = file, most
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
 
     def readable(self) -> bool:
         """Return True."""
@@ -312,8 +311,8 @@ class HeaderReader(io.RawIOBase):
 
     def read(self, num_bytes: int | None = -1, /) -> bytes:
         """Read `num_bytes`; raise TooLargeError if that is more than a header may have."""
-        if num_bytes is None or not 0 <= num_bytes <= self._most:
-            raise TooLargeError(f"a header claims {num_bytes:,} bytes; expected at most {self._most:,}")
+        if num_bytes is None or not 0 <= num_bytes <= MOST_HEADER_BYTES:
+            raise TooLargeError(f"a header claims {num_bytes:,} bytes; expected at most {MOST_HEADER_BYTES:,}")
         return self._file.read(num_bytes)
 
     def seek(self, place: int, whence: int = io.SEEK_SET, /) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from raysp.backends import hf_installed
 from raysp.backends.packages import GROUP
 from raysp.errors import CheckpointError
 from raysp.models.checking import check_checkpoint
@@ -53,8 +54,6 @@ def unread_error(folder: Path, model_type: str) -> str:
 
 def _advice(model_type: str) -> str:
     """Return what may run a model type that raysp does not read."""
-    from raysp.backends import hf_installed
-
     if not hf_installed.version():
         return f'pass backend="transformers" to Label if transformers reads it ({hf_installed.COMMAND})'
     if hf_installed.reads(model_type):

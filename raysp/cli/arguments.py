@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from raysp.errors import SpecError
+from raysp.sink.shares import Share
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline, Work
@@ -111,8 +112,6 @@ def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] |
         return None
     if rows is not None:
         raise SpecError(f"--shards {given}: a try-out of --rows labels the first rows only; leave out one of them")
-    from raysp.sink.shares import Share
-
     share = Share.parse(given)
     return share.number, share.of
 

@@ -22,6 +22,7 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.errors import SpecError
+from raysp.sink.shares import ALL, Share
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def submit(
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
-    from raysp.sink.shares import ALL, Share
 
     dashboard_address(address)
     request = submission.prepare(

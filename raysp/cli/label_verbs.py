@@ -44,6 +44,7 @@ from raysp.cli.stop_signals import resume_hint
 from raysp.cluster.addresses import is_cluster, is_submitted, requires_ray
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
+from raysp.labelling.engine.label_process import started_early
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -136,7 +137,6 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
-    from raysp.labelling.engine.label_process import started_early
     from raysp.labelling.planning.small import may_be_small
 
     if is_submitted():

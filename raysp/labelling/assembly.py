@@ -200,7 +200,6 @@ def measuring(
     *,
     late: Sequence[Step],
     decoder: Decoder | None = None,
-    functions: Functions = _NO_FUNCTIONS,
 ) -> Decoding:
     """Return the op whose `measure` gives durations of rows, and which of them the steps of a recipe leave out.
 
@@ -210,10 +209,9 @@ def measuring(
         shard: the shard.
         late: steps that add columns, or filter rows by added ones.
         decoder: decoding functions; None: those of this process.
-        functions: functions of steps that cannot be imported.
     """
     rate = checkpoint.sample_rate
-    ops = [late_op(step, functions) for step in late]
+    ops = [late_op(step) for step in late]
     return _decoding(
         recipe.source,
         [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps],
@@ -223,7 +221,7 @@ def measuring(
         block_seconds=MEASURED_SECONDS,
         apply_late=LateSteps(ops, audio=recipe.source.audio, sample_rate=rate) if late else None,
         decoder=decoder,
-        functions=functions,
+        functions=_NO_FUNCTIONS,
     )
 
 

@@ -21,7 +21,7 @@ from raysp.errors import AudioError, StoreError
 from raysp.ops.places import MOST_CHANNELS
 from raysp.ops.rows import CHANGED, OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
-from raysp.storage.contents import digest_of, sampled
+from raysp.storage.opened import digest_of, sampled
 from raysp.storage.store import RefusedError
 
 MOST_TRIED = 64
@@ -251,7 +251,7 @@ class Recordings:
 
 
 class Content(NamedTuple):
-    """Content of a recording as far as it is compared between runs (`raysp.storage.contents`)."""
+    """Content of a recording as far as it is compared between runs (`raysp.storage.opened`)."""
 
     digest: bytes
     """Digest of its bytes, of samples of a file, or of its store's facts; of no bytes if it cannot be read."""

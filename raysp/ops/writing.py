@@ -24,8 +24,6 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.places import PLACE
 
-PROMPTS = ("forced_bos_token_id", "decoder_start_token_id")
-"""Options that the tokens of a language and a task stand for."""
 ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options that are fixed for labels and override those of a checkpoint."""
 

@@ -291,13 +291,13 @@ def holders(store: Store) -> list[Holder]:
     return [holder for holder in _latest(found).values() if holder is not None]
 
 
-def refuse_if_held(store: Store, *, beat_seconds: float | None = None) -> None:
+def refuse_if_held(store: Store) -> None:
     """Raise if an active run holds the lease. Nothing is acquired or written.
 
     Raises:
         PlanError: with the holder.
     """
-    _wait_until_free(store, seconds_between_beats() if beat_seconds is None else beat_seconds)
+    _wait_until_free(store, seconds_between_beats())
 
 
 def seconds_between_beats() -> float:

@@ -10,8 +10,7 @@ from pathlib import PurePosixPath
 
 from raysp.errors import AudioError, StoreError
 from raysp.storage import forms
-from raysp.storage.contents import content_of
-from raysp.storage.opened import Entry, Opened
+from raysp.storage.opened import Entry, Opened, content_of
 from raysp.storage.store import KEYED, SCHEME, LocalStore, RefusedError, Store, explain, scheme_of
 from raysp.storage.stores import open_store
 

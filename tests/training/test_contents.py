@@ -17,7 +17,7 @@ from raysp.errors import ChangedError
 from raysp.ops.recordings import contents
 from raysp.specs.pipeline import Shards
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.contents import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
+from raysp.storage.opened import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
 from raysp.storage.store import LocalStore
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import Prepared, prepare

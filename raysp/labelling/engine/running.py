@@ -17,6 +17,7 @@ from raysp.cluster.resources import Resources
 from raysp.errors import PlanError
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
+from raysp.labelling.engine.in_process import InProcess
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
@@ -350,8 +351,6 @@ def _fits_one_process(plan: Plan) -> bool:
 
 
 def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple[Workers, Job]:
-    from raysp.labelling.engine.in_process import InProcess
-
     return InProcess(), replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from raysp.devices import is_accelerator
 from raysp.errors import SpecError
+from raysp.labelling.estimates.actor_calibration import calibrate
 from raysp.labelling.estimates.actor_memory import Memory, predict
 from raysp.labelling.estimates.actor_speed import of_measured_passes, of_receipts
 from raysp.labelling.estimates.durations import Bar, histogram, seconds_to_label
@@ -149,8 +150,6 @@ def _speed(plan: Plan, rows: Sample, given: Given, simulation: Simulation | None
     if given.rtfx is not None:
         return Speed(given.rtfx, "as stated")
     if given.calibrate:
-        from raysp.labelling.estimates.actor_calibration import calibrate
-
         return calibrate(plan, rows)
     found = of_receipts(plan, given.like, given.like_options, channels_per_second=rows.channels_per_second)
     return found or of_measured_passes(plan, simulation)

@@ -14,6 +14,7 @@ from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
+from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
 from raysp.sink.lease import Running, activity
@@ -214,8 +215,6 @@ def _passes(store: Store, resolved: Resolved, checkpoint_digest: str) -> dict[st
     """Return the measured sizes of passes as text, by the name of the device; CPUs have none."""
     if not is_accelerator(resolved.device or "cpu"):
         return {}
-    from raysp.sink.choices import measured_budgets
-
     budgets = measured_budgets.load(store, dtype=resolved.dtype, checkpoint_digest=checkpoint_digest)
     return {card: one.words for card, one in budgets.items()}
 

@@ -8,6 +8,7 @@ from typing import cast
 from raysp.errors import SpecError
 from raysp.labelling.planning.carried import decode
 from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.measured_passes import with_measured
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
@@ -88,8 +89,6 @@ def plan_retry(opened: Opened) -> Plan:
     code = read_code(pipeline)
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts)
     if settings.measured is not None:
-        from raysp.labelling.planning.measured_passes import with_measured
-
         settings = with_measured(settings, sink.store, parts)
     files, fields = file_parts(pipeline), to_json(pipeline)
     run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)

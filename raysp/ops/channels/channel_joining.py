@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.ops.adding import beside, chosen
-from raysp.ops.channels.numbering import added_seconds, as_alone
 from raysp.ops.joining import Joining, row_outcome
 from raysp.ops.late_steps import RowSteps
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed
-from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table
+from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, added_seconds, as_alone, row_statuses, statuses_table
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,21 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.ops.adding import beside
-from raysp.ops.channels.numbering import NO_SPEECH, as_alone, take_outcome
 from raysp.ops.labelling import BlockInHand, Figures, Labelling
 from raysp.ops.late_steps import RowSteps
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed, with_channels
-from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table
+from raysp.ops.rows import (
+    ERROR,
+    NO_SPEECH,
+    OK,
+    ROW_SCHEMA,
+    WAVE,
+    RowStatus,
+    as_alone,
+    row_statuses,
+    statuses_table,
+    take_outcome,
+)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from raysp.models.summary import CheckpointSummary
 from raysp.ops.recordings import Content, contents
 from raysp.ops.rows import OK, RowStatus
 from raysp.specs.pipeline import ReadsCorpus
-from raysp.specs.steps import Functions
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.contents import END_BYTES, content_of, digest_of, sampled
+from raysp.storage.opened import END_BYTES, content_of, digest_of, sampled
 from raysp.storage.store import LocalStore
 from raysp.text.targets import Targets
 from raysp.training.sink.index_record import TRAINED, ShardIndex
@@ -41,7 +40,6 @@ def index_shard(
     min_samples: int,
     *,
     decoder: "Decoder | None" = None,
-    functions: Functions | None = None,
 ) -> ShardIndex:
     """Return the index of a shard.
 
@@ -52,7 +50,6 @@ def index_shard(
         targets: targets of the rows; it counts nothing but the values of this shard.
         min_samples: samples of the shortest row.
         decoder: decoding functions; None: those of this process.
-        functions: functions of steps that cannot be imported.
 
     Raises:
         ShardError: the shard cannot be read, or changed since it was planned.
@@ -62,9 +59,7 @@ def index_shard(
     num_labels: list[int] = []
     reasons: list[str] = []
     trained_on, recordings = hashlib.sha256(), hashlib.sha256()
-    op = assembly.measuring(
-        recipe, checkpoint, shard, late=recipe.late_steps, decoder=decoder, functions=functions or {}
-    )
+    op = assembly.measuring(recipe, checkpoint, shard, late=recipe.late_steps, decoder=decoder)
     found: list[Content] = []
     if _is_known(recipe):
         recordings.update(_content_of_files(recipe, shard))

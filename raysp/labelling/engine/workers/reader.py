@@ -4,11 +4,11 @@ import atexit
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from raysp.audio.isolation import Decoder
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ProgramError, RayspError, ShardError
@@ -21,9 +21,6 @@ from raysp.labelling.engine.workers.watchdog import watched
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import ShardFailure
 from raysp.words import count
-
-if TYPE_CHECKING:
-    from raysp.audio.isolation import Decoder
 
 SPARE_PLACES = 4
 """Markers yielded beyond the number of recorded blocks: the last report before a crash may be lost."""
@@ -101,10 +98,8 @@ class Reader:
 
 
 @functools.cache
-def process_decoder() -> "Decoder":
+def process_decoder() -> Decoder:
     """Return the decoding process of this worker process, shared by all its tasks."""
-    from raysp.audio.isolation import Decoder
-
     decoder = Decoder(on_wait=watchdog.touch)  # its own limits are shorter
     atexit.register(decoder.close)
     return decoder
