@@ -149,7 +149,8 @@ class LoadedCheckpoint:
             slots = [slot_frames(count, self.model.hidden_stride) for count in num_samples]
             packing = Packing.in_slots(self.num_frames(num_samples)[1], slots, tables.size, tables)
             num_valid_R = self.feature_extractor.num_inputs(num_samples_R).clamp(min=0)
-            pack = Pack.placed(inputs, packing, stride, num_valid, num_valid_R)
+            values_S = self.feature_extractor.extract_pack(samples_S, num_samples_R, packing.tables)
+            pack = Pack(values_S, tuple(map(len, inputs)), packing, stride, tuple(num_valid), num_valid_R)
         encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
         wholes: dict[Capability, PackOutput] = {}
         heads: list[dict[Capability, ModelOutput]] = [{} for _ in waves]

@@ -28,12 +28,14 @@ from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 from raysp.models.files.configuration import Config
+from raysp.models.kernels.across_rows import inputs_inside, of_slots, with_gaps
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import conv1d
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
+from raysp.models.kernels.row_tables import RowTables
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
@@ -174,14 +176,22 @@ class ConvLayer(nn.Module):
         self.act = activation(getattr(config, "conv_act", "tanh"))
         self.dropout = getattr(config, "hidden_dropout_prob", config.hidden_dropout)
 
-    def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None, tables: RowTables | None = None
+    ) -> Tensor:
         """Return the first layer's output with the convolution of its input added; zero where not valid."""
-        x_BQH = conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
+        if tables is None:
+            x_BQH = self._over_time(hidden_BQH)
+        else:
+            x_BQH = with_gaps(self._over_time, hidden_BQH, tables, int(self.conv.padding[0]))
         if valid_BQ is not None:
             x_BQH = x_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
         x_BQH = self.act(dropped(x_BQH, self.dropout, self.training))
         output_BQH: Tensor = self.LayerNorm(residual_BQH + x_BQH)
         return output_BQH if valid_BQ is None else output_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
+
+    def _over_time(self, hidden_BQH: Tensor) -> Tensor:
+        return conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
 
 
 class SEWDTransformerEncoder(nn.Module):
@@ -251,7 +261,9 @@ class SEWDTransformerEncoder(nn.Module):
             hidden_1NH, _ = layer(hidden_1NH, None, distances, False, packing)
             if states is not None:
                 states.append(hidden_1NH)
-            if index == 0 and self.conv is not None:
+            if index == 0 and self.conv is not None and packing.tables is not None:
+                hidden_1NH = self.conv(input_1NH, hidden_1NH, None, packing.tables)
+            elif index == 0 and self.conv is not None:
                 rows = zip(packing.rows(input_1NH), packing.rows(hidden_1NH), strict=True)
                 hidden_1NH = packing.joined(self.conv(before_1QH, after_1QH, None) for before_1QH, after_1QH in rows)
         return hidden_1NH
@@ -343,9 +355,15 @@ class SEWDEncoder(nn.Module):
             squeezed: Places of squeezed frames.
             states: Receives hidden states, which are squeezed.
         """
+        factor, tables = self.config.squeeze_factor, squeezed.tables
+        if packing.tables is not None and tables is not None:
+            hidden_1QH = self._squeezed_rows(hidden_1NH, packing.tables, tables)
+            stretched_1NH = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states))
+            whole_1N = inputs_inside(tables.counts_R * factor, tables, factor).view(1, -1)
+            whole_1NH: Tensor = stretched_1NH.masked_fill(~whole_1N[:, :, None], 0.0)
+            return whole_1NH
         hidden_1QH = squeezed.joined(map(self._squeezed, packing.rows(hidden_1NH)))
-        stretched_1NH = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states))
-        factor, rows = self.config.squeeze_factor, []
+        stretched_1NH, rows = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states)), []
         for place, count in zip(packing.places, squeezed.counts, strict=True):
             whole_1TH = stretched_1NH[:, place.start : place.start + count * factor]
             rows.append(F.pad(whole_1TH, (0, 0, 0, place.stop - place.start - count * factor)))
@@ -357,6 +375,18 @@ class SEWDEncoder(nn.Module):
         positions_1QH = self.pos_conv_embed(in_usual_frames(row_1TH), num_squeezed)
         squeezed_1QH: Tensor = self._groups(row_1TH).mean(2) + positions_1QH
         return squeezed_1QH
+
+    def _squeezed_rows(self, hidden_1NH: Tensor, frames: RowTables, squeezed: RowTables) -> Tensor:
+        """Return the squeezed frames (1, Q, H) of the rows of a pack on a device."""
+        hidden_1NH = hidden_1NH.masked_fill(~frames.inside_N[None, :, None], 0.0)
+        reach = self.config.num_conv_pos_embeddings // 2
+
+        def positions(x_1LH: Tensor) -> Tensor:
+            mixed_1QH: Tensor = self.pos_conv_embed(x_1LH, x_1LH.shape[1] // self.config.squeeze_factor)
+            return mixed_1QH
+
+        # A frame in no whole group is read, too.
+        return self._groups(hidden_1NH).mean(2) + with_gaps(positions, hidden_1NH, of_slots(squeezed), reach)
 
     def _groups(self, x_BTH: Tensor) -> Tensor:
         """Return (B, Q, F, H), the frames of whole groups."""

@@ -1,8 +1,8 @@
 """Wav2Vec2-BERT (Seamless Communication 2023, arXiv:2312.05187, section 3.2): a Conformer over pairs of log-mel frames.
 
-In this order: configuration, projection, encoder, adapter, models. The Conformer layer is in encoder/conformer.py,
-features in features/log_mels.py, heads in encoder/encoder_heads.py. Names of modules and weights are those of published
-checkpoints.
+In this order: configuration, projection, encoder, models. The Conformer layer is in encoder/conformer.py, the adapter
+in encoder/conformer_adapter.py, features in features/log_mels.py, heads in encoder/encoder_heads.py. Names of modules
+and weights are those of published checkpoints.
 
 Legend: B batch, T frames (pairs of log-mel frames), P frames after the adapter, C width of features, H hidden,
 A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L labels of a row, N classes.
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
@@ -28,6 +27,7 @@ from raysp.models.base.outputs import (
 )
 from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
+from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
 from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
@@ -237,90 +237,6 @@ class Wav2Vec2BertEncoder(nn.Module):
                 return None
 
 
-class Wav2Vec2BertAdapterLayer(nn.Module):
-    """Attention over fewer frames, with strided convolutions before it and in its residual."""
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__()
-        size, kernel, stride = config.adapter_size, config.adapter_kernel_size, config.adapter_stride
-        self.dropout = config.conformer_conv_dropout
-        self.residual_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.residual_conv = nn.Conv1d(size, 2 * size, kernel, stride, padding=stride // 2)
-        self.self_attn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.self_attn_conv = nn.Conv1d(size, 2 * size, kernel, stride, padding=stride // 2)
-        self.self_attn = SelfAttention(config, size, None)
-        self.ffn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.ffn = FeedForward(config, size, config.adapter_act)
-
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, num_frames_B: Tensor | None) -> Tensor:
-        """Return hidden_BPH.
-
-        Args:
-            hidden_BTH: Output of the layer below.
-            valid_BT: Frames that the convolutions read, the others as zero; None: all of them.
-            num_frames_B: Number of the P frames that are attended to; None: all of them.
-        """
-        residual_BPH = self._strided(self.residual_layer_norm(hidden_BTH), valid_BT, self.residual_conv)
-        hidden_BPH = self._strided(self.self_attn_layer_norm(hidden_BTH), valid_BT, self.self_attn_conv)
-        keys_B11P: Tensor | None = None
-        if num_frames_B is not None:
-            places_P = torch.arange(hidden_BPH.shape[1], device=hidden_BPH.device)
-            keys_B11P = attended_keys(places_P < num_frames_B[:, None])
-        attended_BPH, _ = self.self_attn(hidden_BPH, keys_B11P, None, False)
-        hidden_BPH = dropped(attended_BPH, self.dropout, self.training) + residual_BPH
-        output_BPH: Tensor = hidden_BPH + self.ffn(self.ffn_layer_norm(hidden_BPH))
-        return output_BPH
-
-    def _strided(self, hidden_BTH: Tensor, valid_BT: Tensor | None, conv: nn.Conv1d) -> Tensor:
-        if valid_BT is not None:
-            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-        return F.glu(conv(hidden_BTH.transpose(1, 2)), dim=1).transpose(1, 2)
-
-
-class Wav2Vec2BertAdapter(nn.Module):
-    """Reduction of the encoder's frames for a decoder that attends to them."""
-
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.proj: nn.Linear | None = None
-        self.proj_layer_norm: nn.LayerNorm | None = None
-        if config.adapter_size != config.hidden_size:
-            self.proj = nn.Linear(config.hidden_size, config.adapter_size)
-            self.proj_layer_norm = nn.LayerNorm(config.adapter_size, eps=config.layer_norm_eps)
-        self.layers = nn.ModuleList(Wav2Vec2BertAdapterLayer(config) for _ in range(config.num_adapter_layers))
-
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> Tensor:
-        """Return the frames after the last layer.
-
-        Args:
-            hidden_BTH: The encoder's output.
-            valid_BT: True where a frame is part of its row; None: all of them.
-            exact: Keep padding out of the convolutions; in the original it affects the last frame of a row.
-        """
-        if self.proj is not None and self.proj_layer_norm is not None:
-            hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
-        num_frames_B = None if valid_BT is None else valid_BT.sum(1)
-        for layer in self.layers:
-            # Convolutions read frames before a row's end by the count below them, attention by the count after them.
-            reaching_BT: Tensor | None = None
-            if exact and num_frames_B is not None:
-                places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-                reaching_BT = places_T < num_frames_B[:, None]
-            is_dropped = self.training and self.config.layerdrop > 0.0 and torch.rand([]) <= self.config.layerdrop
-            if num_frames_B is not None and not (exact and is_dropped):
-                num_frames_B = adapted_frames(num_frames_B, self.config, exact)
-            if not is_dropped:
-                hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
-        return hidden_BTH
-
-
-def adapted_frames(num_frames: Count, config: Wav2Vec2BertConfig, exact: bool) -> Count:
-    """Return the frames after one adapter layer; the original computes them with a padding of half the kernel."""
-    padding = config.adapter_stride // 2 if exact else config.adapter_kernel_size // 2
-    return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
-
-
 def has_odd_mel(features_BTC: Tensor, mask_BT: Tensor) -> Tensor:
     """Return a mask (B,) of the rows that end in an odd log-mel frame, in their features but not in their mask.
 
@@ -503,10 +419,14 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         return self._adapted(EncodedPack(hidden_1NH, packing, states))
 
     def _adapted(self, encoded: EncodedPack) -> EncodedPack:
-        """Return the frames of the adapter, row by row, if there is one."""
+        """Return the frames of the adapter, if there is one."""
         if self.adapter is None:
             return encoded
         rows, packing = [], encoded.packing
+        kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
+        has_fewer_frames = kernel > stride // 2 * 2
+        if packing.tables is not None and self.padding == "exact" and has_fewer_frames:
+            return self.adapter.of_rows(encoded)
         for row_1TH, keys in zip(packing.rows(encoded.hidden_1NH), packing.num_keys, strict=True):
             valid_1T = torch.arange(row_1TH.shape[1], device=row_1TH.device)[None] < keys
             rows.append(self.adapter(row_1TH, valid_1T, self.padding == "exact"))

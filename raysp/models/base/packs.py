@@ -138,6 +138,10 @@ class EncodedPack:
             for row, row_1TH in enumerate(self.split(self.hidden_1NH))
         ]
 
+    def with_frames(self, hidden_1NH: Tensor, packing: Packing) -> "EncodedPack":
+        """Return the pack with other frames in place of the last hidden state, at other places."""
+        return EncodedPack(hidden_1NH, packing, self.states, self.packing)
+
     def with_rows(self, rows: Sequence[Tensor], keys: Sequence[int] | None = None) -> "EncodedPack":
         """Return the pack with other frames (1, T, H) in place of the last hidden state, at most as many.
 
@@ -148,7 +152,7 @@ class EncodedPack:
         size = whole_parts(sum(counts)) if is_on_cpu else self.packing.size or self.hidden_1NH.shape[1]
         packing = Packing.in_slots(counts, counts, size)
         packing = replace(packing, keys=None if keys is None else tuple(keys))
-        return EncodedPack(packing.joined(rows), packing, self.states, self.packing)
+        return self.with_frames(packing.joined(rows), packing)
 
 
 @dataclass(frozen=True)

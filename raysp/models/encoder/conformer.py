@@ -127,7 +127,8 @@ class ConvolutionModule(nn.Module):
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         # Convolutions of one tap are dense layers.
         x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
-        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH)
+        past = self.depthwise_conv.kernel_size[0] - 1
+        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH, past)
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return dropped(x_BTH, self.dropout, self.training)

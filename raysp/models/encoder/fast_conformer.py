@@ -26,11 +26,13 @@ from raysp.models.encoder.relative_attention import (
     of_every_distance,
     tiled,
 )
+from raysp.models.kernels.across_rows import inputs_inside
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
+from raysp.models.kernels.row_tables import RowTables
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -111,6 +113,26 @@ class Subsampling(nn.Module):
                 num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
                 x_BCMN = without_padding(x_BCMN, num_mels_B)
         return x_BCMN.transpose(1, 2).flatten(2)
+
+    def of_rows(self, mels_MN: Tensor, num_mels_R: Tensor, tables: RowTables) -> Tensor:
+        """Return the input of the dense layer (1, T, channels times bins) for the rows of a pack on a device.
+
+        Args:
+            mels_MN: Log-mel frames of all rows, zero outside of them.
+            num_mels_R: Log-mel frames of each row.
+            tables: Places of the rows.
+        """
+        layout, num_frames = tables.layout(gap=1), tables.size
+        inside_NM = inputs_inside(num_mels_R, tables, len(mels_MN) // num_frames)
+        outside_1M = ~layout.spread(inside_NM[None]).view(1, -1)
+        x_1CMN = layout.spread(mels_MN.view(1, num_frames, -1)).view(1, 1, outside_1M.shape[1], -1)
+        for layer in self.layers:
+            x_1CMN = F.relu(x_1CMN, inplace=True) if isinstance(layer, nn.ReLU) else layer(x_1CMN)
+            if isinstance(layer, nn.Conv2d):
+                kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+                outside_1M = outside_1M[:, kernel - 1 - 2 * padding :: stride]  # of the last frame that each one reads
+                x_1CMN = x_1CMN.masked_fill_(outside_1M[:, None, :, None], 0.0)
+        return layout.back(x_1CMN.transpose(1, 2).flatten(2))
 
     def _in_tiles(self, mels_MN: Tensor) -> Tensor:
         """Return the frames of one row (T, channels times bins), on a CPU in a quarter of the time of a batch."""
@@ -309,7 +331,8 @@ class ConvolutionModule(nn.Module):
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         if packing is not None:
-            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH)
+            reach = int(self.depthwise_conv.padding[0])
+            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH, reach)
         elif self.training and not exact:
             x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
         else:

@@ -133,11 +133,15 @@ def _mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing
         yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
 
 
-def each_row(layer: nn.Module, hidden_1NH: Tensor, packing: Packing) -> Tensor:
+def each_row(layer: nn.Module, hidden_1NH: Tensor, packing: Packing, reach: int) -> Tensor:
     """Apply a layer that mixes frames, and takes (1, T, H) with kept_1T, to each row of a pack.
 
-    Zeros fill up a row to a number of frames that recurs, which depends on the row alone.
+    Zeros fill up a row to a number of frames that recurs, which depends on the row alone. With tables rows are as one,
+    with zeros between them: `reach` is the number of frames before or behind one that the layer reads.
     """
+    if packing.tables is not None:
+        kept_1L = ~packing.tables.layout(gap=reach).outside_L[None]
+        return packing.mixed(lambda x_1LH: layer(x_1LH, kept_1L), hidden_1NH, reach)
 
     def of(row_1TH: Tensor) -> Tensor:
         num_frames, filled_1TH = row_1TH.shape[1], in_usual_frames(row_1TH)
@@ -252,7 +256,8 @@ class Encoder(nn.Module):
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
         if packing is not None:
-            hidden_BTH = hidden_BTH + each_row(self.pos_conv_embed, hidden_BTH, packing)
+            reach = self.config.num_conv_pos_embeddings // 2
+            hidden_BTH = hidden_BTH + each_row(self.pos_conv_embed, hidden_BTH, packing, reach)
         else:
             hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
         if not self.config.do_stable_layer_norm:

@@ -20,6 +20,8 @@ from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import Wav2Vec2Processor
+from raysp.models.kernels.across_rows import centred, inputs_inside, of_slots, with_gaps
+from raysp.models.kernels.row_tables import RowTables
 from raysp.models.tokenizers.written import BLANK
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
@@ -107,6 +109,26 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         most = max(1, waves_BT.shape[1] // self.hop_length)
         return self._features(waves_BT, num_samples_B, most)
 
+    @torch.no_grad()
+    def extract_pack(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
+        """Return the log-mel frames (M, N) of all rows of a pack on a device, zero outside of rows.
+
+        Arguments as for `FeatureExtractor.extract_pack`; a frame of the pack is a number of log-mel frames.
+        """
+        num_mels_R, half = num_samples_R // self.hop_length, self.win_length // 2
+        emphasised_1S1 = self._emphasised_rows(samples_S, num_samples_R, tables).view(1, -1, 1)
+
+        def log_mels(waves_1S1: Tensor) -> Tensor:
+            padded_1S = torch.nn.functional.pad(waves_1S1[..., 0], (half, max(0, half - self.hop_length)))
+            return torch.log(self._energies(padded_1S))
+
+        # Samples behind the last log-mel frame may be in a frame of the pack of their own, and are read too.
+        mels_1MN = with_gaps(log_mels, emphasised_1S1, of_slots(tables), half)
+        mels_NMN = mels_1MN.view(tables.size, -1, self.feature_size)
+        centred_NMN, squares_RN = centred(mels_NMN, num_mels_R, tables)
+        deviation_RN = _deviation(squares_RN, num_mels_R[:, None])
+        return (centred_NMN / deviation_RN[tables.rows_N][:, None]).flatten(0, 1)
+
     def __call__(
         self,
         raw_speech: Any,  # noqa: ANN401 - a waveform as array, tensor or list of floats, or a list of them
@@ -165,17 +187,21 @@ class ParakeetFeatureExtractor(PaddingExtractor):
 
     def _write(self, waves_BS: Tensor, num_samples_B: Tensor, mels_BMN: Tensor) -> None:
         """Write log-mel energies of the first frames."""
-        settings = (self.feature_size, self.n_fft, self.win_length, self.sampling_rate)
-        window_S, filters_KN = _constants(settings, waves_BS.device)
         half = self.win_length // 2
         # The last frame is centred on its sample, so that it reads half a window more.
         used = (mels_BMN.shape[1] - 1) * self.hop_length + half
         emphasised_BS = self._emphasised(waves_BS[:, :used].float(), num_samples_B)
         padded_BS = torch.nn.functional.pad(emphasised_BS, (half, max(0, used - emphasised_BS.shape[1])))
+        torch.log(self._energies(padded_BS), out=mels_BMN)
+
+    def _energies(self, padded_BS: Tensor) -> Tensor:
+        """Return the mel energies of each window of emphasised samples, and the floor."""
+        settings = (self.feature_size, self.n_fft, self.win_length, self.sampling_rate)
+        window_S, filters_KN = _constants(settings, padded_BS.device)
         frames_BMS = padded_BS.unfold(1, self.win_length, self.hop_length) * window_S
         spectrum_BMK = torch.fft.rfft(frames_BMS, n=self.n_fft)
         energies_BMK = torch.view_as_real(spectrum_BMK).square().sum(-1)
-        torch.log(energies_BMK @ filters_KN + ENERGY_FLOOR, out=mels_BMN)
+        return energies_BMK @ filters_KN + ENERGY_FLOOR
 
     def _emphasised(self, waves_BS: Tensor, num_samples_B: Tensor) -> Tensor:
         """Return each sample less a share of the one before it (B, S), zero from each row's end on."""
@@ -183,6 +209,14 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         emphasised_BS[:, 1:].sub_(waves_BS[:, :-1], alpha=self.preemphasis)
         out_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) >= num_samples_B[:, None]
         return emphasised_BS.masked_fill_(out_BS, 0.0)
+
+    def _emphasised_rows(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
+        """Return the same of the rows of a pack (S,); before the first sample of a row is none."""
+        samples_NS = samples_S.view(tables.size, -1)
+        before_NS = torch.nn.functional.pad(samples_S, (1, -1)).view_as(samples_NS)
+        before_NS[:, 0].masked_fill_(tables.offsets_N == 0, 0.0)
+        outside_NS = ~inputs_inside(num_samples_R, tables, samples_NS.shape[1])
+        return torch.sub(samples_NS, before_NS, alpha=self.preemphasis).masked_fill_(outside_NS, 0.0).view(-1)
 
 
 def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) -> None:
@@ -198,8 +232,12 @@ def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) ->
     mels_BMN.sub_((mels_BMN.sum(1, keepdim=True, dtype=torch.float64) / count_B11).float())
     if out_BM1 is not None:
         mels_BMN.masked_fill_(out_BM1, 0.0)
-    variance_B1N = mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64) / (count_B11 - 1).clamp(min=1)
-    mels_BMN.div_((variance_B1N.sqrt() + DEVIATION_FLOOR).float())
+    mels_BMN.div_(_deviation(mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64), count_B11))
+
+
+def _deviation(squares: Tensor, count: Tensor) -> Tensor:
+    """Return the deviation of so many values from the sum of the squares of their differences from their mean."""
+    return ((squares / (count - 1).clamp(min=1)).sqrt() + DEVIATION_FLOOR).float()
 
 
 class ParakeetProcessor(Wav2Vec2Processor):

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from raysp.models.encoder.conformer import rotations, sinusoids
+from raysp.models.encoder.conformer_adapter import adapted_frames
 from raysp.models.flax.encoders import FlaxEncoderForCTC, FlaxEncoderModel
 from raysp.models.flax.layers import (
     Numbered,
@@ -31,7 +32,7 @@ from raysp.models.flax.layers import (
 )
 from raysp.models.flax.transformer import Encoded, FeatureProjection, FeedForward
 from raysp.models.flax.waveform import glu
-from raysp.models.wav2vec2_bert import Wav2Vec2BertForCTC, Wav2Vec2BertModel, adapted_frames
+from raysp.models.wav2vec2_bert import Wav2Vec2BertForCTC, Wav2Vec2BertModel
 
 
 class ConvolutionModule(nn.Module):

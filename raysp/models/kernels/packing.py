@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.models.kernels.across_rows import with_gaps
 from raysp.models.kernels.dense import filled
 from raysp.models.kernels.pack_sizes import usual_frames
 from raysp.models.kernels.row_tables import RowTables
@@ -82,11 +83,14 @@ class Packing:
         for place, keys in zip(self.places, self.num_keys, strict=True):
             yield x_1NH[:, place.start : place.start + keys]
 
-    def mixed(self, mix: Callable[[Tensor], Tensor], x_1NH: Tensor) -> Tensor:
+    def mixed(self, mix: Callable[[Tensor], Tensor], x_1NH: Tensor, reach: int) -> Tensor:
         """Apply a function of a row's frames (1, T, H), which keeps their number, to each row.
 
-        In a pack zeros fill up each row first, see `in_usual_frames`.
+        In a pack zeros fill up each row first, see `in_usual_frames`. With tables rows are as one, with zeros between
+        them: `reach` is the number of frames before or behind one that the function reads.
         """
+        if self.tables is not None:
+            return with_gaps(lambda x_1LH: mix(x_1LH)[:, : x_1LH.shape[1]], x_1NH, self.tables, reach)
         rows = ((row_1TH, in_usual_frames(row_1TH) if self.slots else row_1TH) for row_1TH in self.rows(x_1NH))
         return self.joined(mix(given_1TH)[:, : row_1TH.shape[1]] for row_1TH, given_1TH in rows)
 

@@ -1,0 +1,161 @@
+"""Adapter of Wav2Vec2-BERT: attention over fewer frames, between strided convolutions, for a decoder that reads them.
+
+Names of modules and weights are those of published checkpoints.
+
+Legend: B batch, T frames, P frames after a layer, N frames of a pack, R rows that it may have, H hidden.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raysp.models.base.modeling import Count
+from raysp.models.base.packs import EncodedPack
+from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
+from raysp.models.encoder.transformer import FeedForward
+from raysp.models.kernels.across_rows import strided
+from raysp.models.kernels.dropout import dropped
+from raysp.models.kernels.packing import Packing, attended_keys
+from raysp.models.kernels.row_tables import RowTables
+
+
+class AdapterConfig(ConformerConfig, Protocol):
+    """Fields of a configuration that the adapter reads."""
+
+    @property
+    def adapter_size(self) -> int:
+        """Width of the frames."""
+        ...
+
+    adapter_kernel_size: int
+    adapter_stride: int
+    adapter_act: str
+    num_adapter_layers: int
+    layerdrop: float
+
+
+class Wav2Vec2BertAdapterLayer(nn.Module):
+    """Attention over fewer frames, with strided convolutions before it and in its residual."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        size, kernel, stride = config.adapter_size, config.adapter_kernel_size, config.adapter_stride
+        self.config, self.dropout = config, config.conformer_conv_dropout
+        self.residual_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.residual_conv = nn.Conv1d(size, 2 * size, kernel, stride, padding=stride // 2)
+        self.self_attn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.self_attn_conv = nn.Conv1d(size, 2 * size, kernel, stride, padding=stride // 2)
+        self.self_attn = SelfAttention(config, size, None)
+        self.ffn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.ffn = FeedForward(config, size, config.adapter_act)
+
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, num_frames_B: Tensor | None) -> Tensor:
+        """Return hidden_BPH.
+
+        Args:
+            hidden_BTH: Output of the layer below.
+            valid_BT: Frames that the convolutions read, the others as zero; None: all of them.
+            num_frames_B: Number of the P frames that are attended to; None: all of them.
+        """
+        residual_BPH = self._strided(self.residual_layer_norm(hidden_BTH), valid_BT, self.residual_conv)
+        hidden_BPH = self._strided(self.self_attn_layer_norm(hidden_BTH), valid_BT, self.self_attn_conv)
+        keys_B11P: Tensor | None = None
+        if num_frames_B is not None:
+            places_P = torch.arange(hidden_BPH.shape[1], device=hidden_BPH.device)
+            keys_B11P = attended_keys(places_P < num_frames_B[:, None])
+        attended_BPH, _ = self.self_attn(hidden_BPH, keys_B11P, None, False)
+        return self._added(attended_BPH, residual_BPH)
+
+    def of_rows(self, hidden_1NH: Tensor, packing: Packing, tables: RowTables) -> tuple[Tensor, Packing]:
+        """Return the frames (1, N, H) of the rows of a pack on a device, each from where it began, and their places."""
+        read, stride = RowTables.of(tables.keys_R, tables.slots_R, tables.size), self.config.adapter_stride
+        residual_1NH, inner_1NH = (
+            strided(partial(self._strided, valid_BT=None, conv=conv), norm(hidden_1NH), read, stride, stride // 2)
+            for norm, conv in (
+                (self.residual_layer_norm, self.residual_conv),
+                (self.self_attn_layer_norm, self.self_attn_conv),
+            )
+        )
+        packing = self._adapted(packing, tables)
+        attended_1NH, _ = self.self_attn(inner_1NH, None, None, False, packing)
+        return self._added(attended_1NH, residual_1NH), packing
+
+    def _adapted(self, packing: Packing, tables: RowTables) -> Packing:
+        """Return the places of the frames of rows, which begin where they began."""
+        adapted = partial(adapted_frames, config=self.config, exact=True)
+        counts_R, keys_R = (adapted(one).clamp(min=0) for one in (tables.counts_R, tables.keys_R))
+        tables = RowTables.of(counts_R, tables.slots_R, tables.size).with_keys(keys_R)
+        counts, keys = (tuple(map(adapted, one)) for one in (packing.counts, packing.num_keys))
+        return replace(packing, counts=counts, keys=keys, tables=tables)
+
+    def _added(self, attended_BPH: Tensor, residual_BPH: Tensor) -> Tensor:
+        hidden_BPH = dropped(attended_BPH, self.dropout, self.training) + residual_BPH
+        output_BPH: Tensor = hidden_BPH + self.ffn(self.ffn_layer_norm(hidden_BPH))
+        return output_BPH
+
+    def _strided(self, hidden_BTH: Tensor, valid_BT: Tensor | None, conv: nn.Conv1d) -> Tensor:
+        if valid_BT is not None:
+            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+        return F.glu(conv(hidden_BTH.transpose(1, 2)), dim=1).transpose(1, 2)
+
+
+class Wav2Vec2BertAdapter(nn.Module):
+    """Reduction of the encoder's frames for a decoder that attends to them."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.proj: nn.Linear | None = None
+        self.proj_layer_norm: nn.LayerNorm | None = None
+        if config.adapter_size != config.hidden_size:
+            self.proj = nn.Linear(config.hidden_size, config.adapter_size)
+            self.proj_layer_norm = nn.LayerNorm(config.adapter_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(Wav2Vec2BertAdapterLayer(config) for _ in range(config.num_adapter_layers))
+
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> Tensor:
+        """Return the frames after the last layer.
+
+        Args:
+            hidden_BTH: The encoder's output.
+            valid_BT: True where a frame is part of its row; None: all of them.
+            exact: Keep padding out of the convolutions; in the original it affects the last frame of a row.
+        """
+        hidden_BTH = self._projected(hidden_BTH)
+        num_frames_B = None if valid_BT is None else valid_BT.sum(1)
+        for layer in self.layers:
+            # Convolutions read frames before a row's end by the count below them, attention by the count after them.
+            reaching_BT: Tensor | None = None
+            if exact and num_frames_B is not None:
+                places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
+                reaching_BT = places_T < num_frames_B[:, None]
+            is_dropped = self.training and self.config.layerdrop > 0.0 and torch.rand([]) <= self.config.layerdrop
+            if num_frames_B is not None and not (exact and is_dropped):
+                num_frames_B = adapted_frames(num_frames_B, self.config, exact)
+            if not is_dropped:
+                hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
+        return hidden_BTH
+
+    def of_rows(self, encoded: EncodedPack) -> EncodedPack:
+        """Return the frames of the rows of a pack on a device, by "exact" padding."""
+        hidden_1NH, packing = self._projected(encoded.hidden_1NH), encoded.packing
+        for layer in self.layers:
+            assert isinstance(layer, Wav2Vec2BertAdapterLayer)
+            assert packing.tables is not None
+            hidden_1NH, packing = layer.of_rows(hidden_1NH, packing, packing.tables)
+        return encoded.with_frames(hidden_1NH, packing)
+
+    def _projected(self, hidden_BTH: Tensor) -> Tensor:
+        if self.proj is None or self.proj_layer_norm is None:
+            return hidden_BTH
+        projected_BTH: Tensor = self.proj_layer_norm(self.proj(hidden_BTH))
+        return projected_BTH
+
+
+def adapted_frames(num_frames: Count, config: AdapterConfig, exact: bool) -> Count:
+    """Return the frames after one adapter layer; the original computes them with a padding of half the kernel."""
+    padding = config.adapter_stride // 2 if exact else config.adapter_kernel_size // 2
+    return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1
