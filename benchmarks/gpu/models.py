@@ -140,7 +140,13 @@ class InMemory:
 
 
 def labelling(
-    found: LoadedCheckpoint, outputs: Sequence[Any], batch_seconds: float, device: str, *, certified: bool = False
+    found: LoadedCheckpoint,
+    outputs: Sequence[Any],
+    batch_seconds: float,
+    device: str,
+    *,
+    certified: bool = False,
+    graphs: bool = False,
 ) -> Labelling:
     """Return the op that labels blocks with a model, as an actor of a run has it; in packs if the card is certified."""
     return Labelling(
@@ -151,4 +157,5 @@ def labelling(
         device=device,
         backend=InMemory(found),
         certified=certified,
+        graphs=graphs,
     )

@@ -8,8 +8,7 @@ greedy transcript: its pass, and what becomes columns. Counts are of the third b
 pass as a graph; labels of both are compared. Attention is one kernel, as on a GPU. For a text decoder, launches are
 those of a token, search included. A launch takes the host about 5 us (docs/decisions/046).
 
-With `--packs`, launches of a pack of 60 rows of 10 s, and of 20 of 30 s, against those of a batch: those of a pass over
-one row, and those that each further row adds, whatever its length.
+With `--packs`, launches of a pack of one row and of three rows against those of a batch, and with its pass as a graph.
 """
 
 import argparse
@@ -90,23 +89,24 @@ def measure(name: str) -> dict[str, object]:
 
 
 def measure_packs(name: str) -> dict[str, object]:
-    """Return the launches of a batch and of packs of a model."""
+    """Return the launches of a batch and of packs of a model, of rows in any number, and with the pass as a graph."""
     loaded = model_of(name)
 
-    def launches(rows: int, *, certified: bool) -> int:
-        op = models.labelling(loaded, [Transcript()], 6 * SECONDS, NAME, certified=certified)
-        for seed in range(2):  # constants are made by the first one
+    def launches(rows: int, **options: bool) -> int:
+        op = models.labelling(loaded, [Transcript()], 6 * SECONDS, NAME, **options)
+        for seed in range(RECURRENCES + 1):  # constants are made by the first one
             block = speech.block_of(speech.rows([SECONDS] * rows, seed))
             with counted() as counts:
                 op(block)
-        assert op.grouping.in_packs == certified
+        assert op.grouping.in_packs == options["certified"]
+        assert op.graphs is None or op.graphs.graphs, op.graphs.why_not
         return counts.launches
 
-    one, three = (launches(rows, certified=True) for rows in (1, 3))
-    more = (three - one) / 2
-    in_packs = {f"{rows} rows": round(one + (rows - 1) * more) for rows in (60, 20)}
-    milliseconds = {f"host ms, {key}": round(n * LAUNCH_MICROSECONDS / 1000, 1) for key, n in in_packs.items()}
-    return {"model": name, "batch": launches(3, certified=False), "a row more": more, **in_packs, **milliseconds}
+    batch, one, three = launches(3, certified=False), *(launches(rows, certified=True) for rows in (1, 3))
+    graphed = launches(3, certified=True, graphs=True)
+    ratio, milliseconds = round(three / batch, 2), round(three * LAUNCH_MICROSECONDS / 1000, 2)
+    found = {"model": name, "batch": batch, "pack of 1 row": one, "of 3 rows": three, "of a batch": ratio}
+    return {**found, "host ms": milliseconds, "as a graph": graphed}
 
 
 def _bart() -> Any:

@@ -1,6 +1,6 @@
 """Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,7 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.packs import EncodesPacks, Pack, PackOutput, PackResults, ReadsPacks
+from raysp.models.base.packs import EncodesPacks, Pack, PackOutput, PackPass, PackResults, ReadsPacks
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
@@ -115,6 +115,7 @@ class LoadedCheckpoint:
         hidden_states: bool,
         size: int | None = None,
         samples_S: torch.Tensor | None = None,
+        run: Callable[..., PackPass] | None = None,
     ) -> list[ModelPass]:
         """Run the encoder over a pack of rows, and all heads over it; for a model that takes packs.
 
@@ -125,52 +126,116 @@ class LoadedCheckpoint:
             size: frames of hidden states of the pack; None: as few whole products as the rows need.
             samples_S: all samples of the pack, in which on a device rows begin at frames of hidden states, one behind
                 the other; None: rows go one after another through what mixes frames, as on a CPU.
+            run: what runs a pass as `run_whole`, as graphs do; None: `run_whole`.
 
         Returns:
             What `run` returns for each row alone, but that a row has the same bits whatever the other rows.
         """
         num_samples = [len(wave_S) for wave_S in waves]
-        num_samples_B = num_samples_R[: len(waves)]
-        features = [
-            self.feature_extractor.extract(wave_S[None], num_samples_1)
-            for wave_S, num_samples_1 in zip(waves, torch.split(num_samples_B, 1), strict=True)
-        ]
-        inputs = [of_row[self.model.speech_encoder.main_input_name][0] for of_row in features]
-        num_valid = [self.feature_extractor.num_inputs(count) for count in num_samples]
+        if samples_S is None or self.summary.writes_text or not self._takes_rows_at_once:  # a decoder reads features
+            features, inputs = self._of_each_row(waves, num_samples_R)
+            stride = self._encoder_of_packs.inputs_a_frame
+            size = size or whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
+            num_valid = [self.feature_extractor.num_inputs(count) for count in num_samples]
+            pack = Pack.of(inputs, self.num_frames(num_samples)[1], stride, size, num_valid)
+            return self._rows(self._encoded(pack, hidden_states), features, num_samples, num_samples_R)
+        if run is None or self._has_long_rows(num_samples):
+            run = self.run_whole
+        found = run(samples_S, num_samples_R, hidden_states=hidden_states, lengths=num_samples)
+        if not found.encoded.packing.counts:
+            found = found.placed(*self.num_frames(num_samples), self._slots(num_samples))
+        rows = self._rows(found, [{} for _ in waves], num_samples, num_samples_R)
+        results = PackResults(found)
+        return [replace(one, in_pack=(results, row)) for row, one in enumerate(rows)]
+
+    def run_whole(
+        self,
+        samples_S: torch.Tensor,
+        num_samples_R: torch.Tensor,
+        *,
+        hidden_states: bool,
+        lengths: Sequence[int] = (),
+    ) -> PackPass:
+        """Run the encoder and all heads over all rows of a pack at once.
+
+        Args:
+            samples_S: as for `run_pack`.
+            num_samples_R: as for `run_pack`.
+            hidden_states: as for `run`.
+            lengths: numbers of samples of the rows, for what takes them one after another; none: whatever does raises
+                an error, and `PackPass.placed` has the results.
+        """
+        tables = self._tables(num_samples_R, len(samples_S))
+        packing = Packing.in_slots(self.num_frames(lengths)[1], self._slots(lengths), tables.size, tables)
+        num_valid = [self.feature_extractor.num_inputs(count) for count in lengths]
+        num_inputs = map(max, num_valid, packing.counts)  # of one input a frame, a last part of one is an input too
+        num_valid_R = self.feature_extractor.num_inputs(num_samples_R).clamp(min=0)
+        values_S = self.feature_extractor.extract_pack(samples_S, num_samples_R, tables)
+        stride = self._encoder_of_packs.inputs_a_frame
+        pack = Pack(values_S, tuple(num_inputs), packing, stride, tuple(num_valid), num_valid_R)
+        return self._encoded(pack, hidden_states)
+
+    def _of_each_row(
+        self, waves: Sequence[torch.Tensor], num_samples_R: torch.Tensor
+    ) -> tuple[list[dict[str, torch.Tensor]], list[torch.Tensor]]:
+        """Return the features of each row, and of these the inputs of the encoder."""
+        each = zip(waves, torch.split(num_samples_R[: len(waves)], 1), strict=True)
+        features = [self.feature_extractor.extract(wave_S[None], count_1) for wave_S, count_1 in each]
+        return features, [of_row[self.model.speech_encoder.main_input_name][0] for of_row in features]
+
+    def _encoded(self, pack: Pack, hidden_states: bool) -> PackPass:
         models = (self.model, *self.more_heads)
         weighs_layers = any(layer_weights_of(head) is not None for head in models)
-        encoder = cast("EncodesPacks", self.model.speech_encoder)
-        stride = encoder.inputs_a_frame
-        tables = None if samples_S is None else self._tables(num_samples_R, len(samples_S))
-        if tables is None:
-            size = size or whole_parts(sum(slot_frames(len(row), stride) for row in inputs))
-            pack = Pack.of(inputs, self.num_frames(num_samples)[1], stride, size, num_valid)
-        else:
-            slots = [slot_frames(count, self.model.hidden_stride) for count in num_samples]
-            packing = Packing.in_slots(self.num_frames(num_samples)[1], slots, tables.size, tables)
-            num_valid_R = self.feature_extractor.num_inputs(num_samples_R).clamp(min=0)
-            values_S = self.feature_extractor.extract_pack(samples_S, num_samples_R, packing.tables)
-            pack = Pack(values_S, tuple(map(len, inputs)), packing, stride, tuple(num_valid), num_valid_R)
-        encoded = encoder.encode_pack(pack, with_states=hidden_states or weighs_layers)
-        wholes: dict[Capability, PackOutput] = {}
-        heads: list[dict[Capability, ModelOutput]] = [{} for _ in waves]
+        encoded = self._encoder_of_packs.encode_pack(pack, with_states=hidden_states or weighs_layers)
+        heads: dict[Capability, PackOutput] = {}
         for head in models:
             if isinstance(head, ReadsPacks):
-                whole = head.read_pack(encoded)
-                wholes |= dict.fromkeys(head.gives, whole)
-                for of_row, output in zip(heads, whole.rows, strict=True):
-                    of_row |= dict.fromkeys(head.gives, output)
-        results = None if tables is None else PackResults(encoded, wholes)
-        frames = self.model.num_frames(num_samples_B), self.model.num_hidden_frames(num_samples_B)
-        rows = zip(heads, encoded.outputs, features, *(torch.split(one, 1) for one in frames), strict=True)
-        passes = [self._pass(*of_row) for of_row in rows]
-        return [replace(one, in_pack=None if results is None else (results, row)) for row, one in enumerate(passes)]
+                heads |= dict.fromkeys(head.gives, head.read_pack(encoded))
+        return PackPass(encoded, heads)
 
-    def _tables(self, num_samples_R: torch.Tensor, whole_samples: int) -> RowTables | None:
-        """Return the places of rows whose samples begin at frames; None where no kernel takes all rows at once."""
-        stride, config = self.model.hidden_stride, cast("Any", self.model.speech_encoder.config)
-        if kernel_of_rows(self.device, self.dtype, config.hidden_size // config.num_attention_heads) is None:
-            return None
+    def _rows(
+        self,
+        found: PackPass,
+        features: Sequence[Mapping[str, torch.Tensor]],
+        num_samples: Sequence[int],
+        num_samples_R: torch.Tensor,
+    ) -> list[ModelPass]:
+        """Return the results of each row."""
+        heads: list[dict[Capability, ModelOutput]] = [{} for _ in num_samples]
+        by_head: dict[int, list[Capability]] = {}
+        for capability, whole in found.heads.items():
+            by_head.setdefault(id(whole), []).append(capability)
+        for capabilities in by_head.values():
+            for of_row, output in zip(heads, found.heads[capabilities[0]].rows, strict=True):
+                of_row |= dict.fromkeys(capabilities, output)
+        num_samples_B = num_samples_R[: len(num_samples)]
+        frames = self.model.num_frames(num_samples_B), self.model.num_hidden_frames(num_samples_B)
+        rows = zip(heads, found.encoded.outputs, features, *(torch.split(one, 1) for one in frames), strict=True)
+        return [self._pass(*of_row) for of_row in rows]
+
+    @property
+    def _encoder_of_packs(self) -> EncodesPacks:
+        return cast("EncodesPacks", self.model.speech_encoder)
+
+    def _slots(self, num_samples: Sequence[int]) -> list[int]:
+        """Return the frames of hidden states of a pack that rows of so many samples take."""
+        return [slot_frames(count, self.model.hidden_stride) for count in num_samples]
+
+    def _has_long_rows(self, num_samples: Sequence[int]) -> bool:
+        """Return whether a layer takes a row by itself, as it is longer than those that it takes together."""
+        most: int | None = getattr(self.model.speech_encoder, "most_frames_at_once", None)
+        return most is not None and max(self.num_frames(num_samples)[1]) > most
+
+    @property
+    def _takes_rows_at_once(self) -> bool:
+        """Whether a kernel of the device takes all rows of a pack at once."""
+        config: Any = self.model.speech_encoder.config
+        head_size = config.hidden_size // config.num_attention_heads
+        return kernel_of_rows(self.device, self.dtype, head_size) is not None
+
+    def _tables(self, num_samples_R: torch.Tensor, whole_samples: int) -> RowTables:
+        """Return the places of rows whose samples begin at frames."""
+        stride = self.model.hidden_stride
         slots_R = (num_samples_R + (stride - 1)) // stride
         return RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, whole_samples // stride)
 

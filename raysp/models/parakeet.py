@@ -23,6 +23,7 @@ from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (
+    KEPT_FRAMES,
     FastConformerLayer,
     SelfAttention,
     Subsampling,
@@ -266,6 +267,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
     """The encoder without a head."""
 
     config_class: ClassVar[type[Config]] = ParakeetEncoderConfig
+    most_frames_at_once: ClassVar[int | None] = KEPT_FRAMES
 
     def __init__(self, config: ParakeetEncoderConfig) -> None:
         super().__init__(config)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -188,15 +188,15 @@ class Labelling:
             blocks_in_hand=1 if self._takes_one_block else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
 
-    def _graphs(self) -> "GraphedPasses | None":
+    def _graphs(self) -> "GraphedPasses[Any] | None":
         """Return the passes as graphs; None where weights are exchanged, or graphs cannot be recorded."""
         from raysp.device_graphs import has_graphs
-        from raysp.ops.passes.graphed_passes import graphs_of
+        from raysp.ops.passes.graphed_passes import graphs_of, graphs_of_packs
 
         if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
             return None
         if self.grouping.in_packs and not self.loaded.summary.writes_text:
-            return None  # launches of a pack are those of its rows, which no two packs share; steps of texts recur
+            return graphs_of_packs(self.loaded)
         return graphs_of(self.loaded)
 
     @property
@@ -430,7 +430,9 @@ class Labelling:
         assert isinstance(self.loaded, LoadedCheckpoint)
         waves = [samples_S[at] for at in end_to_end([len(given.waves[i]) for i in chosen], self.grouping.multiple)]
         size, states = self.grouping.frames(self._costs(chosen, given)), self.with_states
-        found = self.loaded.run_pack(waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S)
+        found = self.loaded.run_pack(
+            waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S, run=self.graphs
+        )
         rows = zip(found, waves, torch.split(num_samples_R[: len(waves)], 1), chosen, strict=True)
         return [self._forward(one, wave_S[None], count_1, [i], given) for one, wave_S, count_1, i in rows]
 

@@ -177,10 +177,28 @@ class PackOutput:
         return value[:, self.packing.places[row]] if value.ndim == 3 else value[row : row + 1]
 
 
+@dataclass(frozen=True)
+class PackPass:
+    """Results of an encoder and of heads for all rows of a pack."""
+
+    encoded: EncodedPack
+    heads: Mapping[Capability, PackOutput]
+
+    def placed(self, frames: Sequence[int], hidden_frames: Sequence[int], slots: Sequence[int]) -> "PackPass":
+        """Return the results of rows of so many frames, for a pass that knew rows on the device alone."""
+        size = (self.encoded.states_packing or self.encoded.packing).size or 1
+        factor = self.encoded.hidden_1NH.shape[1] // size
+        packing = Packing.in_slots(frames, [slot * factor for slot in slots], size * factor)
+        of_states = Packing.in_slots(hidden_frames, slots, size)
+        encoded = replace(self.encoded, packing=packing, states_packing=of_states)
+        return PackPass(encoded, {one: replace(head, packing=packing) for one, head in self.heads.items()})
+
+
 class PackResults:
     """Results of heads for all rows of a pack, and what outputs make of them for all rows at once."""
 
-    def __init__(self, encoded: EncodedPack, heads: Mapping[Capability, PackOutput]) -> None:
+    def __init__(self, found: PackPass) -> None:
+        encoded, heads = found.encoded, found.heads
         encoder = encoded.read(BaseModelOutput(last_hidden_state=encoded.hidden_1NH))
         self._values: dict[Capability | None, PackOutput] = {None: encoder, **{one: heads[one] for one in heads}}
         self._made: dict[object, Sequence[Tensor]] = {}

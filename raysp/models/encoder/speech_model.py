@@ -34,6 +34,8 @@ class SpeechModel(Model):
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     input_axes: ClassVar[str] = "(B, S)"
     """Shape of the encoder's input."""
+    most_frames_at_once: ClassVar[int | None] = None
+    """Frames of the longest row of a pack that layers take together with others; None: any."""
     config: EncoderConfig
 
     def build_base(self) -> "SpeechModel":

@@ -1,25 +1,28 @@
 """Passes of a model as graphs of a device: kernels that are recorded once, and run again by one launch.
 
 A graph has the shapes of its inputs, so a pass is recorded when it has the shapes of an earlier one, as those over
-windows of long recordings do. It reads and writes memory of its own: inputs are copied there, and results from there,
-since outputs may read them after the next pass. Each graph is run once on the inputs of the pass before it, and used if
-its results have the same bits. Whatever fails before that costs no row: the pass has run without a graph.
+windows of long recordings and over packs do. It reads and writes memory of its own: inputs are copied there, and
+results from there, since outputs may read them after the next pass. Each graph is run once on the inputs of the pass
+before it, and used if its results have the same bits. Whatever fails before that costs no row: the pass has run without
+a graph.
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from threading import Lock
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.device_graphs import RECURRENCES, DeviceGraph, GraphMemory, counted
 from raysp.devices import Held, allocated, holding, release_memory
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.packs import EncodedPack, PackOutput, PackPass
 from raysp.models.decoder.graphed_steps import GraphedSteps
 from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.labelled_passes import ModelPass
@@ -30,15 +33,16 @@ logger = logging.getLogger(__name__)
 MOST_GRAPHS = 8
 """Graphs of a process: each holds its inputs and results; all share the memory between these."""
 
-Run: TypeAlias = Callable[..., ModelPass]
+Found = TypeVar("Found")
+"""Results: `ModelPass` of a batch, `PackPass` of a pack."""
 Shapes: TypeAlias = tuple[torch.Size, torch.dtype, bool]
 
 
-class RecordedPass:
+class RecordedPass(Generic[Found]):
     """A pass as a graph.
 
     Args:
-        run: the pass of a model, as `LabellingModel.run`.
+        run: the pass of a model, as `LabellingModel.run` or `LoadedCheckpoint.run_whole`.
         inputs: tensors that it reads; the graph copies them.
         hidden_states: as for `run`.
         held: tensors that models keep on the device, which an earlier pass over such inputs took.
@@ -46,49 +50,60 @@ class RecordedPass:
     """
 
     def __init__(
-        self, run: Run, inputs: tuple[Tensor, Tensor], *, hidden_states: bool, held: Held, memory: GraphMemory
+        self,
+        run: Callable[..., Found],
+        inputs: tuple[Tensor, Tensor],
+        *,
+        hidden_states: bool,
+        held: Held,
+        memory: GraphMemory,
     ) -> None:
         self._inputs = [one.clone() for one in inputs]
         self._graph = DeviceGraph(lambda: run(*self._inputs, hidden_states=hidden_states), held, memory)
 
-    def __call__(self, *inputs: Tensor) -> ModelPass:
+    def __call__(self, *inputs: Tensor) -> Found:
         """Run the graph over inputs of its shapes within the stream of the calling thread; return results to keep."""
         for own, one in zip(self._inputs, inputs, strict=True):
             own.copy_(one)
         self._graph.run()
-        return _copied(self._graph.result)
+        found: Found = _copied(self._graph.result)
+        return found
 
 
-class GraphedPasses:
+class GraphedPasses(Generic[Found]):
     """Runs passes of a model, those of recurring shapes as graphs.
 
     Args:
-        run: the pass of a model, as `LabellingModel.run`.
+        run: the pass of a model, as `LabellingModel.run` or `LoadedCheckpoint.run_whole`.
         device: the device, with the model, whose weights stay.
         steps: graphs of the text decoder, which stop with those of passes.
     """
 
-    def __init__(self, run: Run, device: torch.device, steps: GraphedSteps | None = None) -> None:
+    def __init__(self, run: Callable[..., Found], device: torch.device, steps: GraphedSteps | None = None) -> None:
         self._run, self._device, self.steps = run, device, steps
         self._memory = GraphMemory(device)
         self._seen: dict[Hashable, int] = {}
-        self.graphs: dict[Shapes, RecordedPass] = {}
+        self.graphs: dict[Shapes, RecordedPass[Found]] = {}
         self.why_not = ""
         """Reason why passes are no longer recorded; empty: they are."""
         self._lock = Lock()
 
-    def __call__(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
-        """Run the model over a batch, as `LabellingModel.run`.
+    def __call__(
+        self, waves: Tensor, num_samples: Tensor, *, hidden_states: bool, lengths: Sequence[int] | None = None
+    ) -> Found:
+        """Run the model over a batch, as `LabellingModel.run`; or over a pack, as `LoadedCheckpoint.run_whole`.
 
-        Calls of several threads go to one stream, by which each has the memory of a graph for itself.
+        Calls of several threads go to one stream, by which each has the memory of a graph for itself. The lengths of
+        the rows of a pack are for passes without a graph.
         """
-        shapes = (waves_BS.shape, waves_BS.dtype, hidden_states)
+        shapes = (waves.shape, waves.dtype, hidden_states)
+        on_host = {} if lengths is None else {"lengths": lengths}
         with self._lock:
             if (graph := self.graphs.get(shapes)) is not None:
-                return graph(waves_BS, num_samples_B)
+                return graph(waves, num_samples)
             if not self._is_due(shapes):
-                return self._run(waves_BS, num_samples_B, hidden_states=hidden_states)
-            return self._recorded(shapes, waves_BS, num_samples_B)
+                return self._run(waves, num_samples, hidden_states=hidden_states, **on_host)
+            return self._recorded(shapes, waves, num_samples, on_host)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -121,17 +136,19 @@ class GraphedPasses:
             return False
         return counted(self._seen, shapes) == RECURRENCES
 
-    def _recorded(self, shapes: Shapes, *inputs: Tensor) -> ModelPass:
+    def _recorded(
+        self, shapes: Shapes, waves: Tensor, num_samples: Tensor, on_host: Mapping[str, Sequence[int]]
+    ) -> Found:
         """Return a pass that runs as ever, and record it."""
         held: Held = {}
         with holding(held):
-            found = self._run(*inputs, hidden_states=shapes[-1])
+            found = self._run(waves, num_samples, hidden_states=shapes[-1], **on_host)
         try:
             before = allocated(self._device)
             graph = RecordedPass(
-                self._run, (inputs[0], inputs[1]), hidden_states=shapes[-1], held=held, memory=self._memory
+                self._run, (waves, num_samples), hidden_states=shapes[-1], held=held, memory=self._memory
             )
-            is_equal = have_equal_bits(found, graph(*inputs))
+            is_equal = have_equal_bits(found, graph(waves, num_samples))
         except Exception as error:  # a device refuses to record by any error, after which it still works
             self._stop(f"recording a pass of {_words(shapes)} failed: {type(error).__name__}: {error}")
             return found
@@ -145,7 +162,7 @@ class GraphedPasses:
         return found
 
 
-def graphs_of(loaded: LoadedCheckpoint) -> GraphedPasses:
+def graphs_of(loaded: LoadedCheckpoint) -> GraphedPasses[ModelPass]:
     """Return passes of a checkpoint as graphs; its text decoder, if it has one, takes its steps as graphs too."""
     decoder = getattr(loaded.model, "decoder", None)
     steps = GraphedSteps(loaded.device) if isinstance(decoder, TextDecoder) else None
@@ -154,12 +171,18 @@ def graphs_of(loaded: LoadedCheckpoint) -> GraphedPasses:
     return GraphedPasses(loaded.run, loaded.device, steps)
 
 
+def graphs_of_packs(loaded: LoadedCheckpoint) -> GraphedPasses[PackPass] | None:
+    """Return passes of packs of a checkpoint as graphs; None where a head pools each row by itself."""
+    of_frames = {Capability.CTC, Capability.FRAME_CLASSES, Capability.HIDDEN_STATES}
+    return GraphedPasses(loaded.run_whole, loaded.device) if {*loaded.summary.gives} <= of_frames else None
+
+
 def _words(shapes: Shapes) -> str:
-    rows, samples = shapes[0]
-    return f"{rows} rows of {samples} samples"
+    *rows, samples = shapes[0]
+    return f"{rows[0]} rows of {samples} samples" if rows else f"a pack of {samples} samples"
 
 
-def _copied(found: ModelPass) -> ModelPass:
+def _copied(found: Any) -> Any:  # noqa: ANN401 - of a batch or a pack
     """Return a pass with tensors of its own; what is one object stays one."""
     known: dict[int, Any] = {}
 
@@ -168,14 +191,14 @@ def _copied(found: ModelPass) -> ModelPass:
             known[id(value)] = _changed(value, copied)
         return known[id(value)]
 
-    return replace(found, **{one.name: copied(getattr(found, one.name)) for one in fields(found)})
+    return copied(found)
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - any part of the results
     if isinstance(value, Tensor):
         return value.clone()
-    if isinstance(value, ModelOutput):
-        return replace(value, **{name: change(value[name]) for name in value.keys()})  # type: ignore[type-var]  # noqa: SIM118
+    if isinstance(value, ModelOutput | ModelPass | PackPass | EncodedPack | PackOutput):
+        return replace(value, **{one.name: change(getattr(value, one.name)) for one in fields(value)})  # type: ignore[type-var, arg-type]
     if isinstance(value, Mapping):
         return {key: change(one) for key, one in value.items()}
     return type(value)(map(change, value)) if isinstance(value, tuple | list) else value
@@ -185,7 +208,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any part of the 
     """Yield the tensors of results, in their order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, ModelPass):
+    elif isinstance(value, ModelPass | PackPass | EncodedPack | PackOutput):
         for one in fields(value):
             yield from _tensors(getattr(value, one.name))
     elif isinstance(value, ModelOutput | tuple | list):
@@ -196,7 +219,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401 - any part of the 
             yield from _tensors(one)
 
 
-def have_equal_bits(found: ModelPass, other: ModelPass) -> bool:
+def have_equal_bits(found: Found, other: Found) -> bool:
     """Return whether all values of two passes are the same to the last bit, padding included; the host waits."""
     differ = [(_bits(one) != _bits(two)).any() for one, two in zip(_tensors(found), _tensors(other), strict=True)]
     [flags] = fetch(torch.stack(differ))

@@ -39,7 +39,9 @@ HALF = ["bfloat16", "float16"]
 SECONDS = (1.5, 0.6, 1.0, 2.4, 0.4)
 
 
-def op(checkpoint: Path, outputs: Sequence[Any], *, dtype: str = "bfloat16", batch_seconds: float = 8) -> Labelling:
+def op(
+    checkpoint: Path, outputs: Sequence[Any], *, dtype: str = "bfloat16", batch_seconds: float = 8, **options: Any
+) -> Labelling:
     return Labelling(
         str(checkpoint),
         lambda loaded: [output.op(loaded) for output in outputs],
@@ -49,6 +51,7 @@ def op(checkpoint: Path, outputs: Sequence[Any], *, dtype: str = "bfloat16", bat
         window_seconds=2.5,
         overlap_seconds=0.5,
         certified=True,
+        **options,
     )
 
 
@@ -126,17 +129,26 @@ def test_lack_of_memory_of_other_work_costs_no_label(waves, checkpoints, monkeyp
     assert rows == [(5, 512), (5, 512), (2, 512), (3, 512)]
 
 
-def test_passes_in_packs_are_no_graphs_and_are_not_measured(checkpoints):
-    one = Labelling(
-        str(checkpoints("UniSpeechForCTC")),
-        lambda loaded: [raysp.Transcript().op(loaded)],
-        batch_seconds=8,
-        dtype="bfloat16",
-        device=NAME,
-        graphs=True,
-        measured={},
-        certified=True,
-    )
+FRAMEWISE = [name for name in CASES if "Sequence" not in name and "XVector" not in name]
+"""Checkpoints whose heads read frames alone."""
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", FRAMEWISE)
+def test_passes_in_packs_are_graphs_for_any_rows(name, dtype, waves, checkpoints):
+    plain, graphed = (op(checkpoints(name), CASES[name], dtype=dtype, graphs=graphs) for graphs in (False, True))
+    for order in [(0, 1, 2), (4,), (3, 0), (4, 2, 3, 1, 0)]:
+        block = block_of([waves[row] for row in order], order)
+        assert bits(labels(graphed, block)) == bits(labels(plain, block))
+    assert (len(graphed.graphs.graphs), graphed.graphs.why_not) == (1, "")
+    with counted() as counts:
+        graphed(block_of(waves))
+    assert sum("graph of" in at for at in counts.launches_at) == 1
+    assert (sum(counts.waits.values()), sum(counts.copies_out.values())) == (1, 1)
+
+
+def test_packs_of_heads_that_pool_each_row_are_no_graphs_and_packs_are_not_measured(checkpoints):
+    one = op(checkpoints("UniSpeechForSequenceClassification"), [raysp.Classes()], graphs=True, measured={})
     assert one.grouping.in_packs
     assert (one.graphs, one.measuring) == (None, None)
 
