@@ -28,14 +28,13 @@ from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 from raysp.models.files.configuration import Config
-from raysp.models.kernels.across_rows import inputs_inside, of_slots, with_gaps
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import conv1d
 from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, inputs_inside, of_slots, with_gaps
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 

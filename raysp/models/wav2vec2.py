@@ -35,8 +35,7 @@ from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEnco
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 from raysp.models.files.configuration import Config
-from raysp.models.kernels.across_rows import strided
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, strided
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices

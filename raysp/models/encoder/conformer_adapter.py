@@ -17,10 +17,9 @@ from raysp.models.base.modeling import Count
 from raysp.models.base.packs import EncodedPack
 from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
-from raysp.models.kernels.across_rows import strided
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.packing import Packing, attended_keys
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, strided
 
 
 class AdapterConfig(ConformerConfig, Protocol):

@@ -26,13 +26,12 @@ from raysp.models.encoder.relative_attention import (
     of_every_distance,
     tiled,
 )
-from raysp.models.kernels.across_rows import inputs_inside
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, inputs_inside
 
 Count = TypeVar("Count", int, Tensor)
 

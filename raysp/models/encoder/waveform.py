@@ -23,13 +23,12 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.base.packs import Pack
-from raysp.models.kernels.across_rows import inputs_inside, row_sums
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.hooks import has_hooks
 from raysp.models.kernels.pack_sizes import usual_frames
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, inputs_inside, row_sums
 from raysp.models.kernels.strided import strided_convolution
 
 Count = TypeVar("Count", int, Tensor)

@@ -20,8 +20,7 @@ from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.kernels.across_rows import centred, inputs_inside, of_slots, with_gaps
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, centred, inputs_inside, of_slots, with_gaps
 from raysp.models.tokenizers.written import BLANK
 
 ENERGY_FLOOR = 2.0**-24  # added to energies

@@ -20,8 +20,7 @@ from raysp.models.base.modeling import Count
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.files.configuration import Config, json_text, write_json
 from raysp.models.files.sharing import Shareable
-from raysp.models.kernels.across_rows import centred
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, centred
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.token_files import (
     CLASS_OF,

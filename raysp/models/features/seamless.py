@@ -25,8 +25,7 @@ from raysp.models.features.log_mels import (
     padded_log_mels,
 )
 from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.kernels.across_rows import centred, inputs_inside
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, centred, inputs_inside
 
 Array = npt.NDArray[Any]
 

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.models.kernels.across_rows import with_gaps
 from raysp.models.kernels.dense import filled
 from raysp.models.kernels.pack_sizes import usual_frames
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, with_gaps
 
 
 @dataclass(frozen=True)

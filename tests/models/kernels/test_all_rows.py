@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models.kernels.across_rows import centred, inputs_inside, of_slots, row_sums, strided, with_gaps
-from raysp.models.kernels.row_tables import RowTables
+from raysp.models.kernels.row_tables import RowTables, centred, inputs_inside, of_slots, row_sums, strided, with_gaps
 
 SIZE, MOST_ROWS = 64, 6
 ORDERS = [(0, 1, 2, 3), (3, 1), (2, 0, 1), (2,)]
