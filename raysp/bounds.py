@@ -292,7 +292,7 @@ def unzipped(data: bytes, most: int) -> bytes:
 
 
 class HeaderReader(io.RawIOBase):
-    """A tar file for `tarfile`, which reads an extended header at once, whatever size it claims.
+    """A tar file for `tarfile`, which reads an extended header at once, of any size that it claims.
 
     Args:
         file: the archive, decompressed.

@@ -248,7 +248,7 @@ def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":
 
 
 def _edges(sizes: Sequence[int]) -> list[int]:
-    """Return the aligned begins of parts of these sizes in bytes, and the end of the last one."""
+    """Return the aligned starts of parts of these sizes in bytes, and the end of the last one."""
     edges = [0]
     for size in sizes:
         edges.append(edges[-1] + -(-size // ALIGNMENT) * ALIGNMENT)

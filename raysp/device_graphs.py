@@ -31,7 +31,7 @@ def has_graphs(device: "torch.device | str") -> bool:
 
 
 def counted(seen: dict[Hashable, int], shapes: Hashable) -> int:
-    """Count the shapes of work that runs; return how often they were seen. All are forgotten after `MOST_SHAPES`."""
+    """Count a use of shapes in `seen` and return the uses so far; at `MOST_SHAPES` shapes all counts are reset."""
     if len(seen) >= MOST_SHAPES:
         seen.clear()
     seen[shapes] = seen.get(shapes, 0) + 1

@@ -69,7 +69,7 @@ def allocated(device: "str | torch.device") -> int:
 
 
 def forget_highest(device: "str | torch.device") -> None:
-    """Count the highest number of allocated bytes from now on."""
+    """Reset the peak that `highest_allocated` returns, if the backend counts it."""
     if reset := getattr(module_of(device), "reset_peak_memory_stats", None):
         reset(device)
 

@@ -2,7 +2,7 @@
 
 Several streams may be joined in one file, and a header may count fewer samples than follow. Containers that number
 their pages or frames are read in windows at growing distances: behind a joint the numbers restart, so they are lower
-than before it. A recording of which this is not sure does not count its samples, and is decoded to count them.
+than before it. Where this is uncertain, the recording is decoded to count its samples.
 """
 
 from collections.abc import Callable, Iterator

@@ -155,7 +155,7 @@ class OpenStream:
         return Ended(stream, self.header.container, num_left, self.place, claimed, by_error)
 
     def missing(self, streams: Streams) -> str | None:
-        """Return a text on announced data that the stream lacks; None if it holds as much."""
+        """Return a message on data that the header announces and the stream lacks; None if it is complete."""
         header, announced = self.header, self.opened.stream.announced
         if announced:
             found = f"announces {count(announced, 'byte')} of samples"

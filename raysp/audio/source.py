@@ -203,7 +203,7 @@ def read_headers(
 
 
 def read_header(audio: Recording | None, *, counted: bool = False) -> AudioHeader:
-    """Read the header of a recording, without decoding. Of joined streams it is that of the first one.
+    """Read the header of a recording, or of the first of its joined streams, without decoding.
 
     Args:
         audio: the recording.

@@ -196,7 +196,7 @@ class Streams:
         return replace(whole, end=rest) if end - rest > MOST_UNKNOWN_BYTES else believed
 
     def _find_beginning(self, place: int, end: int) -> int | None:
-        """Return the begin of the next recording; frames only at the place itself, since samples may resemble them."""
+        """Return the start of the next recording; frames only at the place itself, since samples may resemble them."""
         return place if _frames_begin(self.data, place, end) else find_beginning(self.data, place, end)
 
     def _behind_chunks(self, layout: Layout, place: int) -> int:

@@ -48,7 +48,7 @@ class Library:
         """Raise unless all packages are installed.
 
         Raises:
-            CheckpointError: with the command that installs them.
+            CheckpointError: a package is missing; the message has the command that installs it.
         """
         if missing := self._missing():
             raise CheckpointError(
@@ -85,7 +85,7 @@ class Choice:
         """Raise unless the library is installed.
 
         Raises:
-            CheckpointError: with the command that installs it.
+            CheckpointError: the library is missing; the message has the command that installs it.
         """
         if self.name == HUGGING_FACE:
             hf_installed.require()

@@ -38,7 +38,7 @@ def require() -> None:
     """Raise unless transformers is installed, in a version that this backend is written for.
 
     Raises:
-        CheckpointError: with the command that installs it.
+        CheckpointError: it is missing or of another version; the message has the command that installs it.
     """
     found = version()
     if not found:

@@ -53,7 +53,7 @@ def unread_error(folder: Path, model_type: str) -> str:
 
 
 def _advice(model_type: str) -> str:
-    """Return what may run a model type that raysp does not read."""
+    """Return advice on a model type that raysp does not read."""
     if not hf_installed.version():
         return f'pass backend="transformers" to Label if transformers reads it ({hf_installed.COMMAND})'
     if hf_installed.reads(model_type):

@@ -79,7 +79,7 @@ def refuse_adapter(folder: Path) -> None:
     """Raise if a checkpoint is an adapter of PEFT over other weights, which labels would be made without.
 
     Raises:
-        CheckpointError: it is; with a remedy.
+        CheckpointError: it is an adapter; the message has a remedy.
     """
     if (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(f"{folder}: {ADAPTER_CONFIG} makes it an adapter over other weights: {MERGING}")

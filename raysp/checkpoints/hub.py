@@ -227,7 +227,7 @@ def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
     """Raise if a checkpoint, whose config.json is not one of Hugging Face's, has weights in another format alone.
 
     Raises:
-        CheckpointError: it has; with the format, and a remedy.
+        CheckpointError: its weights are in another format; the message has the format and a remedy.
     """
     if not is_hub_id(name):
         check_weights(name, Path(name, access.subfolder))
@@ -238,7 +238,7 @@ def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
 
 
 def _described(hub_id: str, revision: str | None, access: Access) -> "Repository | None":
-    """Return what the hub lists of a repository; None if it may not or cannot be asked."""
+    """Return the hub's listing of a repository; None if requests are disabled or fail."""
     from raysp.checkpoints.hub_api import describe
 
     return None if access.local_files_only else describe(hub_id, revision, access.token)

@@ -63,7 +63,7 @@ def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
     """Check that a checkpoint has a language.
 
     Raises:
-        PlanError: it does not; with similar names, and the number of languages.
+        PlanError: the checkpoint lacks the language; the message has similar names and the number of languages.
     """
     if why := misnamed(language, languages):
         raise PlanError(f"{folder}: {why}")

@@ -27,9 +27,7 @@ def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     backend: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="What runs it: torch, jax, transformers or ctranslate2; by default as a run."
-        ),
+        typer.Option(metavar="NAME", help="torch, jax, transformers or ctranslate2. Default: the choice of a run."),
     ] = None,
     storage_options: CheckpointOptions = None,
     as_json: AsJson = False,
@@ -91,7 +89,7 @@ def convert(
 
     options = parse_storage_options(storage_options, [source])
     if scheme_of(folder):
-        raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: copy the result there when it is whole")
+        raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: convert into one, then copy it")
     found: Any
     facts_of: Callable[[Any], dict[str, object]]
     if source.endswith(".nemo"):

@@ -212,7 +212,8 @@ def retry(
 ) -> None:
     """Label the error rows of a sink again. The other rows stay as they are.
 
-    Of a sink, --set changes source.audio_root, storage options, the pool or max_error_rate.
+    With a folder, --set can change source.audio_root, storage options, the pool and
+    max_error_rate.
 
     Examples:
       raysp retry out

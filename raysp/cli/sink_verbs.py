@@ -233,8 +233,8 @@ def report(
 ) -> None:
     """Write the report of a sink, or of a training, as one HTML file. Prints its path.
 
-    Of labels it has speed, durations, errors with remedies, scores, word error rates
-    with intervals and the worst rows. Of a training it has curves and evaluations.
+    For labels: speed, durations, errors with remedies, scores, word error rates with
+    intervals and the worst rows. For a training: curves and evaluations.
 
     Examples:
       raysp report out --out report.html --by speaker_id

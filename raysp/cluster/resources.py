@@ -88,7 +88,7 @@ def check_device(device: str, field: str) -> None:
     """Check that torch can use a device on this machine, unless it is one whose GPUs are counted.
 
     Raises:
-        PlanError: it cannot; the message has the name of the field.
+        PlanError: torch cannot use it; the message names the field.
     """
     if device not in ("auto", "cpu", "cuda") and not is_available(device):
         raise PlanError(

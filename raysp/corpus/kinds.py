@@ -204,7 +204,7 @@ class SourceKind(ABC):
         return None
 
     def rows_id(self, shard: Shard) -> str:
-        """Return an identifier of the rows of a shard; of a kind that holds no recordings, not of their content."""
+        """Return an identifier of the rows of a shard, which covers recordings only where the shard holds them."""
         part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
         return f"{shard.input_id}{part}"
 

@@ -145,7 +145,7 @@ Values = Callable[[ArchiveFile, Sample], dict[str, object]]
 def rows_of(
     file: ArchiveFile, samples: Sequence[Sample], columns: Sequence[str], schema: pa.Schema, values_of: Values
 ) -> pa.RecordBatch:
-    """Read columns of samples."""
+    """Read columns of samples, a row for each; columns that a sample lacks are null."""
     has_values = not {*columns} <= {"audio"}
     values = [values_of(file, one) if has_values else {} for one in samples]
     found: dict[str, pa.Array[Any]] = {}

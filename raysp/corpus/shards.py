@@ -84,7 +84,7 @@ class Digested(Protocol):
 
     @property
     def digest(self) -> str:
-        """The hash."""
+        """Hash that identifies the content of the shard."""
         ...
 
 

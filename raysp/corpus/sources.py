@@ -34,7 +34,7 @@ class Registered(NamedTuple):
 
     @property
     def kind(self) -> SourceKind:
-        """The kind itself."""
+        """The kind of source, whose module is imported on first use."""
         return _kind_at(self.place)
 
 

@@ -177,7 +177,7 @@ class Comparison:
 
 
 def no_metrics(num_rows: int) -> Comparison:
-    """Return the comparison of rows that have no metric, but perhaps a loss."""
+    """Return the comparison of rows that are evaluated by their loss alone."""
     return Comparison(Scores(num_rows, {}, {}), {}, ())
 
 

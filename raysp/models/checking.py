@@ -135,7 +135,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
 
 
 def reads_kind(folder: Path) -> bool:
-    """Return whether raysp has the model that a checkpoint names, whatever its weights and other files are."""
+    """Return whether raysp has the model that a checkpoint names, regardless of its weights and other files."""
     headers = read_headers(folder)
     try:
         configs = [(cls, cls.config_class.from_pretrained(folder)) for cls in model_classes(folder)]

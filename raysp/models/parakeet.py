@@ -51,7 +51,7 @@ def check_features(folder: Path, extractor: ParakeetFeatureExtractor, config: Ma
     """Check that features are the input of the model that a config.json describes.
 
     Raises:
-        CheckpointError: they are not.
+        CheckpointError: sizes of features and model differ.
     """
     encoder = config.get("encoder_config") or config
     bins = encoder.get("num_mel_bins", ParakeetEncoderConfig.num_mel_bins)

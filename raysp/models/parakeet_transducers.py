@@ -241,7 +241,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     @staticmethod
     def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch as the original has it by default."""
+        """Return the loss of a batch from those of its rows, by the default reduction of transformers."""
         return losses_B.sum() / is_token_BU.sum()
 
     def read_pack(self, encoded: EncodedPack) -> PackOutput:
@@ -363,5 +363,5 @@ class ParakeetForTDT(ParakeetForRNNT):
 
     @staticmethod
     def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch as the original has it by default."""
+        """Return the loss of a batch from those of its rows, by the default reduction of transformers."""
         return (losses_B / is_token_BU.sum(-1)).mean()

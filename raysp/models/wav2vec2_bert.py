@@ -124,7 +124,7 @@ def check_features(folder: Path, extractor: SeamlessM4TFeatureExtractor, config:
     """Check that features are the input of the model that a config.json describes.
 
     Raises:
-        CheckpointError: they are not.
+        CheckpointError: sizes of features and model differ.
     """
     width, expected = extractor.num_mel_bins * extractor.stride, config.get("feature_projection_input_dim", 160)
     if extractor.stride != MELS_PER_FRAME or width != expected:

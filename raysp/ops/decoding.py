@@ -58,7 +58,7 @@ class PlacedWave(Protocol):
 
     @property
     def wave(self) -> Samples:
-        """Samples."""
+        """Samples of the window (num_samples,), int16 or float32."""
         ...
 
     @property

@@ -61,7 +61,7 @@ def check_shard_name(name: str) -> None:
     """Raise if a label shard's path cannot be stored, parsed back, or seen by readers.
 
     Raises:
-        PlanError: With the shard and the reason.
+        PlanError: the path cannot be used; the message has the shard and the reason.
     """
     for part in name.split("/"):
         where = f"shard {name!r}: {part!r}"

@@ -217,7 +217,7 @@ def held(store: Store, share: Share = ALL) -> Iterator[Lease]:
     """Hold the lease of a share of a sink, with a thread that writes its beats, and release it at the end.
 
     Raises:
-        PlanError: an active run holds it, or that of a share that overlaps this one.
+        PlanError: an active run holds the lease of this share, or of one that overlaps it.
     """
     beat_seconds = seconds_between_beats()
     lease = acquire(store, beat_seconds=beat_seconds, holder=Holder.now(share))
@@ -247,7 +247,7 @@ def acquire(
     """Acquire the lease of the holder's share, from a dead holder if necessary; wait until that is known to be dead.
 
     Raises:
-        PlanError: an active run holds it, or that of a share that overlaps this one.
+        PlanError: an active run holds the lease of this share, or of one that overlaps it.
     """
     holder = holder or Holder.now()
     while True:
@@ -295,7 +295,7 @@ def refuse_if_held(store: Store) -> None:
     """Raise if an active run holds the lease. Nothing is acquired or written.
 
     Raises:
-        PlanError: with the holder.
+        PlanError: a run is active; the message names its holder.
     """
     _wait_until_free(store, seconds_between_beats())
 

@@ -101,10 +101,10 @@ class Sink:
         )
 
     def refuse_other_kind(self) -> None:
-        """Raise if something else than labels is written here: labels need a folder of their own.
+        """Raise if the folder is a sink of another kind: labels need a folder of their own.
 
         Raises:
-            PlanError: with the url.
+            PlanError: the folder holds another kind of work; the message has its url.
         """
         if other := self.other_kind():
             raise PlanError(f"{self.url}: {other.sink}; choose another folder for the labels")

@@ -10,7 +10,7 @@ def check_order(steps: Sequence[Step]) -> None:
     """Raise unless there are one `Decode` and, behind it, one `Label` that only filters follow.
 
     Raises:
-        ValueError: with the steps.
+        ValueError: the steps are in another order; the message has them.
     """
     names = [type(step).__name__ for step in steps]
     found = f"found steps [{', '.join(names)}]"
@@ -29,7 +29,7 @@ def check_outputs(steps: Sequence[Step], audio: str) -> None:
     """Raise if an output reads a column that is not one of the source, or the audio column.
 
     Raises:
-        ValueError: with the output and the column.
+        ValueError: an output does; the message names the output and the column.
     """
     place, label = label_of(steps)
     for index, output in enumerate(label.outputs):
@@ -72,7 +72,7 @@ def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
         text: column of the reference texts.
 
     Raises:
-        ValueError: with the step that does not fit, and a remedy.
+        ValueError: a step, an output or the corpus does; the message names it, and has a remedy.
     """
     if not any(isinstance(step, Decode) and step.channel == EACH for step in steps):
         return
@@ -114,7 +114,7 @@ def check_reads(steps: Sequence[Step], audio: str) -> None:
     """Raise if a step before `Decode` needs decoded audio, or one that adds no column reads the audio column.
 
     Raises:
-        ValueError: with the step.
+        ValueError: a step does; the message names it.
     """
     names = [type(step).__name__ for step in steps]
     for step in steps[: names.index("Decode")]:
@@ -138,7 +138,7 @@ def check_added(steps: Sequence[Step]) -> None:
     """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads.
 
     Raises:
-        ValueError: with the step and the column.
+        ValueError: the name is taken; the message names the step and the column.
     """
     for index, step in enumerate(steps):
         where = f"steps[{index}] {type(step).__name__} adds the column"

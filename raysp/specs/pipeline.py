@@ -379,7 +379,7 @@ class SinkPlace(Protocol):
 
     @property
     def url(self) -> str:
-        """The folder."""
+        """Url of the folder."""
 
     @property
     def storage_options(self) -> Mapping[str, object]:

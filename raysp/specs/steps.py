@@ -326,7 +326,7 @@ class Map(Step):
 
     @property
     def own_pool(self) -> Pool | None:
-        """The pool."""
+        """Actors that call the function; None: the tasks that decode call it."""
         return self.pool
 
     @property
@@ -372,7 +372,7 @@ class Label(Step):
             with the settings of the step's first one. Rows without speech become `skipped: no_speech`; rows of at most
             a second are labelled whole.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32. "float32" rounds nothing:
-            products and convolutions on a GPU use no TF32, whatever the flags of torch say. "tf32": weights and
+            products and convolutions on a GPU use no TF32, regardless of the flags of torch. "tf32": weights and
             activations in float32, and products and convolutions in TF32; with device "cuda" alone. "int8",
             "int8_float32" and "int8_float16": products of eight-bit numbers, with backend "ctranslate2" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the

@@ -502,7 +502,7 @@ def check_names(listing: Listing) -> None:
     """Raise if the name of a listed file is not valid UTF-8, or is a key with an empty part.
 
     Raises:
-        StoreError: with the name of the first such file.
+        StoreError: there is such a file; the message has the first one's name.
     """
     for entry in listing.entries:
         _utf8(entry.path, listing.root)

@@ -30,7 +30,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return round(self.end - self.start, 3)
 
 

@@ -13,7 +13,7 @@ NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long
 
 
 class Target(NamedTuple):
-    """Target of a row."""
+    """Ids or numbers that a model learns for a row, or the reason for which the row is left out."""
 
     ids: Sequence[float]
     """Ids of tokens or classes, or numbers; may be empty if the row is left out."""

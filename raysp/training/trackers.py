@@ -61,7 +61,7 @@ class Sender:
             self._changed.notify()
 
     def finish(self, seconds: float) -> None:
-        """Wait until all values are sent, or one more try has failed; not longer than some seconds."""
+        """Wait until all values are sent, or one more try has failed, for at most `seconds`."""
         self._is_ending.set()
         with self._changed:
             self._changed.notify()

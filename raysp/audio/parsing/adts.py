@@ -11,7 +11,7 @@ CONSECUTIVE = 4
 
 
 def frame_of(head: bytes) -> tuple[int, tuple[int, int, int]] | None:
-    """Return the bytes of the frame that begins with some bytes, and its version, profile and rate."""
+    """Return the size in bytes of the frame with this header, and its version, profile and rate; None for others."""
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
         return None
     num_bytes = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5

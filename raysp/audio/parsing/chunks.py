@@ -64,7 +64,7 @@ def is_name(name: bytes) -> bool:
 
 
 def number(digits: bytes, order: str) -> int:
-    """Return the number of some bytes."""
+    """Return the unsigned integer that bytes encode in an order, "big" or "little"."""
     return int.from_bytes(digits, "big" if order == "big" else "little")
 
 

@@ -125,7 +125,7 @@ def find_frames(data: Bytes, start: int, end: int) -> int | None:
 
 
 def end_of_plain_stream(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """Return the begin of another stream behind one that does not count its frames, or `end`, and its frames.
+    """Return the start of the stream behind one that does not count its frames, or `end`, and the frames of the latter.
 
     A damaged stream goes on behind the damage, as its decoder does. A stream that counts its frames has 0.
     """

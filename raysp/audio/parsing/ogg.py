@@ -57,7 +57,7 @@ def last_position(data: Bytes, end: int) -> int | None:
 
 
 def end_of_link(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """Return the begin of the next link of a chain, or `end`, and the end of the last page before it.
+    """Return the start of the next link of a chain, or `end`, and the end of the last page before it.
 
     The first pages of multiplexed streams stand together, so they begin one link.
     """

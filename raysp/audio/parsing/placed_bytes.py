@@ -87,7 +87,7 @@ class Bytes:
 
 
 def find_beginning(data: Bytes, start: int, end: int) -> int | None:
-    """Return the begin of the first recording between two places."""
+    """Return the start of the first recording between two places."""
     return next((start_of for start_of, _ in data.matches(BEGINNING, start, end, LITERALS)), None)
 
 

@@ -29,7 +29,7 @@ WRITTEN_TOGETHER = 8
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a model."""
+    """Length and stride of a model's frames, in samples."""
 
     receptive_samples: int
     stride: int

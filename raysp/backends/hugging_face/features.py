@@ -26,7 +26,7 @@ RANGE = 8.0
 
 
 def known_features(extractor: Any) -> Features | None:  # noqa: ANN401 - a class of transformers
-    """Return the features of an extractor, of any rows if they have the values that they have alone; None if unknown.
+    """Return the function that computes an extractor's features for a batch; None if its class or settings are unknown.
 
     Rows without an attention mask are normalised with their padding, as by the original.
     """

@@ -48,7 +48,7 @@ class Comparer(Protocol):
     """A comparison of a column, to which rows are added."""
 
     def add(self, rows: Both) -> None:
-        """Compare rows."""
+        """Compare the rows of a batch, and keep the numbers of each."""
         ...
 
     def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:

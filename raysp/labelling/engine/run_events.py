@@ -35,7 +35,7 @@ class RunEvents:
         self._rows: Counter[str] = Counter()
 
     def planned(self, plan: "Plan") -> None:
-        """Add the amount of work."""
+        """Add the plan: the amount of work, and what is committed already."""
         self._log.add(
             "planned",
             sink=plan.pipeline.sink.url,
@@ -48,7 +48,7 @@ class RunEvents:
         )
 
     def started(self, entry: RunEntry, plan: "Plan") -> None:
-        """Add versions, settings and machine."""
+        """Add the start of the run, with its command, versions, settings and machine."""
         resources = asdict(plan.resources)
         self._log.add(
             "started",

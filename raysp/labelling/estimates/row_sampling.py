@@ -117,7 +117,7 @@ class Sample:
 
     @property
     def outcomes(self) -> dict[str, float]:
-        """Share of the rows that become neither ok, by type of error or reason of skipping."""
+        """Shares of the rows that do not become ok, by error type or reason for skipping."""
         shares: Counter[str] = Counter()
         for one, weight in zip(self.statuses, self.weights.tolist(), strict=True):
             if one.status != OK:

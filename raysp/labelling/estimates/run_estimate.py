@@ -168,7 +168,7 @@ def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:
 
 
 def _notes(plan: Plan, sample: Sample) -> list[str]:
-    """Return sentences on what the run would do that a user may not expect."""
+    """Return sentences on behaviour of the run that a user may not expect."""
     notes = []
     late = [type(step).__name__ for stage in plan.pipeline.stages for step in stage.steps]
     if late:

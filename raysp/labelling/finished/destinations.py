@@ -12,7 +12,7 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
     """Raise if one of two folders is in the other.
 
     Raises:
-        PlanError: with both.
+        PlanError: they overlap; the message has both folders.
     """
     ours, theirs = (_place(one.url) for one in (sink, destination))
     if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):

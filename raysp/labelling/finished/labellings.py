@@ -97,7 +97,7 @@ def _is_same_input(a: Shard, b: Shard) -> bool:
 
 
 def place_of_sink(url: str) -> str:
-    """Return a url, of a local folder its real path."""
+    """Return the url of a sink; for a local folder its real path."""
     return url if scheme_of(url) else os.path.realpath(url)
 
 

@@ -47,7 +47,7 @@ class Certified:
         return f"{self.card}: certificate of {found.date}, {_shown(found, dtype)}"
 
     def of_packs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> Certificate | None:
-        """Return the newest certificate for packs with models of a class and of such shapes, and so many beams."""
+        """Return the newest certificate for packs of a class of models, with these shapes and number of beams."""
         known = (() if self.certificate is None else (self.certificate,)) + self.older
         return next((one for one in known if one.pack_runs(architecture, dtype, shapes, beams)), None)
 

@@ -266,7 +266,7 @@ def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) ->
     """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
 
     Raises:
-        PlanError: with the url and the label shard.
+        PlanError: sink and source overlap; the message has the url and the label shard.
     """
     sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
     shards = {place for one in found for place in (one.url, _real(one.url))}

@@ -1,4 +1,4 @@
-"""Whether windows go through a model in packs on an accelerator in half precision, because a certificate shows bits.
+"""Whether windows go through a model in packs on an accelerator in half precision, by a certificate of equal bits.
 
 A certificate covers the class of the model, the shapes of its passes, the dtype and frames of packs. Sizes of packs
 that it lists give equal bits, so that the size of a run is not part of the label: it is chosen among them.

@@ -138,7 +138,7 @@ class Settings:
 
     @property
     def used(self) -> "MeasuredBudget | None":
-        """The choice by which batches are made; None: there is no choice, or it is not known before the run."""
+        """The measured budget that batches have; None: none was measured, or the run measures it."""
         found = [*(self.measured or {}).values()]
         return found[0] if len(found) == 1 and found[0].is_used else None
 

@@ -319,7 +319,7 @@ def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pi
     """Raise if no row to label holds a recording and rows may not be read by path.
 
     Raises:
-        PlanError: with one of the paths, and the remedy.
+        PlanError: there is no recording; the message has one of the paths, and the remedy.
     """
     shards = [one.shard for one in todo if one.shard.num_rows]
     if not shards or any(shard.name not in corpus.without_bytes for shard in shards):

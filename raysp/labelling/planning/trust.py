@@ -127,7 +127,7 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
     """Raise if a pipeline carries over other columns than the recorded one; its labels are not compared.
 
     Raises:
-        ChangedError: with the differences.
+        ChangedError: the columns differ; the message lists the differences.
     """
     ids: dict[str, JsonValue] = {"source.id": pipeline.source.id}
     old = {"source.id": record.parts.get("source.id", pipeline.source.id)}

@@ -34,7 +34,7 @@ class Timeline:
     """Amounts over the time of a run, in intervals that double when they do not suffice.
 
     Args:
-        start: begin of the run, in seconds since the epoch.
+        start: start of the run, in seconds since the epoch.
     """
 
     def __init__(self, start: float) -> None:
@@ -132,7 +132,7 @@ class RunWork(Work):
 
     @property
     def wall_seconds(self) -> float | None:
-        """Seconds from the begin of the run to its last block, the start included; None if clocks disagree."""
+        """Seconds from the start of the run to its last block, start-up included; None if clocks disagree."""
         return self.end - self.start if self.end > self.start else None
 
     @property
@@ -160,7 +160,7 @@ def work_of_runs(blocks: Iterable[tuple[str, BlockReceipt]]) -> dict[str, RunWor
 
 
 def started(run_id: str) -> float:
-    """Return the begin of a run in seconds since the epoch, from its id; 0 if it has none."""
+    """Return the start of a run in seconds since the epoch, from its id; 0 if the id has no time."""
     try:
         return datetime.strptime(run_id.partition("-")[0], _RUN_ID).replace(tzinfo=UTC).timestamp()
     except ValueError:

@@ -97,11 +97,11 @@ class Certificate:
     packs: tuple[PackRuns, ...] = ()
 
     def is_of(self, *, card: str, driver: str | None, torch: str, cuda: str | None) -> bool:
-        """Return whether it was measured on such a card with the same driver and releases."""
+        """Return whether it was measured on this kind of card, with the same driver and releases."""
         return (self.card, self.driver, self.torch, self.cuda) == (card, driver, torch, cuda)
 
     def keeps_rows(self, dtype: str) -> bool:
-        """Return whether every row had one text, whatever its batch."""
+        """Return whether every row had the same text in each batch."""
         found = self.rows.get(dtype)
         return found is not None and 0 < found.rows == found.texts
 
@@ -127,7 +127,7 @@ class Certificate:
         return bool(found) and all(one.passes > 0 and not one.unequal for one in found)
 
     def pack_runs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> tuple[PackRuns, ...]:
-        """Return what was measured of packs with models of a class and of such shapes, with so many texts of a row."""
+        """Return the measurements of packs for a class of models with these shapes, and a number of beams."""
         key = (architecture, dtype, shapes, beams)
         return tuple(one for one in self.packs if (one.architecture, one.dtype, one.shapes, one.beams) == key)
 

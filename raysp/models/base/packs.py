@@ -126,7 +126,7 @@ class EncodedPack:
         return [*self.packing.rows(frames_1NC)]
 
     def read(self, output: ModelOutput) -> "PackOutput":
-        """Return what a head made of these frames."""
+        """Return the output of a head over these frames."""
         return PackOutput(output, self.packing)
 
     @property
@@ -195,7 +195,7 @@ class PackPass:
 
 
 class PackResults:
-    """Results of heads for all rows of a pack, and what outputs make of them for all rows at once."""
+    """Results of heads for all rows of a pack, and values that outputs compute from them for all rows at once."""
 
     def __init__(self, found: PackPass) -> None:
         encoded, heads = found.encoded, found.heads
@@ -205,11 +205,11 @@ class PackResults:
 
     @property
     def capabilities(self) -> Sequence[Capability]:
-        """What its heads give."""
+        """Capabilities of the heads."""
         return [one for one in self._values if one is not None]
 
     def made(self, row: int, capability: Capability | None, name: str, make: Make) -> Sequence[Tensor]:
-        """Return what a function makes of a row's value; of frames it is made for all rows at once.
+        """Return the result of a function for a row's value; values of frames are computed for all rows at once.
 
         Args:
             row: number of the row.

@@ -31,7 +31,7 @@ def room_frames(num_frames: int) -> int:
 
 
 def places_of(room: int, texts: int = 1) -> int:
-    """Return the rows of a cohort, for rooms of so many frames and so many texts of each row (beams)."""
+    """Return the number of rows of a cohort, for rooms of `room` frames and `texts` texts (beams) of each row."""
     return max(1, min(MOST_ROWS, FRAMES_IN_HAND // room // 8 * 8) // texts)
 
 
@@ -70,7 +70,7 @@ class Cohort:
 
 
 def cohorts(num_frames: Sequence[int], texts: int = 1) -> Iterator[Cohort]:
-    """Divide rows of so many frames into cohorts, rows of many frames first, which mostly have long texts.
+    """Divide rows into cohorts by their numbers of frames, the longest first, which mostly have long texts.
 
     Args:
         num_frames: Frames of each row.

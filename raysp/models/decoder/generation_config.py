@@ -147,7 +147,7 @@ class GenerationConfig(Shareable):
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return the options that are set, by the name for those that differ from defaults in transformers."""
+        """Return the options that are set, as `to_dict`; in transformers, those that differ from the defaults."""
         return self.to_dict()
 
     def to_json_string(self) -> str:

@@ -150,7 +150,7 @@ class Force(_Always):
 
 @dataclass(frozen=True)
 class Temperature(_Always):
-    """Divide scores."""
+    """Divide scores by a temperature."""
 
     temperature: float
 

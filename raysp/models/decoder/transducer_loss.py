@@ -30,7 +30,7 @@ Joint = Callable[[Tensor, Tensor], Tensor]
 
 
 class Move(NamedTuple):
-    """A kind of move."""
+    """A kind of move through the lattice of frames and labels."""
 
     frames: int
     """Frames by which the move advances."""

@@ -30,7 +30,7 @@ State = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Rules:
-    """How a search goes from frame to frame."""
+    """Rules by which a search advances over the frames of a row."""
 
     blank: int
     vocab_size: int

@@ -115,9 +115,9 @@ def read_adapter(model: Model, path: Path) -> dict[str, Tensor]:
 
 
 def exchange_adapter(model: Model, tensors: dict[str, Tensor]) -> None:
-    """Make a language's weights, of the model's device and data type, those of its adapter layers and its head.
+    """Set the adapter layers and the head of a model to a language's weights, of the model's device and data type.
 
-    Nothing is copied: the model has these tensors then.
+    Nothing is copied: the model then holds these tensors.
     """
     for name, parameter in adapter_weights(model).items():
         # `.data`: the parameter stays the object that optimizers and wrappers of the model hold.

@@ -95,7 +95,7 @@ class Distances:
 
     @classmethod
     def of_pack(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
-        """Look up the rows for a pack of so many frames, which one kernel reads for all its rows."""
+        """Look up the rows for a pack of `num_squeezed` frames, which one kernel reads for all its rows."""
         buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
         first, last, row_W = _rows_that_occur(buckets, config.distance_span, table_RH.device)
         return cls(table_RH, slice(first, last + 1), row_W, "skewed", row_W, row_W)

@@ -81,7 +81,7 @@ def kernel_of(device: torch.device, dtype: torch.dtype) -> Kernel | None:
 
 
 def tried(kernel: Kernel | None, is_right: Callable[[Kernel], bool], instead: str) -> Kernel | None:
-    """Return a kernel that gives right results; else None, with a warning that says what is done instead."""
+    """Return the kernel if its results are right; else None, with a warning that names the fallback."""
     if kernel is None:
         return None
     try:

@@ -185,7 +185,7 @@ def of_every_distance(q_BATD: Tensor, distances_ADW: Tensor) -> Bias:
 
 
 def once(make: Callable[[], Value]) -> Callable[[], Value]:
-    """Return a function that makes a value at its first call, and returns it again."""
+    """Return a function that computes a value at its first call and returns the same value later."""
     made: list[Value] = []
 
     def kept() -> Value:  # not `functools.cache`, of which `torch.compile` warns
@@ -197,7 +197,7 @@ def once(make: Callable[[], Value]) -> Callable[[], Value]:
 
 
 def numbers(count: int, device: torch.device) -> Tensor:
-    """Return the integers below a count, of which a device keeps few tables."""
+    """Return the integers below a count (count,), views of a table that is kept on the device."""
     return _kept_numbers(max(1024, 1 << (count - 1).bit_length()), device)[:count]
 
 

@@ -69,7 +69,7 @@ class ForSpeechClassification(SpeechModel):
 
     @property
     def pooling_mode(self) -> object:
-        """How frames become one vector."""
+        """Pooling of frames to one vector: "mean", "sum" or "max"."""
         return getattr(self.config, "pooling_mode", "mean")
 
     def forward(

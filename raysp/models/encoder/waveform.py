@@ -191,7 +191,7 @@ class FeatureEncoder(nn.Module):
 
     @property
     def layers(self) -> list[ConvLayer]:
-        """The layers, typed."""
+        """The convolutional layers, from the waveform up."""
         return [layer for layer in self.conv_layers if isinstance(layer, ConvLayer)]
 
     def _products(self, kind: Callable[[ConvLayer, int], Product]) -> list[Product]:

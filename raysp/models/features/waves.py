@@ -45,7 +45,7 @@ def fill_pack(
 ) -> Sending:
     """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device.
 
-    Zeros are between rows and behind them, up to so many samples, and behind the numbers, up to so many rows.
+    Zeros fill the gaps between rows, the samples up to `samples`, and the numbers up to `rows`.
     """
     at = end_to_end([*map(len, waves)], multiple)
     size = max(at[-1].stop, samples)

@@ -14,7 +14,7 @@ def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN4
 
 
 def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
-    """Upload the files of a folder, as `upload` does."""
+    """Upload the files of a folder; options and result as for `raysp.checkpoints.hub_api.upload`."""
     from raysp.checkpoints.hub_api import upload
 
     return upload(folder, repo_id, **options)

@@ -41,7 +41,7 @@ class SpeechEncoderDecoderModule(nn.Module):
     config: Any
 
     def setup(self) -> None:
-        """Make the parts."""
+        """Create encoder, projection and decoder."""
         config = self.config
         self.encoder = ENCODERS[config.encoder.model_type](config.encoder)
         self.decoder = DECODERS[config.decoder.model_type](config.decoder)

@@ -1,4 +1,4 @@
-"""Parts that Flax models share: activations, norms, attention, numbered layers, and what all layers of a pass read.
+"""Parts that Flax models share: activations, norms, attention, numbered layers, inputs of all layers of a pass.
 
 Legend: R rows, L queries, S keys, A heads, D head, H hidden; of biases by the distance of frames B batch, T frames,
 R rows of a table of distances, W distances of T frames (2T - 1).

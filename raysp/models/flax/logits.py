@@ -102,7 +102,7 @@ def force(ids: Sequence[int], at: int) -> Change:
 
 
 def temperature(value: float) -> Change:
-    """Divide scores."""
+    """Divide scores by a temperature."""
     return lambda tokens_RM, length, scores_RV: scores_RV / value
 
 

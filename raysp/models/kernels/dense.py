@@ -70,7 +70,7 @@ def few_rows(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tens
 
 
 def decoder_rows(dtype: torch.dtype) -> int:
-    """Return the rows of each step of a decoder in half precision on a CPU, whatever the number of texts.
+    """Return the rows of each step of a decoder in half precision on a CPU, for any number of texts.
 
     One where products take as long for each further row: in float16, and on processors without bfloat16.
     """

@@ -23,7 +23,7 @@ def whole_parts(num_frames: int) -> int:
 
 
 def most_rows(num_frames: int) -> int:
-    """Return the rows that a pack of so many frames may have on a device: all its tables have that size."""
+    """Return the most rows of a pack of `num_frames` frames on a device, which is the size of all its tables."""
     return max(1, min(PRODUCT_ROWS, num_frames // FRAMES_A_ROW))
 
 

@@ -28,7 +28,7 @@ class Packing:
     keeps_next: bool = False
     """Whether a row is packed with the first frame of its padding, for models whose labels include it."""
     slots: tuple[int, ...] | None = None
-    """Frames from the begin of each row to that of the next; None: no zeros between rows."""
+    """Frames from the start of each row to that of the next; None: no zeros between rows."""
     size: int | None = None
     """Packed frames of a pass; None: as few as matrix products are fast at."""
     keys: tuple[int, ...] | None = None

@@ -3,7 +3,7 @@
 All tensors have sizes that a pack's rows do not change. Between rows and behind them frames have any values, which
 `RowLayout.spread` keeps away from the frames of rows. A function of frames that reads neighbours is applied to all rows
 at once, with zeros between them, as it pads a row alone. A sum over a row is taken in the order of its frames, from its
-own begin on. So values of a row depend neither on its place nor on other rows.
+own start on. So values of a row depend neither on its place nor on other rows.
 
 Legend: R rows that a pack may have, N frames of a pack, L places of a layout, Q blocks of them, H hidden, I inputs of a
 frame, C channels.
@@ -25,7 +25,7 @@ class RowTables:
     Args:
         begins_R: first frame of each row.
         counts_R: frames of each row.
-        slots_R: frames from the begin of each row to that of the next.
+        slots_R: frames from the start of each row to that of the next.
         size: frames of the pack.
         keys_R: frames of each row that are attended to and pooled; None: all.
     """
@@ -47,7 +47,7 @@ class RowTables:
 
     @classmethod
     def of(cls, counts_R: Tensor, slots_R: Tensor, size: int) -> "RowTables":
-        """Place rows of so many frames at the begins of slots; both are integers on the device."""
+        """Place rows of `counts_R` frames at the starts of slots of `slots_R` frames, integers on the device."""
         return cls(_begins(slots_R), counts_R, slots_R, size)
 
     @property
@@ -60,7 +60,7 @@ class RowTables:
         return RowTables(self.begins_R, self.counts_R, self.slots_R, self.size, keys_R)
 
     def scaled(self, factor: int, counts_R: Tensor) -> "RowTables":
-        """Return places of rows of which each frame is `factor` frames, so many in each row."""
+        """Return the places where each frame becomes `factor` frames, of which each row has `counts_R`."""
         return RowTables(self.begins_R * factor, counts_R, self.slots_R * factor, self.size * factor)
 
     def layout(self, gap: int = 0, multiple: int = 1) -> "RowLayout":
@@ -120,15 +120,15 @@ class RowLayout:
         return KeyBlocks(key_rows_L, numbers_Q.int(), indices_QQ.clamp(max=len(rows_Q) - 1).int())
 
     def taken(self, x_1NH: Tensor) -> Tensor:
-        """Return the frames at their places (1, L, H); behind a row is its first frame."""
+        """Return frames at the places of the layout (1, L, H); places behind a row repeat its first frame."""
         return x_1NH.index_select(1, self.frames_L)
 
     def spread(self, x_1NH: Tensor) -> Tensor:
-        """Return the frames at their places (1, L, H), zeros elsewhere."""
+        """Return frames at the places of the layout (1, L, H), with zeros behind rows."""
         return self.taken(x_1NH).masked_fill_(self.outside_L[:, None], 0.0)
 
     def back(self, y_1LH: Tensor) -> Tensor:
-        """Return the frames of a pack (1, N, H) from their places; of no row they have any values."""
+        """Return the frames of a pack (1, N, H) from their places in the layout; frames of no row are undefined."""
         return y_1LH.index_select(1, self.places_N)
 
 

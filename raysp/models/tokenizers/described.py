@@ -291,7 +291,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
 
 def unknown_attribute(cls: type, name: str) -> str:
-    """Return the message for a name that a tokenizer has not."""
+    """Return the message for an attribute that a class of tokenizers lacks."""
     way_out = f": {REFUSED[name]}" if name in REFUSED else suggestion(name, [one for one in dir(cls) if one[0] != "_"])
     return f"{cls.__name__} has no {name!r}{way_out}"
 

@@ -87,7 +87,7 @@ class ParakeetTokenizer(TextTokenizer):
         return found
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
-        """Return the letters of each collapsed id; "" for a token that is only the begin of a word."""
+        """Return the letters of each collapsed id; "" for a token that only marks the start of a word."""
         return [self._letters.get(index, "") for index in ids]
 
 

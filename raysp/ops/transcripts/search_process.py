@@ -23,7 +23,7 @@ def _texts_of(packed: bytes) -> SearchedTexts:
 
 
 def main() -> None:
-    """Answer requests until there are no more; an answer that is a text says why there is none."""
+    """Answer requests until the end of stdin; an answer that is a string is the reason of a failure."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed
     with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ class SearchSettings:
 
 
 class SearchedTexts:
-    """Function of the best tokens of frames, whose columns of a row do not depend on the other rows."""
+    """Beam search over the best tokens of frames; the columns of a row do not depend on the other rows."""
 
     def __init__(self, settings: SearchSettings) -> None:
         self.greedy, self.nbest, self.beams = settings.greedy, settings.nbest, settings.beams
@@ -82,7 +82,7 @@ class SearchedTexts:
         return FoundTexts(columns, tokens.counts)
 
     def together(self, batches: Sequence[tuple[TopFrames, Sequence[int]]]) -> list[FoundTexts]:
-        """Return the columns of several batches, searched as one: most of the time of a frame is that of any rows."""
+        """Return the columns of several batches, searched as one: a step takes about as long for any number of rows."""
         frames = [one for one, _ in batches]
         found = self(TopFrames.joined(frames), [*chain.from_iterable(counts for _, counts in batches)])
         edges = [0, *accumulate(len(one.blanks) for one in frames)]

@@ -74,7 +74,7 @@ class Transducing:
         return alone(self.steps(forward))
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return what `__call__` does, after yielding the tensors whose values it needs on the host."""
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         decoded = forward.decoded.get(self.schema.names[0])
         if decoded is None:
             frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]

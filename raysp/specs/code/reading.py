@@ -96,8 +96,8 @@ def _read_module(module: str, user: str, files: dict[str, CodeFile], versions: d
     package = module.partition(".")[0]
     if (version := installed_version(package)) is None:
         raise SpecError(
-            f"{user}: the package {package!r} is too large to ship or compiled, and has no version; wrap what is used "
-            "of it in a function of the pipeline file"
+            f"{user}: the package {package!r} is too large to ship or compiled, and has no version; call it in "
+            "a function of the pipeline file"
         )
     versions[package] = version
 

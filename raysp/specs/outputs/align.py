@@ -94,7 +94,7 @@ class Align(Output):
 
     @property
     def checkpoints(self) -> Mapping[str, str]:
-        """The other checkpoint."""
+        """`checkpoint` by the name of its field; empty if it is not set."""
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     @property
@@ -108,10 +108,10 @@ class Align(Output):
         return self.checkpoint is None
 
     def check_order(self, before: Sequence[Output]) -> None:
-        """Check that a text that the step writes is that of an output before this one.
+        """Check that the transcript that `of` names comes before this output.
 
         Raises:
-            ValueError: it is not.
+            ValueError: no output before this one writes it.
         """
         names = [getattr(one, "name", "") for one in before if one.text_column is not None]
         if self.of is not None and self.of not in names:
@@ -150,14 +150,14 @@ class Align(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Tokens of frames, unless another checkpoint has them."""
+        """The capability of CTC, or none if the frames are those of `checkpoint`."""
         return () if self.checkpoint else (Capability.CTC,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that the checkpoint writes letters, and that another one has a CTC head and the step's sample rate.
 
         Raises:
-            CheckpointError: it does not.
+            CheckpointError: one of the two checkpoints does not fit.
         """
         if (other := self._other()) is None:
             self._check_letters(checkpoint)
@@ -203,7 +203,7 @@ class Align(Output):
         """Check that the column holds strings.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the column holds values of another type.
         """
         from raysp.specs.column_types import holds_strings
 

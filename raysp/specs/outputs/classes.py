@@ -71,7 +71,7 @@ class Classes(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Classes of recordings."""
+        """The capability of classes of recordings."""
         return (Capability.CLASSES,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
@@ -180,7 +180,7 @@ class Segments(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Classes of frames."""
+        """The capability of classes of frames."""
         return (Capability.FRAME_CLASSES,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":

@@ -70,14 +70,14 @@ class Embedding(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Hidden states, or the vectors of a speaker head."""
+        """The capability of hidden states, or for `pooling="xvector"` of speaker vectors."""
         return (Capability.XVECTOR,) if self.pooling == "xvector" else (Capability.HIDDEN_STATES,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that the checkpoint has the layer, or the speaker head.
 
         Raises:
-            CheckpointError: it does not.
+            CheckpointError: the checkpoint lacks it.
         """
         if self.pooling == "xvector" and not {*self.needs} & {*checkpoint.gives}:
             raise CheckpointError(

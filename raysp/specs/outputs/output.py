@@ -106,7 +106,7 @@ class Output:
         """Check that `allows_gaps` holds for a checkpoint.
 
         Raises:
-            CheckpointError: it does not.
+            CheckpointError: the output needs windows without gaps for this checkpoint.
         """
 
     def check_reads(self, schema: "pa.Schema") -> None:
@@ -172,7 +172,7 @@ class Output:
         """Check that the checkpoint supports the output, without its weights.
 
         Raises:
-            CheckpointError: it does not.
+            CheckpointError: the checkpoint does not support it.
         """
 
     @property
@@ -190,7 +190,7 @@ def spans_of(name: str) -> "pa.DataType":
 
 
 def ctc_tokenizer(loaded: "LabellingModel") -> "CTCTokenizer":
-    """Return the tokenizer of a loaded checkpoint with a CTC head, which is one of raysp whatever runs the checkpoint.
+    """Return the tokenizer of a loaded checkpoint with a CTC head, which is raysp's own with every backend.
 
     Raises:
         CheckpointError: the checkpoint has no CTC head, or no tokens.
@@ -274,7 +274,7 @@ def check_languages_column(language: str | Column | None, schema: "pa.Schema") -
     """Check that the column of the languages of rows holds strings.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the column is missing, or holds values of another type.
     """
     if not isinstance(language, Column):
         return

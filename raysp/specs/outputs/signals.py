@@ -71,7 +71,7 @@ class Signals(Output):
         """Check that the checkpoint gives the probability of no speech, if it is asked for.
 
         Raises:
-            CheckpointError: it does not.
+            CheckpointError: `no_speech` is set, and the checkpoint does not give this probability.
         """
         if self.no_speech and not checkpoint.finds_silence:
             raise CheckpointError(

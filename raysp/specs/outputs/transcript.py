@@ -179,7 +179,7 @@ class Transcript(Output):
         """Check that the column holds strings.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the column holds values of another type.
         """
         check_languages_column(self.language, schema)
 
@@ -195,7 +195,7 @@ class Transcript(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Tokens, of frames, of a search over frames, or of a text decoder."""
+        """The capabilities of a CTC head, a transducer and a text decoder, each of which suffices."""
         return (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":

@@ -108,17 +108,17 @@ class Turns(Output):
 
     @property
     def checkpoints(self) -> Mapping[str, str]:
-        """The other checkpoint."""
+        """`checkpoint` by the name of its field; empty if it is not set."""
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """Speaker vectors or classes of frames, unless another checkpoint has them."""
+        """The capabilities of speaker vectors and of classes of frames; none if they are those of `checkpoint`."""
         return () if self.checkpoint else (Capability.XVECTOR, Capability.FRAME_CLASSES)
 
     @property
     def finds_speech(self) -> bool:
-        """Whether the output needs the model of speech: it does."""
+        """Whether the output needs the model of speech: always True."""
         return True
 
     @property
@@ -144,7 +144,7 @@ class Turns(Output):
         """Check that the packages are there, and that a checkpoint can tell speakers apart at the step's sample rate.
 
         Raises:
-            CheckpointError: it is not so.
+            CheckpointError: a package is not installed, or the checkpoint does not fit.
         """
         from raysp.checkpoints.packaged import check_clustering
 
@@ -185,7 +185,7 @@ class Turns(Output):
         """Check that windows may leave out silence: those of a frame classifier need frames that two of them share.
 
         Raises:
-            CheckpointError: they may not.
+            CheckpointError: the speakers are those of a frame classifier.
         """
         found = self._checkpoint_of(checkpoint)
         if not _has_vectors(found):

@@ -141,7 +141,7 @@ def counts_of(path: Path) -> tuple[int, ...]:
     """Return the number of n-grams of each order, which the first lines of an ARPA file state.
 
     Raises:
-        CheckpointError: they do not.
+        CheckpointError: the first lines are not those of an ARPA file.
     """
     return _read(path, None, lambda reader: tuple(reader.counts()))
 

@@ -182,8 +182,8 @@ class Lexicon:
 class WordModel:
     """Language model of words. A word counts when a delimiter, or the end of the text, follows it.
 
-    Meanwhile a prefix is ranked as one with an unknown word once no word of the model begins with the letters of its
-    last one; else letters of several words would be joined, which delays the weights of these words.
+    A prefix whose last word no word of the model begins with is ranked as if it ended with an unknown word. Otherwise
+    the search would prefer prefixes that join several words, since these get no weight before they end.
 
     The state of a prefix is the hash of its last word, as far as it goes (0: none), whether a word of the model begins
     so, and the context of that word.
@@ -286,7 +286,7 @@ class CharacterModel:
         return Extensions(self.weights.factors(log_probs), None, after)
 
     def lift(self, states: Ints) -> Floats | None:
-        """Return None."""
+        """Return None: every token is complete, so no prefix is lifted."""
         return None
 
     def advance(self, states: Ints, chosen: Chosen, carried: Ints | None) -> Ints:

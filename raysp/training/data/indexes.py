@@ -120,11 +120,11 @@ def _by_processes(
 
 
 def to_line(value: Shard | Indexed) -> bytes:
-    """Return a request or an answer."""
+    """Return the line of a request or an answer: its pickle in Base64."""
     return base64.b64encode(pickle.dumps(value)) + b"\n"
 
 
 def from_line(line: bytes) -> Indexed:
-    """Return the content of an answer."""
+    """Return the answer in a line of `to_line`."""
     found: Indexed = pickle.loads(base64.b64decode(line))
     return found

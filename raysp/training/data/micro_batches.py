@@ -65,7 +65,7 @@ class Objective(Protocol):
 
     @property
     def model(self) -> Model:
-        """The model."""
+        """The model that is trained."""
         ...
 
     @property

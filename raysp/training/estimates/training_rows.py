@@ -43,7 +43,7 @@ WIDEST = 4
 
 @dataclass(frozen=True)
 class Left:
-    """Rest of a training."""
+    """Steps and audio that a training has left."""
 
     steps: int | None
     """Steps that are left; None: unknown before the rows are indexed."""

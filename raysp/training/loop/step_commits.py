@@ -128,7 +128,7 @@ class Keeper:
         self._running = self._thread.submit(_recorded, self.curve.take() if self.curve else None, commit)
 
     def end(self) -> None:
-        """Wait for the commit that was begun, and remove those that need not stay.
+        """Wait for the running commit, and remove the commits that are no longer needed.
 
         Raises:
             StoreError: it failed.

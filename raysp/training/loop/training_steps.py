@@ -82,7 +82,7 @@ class NotFinite(NamedTuple):
 
     @property
     def is_diverged(self) -> bool:
-        """Whether the weights are at fault: they say so, or no row of several has a finite loss and gradient."""
+        """Whether the weights are at fault: `grew`, or no row of several has a finite loss and gradient."""
         return self.grew or 1 < self.num_rows <= len(self.rows)
 
 

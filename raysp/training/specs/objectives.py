@@ -30,7 +30,7 @@ class CTC:
         vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; "bpe:500": 500 pieces of
             their words by byte-pair encoding; or the url of a vocab.json.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         blank_bias: initial bias of the blank in a new head.
@@ -72,7 +72,7 @@ class Transducer:
         checkpoint: model folder or hub id of a transducer to begin with.
         text: rules for the reference texts.
         freeze: part that is not trained: "base", the encoder; the prediction network and the joint network are.
-        freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
+        freeze_steps: steps for which the encoder is not trained, regardless of `freeze`.
         masks: fields of the encoder's configuration for training, such as layerdrop or dropout.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
     """
@@ -102,7 +102,7 @@ class Seq2Seq:
         prompt_tokens: tokens of the decoder's vocabulary that begin every text, such as that of a language.
         smoothing: share of the probability of each token that is spread over the vocabulary.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "encoder", all of it.
-        freeze_steps: steps for which the encoder is not trained, whatever `freeze` says.
+        freeze_steps: steps for which the encoder is not trained, regardless of `freeze`.
         masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
@@ -141,7 +141,7 @@ class Classify:
         problem: "single", one class for each recording; "multi", any number of classes; "regression", numbers.
         classes: names of the classes, or of the numbers; None: the classes of the column, sorted, or its name.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.
@@ -174,7 +174,7 @@ class ClassifyFrames:
             count. A row of another number of frames is left out.
         classes: names of the classes; None: those of the column, sorted.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
     """
@@ -206,7 +206,7 @@ class Speakers:
         margin_warmup: share of the training over which the margin grows from 0.
         crop_seconds: duration to which longer recordings are cut, at random places; None: they are not.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, whatever `freeze` says.
+        freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.

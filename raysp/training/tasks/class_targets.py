@@ -191,7 +191,7 @@ class NamedClasses(Generic[Spec]):
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
-        """The names."""
+        """Names of the classes or numbers, in the order of the model's outputs."""
         return {"classes": [*self.names]}
 
     @property
@@ -214,7 +214,7 @@ class NamedClasses(Generic[Spec]):
         """Return the task with the classes of a corpus, unless they are given.
 
         Raises:
-            PlanError: there is one class alone where a recording or frame has one, so that nothing can be learnt.
+            PlanError: there is only one class, from which nothing can be learnt.
         """
         if self.known is not None:
             return self

@@ -66,7 +66,7 @@ def prior_ctc_loss(
 
 
 class CTCObjective:
-    """Loss of a CTC head: of each row by the number of its labels, summed over rows.
+    """Loss of a CTC head: the loss of each row divided by the number of its labels, summed over rows.
 
     Rows with more labels than their frames allow count as 0.
 

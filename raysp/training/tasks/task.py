@@ -22,7 +22,7 @@ WORST_ROWS = 20
 
 
 class Prediction(NamedTuple):
-    """Prediction for a row."""
+    """Text, class, numbers or embedding that a model predicts for a row, with its loss."""
 
     text: str
     """Text, class or numbers."""

@@ -44,7 +44,7 @@ def load_transducer(folder: Any, masks: Masks, *, seed: int = 0, random_weights:
 
 
 class TransducerObjective:
-    """Loss of a transducer: of each row by the number of its tokens, summed over rows.
+    """Loss of a transducer: the loss of each row divided by the number of its tokens, summed over rows.
 
     Rows with more tokens than their frames allow count as 0.
 

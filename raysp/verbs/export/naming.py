@@ -55,7 +55,7 @@ def row_names(labelling: Labelling, source: Source, to: str, given: JsonValue) -
 
 
 def beside_names(labelling: Labelling, source: Source, to: str) -> Named:
-    """Return the names of files beside the recordings of a folder: their own, whatever other systems allow."""
+    """Return the names of files beside recordings: those of the recordings, even if other systems do not allow them."""
     suffix, first_rows = suffix_of(to), first_rows_of(labelling.shards.values())
     names = PathNames(_finished(labelling), first_rows, source.names, IdNames(suffix), suffix, as_they_are=True)
     return Named(names, PATH)

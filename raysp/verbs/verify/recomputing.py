@@ -87,7 +87,7 @@ def _part(record: RunRecord, name: str) -> JsonValue:
 
 
 def were_made_on(card: Card, runs: Sequence[RunEntry]) -> bool:
-    """Return whether all runs of a sink were on such a card, with the same driver and releases."""
+    """Return whether all runs of a sink were on this kind of card, with the same driver and releases."""
     names = asdict(card)
     found = [run.resolved.get("card") for run in runs]
     return bool(found) and all(

@@ -78,7 +78,7 @@ class TableJob:
         """Check that rows have the columns that the steps read, with the types that they need.
 
         Raises:
-            PlanError: with the column, its type, and those expected.
+            PlanError: a column does not fit; the message has its type and the expected ones.
         """
         source = self.pipeline.source
         others = dict.fromkeys([*source_columns(self.pipeline), *self.columns])

@@ -23,11 +23,11 @@ class Attempts:
     """Attempts at work that is not counted: a crash ends this process, so no work is repeated."""
 
     def begin(self, work: str) -> int:
-        """Return 0."""
+        """Return 0, the number of earlier crashes: none is counted."""
         return 0
 
     def crashes(self, work: str) -> int:
-        """Return 0."""
+        """Return 0: no crash is counted."""
         return 0
 
     def end(self, work: str) -> None:
@@ -37,7 +37,7 @@ class Attempts:
         """Do nothing."""
 
     def reached(self, task: str, part: str) -> int:
-        """Return 0."""
+        """Return 0, the number of blocks of an earlier attempt: there is none."""
         return 0
 
     def load_failed(self) -> None:

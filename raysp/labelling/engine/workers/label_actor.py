@@ -177,9 +177,9 @@ class InHand:
 
     @contextmanager
     def taken(self, *, alone: bool) -> Iterator[float]:
-        """Have a block in hand within `with`, after as many others as needed; alone, if it must be.
+        """Take a block in hand within the `with` block, once there is room; `alone`: once there is no other block.
 
-        Returns the seconds that the model waited for this block: those before it since there was none.
+        Yields the seconds that the model was idle before this block.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._in_hand < (1 if alone or self._is_alone else self.most))
