@@ -60,7 +60,7 @@ def _read(content: BinaryIO, size: int) -> StoredModel:
     architecture = _name(content)
     _revision, count = _numbers(content, "<II")
     if count > MOST_ARRAYS:
-        raise ValueError(f"it announces {count} arrays")
+        raise ValueError(f"it announces {count:,} arrays, expected at most {MOST_ARRAYS:,}")
     arrays = dict(_array(content, size) for _ in range(count))
     return StoredModel(architecture, arrays)
 
@@ -69,7 +69,7 @@ def _array(content: BinaryIO, size: int) -> tuple[str, StoredArray]:
     name = _name(content)
     [rank] = _numbers(content, "<B")
     if rank > MOST_DIMENSIONS:
-        raise ValueError(f"{name} has {rank} dimensions")
+        raise ValueError(f"{name} has {rank} dimensions, expected at most {MOST_DIMENSIONS}")
     *shape, kind, num_bytes = _numbers(content, f"<{rank}IBI")
     dtype, item = ITEMS.get(kind, ("", 0))
     expected = item

@@ -42,8 +42,8 @@ class WhisperFiles:
         self.stored: StoredModel = read_stored(folder / MODEL)
         if self.stored.architecture != WHISPER:
             raise CheckpointError(
-                f"{folder / MODEL}: it is a {self.stored.architecture}, expected {WHISPER}; of CTranslate2's models "
-                "raysp runs Whisper"
+                f"{folder / MODEL}: it is a {self.stored.architecture}, expected {WHISPER}; raysp runs only "
+                "Whisper by CTranslate2"
             )
         self.config = read_json(folder / "config.json")
         try:

@@ -96,7 +96,7 @@ def _read_module(module: str, user: str, files: dict[str, CodeFile], versions: d
     package = module.partition(".")[0]
     if (version := installed_version(package)) is None:
         raise SpecError(
-            f"{user}: the package {package!r} is too large to ship or compiled, and has no version; call it in "
+            f"{user}: the package {package!r} is too large to ship or compiled, and has no version; wrap its use in "
             "a function of the pipeline file"
         )
     versions[package] = version
