@@ -4,7 +4,7 @@
 
 `language="tr"` has the case rules of Turkish: for other languages add `--set objective.text.language=null`.
 
-What comes out is a whole checkpoint with `adapter.tur.safetensors`, which raysp and transformers also load into MMS.
+The result is a whole checkpoint with `adapter.tur.safetensors`, which raysp and transformers also load into MMS.
 """
 
 import raysp

@@ -1,6 +1,6 @@
-"""Fine-tune the bundled UniSpeech checkpoint to tell the speakers of the bundled digits apart.
+"""Fine-tune the bundled UniSpeech checkpoint to recognise the speakers of the bundled digits.
 
-The classes are those of the column `speaker_id`; `raysp.Classes()` labels them with the checkpoint that comes out.
+The classes are those of the column `speaker_id`; `raysp.Classes()` labels recordings with the trained checkpoint.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fine-tune the bundled UniSpeech CTC checkpoint on spoken digits; what comes out runs in raysp and in transformers."""
+"""Fine-tune the bundled UniSpeech CTC checkpoint on spoken digits; the result runs in raysp and in transformers."""
 
 from pathlib import Path
 

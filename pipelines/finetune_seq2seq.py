@@ -4,7 +4,7 @@
         --set objective.decoder=DECODER --set sink.url=OUT
 
 The decoder is a text model with its tokenizer, such as GPT-2, BERT or mBART. `raysp.Transcript()` labels recordings
-with the checkpoint that comes out.
+with the trained checkpoint.
 """
 
 import raysp

@@ -1,6 +1,6 @@
 """Pre-train the bundled UniSpeech encoder further on spoken digits, with CTC for rows that have a text.
 
-What comes out is a checkpoint to begin with: `raysp.CTC("pretrained-digits", vocabulary="build", ...)`. Without
+The result is a checkpoint to begin with: `raysp.CTC("pretrained-digits", vocabulary="build", ...)`. Without
 `text="text"` no row has a text, and codes of masked frames alone are trained on.
 """
 
