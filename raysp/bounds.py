@@ -189,7 +189,7 @@ def lines(file: BinaryIO, most: int = MOST_LINE_BYTES) -> Iterator[bytes]:
     while line := file.readline(most + 1):
         num_blank = num_blank + 1 if len(line) < 3 and line.isspace() else 0
         if num_blank > MOST_BLANK_LINES:
-            raise TooLargeError(f"has more than {MOST_BLANK_LINES:,} blank lines on end")
+            raise TooLargeError(f"has more than {MOST_BLANK_LINES:,} blank lines in a row")
         if len(line) > most:
             raise TooLargeError(f"a line has more than {most:,} bytes")
         yield line
@@ -205,7 +205,7 @@ def read(file: BinaryIO, most: int) -> bytes:
     while len(found) <= most and (chunk := file.read(min(_CHUNK_BYTES, most + 1 - len(found)))):
         found += chunk
     if len(found) > most:
-        raise TooLargeError(f"has more than {most:,} bytes; expected at most as many")
+        raise TooLargeError(f"has more than {most:,} bytes, the most allowed")
     return bytes(found)
 
 

@@ -295,7 +295,7 @@ def _warn_without_limit() -> None:
     if not protocol.has_memory_limit():
         logger.warning(
             "the memory of the decoder is not limited on %s: a recording that decodes to gigabytes can fill this "
-            "machine's; label data from strangers on Linux",
+            "machine's; label untrusted data on Linux",
             sys.platform,
         )
 

@@ -41,7 +41,7 @@ class _Budget:
             if self._left < 0:
                 response.close()
                 raise bounds.TooLargeError(
-                    f"the hub's answers have more than {bounds.MOST_ANSWERS_BYTES:,} bytes; expected at most as many"
+                    f"the hub's answers have more than {bounds.MOST_ANSWERS_BYTES:,} bytes, the most allowed"
                 )
         response._content = bytes(body)
         response._content_consumed = True  # requests has this flag

@@ -276,7 +276,7 @@ def check_epoch(store: Store, epoch: int) -> None:
         raise RunError(
             f"{store.url}: another run took over: {other.words if other else 'unknown'} holds the lease (epoch "
             f"{highest}, this run held {epoch}), because this run's heartbeat had stopped. This run ends, and has "
-            "replaced nothing of the other one"
+            "replaced no file of the other one"
         )
 
 

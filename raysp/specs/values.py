@@ -218,8 +218,8 @@ def _refuse_numbered_device(device: str) -> str:
     """Return the name of a kind of device; raise ValueError for anything else, such as "cuda:1"."""
     if not re.fullmatch("[a-z][a-z0-9_]*", device):
         raise ValueError(
-            f"found {device!r}; expected 'auto', 'cpu', 'cuda' or another kind of device of torch. Of several GPUs, "
-            "CUDA_VISIBLE_DEVICES chooses"
+            f"found {device!r}; expected 'auto', 'cpu', 'cuda' or another kind of device of torch. "
+            "CUDA_VISIBLE_DEVICES selects among several GPUs"
         )
     return device
 

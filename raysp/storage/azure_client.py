@@ -105,7 +105,7 @@ class AzureClient:
                 raise
             return b""  # an empty file has no range
         if len(data) > most:
-            raise bounds.TooLargeError(f"has more than {most:,} bytes; expected at most as many")
+            raise bounds.TooLargeError(f"has more than {most:,} bytes, the most allowed")
         return data
 
     def _content(self, place: str, first: int, last: int, **more: object) -> bytes:

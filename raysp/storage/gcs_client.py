@@ -90,7 +90,7 @@ class GcsClient:
                 raise
             return b""
         if len(data) > most:
-            raise bounds.TooLargeError(f"has more than {most:,} bytes; expected at most as many")
+            raise bounds.TooLargeError(f"has more than {most:,} bytes, the most allowed")
         return data
 
     def _media(self, place: str, first: int, last: int, **more: object) -> bytes:

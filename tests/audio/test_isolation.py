@@ -199,7 +199,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     assert 1.4 <= time.monotonic() - start < 60  # twice 0.2 s, and half a second for ten thousand bytes
     assert (len(one), len(other)) == (100, 200)
     assert hung.error_type == "decoder_timeout"
-    assert str(hung) == "the decoder returned nothing for 1 s of its own time, twice; it may hang on it"
+    assert str(hung) == "the decoder returned nothing for 1 s of its own time, twice; the recording may make it hang"
 
 
 @pytest.mark.drivers

@@ -55,7 +55,7 @@ def test_blank_lines_on_end_are_bounded_and_those_between_others_are_not(monkeyp
     monkeypatch.setattr("raysp.bounds.MOST_BLANK_LINES", 3)
     data = b"\n\n\r\na\n" * 5
     assert b"".join(bounds.lines(io.BytesIO(data))) == data
-    with pytest.raises(TooLargeError, match="has more than 3 blank lines on end"):
+    with pytest.raises(TooLargeError, match="has more than 3 blank lines in a row"):
         list(bounds.lines(io.BytesIO(data + b"\n" * 4)))
 
 

@@ -61,7 +61,9 @@ def _paths(
             continue
         paths = sources.read_paths(shard, piece, pipeline.source.audio, pipeline.source.storage_options)
         if len(paths) != piece.num_rows:
-            raise ShardError(f"{shard.url}: read {len(paths)} paths of rows {piece.first} to {piece.end}")
+            raise ShardError(
+                f"{shard.url}: read {len(paths)} paths of rows {piece.first} to {piece.end}, expected {piece.num_rows}"
+            )
         for row, path in enumerate(paths, piece.first):
             if is_read[row] and path is not None:
                 try:

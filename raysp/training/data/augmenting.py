@@ -133,5 +133,7 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
         if seconds >= MOST_SECONDS:
             break
     if not found:
-        raise PlanError(f"augment.{place}.source: {work.source.urls[0]}: no recording can be decoded")
+        raise PlanError(
+            f"augment.{place}.source: {work.source.urls[0]}: no recording can be decoded; name other recordings"
+        )
     return found

@@ -158,7 +158,7 @@ def _refuse_another(store: Store, found: CommittedStep, step: CommittedStep) -> 
         raise RunError(
             f"{store.url}: another run took over: step {found.position.done} was committed by it (epoch {found.epoch} "
             f"of the lease, fingerprint {found.fingerprint}; this run: epoch {step.epoch}, {step.fingerprint}). This "
-            "run ends, and has replaced nothing of the other one"
+            "run ends, and has replaced no file of the other one"
         )
 
 
