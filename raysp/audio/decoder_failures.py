@@ -106,7 +106,8 @@ class AnswerTimeout:
         if self._clock.seconds >= self.seconds:
             raise DecoderFailure(
                 "decoder_timeout",
-                f"the decoder returned nothing for {self.seconds:.0f} s of its own time, twice; the recording may make it hang",
+                f"the decoder returned nothing for {self.seconds:.0f} s of its own time, twice; the recording may "
+                "make it hang",
             )
         if self._clock.stopped_seconds >= self.seconds:
             raise ExternalFailure(f"was stopped from outside for {self.seconds:.0f} s")

@@ -184,7 +184,7 @@ def tar_of(url: str, storage_options: Options) -> str:
     """Return the url of the recordings of a manifest of cuts.
 
     Raises:
-        ShardError: they are missing.
+        ShardError: the tar file is missing.
     """
     tar = _tar_beside(url)
     store, path = place_of(tar, storage_options)

@@ -98,7 +98,7 @@ class GenerationConfig(Shareable):
         """Return options, made from those of the class of the same name in transformers if they are not of this one.
 
         Raises:
-            TypeError: They are of neither.
+            TypeError: The options are of neither class.
             ValueError: An option is unknown.
         """
         if isinstance(given, cls):

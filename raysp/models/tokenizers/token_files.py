@@ -45,7 +45,7 @@ def content_of(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN4
 
 
 def of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - JSON
-    """Return a value of tokenizer_config.json if it has the expected type."""
+    """Return a value of tokenizer_config.json; raise CheckpointError unless it has the expected type."""
     if not isinstance(value, kind):
         where = folder / "tokenizer_config.json"
         raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")

@@ -81,7 +81,7 @@ class Output:
         """Check the outputs before this one in the step.
 
         Raises:
-            ValueError: it needs another one.
+            ValueError: an output that this one needs does not come before it.
         """
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:

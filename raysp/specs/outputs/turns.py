@@ -89,7 +89,7 @@ class Turns(Output):
         """Check the checkpoint's name, and the order of bounds and lengths.
 
         Raises:
-            ValueError: one is wrong.
+            ValueError: a setting is empty or contradicts another one.
         """
         if self.checkpoint == "":
             raise ValueError("checkpoint is empty; name a checkpoint, or leave it out")

@@ -120,7 +120,7 @@ def read_words(path: Path, header: Header) -> list[str]:
     """Return the words of a binary file by id.
 
     Raises:
-        CheckpointError: they are not there.
+        CheckpointError: the file does not end with as many words as its header states.
     """
     number, found = header.counts[0], b""
     with path.open("rb") as file:

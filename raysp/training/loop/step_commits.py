@@ -131,7 +131,7 @@ class Keeper:
         """Wait for the running commit, and remove the commits that are no longer needed.
 
         Raises:
-            StoreError: it failed.
+            StoreError: a file of the commit cannot be written.
         """
         if self._running is None:
             return

@@ -90,7 +90,7 @@ class Task(Protocol):
             counts: counts of `Targets` over the corpus.
 
         Raises:
-            PlanError: they are too few.
+            PlanError: the corpus has too few of them.
         """
         ...
 
