@@ -63,11 +63,6 @@ def number(value: Tensor) -> int | float | bool:
     return value.item()
 
 
-def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
-    """Return a tensor of any device as an array; anything else as it is."""
-    return fetch(values)[0] if isinstance(values, Tensor) else values
-
-
 class Together(Generic[Result]):
     """Works that run beside each other; tensors that they ask for at the same time cross in one copy.
 

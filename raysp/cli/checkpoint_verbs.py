@@ -223,7 +223,8 @@ def _language(summary: "CheckpointSummary") -> str | None:
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
-    from raysp.models.features.processors import Wav2Vec2CTCTokenizer, read_tokenizer
+    from raysp.models.features.processors import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.named_tokenizers import read_tokenizer
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 
     if summary.vocab_size is None or summary.contradiction:

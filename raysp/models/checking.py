@@ -20,18 +20,14 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
-from raysp.models.features.processors import (
-    FeatureExtractor,
-    Wav2Vec2CTCTokenizer,
-    read_ctc_tokenizer,
-    read_tokenizer,
-)
+from raysp.models.features.processors import FeatureExtractor, Wav2Vec2CTCTokenizer
 from raysp.models.files.comparison import Fit, short
 from raysp.models.files.unweighted import built
 from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
 from raysp.models.summary import OWN
 from raysp.models.summary import CheckpointSummary as CheckpointSummary
+from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer, read_tokenizer
 from raysp.models.tokenizers.token_files import names_pieces
 from raysp.models.tokenizers.written import BLANK, CTCTokenizer
 

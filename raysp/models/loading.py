@@ -21,12 +21,13 @@ from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import LanguageSwitch
 from raysp.models.encoder.packed_attention import kernel_of_rows
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
-from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, read_tokenizer
+from raysp.models.features.processors import FeatureExtractor
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
 from raysp.models.kernels.row_tables import RowTables
 from raysp.models.labelled_passes import ModelPass
 from raysp.models.registry import model_classes
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
 from raysp.models.tokenizers.written import CTCTokenizer
 
 

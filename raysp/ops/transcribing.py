@@ -1,20 +1,23 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import Steps, alone
 from raysp.models.tokenizers.written import CTCTokenizer
-from raysp.ops.labelling import Forward
 from raysp.ops.places import Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, words_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from raysp.crossing import Steps
+    from raysp.ops.labelling import Forward
 
 Spans = list[dict[str, object]]
 
@@ -32,7 +35,7 @@ class Transcribing:
     """Op for text and score of each recording, and optionally the times of its words and characters.
 
     For a window of a longer row it stages the best token of each frame that the window owns. `join` decodes the text
-    from the frames of all windows, with the same arithmetic.
+    from the frames of all windows, with the same arithmetic, in a process that does without torch.
 
     Args:
         schema: columns of text and score, then optionally of words and characters.
@@ -64,11 +67,13 @@ class Transcribing:
         self.words = words
         self.chars = chars
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
+        from raysp.crossing import alone
+
         return alone(self.steps(forward))
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+    def steps(self, forward: "Forward") -> "Steps[list[Sequence[object]]]":
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         ids_BT, log_probs_BT = yield forward.made(Capability.CTC, "logits", _best_frames)
         is_part = [part is not None for part in forward.parts]
@@ -137,7 +142,7 @@ class Transcribing:
             yield _separated(spans, ids[row], begins_words) if begins_words else spans
 
 
-def _best_frames(logits_BTV: Tensor) -> Sequence[Tensor]:
+def _best_frames(logits_BTV: "Tensor") -> "Sequence[Tensor]":
     """Return the best token of each frame, and its log-probability."""
     frames = best_frames(logits_BTV)
     return [frames.ids.int(), frames.log_probs]

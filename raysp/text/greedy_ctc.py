@@ -8,12 +8,13 @@ Shapes: B batch, T frames, V vocabulary, N tokens of all rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from raysp.crossing import fetch
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHORT_RUN = 4  # frames
 
@@ -66,11 +67,11 @@ class BestFrames:
         log_probs: (B, T) float32 log-probabilities.
     """
 
-    ids: Tensor
-    log_probs: Tensor
+    ids: "Tensor"
+    log_probs: "Tensor"
 
 
-def greedy(logits: Tensor, num_frames: Tensor, *, blank: int) -> CTCTokens:
+def greedy(logits: "Tensor", num_frames: "Tensor", *, blank: int) -> CTCTokens:
     """Return the tokens of each row's first `num_frames` (B,) frames of `logits` (B, T, V).
 
     Equivalent to merging repeats in `logits.argmax(-1)` and then removing `blank`.
@@ -78,14 +79,16 @@ def greedy(logits: Tensor, num_frames: Tensor, *, blank: int) -> CTCTokens:
     return collapse(best_frames(logits), num_frames, blank=blank)
 
 
-def best_frames(logits: Tensor) -> BestFrames:
+def best_frames(logits: "Tensor") -> BestFrames:
     """Return the best token of each frame of `logits` (B, T, V)."""
     ids = logits.argmax(-1)
     return BestFrames(ids, _best_log_probs(logits, ids))
 
 
-def collapse(frames: BestFrames, num_frames: Tensor, *, blank: int) -> CTCTokens:
+def collapse(frames: BestFrames, num_frames: "Tensor", *, blank: int) -> CTCTokens:
     """Merge repeats in each row's first `num_frames` (B,) frames, and remove `blank`."""
+    from raysp.crossing import fetch
+
     return collapsed(*fetch(frames.ids.int(), frames.log_probs, num_frames), blank=blank)
 
 
@@ -134,7 +137,7 @@ def _highest(
     return highest
 
 
-def _best_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
+def _best_log_probs(logits: "Tensor", ids: "Tensor") -> "Tensor":
     """Return the log softmax of each frame's best token (B, T), in float32."""
     logits = logits.float()
     best = logits.gather(-1, ids[:, :, None])  # subtracted first, so that no exponential overflows

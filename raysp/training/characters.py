@@ -5,8 +5,8 @@ from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import CheckpointError, PlanError, StoreError
-from raysp.models.features.processors import read_ctc_tokenizer
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
 from raysp.storage.store import split_url

@@ -17,9 +17,10 @@ from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.features.parakeet_features import ParakeetProcessor
-from raysp.models.features.processors import FeatureExtractor, TextOrCTCTokenizer, Wav2Vec2Processor
+from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.sink.run_record import raysp_version

@@ -1,6 +1,9 @@
 """Texts and scores from logits."""
 
 import math
+import pickle
+import subprocess
+import sys
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.models.base.outputs import CausalLMOutput
+from raysp.models.checking import check_checkpoint
 from raysp.models.loading import load_checkpoint
 from raysp.ops.labelling import Forward
 from tests.corpora import CHECKPOINT
@@ -139,3 +143,17 @@ def test_only_requested_columns_are_returned(asked):
             ("end", pa.float64()),
             ("score", pa.float32()),
         ]
+
+
+def test_windows_of_a_row_are_joined_without_torch(op):
+    parts = pa.table(
+        {op.staged.names[0]: [[5, 5], [0, 6]], op.staged.names[1]: [[-0.5, -0.25], [0.0, -1.0]]}, op.staged
+    )
+    given = pickle.dumps((raysp.Transcript("mine", words=True), check_checkpoint(CHECKPOINT), parts))
+    program = (
+        "import pickle, sys; sys.modules['torch'] = None; "
+        "output, checkpoint, parts = pickle.load(sys.stdin.buffer); "
+        "print(output.join_op(checkpoint).join(parts))"
+    )
+    joined = raysp.Transcript("mine", words=True).join_op(check_checkpoint(CHECKPOINT)).join(parts)
+    assert subprocess.check_output([sys.executable, "-c", program], input=given) == f"{joined}\n".encode()

@@ -21,9 +21,9 @@ from raysp.errors import CheckpointError
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput
 from raysp.models.checking import CheckpointSummary, load_feature_extractor
 from raysp.models.decoder.generation_config import SEED
-from raysp.models.features.processors import read_tokenizer
 from raysp.models.generation_checks import check_generation
 from raysp.models.labelled_passes import ModelPass, Written
+from raysp.models.tokenizers.named_tokenizers import read_tokenizer
 from raysp.models.tokenizers.text import TextTokenizer
 
 JAX = "jax"

@@ -1,12 +1,12 @@
 """Batches between processors and models: lists, arrays or tensors by name, padded to one length."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ class BatchFeature(dict[str, Any]):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as for torch.Tensor.to
         """Move tensors to a device; a dtype applies to floating-point tensors only."""
+        import torch
+
         device = kwargs.get("device", next((arg for arg in args if not isinstance(arg, torch.dtype)), None))
         dtype = kwargs.get("dtype", next((arg for arg in args if isinstance(arg, torch.dtype)), None))
         for name, value in self.items():
@@ -36,6 +38,8 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
         return BatchFeature(values)
     if kind not in ("np", "pt"):
         raise ValueError(f"return_tensors is {kind!r}, expected 'pt', 'np' or None")
+    if kind == "pt":
+        import torch
     batch = BatchFeature()
     for name, rows in values.items():
         lengths = {len(row) for row in rows if hasattr(row, "__len__") and getattr(row, "ndim", 1) != 0}
@@ -44,6 +48,16 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
         array = np.asarray(rows)
         batch[name] = torch.from_numpy(array) if kind == "pt" else array
     return batch
+
+
+def on_host(values: Any) -> Any:  # noqa: ANN401 - a tensor, or anything else
+    """Return a tensor of any device as an array; anything else as it is."""
+    torch = sys.modules.get("torch")  # a process without torch joins texts of windows, and has no tensors
+    if torch is None or not isinstance(values, torch.Tensor):
+        return values
+    from raysp.crossing import fetch
+
+    return fetch(values)[0]
 
 
 def truncates(truncation: bool | str | None, padding: bool | str) -> bool:

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
-from raysp.crossing import on_host
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.files.comparison import short
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers.described import (

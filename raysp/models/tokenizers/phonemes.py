@@ -11,8 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from raysp.crossing import on_host
-from raysp.models.base.batches import BatchFeature
+from raysp.models.base.batches import BatchFeature, on_host
 from raysp.models.tokenizers.ctc import CTCDecoded, Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
 from raysp.models.tokenizers.token_files import AddedToken
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from raysp import bounds
-from raysp.crossing import on_host
 from raysp.errors import CheckpointError
+from raysp.models.base.batches import on_host
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"

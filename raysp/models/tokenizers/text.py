@@ -14,9 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
-from raysp.crossing import on_host
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.files.configuration import read_json, write_json
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces

@@ -3,12 +3,14 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from raysp.checkpoints.language_adapters import OF_VOCABULARY, misnamed
-from raysp.ops.labelling import Forward
+
+if TYPE_CHECKING:
+    from raysp.ops.forward import Forward
 
 MOST_OPS = 128
 """Languages whose ops stay in memory: a tokenizer each, and tables of a beam search."""
@@ -17,7 +19,7 @@ MOST_OPS = 128
 class LanguageOp(Protocol):
     """Op of an output in one language, for windows and for rows of several windows."""
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
         ...
 
@@ -83,7 +85,7 @@ class ByLanguage:
             self._switch(language)
         self._of(language)
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
         language = str(forward.columns[self.column][0])
         names = [None if part is None else language for part in forward.parts]

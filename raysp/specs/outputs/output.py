@@ -195,8 +195,8 @@ def ctc_tokenizer(loaded: "LabellingModel") -> "CTCTokenizer":
     Raises:
         CheckpointError: the checkpoint has no CTC head, or no tokens.
     """
-    from raysp.models.features.processors import read_ctc_tokenizer
     from raysp.models.loading import LoadedCheckpoint
+    from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 
     return loaded.text_tokenizer if isinstance(loaded, LoadedCheckpoint) else read_ctc_tokenizer(loaded.summary.path)
 
@@ -211,7 +211,7 @@ def spoken(
         CheckpointError: it cannot be used with languages, or its files do not fit.
         StoreError: the file of the language cannot be fetched.
     """
-    from raysp.models.features.processors import read_ctc_tokenizer
+    from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 
     if language is None:
         return checkpoint, read_ctc_tokenizer(checkpoint.path)

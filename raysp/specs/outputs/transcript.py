@@ -319,8 +319,8 @@ class Transcript(Output):
         Raises:
             CheckpointError: the vocabulary has no such token, or several.
         """
-        from raysp.models.features.processors import read_tokenizer
         from raysp.models.generation_checks import start_token
+        from raysp.models.tokenizers.named_tokenizers import read_tokenizer
         from raysp.ops.writing import Prompt
 
         try:

@@ -10,7 +10,7 @@ from torch import nn
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns, Comparison
 from raysp.models.base.modeling import Model
-from raysp.models.features.processors import TextOrCTCTokenizer
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.specs.values import JsonValue
 from raysp.text.targets import Targets
 from raysp.training.data.micro_batches import MicroBatch, Objective

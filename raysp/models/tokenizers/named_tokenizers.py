@@ -1,0 +1,76 @@
+"""The tokenizer of a checkpoint, of the class that its files name."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.models.files.configuration import Config
+from raysp.models.tokenizers.token_files import (
+    CLASS_OF,
+    PHONEMES,
+    names_phonemes,
+    names_pieces,
+    names_text_tokenizer,
+)
+from raysp.models.tokenizers.written import CTCTokenizer
+
+if TYPE_CHECKING:
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.text import TextTokenizer
+
+TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
+
+PLAIN = "Wav2Vec2CTCTokenizer"
+TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", "ParakeetTokenizer": "pieces", "TextTokenizer": "text"}
+"""Classes of tokenizers with their modules, which are imported when a checkpoint names them."""
+
+
+def read_tokenizer(
+    folder: str | Path,
+    *,
+    revision: str | None = None,
+    config: Config | None = None,
+    tokenizer_type: str | None = None,
+    **overrides: Any,  # noqa: ANN401 - of the tokenizer's class
+) -> "TextOrCTCTokenizer":
+    """Read the tokenizer of a CTC head or of a text decoder from a checkpoint folder or hub id.
+
+    Args:
+        folder: Folder or hub id.
+        revision: Branch, tag or commit of a hub id.
+        config: Configuration of the model, for a folder that has none and does not name the tokenizer's class.
+        tokenizer_type: The same, by the name of the model's type.
+        overrides: Settings in place of those of the files.
+
+    If no file names its class, it is the tokenizer of the text decoder, if there is one.
+    """
+    overrides.setdefault("name_or_path", str(folder))
+    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+    given = tokenizer_type or getattr(config, "model_type", None)
+    if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
+        overrides.setdefault("tokenizer_class", CLASS_OF[given])
+        name = "TextTokenizer"
+    else:
+        name = _class_of_ctc(folder) or ("TextTokenizer" if names_text_tokenizer(folder) else PLAIN)
+    found: TextOrCTCTokenizer = _tokenizer_class(name).from_pretrained(folder, **overrides)
+    return found
+
+
+def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
+    """Read the tokenizer of a CTC head.
+
+    Raises:
+        CheckpointError: It is that of a text decoder.
+    """
+    found: CTCTokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
+    return found
+
+
+def _class_of_ctc(folder: Path) -> str | None:
+    """Return the class of a tokenizer of a CTC head that writes word pieces or phonemes."""
+    return "ParakeetTokenizer" if names_pieces(folder) else PHONEMES if names_phonemes(folder) else None
+
+
+def _tokenizer_class(name: str) -> Any:  # noqa: ANN401 - any class of `TOKENIZERS`
+    return getattr(import_module(f"raysp.models.tokenizers.{TOKENIZERS[name]}"), name)
