@@ -181,7 +181,7 @@ def running_gcs() -> Iterator[GcsCloud]:
     try:
         _wait_for(f"{upstream}/storage/v1/b", process)
         server = _Conditions(upstream)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield GcsCloud(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()

@@ -53,6 +53,12 @@ class Layout:
     """Where files and values are from: seen on a page of the hub, or remembered."""
 
     @property
+    def keys(self) -> tuple[object, ...]:
+        """What tells it from layouts that differ in values alone."""
+        contents = (self.fields, self.written, self.front, self.tokenizer, self.special)
+        return (self.builds, self.backend, tuple(self.outputs), *(tuple(sorted(one)) for one in contents))
+
+    @property
     def is_regression(self) -> bool:
         """Whether its head gives numbers."""
         return self.written.get("problem_type") == "regression"

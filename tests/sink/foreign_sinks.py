@@ -51,7 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def listening() -> Iterator[Listener]:
     with Listener() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()

@@ -52,7 +52,7 @@ def web(tmp_path) -> Iterator[ThreadingHTTPServer]:
     server.daemon_threads = True
     server.files, server.serves_parts = {"/in/a.parquet": (tmp_path / "a.parquet").read_bytes()}, True
     server.url = f"http://127.0.0.1:{server.server_port}/in"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

@@ -276,7 +276,7 @@ def test_a_redirect_is_not_followed(monkeypatch):
     monkeypatch.setenv("THE_SECRET", LITERAL)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Redirecting)
     server.daemon_threads, server.asked = True, []
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     options = {
         "key": "AKIA",
         "secret": raysp.Env("THE_SECRET"),

@@ -68,6 +68,8 @@ def save_transducer(folder: Path, kind: str, seed: int = 0) -> ParakeetForRNNT:
     special = ("<pad>", "<blank>") if kind == "TDT" else ("<blank>",)
     size = len(PIECES) + len(special)
     flags = {"initializer_range": 1.0, "scale_input": False, "vocab_size": size, "blank_token_id": size - 1}
+    if kind == "RNNT":
+        flags["max_symbols_per_step"] = 3  # random weights write as many at almost every frame
     name = f"ParakeetFor{kind}"
     config = getattr(own, f"Parakeet{kind}Config")(
         **fields_of(name, {**flags, "pad_token_id": len(PIECES) if kind == "TDT" else 0})

@@ -61,7 +61,7 @@ def recipe(pairs, sink, *, steps=1, checkpoint=CHECKPOINT, vocabulary=f"bpe:{SIZ
 def trained(pairs, tmp_path_factory):
     sink = tmp_path_factory.mktemp("trained")
     evaluation = raysp.Evaluation(raysp.Shards(pairs, text="text"), every=20)
-    assert finetune(recipe(pairs, sink, steps=120, evaluation=evaluation)).is_done
+    assert finetune(recipe(pairs, sink, steps=80, evaluation=evaluation)).is_done
     return sink
 
 

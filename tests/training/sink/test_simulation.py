@@ -229,21 +229,21 @@ def exporting_again_what_is_exported(monkeypatch):
 
 
 BUGS = {
-    writing_without_a_look_at_the_lease: 200272,
-    replacing_whatever_is_there: 200032,
-    checking_the_lease_before_the_version: 200353,
-    taking_any_marker_for_a_commit: 200040,
-    taking_a_damaged_marker_for_a_commit: 200112,
-    comparing_sizes_alone: 200043,
+    writing_without_a_look_at_the_lease: 91,
+    replacing_whatever_is_there: 193,
+    checking_the_lease_before_the_version: 922,
+    taking_any_marker_for_a_commit: 3,
+    taking_a_damaged_marker_for_a_commit: 34,
+    comparing_sizes_alone: 34,
     counting_steps_of_the_training_before: 211794,
-    removing_the_files_of_a_step_before_its_marker: 200007,
+    removing_the_files_of_a_step_before_its_marker: 24,
     recording_steps_after_their_commit: 200000,
-    showing_metrics_of_any_run: 200060,
-    keeping_metrics_of_the_same_run_and_step: 200083,
+    showing_metrics_of_any_run: 1161,
+    keeping_metrics_of_the_same_run_and_step: 5,
     replacing_a_checkpoint_file_by_file: 200000,
-    leaving_files_of_the_checkpoint_before: 200027,
+    leaving_files_of_the_checkpoint_before: 65,
     recording_a_checkpoint_before_its_notes: 210812,
-    beginning_among_what_a_killed_restart_left: 200336,
+    beginning_among_what_a_killed_restart_left: 352,
     exporting_again_what_is_exported: 200000,
 }
 """Planted bugs with the seed that is tried first: its history finds the bug while the simulation stays the same."""

@@ -9,6 +9,7 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+from tests.soaked import soaked
 
 COLUMNS = {
     "list": pa.array([[1], [2, 3], None]),
@@ -27,10 +28,10 @@ COLUMNS = {
     "time": pa.array([0, 1, None], pa.timestamp("us", "Europe/Berlin")),
     "map of string views": pa.array([[("k", "v")], [], None], pa.map_(pa.string(), pa.string_view())),
 }
+CROSSED = [("parquet", "ok"), ("arrow", "all")]
 
 
-@pytest.mark.parametrize("rows", ["all", "ok"])
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize(("suffix", "rows"), [("parquet", "all"), ("arrow", "ok"), *soaked(CROSSED)])
 @pytest.mark.parametrize("name", COLUMNS)
 def test_ids_and_kept_columns_of_every_type_are_verified(tmp_path, name, suffix, rows):
     column = COLUMNS[name]
