@@ -34,7 +34,7 @@ COSTS = {
     "evaluation: speakers": (3, 3, 0, 3),
     "evaluation: texts of a decoder": (22, 5, 0, 2),
     "evaluation: pre-training": (1, 11, 0, 1),
-    "evaluation: RNN-T": (6, 7, 1, 1),
+    "evaluation: RNN-T": (3, 7, 1, 1),
     "evaluation: TDT": (3, 7, 1, 1),
     "a prompt with padding": (7, 0, 0, 1),
     "a prompt with padding by beams": (11, 0, 0, 1),
