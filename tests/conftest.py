@@ -81,6 +81,10 @@ ON_RAY = (
 LONG = ("labelling/engine/test_clusters.py", "labelling/engine/test_protocol.py", "slurm/test_slurm.py")
 """Files whose tests take longest, one after the other in one process."""
 
+NOT_FAST = ("cluster", "drivers", "gpu", "slow", "soak")
+"""Marks of tests that `--fast` leaves out."""
+_WHOLLY_SLOW = re.compile(rf"^pytestmark = .*\.(?:{'|'.join(NOT_FAST)})\b", re.MULTILINE)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
@@ -89,17 +93,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), unless nothing else is asked for.
 
-    For `make test-drivers` leave out files without such tests too: they are most of all, and importing them takes long.
+    Leave out files too in which `make test-drivers` or `--fast` runs nothing, since importing them takes long.
     """
     is_alone = all("tests/device" in str(argument) for argument in config.args)
     if collection_path == Path(__file__).parent / "device" and not is_alone:
         return True
-    only_drivers = config.option.markexpr.startswith("drivers")
-    return True if only_drivers and collection_path.suffix == ".py" and not _names_drivers(collection_path) else None
+    if collection_path.suffix != ".py":
+        return None
+    if config.option.markexpr.startswith("drivers"):
+        return None if _names_drivers(collection_path) else True
+    return True if config.getoption("--fast") and _WHOLLY_SLOW.search(collection_path.read_text()) else None
 
 
 def _names_drivers(file: Path) -> bool:
     return "drivers" in file.read_text()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Drop cases that will not run before they become items, which takes longer than most tests."""
+    yield
+    cases, config = metafunc._calls, metafunc.config
+    if config.getoption("--fast"):
+        fast = [one for one in cases if not _is_marked(one, *NOT_FAST) and not _servers_of_case(f"[{one.id}]")]
+        metafunc._calls = (fast or cases)[:1]
+    elif "not soak" in config.option.markexpr:
+        metafunc._calls = [one for one in cases if not _is_marked(one, "soak")] or cases
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -147,17 +166,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
     first: dict[str, pytest.Item] = {}
     for item in items:
-        is_slow = any(item.get_closest_marker(name) for name in ("cluster", "drivers", "gpu", "slow", "soak"))
+        is_slow = any(item.get_closest_marker(name) for name in NOT_FAST)
         if not is_slow and not _servers(item):
             first.setdefault(item.nodeid.partition("[")[0], item)
     return set(first.values())
 
 
+def _is_marked(case: Any, *names: str) -> bool:
+    return any(mark.name in names for mark in case.marks)
+
+
 def _servers(item: pytest.Item) -> set[str]:
-    """Return the servers that a test needs. A parameter of a fixture may ask for the object store by its name, s3."""
-    of_parameter = {"s3_server"} if "[s3" in item.name or "-s3" in item.name else set()
-    of_parameter |= {CLOUDS[name] for name in _CLOUD.findall(item.name)}
-    return SERVERS.intersection(getattr(item, "fixturenames", ())) | of_parameter
+    """Return the servers that a test needs."""
+    return SERVERS.intersection(getattr(item, "fixturenames", ())) | _servers_of_case(item.name)
+
+
+def _servers_of_case(name: str) -> set[str]:
+    """Return the servers that parameters ask for by their names, as of a fixture by s3, the object store."""
+    object_store = {"s3_server"} if "[s3" in name or "-s3" in name else set()
+    return object_store | {CLOUDS[cloud] for cloud in _CLOUD.findall(name)}
 
 
 _CLOUD = re.compile(r"(?<=[\[-])(?:gs|az)(?=[\]-])")  # a parameter of a fixture

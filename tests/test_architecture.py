@@ -275,6 +275,7 @@ def unbounded_readers(package: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_data_from_outside_is_read_within_the_bounds_alone():
     assert unbounded_readers(PACKAGE) == []
     libraries = {"gzip", "bz2", "lzma"}
@@ -366,6 +367,7 @@ def kinds_told_apart(package: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_nothing_asks_whether_work_is_a_pipeline_or_a_recipe():
     assert kinds_told_apart(PACKAGE) == []
 
@@ -381,6 +383,7 @@ def spellings_of_the_folder(package: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_folder_in_a_sink_is_spelled_once():
     assert spellings_of_the_folder(PACKAGE) == ["storage/store.py"]
 

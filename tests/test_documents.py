@@ -202,6 +202,7 @@ def vague(source: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["raysp", "benchmarks", "pipelines"])
 def test_docstrings_of_functions_begin_with_a_plain_verb(package):
     sources = [*(TESTS.parent / package).rglob("*.py")]

@@ -49,6 +49,7 @@ def test_the_starts_name_checkpoints_of_the_hub_that_open_as_published():
     assert [name for name in CHECKPOINTS if TABLE[name].refused or TABLE[name].is_pickle] == []
 
 
+@pytest.mark.slow
 def test_a_folder_of_recordings(raysp_command, here):
     for name in ("a.wav", "deep/b.wav"):
         (here / "recordings" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,7 @@ def test_joined_streams_are_those_of_libsndfile(monkeypatch):
         assert len(same_with_and_without(audio, monkeypatch)[0]) > len(SPEECH)
 
 
+@pytest.mark.slow
 def test_damage_is_told_as_without_pyav(monkeypatch):
     audio = by_libopus(1, 32_000, "audio", "20")
     pages = pages_of(audio)

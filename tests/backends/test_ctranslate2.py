@@ -149,6 +149,7 @@ def multilingual(tmp_path_factory):
     return shutil.copytree(ready(source), source.with_name("ours"))
 
 
+@pytest.mark.slow
 def test_the_language_is_given_or_that_which_each_window_has_most_probably(multilingual):
     recordings = waves(LENGTHS)
     model = choose(multilingual, "ctranslate2").open().load(multilingual, dtype="float32", device="cpu", exact=True)
@@ -173,6 +174,7 @@ def test_the_language_is_given_or_that_which_each_window_has_most_probably(multi
     assert any(task[i]["pred_text"] != by_language["de"][i]["pred_text"] for i in range(len(recordings)))
 
 
+@pytest.mark.slow
 def test_the_language_of_each_row_is_that_of_a_column(corpus, multilingual, monkeypatch):
     run_without_ray(monkeypatch)
     table = pq.read_table(corpus / "in" / "a.parquet").slice(0, 2)
@@ -200,6 +202,7 @@ def test_the_language_of_each_row_is_that_of_a_column(corpus, multilingual, monk
     assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
 
 
+@pytest.mark.slow
 def test_the_detected_language_has_the_probability_that_faster_whisper_gives(corpus, multilingual, monkeypatch):
     run_without_ray(monkeypatch)
     recordings = waves(LENGTHS)

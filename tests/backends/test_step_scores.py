@@ -55,6 +55,7 @@ def test_beams_and_half_precision_are_scored_by_a_second_pass(whisper, passes, o
     assert passes
 
 
+@pytest.mark.slow
 def test_threads_do_not_take_the_steps_of_each_other(whisper):
     op = labelling(whisper, raysp.Transcript())
     recordings = [waves([one]) for one in LENGTHS]

@@ -27,6 +27,7 @@ def test_all_parts_fit_into_ten_minutes():
     assert sum(import_module(f"benchmarks.gpu.{name}").SECONDS for name in command.PARTS) <= 600
 
 
+@pytest.mark.slow
 def test_a_part_that_crashes_or_takes_too_long_is_recorded(monkeypatch, tmp_path):
     setting = Setting("cpu", tmp_path)
     monkeypatch.setattr(command, "_run", _crash)

@@ -346,6 +346,7 @@ def command(raysp_command, places, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), rows_of(Refused))
 def test_an_option_without_effect_is_refused(command, name, row):
     assert name.split()[1] in row.command.replace("--no-", "--").split()

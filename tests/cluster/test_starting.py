@@ -103,6 +103,7 @@ sys.modules["ipywidgets"] = None
 """
 
 
+@pytest.mark.slow
 def test_an_import_of_ray_in_a_notebook_gives_no_advice_on_packages():
     imported = "from raysp.cluster.ray_start import signals_held\nwith signals_held():\n    import ray, tqdm.auto"
     assert _said(f"{_IN_A_KERNEL}{imported}") == ""

@@ -135,6 +135,7 @@ def test_an_extension_touches_few_files_and_one_line_of_an_existing_one(tmp_path
     assert sorted(lines.values()) == expected.get(section, [1])
 
 
+@pytest.mark.slow
 def test_the_copy_follows_the_architecture(extended, monkeypatch):
     package = extended / "raysp"
     monkeypatch.setitem(architecture.BELOW, "counts", frozenset(architecture._ALL_SHARED))

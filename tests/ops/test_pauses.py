@@ -105,6 +105,7 @@ def test_a_longer_recording_without_speech_has_no_window():
     assert not list(cutter()(iter([])))
 
 
+@pytest.mark.slow
 def test_rows_of_one_short_word_have_the_labels_that_they_have_without_cuts(tmp_path):
     shard = pq.read_table(DEMO / "audio" / "digits-00000-of-00002.parquet").slice(0, 40)
     write_shard(tmp_path / "in" / "a.parquet", table=shard)

@@ -39,6 +39,7 @@ def test_a_record_that_is_none_is_an_error_with_a_short_message(tmp_path, path, 
     assert len(str(error.value)) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "model"])
 def test_a_record_of_gigabytes_is_not_read(tmp_path, name):
     store = LocalStore(tmp_path / name)

@@ -53,6 +53,7 @@ def used() -> dict[str, set[tuple[str, bool]]]:
     return found
 
 
+@pytest.mark.slow
 def test_each_library_that_raysp_imports_is_required_or_an_extra(used):
     assert len(used) > 20
     assert used.keys() - REQUIRED.keys() - EXTRAS.keys() == set()

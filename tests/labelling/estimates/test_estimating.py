@@ -187,6 +187,7 @@ class TestSample:
         assert raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).labelled_whole is None
 
 
+@pytest.mark.slow
 def test_passes_are_simulated_by_the_languages_of_rows(tmp_path, monkeypatch):
     run_without_ray(monkeypatch)
     checkpoint = lay_out(tmp_path / "checkpoint", ["aom", "ton", "eun"])

@@ -160,6 +160,7 @@ def test_a_reduction_without_a_flag_of_its_split_is_set_by_one_number(monkeypatc
 FLAGS_OF_TORCH = ("torch.backends", "torch.set_float32_matmul_precision", "torch.nn.attention")
 
 
+@pytest.mark.slow
 def test_one_module_alone_sets_the_flags_of_arithmetic():
     wrong = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}: {dotted(node)}"

@@ -82,6 +82,7 @@ OF_EACH = [*itertools.product(["bart"], OPTIONS), *itertools.product(DECODERS, [
 WIDTHS = itertools.product(DECODERS, ["greedy", "prompt", "beams", "sampling"], [36, 512])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "width"),
     some(WIDTHS, *((*one, 36) for one in OF_EACH), ("bart", "greedy", 512), ("bert", "beams", 512)),

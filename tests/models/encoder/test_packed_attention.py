@@ -4,7 +4,6 @@ import logging
 
 import pytest
 import torch
-import torch._dynamo
 from torch.nn.attention.flex_attention import flex_attention
 
 from raysp.models.encoder import fused_attention

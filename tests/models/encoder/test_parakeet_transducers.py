@@ -183,6 +183,7 @@ def check(kind, seed, folder):
     assert torch.equal(sequences, reference.generate(features[:1], mask[:1]).sequences)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", some(range(SEEDS), *range(2)))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):

@@ -207,6 +207,7 @@ def test_blocks_hold_recordings_of_one_kind_after_the_other():
     assert blocks == [[3], [4, 1], [0, 2]]
 
 
+@pytest.mark.slow
 def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
     languages = [TWENTY[7 * place % 20] for place in range(40)]
     (tmp_path / "in").mkdir()

@@ -55,6 +55,7 @@ def probabilities(folder: str, wave: np.ndarray) -> np.ndarray:
     return WindowFrames(loaded)(torch.from_numpy(samples)).detach().sigmoid().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_own", [True, False])
 def test_turns_of_a_row_are_those_that_it_has_alone(frames, waves, threshold, tmp_path, is_own):
     output = raysp.Turns(checkpoint=None if is_own else frames, threshold=threshold, merge_seconds=0.1)
@@ -89,6 +90,7 @@ def test_turns_are_those_of_the_probabilities(frames, waves, threshold, tmp_path
     np.testing.assert_array_equal(active[sure], (scores > threshold)[sure])
 
 
+@pytest.mark.slow
 def test_windows_of_a_longer_row_have_the_turns_of_the_whole(tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     made = np.repeat(draw.permuted(np.tile([-0.5, 0.1, 0.5], (20, 1)), axis=1).ravel(), RATE).astype(np.float32)
@@ -118,6 +120,7 @@ def test_windows_of_a_longer_row_have_the_turns_of_the_whole(tmp_path, monkeypat
     assert shared / 2 == pytest.approx(20, abs=2)  # seconds in which both speak
 
 
+@pytest.mark.slow
 def test_a_classifier_with_other_frames_than_the_step(waves, tmp_path):
     other = make_frame_classifier(tmp_path / "other", "a", "b", "c")
     level = float(np.median(probabilities(other, waves[3])))

@@ -71,6 +71,7 @@ class Loud:
         return torch.stack([(middles > 0).double(), (middles <= 0).double()], 1).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", ["even", "speech"])
 def test_turns_of_a_row_are_those_that_it_has_alone(speakers, waves, tmp_path, windows):
     output = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
@@ -87,6 +88,7 @@ def test_turns_of_a_row_are_those_that_it_has_alone(speakers, waves, tmp_path, w
         assert_alike([turns], [found[row]])
 
 
+@pytest.mark.slow
 def test_turns_are_where_speech_is(speakers, waves, tmp_path):
     output = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, merge_seconds=0)
     source = write_recordings(tmp_path / "in", waves)
@@ -100,6 +102,7 @@ def test_turns_are_where_speech_is(speakers, waves, tmp_path):
     assert found.column("pred_turns").to_pylist()[-1] == []
 
 
+@pytest.mark.slow
 def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     voice = joined(["george"] * 60, 3, gap=0.05)
@@ -140,6 +143,7 @@ def test_a_recording_shorter_than_the_other_model_takes_is_filled_up(speakers):
 
 
 class TestWords:
+    @pytest.mark.slow
     def test_words_have_the_speakers_of_their_turns(self, speakers, waves, tmp_path):
         turns = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
         source = write_recordings(tmp_path / "in", waves)
@@ -156,6 +160,7 @@ class TestWords:
         assert several
         assert pa.types.is_int32(found.schema.field("pred_words").type.value_type.field("speaker").type)
 
+    @pytest.mark.slow
     def test_each_column_of_words_has_them_and_nothing_else_changes(self, speakers, waves, tmp_path):
         source = write_recordings(tmp_path / "in", waves[:3])
         outputs = [raysp.Transcript(words=True, chars=True), raysp.Align(of="pred"), raysp.Transcript("other")]
@@ -196,6 +201,7 @@ class TestWords:
 
 
 class TestSpec:
+    @pytest.mark.slow
     def test_the_checkpoint_of_the_step_may_have_the_vectors(self, speakers, waves, tmp_path):
         source = write_recordings(tmp_path / "in", waves)
         fields = {"threshold": THRESHOLD, "least_seconds": 0.5}
@@ -213,6 +219,7 @@ class TestSpec:
         with pytest.raises(CheckpointError, match=words):
             raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
 
+    @pytest.mark.slow
     def test_the_number_of_speakers_is_kept_to(self, speakers, waves, tmp_path):
         source = write_recordings(tmp_path / "in", waves[3:5])
         for number in (1, 2, (3, 4)):

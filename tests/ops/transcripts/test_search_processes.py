@@ -50,6 +50,7 @@ def assert_same(found, expected) -> None:
     np.testing.assert_array_equal(found.counts, expected.counts)
 
 
+@pytest.mark.slow
 def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_threads(settings, frames, two):
     expected = SearchedTexts(settings)(frames, NUM_FRAMES)
     assert expected.columns[0][0] != ""
@@ -60,6 +61,7 @@ def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_thread
     assert 1 <= len(two._idle) <= 2
 
 
+@pytest.mark.slow
 def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts(settings, monkeypatch):
     one, asked = SearchProcesses(1), []
     one.start()
@@ -83,6 +85,7 @@ def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts
         assert_same(answer.result(), SearchedTexts(settings)(*given))
 
 
+@pytest.mark.slow
 def test_batches_with_other_settings_are_not_searched_together(settings, frames):
     one, others = SearchProcesses(1), replace(settings, beams=4)
     one.start()
@@ -97,6 +100,7 @@ def test_batches_with_other_settings_are_not_searched_together(settings, frames)
         assert_same(answer.result(), SearchedTexts(each)(frames, NUM_FRAMES))
 
 
+@pytest.mark.slow
 def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, frames):
     one = SearchProcesses(1)
     one.start()
@@ -113,6 +117,7 @@ def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, fra
         assert_same(answer, SearchedTexts(settings)(frames, NUM_FRAMES))
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings, frames, two, caplog):
     two.start()
     [process] = two._idle
@@ -133,6 +138,7 @@ def test_a_process_that_is_killed_before_its_answer_gives_no_texts(settings, fra
     assert two._idle == []
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, two, caplog):
     assert two.search(packed(replace(settings, lm="/nowhere/lm.arpa")), frames, NUM_FRAMES) is None
     assert "a process that searches texts failed: " in caplog.text
@@ -141,6 +147,7 @@ def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, two
     assert two.search(packed(settings), frames, NUM_FRAMES) is not None
 
 
+@pytest.mark.slow
 def test_processes_end_with_their_object():
     processes = SearchProcesses(1)
     processes.start()

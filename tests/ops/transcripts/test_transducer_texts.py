@@ -124,6 +124,7 @@ def test_windows_are_joined_to_the_label_of_the_row(checkpoint, joints):
         ]
 
 
+@pytest.mark.slow
 def test_a_row_has_its_label_in_any_batch_and_alone(checkpoint):
     waves = noise(SECONDS, seed=3)
     together = labelled(checkpoint, waves)
@@ -133,6 +134,7 @@ def test_a_row_has_its_label_in_any_batch_and_alone(checkpoint):
     assert_same(labelled(checkpoint, waves[::-1], batch_seconds=4)[::-1], together)
 
 
+@pytest.mark.slow
 def test_in_half_precision_a_row_is_labelled_alone(checkpoint):
     waves = noise(SECONDS[:3], seed=3)
     together = labelled(checkpoint, waves, dtype="bfloat16")

@@ -139,6 +139,7 @@ def parakeet(tmp_path_factory):
     return parakeet_checkpoint(tmp_path_factory.mktemp("parakeet"))
 
 
+@pytest.mark.slow
 def test_rows_whose_words_no_frames_hold_are_left_out_and_pieces_too_many_fail(tiny, tmp_path):
     texts = ["one two"] * 4 + ["o n e " * 30, "abcdefghijklmnopqrstuvwxyz"]
     write_shard(tmp_path / "in" / "0.parquet", table=words_table(6, texts=texts))
@@ -166,6 +167,7 @@ def test_pieces_travel_to_workers(words, tiny, tmp_path):
     assert prepared.task.shown(prepared.task.targets()("seven nine").ids) == "seven nine"
 
 
+@pytest.mark.slow
 def test_pieces_do_not_depend_on_the_order_of_words_and_scale_with_their_numbers():
     drawn = np.random.default_rng(0)
     words = {"".join(drawn.choice([*"abcdefg"], drawn.integers(1, 8))): int(drawn.integers(1, 4)) for _ in range(3000)}

@@ -77,6 +77,7 @@ class TestFolders:
         assert found[-1] == "in-00000/x.wav.srt"
         assert "in-00000/interviews_rec_48.wav~1.srt" in found
 
+    @pytest.mark.slow
     def test_two_folders_keep_their_names(self, tmp_path):
         for name in ("one", "two"):
             make_folder_sink(tmp_path / name, ["a/x.wav"])
