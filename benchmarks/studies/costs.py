@@ -1,6 +1,7 @@
 """What a batch of published models costs a device, counted without one, and how fast an H100 could be by it.
 
     python -m benchmarks costs --seconds 10 30
+    python -m benchmarks costs --packs
 
 Models of published size run in bfloat16 on the stand-in device of the tests, with tensors of torch's `meta` device,
 which have shapes and no values, over a batch of the seconds that labelling takes by default. Every operation but views
@@ -10,7 +11,7 @@ launches, goes through a simulation of streams: copies in, passes and results on
 hand. Real kernels are slower for small or odd shapes, so the speeds are upper bounds. "beams" are texts by 8 beams, a
 language model and hot words, searched by other processes at the CPU times that `--search-ms` gives for a batch of 50
 frames a second, and for two together, which wait for a process (measured by `python -m benchmarks beams --search`); the
-figure is their time over that of greedy texts.
+figure is their time over that of greedy texts. With `--packs` they are packs of rows of each length, without beams.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from unittest import mock
 
 import torch
@@ -35,8 +36,12 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.gpu.models import LARGE, LAYER_NORM, PUBLISHED
 from benchmarks.tables import show, write_json
 from raysp import models
-from raysp.models.encoder import relative_attention
+from raysp.capabilities import Capability
+from raysp.models.encoder import conformer, packed_attention, relative_attention
+from raysp.models.encoder.packed_attention import BLOCK_FRAMES
 from raysp.models.features import log_mels
+from raysp.models.kernels.pack_sizes import most_rows, slot_frames, whole_parts
+from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.budget import GPU_BATCH_SECONDS, GPU_TEXT_SECONDS
 from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER
 from raysp.text.beams.top_frames import top_tokens
@@ -172,11 +177,11 @@ class _Operations(TorchDispatchMode):
 
 
 class _Attention(TorchFunctionMode):
-    """Count attention as one kernel."""
+    """Count attention as one kernel, with so many products of places a head, or those of all places."""
 
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: Costs, products: int | None) -> None:
         super().__init__()
-        self.costs = costs
+        self.costs, self.products = costs, products
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -192,25 +197,31 @@ class _Attention(TorchFunctionMode):
         """Return a result without values, laid out as kernels of GPUs do."""
         batch, heads, num_queries, _ = q.shape
         made = q.new_empty(batch, num_queries, heads, v.shape[-1]).transpose(1, 2)
-        flops = 4.0 * q.shape[:3].numel() * k.shape[2] * q.shape[3]
+        products = self.products or num_queries * k.shape[2]
+        flops = 4.0 * batch * heads * products * q.shape[3]
         moved = sum(map(_num_bytes, (q, k, v, made, *more)))
         self.costs.add(f"{name} attention", flops, moved, ATTENTION_FLOPS)
         return made
 
-    def flex(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, score_mod: Any, scale: float) -> torch.Tensor:
+    def flex(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, score_mod: Any, scale: float, **_of_blocks: Any
+    ) -> torch.Tensor:
         """Stand for `flex_attention`, which also reads what `score_mod` has from outside."""
-        outside = (one.cell_contents for one in score_mod.__closure__)
+        outside = (one.cell_contents for one in score_mod.__closure__) if score_mod else ()
         return self.attended("flex", q, k, v, *(one for one in outside if isinstance(one, torch.Tensor)))
 
 
 @contextmanager
-def counted() -> Iterator[Costs]:
-    """Count what happens to tensors without values within the block."""
+def counted(products: int | None = None) -> Iterator[Costs]:
+    """Count what happens to tensors without values within the block; `products` is for attention of packs."""
     costs = Costs()
-    attention = _Attention(costs)
+    attention = _Attention(costs, products)
     kernel = mock.patch.object(relative_attention, "kernel_of", return_value=attention.flex)
+    of_rows = [
+        mock.patch.object(one, "kernel_of_rows", return_value=attention.flex) for one in (packed_attention, conformer)
+    ]
     filters = mock.patch.object(log_mels, "_constants", _filters)
-    with kernel, filters, _Operations(costs), attention:
+    with kernel, of_rows[0], of_rows[1], filters, _Operations(costs), attention:
         yield costs
 
 
@@ -300,6 +311,35 @@ def batch_costs(name: str, batch: Batch, *, beams: bool = False, tokens: int = 2
     return costs
 
 
+def pack_costs(name: str, seconds: float) -> tuple[Costs, Batch]:
+    """Return what a pack costs that is full of rows of a length, and these rows."""
+    install()
+    model, extractor = _made(name)
+    stride, a_row = model.hidden_stride, slot_frames(round(seconds * RATE), model.hidden_stride)
+    frames = whole_parts(slot_frames(round(GPU_BATCH_SECONDS * RATE), stride))
+    loaded = LoadedCheckpoint(cast(Any, None), model, extractor, None)
+    shapes = (((frames * stride,), torch.int16), ((most_rows(frames),), torch.int64))
+    batch = Batch(min(most_rows(frames), frames // a_row), seconds)
+    products = batch.rows * (-(-a_row // BLOCK_FRAMES) * BLOCK_FRAMES) ** 2  # a row's queries read its keys in blocks
+
+    def run(costs: Costs) -> None:
+        samples, num_samples = (OnDevice(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in shapes)
+        found = loaded.run_whole(samples.float() / 32768, num_samples, hidden_states=False)
+        results = _results(found.heads[Capability.CTC].output.logits, beams=False)
+        costs.copies += 1
+        costs.waits += 1
+        costs.bytes_out += sum(map(_num_bytes, results))
+
+    # Views of tensors without values cannot be made in inference mode.
+    no_mode = mock.patch.multiple(torch.inference_mode, __enter__=lambda _: None, __exit__=lambda *_: None)
+    with torch.no_grad(), no_mode:
+        with counted(products) as costs:
+            run(costs)  # constants are made
+        with counted(products) as costs:
+            run(costs)
+    return costs, batch
+
+
 def decoding_costs(batch: Batch, tokens: int = 25, name: str = DECODER) -> Costs:
     """Return the costs of an encoder-decoder, of whose steps the device waits for the launches if they take longer."""
     costs, first = batch_costs(name, batch, tokens=tokens), batch_costs(name, batch, tokens=1)
@@ -311,7 +351,10 @@ def decoding_costs(batch: Batch, tokens: int = 25, name: str = DECODER) -> Costs
 
 def _frames(model: Any, features: Any, num_samples: torch.Tensor, beams: bool) -> list[torch.Tensor]:
     """Return the results of a CTC model for the host."""
-    logits = model(**features).logits
+    return _results(model(**features).logits, beams=beams)
+
+
+def _results(logits: torch.Tensor, *, beams: bool) -> list[torch.Tensor]:
     finite = torch.isfinite(logits).all(-1)
     if beams:
         return [*top_tokens(logits, blank=0), finite]
@@ -430,8 +473,20 @@ def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> 
     """Return the costs and the speeds of a model over rows of a length."""
     is_decoder = name in DECODERS
     costs = decoding_costs(batch, name=name) if is_decoder else batch_costs(name, batch)
-    speed = times_real_time(costs, batch)
-    found = {
+    found = figures(name, costs, batch)
+    if not is_decoder:
+        with_beams = batch_costs(name, batch, beams=True)
+        frames = with_beams.bytes_out / BYTES_OF_A_FRAME / (batch.whole_seconds * 50)
+        processes = min(MOST_PROCESSES, cores - 1)
+        of_batch = (frames * search[0], frames * search[1])
+        speed = times_real_time(with_beams, batch, search=of_batch, processes=processes)
+        found["beams"] = round(times_real_time(costs, batch) / speed, 2)
+    return found
+
+
+def figures(name: str, costs: Costs, batch: Batch) -> dict[str, Any]:
+    """Return the costs of a batch or of a pack, and the speed by them."""
+    return {
         "model": name,
         "rows of": f"{batch.seconds:g} s",
         "launches": sum(costs.launches_by_op.values()),
@@ -440,16 +495,9 @@ def row(name: str, batch: Batch, *, search: tuple[float, float], cores: int) -> 
         "GB": round(costs.moved_bytes / 1e9, 1),
         "device ms": round(1e3 * costs.device_seconds, 1),
         "device alone": round(batch.whole_seconds / costs.device_seconds),
-        "simulated": round(speed),
+        "simulated": round(times_real_time(costs, batch)),
         "goal": GOALS.get((name, round(batch.seconds)), ""),
     }
-    if not is_decoder:
-        with_beams = batch_costs(name, batch, beams=True)
-        frames = with_beams.bytes_out / BYTES_OF_A_FRAME / (batch.whole_seconds * 50)
-        processes = min(MOST_PROCESSES, cores - 1)
-        of_batch = (frames * search[0], frames * search[1])
-        found["beams"] = round(speed / times_real_time(with_beams, batch, search=of_batch, processes=processes), 2)
-    return found
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -468,14 +516,16 @@ def main(argv: list[str] | None = None) -> None:
         help="CPU time of a search over 600 s, 50 frames a second, and over two batches together",
     )
     parser.add_argument("--cores", type=int, default=16, help="cores of the host")
+    parser.add_argument("--packs", action="store_true", help="packs in place of batches, of models without a decoder")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
-    rows = [
-        row(name, Batch.of(name, seconds), search=(args.search_ms[0] / 1e3, args.search_ms[1] / 1e3), cores=args.cores)
-        for name in args.names or NAMES
-        for seconds in args.seconds
-    ]
-    show("A batch in bfloat16; times real time", rows)
+    cases = itertools.product(args.names or (PUBLISHED if args.packs else NAMES), args.seconds)
+    if args.packs:
+        rows = [figures(name, *pack_costs(name, seconds)) for name, seconds in cases]
+    else:
+        search = (args.search_ms[0] / 1e3, args.search_ms[1] / 1e3)
+        rows = [row(name, Batch.of(name, seconds), search=search, cores=args.cores) for name, seconds in cases]
+    show(f"A {'pack' if args.packs else 'batch'} in bfloat16; times real time", rows)
     if args.json:
         write_json(args.json, rows)
 

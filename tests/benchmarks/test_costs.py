@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.studies.costs import Batch, Host, batch_costs, simulated
+from benchmarks.studies.costs import Batch, Host, batch_costs, pack_costs, simulated
 
 STREAMS = {"copy_in": 0.8e-3, "copy_out": 0.1e-3, "in_hand": 3, "processes": 0}
 MODEL_315M, FAST_CONFORMER, SEW_D = 79e-3, 12e-3, 16e-3
@@ -49,3 +49,13 @@ def test_no_bias_by_distance_of_a_published_model_is_in_memory():
     assert costs.moved_bytes == pytest.approx(142.5e9, rel=0.05)
     assert (costs.copies, costs.waits) == (1, 1)
     assert costs.launches < 1_000
+
+
+@pytest.mark.slow
+def test_a_pack_of_a_published_model_takes_about_the_launches_of_a_batch():
+    of_pack, rows = pack_costs("fastconformer 110M", 10.0)
+    of_batch = batch_costs("fastconformer 110M", Batch(60, 10.0))
+    assert rows.whole_seconds == 610
+    assert (of_pack.copies, of_pack.waits) == (1, 1)
+    assert of_pack.launches <= 1.12 * of_batch.launches
+    assert of_pack.moved_bytes <= 1.3 * of_batch.moved_bytes
