@@ -59,7 +59,6 @@ OPENINGS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("opening", OPENINGS)
 def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
     message = rf"has pickled weights only \(pytorch_model.bin\).*`raysp convert {NAME} FOLDER`.* and use FOLDER$"
@@ -68,7 +67,6 @@ def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
     assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("opening", OPENINGS)
 def test_a_pull_request_with_safetensors_is_named(hub, checkpoint, pickled, opening):
     hub.push(NAME, pickled, "a" * 40, "refs/pr/1")
@@ -78,13 +76,11 @@ def test_a_pull_request_with_safetensors_is_named(hub, checkpoint, pickled, open
     assert check_checkpoint(f"{NAME}@refs/pr/2").architecture == "Wav2Vec2Model"
 
 
-@pytest.mark.slow
 def test_a_hub_id_is_converted(hub, checkpoint, tmp_path):
     convert_checkpoint(NAME, tmp_path / "out")
     assert_equal(read_tensors(tmp_path / "out"), read_tensors(checkpoint))
 
 
-@pytest.mark.slow
 def test_a_revision_is_converted(hub, pickled, tmp_path):
     folder = shutil.copytree(pickled, tmp_path / "branch")
     torch.save({"other": torch.ones(1)}, folder / "pytorch_model.bin")
@@ -95,7 +91,6 @@ def test_a_revision_is_converted(hub, pickled, tmp_path):
     assert [*read_tensors(tmp_path / "out")] == ["other"]
 
 
-@pytest.mark.slow
 def test_a_hub_id_is_converted_from_the_cache(hub, tmp_path, monkeypatch):
     convert_checkpoint(NAME, tmp_path / "out")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -122,7 +117,6 @@ OTHERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "hub", "url"])
 @pytest.mark.parametrize("kind", OTHERS)
 def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tmp_path, kind, place):

@@ -78,7 +78,6 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(name, hub, raysp_
     assert "raysp convert" in done.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", layouts(opens=True, pickle=True))
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers, with a mask
 def test_a_converted_pickle_has_the_label_of_transformers(name, laid_out, raysp_command, decoder, tmp_path):

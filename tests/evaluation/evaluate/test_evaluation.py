@@ -372,7 +372,6 @@ class TestSpeakers:
         assert found.facts["EER"].startswith("- (-): ")
         assert found.nothing_compared.startswith("EER is undefined: found ")
 
-    @pytest.mark.slow
     def test_a_checkpoint_without_the_head_compares_means_of_frames_if_asked(self, voices):
         shards = voices(*"aabbcc")
         with pytest.raises(

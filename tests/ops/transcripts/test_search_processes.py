@@ -147,7 +147,6 @@ def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, two
     assert two.search(packed(settings), frames, NUM_FRAMES) is not None
 
 
-@pytest.mark.slow
 def test_processes_end_with_their_object():
     processes = SearchProcesses(1)
     processes.start()

@@ -134,7 +134,6 @@ def test_a_row_has_its_label_in_any_batch_and_alone(checkpoint):
     assert_same(labelled(checkpoint, waves[::-1], batch_seconds=4)[::-1], together)
 
 
-@pytest.mark.slow
 def test_in_half_precision_a_row_is_labelled_alone(checkpoint):
     waves = noise(SECONDS[:3], seed=3)
     together = labelled(checkpoint, waves, dtype="bfloat16")

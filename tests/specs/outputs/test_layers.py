@@ -76,7 +76,6 @@ def test_layers_of_a_longer_row_are_those_of_outputs_of_one_layer(oracle, option
         assert found["embedding"][layer] == alone["embedding"]
 
 
-@pytest.mark.slow
 def test_the_learned_sum_is_what_the_head_reads_and_longer_rows_count_each_frame_once(oracle):
     _, folder = oracle
     rows, windows = piece([wav(40_000, seed=1)]), {"window_seconds": 1, "overlap_seconds": 0.25}

@@ -173,7 +173,6 @@ class TestSmallWords:
 
 
 class TestRules:
-    @pytest.mark.slow
     @given(speech(), RULES)
     def test_a_parser_reads_cues_that_keep_all_rules(self, spans, rules):
         cues = list(pysubs2.SSAFile.from_string(srt(cues_of(spans, rules)), format_="srt")) if spans else []

@@ -49,7 +49,6 @@ def test_praatio_reads_the_same_texts_and_times(file, spans, chars):
         assert texts == {one.start: on_one_line(one.text) for one in given_spans if on_one_line(one.text)}
 
 
-@pytest.mark.slow
 @given(spans=WILD)
 def test_intervals_are_contiguous_for_any_spans(file, spans):
     bounded = [one for one in spans if abs(one.start) < 1e6 and abs(one.end) < 1e6]

@@ -42,7 +42,6 @@ def test_a_worker_holds_weights_gradients_moments_activations_copies_and_two_win
     assert (found.machine, found.gpu, found.average) == (found.worker, None, 0.0)
 
 
-@pytest.mark.slow
 def test_a_moving_average_is_held_and_committed(prepared):
     found, without = memory_of(prepared, ema=0.9), memory_of(prepared)
     assert found.average == found.weights

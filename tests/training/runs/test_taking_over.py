@@ -78,7 +78,9 @@ def test_a_training_that_wakes_after_another_took_over_ends_and_replaces_nothing
             wait_for_commit(store, at // 2 * 2)
             theirs.update(take_over(store))
 
-    with pytest.raises(RunError, match=r"another run took over: .* This run ends, and has replaced nothing"):
+    with pytest.raises(
+        RunError, match=r"another run took over: .* This run ends, and has replaced no file of the other one"
+    ):
         finetune(recipe, on_progress=suspend)
     assert versions(store) == theirs
 
