@@ -72,7 +72,7 @@ def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, ti
     first = finetune(recipe)
     begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     seconds, every = begun.value("batching.seconds"), begun.value("evaluation.every")
-    longer = dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, epochs=3))
+    longer = dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, epochs=4))
     assert finetune(longer).steps > first.steps
     after = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     assert (after.value("batching.seconds"), after.value("evaluation.every")) == (seconds, every)
