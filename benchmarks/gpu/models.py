@@ -10,8 +10,7 @@ from tokenizers import models as vocabularies
 
 from raysp import models
 from raysp.models.base.packs import EncodesPacks
-from raysp.models.base.pass_shapes import shape_digest
-from raysp.models.checking import reads_packs
+from raysp.models.checking import reads_packs, shape_digest
 from raysp.models.loading import LoadedCheckpoint
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.labelling import Labelling
