@@ -19,7 +19,7 @@ import functools
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,11 +217,11 @@ def counted(products: int | None = None) -> Iterator[Costs]:
     costs = Costs()
     attention = _Attention(costs, products)
     kernel = mock.patch.object(relative_attention, "kernel_of", return_value=attention.flex)
-    of_rows = [
+    plain, with_adapter = (
         mock.patch.object(one, "kernel_of_rows", return_value=attention.flex) for one in (packed_attention, conformer)
-    ]
+    )
     filters = mock.patch.object(log_mels, "_constants", _filters)
-    with kernel, of_rows[0], of_rows[1], filters, _Operations(costs), attention:
+    with kernel, plain, with_adapter, filters, _Operations(costs), attention:
         yield costs
 
 
@@ -292,22 +292,24 @@ def batch_costs(name: str, batch: Batch, *, beams: bool = False, tokens: int = 2
     install()
     model, extractor = _made(name)
 
-    def run(costs: Costs) -> None:
+    def results() -> list[torch.Tensor]:
         waves, num_samples = batch.waves()
         features = extractor.extract(waves.float() / 32768, num_samples)
         if name in DECODERS:
-            results = (_texts if name == DECODER else _texts_of_cohorts)(model, features, tokens)
-        else:
-            results = _frames(model, features, num_samples, beams)
-        costs.copies += 1
-        costs.waits += 1
-        costs.bytes_out += sum(map(_num_bytes, results))
+            return (_texts if name == DECODER else _texts_of_cohorts)(model, features, tokens)
+        return _frames(model, features, num_samples, beams)
 
-    with torch.no_grad():
-        with counted() as costs:
-            run(costs)  # constants are made
-        with counted() as costs:
-            run(costs)
+    return _costs(results)
+
+
+def _costs(results: Callable[[], list[torch.Tensor]], products: int | None = None) -> Costs:
+    """Return what a pass and the one copy of its results cost, after a pass that makes constants."""
+    for _ in range(2):
+        with torch.no_grad(), counted(products) as costs:
+            found = results()
+            costs.copies += 1
+            costs.waits += 1
+            costs.bytes_out += sum(map(_num_bytes, found))
     return costs
 
 
@@ -322,22 +324,14 @@ def pack_costs(name: str, seconds: float) -> tuple[Costs, Batch]:
     batch = Batch(min(most_rows(frames), frames // a_row), seconds)
     products = batch.rows * (-(-a_row // BLOCK_FRAMES) * BLOCK_FRAMES) ** 2  # a row's queries read its keys in blocks
 
-    def run(costs: Costs) -> None:
+    def results() -> list[torch.Tensor]:
         samples, num_samples = (OnDevice(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in shapes)
         found = loaded.run_whole(samples.float() / 32768, num_samples, hidden_states=False)
-        results = _results(found.heads[Capability.CTC].output.logits, beams=False)
-        costs.copies += 1
-        costs.waits += 1
-        costs.bytes_out += sum(map(_num_bytes, results))
+        return _results(found.heads[Capability.CTC].output.logits, beams=False)
 
     # Views of tensors without values cannot be made in inference mode.
-    no_mode = mock.patch.multiple(torch.inference_mode, __enter__=lambda _: None, __exit__=lambda *_: None)
-    with torch.no_grad(), no_mode:
-        with counted(products) as costs:
-            run(costs)  # constants are made
-        with counted(products) as costs:
-            run(costs)
-    return costs, batch
+    with mock.patch.multiple(torch.inference_mode, __enter__=lambda _: None, __exit__=lambda *_: None):
+        return _costs(results, products), batch
 
 
 def decoding_costs(batch: Batch, tokens: int = 25, name: str = DECODER) -> Costs:
