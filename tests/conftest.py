@@ -22,6 +22,7 @@ from tests.faulty_proxy import FaultyProxy
 from tests.runs import (  # noqa: F401
     local_ray,
     make_pipeline,
+    shared_ray,
     small_shards,
     with_ray,
     without_ray,
@@ -209,6 +210,14 @@ def _turn(item: pytest.Item) -> int:
     if _group(item.nodeid) in {"clouds", "object storage", "Ray"} or item.nodeid.partition("::")[0].endswith(LONG):
         return 0
     return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep the shared Ray for the tests of its group: others would use whatever Ray this process is connected to."""
+    if _group(item.nodeid) != "Ray":
+        shared_ray.end()
+    elif "local_ray" in getattr(item, "fixturenames", ()):
+        shared_ray.go_on()
 
 
 @pytest.fixture(scope="session")

@@ -21,20 +21,51 @@ DEMO = Path(__file__).parents[1] / "pipelines" / "demo"
 CHECKPOINT = DEMO / "unispeech-digits-ctc"
 
 
+class SharedRay:
+    """A Ray for all tests of a group. It ends before a test of another group, which would be connected to it."""
+
+    def __init__(self) -> None:
+        self._hub_cache: Path | None = None
+        self._running: contextlib.ExitStack | None = None
+
+    def start(self, hub_cache: Path) -> None:
+        """Start it with workers that have a cache of the Hugging Face hub and no network."""
+        self._hub_cache = hub_cache
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Start it again if it has ended."""
+        if self._hub_cache is None or self._running is not None:
+            return
+        with contextlib.ExitStack() as stack:
+            patched = stack.enter_context(pytest.MonkeyPatch.context())
+            patched.setenv("HF_HUB_CACHE", str(self._hub_cache))
+            patched.setenv("HF_HUB_OFFLINE", "1")
+            stack.enter_context(forked.workers())
+            stack.enter_context(own_ray(Resources(cpus=3)))
+            self._running = stack.pop_all()
+
+    def end(self) -> None:
+        """End it, if it has started."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+
+shared_ray = SharedRay()
+
+
 @pytest.fixture(scope="session")
 def workers_hub_cache(tmp_path_factory):
-    """The cache of the Hugging Face hub that workers have, without a network."""
-    folder = tmp_path_factory.mktemp("hub")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("HF_HUB_CACHE", str(folder))
-        patched.setenv("HF_HUB_OFFLINE", "1")
-        yield folder
+    """The cache of the Hugging Face hub that workers of the shared Ray have."""
+    return tmp_path_factory.mktemp("hub")
 
 
 @pytest.fixture(scope="session")
 def local_ray(workers_hub_cache):
-    with forked.workers(), own_ray(Resources(cpus=3)):
-        yield
+    shared_ray.start(workers_hub_cache)
+    yield
+    shared_ray.end()
 
 
 @pytest.fixture
