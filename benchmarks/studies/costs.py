@@ -40,7 +40,7 @@ from raysp.capabilities import Capability
 from raysp.models.encoder import conformer, packed_attention, relative_attention
 from raysp.models.encoder.packed_attention import BLOCK_FRAMES
 from raysp.models.features import log_mels
-from raysp.models.kernels.pack_sizes import most_rows, slot_frames, whole_parts
+from raysp.models.kernels.pack_sizes import most_rows, places_of_rows, slot_frames, whole_parts
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.budget import GPU_BATCH_SECONDS, GPU_TEXT_SECONDS
 from raysp.ops.transcripts.search_processes import MOST_PROCESSES, MOST_TOGETHER
@@ -320,8 +320,8 @@ def pack_costs(name: str, seconds: float) -> tuple[Costs, Batch]:
     stride, a_row = model.hidden_stride, slot_frames(round(seconds * RATE), model.hidden_stride)
     frames = whole_parts(slot_frames(round(GPU_BATCH_SECONDS * RATE), stride))
     loaded = LoadedCheckpoint(cast(Any, None), model, extractor, None)
-    shapes = (((frames * stride,), torch.int16), ((most_rows(frames),), torch.int64))
     batch = Batch(min(most_rows(frames), frames // a_row), seconds)
+    shapes = (((frames * stride,), torch.int16), ((places_of_rows(batch.rows, frames),), torch.int64))
     products = batch.rows * (-(-a_row // BLOCK_FRAMES) * BLOCK_FRAMES) ** 2  # a row's queries read its keys in blocks
 
     def results() -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ from raysp.models.encoder.languages import LanguageSwitch
 from raysp.models.encoder.packed_attention import kernel_of_rows
 from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
+from raysp.models.kernels.pack_sizes import most_rows, slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
 from raysp.models.kernels.row_tables import RowTables
 from raysp.models.labelled_passes import ModelPass
@@ -122,7 +122,8 @@ class LoadedCheckpoint:
 
         Args:
             waves: float32 samples (S,) of each row.
-            num_samples_R: their numbers, on the device of the samples; zeros for rows that the pack does not have.
+            num_samples_R: their numbers, on the device of the samples; zeros for rows that the pack does not have, as
+                many as attention has places for.
             hidden_states: as for `run`.
             size: frames of hidden states of the pack; None: as few whole products as the rows need.
             samples_S: all samples of the pack, in which on a device rows begin at frames of hidden states, one behind
@@ -166,7 +167,10 @@ class LoadedCheckpoint:
             lengths: numbers of samples of the rows, for what takes them one after another; none: whatever does raises
                 an error, and `PackPass.placed` has the results.
         """
-        tables = self._tables(num_samples_R, len(samples_S))
+        size = len(samples_S) // self.model.hidden_stride
+        attended_rows = len(num_samples_R)
+        num_samples_R = torch.nn.functional.pad(num_samples_R, (0, max(0, most_rows(size) - attended_rows)))
+        tables = self._tables(num_samples_R, size, attended_rows)
         packing = Packing.in_slots(self.num_frames(lengths)[1], self._slots(lengths), tables.size, tables)
         num_valid = [self.feature_extractor.num_inputs(count) for count in lengths]
         num_inputs = map(max, num_valid, packing.counts)  # of one input a frame, a last part of one is an input too
@@ -234,11 +238,11 @@ class LoadedCheckpoint:
         head_size = config.hidden_size // config.num_attention_heads
         return kernel_of_rows(self.device, self.dtype, head_size) is not None
 
-    def _tables(self, num_samples_R: torch.Tensor, whole_samples: int) -> RowTables:
+    def _tables(self, num_samples_R: torch.Tensor, size: int, attended_rows: int) -> RowTables:
         """Return the places of rows whose samples begin at frames."""
         stride = self.model.hidden_stride
         slots_R = (num_samples_R + (stride - 1)) // stride
-        return RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, whole_samples // stride)
+        return RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, size, attended_rows)
 
     def _pass(
         self,

@@ -119,7 +119,7 @@ class Wav2Vec2Adapter(nn.Module):
             over_time = partial(_over_frames, layer)
             hidden_1NH = strided(over_time, hidden_1NH, tables, self.config.adapter_stride, ADAPTER_PADDING)
             counts_R = adapter_output_frames(tables.counts_R, self.config).clamp(min=0)
-            tables = RowTables.of(counts_R, tables.slots_R, tables.size)
+            tables = tables.with_counts(counts_R)
         return hidden_1NH, tables
 
     def _projected(self, hidden_BTH: Tensor) -> Tensor:

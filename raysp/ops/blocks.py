@@ -15,7 +15,14 @@ import numpy as np
 
 from raysp.audio.window_cuts import Windowing
 from raysp.devices import is_accelerator
-from raysp.models.kernels.pack_sizes import ALIGNED_SAMPLES, PRODUCT_ROWS, most_rows, slot_frames, whole_parts
+from raysp.models.kernels.pack_sizes import (
+    ALIGNED_SAMPLES,
+    PRODUCT_ROWS,
+    most_rows,
+    places_of_rows,
+    slot_frames,
+    whole_parts,
+)
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
 
@@ -313,9 +320,11 @@ class Grouping:
         return ALIGNED_SAMPLES if self.size is None else self.stride
 
     def sizes(self, num_samples: Sequence[int]) -> dict[str, int]:
-        """Return where rows of a pack begin, and on an accelerator its samples and rows, for `fill_pack`."""
-        found = {"multiple": self.multiple}
-        return found if self.size is None else {**found, "samples": self.padded(num_samples), "rows": self.rows}
+        """Return where rows of a pack begin, and on an accelerator its samples and places of rows, for `fill_pack`."""
+        if self.size is None:
+            return {"multiple": self.multiple}
+        rows = places_of_rows(len(num_samples), self.frames(num_samples))
+        return {"multiple": self.multiple, "samples": self.padded(num_samples), "rows": rows}
 
     @property
     def in_packs(self) -> bool:

@@ -71,7 +71,7 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
 
     def of_rows(self, hidden_1NH: Tensor, packing: Packing, tables: RowTables) -> tuple[Tensor, Packing]:
         """Return the frames (1, N, H) of the rows of a pack on a device, each from where it began, and their places."""
-        read, stride = RowTables.of(tables.keys_R, tables.slots_R, tables.size), self.config.adapter_stride
+        read, stride = tables.with_counts(tables.keys_R), self.config.adapter_stride
         residual_1NH, inner_1NH = (
             strided(partial(self._strided, valid_BT=None, conv=conv), norm(hidden_1NH), read, stride, stride // 2)
             for norm, conv in (
@@ -87,7 +87,7 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
         """Return the places of the frames of rows, which begin where they began."""
         adapted = partial(adapted_frames, config=self.config, exact=True)
         counts_R, keys_R = (adapted(one).clamp(min=0) for one in (tables.counts_R, tables.keys_R))
-        tables = RowTables.of(counts_R, tables.slots_R, tables.size).with_keys(keys_R)
+        tables = tables.with_counts(counts_R).with_keys(keys_R)
         counts, keys = (tuple(map(adapted, one)) for one in (packing.counts, packing.num_keys))
         return replace(packing, counts=counts, keys=keys, tables=tables)
 

@@ -49,7 +49,7 @@ def attended(
     if kernel is None:
         kernel = kernel_of_rows(q_1AND.device, q_1AND.dtype, q_1AND.shape[-1])
     assert kernel is not None  # a pack has tables only with a kernel
-    layout = tables.layout(multiple=BLOCK_FRAMES)
+    layout = tables.blocks(BLOCK_FRAMES)
     q_1ALD, k_1ALD, v_1ALD = (layout.taken(x.transpose(1, 2)).transpose(1, 2) for x in (q_1AND, k_1AND, v_1AND))
     mixed_1ALD = kernel(
         q_1ALD,

@@ -299,6 +299,8 @@ class FeatureEncoder(nn.Module):
     def _first_product(self, weight_BCK: Tensor, bias_B1C: Tensor, waves_BS: Tensor) -> Tensor:
         windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
         if not torch.compiler.is_compiling() and len(windows_BTK) == 1:
+            if windows_BTK.device.type != "cpu":  # a device adds the bias in the product, if this is of two axes
+                return linear(windows_BTK[0], weight_BCK[0], bias_B1C[0, 0])[None]
             return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
         return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
 

@@ -27,6 +27,12 @@ def most_rows(num_frames: int) -> int:
     return max(1, min(PRODUCT_ROWS, num_frames // FRAMES_A_ROW))
 
 
+def places_of_rows(num_rows: int, num_frames: int) -> int:
+    """Return the rows that attention has places for in a pack of so many rows: a quarter, a half or all of the most."""
+    most = most_rows(num_frames)
+    return next((places for places in (most // 4, most // 2) if num_rows <= places), max(num_rows, most))
+
+
 def usual_frames(num_frames: int) -> int:
     """Round up to a number of frames that recurs: oneDNN caches a program for each number."""
     step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))

@@ -1,9 +1,10 @@
 """Places of the rows of a pack on its device, and layers and sums over all of them in one launch.
 
-All tensors have sizes that a pack's rows do not change. Between rows and behind them frames have any values, which
-`RowLayout.spread` keeps away from the frames of rows. A function of frames that reads neighbours is applied to all rows
-at once, with zeros between them, as it pads a row alone. A sum over a row is taken in the order of its frames, from its
-own start on. So values of a row depend neither on its place nor on other rows.
+All tensors have sizes that a pack's rows do not change, but for the places of attention (`RowTables.blocks`). Between
+rows and behind them frames have any values, which `RowLayout.spread` keeps away from the frames of rows. A function of
+frames that reads neighbours is applied to all rows at once, with zeros between them, as it pads a row alone. A sum over
+a row is taken in the order of its frames, from its own start on. So values of a row depend neither on its place nor on
+other rows.
 
 Legend: R rows that a pack may have, N frames of a pack, L places of a layout, Q blocks of them, H hidden, I inputs of a
 frame, C channels.
@@ -28,12 +29,20 @@ class RowTables:
         slots_R: frames from the start of each row to that of the next.
         size: frames of the pack.
         keys_R: frames of each row that are attended to and pooled; None: all.
+        attended_rows: rows, the first ones, that attention has places for; those behind them have no frames. None: all.
     """
 
     def __init__(
-        self, begins_R: Tensor, counts_R: Tensor, slots_R: Tensor, size: int, keys_R: Tensor | None = None
+        self,
+        begins_R: Tensor,
+        counts_R: Tensor,
+        slots_R: Tensor,
+        size: int,
+        keys_R: Tensor | None = None,
+        attended_rows: int | None = None,
     ) -> None:
         self.begins_R, self.counts_R, self.slots_R, self.size = begins_R, counts_R, slots_R, size
+        self.attended_rows = attended_rows or len(begins_R)
         self.keys_R = counts_R if keys_R is None else keys_R
         self.rows_N = _rows_at(begins_R, size)
         """Row of each frame: the last one that begins there or before."""
@@ -43,12 +52,12 @@ class RowTables:
         """True for frames of rows."""
         self.valid_N = self.inside_N if keys_R is None else self.offsets_N < keys_R.index_select(0, self.rows_N)
         """True for frames that are attended to and pooled."""
-        self._layouts: dict[tuple[int, int], RowLayout] = {}
+        self._layouts: dict[tuple[int, int, int], RowLayout] = {}
 
     @classmethod
-    def of(cls, counts_R: Tensor, slots_R: Tensor, size: int) -> "RowTables":
+    def of(cls, counts_R: Tensor, slots_R: Tensor, size: int, attended_rows: int | None = None) -> "RowTables":
         """Place rows of `counts_R` frames at the starts of slots of `slots_R` frames, integers on the device."""
-        return cls(_begins(slots_R), counts_R, slots_R, size)
+        return cls(_begins(slots_R), counts_R, slots_R, size, attended_rows=attended_rows)
 
     @property
     def num_rows(self) -> int:
@@ -57,17 +66,32 @@ class RowTables:
 
     def with_keys(self, keys_R: Tensor) -> "RowTables":
         """Return the places with other numbers of frames that are attended to and pooled."""
-        return RowTables(self.begins_R, self.counts_R, self.slots_R, self.size, keys_R)
+        return RowTables(self.begins_R, self.counts_R, self.slots_R, self.size, keys_R, self.attended_rows)
+
+    def with_counts(self, counts_R: Tensor) -> "RowTables":
+        """Return rows of other numbers of frames that begin at the same places; all frames are attended to."""
+        return RowTables(self.begins_R, counts_R, self.slots_R, self.size, attended_rows=self.attended_rows)
 
     def scaled(self, factor: int, counts_R: Tensor) -> "RowTables":
         """Return the places where each frame becomes `factor` frames, of which each row has `counts_R`."""
-        return RowTables(self.begins_R * factor, counts_R, self.slots_R * factor, self.size * factor)
+        size = self.size * factor
+        return RowTables(
+            self.begins_R * factor, counts_R, self.slots_R * factor, size, attended_rows=self.attended_rows
+        )
 
     def layout(self, gap: int = 0, multiple: int = 1) -> "RowLayout":
         """Return rows with at least `gap` frames behind each, each at a multiple of `multiple`; made once."""
-        if (gap, multiple) not in self._layouts:
-            self._layouts[gap, multiple] = RowLayout(self, gap, multiple)
-        return self._layouts[gap, multiple]
+        return self._layout(gap, multiple, self.num_rows)
+
+    def blocks(self, size: int) -> "RowLayout":
+        """Return rows that begin at blocks of `size` places, of which only attention may depend; made once."""
+        return self._layout(0, size, self.attended_rows)
+
+    def _layout(self, gap: int, multiple: int, num_rows: int) -> "RowLayout":
+        form = gap, multiple, num_rows
+        if form not in self._layouts:
+            self._layouts[form] = RowLayout(self, *form)
+        return self._layouts[form]
 
 
 class KeyBlocks(NamedTuple):
@@ -88,11 +112,12 @@ class RowLayout:
         tables: places in the pack.
         gap: least number of places behind each row that are of no row.
         multiple: number at whose multiples rows begin.
+        num_rows: rows that there are places for; the others have no frames.
     """
 
-    def __init__(self, tables: RowTables, gap: int, multiple: int) -> None:
+    def __init__(self, tables: RowTables, gap: int, multiple: int, num_rows: int) -> None:
         self._tables, self._multiple = tables, multiple
-        self.length = _rounded(tables.size + tables.num_rows * (gap + multiple - 1), multiple)
+        self.length = _rounded(tables.size + num_rows * (gap + multiple - 1), multiple)
         self.begins_R = _begins(_rounded(tables.slots_R + gap, multiple))
         self.rows_L = _rows_at(self.begins_R, self.length)
         places_L = torch.arange(self.length, device=self.begins_R.device)

@@ -35,7 +35,7 @@ MOST_GRAPHS = 8
 
 Found = TypeVar("Found")
 """Results: `ModelPass` of a batch, `PackPass` of a pack."""
-Shapes: TypeAlias = tuple[torch.Size, torch.dtype, bool]
+Shapes: TypeAlias = tuple[torch.Size, torch.Size, torch.dtype, bool]
 
 
 class RecordedPass(Generic[Found]):
@@ -96,7 +96,7 @@ class GraphedPasses(Generic[Found]):
         Calls of several threads go to one stream, by which each has the memory of a graph for itself. The lengths of
         the rows of a pack are for passes without a graph.
         """
-        shapes = (waves.shape, waves.dtype, hidden_states)
+        shapes = (waves.shape, num_samples.shape, waves.dtype, hidden_states)
         on_host = {} if lengths is None else {"lengths": lengths}
         with self._lock:
             if (graph := self.graphs.get(shapes)) is not None:

@@ -19,6 +19,7 @@ import raysp
 from raysp.crossing import Room
 from raysp.errors import RunError
 from raysp.models.features.waves import end_to_end, fill, fill_pack
+from raysp.models.kernels.pack_sizes import places_of_rows
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import pack_frames
 from raysp.ops.labelling import Labelling, OneBatch
@@ -73,6 +74,10 @@ def test_a_row_has_the_same_label_in_every_pack(name, dtype, waves, checkpoints)
     assert len({*alone.values()}) == len(waves)
     for order in [(0, 1, 2, 3, 4), (4, 3, 0), (2, 1, 0)]:
         assert bits(labels(one, block_of([waves[row] for row in order], order))) == {row: alone[row] for row in order}
+    many = bits(labels(one, block_of([*waves, *waves[-1:] * 5])))  # attention has more places
+    assert {row: many[row] for row in alone} == alone
+    sizes = [places_of_rows(rows, one.grouping.size) for rows in (1, 10)]
+    assert sizes[0] < sizes[1]
 
 
 def test_all_packs_have_the_frames_of_the_plan_and_windows_of_a_row_too(checkpoints, monkeypatch):
@@ -137,10 +142,11 @@ FRAMEWISE = [name for name in CASES if "Sequence" not in name and "XVector" not 
 @pytest.mark.parametrize("name", FRAMEWISE)
 def test_passes_in_packs_are_graphs_for_any_rows(name, dtype, waves, checkpoints):
     plain, graphed = (op(checkpoints(name), CASES[name], dtype=dtype, graphs=graphs) for graphs in (False, True))
-    for order in [(0, 1, 2), (4,), (3, 0), (4, 2, 3, 1, 0)]:
+    for order in [(0, 1, 2), (4,), (3, 0), (0, 1, 2, 3, 4), (4, 2, 3, 1, 0)]:
         block = block_of([waves[row] for row in order], order)
         assert bits(labels(graphed, block)) == bits(labels(plain, block))
-    assert (len(graphed.graphs.graphs), graphed.graphs.why_not) == (1, "")
+    places = {(places_of_rows(rows, graphed.grouping.size),) for rows in (1, 5)}
+    assert ({numbers for _, numbers, *_ in graphed.graphs.graphs}, graphed.graphs.why_not) == (places, "")
     with counted() as counts:
         graphed(block_of(waves))
     assert sum("graph of" in at for at in counts.launches_at) == 1
