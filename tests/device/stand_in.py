@@ -564,4 +564,4 @@ def _where() -> str:
 def _file_of_the_package(path: str) -> str:
     """Return the path of a file of the package within it; an empty one for other files."""
     _, found, file = path.rpartition(PACKAGE)
-    return file if found and "/tests/" not in path and "site-packages" not in path else ""
+    return file if found and not file.startswith("tests/") and "site-packages" not in path else ""

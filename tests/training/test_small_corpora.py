@@ -1,6 +1,7 @@
 """What a recipe leaves open follows the corpus, and stays as it began."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -69,11 +70,12 @@ def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, ti
         words, tiny, tmp_path / "out", batching=Batching(micro_batches=2), schedule=schedule, dtype="float32"
     )
     recipe = dataclasses.replace(recipe, evaluation=Evaluation(Shards(words, text="text")))
-    first = finetune(recipe)
+    asked = itertools.cycle([False, True])  # both stop after two steps
+    first = finetune(recipe, should_stop=lambda: next(asked))
     begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     seconds, every = begun.value("batching.seconds"), begun.value("evaluation.every")
     longer = dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, epochs=4))
-    assert finetune(longer).steps > first.steps
+    assert finetune(longer, should_stop=lambda: next(asked)).steps > first.steps
     after = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     assert (after.value("batching.seconds"), after.value("evaluation.every")) == (seconds, every)
     monkeypatch.setattr(workers, "count_gpus", lambda: 1)

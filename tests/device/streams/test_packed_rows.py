@@ -9,6 +9,7 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling
 from raysp.ops.writing import Writing
 from tests.device import stand_in
+from tests.soaked import some
 
 stand_in.install()
 MODEL = "wav2vec2-base 94M"
@@ -66,6 +67,12 @@ def test_published_models_are_measured_in_bfloat16_and_checkpoints_in_half_preci
     assert made[6:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
 
 
+@pytest.fixture
+def few_orders(monkeypatch) -> None:
+    """Compare rows alone with those of few orders; rows without texts have more."""
+    monkeypatch.setattr(packed_rows, "SMALL_ORDERS", 2)
+
+
 def of_texts(tmp_path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path)
@@ -74,6 +81,7 @@ def of_texts(tmp_path) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkeypatch):
     found = of_texts(tmp_path)
     assert [(one["frames"], one["beams"], one["unequal"]) for one in found] == [
@@ -88,7 +96,8 @@ def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkey
     assert all(one["unequal"] > 0 for one in of_texts(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["ParakeetForTDT", "ParakeetForRNNT"])
+@pytest.mark.usefixtures("few_orders")
+@pytest.mark.parametrize("kind", some(["ParakeetForTDT", "ParakeetForRNNT"], "ParakeetForTDT"))
 def test_texts_of_transducers_are_compared(kind, checkpoints, tmp_path):
     found: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path)

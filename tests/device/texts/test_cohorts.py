@@ -28,8 +28,8 @@ from tests.soaked import some
 
 WAYS = ("greedy", "prompt", "beams", "sampling")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-ROWS, TOKENS, PLACES = 9, 10, 8
-LENGTHS = (30, 128, 7, 129, 60, 140, 90, 1, 120)
+ROWS, TOKENS, PLACES = 6, 8, 8
+LENGTHS = (30, 128, 1, 129, 60, 140)
 """Frames of rows; two rows have larger rooms than the others."""
 
 
@@ -47,7 +47,7 @@ def model(kind: str, dtype: torch.dtype) -> SpeechEncoderDecoderModel:
 
 
 def frames(dtype: torch.dtype) -> list[Tensor]:
-    draw = torch.Generator().manual_seed(3)
+    draw = torch.Generator().manual_seed(1)  # texts of different lengths in all cases
     return [torch.randn(1, length, 36, generator=draw).to(dtype).to(NAME) for length in LENGTHS]
 
 
@@ -84,7 +84,7 @@ def test_no_other_row_reaches_a_bit_of_a_text_or_of_its_score(kind, name, dtype)
     one, rows = model(kind, DTYPES[dtype]), frames(DTYPES[dtype])
     alone = [written(one, rows, [row], **OPTIONS[name])[0] for row in range(ROWS)]
     assert len({len(ids) for ids, _ in alone}) > 1
-    for order in [range(ROWS), (8, 2, 5, 0, 7, 3, 1, 6, 4), (6, 0, 3), (1, 4)]:
+    for order in [range(ROWS), (5, 2, 0, 3, 1, 4), (4, 0, 3), (1, 4)]:
         assert written(one, rows, order, **OPTIONS[name]) == [alone[row] for row in sorted(order)]
 
 
@@ -131,7 +131,7 @@ def test_no_op_has_another_layout_for_other_neighbours(kind, name):
     steps(one, rows, [0], **OPTIONS[name])  # weights are joined
     alone, larger = steps(one, rows, [0], **OPTIONS[name]), steps(one, rows, [3], **OPTIONS[name])
     assert sum(alone.values()) > 20 * TOKENS
-    for order in [(1,), (7,), (2, 0), (8, 4)]:
+    for order in [(1,), (2,), (4, 0), (2, 4)]:
         assert steps(one, rows, order, **OPTIONS[name]) == alone
     assert steps(one, rows, (5,), **OPTIONS[name]) == larger
     assert steps(one, rows, (5, 2, 3, 0), **OPTIONS[name]) == Counter(alone) + Counter(larger)
@@ -185,7 +185,7 @@ def test_steps_of_cohorts_are_graphs_whoever_is_in_them():
     one, rows = model("bart", torch.bfloat16), frames(torch.bfloat16)
     one.decoder.graphed_steps = recorded = GraphedSteps(torch.device(NAME))
     try:
-        for order in [(0, 1), (2,), (8, 4, 6), (7, 2, 0)]:
+        for order in [(0, 1), (2,), (4, 2, 1), (1, 2, 0)]:
             found = written(one, rows, order)
             kept, one.decoder.graphed_steps = one.decoder.graphed_steps, None
             assert found == written(one, rows, order)
