@@ -116,6 +116,15 @@ def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool =
         assert isinstance(receipt, ShardReceipt), receipt
 
 
+def label_twice(folder: Path) -> None:
+    """Label six spoken digits to `A`, and by a pipeline that skips one of them to `B`."""
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+    write_shard(folder / "in" / "a.parquet", table=table)
+    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
+    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+
+
 def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:
     """Run the parts of a run up to its first commit; return the job and the plan."""
     job, plan, label = _begin_here(pipeline, relabel=relabel, retry=retry)

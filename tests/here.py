@@ -6,6 +6,15 @@ import pytest
 
 from raysp.evaluation.evaluate import evaluation
 from raysp.labelling.engine import running
+from raysp.labelling.engine.label_process import LabelProcess
+
+
+def run_as_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `raysp.run` do in this process what a run without Ray does in a process of its own."""
+    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setattr(running, "requires_ray", lambda _: False)
+    monkeypatch.setattr(LabelProcess, "start", lambda _: None)
+    monkeypatch.setattr(running, "_in_one_process", lambda plan, faults, *_: running._in_this_process(plan, faults))
 
 
 def run_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

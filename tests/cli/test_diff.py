@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
@@ -12,7 +11,7 @@ from raysp.cli import printed_scores
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LowRow
 from raysp.evaluation.scores import Estimate, Scores
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, label_here, label_twice, write_shard
 
 HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
 
@@ -21,11 +20,7 @@ HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
 def made(tmp_path_factory):
     """Labels of six spoken digits, and those of the same rows by a pipeline that skips one of them."""
     folder = tmp_path_factory.mktemp("diff")
-    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
-    write_shard(folder / "in" / "a.parquet", table=table)
-    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+    label_twice(folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import raysp
 from raysp.models.loading import load_checkpoint
 from tests.corpora import CHECKPOINT
-from tests.ops.test_transcribing import ctc_forward, forward_of, staged
+from tests.ops.test_transcribing import alone, check_joined, ctc_forward, forward_of
 from tests.text.beams.arpa_files import write_arpa
 
 NUMBERS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -37,11 +37,6 @@ def everything(loaded, lm):
 
 def noisy(seed: int, rows: int, frames: int, size: float = 4.0) -> torch.Tensor:
     return size * torch.randn(rows, frames, 20, generator=torch.Generator().manual_seed(seed))
-
-
-def alone(op, logits: torch.Tensor) -> list[object]:
-    frames = torch.tensor([len(logits)])
-    return [column[0] for column in op(ctc_forward(logits[None], frames, [None]))[: len(op.schema)]]
 
 
 def test_sure_frames_have_the_text_score_words_and_characters_of_greedy_decoding(loaded):
@@ -125,28 +120,16 @@ def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(everything, size)
         assert alone(everything, logits[row, :frames]) == [column[row] for column in columns[: len(everything.schema)]]
 
 
-def check_joined(op, seed: int, frames: int, cuts: set[int], left: int, right: int) -> None:
-    logits = noisy(seed, 1, frames, 3.0)[0]
-    edges = [0, *sorted(cut for cut in cuts if 0 < cut < frames), frames]
-    windows = [torch.full((frames + left + right, 20), torch.nan) for _ in edges[1:]]
-    for window, (first, end) in zip(windows, pairwise(edges), strict=True):
-        window[left : left + end - first] = logits[first:end]
-    parts = [(left, left + end - first) for first, end in pairwise(edges)]
-    forward = ctc_forward(torch.stack(windows), torch.full((len(windows),), frames + left + right), parts)
-    assert op(forward)[0] == [None] * len(windows)
-    assert list(op.join(staged(op, forward))) == alone(op, logits)
-
-
 @pytest.mark.parametrize("cuts", [{5}, {1, 2, 17}])
 def test_a_row_in_one_window_equals_the_row_joined_to_the_last_bit(everything, cuts):
-    check_joined(everything, 7, 30, cuts, 2, 1)
+    check_joined(everything, noisy(7, 1, 30, 3.0)[0], cuts, 2, 1)
 
 
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sets(st.integers(0, 39)), st.integers(0, 4), st.integers(0, 4))
 def test_any_row_in_one_window_equals_the_row_joined(everything, seed, frames, cuts, left, right):
-    check_joined(everything, seed, frames, cuts, left, right)
+    check_joined(everything, noisy(seed, 1, frames, 3.0)[0], cuts, left, right)
 
 
 def test_a_row_of_numbers_that_are_not_finite_harms_no_other(everything):

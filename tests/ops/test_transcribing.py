@@ -81,6 +81,23 @@ def staged(op, forward: Forward) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, op.staged, strict=True)], schema=op.staged)
 
 
+def alone(op, logits: torch.Tensor) -> list[object]:
+    frames = torch.tensor([len(logits)])
+    return [column[0] for column in op(ctc_forward(logits[None], frames, [None]))[: len(op.schema)]]
+
+
+def check_joined(op, logits: torch.Tensor, cuts: set[int], left: int, right: int) -> None:
+    """Check that windows of a row, with frames before and behind what they own, give what the row in one gives."""
+    edges = [0, *sorted(cut for cut in cuts if 0 < cut < len(logits)), len(logits)]
+    windows = [torch.full((len(logits) + left + right, 20), torch.nan) for _ in edges[1:]]
+    for window, (first, end) in zip(windows, pairwise(edges), strict=True):
+        window[left : left + end - first] = logits[first:end]
+    parts = [(left, left + end - first) for first, end in pairwise(edges)]
+    forward = ctc_forward(torch.stack(windows), torch.full((len(windows),), len(windows[0])), parts)
+    assert op(forward)[0] == [None] * len(windows)
+    assert list(op.join(staged(op, forward))) == alone(op, logits)
+
+
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sets(st.integers(0, 59)), st.integers(0, 5), st.integers(0, 5))
@@ -88,16 +105,7 @@ def test_the_frames_of_a_row_give_the_same_to_the_last_bit_in_one_window_and_joi
     timed, seed, frames, cuts, left, right
 ):
     sure = 4 * torch.randn(frames, 20, generator=torch.Generator().manual_seed(seed))
-    whole = timed(ctc_forward(sure[None], torch.tensor([frames]), [None]))
-    edges = [0, *sorted(cut for cut in cuts if 0 < cut < frames), frames]
-    windows = [torch.full((frames + left + right, 20), torch.nan) for _ in edges[1:]]
-    for window, (first, end) in zip(windows, pairwise(edges), strict=True):
-        window[left : left + end - first] = sure[first:end]
-    parts = [(left, left + end - first) for first, end in pairwise(edges)]
-    parts_of_it = ctc_forward(torch.stack(windows), torch.full((len(windows),), frames + left + right), parts)
-    assert timed(parts_of_it)[0] == [None] * len(windows)
-    joined = timed.join(staged(timed, parts_of_it))
-    assert list(joined) == [column[0] for column in whole[: len(timed.schema)]]
+    check_joined(timed, sure, cuts, left, right)
 
 
 def test_a_word_begins_with_its_first_frame_and_ends_with_the_end_of_its_last(timed):

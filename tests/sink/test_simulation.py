@@ -7,7 +7,9 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -45,26 +47,32 @@ def folder(tmp_path, monkeypatch):
     logging.getLogger("raysp.sink.lease").setLevel(logging.NOTSET)
 
 
-def new_seeds() -> range:
-    """Choose seeds that no run had: RAYSP_SOAK_SEED and RAYSP_SOAK_HISTORIES choose others."""
+def new_seeds(capsys: pytest.CaptureFixture[str]) -> range:
+    """Choose seeds that no run had, and tell them: RAYSP_SOAK_SEED and RAYSP_SOAK_HISTORIES choose others."""
     start = int(os.environ.get("RAYSP_SOAK_SEED") or time.time_ns() // 1000 % 10**12)
-    return range(start, start + int(os.environ.get("RAYSP_SOAK_HISTORIES") or 5000))
+    seeds = range(start, start + int(os.environ.get("RAYSP_SOAK_HISTORIES") or 5000))
+    with capsys.disabled():
+        sys.stdout.write(f"\nhistories of RAYSP_SOAK_SEED={seeds.start} to {seeds.stop}\n")
+    return seeds
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
-def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
-    seeds = range(120) if how == "the same every time" else new_seeds()
-    if how == "drawn anew":
-        with capsys.disabled():
-            sys.stdout.write(f"\nhistories of RAYSP_SOAK_SEED={seeds.start} to {seeds.stop}\n")
+def words_told(simulate: Callable[..., Any], seeds: range, folder: Path, words: Iterable[str]) -> Counter[str]:
+    """Return how often the stories of all seeds have each word."""
     seen: Counter[str] = Counter()
     for seed in seeds:
         try:
             told = "\n".join(simulate(seed, folder).story)
         except ViolationError as error:
             raise ViolationError(f"seed {seed}: {error}") from error
-        seen.update({word: told.count(word) for word in WORTH})
+        seen.update({word: told.count(word) for word in words})
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
+def test_no_history_loses_doubles_or_mixes_rows(folder, capsys, how):
+    seeds = range(120) if how == "the same every time" else new_seeds(capsys)
+    seen = words_told(simulate, seeds, folder, WORTH)
     # The histories must be worth something: crashes and failures, late ones, relabellings, retries.
     assert seen[" crashes "] > len(seeds) / 2
     assert all(seen[word] for word in WORTH), seen

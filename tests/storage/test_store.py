@@ -32,17 +32,6 @@ def paths(store: LocalStore, prefix: str = "") -> list[str]:
 
 
 class TestLocalStore:
-    def test_create_writes_once(self, store):
-        assert store.create("a/b", b"one")
-        assert not store.create("a/b", b"two")
-        assert store.read("a/b") == b"one"
-        assert paths(store) == ["a/b"]
-
-    def test_replace_writes_over_any_content(self, store):
-        store.replace("a", b"one")
-        store.replace("a", b"two")
-        assert store.read("a") == b"two"
-
     def test_a_folder_that_is_not_there_is_an_empty_store(self, store):
         assert paths(store) == paths(store, "x/y") == []
         assert store.stat("a") is None
@@ -57,16 +46,6 @@ class TestLocalStore:
         time.sleep(0.01)
         store.replace("a", b"two")
         assert store.stat("a").version != before.version
-
-    def test_list_is_sorted_by_whole_path_and_narrowed_by_prefix(self, store):
-        names = ["a.b", "a/b", "a/c/d", "a0", "ab/c", "b"]
-        for name in reversed(names):
-            store.create(name, b"")
-        assert paths(store) == sorted(names)
-        assert paths(store, "a/") == ["a/b", "a/c/d"]
-        assert paths(store, "a") == ["a.b", "a/b", "a/c/d", "a0", "ab/c"]
-        assert paths(store, "a/c/d") == ["a/c/d"]
-        assert paths(store, "a/c/d/") == paths(store, "c") == []
 
     @settings(max_examples=25, deadline=None)
     @given(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from raysp import bounds
 from raysp.errors import CheckpointError
-from raysp.text.beams.hashing import prefix_hashes, text_hashes
+from raysp.text.beams.hashing import ids_by_hash, prefix_hashes, text_hashes
 
 T = TypeVar("T")
 
@@ -78,9 +78,7 @@ class Ngrams:
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, that of `<unk>` for unknown ones."""
-        hashes = text_hashes(texts)
-        places = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
-        return np.where(self.words[places] == hashes, self.word_ids[places], self.unknown)
+        return ids_by_hash(texts, self.words, self.word_ids, self.unknown)
 
 
 def save(model: Ngrams, folder: Path) -> None:

@@ -23,6 +23,15 @@ def text_hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     return hashes
 
 
+def ids_by_hash(
+    texts: Sequence[str], hashes: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], unknown: int
+) -> npt.NDArray[np.int64]:
+    """Return the id of each text by sorted hashes of known ones and their ids; `unknown` for other texts."""
+    wanted = text_hashes(texts)
+    places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    return np.where(hashes[places] == wanted, ids[places], unknown)
+
+
 def prefix_hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the sorted hashes of all prefixes of texts, the empty one included."""
     return np.unique(np.concatenate([np.zeros(1, np.int64), *(found for _, found in _hashes_by_place(texts))]))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from raysp import bounds
 from raysp.errors import CheckpointError
 from raysp.text.beams.arpa import BEGIN, END, MARKERS, MOST_ORDERS, UNKNOWN
-from raysp.text.beams.hashing import prefix_hashes, text_hashes
+from raysp.text.beams.hashing import ids_by_hash, prefix_hashes, text_hashes
 from raysp.words import ending
 
 MAGIC = b"mmap lm http://kheafield.com/code"
@@ -181,9 +181,7 @@ class KenlmModel:
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the id of each text, that of `<unk>` for unknown ones."""
-        hashes = text_hashes(texts)
-        places = np.minimum(np.searchsorted(self.words, hashes), len(self.words) - 1)
-        return np.where(self.words[places] == hashes, self.word_ids[places], self.unknown)
+        return ids_by_hash(texts, self.words, self.word_ids, self.unknown)
 
     def log10(self, context: tuple[int, ...], word: int) -> float:
         """Return the decimal logarithm of the probability of a word after others, the last one first, -1 for none."""

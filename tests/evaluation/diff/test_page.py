@@ -16,7 +16,7 @@ from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
 from raysp.labelling.planning.trust import read_recorded
 from raysp.text.error_rates import edits
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import label_twice
 from tests.pages import HOSTILE, Page
 
 
@@ -24,11 +24,7 @@ from tests.pages import HOSTILE, Page
 def found(tmp_path_factory) -> LabelDiff:
     """The comparison of two labellings of six spoken digits, one of which skips a row."""
     folder = tmp_path_factory.mktemp("diff")
-    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
-    write_shard(folder / "in" / "a.parquet", table=table)
-    source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+    label_twice(folder)
     return raysp.diff(str(folder / "A"), str(folder / "B"), by=["speaker_id"])
 
 

@@ -9,11 +9,11 @@ import pytest
 
 import raysp
 from benchmarks.inputs.synthetic_bucket import SyntheticBucket
-from raysp.labelling.engine import execution, running
-from raysp.labelling.engine.label_process import LabelProcess
+from raysp.labelling.engine import execution
 from raysp.sink import event_log, lease
 from raysp.storage.stores import open_store
 from tests.corpora import a_pipeline, write_shard
+from tests.here import run_as_one_process
 from tests.runs import DEMO
 
 pytestmark = pytest.mark.slow
@@ -22,10 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A bucket that counts requests; runs label in this process, so that it sees all of them."""
-    monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "requires_ray", lambda _: False)
-    monkeypatch.setattr(LabelProcess, "start", lambda _: None)
-    monkeypatch.setattr(running, "_in_one_process", lambda plan, faults, *_: running._in_this_process(plan, faults))
+    run_as_one_process(monkeypatch)
     monkeypatch.setenv(lease.BEAT_VARIABLE, "3600")  # what depends on time is left out
     monkeypatch.setattr(execution, "RECEIPTS_SECONDS", 3600.0)
     monkeypatch.setattr(event_log, "WRITE_SECONDS", 3600.0)

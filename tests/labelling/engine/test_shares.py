@@ -11,7 +11,6 @@ import raysp
 from raysp import PlanError
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
-from raysp.labelling.engine.label_process import LabelProcess
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, lease, plan_record
@@ -20,6 +19,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, begin_run, label_here, write_shard
+from tests.here import run_as_one_process
 from tests.runs import DEMO, row_hash
 
 SHARDS = 7
@@ -28,10 +28,7 @@ SHARDS = 7
 @pytest.fixture
 def here(monkeypatch):
     """Runs label in this process, without Ray; whether another run is alive is known within a second."""
-    monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "requires_ray", lambda _: False)
-    monkeypatch.setattr(LabelProcess, "start", lambda _: None)
-    monkeypatch.setattr(running, "_in_one_process", lambda plan, faults, *_: running._in_this_process(plan, faults))
+    run_as_one_process(monkeypatch)
     monkeypatch.setenv(lease.BEAT_VARIABLE, "1")
 
 

@@ -4,6 +4,7 @@ import gzip
 import math
 import random
 import string
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -151,6 +152,14 @@ TOKENS = ["", "", "a", "b"]
 BLANK, DELIMITER = 0, 1
 
 
+def check_ranking(search: BeamSearch, logits: torch.Tensor, weight: Callable[[Sequence[int]], float]) -> None:
+    """Check the texts and scores of a search against those of all alignments, with the weight of each text."""
+    [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
+    expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
+    assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
+    assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
 def words_of(ids):
     return "".join(" " if one == DELIMITER else TOKENS[one] for one in ids).split()
 
@@ -169,10 +178,7 @@ def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, 
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
         fusion = WordModel(scores, Lexicon(model, None), TOKENS, weights)
         search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
-        expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
-        assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
-        assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+        check_ranking(search, logits, weight)
 
 
 @pytest.mark.parametrize("boundaries", [True, False])
@@ -193,10 +199,7 @@ def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, 
     logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
     fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights)
     search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
-    [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
-    expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
-    assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
-    assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+    check_ranking(search, logits, weight)
 
 
 @pytest.mark.slow
@@ -211,10 +214,7 @@ def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_p
     for seed in range(3):
         logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
         search = BeamSearch(400, [CharacterModel(scores, ids_of_tokens, Weights(0.6, 0.3))], least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
-        expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
-        assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
-        assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+        check_ranking(search, logits, weight)
 
 
 def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):

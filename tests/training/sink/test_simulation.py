@@ -3,8 +3,6 @@
 import json
 import logging
 import re
-import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from raysp.sink import layout
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
 from raysp.training.sink.fencing import FencedStore
 from tests.sink.simulation import ViolationError
-from tests.sink.test_simulation import new_seeds
+from tests.sink.test_simulation import new_seeds, words_told
 from tests.training.sink import simulation
 from tests.training.sink.simulation import simulate
 
@@ -48,17 +46,8 @@ def folder() -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
 def test_no_history_of_trainings_loses_mixes_or_replaces_anything(folder, capsys, how):
-    seeds = range(400) if how == "the same every time" else new_seeds()
-    if how == "drawn anew":
-        with capsys.disabled():
-            sys.stdout.write(f"\nhistories of RAYSP_SOAK_SEED={seeds.start} to {seeds.stop}\n")
-    seen: Counter[str] = Counter()
-    for seed in seeds:
-        try:
-            told = "\n".join(simulate(seed, folder).story)
-        except ViolationError as error:
-            raise ViolationError(f"seed {seed}: {error}") from error
-        seen.update({word: told.count(word) for word in WORTH})
+    seeds = range(400) if how == "the same every time" else new_seeds(capsys)
+    seen = words_told(simulate, seeds, folder, WORTH)
     assert all(seen[word] for word in WORTH), seen
 
 
