@@ -122,8 +122,9 @@ class ParakeetEncoderConfig(Config):
         factor = self.subsampling_factor
         if factor < 2 or factor & (factor - 1):
             raise CheckpointError(f"subsampling_factor is {factor}, expected a power of two, such as 8")
-        if min(self.subsampling_conv_kernel_size, self.subsampling_conv_stride, self.num_mel_bins) < 1:
-            raise CheckpointError("the subsampling's kernel or stride, or num_mel_bins, is below 1")
+        for name in ("subsampling_conv_kernel_size", "subsampling_conv_stride", "num_mel_bins"):
+            if (found := getattr(self, name)) < 1:
+                raise CheckpointError(f"{name} is {found}, expected a positive number")
         left, expected = subsampled(self.num_mel_bins, self), self.num_mel_bins // self.inputs_to_logits_ratio
         if left != expected or left < 1:
             raise CheckpointError(

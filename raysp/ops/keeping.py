@@ -63,7 +63,10 @@ def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table)
         given = given.to_pylist()
     wanted = list(cast("Sequence[bool]", given))
     if len(wanted) != rows.num_rows:
-        raise ValueError(f"{_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}")
+        raise ValueError(
+            f"{_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, expected one "
+            "for each row"
+        )
     return wanted
 
 

@@ -160,7 +160,7 @@ def test_bfloat16_and_gradient_checkpointing_stay_near(pair):
             {"num_mel_bins": 20},
             "num_mel_bins is 20, of which the subsampling leaves 3, expected 2: use a multiple of 8",
         ),
-        ({"subsampling_conv_stride": 0}, "kernel or stride"),
+        ({"subsampling_conv_stride": 0}, "subsampling_conv_stride is 0, expected a positive number"),
         ({"model_type": "wav2vec2"}, "encoder_config has model_type 'wav2vec2'"),
     ],
 )
