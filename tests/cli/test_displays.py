@@ -21,6 +21,7 @@ from tests.cluster.submitting.fake_head import FakeHead
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 from tests.here import run_without_ray
+from tests.soaked import soaked
 
 COMMANDS = {
     "plan": ["{folder}/recipe_for_the_cli.py"],
@@ -162,15 +163,19 @@ def test_a_try_out_shows_rows_with_invalid_text(raysp_command, folder, tmp_path,
         assert (table[0]["text"], table[0]["tags"]) == ("caf\ufffd", ["caf\ufffd"])
 
 
+NO_COLUMNS = {"COLUMNS": "0", "FORCE_COLOR": "1"}
+ONE_COLUMN = {"COLUMNS": "1", "FORCE_COLOR": "1", "TERM": "dumb"}
+ASCII, UTF_16 = ({"PYTHONIOENCODING": one} for one in ("ascii:strict", "utf-16"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
-        {"COLUMNS": "0", "FORCE_COLOR": "1"},
-        {"COLUMNS": "1", "FORCE_COLOR": "1", "TERM": "dumb"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii:strict"},
-        {"PYTHONIOENCODING": "utf-16"},
+        {**NO_COLUMNS, **UTF_16},
+        {**ONE_COLUMN, **ASCII},
+        *soaked([NO_COLUMNS, ONE_COLUMN, ASCII, UTF_16]),
     ],
     ids=str,
 )

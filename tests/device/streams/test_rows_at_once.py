@@ -13,8 +13,7 @@ from raysp.models.kernels.packing import Packing
 from raysp.models.kernels.row_tables import RowTables
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from tests.device.stand_in import NAME, counted
-from tests.models.encoder.test_encoder_packs import OTHERS
-from tests.models.encoder.test_encoder_packs import loaded as made
+from tests.models.encoder.test_encoder_packs import OTHERS, write
 from tests.ops.test_precision import noise
 
 CASES = (
@@ -31,8 +30,7 @@ def checkpoints(tmp_path_factory):
 
     def of(name: str) -> LoadedCheckpoint:
         if name not in found:
-            folder = tmp_path_factory.mktemp("checkpoints") / "checkpoint"
-            made(name, folder, "float32")
+            folder = write(name, tmp_path_factory.mktemp("checkpoints") / "checkpoint")
             found[name] = load_checkpoint(folder, dtype="float32", device=NAME)
         return found[name]
 

@@ -79,6 +79,8 @@ def as_values(text: RowText) -> tuple[list[list[int]], list[list[float]] | None]
 
 OF_EACH = [*itertools.product(["bart"], OPTIONS), *itertools.product(DECODERS, ["greedy", "prompt", "beams"])]
 """All options with one decoder, and with each decoder those that it takes part in."""
+OF_SEVERAL_LENGTHS = (0, 1, 4, 5, 7, 8, 10, 12, 17, 18)
+"""Rows whose texts have more than two lengths in every case; more than a step has."""
 WIDTHS = itertools.product(DECODERS, ["greedy", "prompt", "beams", "sampling"], [36, 512])
 
 
@@ -88,11 +90,12 @@ WIDTHS = itertools.product(DECODERS, ["greedy", "prompt", "beams", "sampling"], 
     some(WIDTHS, *((*one, 36) for one in OF_EACH), ("bart", "greedy", 512), ("bert", "beams", 512)),
 )
 def test_no_other_row_reaches_a_bit_of_a_text(name, kind, width):
-    one, rows = model(kind, width, 4 if width > 36 else 3), frames(19, width)
-    alone = [written(one, rows, [row], **OPTIONS[name])[0] for row in range(19)]
+    one, drawn = model(kind, width, 4 if width > 36 else 3), frames(19, width)
+    rows = [drawn[row] for row in OF_SEVERAL_LENGTHS]
+    alone = [written(one, rows, [row], **OPTIONS[name])[0] for row in range(len(rows))]
     assert len({len(ids[0]) for ids, _ in alone}) > 2
-    for seed in range(3):
-        order = torch.randperm(19, generator=torch.Generator().manual_seed(seed)).tolist()
+    for seed in range(2):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
         assert written(one, rows, order, **OPTIONS[name]) == alone
         few = order[: 5 + seed]
         assert written(one, rows, few, **OPTIONS[name]) == [alone[row] for row in sorted(few)]

@@ -57,16 +57,17 @@ def by_paths(moves, given, labels, num_frames, num_labels):
     tokens, spans = logits[..., :VOCAB].log_softmax(-1), logits[..., VOCAB:].log_softmax(-1)
     losses, counts = [], []
     for row in range(len(labels)):
-        sums = [
-            sum(
-                tokens[row, frame, at, labels[row, at] if is_label else moves.blank]
-                + (0 if place is None else spans[row, frame, at, place])
-                for frame, at, is_label, place in path
-            )
-            for path in paths(moves, int(num_frames[row]), int(num_labels[row]))
+        found = [*paths(moves, int(num_frames[row]), int(num_labels[row]))]
+        counts.append(len(found))
+        moved = [
+            (number, frame, at, labels[row, at] if is_label else moves.blank, place or 0)
+            for number, path in enumerate(found)
+            for frame, at, is_label, place in path
         ]
-        counts.append(len(sums))
-        losses.append(-torch.stack(sums).logsumexp(0) if sums else torch.zeros((), dtype=torch.float64))
+        number, frame, at, token, place = torch.tensor(moved, dtype=torch.long).view(-1, 5).T
+        scores = tokens[row, frame, at, token] + (spans[row, frame, at, place] if moves.durations else 0)
+        sums = scores.new_zeros(len(found)).index_add(0, number, scores)
+        losses.append(-sums.logsumexp(0) if found else torch.zeros((), dtype=torch.float64))
     return torch.stack(losses), counts
 
 

@@ -2,7 +2,8 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ def waves() -> list[np.ndarray]:
     return [0.1 * generator.standard_normal(round(16_000 * one)).astype(np.float32) for one in SECONDS]
 
 
-def loaded(name: str, folder: Path, dtype: str) -> LoadedCheckpoint:
+def write(name: str, folder: Path) -> Path:
+    """Write the checkpoint of a case."""
     if name in OTHERS:
         torch.manual_seed(1)
         OTHERS[name].init_weights().save_pretrained(folder)
@@ -74,7 +76,14 @@ def loaded(name: str, folder: Path, dtype: str) -> LoadedCheckpoint:
         extractors["Bert" not in name].save_pretrained(folder)
     else:
         make_checkpoint(name, folder)
-    return load_checkpoint(folder, dtype=dtype)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> Callable[[str, str], LoadedCheckpoint]:
+    """Return the checkpoint of a case, which is written once, in a dtype."""
+    written = cache(lambda name: write(name, tmp_path_factory.mktemp("written") / "checkpoint"))
+    return cache(lambda name, dtype: load_checkpoint(written(name), dtype=dtype))
 
 
 @torch.inference_mode()
@@ -98,8 +107,8 @@ def _of_row(found: ModelPass, row: int) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", [*CASES, *OTHERS])
-def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
-    one = loaded(name, tmp_path / "checkpoint", "float32")
+def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, loaded):
+    one = loaded(name, "float32")
     assert one.summary.takes_packs
     expected = values(one, waves, packed=False)
     for row, found in enumerate(values(one, waves)):
@@ -110,8 +119,8 @@ def test_rows_of_a_pack_have_the_values_of_a_batch(name, waves, tmp_path):
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("name", [*CASES, *OTHERS])
-def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, tmp_path):
-    one = loaded(name, tmp_path / "checkpoint", dtype)
+def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, loaded):
+    one = loaded(name, dtype)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -124,8 +133,8 @@ def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", HALF)
-def test_a_row_of_short_distances_has_the_same_bits_beside_a_row_of_long_ones(dtype, waves, tmp_path):
-    one = loaded("ParakeetForCTC", tmp_path / "checkpoint", dtype)
+def test_a_row_of_short_distances_has_the_same_bits_beside_a_row_of_long_ones(dtype, waves, loaded):
+    one = loaded("ParakeetForCTC", dtype)
     long = 0.1 * np.random.default_rng(4).standard_normal(round(1.2 * KEPT_FRAMES * 1280)).astype(np.float32)
     alone = [values(one, [wave])[0] for wave in (waves[1], long)]
     for found, expected in zip(values(one, [waves[1], long]), alone, strict=True):
@@ -156,8 +165,8 @@ def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counte
 
 
 @pytest.mark.parametrize("name", [*CASES, *OTHERS])
-def test_no_product_has_another_shape_for_other_neighbours(name, waves, tmp_path):
-    one = loaded(name, tmp_path / "checkpoint", "bfloat16")
+def test_no_product_has_another_shape_for_other_neighbours(name, waves, loaded):
+    one = loaded(name, "bfloat16")
     values(one, waves[:1])  # makes what is kept for all passes
     of_frames, alone = zip(*(products(one, [wave]) for wave in waves), strict=True)
     assert of_frames[0]
@@ -202,8 +211,8 @@ def arithmetic(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> Counter[tu
 
 
 @pytest.mark.parametrize("name", [*CASES, *OTHERS])
-def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, tmp_path):
-    one = loaded(name, tmp_path / "checkpoint", "bfloat16")
+def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, loaded):
+    one = loaded(name, "bfloat16")
     values(one, waves)  # makes what is kept for all passes
     alone = [arithmetic(one, [wave]) for wave in waves]
     both = arithmetic(one, [waves[0], waves[1]])
