@@ -72,14 +72,14 @@ def test_the_payloads_run_where_pickles_are_loaded(tmp_path):
     [
         (b"memory", "reading it takes more than 536,870,912 bytes of memory"),
         (b"time", "reading it ended a process with signal SIG(KILL|XCPU)"),
-        (b"silence", "reading it takes more than 3 s"),
+        (b"silence", "reading it takes more than 1 s"),
         (b"crash", "reading it ended a process with signal SIGSEGV"),
     ],
 )
 def test_a_reader_that_takes_memory_or_time_without_end_or_crashes_is_ended(tmp_path, monkeypatch, content, message):
     monkeypatch.setattr(conversion, "process", misbehaving)
     if content == b"silence":
-        monkeypatch.setattr(conversion, "SILENT_SECONDS", 3)
+        monkeypatch.setattr(conversion, "SILENT_SECONDS", 1)
     children = []
     monkeypatch.setattr(conversion, "_started", lambda request, old=conversion._started: kept(children, old(request)))
     folder = checkpoint_of(tmp_path / "in", content)

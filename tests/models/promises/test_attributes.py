@@ -1,6 +1,7 @@
 """Attributes, methods and keywords of models and configurations that programs read, against those of transformers."""
 
 import copy
+import itertools
 import json
 import pickle
 
@@ -13,6 +14,7 @@ from raysp.models import AutoConfig, AutoModelForCTC, AutoProcessor, UniSpeechFo
 from tests.models.oracles import transformers
 from tests.models.promises.programs.data import DEMO, DIGITS
 from tests.models.test_keywords import Rows, encoder_decoder
+from tests.soaked import some
 
 LIBRARIES = (raysp.models, transformers)
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
@@ -143,28 +145,28 @@ def test_what_models_have_not_is_refused_with_the_way_out(name):
     assert "\n" not in str(raised.value)
 
 
+ARGUMENTS = {
+    "checkpointing": {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+    "bf16": {"bf16": True, "optim": "adafactor", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1},
+    "workers": {"dataloader_num_workers": 1, "label_smoothing_factor": 0.0, "max_grad_norm": 0.5, "logging_steps": 1},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
-        {"bf16": True, "optim": "adafactor", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1},
-        {"dataloader_num_workers": 1, "label_smoothing_factor": 0.0, "max_grad_norm": 0.5, "logging_steps": 1},
-    ],
+    ("name", "adapted"),
+    some(itertools.product(ARGUMENTS, (False, True)), ("checkpointing", True), ("bf16", False), ("workers", True)),
 )
-def test_arguments_of_the_trainer_work_with_models_and_adapters(tmp_path, options):
-    for adapted in (False, True):
-        model = UniSpeechForCTC.from_pretrained(DIGITS)
-        if adapted:
-            model = peft.get_peft_model(
-                model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
-            )
-        arguments = transformers.TrainingArguments(
-            str(tmp_path), max_steps=2, use_cpu=True, report_to=[], per_device_train_batch_size=1, **options
-        )
-        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Rows())
-        assert trainer.train().global_step == 2
-        trainer.save_model(str(tmp_path / "final"))
-    written = json.loads((tmp_path / "final" / "adapter_config.json").read_text())
-    assert written["base_model_name_or_path"] == str(DIGITS)
+def test_arguments_of_the_trainer_work_with_models_and_adapters(tmp_path, name, adapted):
+    model = UniSpeechForCTC.from_pretrained(DIGITS)
+    if adapted:
+        model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    options = {"max_steps": 2, "use_cpu": True, "report_to": [], "per_device_train_batch_size": 1, **ARGUMENTS[name]}
+    arguments = transformers.TrainingArguments(str(tmp_path), **options)
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=Rows())
+    assert trainer.train().global_step == 2
+    trainer.save_model(str(tmp_path / "final"))
+    if adapted:
+        written = json.loads((tmp_path / "final" / "adapter_config.json").read_text())
+        assert written["base_model_name_or_path"] == str(DIGITS)

@@ -103,10 +103,16 @@ def test_every_committed_step_has_its_metrics_whenever_a_training_is_killed(word
     assert len(seen) > 3
 
 
+@pytest.fixture(scope="module")
+def whole(words, tiny, tmp_path_factory) -> Path:
+    """The sink of a training without a stop."""
+    sink = tmp_path_factory.mktemp("trained") / "whole"
+    finetune(again(words, tiny, sink))
+    return sink
+
+
 @pytest.mark.parametrize("damage", ["shorter", "changed"])
-def test_a_damaged_commit_is_trained_again_and_made_whole(words, tiny, tmp_path, damage):
-    recipe = again(words, tiny, tmp_path / "whole")
-    finetune(recipe)
+def test_a_damaged_commit_is_trained_again_and_made_whole(words, tiny, tmp_path, whole, damage):
     recipe, store = again(words, tiny, tmp_path / "out"), LocalStore(tmp_path / "out")
     finetune(recipe, should_stop=steps_until(4))
     last = committed_steps.latest(store)
@@ -117,7 +123,7 @@ def test_a_damaged_commit_is_trained_again_and_made_whole(words, tiny, tmp_path,
     if store.stat(f"{committed_steps.STEPS}{last.position.done}.json"):
         assert committed_steps.is_whole(store, committed_steps.load(store, last.position.done))
     finetune(recipe)
-    assert same(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "out"), weights(whole))
 
 
 def test_a_checkpoint_that_is_in_use_is_not_exported_again(words, tiny, tmp_path):
