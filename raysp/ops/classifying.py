@@ -12,7 +12,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.summary import MULTI_LABEL, REGRESSION
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, in_float32
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -63,7 +63,7 @@ class Classifying:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [logits_BN] = yield [cast("Tensor", forward.of(Capability.CLASSES)["logits"]).float()]
+        [logits_BN] = yield forward.made(Capability.CLASSES, "logits", in_float32)
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
         given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]

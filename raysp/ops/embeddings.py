@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array, Steps, alone, send
 from raysp.models.encoder.heads import LayerSum
-from raysp.ops.labelling import Forward, LayerFrames
+from raysp.ops.forward import Forward, LayerFrames, in_float32
 
 Floats = npt.NDArray[np.float32]
 
@@ -176,7 +176,7 @@ class SpeakerEmbedding:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [vectors_BE] = yield [cast("Tensor", forward.of(Capability.XVECTOR)["embeddings"]).float()]
+        [vectors_BE] = yield forward.made(Capability.XVECTOR, "embeddings", in_float32)
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
             for part, vector in zip(forward.parts, vectors_BE, strict=True)

@@ -154,6 +154,11 @@ def _names(output: ModelOutput) -> list[str]:
     return [name for name in ("logits", "embeddings", "pooler_output") if name in output.keys()]  # noqa: SIM118
 
 
+def in_float32(value: Tensor) -> list[Tensor]:
+    """Return values in the type in which they cross to the host."""
+    return [value.float()]
+
+
 def _largest(value: Tensor) -> list[Tensor]:
     """Return the largest magnitude of each frame or window, NaN if one value is NaN."""
     return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]

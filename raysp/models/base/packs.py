@@ -116,11 +116,6 @@ class EncodedPack:
     states_packing: Packing | None = None
     """Places of rows in the hidden states; None: as in the last one."""
 
-    @property
-    def rows(self) -> Iterator[Tensor]:
-        """Frames of each row that are pooled, views (1, T, H)."""
-        return self.packing.attended(self.hidden_1NH)
-
     def split(self, frames_1NC: Tensor) -> list[Tensor]:
         """Return the frames (1, T, C) of each row, views."""
         return [*self.packing.rows(frames_1NC)]
@@ -157,7 +152,7 @@ class EncodedPack:
 
 @dataclass(frozen=True)
 class PackOutput:
-    """Results of a head for all rows of a pack: of frames (1, N, ...), or of rows (R, ...)."""
+    """Results of a head for all rows of a pack: of frames (1, N, ...), or of rows (R, ...), followed by any others."""
 
     output: ModelOutput
     packing: Packing
@@ -209,7 +204,7 @@ class PackResults:
         return [one for one in self._values if one is not None]
 
     def made(self, row: int, capability: Capability | None, name: str, make: Make) -> Sequence[Tensor]:
-        """Return the result of a function for a row's value; values of frames are computed for all rows at once.
+        """Return the result of a function for a row's value, computed for all rows at once.
 
         Args:
             row: number of the row.
@@ -219,11 +214,10 @@ class PackResults:
         """
         of, key = self._values[capability], (capability, name, make)
         value = of.output[name]
-        if value.ndim != 3:
-            return make(of.of_row(row, value))
         if key not in self._made:
             self._made[key] = make(value)
-        return [one[:, of.packing.places[row]] for one in self._made[key]]
+        place = of.packing.places[row]
+        return [one[:, place] if value.ndim == 3 else one[row : row + 1] for one in self._made[key]]
 
 
 @runtime_checkable

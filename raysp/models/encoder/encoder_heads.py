@@ -4,13 +4,14 @@ The head is the first base, the architecture's base the second: `class HubertFor
 Inputs (B, S) are samples; those of an encoder of features are (B, S, C).
 
 Legend: B batch, S samples or frames of features, T frames, H hidden, C channels of a TDNN layer, V vocabulary, L labels
-of a row, N classes, E embedding.
+of a row, N classes or frames of a pack, R rows of a pack, E embedding.
 """
 
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
@@ -34,7 +35,9 @@ from raysp.models.encoder.heads import (
     frame_classification_loss,
     initial_layer_weights,
     masked_mean,
+    means_of_rows,
     pooled_statistics,
+    statistics_of_rows,
     tdnn_layers,
     tdnn_output_frames,
 )
@@ -42,6 +45,7 @@ from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.files.configuration import Config
 from raysp.models.kernels.dense import dense, dense_rows
 from raysp.models.kernels.dropout import dropped
+from raysp.models.kernels.packing import Packing
 
 
 class ForCTC(SpeechModel):
@@ -265,11 +269,10 @@ class ForSequenceClassification(SpeechModel):
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
     def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return logits_BN of the rows of a pack."""
+        """Return logits_RN of the rows of a pack."""
         seen = seen_pack(self, encoded)
-        rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
-        mean_BH = torch.cat([row_1TH.mean(1) for row_1TH in rows])
-        return seen.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_BH)))
+        mean_RH = means_of_rows(dense(self.projector, seen.hidden_1NH), seen.packing)
+        return seen.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_RH)))
 
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""
@@ -374,13 +377,21 @@ class ForXVector(SpeechModel):
         return self.returned(output, return_dict)
 
     def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return embeddings and logits, both (B, E), of the rows of a pack."""
+        """Return embeddings and logits, both (R, E), of the rows of a pack."""
         seen = seen_pack(self, encoded)
-        rows = seen.packing.attended(dense(self.projector, seen.hidden_1NH))
-        pooled_BC = torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in rows])
-        embeddings_BE = dense_rows(self.feature_extractor, pooled_BC)
-        logits_BE = dense_rows(self.classifier, embeddings_BE)
-        return seen.read(XVectorOutput(logits=logits_BE, embeddings=embeddings_BE))
+        pooled_RC = self._statistics_of_rows(dense(self.projector, seen.hidden_1NH), seen.packing)
+        embeddings_RE = dense_rows(self.feature_extractor, pooled_RC)
+        logits_RE = dense_rows(self.classifier, embeddings_RE)
+        return seen.read(XVectorOutput(logits=logits_RE, embeddings=embeddings_RE))
+
+    def _statistics_of_rows(self, frames_1NC: Tensor, packing: Packing) -> Tensor:
+        """Return the statistics (R, 2C) of the rows of a pack after the TDNN."""
+        if packing.tables is None:
+            return torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in packing.attended(frames_1NC)])
+        missing = -tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
+        # A frame reads those behind it: with full context those of its row alone, and others are not pooled.
+        frames_1NC = self._tdnn(F.pad(frames_1NC, (0, 0, 0, missing)))
+        return statistics_of_rows(frames_1NC, (packing.tables.keys_R - missing).clamp(min=0), packing.tables)
 
     def _tdnn(self, frames_BTC: Tensor) -> Tensor:
         for layer in self.tdnn:

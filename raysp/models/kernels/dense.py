@@ -83,9 +83,9 @@ def has_bfloat16_products(dtype: torch.dtype) -> bool:
 
 
 def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
-    """Apply a layer to rows that do not come from a pack, in parts of `PRODUCT_ROWS` that zeros fill up."""
+    """Apply a layer to pooled rows, in parts of `PRODUCT_ROWS` that zeros fill up; return the results of these too."""
     filled_MI = F.pad(x_MI, (0, 0, 0, -len(x_MI) % PRODUCT_ROWS))
-    return torch.cat([module(x_PI) for x_PI in torch.split(filled_MI, PRODUCT_ROWS)])[: len(x_MI)]
+    return torch.cat([module(x_PI) for x_PI in torch.split(filled_MI, PRODUCT_ROWS)])
 
 
 def is_inference_on_cpu(x: Tensor, weight_OI: Tensor, dtype: torch.dtype = torch.float32) -> bool:

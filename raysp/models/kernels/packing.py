@@ -9,6 +9,7 @@ Legend: B batch, T frames, N frames of all rows, H hidden.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,7 @@ class Packing:
         """Number of packed frames of each row."""
         return [min(count + self.keeps_next, self.num_frames) for count in self.counts]
 
-    @property
+    @cached_property
     def places(self) -> list[slice]:
         """Place of each row in the packed frames."""
         begins = itertools.accumulate(self.slots or self.sizes, initial=0)

@@ -19,6 +19,9 @@ from torch import Tensor
 
 Count = TypeVar("Count", int, Tensor)
 
+CHUNK_FRAMES = 16
+"""Frames of a row whose sum is added to those before them."""
+
 
 class RowTables:
     """Places of the rows of a pack; those that it does not have are behind it and have no frames.
@@ -225,8 +228,38 @@ def row_sums(x_N: Tensor, tables: RowTables) -> Tensor:
 
     A thread adds the values of a row one after another; zeros behind them change no bit.
     """
-    ends_1 = tables.begins_R[-1:] + tables.slots_R[-1:]
-    return torch.segment_reduce(x_N, "sum", offsets=torch.cat([tables.begins_R, ends_1]), axis=0, unsafe=True)
+    return _reduced(x_N, "sum", tables.begins_R, tables.slots_R)
+
+
+def row_maxima(x_NC: Tensor, tables: RowTables) -> Tensor:
+    """Return maxima (R, C) over the frames of each row that are pooled; 0 for a row without any."""
+    highest_RC = _reduced(
+        x_NC.masked_fill(~tables.valid_N[:, None], -torch.inf), "max", tables.begins_R, tables.slots_R
+    )
+    return highest_RC.masked_fill_((tables.keys_R == 0)[:, None], 0.0)
+
+
+def pooled_sums(x_1NC: Tensor, counts_R: Tensor, tables: RowTables) -> Tensor:
+    """Return float32 sums (R, C) over the first `counts_R` frames of each row; all other frames may have any value.
+
+    Frames of a chunk are added to each other, and chunks from the start of the row on one after another.
+    """
+    layout = tables.layout(multiple=CHUNK_FRAMES)
+    outside_L = layout.offsets_L >= counts_R.index_select(0, layout.rows_L)
+    x_LC = layout.taken(x_1NC)[0].masked_fill_(outside_L[:, None], 0.0)
+    chunks_MC = x_LC.view(-1, CHUNK_FRAMES, x_LC.shape[1]).sum(1, dtype=torch.float32)
+    num_chunks_R = _rounded(tables.slots_R, CHUNK_FRAMES) // CHUNK_FRAMES
+    return _reduced(chunks_MC, "sum", layout.begins_R // CHUNK_FRAMES, num_chunks_R)
+
+
+def pooled_means(x_1NC: Tensor, counts_R: Tensor, tables: RowTables) -> Tensor:
+    """Return means (R, C) over the frames of `pooled_sums`, zero for a row without any."""
+    return (pooled_sums(x_1NC, counts_R, tables) / counts_R.clamp(min=1)[:, None]).to(x_1NC.dtype)
+
+
+def _reduced(x_N: Tensor, by: str, begins_R: Tensor, slots_R: Tensor) -> Tensor:
+    ends_1 = begins_R[-1:] + slots_R[-1:]
+    return torch.segment_reduce(x_N, by, offsets=torch.cat([begins_R, ends_1]), axis=0, unsafe=True)
 
 
 def centred(x_NIC: Tensor, num_inputs_R: Tensor, tables: RowTables) -> tuple[Tensor, Tensor]:

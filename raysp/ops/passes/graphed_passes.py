@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.device_graphs import RECURRENCES, DeviceGraph, GraphMemory, counted
 from raysp.devices import Held, allocated, holding, release_memory
@@ -171,10 +170,9 @@ def graphs_of(loaded: LoadedCheckpoint) -> GraphedPasses[ModelPass]:
     return GraphedPasses(loaded.run, loaded.device, steps)
 
 
-def graphs_of_packs(loaded: LoadedCheckpoint) -> GraphedPasses[PackPass] | None:
-    """Return passes of packs of a checkpoint as graphs; None where a head pools each row by itself."""
-    of_frames = {Capability.CTC, Capability.FRAME_CLASSES, Capability.HIDDEN_STATES}
-    return GraphedPasses(loaded.run_whole, loaded.device) if {*loaded.summary.gives} <= of_frames else None
+def graphs_of_packs(loaded: LoadedCheckpoint) -> GraphedPasses[PackPass]:
+    """Return passes of packs of a checkpoint as graphs."""
+    return GraphedPasses(loaded.run_whole, loaded.device)
 
 
 def _words(shapes: Shapes) -> str:

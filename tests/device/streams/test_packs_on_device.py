@@ -143,9 +143,7 @@ def test_lack_of_memory_of_other_work_costs_no_label(waves, checkpoints, monkeyp
     assert rows == [(5, 512), (5, 512), (2, 512), (3, 512)]
 
 
-FRAMEWISE = [name for name in CASES if "Sequence" not in name and "XVector" not in name]
-"""Checkpoints whose heads read frames alone."""
-GRAPHED = some(itertools.product(FRAMEWISE, HALF), *((name, "bfloat16") for name in FRAMEWISE), (FRAMEWISE[0], HALF[1]))
+GRAPHED = some(itertools.product(CASES, HALF), *((name, "bfloat16") for name in CASES), (next(iter(CASES)), HALF[1]))
 
 
 @pytest.mark.parametrize(("name", "dtype"), GRAPHED)
@@ -162,10 +160,28 @@ def test_passes_in_packs_are_graphs_for_any_rows(name, dtype, waves, checkpoints
     assert (sum(counts.waits.values()), sum(counts.copies_out.values())) == (1, 1)
 
 
-def test_packs_of_heads_that_pool_each_row_are_no_graphs_and_packs_are_not_measured(checkpoints):
-    one = op(checkpoints("UniSpeechForSequenceClassification"), [raysp.Classes()], graphs=True, measured={})
+@pytest.mark.parametrize("name", ["UniSpeechForSequenceClassification", "Wav2Vec2ForXVector"])
+def test_heads_that_pool_rows_cost_no_launches_of_rows(name, waves, checkpoints):
+    [output, *_] = CASES[name]
+    found = [launches_of(op(checkpoints(name), [output]), waves[:rows]) for rows in (1, 3, 5)]
+    in_batches = Labelling(
+        str(checkpoints(name)), lambda loaded: [output.op(loaded)], batch_seconds=8, dtype="bfloat16", device=NAME
+    )
+    assert found[0] == found[1] == found[2] <= 1.2 * launches_of(in_batches, waves[:3])
+
+
+def launches_of(one: Labelling, waves: Sequence[np.ndarray]) -> int:
+    """Return the launches of a block after one that makes constants."""
+    one(block_of(waves))
+    with counted() as counts:
+        one(block_of(waves))
+    return counts.launches
+
+
+def test_packs_are_not_measured(checkpoints):
+    one = op(checkpoints("UniSpeechForSequenceClassification"), [raysp.Classes()], measured={})
     assert one.grouping.in_packs
-    assert (one.graphs, one.measuring) == (None, None)
+    assert one.measuring is None
 
 
 def test_float32_goes_in_batches_whatever_a_certificate_says(checkpoints):
