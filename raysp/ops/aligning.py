@@ -57,9 +57,12 @@ class CTCFrames:
 
 def own_frames(forward: Forward) -> CTCFrames:
     """Return the frames of the step's checkpoint."""
-    logits_BTV = forward.of(Capability.CTC)["logits"]
-    log_probs_BTV = logits_BTV.float().log_softmax(-1)
+    [log_probs_BTV] = forward.made(Capability.CTC, "logits", _log_probs)
     return CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts, [None] * len(forward.parts))
+
+
+def _log_probs(logits: Tensor) -> list[Tensor]:
+    return [logits.float().log_softmax(-1)]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.summary import MULTI_LABEL, REGRESSION
-from raysp.ops.forward import Forward, in_float32
+from raysp.ops.forward import Forward, in_float32, probabilities
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -146,7 +145,7 @@ class Segmenting:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [scores_BTN] = yield [cast("Tensor", forward.of(Capability.FRAME_CLASSES)["logits"]).float().sigmoid()]
+        [scores_BTN] = yield forward.made(Capability.FRAME_CLASSES, "logits", probabilities)
         rows = list(zip(forward.parts, scores_BTN, forward.lengths.frames, strict=True))
         return [
             [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],

@@ -159,6 +159,11 @@ def in_float32(value: Tensor) -> list[Tensor]:
     return [value.float()]
 
 
+def probabilities(logits: Tensor) -> list[Tensor]:
+    """Return the probabilities of independent classes."""
+    return [logits.float().sigmoid()]
+
+
 def _largest(value: Tensor) -> list[Tensor]:
     """Return the largest magnitude of each frame or window, NaN if one value is NaN."""
     return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]

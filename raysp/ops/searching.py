@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.checkpoints.language_models import open_model, weighed
@@ -21,6 +22,9 @@ from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, Sear
 from raysp.text.beams.search import TopFrames
 from raysp.text.beams.tokens import misfit, unwritable
 from raysp.text.beams.top_frames import top_tokens
+
+VALUES_AT_ONCE = 2**24
+"""Logits of which the best are chosen at once, which takes several copies of them as integers of 64 bits."""
 
 
 class Searching:
@@ -80,7 +84,7 @@ class Searching:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        values = yield top_tokens(forward.of(Capability.CTC)["logits"], blank=self.blank)
+        values = yield forward.made(Capability.CTC, "logits", self._top_tokens)
         frames = TopFrames(*values)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
@@ -90,6 +94,12 @@ class Searching:
             for column in self._found(frames, num_frames).columns
         ]
         return [*columns, *self._staged(frames, forward.parts)]
+
+    def _top_tokens(self, logits_BTV: Tensor) -> Sequence[Tensor]:
+        """Return the fields of `TopFrames`; of some frames at a time, since a pack has many."""
+        parts = torch.split(logits_BTV, max(1, VALUES_AT_ONCE // logits_BTV.shape[-1]), dim=1)
+        found = [top_tokens(part, blank=self.blank) for part in parts]
+        return found[0] if len(found) == 1 else [torch.cat(of_parts, dim=1) for of_parts in zip(*found, strict=True)]
 
     def _found(self, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts:
         """Return the texts of a batch, found by another process if this one has a device to feed."""

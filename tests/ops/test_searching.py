@@ -175,3 +175,10 @@ def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
     logits = unsure(op, {"SIX": -0.5, "TWO": 0.0, "TIX": -0.2})
     assert alone(op, logits)[0] in ("SIX", "TWO")
     assert type(op.texts.decoder.search.fusions[0]).__name__ == "CharacterModel"
+
+
+def test_the_best_tokens_are_those_of_all_frames_whatever_is_chosen_at_once(everything, monkeypatch):
+    op, logits = everything, torch.randn(2, 40, 32, generator=torch.Generator().manual_seed(0))
+    whole = op._top_tokens(logits)
+    monkeypatch.setattr("raysp.ops.searching.VALUES_AT_ONCE", 32 * 7)
+    assert all(map(torch.equal, op._top_tokens(logits), whole))
