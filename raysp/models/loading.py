@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,16 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.packs import EncodesPacks, Pack, PackOutput, PackPass, PackResults, ReadsPacks
+from raysp.models.base.packs import (
+    EncodedPack,
+    EncodesPacks,
+    Pack,
+    PackOutput,
+    PackPass,
+    PackResults,
+    Places,
+    ReadsPacks,
+)
 from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import layer_weights_of
@@ -144,10 +153,11 @@ class LoadedCheckpoint:
         if run is None or self._has_long_rows(num_samples):
             run = self.run_whole
         found = run(samples_S, num_samples_R, hidden_states=hidden_states, lengths=num_samples)
+        places = self._places(found.encoded, num_samples_R, len(samples_S))
         if not found.encoded.packing.counts:
             found = found.placed(*self.num_frames(num_samples), self._slots(num_samples))
         rows = self._rows(found, [{} for _ in waves], num_samples, num_samples_R)
-        results = PackResults(found)
+        results = PackResults(found, places)
         return [replace(one, in_pack=(results, row)) for row, one in enumerate(rows)]
 
     def run_whole(
@@ -167,10 +177,7 @@ class LoadedCheckpoint:
             lengths: numbers of samples of the rows, for what takes them one after another; none: whatever does raises
                 an error, and `PackPass.placed` has the results.
         """
-        size = len(samples_S) // self.model.hidden_stride
-        attended_rows = len(num_samples_R)
-        num_samples_R = torch.nn.functional.pad(num_samples_R, (0, max(0, most_rows(size) - attended_rows)))
-        tables = self._tables(num_samples_R, size, attended_rows)
+        num_samples_R, tables = self._tables(num_samples_R, len(samples_S))
         packing = Packing.in_slots(self.num_frames(lengths)[1], self._slots(lengths), tables.size, tables)
         num_valid = [self.feature_extractor.num_inputs(count) for count in lengths]
         num_inputs = map(max, num_valid, packing.counts)  # of one input a frame, a last part of one is an input too
@@ -238,11 +245,31 @@ class LoadedCheckpoint:
         head_size = config.hidden_size // config.num_attention_heads
         return kernel_of_rows(self.device, self.dtype, head_size) is not None
 
-    def _tables(self, num_samples_R: torch.Tensor, size: int, attended_rows: int) -> RowTables:
-        """Return the places of rows whose samples begin at frames."""
-        stride = self.model.hidden_stride
+    def _tables(self, num_samples_R: torch.Tensor, whole_samples: int) -> tuple[torch.Tensor, RowTables]:
+        """Return the numbers of samples of all rows that a pack may have, and the places of these, at frames."""
+        stride, attended_rows = self.model.hidden_stride, len(num_samples_R)
+        size = whole_samples // stride
+        num_samples_R = torch.nn.functional.pad(num_samples_R, (0, max(0, most_rows(size) - attended_rows)))
         slots_R = (num_samples_R + (stride - 1)) // stride
-        return RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, size, attended_rows)
+        tables = RowTables.of(self.model.num_hidden_frames(num_samples_R), slots_R, size, attended_rows)
+        return num_samples_R, tables
+
+    def _places(self, encoded: EncodedPack, num_samples_R: torch.Tensor, whole_samples: int) -> Places | None:
+        """Return the places of rows for `PackResults`."""
+        if encoded.packing.tables is None:
+            return None
+
+        @cache
+        def places(of_states: bool) -> RowTables:
+            if not of_states and encoded.states_packing is None:
+                return places(True)
+            all_samples_R, tables = self._tables(num_samples_R, whole_samples)
+            if of_states:
+                return tables
+            factor = encoded.hidden_1NH.shape[1] // tables.size
+            return tables.scaled(factor, self.model.num_frames(all_samples_R))
+
+        return places
 
     def _pass(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array, Steps, alone, send
+from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.heads import LayerSum
 from raysp.ops.forward import Forward, LayerFrames, in_float32
 
@@ -21,16 +22,40 @@ LEARNED_SUM = -2
 """In place of a layer: the sum of all hidden states, weighted as a head of the checkpoint learned."""
 
 
-def frames_of(forward: Forward, layer: int, layer_weights_K: Tensor | None = None) -> LayerFrames:
-    """Return the frames of a layer, or of the sum of all hidden states with the softmax of weights."""
-    if layer != LEARNED_SUM:
-        return forward.layer(layer)
-    if layer_weights_K is None:
-        raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
-    total = LayerSum(layer_weights_K)
-    for hidden_BTH in forward.encoded["hidden_states"]:
-        total.append(hidden_BTH)
-    return replace(forward.layer(0), hidden_BTH=total.total)
+class ChosenFrames:
+    """Frames of a layer, or of the sum of all hidden states with the softmax of weights."""
+
+    def __init__(self, layer: int, layer_weights_K: Tensor | None) -> None:
+        self.layer, self.layer_weights_K = layer, layer_weights_K
+        self.numbered = 0 if layer == LEARNED_SUM else layer
+        """The layer, or one with the same places."""
+
+    def __call__(self, encoded: ModelOutput) -> Tensor:
+        """Return the frames (B, T, H) of the results of an encoder."""
+        if self.layer == -1:
+            return cast("Tensor", encoded["last_hidden_state"])
+        states = cast("Sequence[Tensor]", encoded["hidden_states"])
+        if self.layer != LEARNED_SUM:
+            return states[self.layer]
+        if self.layer_weights_K is None:
+            raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
+        total = LayerSum(self.layer_weights_K)
+        for hidden_BTH in states:
+            total.append(hidden_BTH)
+        return total.total
+
+    def of(self, forward: Forward) -> LayerFrames:
+        """Return the frames of a pass."""
+        return replace(forward.layer(self.numbered), hidden_BTH=self(forward.encoded))
+
+    def sums(self, forward: Forward) -> Tensor:
+        """Return the sum over the frames that each window owns, of shape (B, H)."""
+        if forward.in_pack is not None and forward.parts == [None]:
+            results, row = forward.in_pack
+            of_row = results.sums(row, self, of_states=self.layer != -1)
+            if of_row is not None:
+                return of_row
+        return _sums(self.of(forward))
 
 
 class MeanEmbedding:
@@ -58,10 +83,9 @@ class MeanEmbedding:
     ) -> None:
         self.schema = schema
         self.staged = staged
-        self.layers: tuple[int, ...] = (0 if layer == LEARNED_SUM else layer,)
-        self.layer = layer
+        self.frames = ChosenFrames(layer, layer_weights_K)
+        self.layers: tuple[int, ...] = (self.frames.numbered,)
         self.normalize = normalize
-        self.layer_weights_K = layer_weights_K
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the mean of each window, then sums and numbers of frames of windows of longer rows."""
@@ -69,9 +93,8 @@ class MeanEmbedding:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        frames = frames_of(forward, self.layer, self.layer_weights_K)
-        [sums_BH] = yield [_sums(frames)]
-        counts = [end - first for first, end in frames.owned]
+        [sums_BH] = yield [self.frames.sums(forward)]
+        counts = [end - first for first, end in forward.layer(self.frames.numbered).owned]
         parts = [part is not None for part in forward.parts]
         rows = list(zip(parts, sums_BH, counts, strict=True))
         return [
@@ -119,10 +142,9 @@ class FrameEmbeddings:
     ) -> None:
         self.schema = schema
         self.staged = staged
-        self.layers: tuple[int, ...] = (0 if layer == LEARNED_SUM else layer,)
-        self.layer = layer
+        self.frames = ChosenFrames(layer, layer_weights_K)
+        self.layers: tuple[int, ...] = (self.frames.numbered,)
         self.normalize = normalize
-        self.layer_weights_K = layer_weights_K
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the vectors of each window, then those of the owned frames of windows of longer rows."""
@@ -130,7 +152,7 @@ class FrameEmbeddings:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        frames = frames_of(forward, self.layer, self.layer_weights_K)
+        frames = self.frames.of(forward)
         hidden_BTH = frames.hidden_BTH.float()
         if self.normalize:
             hidden_BTH = torch.nn.functional.normalize(hidden_BTH, dim=-1)

@@ -17,8 +17,13 @@ from raysp.capabilities import Capability
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
+from raysp.models.kernels.row_tables import RowTables, pooled_sums
 
 Make: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
+Choose: TypeAlias = Callable[[ModelOutput], Tensor]
+"""Function of the results of an encoder that returns the frames of a layer, or of a sum of layers."""
+Places: TypeAlias = Callable[[bool], RowTables]
+"""Function that returns the places of rows on the device, among hidden states (True) or frames of the last one."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +195,18 @@ class PackPass:
 
 
 class PackResults:
-    """Results of heads for all rows of a pack, and values that outputs compute from them for all rows at once."""
+    """Results of heads for all rows of a pack, and values that outputs compute from them for all rows at once.
 
-    def __init__(self, found: PackPass) -> None:
+    Args:
+        found: the results.
+        places: places of the rows; None: they are not where their samples are, but where an adapter put them.
+    """
+
+    def __init__(self, found: PackPass, places: Places | None = None) -> None:
         encoded, heads = found.encoded, found.heads
         encoder = encoded.read(BaseModelOutput(last_hidden_state=encoded.hidden_1NH))
+        self._encoder = BaseModelOutput(last_hidden_state=encoded.hidden_1NH, hidden_states=tuple(encoded.states))
+        self._places, self._sums = places, dict[Choose, Tensor]()
         self._values: dict[Capability | None, PackOutput] = {None: encoder, **{one: heads[one] for one in heads}}
         self._made: dict[object, Sequence[Tensor]] = {}
 
@@ -218,6 +230,21 @@ class PackResults:
             self._made[key] = make(value)
         place = of.packing.places[row]
         return [one[:, place] if value.ndim == 3 else one[row : row + 1] for one in self._made[key]]
+
+    def sums(self, row: int, choose: Choose, *, of_states: bool) -> Tensor | None:
+        """Return float32 sums (1, H) over the frames of a row, computed for all rows at once; None without places.
+
+        Args:
+            row: number of the row.
+            choose: returns the frames of the encoder.
+            of_states: whether it reads hidden states, not the last one.
+        """
+        if self._places is None:
+            return None
+        if choose not in self._sums:
+            tables = self._places(of_states)
+            self._sums[choose] = pooled_sums(choose(self._encoder), tables.counts_R, tables)
+        return self._sums[choose][row : row + 1]
 
 
 @runtime_checkable

@@ -170,6 +170,9 @@ OF_FRAMES = {
     "Wav2Vec2ForXVector": raysp.Embedding(pooling="xvector"),
     "Wav2Vec2ForAudioFrameClassification": raysp.Segments(),
     "UniSpeechForCTC": raysp.Transcript(beams=4, words=True),
+    "HubertModel": raysp.Embedding(layer="all"),
+    "SEWDForCTC": raysp.Embedding(),
+    "ParakeetForCTC": raysp.Embedding(layer=(1, -1)),
 }
 """Outputs that are made of results for all rows of a pack at once."""
 
