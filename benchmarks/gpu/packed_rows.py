@@ -1,8 +1,8 @@
 """Rows in packs: whether they have the same bits alone and in any company, for the certificate of this card.
 
 Each row goes through a model alone in a pack of one size, then in packs with other rows and fillers, in other orders
-and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return, and the
-text and score that a text decoder or transducer writes, for each number of beams.
+and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return, of
+sums over frames, and the text and score that a text decoder or transducer writes, for each number of beams.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.blocks import pack_frames
+from raysp.ops.embeddings import ChosenFrames
 from raysp.ops.forward import Forward
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import HALF, Batching
@@ -43,6 +44,9 @@ TOKENS, SMALL_TOKENS = 25, 4
 WINDOW_SECONDS, SMALL_WINDOW_SECONDS = 30.0, 3.0
 ROWS, SMALL_ROWS = 24, 4
 ORDERS, SMALL_ORDERS = 6, 3
+
+MEAN = ChosenFrames(-1, None)
+"""Frames of which embeddings are means, summed for all rows of a pack at once."""
 
 Make = Callable[[], LoadedCheckpoint]
 
@@ -231,7 +235,7 @@ class Bits:
         if len(forward.places) != 1:
             raise RuntimeError(f"found the results of {len(forward.places)} windows together, expected those of one")
         outputs = [forward.output, forward.encoded, *forward.of_heads.values()]
-        values = [value for output in outputs for value in _tensors(output.to_tuple())]
+        values = [*(value for output in outputs for value in _tensors(output.to_tuple())), MEAN.sums(forward)]
         digest = hashlib.sha256()
         for array in fetch(*(value.float() for value in values)):
             digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
