@@ -13,19 +13,21 @@ import pyarrow as pa
 import raysp
 from raysp.models import AutoModelForCTC, SpeechEncoderDecoderModel
 from raysp.ops import late_steps
+from raysp.ops.writing import Writing
 from raysp.training.finetuning import finetune
+from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.backends import theirs
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.class_cases import make_checkpoint
 from tests.device.crossing_cases import CASES as CROSSINGS
 from tests.device.crossing_cases import spoken
-from tests.device.output_cases import ARPA, labelling, with_files
+from tests.device.output_cases import ARPA, generating, labelling, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.program_cases import CASES as PROGRAMS
 from tests.device.stand_in import NAME
 from tests.device.test_finetuning import recipe
 from tests.device.test_generation import OPTIONS, written
-from tests.device.test_training import OBJECTIVES, steps_of, training_of
+from tests.device.test_training import OBJECTIVES, speakers, steps_of, training_of
 from tests.ops.test_labelling import block_of
 from tests.recipes import tiny_checkpoint, write_words
 
@@ -51,6 +53,9 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
     for name, (checkpoint, outputs) in {**{one: (one, outputs) for one, outputs in CLASSES.items()}, **OUTPUTS}.items():
         given = [with_files(one, place, str(folder / "lm.arpa")) for one in outputs]
         yield name, functools.partial(_label, place(checkpoint), given)
+        if name in CLASSES:
+            yield f"in packs: {name}", functools.partial(_label, place(checkpoint), given, "bfloat16", certified=True)
+    yield "prompts in packs", functools.partial(_prompted, place("SpeechEncoderDecoderModel"))
     for name, case in {**CROSSINGS, **PROGRAMS}.items():
         (folder / "cases" / name).mkdir(parents=True)
         yield name, functools.partial(case, folder / "cases" / name, NAME)
@@ -60,19 +65,34 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
     for name, (make, targets) in OBJECTIVES.items():
         (folder / "training" / name).mkdir(parents=True)
         yield f"training: {name}", functools.partial(_train, make(folder / "training" / name), targets)
+    (folder / "speakers").mkdir()
+    yield "vectors of speakers", functools.partial(_vectors, speakers(folder / "speakers"))
     words, checkpoint = write_words(folder, 24), tiny_checkpoint(folder / "tiny")
     yield "finetuning", functools.partial(_finetune, words, checkpoint, folder / "sink")
     for name, (make_theirs, outputs) in THEIRS.items():
         yield name, functools.partial(_theirs, make_theirs(folder / name), outputs)
 
 
-def _label(place: Path, outputs: list[Any]) -> Callable[[], Any]:
+def _label(place: Path, outputs: list[Any], dtype: str = "float32", **options: Any) -> Callable[[], Any]:
     waves, texts = spoken()
-    op = labelling(place, outputs, NAME, "float32")
+    op = labelling(place, outputs, NAME, dtype, **options)
     block = block_of([*waves[:2], np.concatenate(waves[:4])])
     for name in op.reads:
         block = block.append_column(late_steps.CARRIED + name, pa.array([*texts[:2], " ".join(texts[:4])]))
     return lambda: op(block)[0].to_pylist()
+
+
+def _prompted(place: Path) -> Callable[[], Any]:
+    op = labelling(place, [generating()], NAME, "bfloat16", certified=True)
+    [writing] = op.outputs
+    assert isinstance(writing, Writing)
+    writing.prompt, writing.is_prompted = (3, 4), True
+    return lambda: op(block_of(spoken()[0][:2]))[0].to_pylist()
+
+
+def _vectors(objective: SpeakerObjective) -> Callable[[], Any]:
+    objective.model.to(NAME)
+    return lambda: objective.vectors(spoken()[0][:2])
 
 
 def _writer(place: Path) -> Any:

@@ -2,7 +2,7 @@
 
 `python -m tests.device.mutations` runs each mutant on the stand-in device, prints those that nothing notices, and ends
 with 1 if they are not those of `LEFT`; with `2/4` it runs the second of four parts. A mutant is noticed if a run
-that executes its function raises, gives another result, or costs other waits and copies; `test_outputs.py`,
+that executes its function raises, warns, gives another result, or costs other waits and copies; `test_outputs.py`,
 `test_figures.py`, `test_crossing_cases.py`, `test_training.py`, `test_finetuning.py` and `test_transformers.py` hold
 results and costs of these runs. All is done in one process: only the code of a function is exchanged.
 """
@@ -20,7 +20,7 @@ import types
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ LEFT: dict[tuple[str, str, str], str] = {
     "what it returns itself are columns of the host",
     ("ops/transcripts/transducer_texts.py", "Transducing.steps", "read by item"): "the same: tensors are those that "
     "`_found` yields through it",
+    ("ops/speakers/frame_turning.py", "FrameTurning.steps", "read by tolist"): "the same: tensors are those that "
+    "`_scores` yields through it",
+    (
+        "models/decoder/graphed_steps.py",
+        "GraphedSteps._recorded",
+        "fetch((_run(graph, batch, memory, tokens_R1) == logits_RV).all())",
+    ): "whether a value of the device is true costs the same",
     ("models/decoder/transducing.py", "_Slots.goes_on", "number((self.at_R < self.ends_R).any())"): "rows have places "
     "on a CPU alone, where a second read costs nothing",
 }
@@ -90,13 +97,13 @@ class Executed:
         return self.observed()
 
     def observed(self) -> Any:
-        """Return the result, and what it costs; constants are made anew."""
+        """Return the result, what it costs, and of what it warns; constants are made anew."""
         forget_constants()
         run = self.run()
-        with stand_in.counted() as counts:
+        with stand_in.counted() as counts, warnings_kept() as warned:
             found = run()
         kinds = (counts.waits, counts.copies_in, counts.blocking, counts.copies_out, counts.pageable_out)
-        return _rounded(found), [sum(one.values()) for one in kinds]
+        return _rounded(found), [sum(one.values()) for one in kinds], warned
 
     def profile(self) -> None:
         """Note what is executed."""
@@ -118,6 +125,18 @@ class Executed:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
         self.seconds = time.process_time() - started
+
+
+@contextmanager
+def warnings_kept() -> Iterator[list[str]]:
+    """Yield the names of the modules of raysp that warn within the block, once for each warning."""
+    handler, names = logging.Handler(logging.WARNING), []
+    handler.emit = lambda record: names.append(record.name)  # type: ignore[method-assign]
+    logging.getLogger("raysp").addHandler(handler)
+    try:
+        yield names
+    finally:
+        logging.getLogger("raysp").removeHandler(handler)
 
 
 def forget_constants() -> None:
@@ -334,7 +353,7 @@ def survivors(part: int = 1, parts: int = 1) -> tuple[int, list[tuple[str, str, 
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)
+    logging.getLogger().addHandler(logging.NullHandler())  # prints no warnings
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     part, parts = map(int, (sys.argv[1:] or ["1/1"])[0].split("/"))
