@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 # Threads of torch that wait would keep the cores of the other process of `-n` busy.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-SPREAD = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +17,7 @@ VERSION_TESTS := tests/audio tests/corpus tests/storage tests/text
 TORCH_TESTS := tests/sink tests/cli tests/ops tests/verbs tests/training tests/evaluation/diff tests/labelling/finished tests/labelling/reports \
     tests/labelling/estimates tests/labelling/engine/datasets --ignore tests/training/runs
 NOT_THERE := transformers,ctranslate2,faster_whisper,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
-TESTED = -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
+TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)
 # Python compiles what is imported, at the first import: a third of the time of an installation is left out.
 INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile
 PIP := $(INSTALL) --only-binary :all:
@@ -31,7 +31,6 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not soak and not drivers" $(SPREAD) $(PYTEST_ARGS)
 
-test-drivers: WORKERS := 3
 test-drivers: $(VENV)/.installed-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "drivers and not soak" $(SPREAD) $(PYTEST_ARGS)
 
