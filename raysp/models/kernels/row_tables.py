@@ -87,7 +87,7 @@ class RowTables:
         return self._layout(gap, multiple, self.num_rows)
 
     def blocks(self, size: int) -> "RowLayout":
-        """Return rows that begin at blocks of `size` places, of which only attention may depend; made once."""
+        """Return rows beginning at blocks of `size` places, for attention, whose program is the same for any number."""
         return self._layout(0, size, self.attended_rows)
 
     def _layout(self, gap: int, multiple: int, num_rows: int) -> "RowLayout":
