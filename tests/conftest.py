@@ -1,6 +1,7 @@
 import atexit
 import contextlib
 import gc
+import itertools
 import os
 import re
 import sys
@@ -261,9 +262,10 @@ def _no_credentials_from_outside() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _state_of_its_own(tmp_path_factory) -> Iterator[None]:
-    """Keep what raysp remembers of pipelines out of the user's home, and tests from what it remembers there."""
+    """Keep what raysp remembers of pipelines and checkpoints out of the user's home, and tests from what is there."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+            patched.setenv(name, str(tmp_path_factory.mktemp("home")))
         yield
 
 
@@ -280,10 +282,9 @@ def _no_waits_for_disks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _modules_of_users_forgotten(tmp_path_factory) -> Iterator[None]:
     """Forget the modules that a test wrote and imported: another test may write one of the same name."""
-    folder = str(tmp_path_factory.getbasetemp())
-    before = set(sys.modules)
+    folder, last = str(tmp_path_factory.getbasetemp()), next(reversed(sys.modules))
     yield
-    for name in set(sys.modules) - before:
+    for name in [*itertools.takewhile(lambda one: one != last, reversed(sys.modules))]:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
             del sys.modules[name]
 

@@ -5,8 +5,11 @@ arguments and returns a `Backend`. Workers have the same package installed, whic
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -48,8 +51,8 @@ def find(model_type: str) -> Package | None:
     """
     found = [
         Package(one.dist.name, one.dist.version, one)
-        for one in metadata.entry_points(group=GROUP, name=model_type)
-        if one.dist is not None
+        for one in _offered(tuple((folder, _changed(folder)) for folder in sys.path))
+        if one.name == model_type and one.dist is not None
     ]
     if len(found) > 1:
         raise CheckpointError(
@@ -57,6 +60,20 @@ def find(model_type: str) -> Package | None:
             f"{' and '.join(map(str, found))}, expected those of one package; uninstall the others"
         )
     return found[0] if found else None
+
+
+@functools.lru_cache(maxsize=4)
+def _offered(folders: tuple[tuple[str, int | None], ...]) -> metadata.EntryPoints:
+    """Return the entry points of all packages, which are read again when a folder of `sys.path` changes."""
+    return metadata.entry_points(group=GROUP)
+
+
+def _changed(folder: str) -> int | None:
+    """Return when the entries of a folder changed; None if it cannot be read."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - a Path takes longer to make
+    except OSError:
+        return None
 
 
 def _digest(module: str) -> str:

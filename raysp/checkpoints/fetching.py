@@ -21,6 +21,8 @@ from raysp.storage.store import Entry, Store, explain, split_url
 from raysp.storage.stores import open_store
 
 DIGESTS = "digests.json"
+KEPT_DIGESTS = 1_000
+"""Files whose hashes are kept: all of them are read by each plan."""
 _READ_BYTES = 8 * 1024 * 1024
 WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
 """Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
@@ -296,7 +298,8 @@ def _contents(files: Sequence[Path]) -> list[str]:
         key = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
         fresh[key] = known.get(key) or _digest_file(file)
     if not fresh.items() <= known.items():
-        write_cached(DIGESTS, json.dumps(known | fresh).encode())
+        older = [one for one in known.items() if one[0] not in fresh]
+        write_cached(DIGESTS, json.dumps(dict([*older, *fresh.items()][-KEPT_DIGESTS:])).encode())
     return list(fresh.values())
 
 

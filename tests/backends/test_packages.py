@@ -105,6 +105,17 @@ def test_a_worker_without_the_package_names_it(package, checkpoint, monkeypatch)
         choice_of(described)
 
 
+def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    assert choose(checkpoint, "torch").package is None
+    installed(folder)
+    assert str(choose(checkpoint, "torch").package) == "raysp-loudness 0.1"
+    shutil.rmtree(folder / "raysp_loudness-0.1.dist-info")
+    assert choose(checkpoint, "torch").package is None
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

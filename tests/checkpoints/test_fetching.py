@@ -66,6 +66,14 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
     assert digest_files(folder, files) == before
 
 
+def test_the_hashes_of_the_last_files_are_kept(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(checkpoints, "KEPT_DIGESTS", 2)
+    folder, files = folder_of(tmp_path / "one", a="1", b="2", c="3")
+    for file in (*files, files[0]):
+        digest_files(folder, [file])
+    assert [Path(key.partition("\0")[0]).name for key in json.loads(cache.read_text())] == ["c", "a"]
+
+
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{", b"\xff\xfe", b"null", b'{"x": 3}'])
 def test_a_damaged_cache_is_passed_over(tmp_path, cache, damage):
     folder, files = folder_of(tmp_path / "one", a="1")

@@ -1,8 +1,9 @@
 """Local folder of a pipeline's checkpoint, its description and its digest."""
 
 import contextlib
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -222,7 +223,7 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     Raises:
         CheckpointError: as `Backend.describe`.
     """
-    adapter = TypeAdapter(CheckpointSummary)
+    adapter = _adapter()
     choice = None if backend is None else choose(folder, backend)
     if choice is not None:
         choice.require()
@@ -241,17 +242,35 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     return found
 
 
+@functools.cache
+def _adapter() -> TypeAdapter[CheckpointSummary]:
+    return TypeAdapter(CheckpointSummary)
+
+
 def _name_of_summary(folder: Path, library: str) -> str | None:
     """Return the name of the cached description by a library; None if the state of a file cannot be read."""
-    code, backends = Path(summary.__file__).parent, Path(finding.__file__).parent
-    states: list[object] = [library] if library else []
     try:
-        for file in sorted([*folder.iterdir(), *code.rglob("*.py"), *backends.rglob("*.py")]):
-            state = file.stat()
-            states.append((str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino))
+        states: list[object] = [library, *_states(folder.iterdir()), *_states_of_code()]
     except OSError:
         return None
     return f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
+
+
+@functools.cache
+def _states_of_code() -> list[tuple[object, ...]]:
+    """Return the states of the files of the models and of the backends, when this process first looked."""
+    models, backends = Path(summary.__file__).parent, Path(finding.__file__).parent
+    return _states([*models.rglob("*.py"), *backends.rglob("*.py")])
+
+
+def _states(files: Iterable[Path]) -> list[tuple[object, ...]]:
+    """Return path, size, modification time and inode of each file, in order.
+
+    Raises:
+        OSError: the state of a file cannot be read.
+    """
+    found = [(str(file.resolve()), file.stat()) for file in sorted(files)]
+    return [(path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in found]
 
 
 def check_digest(
