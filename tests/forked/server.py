@@ -18,6 +18,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 MODULES = (
     "pandas",
@@ -26,6 +27,7 @@ MODULES = (
     "ray._private.external_storage",
     "ray._private.node",
     "ray._private.runtime_env.setup_hook",
+    "ray.data",
     "raysp.labelling.assembly",
     "raysp.labelling.engine.workers.committer",
     "raysp.labelling.engine.workers.label_actor",
@@ -33,8 +35,6 @@ MODULES = (
     "raysp.models.unispeech",
     "raysp.ops.labelling",
 )
-NEVER = "ray.data"
-"""Its actor classes draw ids when it is imported. Every child would then draw the same ids as the others."""
 
 
 def main(address: str) -> None:
@@ -99,10 +99,23 @@ def load(environment: dict[str, str]) -> None:
         return
     os.environ.clear()
     os.environ.update(environment)
-    for name in MODULES:
-        importlib.import_module(name)
-    assert NEVER not in sys.modules
+    import ray.actor
+
+    # Its own would be drawn from a generator whose state all children inherit, with all ids that they draw later.
+    with mock.patch.object(ray.actor, "ActorClassID", _DrawnId):
+        for name in MODULES:
+            importlib.import_module(name)
     gc.freeze()  # so that collections in a child copy no pages
+
+
+class _DrawnId:
+    """Ids of the actor classes of `ray.data`, which are the same in all children."""
+
+    @staticmethod
+    def from_random() -> Any:
+        import ray
+
+        return ray.ActorClassID(os.urandom(ray.ActorClassID.size()))
 
 
 def tell_launchers(launchers: dict[int, socket.socket]) -> None:
