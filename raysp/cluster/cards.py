@@ -1,11 +1,13 @@
-"""The accelerator of this machine by name, with the releases that decide which kernels it runs."""
+"""Accelerators by name, of this machine or of nodes, with the releases that decide which kernels they run."""
 
 import importlib.util
 import runpy
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysp.cluster.nodes import TASK_SECONDS, ask, with_resource
 from raysp.devices import is_accelerator, kind_of
 
 
@@ -42,6 +44,31 @@ def card_of(device: str) -> Card | None:
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return Card(name, driver, *releases)
+
+
+def cards_of_nodes(device: str) -> list[tuple[str, Card | str]]:
+    """Return the addresses of the nodes with a device, and their cards, or a text on why a card is not known.
+
+    The nodes are asked, all at once. Empty: no such node is up, or no cluster is connected.
+    """
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        return []
+    # Ray counts GPUs of "cuda" alone.
+    nodes = with_resource("GPU" if kind_of(device) == "cuda" else "CPU")
+    return [
+        (node["NodeManagerAddress"], _card_or_reason(answer))
+        for node, answer in zip(nodes, ask(nodes, _card_here, device), strict=True)
+    ]
+
+
+def _card_here(device: str) -> tuple[Card | None]:
+    return (card_of(device),)
+
+
+def _card_or_reason(answer: tuple[Card | None] | None) -> Card | str:
+    if answer is None:
+        return f"did not answer within {TASK_SECONDS:g} s"
+    return answer[0] or "has no card that nvidia-smi names, cards of several names, or no torch"
 
 
 def _releases() -> tuple[str, str | None] | None:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from raysp.cluster.addresses import refuse_on
+from raysp.cluster.nodes import ask, with_resource
 from raysp.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.cluster.ray_start import (
     START_SECONDS,
@@ -183,7 +184,7 @@ def cluster_resources() -> Resources:
         gpus=gpus,
         node_cpus=max(nodes, default=None),
         memory=total.get("memory"),
-        gpu_memory=_gpu_memory() if gpus else None,
+        gpu_memory=_smallest_gpu() if gpus else None,
         can_grow=True,
         gpus_may_come=not gpus and _may_start("GPU", unknown=not is_one_machine),
     )
@@ -201,16 +202,12 @@ def _may_start(resource: str, *, unknown: bool) -> bool:
     return unknown if most is None else most.get(resource, 0) > 0
 
 
-def _gpu_memory() -> float | None:
-    """Return the memory of the GPU of one node; None if no node answers soon, for example before it starts."""
-    import ray
-
-    try:
-        found: float | None = ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote(), timeout=60)
-    except ray.exceptions.RayError as error:
-        logger.warning("no node reported the memory of its GPU: %s", error)
-        return None
-    return found
+def _smallest_gpu() -> float | None:
+    """Return the memory in bytes of the smallest GPU of all nodes; None if no node reports it."""
+    found = [memory for memory in ask(with_resource("GPU"), gpu_memory) if memory is not None]
+    if not found:
+        logger.warning("no node reported the memory of its GPU")
+    return min(found, default=None)
 
 
 def _check_reachable(address: str) -> None:

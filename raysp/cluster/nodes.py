@@ -2,11 +2,19 @@
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
+TASK_SECONDS = 60.0
+"""Time after which a node that does not answer a task is passed over: it may be busy or shutting down."""
+
+Node: TypeAlias = dict[str, Any]
+"""A node as Ray lists it."""
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
 def alive(node_ids: Iterable[str]) -> set[str]:
@@ -29,11 +37,47 @@ def own_id() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def with_resource(name: str) -> list[Node]:
+    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"."""
+    import ray
+
+    nodes = cast("Any", ray).nodes()
+    return [node for node in nodes if node["Alive"] and node["Resources"].get(name, 0) > 0]
+
+
+def ask(
+    nodes: Sequence[Node], function: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+) -> list[Answer | None]:
+    """Call a function on nodes, at once and beside all other work, and return its results.
+
+    None: the node did not answer within `TASK_SECONDS`, or the function failed there.
+    """
+    import ray
+
+    if not nodes:
+        return []
+    task = ray.remote(cast("Any", function))
+    placed = [task.options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])) for node in nodes]
+    answers = [one.remote(*args, **kwargs) for one in placed]
+    ready, _ = ray.wait(answers, num_returns=len(answers), timeout=TASK_SECONDS)
+    return [_result(one) if one in ready else None for one in answers]
+
+
 def on_node(node_id: str) -> object:
     """Return the scheduling strategy of tasks and actors that run on one node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _result(answer: Any) -> Any:  # noqa: ANN401 - a reference of Ray
+    import ray
+
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayError as error:
+        logger.warning("a node did not answer: %s", error)
+        return None
 
 
 def _answers(node: dict[str, object]) -> bool:

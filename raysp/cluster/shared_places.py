@@ -1,14 +1,11 @@
 """Check before any work that all machines of a cluster see the same files: sink, shards, recordings and checkpoint."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import ray
-
-from raysp.cluster.nodes import on_node
+from raysp.cluster.nodes import Node, ask, with_resource
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout
@@ -19,8 +16,6 @@ from raysp.words import count
 
 MOST_NODES = 8
 """Largest number of nodes checked, spread evenly over the cluster."""
-ANSWER_SECONDS = 60.0
-"""Time after which a node that does not answer is ignored: it may be busy or shutting down."""
 APPEAR_SECONDS = 3.0
 """Time within which a file written on one machine must appear on the others."""
 REMEDY = (
@@ -73,15 +68,13 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
         store.delete(path)
 
 
-def _check(work: Work, nodes: list[dict[str, Any]], places: list[Seen], written: str) -> None:
+def _check(work: Work, nodes: list[Node], places: list[Seen], written: str) -> None:
     """Raise PlanError for the first field whose files some nodes do not see."""
     if not places and not written:
         return
-    task = ray.remote(cast("Any", _look))
     sink = work.sink
-    given = (sink.url, dict(sink.storage_options), written, places)
-    answers = [task.options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])).remote(*given) for node in nodes]
-    found = [(node["NodeManagerAddress"], _wait(answer)) for node, answer in zip(nodes, answers, strict=True)]
+    answers = ask(nodes, _look, sink.url, dict(sink.storage_options), written, places)
+    found = [(node["NodeManagerAddress"], answer or {}) for node, answer in zip(nodes, answers, strict=True)]
     for field, what in _described(work, places).items():
         if blind := [(node, reasons[field]) for node, reasons in found if field in reasons]:
             node, reason = blind[0]
@@ -146,9 +139,9 @@ def _declared(field: str) -> str:
     return f" (then {part}.shared=true declares it, and it is not checked)" if is_declared else ""
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _nodes() -> list[Node]:
     """Return up to `MOST_NODES` nodes on which workers can run now; empty while the cluster is scaled to zero."""
-    nodes = [node for node in cast("Any", ray).nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    nodes = with_resource("CPU")
     return nodes[:: -(-len(nodes) // MOST_NODES)] if nodes else []
 
 
@@ -191,10 +184,3 @@ def _look_in_sink(url: str, storage_options: dict[str, object], path: str) -> st
         if time.monotonic() > deadline:
             return reason
         time.sleep(0.2)
-
-
-def _wait(answer: object) -> Mapping[str, str]:
-    try:
-        return ray.get(cast("ray.ObjectRef[dict[str, str]]", answer), timeout=ANSWER_SECONDS)
-    except ray.exceptions.RayError:  # ignored: the node may have ended
-        return {}

@@ -361,6 +361,14 @@ def labelling(
     return LabellingChannels(op, filter_steps(pipeline, functions))
 
 
+def refuse_other_card(settings: Settings) -> None:
+    """Raise RunError if the plan relies on certificates of other cards than this node has."""
+    if settings.relied_on:
+        from raysp.labelling.planning import certified
+
+        certified.refuse_other_card(settings.device, settings.relied_on)
+
+
 def joining(
     pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
 ) -> "Joining | JoiningChannels":

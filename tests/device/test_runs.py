@@ -89,8 +89,8 @@ def test_a_small_run_starts_no_ray(corpus, tmp_path):
     assert_same(labels, try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
     assert f"{SHOWN}\n" in ran.stderr
     [entry] = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["runs"]
-    assert entry["resolved"]["card"]["certificate"]["rows"]["float32"] == {"rows": 50, "texts": 50, "bits": 49}
-    assert entry["resolved"]["card"]["certificate"]["keeps_graphs"] == {"UniSpeechForCTC float32": True}
+    assert entry["resolved"]["cards"][0]["certificate"]["rows"]["float32"] == {"rows": 50, "texts": 50, "bits": 49}
+    assert entry["resolved"]["cards"][0]["certificate"]["keeps_graphs"] == {"UniSpeechForCTC float32": True}
 
 
 SHOWN = "in float32 50 of 50 rows had one text in all batches, and no product was measured"
@@ -170,7 +170,13 @@ def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(c
     [entry] = json.loads(record.read_text())["runs"]
     assert entry["resolved"]["pack_frames"] == 512
     assert entry["resolved"]["packs"].startswith("the certificate of ")
-    assert raysp.verify(str(tmp_path / "out"), sample=ROWS).differences == ()
+    elsewhere = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    assert (elsewhere.differences, elsewhere.made_on) == ((), ())
+    first_of_each = iter([True])
+    card = json.dumps({"card": NAME, "driver": None, "torch": torch.__version__, "cuda": torch.version.cuda})
+    record.write_text(record.read_text().replace('"cards": [', f'"cards": [{card}, '))
+    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    assert (verified.differences, [one.partition(",")[0] for one in verified.made_on]) == ((), [NAME, NAME])
 
 
 def test_a_few_rows_are_labelled_in_this_process(corpus):

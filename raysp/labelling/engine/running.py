@@ -364,7 +364,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
         "cpus_per_actor": settings.cpus_per_actor.number,
         "gpus_per_actor": settings.gpus_per_actor,
         **({"library": settings.library} if settings.library else {}),
-        **({"card": settings.certified.record()} if settings.certified else {}),
+        **({"cards": [one.record() for one in settings.cards]} if settings.cards else {}),
         **({"pack_frames": settings.packs.frames, "packs": settings.packs.why} if settings.packs else {}),
     }
 

@@ -1,23 +1,25 @@
-"""The card of a run on this machine with its certificate, and whether passes run as graphs because of it.
+"""The cards of a run with their certificates, and whether passes run as graphs because of them.
 
 Certificates are files `*.json` of the folder `RAYSP_CERTIFICATES`, or else of `certificates` in raysp's folder of the
 user's cache. One counts for the card, the driver and the releases that it names. It allows graphs, and packs in half
 precision (`raysp.labelling.planning.pack_use`).
 """
 
+import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysp.checkpoints.user_cache import cache_folder
-from raysp.cluster.cards import Card, card_of
+from raysp.cluster.cards import Card, card_of, cards_of_nodes
 from raysp.devices import is_accelerator
-from raysp.errors import PlanError
+from raysp.errors import PlanError, RunError
 from raysp.models.base.certificates import Certificate, read_certificate
 from raysp.models.summary import OWN
 from raysp.specs.values import JsonValue
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
@@ -37,14 +39,24 @@ class Certified:
     """Further certificates of the card, the newest first."""
     unreadable: tuple[str, ...] = ()
     """Files of the folder that are not certificates, with the reason."""
+    nodes: tuple[str, ...] = ()
+    """Addresses of the nodes of the cluster that have the card; empty: this machine has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name within a sentence."""
+        if not self.nodes:
+            return "the card"
+        more = f" and {len(self.nodes) - 1:,} more" if len(self.nodes) > 1 else ""
+        return f"the card of node {self.nodes[0]}{more} ({self.card})"
 
     def words(self, dtype: str) -> str:
         """Return a sentence on the card and on what its certificate shows in a dtype."""
-        found = self.certificate
+        found, where = self.certificate, f" on {count(len(self.nodes), 'node')}" if self.nodes else ""
         if found is None:
             why = "".join(f"; {one}" for one in self.unreadable)
-            return f"{self.card}: no certificate in {_folder()} ({MEASURE}){why}"
-        return f"{self.card}: certificate of {found.date}, {_shown(found, dtype)}"
+            return f"{self.card}{where}: no certificate in {_folder()} ({MEASURE}){why}"
+        return f"{self.card}{where}: certificate of {found.date}, {_shown(found, dtype)}"
 
     def of_packs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> Certificate | None:
         """Return the newest certificate for packs of a class of models, with these shapes and number of beams."""
@@ -78,6 +90,20 @@ class Certified:
 
 
 @dataclass(frozen=True)
+class Cards:
+    """The kinds of cards that may run the model."""
+
+    found: tuple[Certified, ...] = ()
+    unknown: str = "the card is not known here"
+    """Why a card is not known; empty: all are."""
+
+    def shown_by(self, date: str) -> str:
+        """Return subject and verb of a sentence on what certificates of all cards show, of which one has a date."""
+        all_cards = f"certificates of all {len(self.found)} kinds of cards show"
+        return f"the certificate of {date} shows" if len(self.found) == 1 else all_cards
+
+
+@dataclass(frozen=True)
 class GraphUse:
     """Whether passes of recurring shapes run as graphs."""
 
@@ -97,7 +123,7 @@ def graph_use(
     *,
     dtype: str,
     device: str,
-    certified: Certified | None,
+    cards: Cards,
     in_packs: bool = False,
 ) -> GraphUse | None:
     """Return whether a step's passes run as graphs; None on a CPU.
@@ -107,7 +133,7 @@ def graph_use(
         summary: description of its checkpoint.
         dtype: resolved dtype.
         device: resolved device.
-        certified: card of the device with its certificate; None: not known.
+        cards: cards of the device with their certificates.
         in_packs: whether windows go in packs.
     """
     if not is_accelerator(device):
@@ -120,21 +146,72 @@ def graph_use(
         return GraphUse(is_on=False, why="weights are exchanged for the language of each row")
     if in_packs and not summary.writes_text:
         return GraphUse(is_on=False, why="windows go in packs, each of other rows, so that no pass recurs")
-    found = None if certified is None else certified.certificate
-    if found is None:
-        return GraphUse(is_on=False, why=f"no certificate of the card is known ({MEASURE})")
-    if not found.keeps_graphs(summary.architecture, dtype):
-        why = f"the certificate of {found.date} does not show for {summary.architecture} in {dtype} that they keep bits"
-        return GraphUse(is_on=False, why=why)
+    if cards.unknown:
+        return GraphUse(is_on=False, why=f"{cards.unknown}; graphs need the certificate of each card")
+    date = ""
+    for one in cards.found:
+        if (found := one.certificate) is None:
+            return GraphUse(is_on=False, why=f"no certificate of {one.name} is known ({MEASURE})")
+        if not found.keeps_graphs(summary.architecture, dtype):
+            what = f"for {summary.architecture} in {dtype} that they keep bits"
+            of = f" of {one.name}" if one.nodes else ""
+            return GraphUse(is_on=False, why=f"the certificate of {found.date}{of} does not show {what}")
+        date = found.date
     what = "steps of texts" if in_packs else GraphUse.what
-    return GraphUse(is_on=True, why=f"the certificate of {found.date} shows that they keep bits", what=what)
+    return GraphUse(is_on=True, why=f"{cards.shown_by(date)} that they keep bits", what=what)
 
 
-def certified(device: str) -> Certified | None:
-    """Return the card of a device of this machine with its certificate; None for a CPU, or if it is unknown."""
+def cards_here(device: str) -> Cards:
+    """Return the card of a device of this machine."""
     card = card_of(device)
-    if card is None:
-        return None
+    return Cards() if card is None else Cards((certified(card),), "")
+
+
+def cards_of_cluster(
+    device: str, *, label: "Label", summary: "CheckpointSummary", dtype: str, takes_packs: bool
+) -> Cards:
+    """Return the cards of all nodes with a device, which are asked only if a certificate could change a run.
+
+    Args:
+        device: resolved device.
+        label: the step.
+        summary: description of its checkpoint.
+        dtype: resolved dtype.
+        takes_packs: whether windows may go in packs.
+    """
+    of_graphs = label.graphs != "never"
+    if not any(
+        takes_packs or (of_graphs and one.keeps_graphs(summary.architecture, dtype)) for one in _readable_certificates()
+    ):
+        return Cards(unknown=f"no certificate in {_folder()} could change it, so no node was asked ({MEASURE})")
+    nodes: dict[Card, list[str]] = {}
+    unknown = []
+    for address, answer in cards_of_nodes(device):
+        if isinstance(answer, Card):
+            nodes.setdefault(answer, []).append(address)
+        else:
+            unknown.append(f"node {address} {answer}")
+    if not nodes and not unknown:
+        unknown = ["no node with a GPU is up that could be asked for its card (start one of each kind, then plan)"]
+    found = (replace(certified(card), nodes=tuple(addresses)) for card, addresses in nodes.items())
+    return Cards(tuple(found), "; ".join(unknown))
+
+
+def refuse_other_card(device: str, relied_on: Collection[Card]) -> None:
+    """Raise RunError if this node has another card than those whose certificates a plan relies on.
+
+    Such a node of a cluster came up after the plan.
+    """
+    if (found := card_of(device)) not in relied_on:
+        raise RunError(
+            f"device={device!r}: found {found or 'no card that nvidia-smi names'}, expected "
+            f"{' or '.join(map(str, relied_on))}, by whose certificates this run has packs or graphs. Run again, so "
+            "that the plan asks this node too, or keep such nodes out of the cluster"
+        )
+
+
+def certified(card: Card) -> Certified:
+    """Return a card with its certificates."""
     found, unreadable = [], []
     for file in _files():
         try:
@@ -146,6 +223,13 @@ def certified(device: str) -> Certified | None:
             found.append(one)
     found.sort(key=lambda one: one.date, reverse=True)
     return Certified(card, found[0] if found else None, tuple(found[1:]), tuple(unreadable))
+
+
+def _readable_certificates() -> Iterator[Certificate]:
+    """Yield the certificates of the folder, of any card."""
+    for file in _files():
+        with contextlib.suppress(PlanError):
+            yield read_certificate(file)
 
 
 def _folder() -> Path:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 from raysp.backends.finding import NAMED
+from raysp.errors import ChangedError
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.labelling.planning.run_plan import Settings
+from raysp.sink import run_record
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import Pipeline, fingerprint, label_parts
-from raysp.specs.values import JsonValue
+from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, label_parts
+from raysp.specs.values import JsonValue, to_json
 
 AUDIO_ROOT = "source.audio_root"
 """Part of the fingerprints of older sinks: true if their first pipeline had an audio root (docs/decisions/016)."""
@@ -42,3 +44,30 @@ def hash_pipeline(
     if recorded and AUDIO_ROOT in recorded:
         parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]
     return parts, fingerprint(parts)
+
+
+def check_recorded(
+    url: str,
+    record: run_record.RunRecord,
+    pipeline: Pipeline,
+    settings: Settings,
+    parts: Mapping[str, JsonValue],
+    fingerprint: str,
+) -> None:
+    """Raise ChangedError if a sink belongs to another pipeline; if only packs are missing, with the reason.
+
+    Args:
+        url: url of the sink.
+        record: record of the sink.
+        pipeline: the pipeline.
+        settings: its resolved values.
+        parts: everything that can change a label, as `hash_pipeline` returns it.
+        fingerprint: hash of `parts`.
+    """
+    files, fields = file_parts(pipeline), to_json(pipeline)
+    try:
+        run_record.check_same(url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+    except ChangedError as error:
+        if not record.resolved.in_packs or settings.packs is None or settings.packs.is_on:
+            raise
+        raise ChangedError(f"{error}. Here {settings.packs}", error.differences) from None

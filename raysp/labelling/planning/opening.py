@@ -9,7 +9,7 @@ from raysp.corpus.sources import FOLDER
 from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
-from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
@@ -130,8 +130,7 @@ def _make_plan(
 
         settings = with_measured(settings, sink.store, parts)
     if record is not None and not relabel:
-        files, fields = file_parts(pipeline), to_json(pipeline)
-        run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+        check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     corpus = replace(corpus, recorded=tuple(recorded), is_numbered=is_numbered)
     if limit_rows is not None:

@@ -4,11 +4,12 @@ A certificate covers the class of the model, the shapes of its passes, the dtype
 that it lists give equal bits, so that the size of a run is not part of the label: it is chosen among them.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysp.devices import is_accelerator
-from raysp.labelling.planning.certified import Certified
+from raysp.labelling.planning.certified import Cards
 from raysp.ops.blocks import pack_frames
 from raysp.ops.precision import Batching, batching_of
 from raysp.sink.run_record import Resolved
@@ -47,7 +48,7 @@ def pack_use(
     *,
     dtype: str,
     device: str,
-    certified: Certified | None,
+    cards: Cards,
     seconds: float,
     before: Resolved | None = None,
 ) -> PackUse | None:
@@ -58,33 +59,44 @@ def pack_use(
         summary: description of its checkpoint.
         dtype: resolved dtype.
         device: resolved device.
-        certified: card of the device with its certificates; None: not known.
+        cards: cards of the device with their certificates.
         seconds: most seconds of a pack, if the step does not give them.
         before: values resolved by the sink's first plan.
     """
-    best = batching_of(summary, dtype=dtype, device=device, exact=label.exact, certified=True)
-    if not is_accelerator(device) or best is not Batching.PACKED:
+    if not takes_packs(label, summary, dtype=dtype, device=device):
         return None
     if before is not None and not before.in_packs:
         return PackUse("so the labels of this sink were made; another sink may have packs")
-    if certified is None:
-        return PackUse("the card is not known here, or it is one of a cluster; packs need a certificate")
-    kept: dict[int, tuple[int, ...]] = {}
-    for beams in sorted({one.beams_of(summary) for one in label.outputs} or {1}):
+    if cards.unknown:
+        return PackUse(f"{cards.unknown}; packs need a certificate of each card")
+    kept: list[tuple[int, ...]] = []
+    date = ""
+    beams_of_outputs = sorted({one.beams_of(summary) for one in label.outputs} or {1})
+    for card, beams in itertools.product(cards.found, beams_of_outputs):
         key = (summary.architecture, dtype, summary.shapes, beams)
         what = f"packs of this checkpoint in {dtype}" + (f" with {beams} beams" if beams > 1 else "")
-        found = certified.of_packs(*key)
+        found = card.of_packs(*key)
         if found is None:
-            return PackUse(f"no certificate of the card has {what} ({TO_MEASURE})")
-        by, kept[beams] = f"the certificate of {found.date} shows", found.keeps_packs(*key)
-        if not kept[beams]:
-            return PackUse(f"{by} that in {what} a row's bits depend on the other rows")
-    of_all = tuple(size for size in next(iter(kept.values())) if all(size in sizes for sizes in kept.values()))
+            return PackUse(f"no certificate of {card.name} has {what} ({TO_MEASURE})")
+        date = found.date
+        kept.append(found.keeps_packs(*key))
+        if not kept[-1]:
+            on = f" on {card.name}" if card.nodes else ""
+            return PackUse(f"the certificate of {date} shows that in {what} a row's bits depend on the other rows{on}")
+    by, of_all = cards.shown_by(date), tuple(sorted(set(kept[0]).intersection(*kept)))
     frames = _size(label, summary, of_all, seconds)
     if frames is None:
-        return PackUse(f"{by} equal bits in packs of {_listed(of_all)} frames, {_other_size(label, summary, seconds)}")
+        sizes = _listed(of_all) or "no number in common of"
+        return PackUse(f"{by} equal bits in packs of {sizes} frames, {_other_size(label, summary, seconds)}")
     one = frames * summary.hidden_stride / summary.sample_rate
-    return PackUse(f"{by} that a label does not depend on the other windows of a pack on this card", frames, one)
+    on = "this card" if len(cards.found) == 1 else "any of them"
+    return PackUse(f"{by} that a label does not depend on the other windows of a pack on {on}", frames, one)
+
+
+def takes_packs(label: "Label", summary: "CheckpointSummary", *, dtype: str, device: str) -> bool:
+    """Return whether windows may go in packs on a device, if certificates show equal bits."""
+    best = batching_of(summary, dtype=dtype, device=device, exact=label.exact, certified=True)
+    return is_accelerator(device) and best is Batching.PACKED
 
 
 def _size(label: "Label", summary: "CheckpointSummary", kept: tuple[int, ...], seconds: float) -> int | None:

@@ -7,16 +7,15 @@ from typing import cast
 
 from raysp.errors import SpecError
 from raysp.labelling.planning.carried import decode
-from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.measured_passes import with_measured
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.trust import read_recorded, refusal
-from raysp.sink import run_record
 from raysp.sink.recommitting import find_error_rows
-from raysp.specs.pipeline import Parquet, Pipeline, file_parts, read_code
-from raysp.specs.values import override, to_json
+from raysp.specs.pipeline import Parquet, Pipeline, read_code
+from raysp.specs.values import override
 from raysp.specs.work_files import with_overrides
 from raysp.storage.options import GivenOptions, options_of
 
@@ -90,8 +89,7 @@ def plan_retry(opened: Opened) -> Plan:
     parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts)
     if settings.measured is not None:
         settings = with_measured(settings, sink.store, parts)
-    files, fields = file_parts(pipeline), to_json(pipeline)
-    run_record.check_same(sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+    check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
     absent = sink.absent()
     unreadable = {one.name: one.reason for one in absent}

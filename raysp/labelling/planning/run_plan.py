@@ -30,6 +30,7 @@ from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 
 if TYPE_CHECKING:
+    from raysp.cluster.cards import Card
     from raysp.labelling.planning.certified import Certified, GraphUse
     from raysp.labelling.planning.pack_use import PackUse
     from raysp.models.summary import CheckpointSummary
@@ -127,14 +128,20 @@ class Settings:
     measured: "Mapping[str, MeasuredBudget] | None" = None
     """Sizes of passes that earlier runs chose, by the name of the device; on other devices a run measures. None: the
     pipeline gives the size, or the device is the CPU."""
-    certified: "Certified | None" = None
-    """Card of this machine with its certificate; None: a CPU, an unknown card, or the cards of a cluster."""
+    cards: "tuple[Certified, ...]" = ()
+    """Kinds of cards with their certificates, of this machine or of a cluster's nodes, as far as they are known."""
     graphs: "GraphUse | None" = None
     """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
     packs: "PackUse | None" = None
     """Whether a certificate puts windows in packs; None: not possible, as on CPUs, in float32, or exact=False."""
     packed_on: str | None = None
     """Kind of the accelerator, if the sink's labels are made in packs by a certificate of its card."""
+
+    @property
+    def relied_on(self) -> tuple["Card", ...]:
+        """Cards of a cluster's nodes, by whose certificates windows go in packs, or passes are graphs."""
+        is_used = any(one is not None and one.is_on for one in (self.packs, self.graphs))
+        return tuple(one.card for one in self.cards if one.nodes and is_used)
 
     @property
     def used(self) -> "MeasuredBudget | None":
@@ -228,7 +235,7 @@ class Plan(Brief):
             **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",
-            **({"card": card} if (card := self._card) else {}),
+            **{"card" if i == 1 else f"card {i}": words for i, words in enumerate(self._cards, 1)},
             **self._own_pool_facts,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
@@ -272,14 +279,13 @@ class Plan(Brief):
         cpus = self.settings.cpus_per_actor
         is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
         pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
-        card = (self._card,) if self.todo and self._card else ()
-        return (*self._vanished, *self.notes, *pool, *card, *self._shortage)
+        cards = self._cards if self.todo else ()
+        return (*self._vanished, *self.notes, *pool, *cards, *self._shortage)
 
     @property
-    def _card(self) -> str:
-        """Sentence on the card and its certificate; empty if no card is known."""
-        settings = self.settings
-        return settings.certified.words(settings.dtype) if settings.certified else ""
+    def _cards(self) -> tuple[str, ...]:
+        """Sentences on the known cards and their certificates."""
+        return tuple(one.words(self.settings.dtype) for one in self.settings.cards)
 
     @property
     def _vanished(self) -> Iterator[str]:

@@ -125,7 +125,7 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
         measured={} if on_gpu and not is_certified and summary.backend == OWN and label.batch_seconds is None else None,
-        certified=on_card.certified,
+        cards=on_card.cards,
         graphs=on_card.graphs,
         packs=on_card.packs,
         packed_on=kind_of(device) if is_certified else None,
@@ -133,9 +133,9 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
 
 
 class _OnCard(NamedTuple):
-    """What the card of an accelerator decides."""
+    """Cards of an accelerator, and what they decide."""
 
-    certified: "Certified | None" = None
+    cards: "tuple[Certified, ...]" = ()
     packs: "PackUse | None" = None
     graphs: "GraphUse | None" = None
 
@@ -150,20 +150,24 @@ def _on_card(
     seconds: float,
     before: Resolved | None,
 ) -> _OnCard:
-    """Return the card of a device of this machine, and whether it uses packs and graphs; on a CPU nothing is decided.
+    """Return the cards of a device, and whether they use packs and graphs; on a CPU nothing is decided.
 
     `is_here` is False for the cards of a cluster; the other arguments are those of `pack_use`.
     """
     if not is_accelerator(device):
         return _OnCard()
-    from raysp.labelling.planning.certified import certified, graph_use
-    from raysp.labelling.planning.pack_use import pack_use
+    from raysp.labelling.planning.certified import cards_here, cards_of_cluster, graph_use
+    from raysp.labelling.planning.pack_use import pack_use, takes_packs
 
-    found = certified(device) if is_here else None
-    packs = pack_use(label, summary, dtype=dtype, device=device, certified=found, seconds=seconds, before=before)
+    if is_here:
+        cards = cards_here(device)
+    else:
+        may_pack = takes_packs(label, summary, dtype=dtype, device=device) and (before is None or before.in_packs)
+        cards = cards_of_cluster(device, label=label, summary=summary, dtype=dtype, takes_packs=may_pack)
+    packs = pack_use(label, summary, dtype=dtype, device=device, cards=cards, seconds=seconds, before=before)
     in_packs = packs is not None and packs.is_on
-    graphs = graph_use(label, summary, dtype=dtype, device=device, certified=found, in_packs=in_packs)
-    return _OnCard(None if found is None else replace(found, older=()), packs, graphs)
+    graphs = graph_use(label, summary, dtype=dtype, device=device, cards=cards, in_packs=in_packs)
+    return _OnCard(tuple(replace(one, older=()) for one in cards.found), packs, graphs)
 
 
 def _refuse_two_languages(label: Label, summary: CheckpointSummary) -> None:

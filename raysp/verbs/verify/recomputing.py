@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import cast
 
 import pyarrow as pa
@@ -56,7 +56,7 @@ class Recomputing:
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
         self.dtype = dtype
-        self.card = settings.certified.card if settings.certified and settings.packs and settings.packs.is_on else None
+        self.card = settings.cards[0].card if settings.packs and settings.packs.is_on else None
         """Card on which rows are labelled in packs; None: labels of the sink may have other last bits."""
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
         # Without filters, which choose rows and change no label. A row of any length is one block.
@@ -86,13 +86,17 @@ def _part(record: RunRecord, name: str) -> JsonValue:
     return next((value for key, value in record.parts.items() if key.endswith(name)), None)
 
 
-def were_made_on(card: Card, runs: Sequence[RunEntry]) -> bool:
-    """Return whether all runs of a sink were on this kind of card, with the same driver and releases."""
-    names = asdict(card)
-    found = [run.resolved.get("card") for run in runs]
-    return bool(found) and all(
-        isinstance(one, dict) and names == {name: one.get(name) for name in names} for one in found
-    )
+def cards_of(runs: Sequence[RunEntry]) -> set[Card | None]:
+    """Return the kinds of cards of runs; None is among them if a card of a run is not known."""
+    recorded = (run.resolved.get("cards") or [run.resolved.get("card")] for run in runs)  # older runs had one
+    return {_card(one) for found in recorded for one in (found if isinstance(found, list) else [None])}
+
+
+def _card(recorded: JsonValue) -> Card | None:
+    """Return a card as a run recorded it; None: not known."""
+    found = [recorded.get(field.name) for field in fields(Card)] if isinstance(recorded, dict) else []
+    texts = [one for one in found if one is None or isinstance(one, str)]
+    return Card(*texts) if found and len(texts) == len(found) else None  # type: ignore[arg-type]
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:

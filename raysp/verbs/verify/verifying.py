@@ -37,7 +37,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.verbs.verify.recomputing import Recomputing, differing, were_made_on
+from raysp.verbs.verify.recomputing import Recomputing, cards_of, differing
 from raysp.words import Brief, count
 
 SHARDS_AT_ONCE = 4
@@ -69,6 +69,8 @@ class Verification(Brief):
     """Deviations from the expected state, one per line."""
     unused: tuple[str, ...] = ()
     """Untrusted values of the sink, because of which the source was not compared (`raysp.labelling.planning.trust`)."""
+    made_on: tuple[str, ...] = ()
+    """Kinds of cards of the runs, if there are several, so that a share of the sampled rows may differ."""
 
     @property
     def exit_code(self) -> int:
@@ -167,14 +169,18 @@ def verify(
         for url, names in named_twice(shards)
     ]
     unequal: list[str] = []
+    made_on: tuple[str, ...] = ()
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(), record)
-        is_same_card = alone.card is not None and were_made_on(alone.card, run_record.every_run(store, record))
+        cards = cards_of(run_record.every_run(store, record))
+        is_same_card = alone.card is not None and cards == {alone.card}
         as_dtype = "float32" if is_same_card else alone.dtype  # packs have equal bits there
         for _, shard, row, label in chosen:
             if difference := differing(label, alone(shard, row), digits=DIGITS[as_dtype]):
                 unequal.append(f"{shard.name}: row {row}: {difference}")
         differences += beyond_agreement(unequal, len(chosen), as_dtype)
+        if len(cards) > 1 and agreed_rate(as_dtype) < 1:
+            made_on = tuple(sorted("a card that is not known" if one is None else str(one) for one in cards))
     return Verification(
         sink=store.url,
         shards=len(names),
@@ -186,6 +192,7 @@ def verify(
         orphans=tuple(orphan.path for orphan in find_orphans(store)),
         differences=tuple(differences),
         unused=unused,
+        made_on=made_on,
     )
 
 

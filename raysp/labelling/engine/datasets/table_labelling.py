@@ -40,6 +40,7 @@ class TableLabelling:
     ) -> None:
         self.job = job
         self.decoder = decoder
+        assembly.refuse_other_card(job.settings)
         self.op = assembly.labelling(
             job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions
         )

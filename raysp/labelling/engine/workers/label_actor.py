@@ -57,7 +57,8 @@ def calls_at_once(device: str, *, searches: bool = False) -> int:
 
 
 def load_labelling(job: Job) -> "LabellingOp":
-    """Load the model of the `Label` step."""
+    """Load the model of the `Label` step, on a card that the plan relies on."""
+    assembly.refuse_other_card(job.settings)
     import torch
 
     threads = job.settings.cpus_per_actor.number

@@ -43,8 +43,7 @@ def write(folder: Path, name: str = "a.json", **changed: object) -> None:
 
 
 def words(dtype: str = "bfloat16") -> str:
-    found = certified.certified("cuda")
-    assert found is not None
+    [found] = certified.cards_here("cuda").found
     return found.words(dtype)
 
 
@@ -69,7 +68,7 @@ def test_several_cards_of_one_kind_are_described_as_one(tmp_path):
 def test_a_card_whose_driver_says_nothing_is_unknown(said, tmp_path):
     (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
     assert card_of("cuda") is None
-    assert certified.certified("cuda") is None
+    assert certified.cards_here("cuda").unknown == "the card is not known here"
 
 
 def test_the_newest_certificate_of_the_card_its_driver_and_releases_counts(card):
@@ -115,12 +114,12 @@ def test_a_plan_says_what_it_shows_and_labels_depend_on_the_budget_as_before(car
     without = settle(pipeline, resources)
     write(card)
     found = settle(pipeline, resources)
-    assert without.certified.certificate is None
-    assert found.certified.certificate is not None
+    assert without.cards[0].certificate is None
+    assert found.cards[0].certificate is not None
     assert found.fingerprint_seconds == 8
     assert hash_pipeline(pipeline, found) == hash_pipeline(pipeline, without)
-    assert settle(pipeline, Resources(4, 1)).certified is None  # a cluster, whose cards are not known
-    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).certified is None
+    assert settle(pipeline, Resources(4, 1)).cards == ()  # a cluster, of which no node is up
+    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).cards == ()
 
 
 def test_a_plan_runs_passes_as_graphs_where_a_certificate_shows_their_bits(card):
@@ -131,16 +130,16 @@ def test_a_plan_runs_passes_as_graphs_where_a_certificate_shows_their_bits(card)
     write(card, graphs=[{**runs, "architecture": "UniSpeechForCTC"}, {**runs, "architecture": "A", "unequal": 1}])
     assert settle(pipeline, resources).graphs.is_on
     assert not settle(a_pipeline(label={"dtype": "float16"}), resources).graphs.is_on
-    assert not settle(pipeline, Resources(4, 1)).graphs.is_on  # a cluster, whose cards are not known
+    assert not settle(pipeline, Resources(4, 1)).graphs.is_on  # a cluster, of which no node is up
     assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).graphs is None
-    kept = certified.certified("cuda").record()["certificate"]["keeps_graphs"]
+    kept = certified.cards_here("cuda").found[0].record()["certificate"]["keeps_graphs"]
     assert kept == {"A bfloat16": False, "UniSpeechForCTC bfloat16": True}
 
 
 def test_the_record_of_a_run_keeps_the_card_and_the_counts(card):
-    assert certified.certified("cuda").record()["certificate"] is None
+    assert certified.cards_here("cuda").found[0].record()["certificate"] is None
     write(card)
-    found = certified.certified("cuda").record()
+    found = certified.cards_here("cuda").found[0].record()
     assert (found["card"], found["driver"]) == (CARD, "580.95")
     assert found["certificate"] == {
         "date": "2026-11-25",

@@ -7,7 +7,7 @@ import pytest
 import raysp
 from raysp.cluster.cards import Card
 from raysp.errors import SpecError
-from raysp.labelling.planning.certified import Certified, graph_use
+from raysp.labelling.planning.certified import Cards, Certified, graph_use
 from raysp.models.base.certificates import Certificate, GraphRuns
 from raysp.models.checking import check_checkpoint
 from tests.corpora import CHECKPOINT
@@ -19,8 +19,8 @@ RUNS = GraphRuns("UniSpeechForCTC", "bfloat16", rows=4, frames=49, passes=3, une
 def use(*runs: GraphRuns, dtype: str = "bfloat16", device: str = "cuda", certificate: bool = True, **given: Any) -> Any:
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], **given)
     measured = Certificate("a card", "1", "2", "3", "0.1", "2026-11-25", (), {}, (), runs)
-    found = Certified(CARD, measured if certificate else None)
-    return graph_use(label, check_checkpoint(CHECKPOINT), dtype=dtype, device=device, certified=found)
+    found = Cards((Certified(CARD, measured if certificate else None),), unknown="")
+    return graph_use(label, check_checkpoint(CHECKPOINT), dtype=dtype, device=device, cards=found)
 
 
 def test_a_certificate_of_the_class_and_dtype_turns_them_on():
@@ -61,7 +61,7 @@ def test_what_was_not_measured_or_differed_leaves_them_off(runs):
 
 def test_weights_that_are_exchanged_by_row_and_cpus_have_none():
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(language=raysp.Column("language"))])
-    found = graph_use(label, check_checkpoint(CHECKPOINT), dtype="float32", device="cuda", certified=None)
+    found = graph_use(label, check_checkpoint(CHECKPOINT), dtype="float32", device="cuda", cards=Cards())
     assert found is not None
     assert str(found) == "passes run without graphs: weights are exchanged for the language of each row"
     assert use(RUNS, device="cpu") is None

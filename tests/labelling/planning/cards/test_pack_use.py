@@ -181,11 +181,6 @@ def test_a_budget_of_another_size_leaves_batches(folder):
     )
 
 
-def test_the_cards_of_a_cluster_are_not_known(folder):
-    write(folder, RUNS)
-    assert "or it is one of a cluster" in words(CLUSTER)
-
-
 def test_where_no_certificate_could_help_nothing_is_said(folder):
     write(folder, RUNS, replace(RUNS, dtype="float32"))
     for label in ({"dtype": "float32"}, {"exact": False}, {"dtype": "tf32"}, {"device": "cpu", "dtype": "bfloat16"}):
@@ -248,7 +243,10 @@ class TestSinks:
         write(folder, RUNS)
         begin_and_stage(self.plan(corpus))
         opened = Opened.of(a_pipeline(f"{corpus}/in", corpus / "out"), CLUSTER)
-        with pytest.raises(ChangedError, match="now no certificate puts windows in packs"):
+        with pytest.raises(
+            ChangedError,
+            match=r"now no certificate puts windows in packs.*Here windows go in batches .*: no node with a GPU is up",
+        ):
             make_plan(opened)
 
     def test_one_begun_on_a_cpu_takes_no_packs_of_a_card(self, corpus, folder):
