@@ -1,6 +1,6 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -50,12 +50,24 @@ class ChosenFrames:
 
     def sums(self, forward: Forward) -> Tensor:
         """Return the sum over the frames that each window owns, of shape (B, H)."""
-        if forward.in_pack is not None and forward.parts == [None]:
-            results, row = forward.in_pack
-            of_row = results.sums(row, self, of_states=self.layer != -1)
-            if of_row is not None:
-                return of_row
-        return _sums(self.of(forward))
+        return forward.together(self._sums)
+
+    def frames(self, forwards: Sequence[Forward], make: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return what a function makes of the frames (B, T, H) of passes, called once for all rows of a pack."""
+        if forwards[0].in_pack is None:
+            return [make(self(forward.encoded)) for forward in forwards]
+        results, _ = forwards[0].in_pack
+        return results.frames(make(self(results.encoder)), of_states=self.layer != -1)
+
+    def _sums(self, forwards: Sequence[Forward]) -> Sequence[Tensor]:
+        if forwards[0].in_pack is not None:
+            results, _ = forwards[0].in_pack
+            owned = [forward.layer(self.numbered).owned[0] for forward in forwards]
+            are_whole = all(forward.parts == [None] for forward in forwards)
+            sums_RH = results.sums(self, None if are_whole else owned, of_states=self.layer != -1)
+            if sums_RH is not None:
+                return torch.split(sums_RH, 1)
+        return [_sums(self.of(forward)) for forward in forwards]
 
 
 class MeanEmbedding:
@@ -152,12 +164,9 @@ class FrameEmbeddings:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        frames = self.frames.of(forward)
-        hidden_BTH = frames.hidden_BTH.float()
-        if self.normalize:
-            hidden_BTH = torch.nn.functional.normalize(hidden_BTH, dim=-1)
-        [vectors_BTH] = yield [hidden_BTH]
-        rows = [list(row[first:end]) for row, (first, end) in zip(vectors_BTH, frames.owned, strict=True)]
+        [vectors_BTH] = yield [forward.together(self._vectors)]
+        owned = forward.layer(self.frames.numbered).owned
+        rows = [list(row[first:end]) for row, (first, end) in zip(vectors_BTH, owned, strict=True)]
         parts = [part is not None for part in forward.parts]
         return [
             [None if part else row for part, row in zip(parts, rows, strict=True)],
@@ -167,6 +176,13 @@ class FrameEmbeddings:
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
+
+    def _vectors(self, forwards: Sequence[Forward]) -> list[Tensor]:
+        return self.frames.frames(forwards, self._scaled)
+
+    def _scaled(self, hidden_BTH: Tensor) -> Tensor:
+        vectors_BTH = hidden_BTH.float()
+        return torch.nn.functional.normalize(vectors_BTH, dim=-1) if self.normalize else vectors_BTH
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the vectors of one row, from those of its windows in order."""

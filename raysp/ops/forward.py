@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from raysp.ops.rows import RowStatus
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Batch
     from raysp.ops.passes.measured_budget import MeasuredBudget
+
+Made = TypeVar("Made")
 
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
@@ -74,8 +76,8 @@ class Forward:
     """Lengths, if the host knows them without the device."""
     in_pack: tuple[PackResults, int] | None = None
     """Results of the pack of a window, and the number of its row, where they are of all windows at once."""
-    decoded: Mapping[str, Callable[[], Sequence[object]]] = field(default_factory=dict)
-    """What returns the text of a window of a pack, whose first call decodes all, by the first column of the output."""
+    of_pack: "tuple[PackWindows, int] | None" = None
+    """The windows of a pack, and the number of this one among them; None for a batch."""
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -83,6 +85,22 @@ class Forward:
         return self.known_lengths or Lengths(
             *(one.tolist() for one in fetch(self.num_samples_B, self.num_frames_B, self.hidden_frames_B))
         )
+
+    @property
+    def beside(self) -> "Sequence[Forward]":
+        """Results of all windows of the pack, or these alone."""
+        return [self] if self.of_pack is None else self.of_pack[0].forwards
+
+    def together(self, make: "Callable[[Sequence[Forward]], Sequence[Made]]") -> "Made":
+        """Return what a function makes of these results, called once with those of all windows of a pack.
+
+        Args:
+            make: function that returns a value for each, of which no bit depends on the others.
+        """
+        if self.of_pack is None:
+            return make([self])[0]
+        windows, number = self.of_pack
+        return windows.made(make)[number]
 
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
@@ -169,20 +187,23 @@ def _largest(value: Tensor) -> list[Tensor]:
     return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]
 
 
-def decoded_together(forwards: Sequence[Forward], ops: "Sequence[OutputOp]") -> list[Forward]:
-    """Return the results of the windows of a pack with their texts, for ops that decode all of them together.
+class PackWindows:
+    """Results of the windows of a pack, and what outputs make of all of them at once when the first one asks for it."""
 
-    They are decoded when the first of them is asked for: a device is waited for where its columns are made.
-    """
-    texts = {op.schema.names[0]: cache(partial(op.decode, forwards)) for op in ops if hasattr(op, "decode")}
+    def __init__(self, forwards: Sequence[Forward]) -> None:
+        self.forwards = forwards
+        self._made: dict[object, Sequence[Any]] = {}
 
-    def of_row(found: Callable[[], Sequence[object]], row: int) -> Sequence[object]:
-        return [found()[row]]
+    @property
+    def each(self) -> list[Forward]:
+        """The results of each window, with which it reaches the others."""
+        return [replace(forward, of_pack=(self, number)) for number, forward in enumerate(self.forwards)]
 
-    return [
-        replace(forward, decoded={name: partial(of_row, found, row) for name, found in texts.items()})
-        for row, forward in enumerate(forwards)
-    ]
+    def made(self, make: Callable[[Sequence[Forward]], Sequence[Made]]) -> Sequence[Made]:
+        """Return what a function makes of all results."""
+        if make not in self._made:
+            self._made[make] = make(self.forwards)
+        return self._made[make]
 
 
 @dataclass(frozen=True)
@@ -254,9 +275,7 @@ class OutputOp(Protocol):
 
         An op of raysp may have a method `steps`, which does the same and yields the tensors whose values it needs, so
         that those of all outputs of a batch cross to the host together. One whose columns are made by other processes
-        has a number `batches_beside`, of batches that may wait for them at once. One with a method `decode` takes the
-        results of each window of a pack, and returns a value for each, of which no bit depends on the others; it reads
-        that value from `Forward.decoded`.
+        has a number `batches_beside`, of batches that may wait for them at once.
         """
         ...
 

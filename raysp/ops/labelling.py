@@ -31,7 +31,7 @@ from raysp.ops.budget import GPU_BATCH_SECONDS, passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
-from raysp.ops.forward import HostPasses, decoded_together
+from raysp.ops.forward import HostPasses, PackWindows
 from raysp.ops.forward import LabellingOp as LabellingOp
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
@@ -383,7 +383,7 @@ class Labelling:
         They follow each other for the results of a batch, or for each window of a pack.
         """
         if self.grouping.in_packs:
-            forwards = decoded_together(forwards, [op for op in self.outputs if _is_ours(op)])
+            forwards = PackWindows(forwards).each
         return Together([work for forward in forwards for work in self._works(forward)])
 
     def _works(self, forward: Forward) -> "Iterator[Steps[list[Sequence[object]]]]":
@@ -475,12 +475,12 @@ class Labelling:
 
         An op from outside raysp is never called twice at once.
         """
-        output = self.outputs[place]
+        output, before = self.outputs[place], [name for one in self.outputs[:place] for name in one.schema.names]
         if _is_ours(output) and hasattr(output, "steps"):
             values = yield from output.steps(forward)
         else:
             yield []  # on a GPU it may wait for values: not in the thread that launches
-            while any(name not in forward.results for one in self.outputs[:place] for name in one.schema.names):
+            while any(name not in one.results for one in forward.beside for name in before):
                 yield []
             with nullcontext() if _is_ours(output) else self.one_by_one:
                 values = output(forward)

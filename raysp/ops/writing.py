@@ -115,9 +115,10 @@ class Writing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        decoded = forward.decoded.get(self.schema.names[0])
-        rows = self.write(forward.encoded, forward.features, forward.places) if decoded is None else decoded()
-        rows = cast("Sequence[Written]", rows)
+        if forward.of_pack is None:
+            rows = self.write(forward.encoded, forward.features, forward.places)
+        else:
+            rows = [forward.together(self.decode)]
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
             (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from raysp.capabilities import Capability
+from raysp.crossing import send
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.kernels.pack_sizes import slot_frames, whole_parts
 from raysp.models.kernels.packing import Packing
@@ -205,8 +207,9 @@ class PackResults:
     def __init__(self, found: PackPass, places: Places | None = None) -> None:
         encoded, heads = found.encoded, found.heads
         encoder = encoded.read(BaseModelOutput(last_hidden_state=encoded.hidden_1NH))
-        self._encoder = BaseModelOutput(last_hidden_state=encoded.hidden_1NH, hidden_states=tuple(encoded.states))
-        self._places, self._sums = places, dict[Choose, Tensor]()
+        self.encoder = BaseModelOutput(last_hidden_state=encoded.hidden_1NH, hidden_states=tuple(encoded.states))
+        """Last hidden state and hidden states of all rows, (1, N, H)."""
+        self._places, self._states_packing = places, encoded.states_packing or encoded.packing
         self._values: dict[Capability | None, PackOutput] = {None: encoder, **{one: heads[one] for one in heads}}
         self._made: dict[object, Sequence[Tensor]] = {}
 
@@ -231,20 +234,27 @@ class PackResults:
         place = of.packing.places[row]
         return [one[:, place] if value.ndim == 3 else one[row : row + 1] for one in self._made[key]]
 
-    def sums(self, row: int, choose: Choose, *, of_states: bool) -> Tensor | None:
-        """Return float32 sums (1, H) over the frames of a row, computed for all rows at once; None without places.
+    def frames(self, values_1NC: Tensor, *, of_states: bool) -> list[Tensor]:
+        """Return the values (1, T, C) of each row, views, of those of all frames, or of hidden states."""
+        return [*(self._states_packing if of_states else self._values[None].packing).rows(values_1NC)]
+
+    def sums(self, choose: Choose, owned: Sequence[tuple[int, int]] | None, *, of_states: bool) -> Tensor | None:
+        """Return float32 sums (R, H) over frames of each row, computed for all rows at once; None without places.
 
         Args:
-            row: number of the row.
             choose: returns the frames of the encoder.
-            of_states: whether it reads hidden states, not the last one.
+            owned: first and end of the frames of each row of the pack that count; None: all.
+            of_states: whether `choose` reads hidden states, not the last one.
         """
         if self._places is None:
             return None
-        if choose not in self._sums:
-            tables = self._places(of_states)
-            self._sums[choose] = pooled_sums(choose(self._encoder), tables.counts_R, tables)
-        return self._sums[choose][row : row + 1]
+        tables = self._places(of_states)
+        firsts_R, ends_R = None, tables.counts_R
+        if owned is not None:
+            bounds = np.zeros((2, tables.num_rows), np.int64)
+            bounds[:, : len(owned)] = np.transpose(owned)
+            [firsts_R, ends_R] = send(ends_R.device, *bounds)
+        return pooled_sums(choose(self.encoder), ends_R, tables, firsts_R)
 
 
 @runtime_checkable

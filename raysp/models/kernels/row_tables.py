@@ -239,13 +239,16 @@ def row_maxima(x_NC: Tensor, tables: RowTables) -> Tensor:
     return highest_RC.masked_fill_((tables.keys_R == 0)[:, None], 0.0)
 
 
-def pooled_sums(x_1NC: Tensor, counts_R: Tensor, tables: RowTables) -> Tensor:
+def pooled_sums(x_1NC: Tensor, counts_R: Tensor, tables: RowTables, firsts_R: Tensor | None = None) -> Tensor:
     """Return float32 sums (R, C) over the first `counts_R` frames of each row; all other frames may have any value.
 
-    Frames of a chunk are added to each other, and chunks from the start of the row on one after another.
+    Frames of a chunk are added to each other, and chunks from the start of the row on one after another. With
+    `firsts_R`, frames before these count as zeros.
     """
     layout = tables.layout(multiple=CHUNK_FRAMES)
     outside_L = layout.offsets_L >= counts_R.index_select(0, layout.rows_L)
+    if firsts_R is not None:
+        outside_L |= layout.offsets_L < firsts_R.index_select(0, layout.rows_L)
     x_LC = layout.taken(x_1NC)[0].masked_fill_(outside_L[:, None], 0.0)
     chunks_MC = x_LC.view(-1, CHUNK_FRAMES, x_LC.shape[1]).sum(1, dtype=torch.float32)
     num_chunks_R = _rounded(tables.slots_R, CHUNK_FRAMES) // CHUNK_FRAMES

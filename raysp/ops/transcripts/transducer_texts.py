@@ -75,13 +75,12 @@ class Transducing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        decoded = forward.decoded.get(self.schema.names[0])
-        if decoded is None:
+        if forward.of_pack is None:
             frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
             rows = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
         else:
             yield []  # on a GPU the search waits for values: not in the thread that launches
-            rows = cast("list[Tokens]", decoded())
+            rows = [forward.together(self.decode)]
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]

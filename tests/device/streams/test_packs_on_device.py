@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -173,6 +174,8 @@ OF_FRAMES = {
     "HubertModel": raysp.Embedding(layer="all"),
     "SEWDForCTC": raysp.Embedding(),
     "ParakeetForCTC": raysp.Embedding(layer=(1, -1)),
+    "Wav2Vec2ForCTC": raysp.Embedding(pooling="none"),
+    "HubertForCTC": raysp.Embedding(layer=(0, -1), pooling="none", normalize=True),
 }
 """Outputs that are made of results for all rows of a pack at once."""
 
@@ -180,19 +183,29 @@ OF_FRAMES = {
 @pytest.mark.parametrize("name", OF_FRAMES)
 def test_heads_that_pool_rows_cost_no_launches_of_rows(name, waves, checkpoints):
     output = OF_FRAMES[name]
-    found = [launches_of(op(checkpoints(name), [output]), waves[:rows]) for rows in (1, 3, 5)]
+    one = op(checkpoints(name), [output])
+    found, of_parts = ([launches_of(one, waves[:rows], parts=parts) for rows in (1, 3, 5)] for parts in (False, True))
     in_batches = Labelling(
         str(checkpoints(name)), lambda loaded: [output.op(loaded)], batch_seconds=8, dtype="bfloat16", device=NAME
     )
     assert found[0] == found[1] == found[2] <= 1.2 * launches_of(in_batches, waves[:3])
+    assert of_parts[0] == of_parts[1] == of_parts[2]
 
 
-def launches_of(one: Labelling, waves: Sequence[np.ndarray]) -> int:
-    """Return the launches of a block after one that makes constants."""
-    one(block_of(waves))
+def launches_of(one: Labelling, waves: Sequence[np.ndarray], *, parts: bool = False) -> int:
+    """Return the launches of a block after one that makes constants; `parts`: rows are windows of longer ones."""
+    block = windows_of([RowStatus(row, 0, None) for row in range(len(waves))], waves) if parts else block_of(waves)
+    one(block)
     with counted() as counts:
-        one(block_of(waves))
+        one(block)
     return counts.launches
+
+
+def windows_of(places: Sequence[RowStatus], waves: Sequence[np.ndarray]) -> pa.Table:
+    """Return a block of windows, of rows or of parts of longer ones."""
+    for place, wave in zip(places, waves, strict=True):
+        place.seconds = len(wave) / 16_000
+    return with_waves(statuses_table(places), waves)
 
 
 def test_packs_are_not_measured(checkpoints):
@@ -246,15 +259,13 @@ def test_outputs_read_each_row_by_itself(name, waves, checkpoints, tmp_path):
         assert bits(labels(one, block_of([waves[row] for row in order], order))) == {row: alone[row] for row in order}
 
 
-@pytest.mark.parametrize("name", ["UniSpeechForCTC", "Wav2Vec2BertForXVector", "ParakeetForCTC"])
+@pytest.mark.parametrize("name", ["UniSpeechForCTC", "Wav2Vec2ForCTC", "Wav2Vec2BertForXVector", "ParakeetForCTC"])
 def test_so_are_windows_of_longer_rows(name, waves, checkpoints):
     one = op(checkpoints(name), CASES[name])
     places = [RowStatus(0, 0, None), RowStatus(0, 1, 2), RowStatus(1), RowStatus(2)]
 
     def staged(chosen: Sequence[int]) -> list[str]:
-        for place in chosen:
-            places[place].seconds = len(waves[place]) / 16_000
-        block = with_waves(statuses_table([places[place] for place in chosen]), [waves[place] for place in chosen])
+        block = windows_of([places[place] for place in chosen], [waves[place] for place in chosen])
         return [json.dumps(row, sort_keys=True, default=str) for row in one(block)[0].to_pylist()]
 
     alone = [staged([place])[0] for place in range(4)]
