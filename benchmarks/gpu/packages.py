@@ -10,7 +10,7 @@ from typing import Any
 NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pyarrow")
 OPTIONAL = {
     "pydantic": "settings of outputs are not checked without it",
-    "silero_vad": "pip install silero-vad: the output of speech",
+    "silero_vad": "pip install silero-vad: the output of speech, also in the comparison of packs",
     "soundfile": "rates of decoding",
     "soxr": "rates of decoding",
     "psutil": "rates of decoding",

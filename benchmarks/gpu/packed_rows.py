@@ -2,7 +2,8 @@
 
 Each row goes through a model alone in a pack of one size, then in packs with other rows and fillers, in other orders
 and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return, of
-sums over frames, and the text and score that a text decoder or transducer writes, for each number of beams.
+sums over frames, signals and speech of the samples, and the text and score that a text decoder or transducer writes,
+for each number of beams.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import decoders, models, speech
+from benchmarks.gpu.packages import absent
 from benchmarks.gpu.part import Figures, Setting
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
@@ -29,6 +31,8 @@ from raysp.ops.embeddings import ChosenFrames
 from raysp.ops.forward import Forward
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import HALF, Batching
+from raysp.specs.outputs.signals import Signals
+from raysp.specs.outputs.speech import Speech
 from raysp.specs.outputs.transcript import Transcript
 
 MODELS = ("wav2vec2-base 94M", "unispeech-large 315M", "w2v-bert 600M", "fastconformer 110M", "sew-d 94M")
@@ -45,6 +49,8 @@ WINDOW_SECONDS, SMALL_WINDOW_SECONDS = 30.0, 3.0
 ROWS, SMALL_ROWS = 24, 4
 ORDERS, SMALL_ORDERS = 6, 3
 
+COLUMNS = ("pred_text", "pred_score", "signal", "pred_speech")
+"""Labels that are compared beside the bits of a pass, where a row has them."""
 MEAN = ChosenFrames(-1, None)
 """Frames of which embeddings are means, summed for all rows of a pack at once."""
 
@@ -115,12 +121,13 @@ def _why_not(loaded: LoadedCheckpoint, dtype: str, setting: Setting) -> str | No
 
 
 def outputs_of(loaded: LoadedCheckpoint, beams: int, tokens: int) -> list[Any]:
-    """Return the ops of the bits of a row, and of its text where a decoder writes it."""
+    """Return the ops of the bits of a row, of its signals and speech, and of its text where a decoder writes it."""
+    of_samples = [Signals().op(loaded), *([] if absent(("silero_vad",)) else [Speech().op(loaded)])]
     if loaded.summary.writes_text:
         longest = min(tokens, loaded.model.decoder.num_positions)
         generate = {"num_beams": beams, "max_new_tokens": longest, "min_new_tokens": longest // 2}
-        return [Bits(), Transcript(generate=generate).op(loaded)]
-    return [Bits(), *([Transcript().op(loaded)] if Capability.TRANSDUCER in loaded.summary.gives else [])]
+        return [Bits(), *of_samples, Transcript(generate=generate).op(loaded)]
+    return [Bits(), *of_samples, *([Transcript().op(loaded)] if Capability.TRANSDUCER in loaded.summary.gives else [])]
 
 
 def frames_of(summary: CheckpointSummary, setting: Setting, seconds: float) -> int:
@@ -208,7 +215,7 @@ def digests(op: Labelling, rows: Sequence[np.ndarray]) -> list[bytes]:
     for row in found:
         if row[Bits.NAME] is None:
             raise RuntimeError(f"a row of {len(found)} failed: {row['error_message']}")
-    texts = [f"{row.get('pred_text')!r} {row.get('pred_score')!r}".encode() for row in found]
+    texts = [repr([row.get(name) for name in COLUMNS]).encode() for row in found]
     return [hashlib.sha256(row[Bits.NAME] + text).digest() for row, text in zip(found, texts, strict=True)]
 
 

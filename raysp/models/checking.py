@@ -46,7 +46,7 @@ PROCESSORS = {
 }
 NAMES_SHOWN = 8
 MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
-WAY = 5
+WAY = 6
 """Number of the way in which a pack is computed: with another one kernels are others, and certificates do not hold."""
 WITHOUT_SHAPE = ("architectures", "dtype", "id2label", "label2id")
 """Fields of configurations that change no kernel, besides those of training (`mask_`) and ids of tokens."""

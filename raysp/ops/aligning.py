@@ -1,5 +1,6 @@
 """Forced alignment: the times of the words of a given text, and how well it fits its recording."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.columns import SECONDS
-from raysp.crossing import fetch, send
+from raysp.crossing import Array, fetch, send
 from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.joining import RESULT
@@ -53,6 +54,27 @@ class CTCFrames:
     """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
     starts: Sequence[float | None]
     """Seconds from the start of the recording to that of each window, if known."""
+    begins: Sequence[int] | None = None
+    """First frame of each window, if frames (1, N, V) are end to end; None: they are padded to one length."""
+
+    @classmethod
+    def end_to_end(cls, each: "Sequence[CTCFrames]") -> "CTCFrames":
+        """Join the frames of single windows."""
+        widths = [one.log_probs_BTV.shape[1] for one in each]
+        return cls(
+            torch.cat([one.log_probs_BTV for one in each], 1),
+            [count for one in each for count in one.num_frames],
+            [part for one in each for part in one.parts],
+            [start for one in each for start in one.starts],
+            [*itertools.accumulate(widths, initial=0)][:-1],
+        )
+
+    def owned(self, window: int) -> Ints:
+        """Return the numbers, among the frames of all windows, of those that a window of a longer row owns."""
+        first, end = cast("tuple[int, int]", self.parts[window])
+        width = self.log_probs_BTV.shape[1]
+        begin, most = (window * width, width) if self.begins is None else (self.begins[window], self.num_frames[window])
+        return begin + np.arange(first, min(end, most))
 
 
 def own_frames(forward: Forward) -> CTCFrames:
@@ -146,15 +168,27 @@ class Aligning:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then that of `staged`, one value per window."""
-        frames = self.frames(forward)
-        texts = (forward.results if self.is_result else forward.columns)[self.column]
-        spelt = [self._spelt(text) for text in texts]
+        return forward.together(self._columns)
+
+    def _columns(self, forwards: Sequence[Forward]) -> list[list[Sequence[object]]]:
+        """Return the columns of each result, of those of a pack on a device together."""
+        frames = [self.frames(one) for one in forwards]
+        spelt = [[self._spelt(text) for text in self._texts(one)] for one in forwards]
+        if not forwards[0].packed_on_device:
+            return [self._of_windows(*one) for one in zip(frames, spelt, strict=True)]
+        columns = self._of_windows(CTCFrames.end_to_end(frames), [one for [one] in spelt])
+        return [[[column[window]] for column in columns] for window in range(len(forwards))]
+
+    def _texts(self, forward: Forward) -> Sequence[object]:
+        return (forward.results if self.is_result else forward.columns)[self.column]
+
+    def _of_windows(self, frames: CTCFrames, spelt: Sequence[Spelt | None]) -> list[Sequence[object]]:
         is_whole = [part is None and one is not None for part, one in zip(frames.parts, spelt, strict=True)]
         targets = [
             one.target(wildcard=self.wildcard) if one is not None and whole else Target(())
             for one, whole in zip(spelt, is_whole, strict=True)
         ]
-        found = align(frames.log_probs_BTV, frames.num_frames, targets, blank=self.blank)
+        found = align(frames.log_probs_BTV, frames.num_frames, targets, blank=self.blank, begins=frames.begins)
         values = [
             self._row(one, alignment) if one is not None and whole else self.empty()
             for one, whole, alignment in zip(spelt, is_whole, found, strict=True)
@@ -166,14 +200,12 @@ class Aligning:
             part is not None and (self.is_result or one is not None)
             for part, one in zip(frames.parts, spelt, strict=True)
         ]
-        on_device = [
-            _staged(frames.log_probs_BTV[row, slice(*part)], self._kept(spelt[row])) if asked and part else None
-            for row, (part, asked) in enumerate(zip(frames.parts, is_staged, strict=True))
-        ]
-        found = iter(fetch(*(one for one in on_device if one is not None)))
-        values = [None if one is None else next(found) for one in on_device]
         firsts = [part[0] if asked and part else None for part, asked in zip(frames.parts, is_staged, strict=True)]
-        staged: list[list[object]] = [[*values], [*firsts], [*frames.starts]]
+        rows = [row for row, asked in enumerate(is_staged) if asked]
+        values: list[object] = [None] * len(spelt)
+        for row, found in zip(rows, _staged(frames, rows, [self._kept(spelt[row]) for row in rows]), strict=True):
+            values[row] = found
+        staged: list[list[object]] = [values, [*firsts], [*frames.starts]]
         return staged[: len(self.staged)]
 
     def empty(self) -> tuple[object, ...]:
@@ -303,10 +335,20 @@ def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> n
     return changed
 
 
-def _staged(log_probs: Tensor, kept: Sequence[int]) -> Tensor:
-    """Return log-probabilities of the tokens `kept` and of the best token of frames (T, V), frame by frame."""
-    [ids] = send(log_probs.device, np.array(kept, np.int64))
-    return torch.cat([log_probs[:, ids], log_probs.amax(-1, keepdim=True)], -1).flatten()
+def _staged(frames: CTCFrames, windows: Sequence[int], kept: Sequence[Sequence[int]]) -> Iterator[Array]:
+    """Yield log-probabilities of the tokens `kept` and of the best token of a window's frames, frame by frame."""
+    if not windows:
+        return
+    owned = [frames.owned(one) for one in windows]
+    ids = np.zeros((len(windows), max(map(len, kept))), np.int64)
+    for of_window, one in zip(ids, kept, strict=True):
+        of_window[: len(one)] = one
+    of_frames = np.repeat(np.arange(len(windows)), [*map(len, owned)])
+    places_N, of_N, ids_RK = send(frames.log_probs_BTV.device, np.concatenate(owned), of_frames, ids)
+    log_probs_NV = frames.log_probs_BTV.flatten(0, 1)[places_N]
+    [found] = fetch(torch.cat([log_probs_NV.gather(1, ids_RK[of_N]), log_probs_NV.amax(-1, keepdim=True)], -1))
+    for values, one in zip(np.split(found, np.cumsum([*map(len, owned)])[:-1]), kept, strict=True):
+        yield values[:, [*range(len(one)), -1]].ravel()
 
 
 def spelling_of(

@@ -76,6 +76,8 @@ class Forward:
     """Lengths, if the host knows them without the device."""
     in_pack: tuple[PackResults, int] | None = None
     """Results of the pack of a window, and the number of its row, where they are of all windows at once."""
+    packed_on_device: bool = False
+    """Whether this is a window of a pack on a device, of which no bit depends on its neighbours."""
     of_pack: "tuple[PackWindows, int] | None" = None
     """The windows of a pack, and the number of this one among them; None for a batch."""
 

@@ -461,6 +461,7 @@ class Labelling:
             num_samples_B=num_samples_B,
             speech=[given.windows_at[i] for i in chosen],
             in_pack=found.in_pack,
+            packed_on_device=self.grouping.size is not None,
             known_lengths=self._lengths([len(given.waves[i]) for i in chosen]),
         )
 

@@ -30,9 +30,9 @@ def room_frames(num_frames: int) -> int:
     return power * 3 // 4 if power > LEAST_ROOM and num_frames <= power * 3 // 4 else power
 
 
-def places_of(room: int, texts: int = 1) -> int:
+def places_of(room: int, texts: int = 1, frames_in_hand: int = FRAMES_IN_HAND) -> int:
     """Return the number of rows of a cohort, for rooms of `room` frames and `texts` texts (beams) of each row."""
-    return max(1, min(MOST_ROWS, FRAMES_IN_HAND // room // 8 * 8) // texts)
+    return max(1, min(MOST_ROWS, frames_in_hand // room // 8 * 8) // texts)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,18 @@ class Cohort:
         return [*(of_rows[row] for row in self.rows), *(torch.Generator(device) for _ in empty)]
 
 
-def cohorts(num_frames: Sequence[int], texts: int = 1) -> Iterator[Cohort]:
+def cohorts(num_frames: Sequence[int], texts: int = 1, *, frames_in_hand: int = FRAMES_IN_HAND) -> Iterator[Cohort]:
     """Divide rows into cohorts by their numbers of frames, the longest first, which mostly have long texts.
 
     Args:
         num_frames: Frames of each row.
         texts: Texts of each row that are searched at once.
+        frames_in_hand: Frames of the rooms of a cohort, at most.
     """
     of_room: dict[int, list[int]] = {}
     for row in sorted(range(len(num_frames)), key=lambda row: -num_frames[row]):
         of_room.setdefault(room_frames(num_frames[row]), []).append(row)
     for room, rows in of_room.items():
-        size = places_of(room, texts)
+        size = places_of(room, texts, frames_in_hand)
         for first in range(0, len(rows), size):
             yield Cohort(tuple(rows[first : first + size]), size, room)

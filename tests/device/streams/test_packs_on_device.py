@@ -180,6 +180,12 @@ OF_FRAMES = {
 """Outputs that are made of results for all rows of a pack at once."""
 
 
+ALSO_AT_ONCE = {
+    "signals": ("UniSpeechForCTC", [raysp.Signals()]),
+    "speech": ("UniSpeechForCTC", [raysp.Speech()]),
+}
+
+
 @pytest.mark.parametrize("name", OF_FRAMES)
 def test_heads_that_pool_rows_cost_no_launches_of_rows(name, waves, checkpoints):
     output = OF_FRAMES[name]
@@ -190,6 +196,15 @@ def test_heads_that_pool_rows_cost_no_launches_of_rows(name, waves, checkpoints)
     )
     assert found[0] == found[1] == found[2] <= 1.2 * launches_of(in_batches, waves[:3])
     assert of_parts[0] == of_parts[1] == of_parts[2]
+
+
+@pytest.mark.parametrize("name", ALSO_AT_ONCE)
+def test_outputs_of_samples_cost_no_launches_of_rows(name, waves, checkpoints):
+    checkpoint, outputs = ALSO_AT_ONCE[name]
+    one = op(checkpoints(checkpoint), outputs)
+    for parts in (False, True):
+        found = [launches_of(one, waves[:rows], parts=parts) for rows in (1, 3, 5)]
+        assert found[0] == found[1] == found[2]
 
 
 def launches_of(one: Labelling, waves: Sequence[np.ndarray], *, parts: bool = False) -> int:
@@ -259,9 +274,16 @@ def test_outputs_read_each_row_by_itself(name, waves, checkpoints, tmp_path):
         assert bits(labels(one, block_of([waves[row] for row in order], order))) == {row: alone[row] for row in order}
 
 
-@pytest.mark.parametrize("name", ["UniSpeechForCTC", "Wav2Vec2ForCTC", "Wav2Vec2BertForXVector", "ParakeetForCTC"])
+OF_PARTS = {
+    **{name: (name, CASES[name]) for name in ("UniSpeechForCTC", "Wav2Vec2BertForXVector", "ParakeetForCTC")},
+    **{name: OUTPUTS[name] for name in ("alignment of labels", "signals", "speech", "embeddings of frames")},
+}
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
 def test_so_are_windows_of_longer_rows(name, waves, checkpoints):
-    one = op(checkpoints(name), CASES[name])
+    checkpoint, outputs = OF_PARTS[name]
+    one = op(checkpoints(checkpoint), outputs)
     places = [RowStatus(0, 0, None), RowStatus(0, 1, 2), RowStatus(1), RowStatus(2)]
 
     def staged(chosen: Sequence[int]) -> list[str]:
