@@ -42,7 +42,7 @@ ALLOWED = {
 ALLOWED_FOLDERS = ("models/flax/", "training/objectives/")
 ARRAYS = {"ops/aligning.py", "ops/classifying.py", "ops/embeddings.py", "ops/measuring.py", "text/alignment.py"}
 """Modules whose `int(x.argmax())`, `float(x.sum())` are of arrays."""
-ARRAYS_TOO = {"text/beams/search.py", "ops/labelling.py"}
+ARRAYS_TOO = {"text/beams/search.py", "ops/labelling.py", "ops/speech/speaking.py"}
 
 
 def crossings(source: str) -> Iterator[tuple[int, str]]:
