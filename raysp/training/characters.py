@@ -69,7 +69,8 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
         raise PlanError(f"objective.vocabulary: {url}: {error}; expected 'keep', 'build' or a vocab.json") from error
     if not isinstance(found, dict) or sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
         raise PlanError(
-            f"objective.vocabulary: {url}: expected an object of tokens with the ids 0, 1, 2, ..., each once"
+            f"objective.vocabulary: {url}: found {bounds.shortened(found)}, expected an object of tokens with the ids "
+            "0, 1, 2, ..., each once"
         )
     for names in (PADS, UNKNOWNS, (DELIMITER,)):
         if not any(one in found for one in names):

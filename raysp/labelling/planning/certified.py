@@ -98,7 +98,7 @@ class Cards:
     """Why a card is not known; empty: all are."""
 
     def shown_by(self, date: str) -> str:
-        """Return subject and verb of a sentence on what certificates of all cards show, of which one has a date."""
+        """Return the beginning of a sentence on what the certificates show; a single one is named by its date."""
         all_cards = f"certificates of all {len(self.found)} kinds of cards show"
         return f"the certificate of {date} shows" if len(self.found) == 1 else all_cards
 

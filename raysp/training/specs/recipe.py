@@ -285,7 +285,9 @@ class Finetune:
         if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
             raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
         if self.decode.keep_prefix:
-            raise ValueError("found Decode(keep_prefix=True); damaged recordings are left out of a training")
+            raise ValueError(
+                "found Decode(keep_prefix=True); damaged recordings are left out of a training: leave it out"
+            )
         if self.decode.channel == EACH:
             raise ValueError(
                 "found Decode(channel='each'); a training row is one channel: choose one by its index, or "
