@@ -243,7 +243,7 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
 
 
 @functools.cache
-def _adapter() -> TypeAdapter[CheckpointSummary]:
+def _adapter() -> "TypeAdapter[CheckpointSummary]":
     return TypeAdapter(CheckpointSummary)
 
 
