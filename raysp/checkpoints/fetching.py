@@ -21,8 +21,8 @@ from raysp.storage.store import Entry, Store, explain, split_url
 from raysp.storage.stores import open_store
 
 DIGESTS = "digests.json"
-KEPT_DIGESTS = 1_000
-"""Files whose hashes are kept: all of them are read by each plan."""
+KEPT_DIGESTS = 4_000
+"""Files whose hashes are kept, besides all of one checkpoint: each plan reads them. MMS has more than a thousand."""
 _READ_BYTES = 8 * 1024 * 1024
 WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
 """Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
@@ -299,7 +299,8 @@ def _contents(files: Sequence[Path]) -> list[str]:
         fresh[key] = known.get(key) or _digest_file(file)
     if not fresh.items() <= known.items():
         older = [one for one in known.items() if one[0] not in fresh]
-        write_cached(DIGESTS, json.dumps(dict([*older, *fresh.items()][-KEPT_DIGESTS:])).encode())
+        kept = [*older, *fresh.items()][-max(KEPT_DIGESTS, len(fresh)) :]
+        write_cached(DIGESTS, json.dumps(dict(kept)).encode())
     return list(fresh.values())
 
 

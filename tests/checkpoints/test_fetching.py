@@ -72,6 +72,9 @@ def test_the_hashes_of_the_last_files_are_kept(tmp_path, cache, monkeypatch):
     for file in (*files, files[0]):
         digest_files(folder, [file])
     assert [Path(key.partition("\0")[0]).name for key in json.loads(cache.read_text())] == ["c", "a"]
+    digest_files(folder, files)  # a checkpoint of more files than are kept
+    monkeypatch.setattr(checkpoints, "_digest_file", lambda file: pytest.fail(f"{file} was read again"))
+    digest_files(folder, files)
 
 
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{", b"\xff\xfe", b"null", b'{"x": 3}'])
