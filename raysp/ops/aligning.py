@@ -59,7 +59,7 @@ class CTCFrames:
 
     @classmethod
     def end_to_end(cls, each: "Sequence[CTCFrames]") -> "CTCFrames":
-        """Join the frames of single windows."""
+        """Join the frames (1, T, V) of single windows to frames (1, N, V)."""
         widths = [one.log_probs_BTV.shape[1] for one in each]
         return cls(
             torch.cat([one.log_probs_BTV for one in each], 1),

@@ -228,13 +228,13 @@ class _Trellis:
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
+        # Keeps the states of others out of the best of a row, less which scores are kept.
         beyond = np.zeros((len(targets), 2 + num_states if alone else 0), np.float32)
         for row, count in enumerate(self.num_tokens):
             beyond[row, 2 * count + 3 :] = -np.inf
         self.tokens_BS, self.skips_BS, self.floors_BS, self.beyond_BS = send(
             log_probs_BTV.device, tokens, skips, floors, beyond
         )
-        """`beyond_BS` keeps the states of others out of the best of a row, less which scores are kept."""
 
     def paths(self, num_frames: Sequence[int], beam: float | None) -> list[Ints | None]:
         """Return the state of each row's path at each frame (T,); None if no path ends in time."""
