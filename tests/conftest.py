@@ -146,10 +146,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=_turn)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Collect no garbage while tests are collected: modules and tests stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_finish() -> None:
-    """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
+    """Exempt modules and tests from garbage collection, which looks at each of them again and again.
+
+    It looks at all that tests import and keep ten times less often than by default.
+    """
     gc.collect()
     gc.freeze()
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, 10 * old)
     atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
 
 
@@ -228,6 +243,16 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder} (set RAYSP_SHARED)")
     return folder
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test. That of pytest looks for a free number among all folders of the tests before it."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{name}{next(_numbers)}", numbered=False)
+
+
+_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
