@@ -35,6 +35,7 @@ from tests.s3_servers import S3Server
 settings.register_profile(  # `make soak` draws new cases; a busy machine is no failure
     "the same every time", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("a few", settings.get_profile("the same every time"), max_examples=20)
 settings.load_profile("the same every time")
 
 
@@ -90,6 +91,11 @@ _WHOLLY_SLOW = re.compile(rf"^pytestmark = .*\.(?:{'|'.join(NOT_FAST)})\b", re.M
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="one case of each test that needs no server and is not slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        settings.load_profile("a few")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
