@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.slow  # `make check` runs this file
 PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
@@ -275,7 +276,6 @@ def unbounded_readers(package: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 def test_data_from_outside_is_read_within_the_bounds_alone():
     assert unbounded_readers(PACKAGE) == []
     libraries = {"gzip", "bz2", "lzma"}
@@ -367,7 +367,6 @@ def kinds_told_apart(package: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 def test_nothing_asks_whether_work_is_a_pipeline_or_a_recipe():
     assert kinds_told_apart(PACKAGE) == []
 
@@ -383,7 +382,6 @@ def spellings_of_the_folder(package: Path) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 def test_the_folder_in_a_sink_is_spelled_once():
     assert spellings_of_the_folder(PACKAGE) == ["storage/store.py"]
 

@@ -202,6 +202,7 @@ def test_the_language_of_each_row_is_that_of_a_column(corpus, multilingual, monk
     assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
 
 
+@pytest.mark.slow
 def test_the_detected_language_has_the_probability_that_faster_whisper_gives(corpus, multilingual, monkeypatch):
     run_without_ray(monkeypatch)
     recordings = waves(LENGTHS)

@@ -153,6 +153,7 @@ def test_only_requested_columns_are_returned(asked):
         ]
 
 
+@pytest.mark.slow
 def test_windows_of_a_row_are_joined_without_torch(op):
     parts = pa.table(
         {op.staged.names[0]: [[5, 5], [0, 6]], op.staged.names[1]: [[-0.5, -0.25], [0.0, -1.0]]}, op.staged

@@ -5,8 +5,11 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from tests.test_architecture import imports_of, sources, tree_of
 
+pytestmark = pytest.mark.slow  # `make check` runs this file
 ROOT = Path(__file__).parents[2]
 
 

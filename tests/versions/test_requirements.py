@@ -59,6 +59,7 @@ def test_each_library_that_raysp_imports_is_required_or_an_extra(used):
     assert used.keys() - REQUIRED.keys() - EXTRAS.keys() == set()
 
 
+@pytest.mark.slow
 def test_an_extra_is_imported_where_it_is_used_alone(used):
     at_the_top = {
         (name, file) for name in EXTRAS for file, is_at_top in used.get(name, ()) if is_at_top and not ROOMS.match(file)
@@ -66,6 +67,7 @@ def test_an_extra_is_imported_where_it_is_used_alone(used):
     assert at_the_top == set()
 
 
+@pytest.mark.slow
 def test_each_requirement_and_each_extra_is_used(used):
     assert REQUIRED.keys() - used.keys() == set()
     texts = "\n".join(path.read_text() for path in sources(CHECKOUT / "raysp"))

@@ -59,6 +59,7 @@ def crossings(source: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{node.func.id}(x.{inner.attr}())"
 
 
+@pytest.mark.slow
 def test_tensors_are_read_by_one_module():
     wrong = []
     for path in sources(PACKAGE):
@@ -74,6 +75,7 @@ def test_tensors_are_read_by_one_module():
     assert wrong == [], "read tensors by raysp.crossing.fetch, which brings the values of a batch in one copy"
 
 
+@pytest.mark.slow
 def test_each_module_that_may_read_tensors_does():
     assert [one for one in ALLOWED if not [*crossings((PACKAGE / one).read_text())]] == []
 

@@ -341,7 +341,8 @@ def test_losses_of_given_texts_are_theirs(pair):
     assert reference.joint.head.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_a_row_has_the_same_bits_in_every_company_with_a_fixed_number_of_rows(kind, dtype):
