@@ -1,14 +1,17 @@
 """Accelerators by name, of this machine or of nodes, with the releases that decide which kernels they run."""
 
 import importlib.util
+import logging
 import runpy
 import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysp.cluster.nodes import TASK_SECONDS, ask, with_resource
+from raysp.cluster.resources import Resources, gpu_memory
 from raysp.devices import is_accelerator, kind_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,26 @@ def cards_of_nodes(device: str) -> list[tuple[str, Card | str]]:
 
     The nodes are asked, all at once. Empty: no such node is up, or no cluster is connected.
     """
-    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-        return []
     # Ray counts GPUs of "cuda" alone.
     nodes = with_resource("GPU" if kind_of(device) == "cuda" else "CPU")
     return [
         (node["NodeManagerAddress"], _card_or_reason(answer))
         for node, answer in zip(nodes, ask(nodes, _card_here, device), strict=True)
     ]
+
+
+def with_gpu_memory(resources: Resources) -> Resources:
+    """Return resources of which the memory of a GPU is known: on a cluster, that of the smallest of all nodes.
+
+    The nodes are asked. It stays None where none reports it.
+    """
+    if resources.machine_cpus is not None or resources.gpu_memory is not None:
+        return resources
+    nodes = with_resource("GPU")
+    found = [memory for memory in ask(nodes, gpu_memory) if memory is not None]
+    if nodes and not found:
+        logger.warning("no node reported the memory of its GPU")
+    return replace(resources, gpu_memory=min(found, default=None))
 
 
 def _card_here(device: str) -> tuple[Card | None]:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from raysp.cluster.addresses import refuse_on
-from raysp.cluster.nodes import ask, with_resource
 from raysp.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
 from raysp.cluster.ray_start import (
     START_SECONDS,
@@ -22,7 +21,7 @@ from raysp.cluster.ray_start import (
     session_token,
     signals_held,
 )
-from raysp.cluster.resources import Resources, gpu_memory
+from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
 
@@ -184,7 +183,6 @@ def cluster_resources() -> Resources:
         gpus=gpus,
         node_cpus=max(nodes, default=None),
         memory=total.get("memory"),
-        gpu_memory=_smallest_gpu() if gpus else None,
         can_grow=True,
         gpus_may_come=not gpus and _may_start("GPU", unknown=not is_one_machine),
     )
@@ -200,14 +198,6 @@ def _may_start(resource: str, *, unknown: bool) -> bool:
         logger.info("Ray did not return the configuration of its autoscaler: %s", error)
         most = None
     return unknown if most is None else most.get(resource, 0) > 0
-
-
-def _smallest_gpu() -> float | None:
-    """Return the memory in bytes of the smallest GPU of all nodes; None if no node reports it."""
-    found = [memory for memory in ask(with_resource("GPU"), gpu_memory) if memory is not None]
-    if not found:
-        logger.warning("no node reported the memory of its GPU")
-    return min(found, default=None)
 
 
 def _check_reachable(address: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -38,7 +39,9 @@ def own_id() -> str:
 
 
 def with_resource(name: str) -> list[Node]:
-    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"."""
+    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; none without a cluster."""
+    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+        return []
     import ray
 
     nodes = cast("Any", ray).nodes()

@@ -21,7 +21,7 @@ class Resources:
     memory: float | None = None
     """Bytes of main memory; None: unknown."""
     gpu_memory: float | None = None
-    """Bytes of one GPU; None: unknown."""
+    """Bytes of one GPU; None: unknown, or not asked for yet (`raysp.cluster.cards.with_gpu_memory`)."""
     machine_cpus: int | None = None
     """CPUs of this machine, if the run starts a local Ray on it; None: a cluster."""
     node_cpus: float | None = None

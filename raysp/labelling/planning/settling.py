@@ -82,6 +82,10 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _refuse_eight_bits(label, dtype)
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
     _check_own_pools(pipeline, resources)
+    if gpus:
+        from raysp.cluster.cards import with_gpu_memory
+
+        resources = with_gpu_memory(resources)
     left = for_model(resources, pipeline)
     _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
     memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None

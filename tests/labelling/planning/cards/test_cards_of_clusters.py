@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from raysp.cluster import cards
 from raysp.cluster.cards import Card
 from raysp.errors import RunError
 from raysp.labelling import assembly
@@ -17,7 +18,7 @@ from raysp.ops.precision import Batching
 from raysp.sink.run_record import Resolved, RunEntry
 from raysp.verbs.verify.recomputing import cards_of
 from tests.corpora import a_pipeline, write_shard
-from tests.labelling.planning.cards.test_pack_use import CARD, CLUSTER, HALF_SIZE, RUNS, settled, write
+from tests.labelling.planning.cards.test_pack_use import CARD, CLUSTER, HALF_SIZE, HERE, RUNS, SUMMARY, settled, write
 
 L4 = replace(CARD, card="NVIDIA L4")
 GRAPHS = {"architecture": "UniSpeechForCTC", "rows": 4, "frames": 9, "passes": 3, "unequal": 0}
@@ -176,3 +177,20 @@ def test_cards_of_runs_are_read_from_older_records_too():
     assert found({"card": card}, {"cards": [card]}) == {Card("a", None, "2", None)}
     assert found({"card": card}, {}) == {Card("a", None, "2", None), None}
     assert found({"cards": []}) == found({"cards": [{**card, "driver": ["1"]}]}) == found({"card": "a"}) == {None}
+
+
+def test_nodes_are_asked_for_the_memory_of_their_gpus_by_plans_with_gpus_alone(folder, monkeypatch):
+    asked: list[object] = []
+
+    def answers(nodes: object, function: object) -> list[float | None]:
+        asked.append((nodes, function))
+        return [None, 4 * (SUMMARY.num_parameters + 400 * SUMMARY.activations_per_second), 80e9]
+
+    monkeypatch.setattr(cards, "with_resource", lambda name: [name] * 3)
+    monkeypatch.setattr(cards, "ask", answers)
+    write(folder, RUNS, HALF_SIZE)
+    settled(CLUSTER, device="cpu", dtype="float32")
+    settled(HERE)
+    assert asked == []
+    assert settled(CLUSTER).packs.frames == HALF_SIZE.frames
+    assert asked == [(["GPU"] * 3, cards.gpu_memory)]
