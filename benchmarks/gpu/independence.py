@@ -1,7 +1,7 @@
 """Whether labels depend on the batch on this card: the evidence of its certificate.
 
-Packs: rows alone in a pack and in other companies must have equal bits (`benchmarks.gpu.packed_rows`).
-Graphs: passes as graphs against the same ones kernel by kernel (`benchmarks.gpu.graphs`).
+Packs: rows alone in a pack and in other companies must have equal bits, as graphs too (`benchmarks.gpu.packed_rows`).
+Graphs: passes over batches as graphs against the same ones kernel by kernel (`benchmarks.gpu.graphs`).
 Rows: 200 rows alone, then in batches of two budgets; their texts and numbers are compared. Products: every matrix
 product of the models' checkpoints, over the frames of a pack; 256 rows at 72 places of it must have equal bits.
 `certificate.json` holds both, with card, driver and releases: `raysp.models.base.certificates` reads it.
@@ -51,7 +51,7 @@ def cases(setting: Setting) -> Iterator[Case]:
     write = partial(write_certificate, names, setting, rows, products, runs, packs)
     yield Case("certificate", write)
     for name, dtype, make in packed_rows.made(setting):
-        yield Case(f"packs {name} {dtype}", partial(packed_rows.compare, make, dtype, setting, packs))
+        yield Case(f"packs {name} {dtype}", partial(packed_rows.compare, make, dtype, setting, packs, runs))
     yield Case("certificate with packs", write)
     for dtype in DTYPES:
         yield Case(f"graphs {dtype}", partial(graphs.compare, dtype, setting, runs))
@@ -191,5 +191,8 @@ def write_certificate(
         **{f"rows {dtype}": certificate.keeps_rows(dtype) for dtype in DTYPES},
         **{f"products {dtype}": certificate.keeps_products(dtype) for dtype in DTYPES},
         **{f"packs {one.architecture} {one.dtype} {one.frames}": not one.unequal for one in certificate.packs},
-        **{f"graphs {one.architecture} {one.dtype}": not one.unequal for one in certificate.graphs},
+        **{
+            f"graphs {one.architecture} {one.dtype}{' in packs' if one.in_packs else ''}": not one.unequal
+            for one in certificate.graphs
+        },
     }

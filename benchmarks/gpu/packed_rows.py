@@ -3,7 +3,7 @@
 Each row goes through a model alone in a pack of one size, then in packs with other rows and fillers, in other orders
 and so at other places, then in packs of smaller sizes. Compared is every bit of what heads and encoder return, of
 sums over frames, signals and speech of the samples, and the text and score that a text decoder or transducer writes,
-for each number of beams.
+for each number of beams. All of it happens once more with passes, and greedy steps of a text decoder, as graphs.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from benchmarks.gpu.packages import absent
 from benchmarks.gpu.part import Figures, Setting
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
+from raysp.device_graphs import has_graphs
 from raysp.devices import is_out_of_memory
 from raysp.errors import RunError
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
@@ -71,30 +72,36 @@ def made(setting: Setting) -> Iterator[tuple[str, str, Make]]:
             yield folder, dtype, load
 
 
-def compare(make: Make, dtype: str, setting: Setting, found: list[dict[str, object]]) -> Figures:
-    """Compare rows in packs of each size with the same rows alone, and add the counts to `found`."""
+def compare(
+    make: Make, dtype: str, setting: Setting, found: list[dict[str, object]], graphs: list[dict[str, object]]
+) -> Figures:
+    """Compare rows in packs of each size with the same rows alone, and add the counts to `found` and `graphs`."""
     loaded = make()
     if (why := _why_not(loaded, dtype, setting)) is not None:
         return {"left out": why}
-    runs = [run for beams in beams_of(loaded, setting) for run in _runs(loaded, dtype, setting, beams)]
+    as_graphs: list[dict[str, object]] = []
+    runs = [run for beams in beams_of(loaded, setting) for run in _runs(loaded, dtype, setting, beams, as_graphs)]
     found += runs
+    graphs += as_graphs
     kept = sum(run["unequal"] == 0 for run in runs)
-    return {"sizes": len(runs), "keep bits": kept, "share": kept / max(1, len(runs)), "of": runs}
+    return {"sizes": len(runs), "keep bits": kept, "share": kept / max(1, len(runs)), "of": runs, "graphs": as_graphs}
 
 
-def _runs(loaded: LoadedCheckpoint, dtype: str, setting: Setting, beams: int) -> Iterator[dict[str, object]]:
-    """Yield the counts of each size of packs, with so many texts of each row."""
+def _runs(
+    loaded: LoadedCheckpoint, dtype: str, setting: Setting, beams: int, graphs: list[dict[str, object]]
+) -> Iterator[dict[str, object]]:
+    """Yield the counts of each size of packs, with so many texts of each row; add those of graphs of the first size."""
     reference: list[bytes] | None = None
     of_gpu = TEXT_PACK_SECONDS if loaded.summary.writes_text else PACK_SECONDS
     for seconds in of_gpu if setting.is_gpu else SMALL_PACK_SECONDS:
         try:
-            alone, others, packs = compared(loaded, dtype, setting, seconds, beams)
+            alone, others, packs = compared(labelling(loaded, dtype, setting, seconds, beams), setting, seconds)
         except torch.OutOfMemoryError:
             continue  # a size that no run on this card has
-        reference = alone if reference is None else reference
-        unequal = sum(
-            any(one != expected for one in (alone[row], *others[row])) for row, expected in enumerate(reference)
-        )
+        if reference is None:
+            reference = alone
+            if beams == 1 and has_graphs(setting.device):
+                graphs.append(of_graphs(loaded, dtype, setting, seconds, reference))
         yield {
             "architecture": loaded.summary.architecture,
             "shapes": loaded.summary.shapes,
@@ -102,9 +109,36 @@ def _runs(loaded: LoadedCheckpoint, dtype: str, setting: Setting, beams: int) ->
             "frames": frames_of(loaded.summary, setting, seconds),
             "rows": len(alone),
             "packs": packs,
-            "unequal": unequal,
+            "unequal": _unequal(reference, alone, others),
             "beams": beams,
         }
+
+
+def of_graphs(
+    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, expected: list[bytes]
+) -> dict[str, object]:
+    """Return the counts of rows in packs with graphs, against their bits alone without; all differ without a graph."""
+    op = labelling(loaded, dtype, setting, seconds, graphs=True)
+    alone, others, packs = compared(op, setting, seconds)
+    assert op.graphs is not None
+    steps = op.graphs.steps
+    were_recorded = not op.graphs.why_not and (op.graphs.graphs if steps is None else steps.memories)
+    return {
+        "architecture": loaded.summary.architecture,
+        "dtype": dtype,
+        "rows": len(alone),
+        "frames": frames_of(loaded.summary, setting, seconds),
+        "passes": len(alone) + packs,
+        "unequal": _unequal(expected, alone, others) if were_recorded else len(alone),
+        "in_packs": True,
+        "why not": op.graphs.why_not or (steps.why_not if steps is not None else ""),
+    }
+
+
+def _unequal(expected: list[bytes], alone: list[bytes], others: list[list[bytes]]) -> int:
+    """Return how many rows have other bits than expected, alone in a pack or with others."""
+    each = zip(expected, alone, others, strict=True)
+    return sum(any(one != row for one in (first, *rest)) for row, first, rest in each)
 
 
 def beams_of(loaded: LoadedCheckpoint, setting: Setting) -> Sequence[int]:
@@ -135,11 +169,8 @@ def frames_of(summary: CheckpointSummary, setting: Setting, seconds: float) -> i
     return pack_frames(summary, batch_seconds=seconds, window_seconds=_window_seconds(setting))
 
 
-def compared(
-    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, beams: int = 1
-) -> tuple[list[bytes], list[list[bytes]], int]:
+def compared(op: Labelling, setting: Setting, seconds: float) -> tuple[list[bytes], list[list[bytes]], int]:
     """Return the bits of each row alone in a pack, those in packs with others, and the number of these packs."""
-    op = labelling(loaded, dtype, setting, seconds, beams)
     rows = speech.rows(lengths(setting))
     alone = [digests(op, [row])[0] for row in rows]
     others: list[list[bytes]] = [[] for _ in rows]
@@ -183,7 +214,9 @@ def _window_seconds(setting: Setting) -> float:
     return WINDOW_SECONDS if setting.is_gpu else SMALL_WINDOW_SECONDS
 
 
-def labelling(loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, beams: int = 1) -> Labelling:
+def labelling(
+    loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: float, beams: int = 1, *, graphs: bool = False
+) -> Labelling:
     """Return the op of an actor whose certificate allows packs, with the bits and texts of rows as labels."""
     tokens = TOKENS if setting.is_gpu else SMALL_TOKENS
     return Labelling(
@@ -195,6 +228,7 @@ def labelling(loaded: LoadedCheckpoint, dtype: str, setting: Setting, seconds: f
         backend=models.InMemory(loaded),
         window_seconds=_window_seconds(setting),
         certified=True,
+        graphs=graphs,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ from raysp.verbs.verify import verifying
 from raysp.verbs.verify.recomputing import differing
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same, few_places
-from tests.device.stand_in import NAME
+from tests.device.stand_in import NAME, counted
 from tests.here import run_without_ray
 
 ROOT = Path(__file__).parents[2]
@@ -119,35 +120,46 @@ def packs(tmp_path_factory) -> Path:
     """Folder with a certificate of the stand-in device that has packs of two sizes with the checkpoint, as measured."""
     made = tmp_path_factory.mktemp("certificates")
     found: list[dict[str, object]] = []
+    graphs: list[dict[str, object]] = []
     setting = Setting(NAME, made, checkpoints=(str(CHECKPOINT),))
     makes = {(name, dtype): make for name, dtype, make in packed_rows.made(setting)}
     with pytest.MonkeyPatch.context() as patched:
         few_places(patched)
-        packed_rows.compare(makes[str(CHECKPOINT), "bfloat16"], "bfloat16", setting, found)
-    assert [one["unequal"] for one in found] == [0, 0]
-    write_certificate((), setting, {}, [], [], found)
+        packed_rows.compare(makes[str(CHECKPOINT), "bfloat16"], "bfloat16", setting, found, graphs)
+    assert [one["unequal"] for one in found + graphs] == [0, 0, 0]
+    write_certificate((), setting, {}, [], graphs, found)
     return made
 
 
-def in_packs(corpus: Path, sink: Path, seconds: float) -> raysp.Pipeline:
+def in_packs(corpus: Path, sink: Path, seconds: float, **given: object) -> raysp.Pipeline:
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
-    sizes = {"batch_seconds": seconds, "window_seconds": 3, "overlap_seconds": 1}
+    sizes = {"batch_seconds": seconds, "window_seconds": 3, "overlap_seconds": 1, **given}
     label = raysp.Label(str(CHECKPOINT), outputs=outputs, device=NAME, dtype="bfloat16", **sizes)
     return raysp.Pipeline(
         raysp.Shards(str(corpus), text="text"), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(sink))
     )
 
 
-def test_labels_in_packs_by_a_certificate_do_not_depend_on_their_size(corpus, packs, tmp_path, monkeypatch):
+def test_labels_in_packs_by_a_certificate_do_not_depend_on_their_size_or_graphs(corpus, packs, tmp_path, monkeypatch):
     run_without_ray(monkeypatch)
     monkeypatch.setenv("RAYSP_CERTIFICATES", str(packs))
-    first, second = (in_packs(corpus, tmp_path / str(seconds), seconds) for seconds in (8, 4))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for name in "abc":
+        shutil.copy(corpus, shards / f"{name}.parquet")
+    first, second = (
+        in_packs(shards, tmp_path / str(seconds), seconds, graphs=graphs)
+        for seconds, graphs in ((8, "never"), (4, "auto"))
+    )
     plans = [raysp.plan(one) for one in (first, second)]
     assert [one.settings.batching for one in plans] == [Batching.PACKED] * 2
     assert [one.settings.packs.frames for one in plans] == [512, 256]
     assert plans[0].fingerprint == plans[1].fingerprint
-    for one in (first, second):
-        assert raysp.run(one, progress=False).rows == ROWS
+    assert [one.settings.graphs.is_on for one in plans] == [False, True]
+    for one, has_graphs in ((first, False), (second, True)):
+        with counted() as counts:
+            assert raysp.run(one, progress=False).rows == 3 * ROWS
+        assert any("graph of" in at for at in counts.launches_at) == has_graphs
     labels = [pq.read_table(tmp_path / str(seconds)).to_pylist() for seconds in (8, 4)]
     assert labels[0] == labels[1]
 

@@ -71,8 +71,11 @@ class Certified:
         rows: dict[str, JsonValue] = {dtype: asdict(one) for dtype, one in found.rows.items()}
         kept = {dtype: found.keeps_products(dtype) for dtype in {one.dtype for one in found.products}}
         products: dict[str, JsonValue] = {**dict(sorted(kept.items()))}
-        measured = sorted({(one.architecture, one.dtype) for one in found.graphs})
-        graphs: dict[str, JsonValue] = {" ".join(one): found.keeps_graphs(*one) for one in measured}
+        measured = sorted({(one.architecture, one.dtype, one.in_packs) for one in found.graphs})
+        graphs: dict[str, JsonValue] = {
+            " ".join(key) + (" in packs" if in_packs else ""): found.keeps_graphs(*key, in_packs=in_packs)
+            for *key, in_packs in measured
+        }
         of_packs = {(one.architecture, one.dtype, one.shapes, one.beams) for one in found.packs}
         packs: dict[str, JsonValue] = {
             " ".join(key[:3]) + (f" {key[3]} beams" if key[3] > 1 else ""): list(found.keeps_packs(*key))
@@ -144,20 +147,18 @@ def graph_use(
         return GraphUse(is_on=False, why=f"only models of raysp have them, and {summary.backend} runs the checkpoint")
     if label.language_column is not None and not summary.writes_text:
         return GraphUse(is_on=False, why="weights are exchanged for the language of each row")
-    if in_packs and not summary.writes_text:
-        return GraphUse(is_on=False, why="windows go in packs, each of other rows, so that no pass recurs")
     if cards.unknown:
         return GraphUse(is_on=False, why=f"{cards.unknown}; graphs need the certificate of each card")
     date = ""
     for one in cards.found:
         if (found := one.certificate) is None:
             return GraphUse(is_on=False, why=f"no certificate of {one.name} is known ({MEASURE})")
-        if not found.keeps_graphs(summary.architecture, dtype):
-            what = f"for {summary.architecture} in {dtype} that they keep bits"
+        if not found.keeps_graphs(summary.architecture, dtype, in_packs=in_packs):
+            what = f"for {summary.architecture} in {dtype} that they keep bits{' in packs' if in_packs else ''}"
             of = f" of {one.name}" if one.nodes else ""
             return GraphUse(is_on=False, why=f"the certificate of {found.date}{of} does not show {what}")
         date = found.date
-    what = "steps of texts" if in_packs else GraphUse.what
+    what = GraphUse.what if not in_packs else "steps of texts" if summary.writes_text else "passes of packs"
     return GraphUse(is_on=True, why=f"{cards.shown_by(date)} that they keep bits", what=what)
 
 

@@ -49,12 +49,14 @@ class GraphRuns:
     """Class of the model, such as "UniSpeechForCTC"."""
     dtype: str
     rows: int
-    """Rows of a pass."""
+    """Rows of a pass; in packs, all rows."""
     frames: int
-    """Frames of a row."""
+    """Frames of a row; in packs, of a pack."""
     passes: int
     unequal: int
-    """Passes of which a value had other bits, or that could not be recorded."""
+    """Passes of which a value had other bits, or that could not be recorded; in packs, rows."""
+    in_packs: bool = False
+    """Whether passes were over packs, and steps of texts over their rows."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,13 @@ class Certificate:
         measured = {(one.inner, one.columns) for one in found}
         return bool(found) and {*sizes} <= measured and not any(one.unequal for one in found)
 
-    def keeps_graphs(self, architecture: str, dtype: str) -> bool:
-        """Return whether all measured passes of an architecture had equal bits as graphs.
+    def keeps_graphs(self, architecture: str, dtype: str, *, in_packs: bool = False) -> bool:
+        """Return whether all measured passes of an architecture, over batches or packs, had equal bits as graphs.
 
         Shapes of a run are others than the measured ones: each graph is compared once more where it is recorded.
         """
-        found = [one for one in self.graphs if (one.architecture, one.dtype) == (architecture, dtype)]
+        key = (architecture, dtype, in_packs)
+        found = [one for one in self.graphs if (one.architecture, one.dtype, one.in_packs) == key]
         return bool(found) and all(one.passes > 0 and not one.unequal for one in found)
 
     def pack_runs(self, architecture: str, dtype: str, shapes: str, beams: int = 1) -> tuple[PackRuns, ...]:
@@ -176,7 +179,12 @@ def _certificate(found: Any) -> Certificate:  # noqa: ANN401 - whatever JSON hol
         rows=rows,
         products=tuple(Product(str(one["dtype"]), **_counts(one, sizes)) for one in found["products"]),
         graphs=tuple(  # absent in older certificates
-            GraphRuns(str(one["architecture"]), str(one["dtype"]), **_counts(one, runs))
+            GraphRuns(
+                str(one["architecture"]),
+                str(one["dtype"]),
+                **_counts(one, runs),
+                in_packs=_flag({"in_packs": False, **one}, "in_packs"),
+            )
             for one in found.get("graphs", ())
         ),
         packs=tuple(  # absent in older certificates
@@ -199,3 +207,10 @@ def _counts(found: Mapping[str, object], names: tuple[str, ...]) -> dict[str, in
             raise ValueError(f"{name} is {value!r}, expected a count")
         values[name] = value
     return values
+
+
+def _flag(found: Mapping[str, object], name: str) -> bool:
+    value = found[name]
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected true or false")
+    return value

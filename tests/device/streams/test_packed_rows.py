@@ -7,6 +7,8 @@ from benchmarks.gpu import goals, models, packed_rows
 from benchmarks.gpu.part import Setting
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling
+from raysp.ops.passes import graphed_passes
+from raysp.ops.passes.graphed_passes import RecordedPass
 from raysp.ops.writing import Writing
 from tests.device import stand_in
 from tests.soaked import some
@@ -18,7 +20,7 @@ MODEL = "wav2vec2-base 94M"
 def compared(tmp_path, name: str = MODEL, dtype: str = "bfloat16") -> tuple[list[dict[str, object]], object]:
     found: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path, few=True)
-    figures = packed_rows.compare(lambda: models.make(name, setting.device, dtype), dtype, setting, found)
+    figures = packed_rows.compare(lambda: models.make(name, setting.device, dtype), dtype, setting, found, [])
     return found, figures
 
 
@@ -27,6 +29,30 @@ def test_rows_keep_their_bits_in_packs_of_all_sizes(tmp_path):
     assert [(one["frames"], one["rows"], one["unequal"]) for one in found] == [(512, 4, 0), (256, 4, 0)]
     assert all(one["packs"] >= 3 for one in found)
     assert (figures["sizes"], figures["keep bits"]) == (2, 2)
+    [of_graphs] = figures["graphs"]
+    assert (of_graphs["frames"], of_graphs["unequal"], of_graphs["in_packs"], of_graphs["why not"]) == (
+        512,
+        0,
+        True,
+        "",
+    )
+    assert of_graphs["passes"] == found[0]["packs"] + 4
+
+
+def test_rows_are_unequal_with_graphs_of_other_values_and_without_a_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed_rows, "SMALL_PACK_SECONDS", packed_rows.SMALL_PACK_SECONDS[:1])
+    run = RecordedPass.__call__
+
+    def of_another_pass(self, samples, numbers):
+        return run(self, samples * 0.9, numbers)
+
+    monkeypatch.setattr(RecordedPass, "__call__", of_another_pass)
+    found, figures = compared(tmp_path)
+    assert [one["unequal"] for one in (*found, *figures["graphs"])] == [0, 4]
+    assert "gave other values than its kernels" in figures["graphs"][0]["why not"]
+    monkeypatch.setattr(graphed_passes, "have_equal_bits", lambda *_: True)
+    [of_graphs] = compared(tmp_path)[1]["graphs"]
+    assert (of_graphs["unequal"], of_graphs["why not"]) == (4, "")
 
 
 def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypatch):
@@ -77,15 +103,16 @@ def of_texts(tmp_path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path)
     [make] = [make for name, _, make in packed_rows.made(setting) if name == packed_rows.DECODER]
-    packed_rows.compare(make, "bfloat16", setting, found)
-    return found
+    graphs: list[dict[str, object]] = []
+    packed_rows.compare(make, "bfloat16", setting, found, graphs)
+    return found + graphs
 
 
 @pytest.mark.usefixtures("few_orders")
 def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkeypatch):
     found = of_texts(tmp_path)
-    assert [(one["frames"], one["beams"], one["unequal"]) for one in found] == [
-        (512, 1, 0), (256, 1, 0), (512, 4, 0), (256, 4, 0),
+    assert [(one["frames"], one.get("beams"), one["unequal"]) for one in found] == [
+        (512, 1, 0), (256, 1, 0), (512, 4, 0), (256, 4, 0), (512, None, 0),
     ]  # fmt: skip
     of_scores = Writing._of_scores
 
@@ -101,13 +128,22 @@ def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkey
 @pytest.mark.parametrize("kind", some(["ParakeetForTDT", "ParakeetForRNNT"], "ParakeetForTDT"))
 def test_texts_of_transducers_are_compared(kind, checkpoints, tmp_path):
     found: list[dict[str, object]] = []
+    graphs: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path)
     packed_rows.compare(
-        lambda: load_checkpoint(checkpoints(kind), dtype="float16", device=stand_in.NAME), "float16", setting, found
+        lambda: load_checkpoint(checkpoints(kind), dtype="float16", device=stand_in.NAME),
+        "float16",
+        setting,
+        found,
+        graphs,
     )
     assert [(one["beams"], one["unequal"]) for one in found] == [(1, 0), (1, 0)]
-    outputs = packed_rows.outputs_of(load_checkpoint(checkpoints(kind)), 1, 4)
-    assert [one.schema.names[0] for one in outputs] == ["bits", "signal", "pred_speech", "pred_text"]
+    assert [one["unequal"] for one in graphs] == [0]
+
+
+def test_labels_are_compared_beside_bits(checkpoints):
+    outputs = packed_rows.outputs_of(load_checkpoint(checkpoints("ParakeetForTDT")), 1, 4)
+    assert [one.schema.names[0] for one in outputs] == ["bits", *packed_rows.COLUMNS[2:], packed_rows.COLUMNS[0]]
 
 
 def test_the_goal_is_the_least_share_of_all_models():

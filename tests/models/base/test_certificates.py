@@ -45,6 +45,12 @@ def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_p
     assert not certificate.keeps_graphs("UniSpeechForCTC", "bfloat16")  # older ones have none
     assert read(tmp_path, graphs=[RUNS]).keeps_graphs("UniSpeechForCTC", "bfloat16")
     assert not read(tmp_path, graphs=[RUNS, {**RUNS, "unequal": 1}]).keeps_graphs("UniSpeechForCTC", "bfloat16")
+    of_packs = read(tmp_path, graphs=[{**RUNS, "in_packs": True}, {**RUNS, "unequal": 1}])
+    assert [of_packs.keeps_graphs("UniSpeechForCTC", "bfloat16", in_packs=one) for one in (True, False)] == [
+        True,
+        False,
+    ]
+    assert not read(tmp_path, graphs=[RUNS]).keeps_graphs("UniSpeechForCTC", "bfloat16", in_packs=True)
     assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
 
 
@@ -85,6 +91,7 @@ def test_a_certificate_holds_for_its_card_driver_and_releases_alone(tmp_path):
         ({"products": [{**PRODUCT, "frames": "15104"}]}, "frames is '15104', expected a count"),
         ({"packs": [{**PACKS, "unequal": None}]}, "unequal is None, expected a count"),
         ({"packs": [{"architecture": "A"}]}, "no field 'shapes'"),
+        ({"graphs": [{**RUNS, "in_packs": 1}]}, "in_packs is 1, expected true or false"),
     ],
 )
 def test_what_is_no_certificate_is_refused_with_what_to_do(tmp_path, changed, words):

@@ -127,13 +127,17 @@ def test_a_plan_runs_passes_as_graphs_where_a_certificate_shows_their_bits(card)
     write(card)
     assert "does not show for UniSpeechForCTC in bfloat16" in str(settle(pipeline, resources).graphs)
     runs = {"dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}
-    write(card, graphs=[{**runs, "architecture": "UniSpeechForCTC"}, {**runs, "architecture": "A", "unequal": 1}])
+    of_a = {**runs, "architecture": "A"}
+    write(
+        card,
+        graphs=[{**runs, "architecture": "UniSpeechForCTC"}, {**of_a, "unequal": 1}, {**of_a, "in_packs": True}],
+    )
     assert settle(pipeline, resources).graphs.is_on
     assert not settle(a_pipeline(label={"dtype": "float16"}), resources).graphs.is_on
     assert not settle(pipeline, Resources(4, 1)).graphs.is_on  # a cluster, of which no node is up
     assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).graphs is None
     kept = certified.cards_here("cuda").found[0].record()["certificate"]["keeps_graphs"]
-    assert kept == {"A bfloat16": False, "UniSpeechForCTC bfloat16": True}
+    assert kept == {"A bfloat16": False, "A bfloat16 in packs": True, "UniSpeechForCTC bfloat16": True}
 
 
 def test_the_record_of_a_run_keeps_the_card_and_the_counts(card):

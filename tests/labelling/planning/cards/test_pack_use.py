@@ -71,7 +71,7 @@ def test_windows_go_in_packs_of_a_measured_size(folder):
         "windows go in packs of 30,208 frames: the certificate of 2026-11-25 shows that a label does not depend on the "
         "other windows of a pack on this card"
     )
-    assert str(found.graphs).endswith("windows go in packs, each of other rows, so that no pass recurs")
+    assert str(found.graphs).endswith("does not show for UniSpeechForCTC in bfloat16 that they keep bits in packs")
 
 
 def test_blocks_are_cut_for_packs_of_that_size(folder):
@@ -158,12 +158,25 @@ def test_texts_go_in_packs_by_the_beams_that_were_measured(folder, decoder, meas
     assert found.batching is (Batching.RECORDED if why.startswith("no") else Batching.PACKED)
 
 
-def test_steps_of_texts_are_graphs_in_packs_too(folder, decoder):
-    graphs = {"architecture": decoder.architecture, "dtype": "bfloat16", "rows": 4, "frames": 9, "passes": 3}
-    write(folder, runs_of(decoder), graphs=[{**graphs, "unequal": 0}])
-    found = of_texts(decoder)
-    assert found.batching is Batching.PACKED
-    assert str(found.graphs).startswith("steps of texts run as graphs: ")
+def test_passes_of_packs_and_steps_of_their_texts_are_graphs_where_packs_were_measured(folder, decoder):
+    graphs = {"dtype": "bfloat16", "rows": 4, "frames": 9, "passes": 3, "unequal": 0}
+
+    def measured(**changed: object) -> tuple[Settings, Settings]:
+        classes = ("UniSpeechForCTC", decoder.architecture)
+        runs = [{**graphs, "architecture": one, **changed} for one in classes]
+        write(folder, RUNS, runs_of(decoder), graphs=runs)
+        found = settled(), of_texts(decoder)
+        assert [one.batching for one in found] == [Batching.PACKED] * 2
+        return found
+
+    of_passes, of_steps = measured(in_packs=True)
+    assert str(of_passes.graphs) == (
+        "passes of packs run as graphs: the certificate of 2026-11-25 shows that they keep bits"
+    )
+    assert str(of_steps.graphs).startswith("steps of texts run as graphs: ")
+    for changed in ({"in_packs": False}, {"in_packs": True, "unequal": 1}):
+        assert not any(one.graphs.is_on for one in measured(**changed))
+    assert str(settled(graphs="never").graphs).endswith("graphs='never'")
 
 
 def test_rows_of_a_product_that_depend_on_their_place_exclude_its_size(folder):
