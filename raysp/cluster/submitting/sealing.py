@@ -22,6 +22,8 @@ SETUP_HOOK = f"{__name__}.open_sealed"
 """Function that Ray calls when a worker of the job starts."""
 RESERVED = ("RAY_", "RAYSP_", "PYTHON", "LD_")
 """Beginnings of names that are not sent: these variables configure the cluster's processes."""
+OF_A_JOB = ("RAYSP_CERTIFICATES",)
+"""Names that begin so and are sent: the driver of a job alone reads them."""
 _SCRYPT_COST = 2**14
 """Cost of the derivation: 16 MB and tens of milliseconds a process. It slows down guesses of a weak token."""
 
@@ -33,7 +35,7 @@ def seal(names: Sequence[str], token: str) -> str:
         SpecError: a variable is not set, or configures the cluster's processes.
     """
     for name in names:
-        if name.startswith(RESERVED):
+        if name.startswith(RESERVED) and name not in OF_A_JOB:
             raise SpecError(f"--env {name}: configures processes of the cluster and is not sent; set it on the cluster")
         if not os.environ.get(name):
             raise SpecError(

@@ -1,6 +1,7 @@
 """Values of environment variables that travel sealed with the token of the cluster."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from raysp import PlanError, SpecError
 from raysp.cluster.addresses import SUBMITTED_BY
 from raysp.cluster.submitting import sealing
 from raysp.cluster.submitting.arrival import check_arrival
+from raysp.labelling.planning import certified
 
 TOKEN = "4f1c" * 16
 
@@ -79,6 +81,15 @@ def test_a_variable_that_is_not_set_is_refused(monkeypatch):
 def test_variables_that_configure_the_cluster_are_refused(name):
     with pytest.raises(SpecError, match=rf"^--env {name}: configures processes of the cluster and is not sent"):
         sealing.seal([name], TOKEN)
+
+
+def test_the_folder_of_certificates_is_read_by_the_job_alone_and_sent(monkeypatch):
+    monkeypatch.setenv(certified.FOLDER, "certificates")
+    sealed = sealing.seal([certified.FOLDER], TOKEN)
+    monkeypatch.delenv(certified.FOLDER)
+    arrive(monkeypatch, sealed, TOKEN)
+    sealing.check_opened()
+    assert certified._folder() == Path("certificates")
 
 
 def test_outside_a_job_nothing_is_checked(monkeypatch):
