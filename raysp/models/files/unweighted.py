@@ -13,10 +13,7 @@ from raysp.errors import CheckpointError
 
 Built = TypeVar("Built", bound=nn.Module)
 
-_FILLING = {
-    *(nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_),
-    *(torch.Tensor.normal_, torch.Tensor.uniform_),
-}
+_FILLING = {nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, torch.Tensor.normal_, torch.Tensor.uniform_}
 _DRAWING = {torch.randn, torch.rand}
 
 
