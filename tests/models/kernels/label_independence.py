@@ -44,7 +44,7 @@ def digits() -> list[np.ndarray]:
     file = min((shared_folder() / "data" / "digits").glob("*.parquet"))
     cells = pq.read_table(file).column("audio").to_pylist()
     waves, generator = [decode(cell["bytes"], sample_rate=16_000) for cell in cells], np.random.default_rng(5)
-    picked = (generator.integers(len(waves), size=1 + number % 6) for number in range(100))
+    picked = (generator.integers(len(waves), size=1 + number % 6) for number in range(500))
     return [np.concatenate([waves[place] for place in places]) for places in picked]
 
 
