@@ -270,7 +270,8 @@ class Plan(Brief):
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints beside the facts."""
         graphs = (str(self.settings.graphs),) if self.settings.graphs else ()
-        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *self._packs, *graphs)
+        packs = (str(self.settings.packs),) if self.settings.packs else ()
+        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *packs, *graphs)
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:
@@ -278,19 +279,14 @@ class Plan(Brief):
         cpus = self.settings.cpus_per_actor
         is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
         pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
-        packs = self.settings.packs
-        in_packs = self._packs if packs is not None and packs.is_on else ()
-        cards = (*self._cards, *in_packs) if self.todo else ()
-        return (*self._vanished, *self.notes, *pool, *cards, *self._shortage)
+        cards = self._cards if self.todo else ()
+        packs = (str(self.settings.packs),) if self.todo and self.settings.packed_on else ()
+        return (*self._vanished, *self.notes, *pool, *cards, *packs, *self._shortage)
 
     @property
     def _cards(self) -> tuple[str, ...]:
         """Sentences on the known cards and their certificates."""
         return tuple(one.words(self.settings.dtype) for one in self.settings.cards)
-
-    @property
-    def _packs(self) -> tuple[str, ...]:
-        return (str(self.settings.packs),) if self.settings.packs else ()
 
     @property
     def _vanished(self) -> Iterator[str]:

@@ -46,10 +46,8 @@ def test_a_certificate_says_whether_all_products_of_a_checkpoint_keep_bits(tmp_p
     assert read(tmp_path, graphs=[RUNS]).keeps_graphs("UniSpeechForCTC", "bfloat16")
     assert not read(tmp_path, graphs=[RUNS, {**RUNS, "unequal": 1}]).keeps_graphs("UniSpeechForCTC", "bfloat16")
     of_packs = read(tmp_path, graphs=[{**RUNS, "in_packs": True}, {**RUNS, "unequal": 1}])
-    assert [of_packs.keeps_graphs("UniSpeechForCTC", "bfloat16", in_packs=one) for one in (True, False)] == [
-        True,
-        False,
-    ]
+    assert of_packs.keeps_graphs("UniSpeechForCTC", "bfloat16", in_packs=True)
+    assert not of_packs.keeps_graphs("UniSpeechForCTC", "bfloat16")
     assert not read(tmp_path, graphs=[RUNS]).keeps_graphs("UniSpeechForCTC", "bfloat16", in_packs=True)
     assert not read(tmp_path, products=[{**PRODUCT, "unequal": 1}, PRODUCT]).keeps_products("bfloat16")
 
