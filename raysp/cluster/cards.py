@@ -1,4 +1,4 @@
-"""Accelerators by name, of this machine or of nodes, with the releases that decide which kernels they run."""
+"""Accelerators of this machine or of nodes: name, memory, and the releases that decide which kernels they run."""
 
 import importlib.util
 import logging
