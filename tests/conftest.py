@@ -81,7 +81,12 @@ ON_RAY = (
     "labelling/planning/test_machine.py",
 )
 """Folders, files and tests that use the shared Ray, whose start takes seconds of both cores."""
-LONG = ("labelling/engine/test_clusters.py", "labelling/engine/test_protocol.py", "slurm/test_slurm.py")
+LONG = (
+    "labelling/engine/test_clusters.py",
+    "labelling/engine/test_protocol.py",
+    "slurm/test_slurm.py",
+    "versions/test_stand_in_device.py",
+)
 """Files whose tests take longest, one after the other in one process."""
 
 NOT_FAST = ("cluster", "drivers", "gpu", "slow", "soak")
@@ -163,15 +168,24 @@ def pytest_collection() -> Iterator[object]:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt modules and tests from garbage collection, which looks at each of them again and again.
-
-    It looks at all that tests import and keep ten times less often than by default.
-    """
-    gc.collect()
-    gc.freeze()
+    """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
+    _keep_what_is_alive()
     young, middle, old = gc.get_threshold()
     gc.set_threshold(young, middle, 10 * old)
     atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Exempt what the tests of a file imported and keep, too."""
+    yield
+    if nextitem is not None and nextitem.path != item.path:
+        _keep_what_is_alive()
+
+
+def _keep_what_is_alive() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
