@@ -39,7 +39,7 @@ test-drivers: $(VENV)/.installed-dev
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m "drivers and not soak" $(SPREAD) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --fast $(SPREAD) $(PYTEST_ARGS)
+	$(TEST_ENVIRONMENT) $(BIN)/python $(TESTED) --without $(NOT_THERE) --hide -m "not lengthy"
 
 test-oldest: .venv-oldest/.installed
 	$(TEST_ENVIRONMENT) .venv-oldest/bin/python $(TESTED) --without $(NOT_THERE) $(VERSION_TESTS) $(TORCH_TESTS)

@@ -11,6 +11,8 @@ from raysp.audio.isolation import Decoder
 from tests.audio.test_decoding import encode, noise, wav, with_flac_streaminfo
 from tests.audio.test_streams import FIRST, FORMATS, RATE, SECOND, STEREO, TAGS, plain_mp3, with_mp3_count
 
+pytestmark = pytest.mark.lengthy
+
 LONG = noise(320_000) // 16
 SIGNALS = {"first": FIRST, "second": SECOND, "stereo": STEREO, "long": LONG}
 COMPRESSED = [("FLAC", None), ("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")]

@@ -47,6 +47,7 @@ def started(file: Path, **variables: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.lengthy
 def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file())
     assert (ran.code, ran.complaints) == (0, [])

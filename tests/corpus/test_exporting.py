@@ -11,6 +11,8 @@ from raysp.corpus import dataset_export
 from raysp.errors import PlanError, ShardError
 from tests.corpora import a_pipeline, wav
 
+pytestmark = pytest.mark.lengthy
+
 
 @pytest.fixture
 def files(tmp_path):

@@ -161,6 +161,7 @@ def test_draws_that_are_evaluated_in_parts_are_those_evaluated_at_once(monkeypat
     assert eer(speakers, vectors) == whole
 
 
+@pytest.mark.lengthy
 def test_intervals_of_few_speakers_are_wider_over_speakers_than_over_rows():
     speakers, vectors = voices(6, 20, noise=1.5, size=8)
     of_rows, of_speakers = eer(speakers, vectors), eer(speakers, vectors, Columns(over=speakers))

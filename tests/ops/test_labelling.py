@@ -106,6 +106,7 @@ class TestSeveralPassesAtOnce:
         assert figures.audio_seconds <= figures.padded_seconds
         assert op(block_of([*waves, *mates]))[0].equals(table)  # bit for bit, whichever thread took a batch
 
+    @pytest.mark.lengthy
     def test_a_row_alone_uses_all_threads(self, waves, alone, threaded):
         assert_same(labels(threaded[2], block_of(waves[:1])), alone)
         assert torch.get_num_threads() == 2

@@ -1,8 +1,10 @@
 """Pass over tests that need packages which are not installed: `-p tests.versions.without --without torch,jax`.
 
-A package that is named and installed is refused, so nothing else is passed over.
+A package that is named and installed is refused, so nothing else is passed over, or with `--hide` cannot be imported.
 """
 
+import re
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--without", default="", metavar="NAMES", help="pass over tests that need these missing packages")
+    parser.addoption("--hide", action="store_true", help="make as if these packages were not installed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hide"):
+        sys.modules.update(dict.fromkeys(_missing(config)))  # an import finds None and fails
     present = [name for name in _missing(config) if find_spec(name)]
     if present:
         raise pytest.UsageError(f"--without names installed packages: {', '.join(present)}")
@@ -25,7 +30,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     report = yield
     if report.failed:
         for name in _missing(collector.config):
-            if f"No module named '{name}" in str(report.longrepr):
+            if re.search(rf"No module named '{name}|import of {name}\b.* halted", str(report.longrepr)):
                 report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {name}")
     return report
 

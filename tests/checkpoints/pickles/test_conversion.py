@@ -10,6 +10,8 @@ import torch
 from raysp.errors import CheckpointError
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, convert_checkpoint, load_model
 
+pytestmark = pytest.mark.lengthy
+
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

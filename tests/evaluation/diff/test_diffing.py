@@ -19,6 +19,8 @@ from raysp.labelling.finished import labellings
 from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
 
+pytestmark = pytest.mark.lengthy
+
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
 BROKEN = 10
 """A recording that cannot be decoded."""

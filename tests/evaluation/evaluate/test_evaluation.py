@@ -21,6 +21,8 @@ from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
+pytestmark = pytest.mark.lengthy
+
 NO_AUDIO = {"bytes": b"no audio at all", "path": None}
 
 

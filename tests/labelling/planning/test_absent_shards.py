@@ -16,6 +16,8 @@ from tests.commands import write_recipe
 from tests.corpora import a_pipeline, label_here, wav, write_shard
 from tests.here import run_without_ray
 
+pytestmark = pytest.mark.lengthy
+
 JUNK = b"PAR1 junk PAR1"
 
 

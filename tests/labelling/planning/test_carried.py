@@ -18,6 +18,8 @@ from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
+pytestmark = pytest.mark.lengthy
+
 
 def shard(folder: Path, name: str, ids: "pa.Array", *, column: str = "id", suffix: str = "parquet") -> None:
     """Write a shard of recordings with a column."""

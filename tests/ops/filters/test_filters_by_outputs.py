@@ -18,6 +18,8 @@ from raysp.verbs.status import status
 from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, wav, write_shard
 
+pytestmark = pytest.mark.lengthy
+
 SCORE, SNR = -0.02, 15
 KEEP = raysp.Keep(where=[("pred_score", ">", SCORE), ("signal.snr", ">", SNR)])
 OUTPUTS = [raysp.Transcript(words=True), raysp.Signals(), raysp.Embedding()]

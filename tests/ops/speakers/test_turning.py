@@ -125,6 +125,7 @@ def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path,
         assert speakers_at[0] == speakers_at[1] or [] in speakers_at  # regions of speech differ where windows begin
 
 
+@pytest.mark.lengthy
 def test_vectors_are_those_of_the_model_for_the_samples_alone(speakers):
     loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu", padding="exact")
     wave = torch.from_numpy(joined(["george", "lucas"] * 9, 1))

@@ -12,6 +12,7 @@ from raysp.training.specs.recipe import Checkpoint, Schedule
 from tests.recipes import a_recipe
 
 
+@pytest.mark.lengthy
 def test_a_stated_speed_gives_time_and_money_and_nothing_is_written(words, tiny, tmp_path):
     recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=3))
     found = raysp.estimate(recipe, rtfx=2.0, price=0.5)

@@ -17,6 +17,8 @@ import raysp
 from raysp.errors import ChangedError, PlanError, ShardError, TrustError
 from tests.verbs.export.sinks import RATE, content, digits, exported, long_row, make_manifest_sink
 
+pytestmark = pytest.mark.lengthy
+
 
 def load(folder, cache):
     found = datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))

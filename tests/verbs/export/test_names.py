@@ -26,6 +26,8 @@ from tests.ops.channels.calls import encoded, side
 from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import WORDS, content, digits, exported, make_folder_sink, make_sink, with_errors
 
+pytestmark = pytest.mark.lengthy
+
 NAMES = [
     "interviews/rec 48.wav",
     "interviews/rec 49.flac",

@@ -27,6 +27,8 @@ from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
 from tests.labelling.engine.datasets.conftest import COLUMNS
 
+pytestmark = pytest.mark.lengthy
+
 MAIN_PROGRAM = """
 import sys
 import raysp
