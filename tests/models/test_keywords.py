@@ -16,6 +16,7 @@ from tests.models.oracles import TINY, make_oracle
 
 BERT = {"model_type": "bert", "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 24, "max_position_embeddings": 64, "is_decoder": True, "add_cross_attention": True}
+pytestmark = pytest.mark.usefixtures("uncollected")
 
 
 @pytest.fixture

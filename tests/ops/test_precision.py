@@ -22,7 +22,7 @@ from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, c
 from tests.models.kernels.written_cases import WRITERS
 from tests.ops.test_labelling import block_of, labels
 
-BUDGETS = (2, 15, 600)
+BUDGETS = (2, 600)
 OF_EACH_KIND = [
     *(*TRAINED, "Wav2Vec2ForCTC", "SEWDForCTC", "Wav2Vec2BertForXVector", "ParakeetForTDT"),
     *(name for name in WRITERS if name.endswith(("greedy", "beams"))),
@@ -90,7 +90,7 @@ class TestOnACpu:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            assert_independent(wide, outputs, noise(np.linspace(0.5, 3, 5)), BUDGETS, dtype=dtype)
+            assert_independent(wide, outputs, noise([0.5, 1.1, 1.6, 2.0]), BUDGETS, dtype=dtype)
         finally:
             torch.set_num_threads(before)
 
@@ -104,12 +104,12 @@ class TestOnACpu:
     @pytest.mark.parametrize("name", ["BART greedy", "GPT-2 beams"])
     def test_so_do_texts_of_which_several_are_written_at_a_time(self, name, digits, tmp_path):
         few = {"orders": 2, "budgets": (2, 60), "threads": (1,)}
-        assert len(labellings(name, "bfloat16", tmp_path / "checkpoint", digits[:12], **few)) == 1
+        assert len(labellings(name, "bfloat16", tmp_path / "checkpoint", digits[:9], **few)) == 1
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
     def test_so_do_recordings_of_trained_checkpoints(self, shared, name):
-        cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:20]
+        cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:10]
         waves = [decode(cell["bytes"], sample_rate=16_000) for cell in cells]
         assert_independent(shared / "checkpoints" / name, [raysp.Transcript(words=True)], waves)
 
@@ -135,7 +135,7 @@ class TestOnACpu:
     )
     def test_nor_do_they_with_fewer_instructions(self, instructions, name, dtype, shared, request):
         is_soaked = request.node.get_closest_marker("soak") is not None
-        assert count_with(instructions, name, dtype, *((5, 20) if is_soaked else (2, 8))) == 1
+        assert count_with(instructions, name, dtype, *((5, 20) if is_soaked else (2, 4))) == 1
 
     @pytest.mark.slow
     def test_windows_of_a_long_row_do_too(self, wide):
@@ -145,7 +145,7 @@ class TestOnACpu:
 
     @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
     def test_the_number_of_threads_does_not_reach_a_label(self, wide, dtype):
-        waves, outputs = noise([0.8, 3.0, 1.7, 2.2], seed=4), [raysp.Transcript(words=True), raysp.Embedding()]
+        waves, outputs = noise([0.5, 1.5, 0.9, 1.2], seed=4), [raysp.Transcript(words=True), raysp.Embedding()]
         found = [labels(op(wide, outputs, 15, dtype=dtype, threads=threads), block_of(waves)) for threads in (1, 2, 3)]
         assert (
             json.dumps(found[0], default=str) == json.dumps(found[1], default=str) == json.dumps(found[2], default=str)

@@ -28,7 +28,7 @@ def aligner(request, shared) -> Aligner:
 def heard(aligner, shared) -> list[Heard]:
     rng = np.random.default_rng(0)
     speakers = list(read_utterances(str(shared / "data" / "digits" / "*.parquet")).values())
-    return [aligner.hear(speak(rng, speakers[number % len(speakers)], 5)) for number in range(60)]
+    return [aligner.hear(speak(rng, speakers[number % len(speakers)], 5)) for number in range(40)]
 
 
 def test_words_start_where_their_speech_does(aligner, heard, request):

@@ -3,6 +3,8 @@
 `encoder_cases.CASES` has the models. What one architecture alone does is tested in its own file.
 """
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -31,11 +33,17 @@ POSITIONS = ["relative_key", "relative", "rotary", None]
 NORMS = ["group", "layer"]
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request, tmp_path_factory):
-    """A class and its inputs; their model, and ours loaded from what theirs saved."""
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return their model of a class and flags, and ours loaded from what theirs saved, which are made once."""
+    return cache(lambda name, **flags: make_pair(name, tmp_path_factory.mktemp(name), **flags))
+
+
+@pytest.fixture(params=CASES)
+def case(request, pair):
+    """A class and its inputs; their model and ours."""
     name, flags = CASES[request.param]
-    return name, inputs_of(name, flags), *make_pair(name, tmp_path_factory.mktemp(name), **flags)
+    return name, inputs_of(name, flags), *pair(name, **flags)
 
 
 def test_outputs_states_and_attentions_equal_theirs(case):
@@ -65,6 +73,7 @@ def test_loss_and_gradients_equal_theirs(case):
     check_gradients(oracle, model, labels_of(name, num_frames), inputs.lengths, inputs.width)
 
 
+made = cache(random_model)
 RANDOM_ROWS = {
     "UniSpeechForCTC": (4000, {"feat_extract_norm": NORMS}),
     "SEWDForCTC": (1500, {"feat_extract_norm": NORMS, "squeeze_factor": [1, 2, 3]}),
@@ -79,7 +88,7 @@ RANDOM_ROWS = {
 @given(data=st.data())
 def test_a_row_alone_equals_the_row_in_any_batch(name, data):
     longest, options = RANDOM_ROWS[name]
-    model = random_model(name, **data.draw(st.fixed_dictionaries({k: st.sampled_from(v) for k, v in options.items()})))
+    model = made(name, **data.draw(st.fixed_dictionaries({k: st.sampled_from(v) for k, v in options.items()})))
     width = inputs_of(name).width
     least = model.min_samples if width is None else 1
     first, *others = data.draw(st.lists(st.integers(0, longest), min_size=1, max_size=5))

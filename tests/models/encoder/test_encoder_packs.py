@@ -1,6 +1,5 @@
 """Packs of rows: as batches in float32, and in half precision the same bits whatever the other rows."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -125,7 +124,7 @@ def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, loaded):
     torch.set_num_threads(1)
     try:
         alone = [values(one, [wave])[0] for wave in waves]
-        for order in [(0, 1, 2, 3, 4, 5), (5, 3, 0), (4, 2, 1, 0, 3), (1, 0), (3, 3, 5, 1)]:
+        for order in [(0, 1, 2, 3, 4, 5), (4, 2, 1, 0, 3), (1, 0), (3, 3, 5)]:
             for row, found in zip(order, values(one, [waves[row] for row in order]), strict=True):
                 assert all(map(torch.equal, found, alone[row]))
     finally:
@@ -168,10 +167,10 @@ def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counte
 def test_no_product_has_another_shape_for_other_neighbours(name, waves, loaded):
     one = loaded(name, "bfloat16")
     values(one, waves[:1])  # makes what is kept for all passes
-    of_frames, alone = zip(*(products(one, [wave]) for wave in waves), strict=True)
+    of_frames, alone = zip(*(products(one, [wave]) for wave in waves[:3]), strict=True)
     assert of_frames[0]
     assert alone[0]
-    for order in itertools.permutations(range(3)):
+    for order in [(0, 1, 2), (2, 0, 1), (2, 1), (1, 0)]:
         frames, within = products(one, [waves[row] for row in order])
         assert frames.keys() == of_frames[0].keys()
         assert within == sum((alone[row] for row in order), Counter())
@@ -214,11 +213,11 @@ def arithmetic(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> Counter[tu
 def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, loaded):
     one = loaded(name, "bfloat16")
     values(one, waves)  # makes what is kept for all passes
-    alone = [arithmetic(one, [wave]) for wave in waves]
+    alone = {row: arithmetic(one, [waves[row]]) for row in (0, 1, 2, 4)}
     both = arithmetic(one, [waves[0], waves[1]])
     of_all_rows = alone[0] + alone[1] - both
     assert of_all_rows
-    for rows in [(1, 0), (2, 4), (4, 2, 0), (0, 1, 2), (1, 4, 2)]:
+    for rows in [(1, 0), (2, 4), (1, 4, 2)]:
         expected = sum((alone[row] for row in rows), Counter())
         expected.subtract({op: count * (len(rows) - 1) for op, count in of_all_rows.items()})
         found = arithmetic(one, [waves[row] for row in rows])

@@ -16,6 +16,7 @@ from tests.models.promises.programs.data import DEMO, DIGITS
 from tests.models.test_keywords import Rows, encoder_decoder
 from tests.soaked import some
 
+pytestmark = pytest.mark.usefixtures("uncollected")
 LIBRARIES = (raysp.models, transformers)
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 OF_MODELS = {

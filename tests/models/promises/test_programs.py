@@ -41,6 +41,7 @@ DEMO = Path(__file__).parents[3] / "pipelines" / "demo"
 DIGITS = DEMO / "unispeech-digits-ctc"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference.md"
 RATE = 16_000
+pytestmark = pytest.mark.usefixtures("uncollected")
 
 
 @pytest.fixture(scope="module")
