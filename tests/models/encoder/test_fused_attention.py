@@ -24,15 +24,13 @@ def inputs(rows: int, frames: int, *, terms: str, is_masked: bool):
 
 
 def plain(q, k, v, lookup, keys, scale):
-    """Return attention by loops over distances."""
-    scores = q @ k.transpose(2, 3) * scale
-    for i in range(q.shape[2]):
-        for j in range(k.shape[2]):
-            column = lookup.columns_W[j - i + q.shape[2] - 1]
-            if lookup.of_queries_BATR is not None:
-                scores[:, :, i, j] += lookup.of_queries_BATR[:, :, i, column]
-            if lookup.of_keys_BATR is not None:
-                scores[:, :, i, j] += lookup.of_keys_BATR[:, :, j, column]
+    """Return attention by a table of distances."""
+    scores, frames = q @ k.transpose(2, 3) * scale, torch.arange(q.shape[2])
+    columns = lookup.columns_W[frames - frames[:, None] + q.shape[2] - 1]
+    if lookup.of_queries_BATR is not None:
+        scores += lookup.of_queries_BATR[:, :, frames[:, None], columns]
+    if lookup.of_keys_BATR is not None:
+        scores += lookup.of_keys_BATR[:, :, frames, columns]
     return (scores if keys is None else scores.masked_fill(~keys, -torch.inf)).softmax(-1) @ v
 
 

@@ -47,16 +47,14 @@ def lookup_of(of_queries: torch.Tensor, of_keys: torch.Tensor, terms: str) -> Lo
 
 
 def plain(parts, terms: str, keys: int) -> torch.Tensor:
-    """Return the attention of a row alone by loops over distances."""
+    """Return the attention of a row alone by a table of distances."""
     q, k, v, of_queries, of_keys = parts
-    scores = q @ k.transpose(2, 3) * SCALE
-    for i in range(q.shape[2]):
-        for j in range(q.shape[2]):
-            column = min(max(j - i, -5), 3) + 5
-            if "q" in terms:
-                scores[:, :, i, j] += of_queries[:, :, i, column]
-            if "k" in terms:
-                scores[:, :, i, j] += of_keys[:, :, j, column]
+    scores, frames = q @ k.transpose(2, 3) * SCALE, torch.arange(q.shape[2])
+    columns = (frames - frames[:, None]).clamp(-5, 3) + 5
+    if "q" in terms:
+        scores += of_queries[:, :, frames[:, None], columns]
+    if "k" in terms:
+        scores += of_keys[:, :, frames, columns]
     return (scores[..., :keys].softmax(-1) @ v[:, :, :keys]).transpose(1, 2).flatten(2)
 
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import raysp.models
+from tests.models import oracles
 from tests.models.decoder_oracles import BART, BERT, GPT2, perturbed, theirs_generated
-from tests.models.oracles import TINY, transformers
+from tests.models.oracles import transformers
 from tests.models.promises.document_pages import (
     assert_same,
     assert_same_architecture,
@@ -24,6 +25,8 @@ from tests.models.promises.document_pages import (
 )
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 
+TINY = {**oracles.TINY, "conv_stride": (10, 8, 4), "conv_kernel": (16, 8, 4)}
+"""Frames of 20 ms, as many as the models of the pages have."""
 SPEECH_TO_TEXT = "facebook/wav2vec2-xls-r-300m-en-to-15"
 
 

@@ -40,6 +40,14 @@ def frames():
     return top_frames(noisy(1, 4, 40), blank=0)
 
 
+@pytest.fixture(scope="module")
+def one():
+    """A process that starts once, for tests that do not end it."""
+    started = SearchProcesses(1)
+    started.start()
+    return started
+
+
 @pytest.fixture
 def two():
     return SearchProcesses(2)
@@ -62,9 +70,8 @@ def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_thread
 
 
 @pytest.mark.slow
-def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts(settings, monkeypatch):
-    one, asked = SearchProcesses(1), []
-    one.start()
+def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts(settings, one, monkeypatch):
+    asked: list[int] = []
     [process] = one._idle
     ask = process.ask
 
@@ -86,9 +93,8 @@ def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts
 
 
 @pytest.mark.slow
-def test_batches_with_other_settings_are_not_searched_together(settings, frames):
-    one, others = SearchProcesses(1), replace(settings, beams=4)
-    one.start()
+def test_batches_with_other_settings_are_not_searched_together(settings, frames, one):
+    others = replace(settings, beams=4)
     [process] = one._idle
     os.kill(process._process.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(4) as threads:
@@ -139,12 +145,12 @@ def test_a_process_that_is_killed_before_its_answer_gives_no_texts(settings, fra
 
 
 @pytest.mark.slow
-def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, two, caplog):
-    assert two.search(packed(replace(settings, lm="/nowhere/lm.arpa")), frames, NUM_FRAMES) is None
+def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, one, caplog):
+    assert one.search(packed(replace(settings, lm="/nowhere/lm.arpa")), frames, NUM_FRAMES) is None
     assert "a process that searches texts failed: " in caplog.text
     assert "/nowhere/lm.arpa" in caplog.text
-    assert len(two._idle) == 1
-    assert two.search(packed(settings), frames, NUM_FRAMES) is not None
+    assert len(one._idle) == 1
+    assert one.search(packed(settings), frames, NUM_FRAMES) is not None
 
 
 def test_processes_end_with_their_object():
