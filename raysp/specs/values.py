@@ -134,7 +134,9 @@ class Env:
     def __post_init__(self) -> None:
         """Check the variable's name."""
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
-            raise ValueError(f"{self.name!r} is not the name of an environment variable")
+            raise ValueError(
+                f"{self.name!r} is not the name of an environment variable: expected letters, digits and _"
+            )
 
     def value(self) -> str:
         """Return the value of the variable on this machine.

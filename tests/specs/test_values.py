@@ -213,7 +213,10 @@ class TestChecks:
             ),
             (lambda: raysp.Transcript("9"), "^Transcript.name: '9' cannot begin a column's name; use letters"),
             (lambda: raysp.Transcript("a b"), "cannot begin a column's name"),
-            (lambda: raysp.Env("A B"), "^Env: 'A B' is not the name of an environment variable$"),
+            (
+                lambda: raysp.Env("A B"),
+                "^Env: 'A B' is not the name of an environment variable: expected letters, digits and _$",
+            ),
             (lambda: a_pipeline(max_error_rate=1.1), "^Pipeline.max_error_rate: found 1.1; .*less than or equal to 1$"),
             (lambda: raysp.Pipeline("in", steps=[], sink=raysp.Parquet("o")), "^Pipeline.source: found 'in'; .*Shards"),
         ],

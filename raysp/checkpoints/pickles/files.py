@@ -1,6 +1,6 @@
 """Files of `torch.save`: where the values of each tensor are. Nothing is loaded but the pickle that names them.
 
-Read are the zip format (since PyTorch 1.6) and the older format of a pickle followed by the values. The tar format of
+The zip format (since PyTorch 1.6) and the older format of a pickle followed by the values are read; the tar format of
 PyTorch before 0.2 is refused.
 """
 

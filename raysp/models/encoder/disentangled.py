@@ -83,7 +83,7 @@ class Distances:
 
     @classmethod
     def of(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
-        """Look up the rows for a number of frames."""
+        """Look up the rows of `table_RH` (2 * `config.distance_span`, H) for a number of frames."""
         span = config.distance_span
         buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
         first, last, row_W = _rows_that_occur(buckets, span, table_RH.device)

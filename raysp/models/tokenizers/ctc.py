@@ -97,7 +97,12 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self._use_vocabulary(target_lang)
 
     def set_target_lang(self, target_lang: str) -> None:
-        """Switch to the vocabulary of another language."""
+        """Switch to the vocabulary of another language.
+
+        Raises:
+            ValueError: the vocabulary has only one language.
+            CheckpointError: it does not have this one.
+        """
         if not self.is_multilingual:
             raise ValueError(f"target_lang is {target_lang!r}, but the vocabulary has only one language: omit it")
         self._use_vocabulary(target_lang)
