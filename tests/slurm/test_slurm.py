@@ -44,6 +44,16 @@ pipeline = raysp.Pipeline(
 """
 
 
+ONCE_LATE = """#!/bin/bash
+if [ "$1" = start ] && mkdir /tmp/late 2>/dev/null; then
+  echo "The current node timed out during startup" >&2
+  exit 1
+fi
+exec {ray} "$@"
+"""
+"""A command `ray` whose first start on a node fails."""
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """Two nodes, and a corpus with a pipeline in the folder that they share."""
@@ -77,6 +87,9 @@ def left(cluster: Slurm, seconds: float = 20) -> list[object]:
 
 @pytest.mark.drivers
 def test_a_job_near_its_limit_ends_in_order_and_continues_when_it_is_requeued(cluster):
+    late = cluster.folder / "bin" / "ray"
+    late.write_text(ONCE_LATE.format(ray=Path(sys.executable).with_name("ray")))
+    late.chmod(0o755)
     job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
     job.wait_until(lambda: labels(cluster))
     job.near_the_limit()
@@ -86,6 +99,7 @@ def test_a_job_near_its_limit_ends_in_order_and_continues_when_it_is_requeued(cl
     first = len(labels(cluster))
     assert 0 < first < SHARDS, job.log
     for node in cluster.nodes:
+        assert f"raysp: Ray did not start on {node.name}:\nThe current node timed out during startup\n" in job.log
         assert re.search(rf"^raysp: node {node.name}: 2 CPUs, 0 GPUs, Ray at 10\.213\.0\.1:\d+$", job.log, re.MULTILINE)
 
     job.start()
@@ -149,7 +163,7 @@ def test_a_job_that_is_asked_to_end_while_ray_starts_ends_in_order(cluster):
 def test_a_node_on_which_ray_does_not_start_ends_the_job_with_its_log(cluster):
     job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes, SLURM_CPUS_ON_NODE="none")
     assert job.ends() == 1
-    assert "raysp: Ray did not start on node1" in job.log
+    assert job.log.count("raysp: Ray did not start on node1") == 2
     assert "'none' is not a valid integer" in job.log
     assert "raysp: Ray started on 0 of 1 nodes" in job.log
     assert left(cluster) == []
