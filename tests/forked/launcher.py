@@ -2,8 +2,8 @@
 
     python launcher.py --serialized-runtime-env-context=... --language=PYTHON default_worker.py --node-id=...
 
-It imports little, since it starts as often as a worker does. A worker with a runtime environment is started by Ray's
-script.
+It imports little, since it starts as often as a worker does. A worker whose runtime environment has more than
+variables is started by Ray's script.
 """
 
 import json
@@ -19,10 +19,12 @@ LANGUAGE = "--language="
 
 def main(arguments: list[str]) -> int:
     context = json.loads(next((one[len(CONTEXT) :] for one in arguments if one.startswith(CONTEXT)), "{}"))
+    variables = context.pop("env_vars", {})
+    is_own = context.pop("py_executable", sys.executable) == sys.executable
     command = [one for one in arguments if not one.startswith((CONTEXT, LANGUAGE))]
-    if context or not command[0].endswith("default_worker.py"):
+    if any(context.values()) or not is_own or "$" in str(variables) or not command[0].endswith("default_worker.py"):
         start_unforked(arguments)
-    request = {"command": command, "environment": dict(os.environ), "folder": os.getcwd()}
+    request = {"command": command, "environment": {**os.environ, **variables}, "folder": os.getcwd()}
     data = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(os.environ[SOCKET])

@@ -28,12 +28,14 @@ MODULES = (
     "ray._private.node",
     "ray._private.runtime_env.setup_hook",
     "ray.data",
+    "ray.train.torch",
     "raysp.labelling.assembly",
     "raysp.labelling.engine.workers.committer",
     "raysp.labelling.engine.workers.label_actor",
     "raysp.labelling.engine.workers.reader",
     "raysp.models.unispeech",
     "raysp.ops.labelling",
+    "raysp.training.on_ray.train_workers",
 )
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,12 @@ import ray
 print(sys.argv[1], os.getcwd(), os.environ["MINE"], ray.ObjectRef.from_random().hex(), "torch" in sys.modules)
 sys.exit(int(sys.argv[1]))
 """
+NO_CONTEXT = {
+    "command_prefix": [],
+    "py_executable": sys.executable,
+    "override_worker_entrypoint": None,
+    "java_jars": [],
+}
 
 
 @pytest.mark.drivers
@@ -22,12 +29,14 @@ def test_a_forked_worker_has_the_arguments_folder_environment_and_output_of_its_
 ):
     script = tmp_path / "default_worker.py"
     script.write_text(WORKER)
-    monkeypatch.setenv("MINE", "a value")
+    monkeypatch.setenv("MINE", "another")
     monkeypatch.delenv("RAYSP_TEST_FORK", raising=False)
     seen = []
     with forked.workers():
         for status in ("0", "3"):
-            command = [sys.executable, str(forked.FOLDER / "launcher.py"), "--language=PYTHON", str(script), status]
+            context = "--serialized-runtime-env-context=" + json.dumps({**NO_CONTEXT, "env_vars": {"MINE": "a value"}})
+            launcher = str(forked.FOLDER / "launcher.py")
+            command = [sys.executable, launcher, context, "--language=PYTHON", str(script), status]
             ended = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
             assert ended.returncode == int(status)
             argument, folder, value, drawn, has_torch = ended.stdout.replace("a value", "value").split()
