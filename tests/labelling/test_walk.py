@@ -13,7 +13,8 @@ WALK = """
 import json, sys, threading
 entries, opened, planning = set(), [], "/raysp/labelling/planning/"
 def note(frame, event, _):
-    if event != "call" or frame.f_back is None:
+    file = frame.f_code.co_filename
+    if event != "call" or frame.f_back is None or not (planning in file or file.endswith("/raysp/storage/stores.py")):
         return
     caller, place, name = (one.rpartition("/raysp/")[2] for one in (
         frame.f_back.f_code.co_filename, frame.f_code.co_filename, frame.f_code.co_name))
