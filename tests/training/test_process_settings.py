@@ -14,10 +14,10 @@ SHAPES = """
 import torch
 from raysp.training.loop.process_settings import process_settings
 
-layer = torch.nn.Conv1d(512, 512, 3)
+layer = torch.nn.Conv1d(64, 64, 3)
 with process_settings(1), torch.no_grad():
     for length in (*range(400, {end}), 400):
-        layer(torch.zeros(1, 512, length))
+        layer(torch.zeros(1, 64, length))
 """
 
 

@@ -34,6 +34,12 @@ pytestmark = pytest.mark.slow
 DROPPING = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 
 
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
+    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
+
+
 @pytest.fixture
 def seen(monkeypatch) -> list[int]:
     """Rows in the order in which the model saw them."""
@@ -91,7 +97,7 @@ def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undistu
         found = ours.model(inputs["input_values"]).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     figures = json.loads((undisturbed / "metrics.json").read_text())
-    assert (figures["epochs"], figures["rows"]) == (2, 60)
+    assert (figures["epochs"], figures["rows"]) == (2, 30)
     card = (undisturbed / "README.md").read_text()
     assert "base_model" not in card.partition("\n---\n")[0]  # of a folder: the hub refuses a path there
     assert figures["fingerprint"] in card
@@ -104,7 +110,7 @@ def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monke
     schedule, batching = Schedule(epochs=2, learning_rate=1e-3), Batching(seconds=6, micro_batches=3, window_seconds=5)
     recipe = again(words, tiny, tmp_path / "out", schedule=schedule, batching=batching)
     finetune(recipe, on_plan=lambda prepared: prepared.facts)
-    assert sum(len(cost) for cost in costs) == 60 * 2
+    assert sum(len(cost) for cost in costs) == 30 * 2
 
 
 def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, tiny, tmp_path):
@@ -128,9 +134,9 @@ def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, t
 
 def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path, seen):
     result = finetune(again(words, tiny, tmp_path / "out"))
-    assert (result.epochs, result.is_done, result.exit_code, result.rows) == (2, True, 0, 60)
-    assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
-    assert seen[:60] != seen[60:]
+    assert (result.epochs, result.is_done, result.exit_code, result.rows) == (2, True, 0, 30)
+    assert sorted(seen[:30]) == sorted(seen[30:]) == list(range(30))
+    assert seen[:30] != seen[30:]
 
 
 @pytest.mark.parametrize("number", some([1, 3, 4], 3))
@@ -142,7 +148,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_pa
     second = finetune(recipe)
     assert second.is_done
     assert same(weights(tmp_path / "out"), weights(undisturbed))
-    assert sorted(seen) == sorted([*range(60)] * 2)
+    assert sorted(seen) == sorted([*range(30)] * 2)
     lines = step_metrics.load(LocalStore(tmp_path / "out"))
     assert [step.done for step in lines] == [*range(1, second.steps + 1)]
 

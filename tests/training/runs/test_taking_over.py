@@ -19,11 +19,17 @@ from raysp.training.sink import committed_steps, exports, step_metrics, training
 from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.fencing import FencedStore
 from raysp.training.specs.recipe import Evaluation, Schedule
-from tests.recipes import a_recipe
+from tests.recipes import a_recipe, write_words
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import again, same, steps_until, weights
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
+    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
 
 
 @pytest.fixture(params=["disk", "s3"])
