@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import zlib
+from functools import cache
 
 import pytest
 
@@ -13,6 +14,7 @@ from raysp.bounds import TooLargeError
 from raysp.errors import CheckpointError
 
 
+@cache
 def bomb(head: bytes = b"", mib: int = 80) -> bytes:
     """Return a small gzip file of many spaces."""
     file = io.BytesIO()

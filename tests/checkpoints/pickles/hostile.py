@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -106,6 +107,7 @@ def duplicate_members() -> bytes:
     return file.getvalue()
 
 
+@cache
 def bomb() -> bytes:
     """A pickle of a few kilobytes that decompresses to 500 MB."""
     file = io.BytesIO()
