@@ -171,7 +171,7 @@ def pytest_collection_finish() -> None:
     """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
     _keep_what_is_alive()
     young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, middle, 10 * old)
+    gc.set_threshold(10 * young, middle, old)
     atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
 
 

@@ -17,6 +17,12 @@ stand_in.install()
 MODEL = "wav2vec2-base 94M"
 
 
+@pytest.fixture
+def few_orders(monkeypatch) -> None:
+    """Compare rows alone with those of few orders, enough to see what is counted."""
+    monkeypatch.setattr(packed_rows, "SMALL_ORDERS", 2)
+
+
 def compared(tmp_path, name: str = MODEL, dtype: str = "bfloat16") -> tuple[list[dict[str, object]], object]:
     found: list[dict[str, object]] = []
     setting = Setting(stand_in.NAME, tmp_path, few=True)
@@ -39,6 +45,7 @@ def test_rows_keep_their_bits_in_packs_of_all_sizes(tmp_path):
     assert of_graphs["passes"] == found[0]["packs"] + 4
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_rows_are_unequal_with_graphs_of_other_values_and_without_a_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(packed_rows, "SMALL_PACK_SECONDS", packed_rows.SMALL_PACK_SECONDS[:1])
     run = RecordedPass.__call__
@@ -55,6 +62,7 @@ def test_rows_are_unequal_with_graphs_of_other_values_and_without_a_graph(tmp_pa
     assert (of_graphs["unequal"], of_graphs["why not"]) == (4, "")
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypatch):
     as_float = labelling.as_float
 
@@ -68,6 +76,7 @@ def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypa
     assert figures["keep bits"] == 0
 
 
+@pytest.mark.usefixtures("few_orders")
 def test_sizes_that_exceed_the_memory_are_left_out(tmp_path, monkeypatch):
     run_pack = LoadedCheckpoint.run_pack
 
@@ -91,12 +100,6 @@ def test_published_models_are_measured_in_bfloat16_and_checkpoints_in_half_preci
     made = [one[:2] for one in packed_rows.made(Setting("cuda", tmp_path, checkpoints=("a", "b")))]
     assert made[:6] == [(name, "bfloat16") for name in (*packed_rows.MODELS, packed_rows.DECODER)]
     assert made[6:] == [(name, dtype) for name in "ab" for dtype in ("bfloat16", "float16")]
-
-
-@pytest.fixture
-def few_orders(monkeypatch) -> None:
-    """Compare rows alone with those of few orders; rows without texts have more."""
-    monkeypatch.setattr(packed_rows, "SMALL_ORDERS", 2)
 
 
 def of_texts(tmp_path) -> list[dict[str, object]]:
