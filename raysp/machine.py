@@ -50,6 +50,22 @@ def memory_bytes(root: Path = ROOT) -> int:
     return min([physical_bytes(), *(int(limit) for limit in limits if limit)])
 
 
+def highest_resident_bytes(root: Path = ROOT) -> int:
+    """Return the largest resident set that this process had; 0 on Windows, where Python does not say.
+
+    `root` is that of `num_cpus`.
+    """
+    _, named, rest = (_read(root / "proc/self/status") or "").partition("VmHWM:")
+    if named:
+        return int(rest.split()[0]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    # It begins with that of the process that started this one.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if system() == "macOS" else 1024)
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the CPU limit of each control group around this process that has one."""
     for folder, name in _files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):

@@ -1,6 +1,5 @@
 """A block between the steps of labelling it, its passes on a CPU, and the results of one, which ops of outputs read."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.devices import highest_allocated, is_accelerator
+from raysp.machine import highest_resident_bytes
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.packs import Make, PackResults
 from raysp.models.labelled_passes import Lengths
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from raysp.ops.passes.measured_budget import MeasuredBudget
 
 Made = TypeVar("Made")
-
-MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in the unit of `ru_maxrss`: the byte on macOS, else 1,024 bytes."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +226,7 @@ def highest_memory(device: str) -> int:
     """
     if is_accelerator(device):
         return highest_allocated(device)
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
+    return highest_resident_bytes()
 
 
 @dataclass(frozen=True)

@@ -364,18 +364,19 @@ def test_input_is_any_buffer_and_is_let_go():
 
 
 PRINT_PEAK_GROWTH = """
-import resource, sys
+import sys
 from pathlib import Path
 from raysp.audio import Excerpt, TooLong, DecodeOptions, decode, decode_chunks
+from raysp.machine import highest_resident_bytes
 first, *others = [Path(name).read_bytes() for name in sys.argv[1:]]
 def run(audio):
     try: decode(audio, sample_rate=16000, max_seconds=60)
     except TooLong: pass
     for chunk in decode_chunks(Excerpt(audio), DecodeOptions(8000)): pass
 run(first)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = highest_resident_bytes()
 for audio in others: run(audio)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((highest_resident_bytes() - before) // 2**20)
 """
 
 

@@ -81,14 +81,15 @@ def test_an_ordinary_shard_is_read_as_it_is_stored(tmp_path):
 
 
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from tests.corpus.test_decoded import shard_of
+from raysp.machine import highest_resident_bytes
 from raysp.corpus import sources
 shard = shard_of(Path(sys.argv[1]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = highest_resident_bytes()
 table = sources.read_table(shard, shard.pieces[0], ["audio"], as_dictionaries=("audio",))
-print(table.num_rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(table.num_rows, (highest_resident_bytes() - before) // 2**20)
 """
 
 

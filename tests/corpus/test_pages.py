@@ -28,17 +28,16 @@ READ = """
 import sys
 from tests.corpus.test_pages import shard_of
 from raysp.corpus import sources
+from raysp.machine import highest_resident_bytes
 shard = shard_of(sys.argv[1], sys.argv[2])
-def peak():  # of this process alone: ru_maxrss begins with that of the parent
-    return int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
-rows, before = 0, peak()
+rows, before = 0, highest_resident_bytes()
 try:
     for piece in shard.pieces:
         rows += sum(part.num_rows for part in sources.read_batches(shard, piece, sys.argv[3].split(",")))
     print("read")
 except Exception as error:
     print(f"{type(error).__name__}: {error}")
-print(rows, (peak() - before) // 1024)
+print(rows, (highest_resident_bytes() - before) // 2**20)
 """
 
 

@@ -323,15 +323,16 @@ class TestReadTable:
 
 
 PEAK_OF_READING = """
-import resource, sys
+import sys
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard, input_id
+from raysp.machine import highest_resident_bytes
 path, num_bytes = sys.argv[1], int(sys.argv[2])
 found = sources.survey("parquet", path, "")
 shard = Shard("x", path, num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), found.pieces)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = highest_resident_bytes()
 rows = sum(sources.read_table(shard, piece, ["audio"]).num_rows for piece in shard.pieces)
-print(len(shard.pieces), rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(len(shard.pieces), rows, (highest_resident_bytes() - before) // 2**20)
 """
 
 

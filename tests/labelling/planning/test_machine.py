@@ -1,6 +1,8 @@
 """A container is given the CPUs and the memory of its control group, not those of its machine."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -110,3 +112,18 @@ def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
     resources = here.local_resources(pipeline)
     assert (resources.machine_cpus, resources.memory) == (4, 16 * GIGABYTE)
     assert resources.cpus == 5  # four for the model, and a place for a reader beside it
+
+
+def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_started_it():
+    assert len(b"1" * 300_000_000) < machine.highest_resident_bytes()
+    program = "from raysp import machine; print(machine.highest_resident_bytes())"
+    started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 5_000_000 < int(started.stdout) < 100_000_000
+
+
+@pytest.mark.parametrize(("name", "unit"), [("Linux", 1024), ("macOS", 1)])
+def test_without_the_files_of_linux_it_is_what_the_system_counts(tmp_path, monkeypatch, name, unit):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(machine, "system", lambda: name)
+    counted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert machine.highest_resident_bytes(tmp_path) == pytest.approx(counted * unit, rel=0.1)
