@@ -168,24 +168,15 @@ def pytest_collection() -> Iterator[object]:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
-    _keep_what_is_alive()
-    young, middle, old = gc.get_threshold()
-    gc.set_threshold(10 * young, middle, old)
-    atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
+    """Exempt modules and tests from garbage collection, which looks at each of them again and again.
 
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Exempt what the tests of a file imported and keep, too."""
-    yield
-    if nextitem is not None and nextitem.path != item.path:
-        _keep_what_is_alive()
-
-
-def _keep_what_is_alive() -> None:
+    It looks at all that tests import and keep ten times less often than by default.
+    """
     gc.collect()
     gc.freeze()
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, 10 * old)
+    atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
 
 
 @pytest.hookimpl(optionalhook=True)
