@@ -128,7 +128,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
-    DEBUG.set(debug)
+    setting = DEBUG.set(debug)
     try:
         _check_working_directory()
         code = _run_app(given)
@@ -142,6 +142,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
         if debug:
             raise
         _fail(f"{type(error).__name__}: {error} ({MAYBE_A_BUG})", FAILED)
+    finally:
+        DEBUG.reset(setting)
     if code == 0 and "--json" in given and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)

@@ -9,6 +9,7 @@ import pytest
 
 from raysp import RunError, SpecError
 from raysp.cli import main
+from raysp.cli.console import printing
 
 
 class TestErrors:
@@ -16,6 +17,8 @@ class TestErrors:
         assert "Traceback" not in raysp_command("plan", tmp_path / "missing.py").err
         with pytest.raises(SpecError, match="no such file"):
             main(["plan", str(tmp_path / "missing.py"), "--debug"])
+        with printing():
+            raise TypeError("no format")
 
     @pytest.mark.slow
     def test_debug_shows_it_in_a_real_process_too(self, tmp_path):
