@@ -10,11 +10,13 @@ from ray._raylet import AuthenticationTokenLoader
 from raysp.cluster import connection, doctor, ray_start
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError
+from tests.runs import shared_ray
 
 
 @pytest.fixture
 def started(monkeypatch):
     """Options and tokens with which Ray would start."""
+    shared_ray.end()  # it would lose its token
     seen = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
