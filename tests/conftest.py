@@ -317,9 +317,10 @@ def _no_waits_for_disks() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _modules_of_users_forgotten(tmp_path_factory) -> Iterator[None]:
-    """Forget the modules that a test wrote and imported: another test may write one of the same name."""
-    folder, last = str(tmp_path_factory.getbasetemp()), next(reversed(sys.modules))
+    """Forget the modules that a test wrote and imported, and their folders: another may write one of the same name."""
+    folder, last, path = str(tmp_path_factory.getbasetemp()), next(reversed(sys.modules)), [*sys.path]
     yield
+    sys.path[:] = path
     for name in [*itertools.takewhile(lambda one: one != last, reversed(sys.modules))]:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
             del sys.modules[name]

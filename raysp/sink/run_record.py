@@ -321,13 +321,16 @@ def raysp_version() -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("raysp", "torch", "ray", "pyarrow", "soundfile", "av"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = ABSENT
-    return versions
+    packages = ("raysp", "torch", "ray", "pyarrow", "soundfile", "av")
+    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ABSENT
 
 
 def _encode(record: RunRecord) -> bytes:

@@ -389,6 +389,7 @@ def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault,
     assert "raysp/audio/child.py" in str(caught.value)
 
 
+@pytest.mark.lengthy
 def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
     monkeypatch.setattr(isolation.protocol, "has_memory_limit", lambda: False)  # macOS
     isolation._warn_without_limit.cache_clear()

@@ -111,6 +111,7 @@ def test_parts_are_those_of_libsndfile(monkeypatch, options):
     same_with_and_without(whole[: len(whole) * 2 // 3], monkeypatch, **options)
 
 
+@pytest.mark.lengthy
 def test_joined_streams_are_those_of_libsndfile(monkeypatch):
     mono, stereo = encode(SPEECH, RATE, "OGG", "OPUS"), by_libopus(2, 32_000, "audio", "20")
     other, vorbis = encode(noise(16_000), 16_000, "OGG", "OPUS"), encode(noise(16_000), 16_000, "OGG", "VORBIS")

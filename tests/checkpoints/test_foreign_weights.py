@@ -19,6 +19,8 @@ from raysp.models.files.weights import read_tensors
 from tests.checkpoints.pickles.test_conversion import SMALL, assert_equal
 from tests.hub_server import serving
 
+pytestmark = pytest.mark.lengthy
+
 NAME = "owner/encoder"
 PROPOSAL = "f" * 40
 

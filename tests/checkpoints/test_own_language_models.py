@@ -78,6 +78,7 @@ def hashed(checkpoint, **fields) -> str:
     return hash_pipeline(pipeline, settle(pipeline, Resources(4, 0)))[1]
 
 
+@pytest.mark.lengthy
 def test_a_run_with_the_own_model_has_the_labels_of_its_file_with_its_weights(tmp_path, checkpoint):
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "unk_score_offset": 0.0}))
     (checkpoint / FOLDER / "unigrams.txt").unlink()

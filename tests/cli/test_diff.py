@@ -13,6 +13,8 @@ from raysp.evaluation.scores import Estimate, Scores
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT, a_pipeline, label_here, label_twice, write_shard
 
+pytestmark = pytest.mark.lengthy
+
 HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
 
 

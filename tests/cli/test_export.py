@@ -19,6 +19,7 @@ def sink(tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.lengthy
 def test_the_last_lines_say_what_is_exported_what_was_left_out_and_where(raysp_command, sink, tmp_path):
     ran = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
     assert (ran.code, ran.err) == (0, f"raysp: reading {sink} ...\n")

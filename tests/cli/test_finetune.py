@@ -174,6 +174,7 @@ def facts(printed: str) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in printed.splitlines())
 
 
+@pytest.mark.lengthy
 def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(raysp_command, file):
     options = ("--rtfx", "0.01", "--price", "2")
     ran = raysp_command("plan", file(), *options)

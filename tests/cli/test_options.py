@@ -356,6 +356,7 @@ def test_an_option_without_effect_is_refused(command, name, row):
     assert row.message in line
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("name", "row"), rows_of(Said))
 def test_an_option_without_effect_is_said_to_have_none(command, name, row):
     assert name.split()[1] in row.command.split()

@@ -47,6 +47,7 @@ def values_of(kind: pa.DataType) -> st.SearchStrategy[object]:
     return st.none() | values
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: type(output).__name__)
 def test_labels_with_any_null_are_shown_and_are_json(output, capsys):
     columns = output.schema(load_checkpoint(CHECKPOINT).summary)

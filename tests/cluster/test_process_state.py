@@ -145,7 +145,8 @@ def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(
     monkeypatch.setenv("RAYSP_TEST_MINE", "mine")
     monkeypatch.setenv("RAYSP_TEST_OVERWRITTEN", "mine")
     for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that the end of the test removes it
+        monkeypatch.delenv(name)
     changes = Environment({"RAYSP_TEST_MINE": "ours", "RAYSP_TEST_NEW": "ours", "RAYSP_TEST_LATER": "ours"})
     os.environ["RAYSP_TEST_OVERWRITTEN"] = "Ray's"
     changes.record()

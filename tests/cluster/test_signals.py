@@ -120,6 +120,7 @@ def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
     assert (stop.value.exit_code, reached) == (code, ["after"])
 
 
+@pytest.mark.lengthy
 def test_a_stop_swallowed_while_the_last_commits_are_awaited_ends_the_run(tmp_path, without_ray, monkeypatch):
     """Python drops the exception of a handler that runs within a finaliser or a callback."""
     write_shard(tmp_path / "in" / "a.parquet")

@@ -26,6 +26,7 @@ def rows_of(shard: Shard, *columns: str) -> list[dict]:
     return sources.read_table(shard, Piece(0, shard.num_rows), columns or sources.column_names(shard)).to_pylist()
 
 
+@pytest.mark.lengthy
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(0, 40), packed=st.booleans(), added=st.integers(0, 30))
 def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_path_factory, count, packed, added):

@@ -161,6 +161,7 @@ def test_surveys_in_json_are_the_same(targets):
     ]
 
 
+@pytest.mark.lengthy
 def test_the_process_imports_neither_torch_nor_ray():
     program = (
         "import sys, raysp.corpus.survey_process; "

@@ -77,6 +77,7 @@ def test_files_with_the_same_name_up_to_a_dot_are_a_row(tmp_path, format):
     assert read(shard, Piece(0, 4), COLUMNS).schema.field("score").type == pa.int64()
 
 
+@pytest.mark.lengthy
 def test_samples_are_those_of_datasets(tmp_path):
     import datasets
 

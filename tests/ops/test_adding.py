@@ -137,6 +137,7 @@ def test_label_rows_have_the_added_columns_with_their_types_before_those_of_the_
     assert [str(schema.field(name).type) for name in ADDED] == ["int32", "float", "double"]
 
 
+@pytest.mark.lengthy
 def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(labelled, rows):
     found = read(labelled)
     statuses = {name: row["error_type"] for name, row in found.items()}
@@ -214,6 +215,7 @@ def test_a_step_reads_the_columns_that_steps_before_it_add(chained, labelled):
     assert found["refused"]["error_type"] == found["long and refused"]["error_type"] == "step_failed"
 
 
+@pytest.mark.lengthy
 def test_a_filter_by_an_added_column_skips_rows_whole(chained):
     found = read(chained)
     assert {name: row["error_type"] for name, row in found.items() if row["status"] == "skipped"} == {

@@ -190,6 +190,7 @@ class TestTheSameLabel:
         monkeypatch.setattr(op, "max_samples", round(batch_seconds * op.sample_rate))
         assert_same(labels(op, block_of(waves)), alone)
 
+    @pytest.mark.lengthy
     @pytest.mark.parametrize("seed", range(4))
     def test_for_any_block_and_any_order_in_it(self, waves, op, alone, seed):
         order = np.random.default_rng(seed).permutation(len(waves))

@@ -143,6 +143,7 @@ class TestOnACpu:
         tables = [op(wide, [raysp.Transcript()], 600)(block_of(one))[0] for one in ([long], [short, long])]
         assert tables[0].slice(0, 1).drop_columns(["row"]).equals(tables[1].slice(1, 1).drop_columns(["row"]))
 
+    @pytest.mark.lengthy
     @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
     def test_the_number_of_threads_does_not_reach_a_label(self, wide, dtype):
         waves, outputs = noise([0.5, 1.5, 0.9, 1.2], seed=4), [raysp.Transcript(words=True), raysp.Embedding()]

@@ -64,6 +64,7 @@ def test_duckdb_whose_globs_look_into_hidden_folders(sink):
     assert duckdb.sql(query).fetchall() == [(ROWS, len(DONE))]
 
 
+@pytest.mark.lengthy
 def test_datasets(sink, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with warnings.catch_warnings():

@@ -35,15 +35,14 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     return report
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Pass over a test in which the import of one of the packages failed."""
-    report = yield
     error = call.excinfo.value if call.excinfo else None
     name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if report.failed and name in _missing(item.config):
-        report.outcome, report.longrepr = "skipped", (str(item.path), 1, f"Skipped: needs {name}")
-    return report
+    if name in _missing(item.config):
+        skipped = pytest.skip.Exception(f"needs {name}").with_traceback(error.__traceback__)
+        call.excinfo = pytest.ExceptionInfo.from_exception(skipped)
 
 
 def _missing(config: pytest.Config) -> list[str]:

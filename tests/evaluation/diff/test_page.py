@@ -46,6 +46,7 @@ def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff
     return replace(found, a=a, columns=(column,), limits=(limit,), not_compared={text: text})
 
 
+@pytest.mark.lengthy
 def test_the_facts_are_those_of_the_result(found):
     page = Page(render(found))
     assert page.texts[1] == "A: A, B: B"

@@ -78,6 +78,7 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     assert len({one["run"] for one in events(sink)}) == 2
 
 
+@pytest.mark.lengthy
 def test_labels_are_committed_where_the_log_cannot_be_written(shards, tmp_path, caplog):
     sink = tmp_path / "out"
     (sink / ".raysp").mkdir(parents=True)

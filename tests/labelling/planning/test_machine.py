@@ -114,6 +114,7 @@ def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
     assert resources.cpus == 5  # four for the model, and a place for a reader beside it
 
 
+@pytest.mark.lengthy
 def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_started_it():
     assert len(b"1" * 300_000_000) < machine.highest_resident_bytes()
     program = "from raysp import machine; print(machine.highest_resident_bytes())"

@@ -23,6 +23,8 @@ from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 from tests.pages import HOSTILE, Page
 
+pytestmark = pytest.mark.lengthy
+
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24)
 BROKEN = 10
 """A recording that cannot be decoded."""

@@ -13,6 +13,8 @@ from raysp.ops.places import MOST_CHANNELS
 from tests.corpora import CHECKPOINT
 from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
+pytestmark = pytest.mark.lengthy
+
 OUTPUTS = [
     TIMED,
     raysp.Embedding(),

@@ -136,6 +136,7 @@ def test_damaged_and_foreign_files_are_refused_with_what_was_found(kenlm_package
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.lengthy
 @settings(max_examples=200, deadline=None)
 @given(place=st.integers(0, COUNTS_AT + 24), byte=st.integers(0, 255), end=st.integers(40, len(GOOD)))
 def test_any_damage_of_the_header_is_read_or_refused(tmp_path_factory, place, byte, end):

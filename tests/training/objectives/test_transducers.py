@@ -84,6 +84,7 @@ def test_a_target_that_the_model_lacks_is_named_with_its_row(objective, wrong):
         objective(batch_of([TARGETS[0], [found]]))
 
 
+@pytest.mark.lengthy
 def test_texts_are_those_of_a_search_in_evaluation_mode(folder):
     objective, tokenizer = objective_of(folder), tokenizer_of(folder)
     objective.model.encoder.config.layerdrop = 0.9

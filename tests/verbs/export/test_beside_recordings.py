@@ -120,6 +120,7 @@ def test_both_formats_stand_beside_the_recordings(folder):
     assert len(subtitles(folder)) == len(subtitles(folder, ".vtt")) == len(NAMES)
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("is_folder", [True, False])
 def test_an_export_that_is_killed_anywhere_replaces_no_file_of_others(folder, monkeypatch, is_folder, when):

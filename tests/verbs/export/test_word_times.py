@@ -17,6 +17,8 @@ from raysp.verbs.export.word_times import how_to_ask
 from tests.corpora import CHECKPOINT, a_pipeline, label_here
 from tests.verbs.export.sinks import make_folder_sink
 
+pytestmark = pytest.mark.lengthy
+
 
 def recorded(command: str, pipeline: raysp.Pipeline) -> RunRecord:
     run = RunEntry("1", "2026", {}, "host", command)

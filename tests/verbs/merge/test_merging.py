@@ -17,6 +17,8 @@ from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 from tests.sink.sinks import CrashingStore, Killed
 
+pytestmark = pytest.mark.lengthy
+
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 8)
 BROKEN = 6
 SCORES = {

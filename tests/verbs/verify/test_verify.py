@@ -17,6 +17,8 @@ from raysp.sink import layout
 from raysp.verbs.verify.recomputing import differing
 from tests.corpora import DEMO, a_pipeline, label_here, write_shard
 
+pytestmark = pytest.mark.lengthy
+
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
 
 
