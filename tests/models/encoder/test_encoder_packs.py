@@ -46,9 +46,6 @@ OTHERS = {
 }
 """Configurations of which labelling has no case."""
 HALF = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
-PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "linear", "convolution", "attention")
-
-
 COPIES = {
     f"aten::{name}"
     for name in (
@@ -124,7 +121,7 @@ def test_a_row_has_the_same_bits_in_every_pack(name, dtype, waves, loaded):
     torch.set_num_threads(1)
     try:
         alone = [values(one, [wave])[0] for wave in waves]
-        for order in [(0, 1, 2, 3, 4, 5), (4, 2, 1, 0, 3), (1, 0), (3, 3, 5)]:
+        for order in [(4, 2, 1, 0, 3), (1, 0), (3, 3, 5)]:
             for row, found in zip(order, values(one, [waves[row] for row in order]), strict=True):
                 assert all(map(torch.equal, found, alone[row]))
     finally:
@@ -138,42 +135,6 @@ def test_a_row_of_short_distances_has_the_same_bits_beside_a_row_of_long_ones(dt
     alone = [values(one, [wave])[0] for wave in (waves[1], long)]
     for found, expected in zip(values(one, [waves[1], long]), alone, strict=True):
         assert all(map(torch.equal, found, expected))
-
-
-class Products(TorchDispatchMode):
-    """Records shapes and strides of the tensors of each product, convolution and attention."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[tuple[object, ...]] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(part in func.name() for part in PRODUCTS):
-            tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, torch.Tensor)]
-            self.seen[(func.name(), *((*one.shape, 0, *one.stride()) for one in tensors if not one.is_mkldnn))] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def products(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> tuple[Counter, Counter]:
-    """Return the products of frames of all rows, and those within rows."""
-    mode = Products()
-    with mode:
-        values(one, waves)
-    parts = {seen for seen in mode.seen if any(shape[0] == PRODUCT_ROWS for shape in seen[1:])}
-    return Counter({seen: mode.seen[seen] for seen in parts}), mode.seen - Counter(dict.fromkeys(parts, 10**9))
-
-
-@pytest.mark.parametrize("name", [*CASES, *OTHERS])
-def test_no_product_has_another_shape_for_other_neighbours(name, waves, loaded):
-    one = loaded(name, "bfloat16")
-    values(one, waves[:1])  # makes what is kept for all passes
-    of_frames, alone = zip(*(products(one, [wave]) for wave in waves[:3]), strict=True)
-    assert of_frames[0]
-    assert alone[0]
-    for order in [(0, 1, 2), (2, 0, 1), (2, 1), (1, 0)]:
-        frames, within = products(one, [waves[row] for row in order])
-        assert frames.keys() == of_frames[0].keys()
-        assert within == sum((alone[row] for row in order), Counter())
 
 
 class Arithmetic(TorchDispatchMode):
@@ -212,11 +173,11 @@ def arithmetic(one: LoadedCheckpoint, waves: Sequence[np.ndarray]) -> Counter[tu
 @pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_no_op_of_a_pass_has_another_layout_for_other_neighbours(name, waves, loaded):
     one = loaded(name, "bfloat16")
-    values(one, waves)  # makes what is kept for all passes
+    values(one, waves[1:2])  # makes what is kept for all passes
     alone = {row: arithmetic(one, [waves[row]]) for row in (0, 1, 2, 4)}
     both = arithmetic(one, [waves[0], waves[1]])
     of_all_rows = alone[0] + alone[1] - both
-    assert of_all_rows
+    assert any(PRODUCT_ROWS in layout for _, *layouts in of_all_rows for layout in layouts)
     for rows in [(1, 0), (2, 4), (1, 4, 2)]:
         expected = sum((alone[row] for row in rows), Counter())
         expected.subtract({op: count * (len(rows) - 1) for op, count in of_all_rows.items()})
