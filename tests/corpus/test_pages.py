@@ -21,14 +21,15 @@ from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.here import run_without_ray
 
 MIB = bounds.MIB
-MOST_MEGABYTES = 1_400
-"""Of a reader beyond its start: at most a batch of 256 MB, the page that it comes from, and their copies."""
+MOST_MEGABYTES = 1_400 // 4
+"""Of a reader beyond its start: a batch of at most a quarter of 256 MB, the page it comes from, and their copies."""
 
 READ = """
 import sys
 from tests.corpus.test_pages import shard_of
-from raysp.corpus import sources
+from raysp.corpus import pages, sources
 from raysp.machine import highest_resident_bytes
+pages.BATCH_BYTES //= 4
 shard = shard_of(sys.argv[1], sys.argv[2])
 rows, before = 0, highest_resident_bytes()
 try:
@@ -75,10 +76,10 @@ def skewed(path, num_rows):
 @pytest.mark.slow
 @pytest.mark.parametrize(("write", "column"), [(differences, "id"), (skewed, "audio")])
 def test_values_that_refer_to_others_are_read_in_bounded_memory(tmp_path, write, column):
-    write(tmp_path / "a.parquet", 1200)
+    write(tmp_path / "a.parquet", 300)
     assert (tmp_path / "a.parquet").stat().st_size < 10 * MIB
     said, rows, megabytes = read_in_a_process(tmp_path / "a.parquet", column)
-    assert (said, rows >= 1200) == ("read", True)
+    assert (said, rows >= 300) == ("read", True)
     assert megabytes < MOST_MEGABYTES
 
 
