@@ -28,5 +28,5 @@ def read_weights(path: Path) -> list[Weight]:
 
 if __name__ == "__main__":
     process.read_weights = read_weights
-    process.START_SECONDS = 2
+    process.START_SECONDS = 1
     process.main()

@@ -87,16 +87,33 @@ TENSORS = {
 }
 
 
+def sharded(folder, state, num_shards=2, is_zip=True):
+    weight_map = {}
+    for number, name in enumerate(sorted(state)):
+        weight_map[name] = f"pytorch_model-{number % num_shards + 1:05d}-of-{num_shards:05d}.bin"
+    for file in {*weight_map.values()}:
+        tensors = {name: state[name] for name in state if weight_map[name] == file}
+        torch.save(tensors, folder / file, _use_new_zipfile_serialization=is_zip)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return weight_map
+
+
+def converted(file):
+    """Return the name of the new file of a file of weights."""
+    return f"{file.removeprefix('pytorch_')[:-4]}.safetensors"
+
+
 @pytest.mark.parametrize("is_zip", FORMATS, ids=["zip", "older"])
-@pytest.mark.parametrize("name", [*TENSORS, "all"])
-def test_each_kind_of_tensor_is_the_one_that_torch_loads(model, tmp_path, name, is_zip):
+@pytest.mark.parametrize("num_files", [1, len(TENSORS)], ids=["in one file", "each in a file"])
+def test_each_kind_of_tensor_is_the_one_that_torch_loads(model, tmp_path, num_files, is_zip):
     folder, _ = model
-    state = TENSORS if name == "all" else {name: TENSORS[name]}
-    path = folder / "pytorch_model.bin"
-    torch.save(state, path, _use_new_zipfile_serialization=is_zip)
+    files = {*sharded(folder, TENSORS, num_files, is_zip).values()}
     found = convert_checkpoint(folder, tmp_path / "out")
-    expected = {key: value.detach() for key, value in torch.load(path, weights_only=True).items()}
-    assert_equal(content_of(tmp_path / "out" / "model.safetensors"), expected)
+    assert len(files) == num_files
+    for file in files:
+        expected = {key: value.detach() for key, value in torch.load(folder / file, weights_only=True).items()}
+        assert_equal(content_of(tmp_path / "out" / converted(file)), expected)
     assert found.summary is None
     assert "config.json" in found.unread
 
@@ -120,17 +137,6 @@ def test_a_state_with_the_versions_of_its_modules_is_read(model, tmp_path):
     assert_equal(content_of(tmp_path / "out" / "model.safetensors"), dict(state))
 
 
-def sharded(folder, state, num_shards=2):
-    weight_map = {}
-    for number, name in enumerate(sorted(state)):
-        weight_map[name] = f"pytorch_model-{number % num_shards + 1:05d}-of-{num_shards:05d}.bin"
-    for file in {*weight_map.values()}:
-        torch.save({name: state[name] for name in state if weight_map[name] == file}, folder / file)
-    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-    return weight_map
-
-
 def test_several_files_become_several_files_with_their_index(model, tmp_path):
     folder, state = model
     weight_map = sharded(folder, state)
@@ -141,8 +147,7 @@ def test_several_files_become_several_files_with_their_index(model, tmp_path):
         *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
     }
     index = json.loads((out / "model.safetensors.index.json").read_text())
-    expected = {name: f"{file.removeprefix('pytorch_')[:-4]}.safetensors" for name, file in weight_map.items()}
-    assert index["weight_map"] == expected
+    assert index["weight_map"] == {name: converted(file) for name, file in weight_map.items()}
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in state.values())
     assert_equal(load_model(out).state_dict(), Wav2Vec2ForCTC.from_pretrained(folder, allow_pickle=True).state_dict())
 
