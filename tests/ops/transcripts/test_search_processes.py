@@ -41,16 +41,15 @@ def frames():
 
 
 @pytest.fixture(scope="module")
-def one():
-    """A process that starts once, for tests that do not end it."""
-    started = SearchProcesses(1)
-    started.start()
-    return started
+def shared_one():
+    return SearchProcesses(1)
 
 
 @pytest.fixture
-def two():
-    return SearchProcesses(2)
+def one(shared_one):
+    """A process that has started, that of the test before if it is still there."""
+    shared_one.start()
+    return shared_one
 
 
 def assert_same(found, expected) -> None:
@@ -59,7 +58,8 @@ def assert_same(found, expected) -> None:
 
 
 @pytest.mark.slow
-def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_threads(settings, frames, two):
+def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_threads(settings, frames):
+    two = SearchProcesses(2)
     expected = SearchedTexts(settings)(frames, NUM_FRAMES)
     assert expected.columns[0][0] != ""
     with ThreadPoolExecutor(5) as threads:
@@ -107,9 +107,7 @@ def test_batches_with_other_settings_are_not_searched_together(settings, frames,
 
 
 @pytest.mark.slow
-def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, frames):
-    one = SearchProcesses(1)
-    one.start()
+def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, frames, one):
     [process] = one._idle
     os.kill(process._process.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(3) as threads:
@@ -124,24 +122,22 @@ def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, fra
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings, frames, two, caplog):
-    two.start()
-    [process] = two._idle
+def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings, frames, one, caplog):
+    [process] = one._idle
     os.kill(process._process.pid, signal.SIGKILL)
-    assert two.search(packed(settings), frames, NUM_FRAMES) is None
+    assert one.search(packed(settings), frames, NUM_FRAMES) is None
     assert "a process that searches texts ended with" in caplog.text
-    assert_same(two.search(packed(settings), frames, NUM_FRAMES), SearchedTexts(settings)(frames, NUM_FRAMES))
+    assert_same(one.search(packed(settings), frames, NUM_FRAMES), SearchedTexts(settings)(frames, NUM_FRAMES))
 
 
-def test_a_process_that_is_killed_before_its_answer_gives_no_texts(settings, frames, two):
-    two.start()
-    [process] = two._idle
+def test_a_process_that_is_killed_before_its_answer_gives_no_texts(settings, frames, one):
+    [process] = one._idle
     os.kill(process._process.pid, signal.SIGSTOP)
     killed = threading.Timer(0.2, os.kill, (process._process.pid, signal.SIGKILL))
     killed.start()
-    assert two.search(packed(settings), frames, NUM_FRAMES) is None
+    assert one.search(packed(settings), frames, NUM_FRAMES) is None
     killed.join()
-    assert two._idle == []
+    assert one._idle == []
 
 
 @pytest.mark.slow
