@@ -44,11 +44,11 @@ def assert_independent(
     folder: Path, outputs: Sequence[object], waves: Sequence[np.ndarray], budgets: Sequence[float] = (600,), **options
 ) -> None:
     """Compare each row alone with the row in batches of several budgets, bit for bit."""
-    first = op(folder, outputs, budgets[0], **options)
-    alone = {row: labels(first, block_of([wave], [row]))[row] for row, wave in enumerate(waves)}
+    ops = [op(folder, outputs, budget, **options) for budget in budgets]
+    alone = {row: labels(ops[0], block_of([wave], [row]))[row] for row, wave in enumerate(waves)}
     assert {label["status"] for label in alone.values()} == {"ok"}
-    for budget in budgets:
-        found = labels(op(folder, outputs, budget, **options), block_of(waves))
+    for one in ops:
+        found = labels(one, block_of(waves))
         assert json.dumps(found, sort_keys=True, default=str) == json.dumps(alone, sort_keys=True, default=str)
 
 

@@ -63,8 +63,8 @@ def without_place(row):
 @pytest.mark.slow
 @pytest.mark.parametrize("compared", some([TWENTY[::5], TWENTY], TWENTY[::5]), ids=["four alone", "all alone"])
 def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint, compared):
-    languages = [TWENTY[7 * place % 20] for place in range(40)]
-    rows = rows_of(languages, text=["a"] * 40)
+    languages = [TWENTY[7 * place % 20] for place in range(24)]
+    rows = rows_of(languages, text=["a"] * 24)
 
     def outputs(language):
         return (
@@ -76,7 +76,7 @@ def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_
 
     mixed = labelled(checkpoint, rows, *outputs(LANG))
     assert {row["status"] for row in mixed} == {OK}
-    assert len({row["pred_text"] for row in mixed}) == 40
+    assert len({row["pred_text"] for row in mixed}) == 24
     for language in compared:
         label_alone = labeller(checkpoint, *outputs(language))
         for place in (place for place, one in enumerate(languages) if one == language):

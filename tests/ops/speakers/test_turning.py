@@ -41,7 +41,7 @@ def cheap_changes(monkeypatch):
 def waves() -> list[np.ndarray]:
     """Recordings of two or three speakers from half a second to ten seconds, and silence."""
     names = ["george", "lucas", "nicolas", "jackson"]
-    orders = [[0, 0, 1, 1], [2, 3, 3, 2, 2], [0], [0, 1, 2] * 4, [3] * 5 + [1] * 5 + [3] * 5]
+    orders = [[0, 0, 1, 1], [2, 3, 3, 2, 2], [0], [0, 1, 2] * 4, [3] * 3 + [1] * 3 + [3] * 3]
     made = [joined([names[one] for one in order], seed) for seed, order in enumerate(orders)]
     return [*made, np.zeros(2 * RATE, np.float32)]
 
