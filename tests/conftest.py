@@ -427,10 +427,10 @@ def listener(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory) -> str:
-    """Sixty rows with words of digits, in two shards."""
+    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
     from tests.recipes import write_words
 
-    return write_words(tmp_path_factory.mktemp("words"), 35, 25)
+    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

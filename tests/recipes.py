@@ -87,9 +87,9 @@ def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Fine
         objective = CTC(str(checkpoint), **{"vocabulary": "build", "text": Text("lower"), **objective})
     given = {
         "steps": [raysp.Decode()],
-        "schedule": Schedule(steps=6, learning_rate=1e-3),
+        "schedule": Schedule(steps=4, learning_rate=1e-3),
         "pool": raysp.Pool(1, cpus=1),
-        "batching": Batching(seconds=6, micro_batches=3, window_seconds=10),
+        "batching": Batching(seconds=6, micro_batches=2, window_seconds=10),
         **fields,
     }
     source = given.pop("source", None) or raysp.Shards(url, text="text")

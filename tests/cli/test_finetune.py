@@ -59,12 +59,12 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     assert names == expected.split()
     assert re.search(r"; with 2 the slowest takes 1\.\d\d of the mean, with 3 1\.\d\d\n", ran.out)
     assert ran.out.endswith("\ntime         unknown: give --rtfx N, --like SINK (of a training), or --calibrate\n")
-    assert re.search(r"\nrows         60 rows, 0:\d\d of audio\n", ran.out)
+    assert re.search(r"\nrows         30 rows, 0:\d\d of audio\n", ran.out)
     assert not (tmp_path / "out").exists()
     found = json.loads(raysp_command("plan", file(), "--json").out)
-    assert (found["rows_trained"], found["steps_per_epoch"], found["vocabulary"]["<pad>"]) == (60, 7, 0)
+    assert (found["rows_trained"], found["steps_per_epoch"], found["vocabulary"]["<pad>"]) == (30, 4, 0)
     assert (found["estimate"]["left"]["steps"], found["estimate"]["speed"], found["estimate"]["cost"]) == (
-        14,
+        8,
         None,
         None,
     )
@@ -176,14 +176,14 @@ def facts(printed: str) -> dict[str, str]:
 
 @pytest.mark.lengthy
 def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(raysp_command, file):
-    options = ("--rtfx", "0.01", "--price", "2")
+    options = ("--rtfx", "0.005", "--price", "2")
     ran = raysp_command("plan", file(), *options)
     found = json.loads(raysp_command("plan", file(), *options, "--json").out)["estimate"]
     lines, commit, memory = facts(ran.out), found["commit"], found["memory"]
     assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; at most 2 are kept, up to ")
     assert lines["memory"].startswith(f"up to {memory['worker'] / 1e6:.0f} MB a worker, of which weights and optimiser")
-    assert lines["speed"] == "RTFx 0.01 a worker, as stated"
-    expected = r"1:\d\d:\d\d for 14 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"
+    assert lines["speed"] == "RTFx 0.005 a worker, as stated"
+    expected = r"1:\d\d:\d\d for 8 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"
     assert re.fullmatch(expected, lines["time"])
     assert float(lines["money"]) == pytest.approx(found["cost"]["money"]["value"], abs=0.01)
     assert found["imbalance"].keys() == {"2", "3"}
@@ -215,7 +215,7 @@ def test_a_plan_of_rows_that_are_not_indexed_says_what_it_is_for(raysp_command, 
     assert [line.split()[0] for line in ran.out.splitlines()][-4:] == ["commit", "memory", "speed", "time"]
     assert facts(ran.out)["time"] == "unknown: the rows are not indexed yet, and the source declares no durations"
     [note] = ran.complaints
-    assert note.startswith("raysp: 60 rows are not indexed yet: the training counts rows, tokens and steps. Memory is")
+    assert note.startswith("raysp: 30 rows are not indexed yet: the training counts rows, tokens and steps. Memory is")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ RANDOM = {
     "mask_feature_prob": 0.1,
     "mask_feature_length": 4,
 }
-STEPS = 4
+STEPS = 3
 """Steps of a training: into the second epoch."""
 Target = Callable[[np.random.Generator, int], list[float]]
 """Draws the target of a row of so many samples."""
@@ -109,16 +109,16 @@ CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
 
 
 def random_steps(target: Target) -> list[list[MicroBatch]]:
-    """Draw three steps of four micro-batches of up to three rows, which may be empty."""
+    """Draw two steps of four micro-batches of up to three rows, which may be empty."""
     random = np.random.default_rng(0)
     steps = []
-    for step in range(3):
+    for step in range(2):
         batches = []
         for number in range(4):
             lengths = random.integers(5600, 9000, size=random.integers(0, 4)).tolist()
             waves = [random.normal(size=num_samples).astype(np.float32) for num_samples in lengths]
             targets = [target(random, num_samples) for num_samples in lengths]
-            batches.append(MicroBatch(number, range(len(waves)), waves, targets, progress=step / 3, updates=step))
+            batches.append(MicroBatch(number, range(len(waves)), waves, targets, progress=step / 2, updates=step))
         steps.append(batches)
     return steps
 

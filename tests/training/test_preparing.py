@@ -92,13 +92,13 @@ def test_a_filter_by_an_added_column_leaves_rows_out(words, tiny, tmp_path):
         raysp.Keep(where=[("half", "==", 2)]),
     ]
     found = prepared(a_recipe(words, tiny, tmp_path / "out", steps=steps))
-    assert found.corpus.left_out == {"filtered": 19}  # one, two, six
-    assert found.index.num_rows == 41
+    assert found.corpus.left_out == {"filtered": 11}  # one, two, six
+    assert found.index.num_rows == 19
 
 
 def test_durations_are_those_of_the_recordings(words, tiny, tmp_path):
     found = prepared(a_recipe(words, tiny, tmp_path / "out"))
-    lengths = [np.random.default_rng(seed).integers(4800, 11_200, rows) for seed, rows in ((0, 35), (100, 25))]
+    lengths = [np.random.default_rng(seed).integers(4800, 11_200, rows) for seed, rows in ((0, 18), (100, 12))]
     assert np.array_equal(found.index.seconds, (np.concatenate(lengths) / 16_000).astype(np.float32))
 
 
@@ -139,8 +139,8 @@ def test_facts_say_what_is_trained_on(odd, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"steps": [raysp.Decode(0.1)]}, PlanError, r"no row is left to train on: 60 rows, left out: 60 too_long"),
-        ({"pool": raysp.Pool(4)}, PlanError, r"pool.actors=4: a step has 3 micro-batches, .*; lower pool.actors"),
+        ({"steps": [raysp.Decode(0.1)]}, PlanError, r"no row is left to train on: 30 rows, left out: 30 too_long"),
+        ({"pool": raysp.Pool(4)}, PlanError, r"pool.actors=4: a step has 2 micro-batches, .*; lower pool.actors"),
         ({"source": "words"}, PlanError, "words"),
         ({"device": "cuda"}, PlanError, "device='cuda': found no GPU on this machine; set device='cpu'"),
     ],

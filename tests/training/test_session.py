@@ -27,7 +27,7 @@ from tests.training.conftest import small_model
 
 pytestmark = pytest.mark.slow
 
-SIZES = Sizes(micro_seconds=1.0, micro_batches=3, window_seconds=4.0)
+SIZES = Sizes(micro_seconds=1.5, micro_batches=2, window_seconds=4.0)
 COURSE = Course(epochs=3, steps=None, learning_rate=2e-3)
 
 
@@ -108,7 +108,7 @@ def test_micro_batches_know_the_progress_of_the_training(new_session):
     assert expected[0] == 0
 
 
-@pytest.mark.parametrize("stops", some([[1], [4], [5, 6], [3, 11, 12]], [3, 11, 12]))
+@pytest.mark.parametrize("stops", some([[1], [4], [5, 6], [3, 8, 9]], [3, 8, 9]))
 def test_a_stopped_training_goes_on_bit_for_bit(new_session, tmp_path_factory, stops, monkeypatch):
     reference = new_session()
     reference.keeper = None
@@ -187,7 +187,7 @@ def test_there_is_no_mean_without_a_commit(new_session):
         mean_of_last(new_session().keeper.store, 3, name=MODEL)
 
 
-@pytest.mark.parametrize("stops", some([[4], [3, 5, 11]], [3, 5, 11]))
+@pytest.mark.parametrize("stops", some([[4], [3, 5, 9]], [3, 5, 9]))
 def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
     reference = new_session(decay=0.9)
     reference.keeper = None

@@ -54,7 +54,7 @@ def test_windows_of_rows_that_become_float_have_four_bytes_a_sample(tiny, tmp_pa
 def test_what_is_left_is_the_whole_training_at_first(prepared, tmp_path):
     found = RowFacts.of(prepared, LocalStore(tmp_path))
     epoch = float(prepared.index.seconds.sum()) / prepared.first_epoch.num_steps
-    assert found.left == Left(6, pytest.approx(6 * epoch), 1.0)
+    assert found.left == Left(4, pytest.approx(4 * epoch), 1.0)
     assert not found.has_begun
 
 
@@ -77,12 +77,13 @@ def test_rows_are_cut_as_the_objective_cuts_them(words, listener, tmp_path):
 def test_without_an_index_the_budget_or_the_durations_of_the_source_count(
     words, tiny, tmp_path, schedule, seconds, expected
 ):
-    plan = plan_training(a_recipe(words, tiny, tmp_path / "out", schedule=schedule))
+    batching = raysp.Batching(seconds=6, micro_batches=3)
+    plan = plan_training(a_recipe(words, tiny, tmp_path / "out", schedule=schedule, batching=batching))
     shards = tuple(replace(shard, seconds=seconds and seconds / 2) for shard in plan.corpus.shards)
     found = RowFacts.assumed(replace(plan, corpus=replace(plan.corpus, shards=shards)))
     assert found.left == expected
     assert found.imbalance_of(2) == pytest.approx(4 / 3)
-    assert found.note.startswith("60 rows are not indexed yet: ")
+    assert found.note.startswith("30 rows are not indexed yet: ")
     assert found.parts["objective.type"] == "CTC"
 
 

@@ -103,7 +103,7 @@ def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{"average": 3}, {"evaluation": {"every": 2, "best": "loss"}}])
+@pytest.mark.parametrize("fields", [{"average": 2}, {"evaluation": {"every": 2, "best": "loss"}}])
 def test_the_mean_and_the_best_of_weights_with_lora_are_exported(words, headless, tmp_path, fields):
     if "evaluation" in fields:
         fields = {"evaluation": Evaluation(raysp.Shards(words, text="text"), **fields["evaluation"])}

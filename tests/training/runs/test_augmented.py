@@ -18,12 +18,6 @@ from tests.recipes import a_recipe, words_table, write_words
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
-    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
-
-
 @pytest.fixture
 def sounds(tmp_path) -> str:
     return write_words(tmp_path / "sounds", 4)

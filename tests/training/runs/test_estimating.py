@@ -8,15 +8,18 @@ import raysp
 from raysp.errors import PlanError, SpecError
 from raysp.training import finetuning
 from raysp.training.finetuning import finetune
-from raysp.training.specs.recipe import Checkpoint, Schedule
+from raysp.training.specs.recipe import Batching, Checkpoint, Schedule
 from tests.recipes import a_recipe
+
+BY_THREE = Batching(seconds=6, micro_batches=3, window_seconds=10)
+"""Steps that two workers cannot divide evenly."""
 
 
 @pytest.mark.lengthy
 def test_a_stated_speed_gives_time_and_money_and_nothing_is_written(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=3))
+    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=3), batching=BY_THREE)
     found = raysp.estimate(recipe, rtfx=2.0, price=0.5)
-    assert found.left.steps == 21
+    assert found.left.steps == 3 * 4  # of 9 and of 6 seconds an epoch has two windows, of two steps each
     assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / 2)
     assert found.cost.money.value == pytest.approx(found.left.audio_seconds / 2 / 3600 * 0.5)
     assert found.imbalance.keys() == {2, 3}
@@ -70,18 +73,18 @@ class TestRowsThatAreNotIndexed:
     @pytest.fixture
     def recipe(self, words, tiny, tmp_path, monkeypatch) -> raysp.Finetune:
         monkeypatch.setattr(finetuning, "PLANNED_ROWS", 10)
-        return a_recipe(words, tiny, tmp_path / "out")
+        return a_recipe(words, tiny, tmp_path / "out", batching=BY_THREE)
 
     def test_commit_memory_and_the_time_of_full_steps_are_known(self, recipe):
         found = raysp.estimate(recipe, rtfx=3.0)
-        assert found.left.audio_seconds == 6 * 6.0
-        assert found.cost.wall_seconds.value == pytest.approx(12.0)
+        assert found.left.audio_seconds == 4 * 6.0
+        assert found.cost.wall_seconds.value == pytest.approx(8.0)
         assert found.commit.num_bytes > 100_000
         assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
-        assert "60 rows are not indexed yet" in found.notes[0]
+        assert "30 rows are not indexed yet" in found.notes[0]
 
     def test_a_calibration_is_refused(self, recipe):
-        with pytest.raises(PlanError, match=r"--calibrate: 60 rows are not indexed yet; begin the training"):
+        with pytest.raises(PlanError, match=r"--calibrate: 30 rows are not indexed yet; begin the training"):
             raysp.estimate(recipe, calibrate=True)
 
     def test_without_declared_durations_epochs_have_no_time(self, recipe, words, tiny, tmp_path):

@@ -37,8 +37,8 @@ def words(tmp_path_factory) -> str:
 
 def evaluated(words, tiny, sink, **fields):
     source = fields.pop("source", raysp.Shards(words, text="text"))
-    evaluation = Evaluation(source, **{"every": 3, "by": ["speaker", "seconds"], **fields})
-    return a_recipe(words, tiny, sink, schedule=Schedule(steps=8, learning_rate=1e-3), evaluation=evaluation)
+    evaluation = Evaluation(source, **{"every": 2, "by": ["speaker", "seconds"], **fields})
+    return a_recipe(words, tiny, sink, schedule=Schedule(steps=5, learning_rate=1e-3), evaluation=evaluation)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def run(recipe, **options):
 
 def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_path):
     result, seen = run(evaluated(words, tiny, tmp_path / "out"))
-    assert [done for done, _ in seen] == [3, 6, 8]
+    assert [done for done, _ in seen] == [2, 4, 5]
     _, last = seen[-1]
     assert last.comparison.scores.rows == 9
     assert {group.value for group in last.comparison.by["speaker"]} == {"s0", "s1", "s2"}
@@ -77,29 +77,29 @@ def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_p
     assert last.failed == 0
     assert last.rows[0].startswith(("0.parquet:", "1.parquet:"))
     saved = evaluation_records.load(LocalStore(tmp_path / "out"))
-    assert [*saved] == [0, 3, 6, 8]
-    assert saved[8].scores == last.comparison.scores
-    assert saved[8].worst[0].id == last.rows[0]
+    assert [*saved] == [0, 2, 4, 5]
+    assert saved[5].scores == last.comparison.scores
+    assert saved[5].worst[0].id == last.rows[0]
     assert result.is_done
 
 
 def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, values):
     values[:] = [0.9, 0.7, 0.4, 0.5]
     result, _ = run(evaluated(words, tiny, tmp_path / "out"))
-    assert (result.best, result.best_step, result.steps) == (0.4, 6, 8)
+    assert (result.best, result.best_step, result.steps) == (0.4, 4, 5)
     assert result.facts[-1] == (
         "best",
-        "WER 40.00% at step 6, whose weights the checkpoint has; 100.00% before the training",
+        "WER 40.00% at step 4, whose weights the checkpoint has; 100.00% before the training",
     )
     store = LocalStore(tmp_path / "out")
-    with committed_steps.local_file(store, committed_steps.load(store, 6), "model.safetensors") as file:
+    with committed_steps.local_file(store, committed_steps.load(store, 4), "model.safetensors") as file:
         best = load_file(file)
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(found[name], value) for name, value in best.items())
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best"] == {
         "metric": "wer",
         "value": 0.4,
-        "step": 6,
+        "step": 4,
     }
 
 
@@ -135,7 +135,7 @@ def test_a_value_that_is_not_a_finite_number_is_none(value):
 
 
 def test_a_failed_evaluation_is_made_again(words, tiny, tmp_path, values, monkeypatch):
-    recipe = evaluated(words, tiny, tmp_path / "out", every=8)
+    recipe = evaluated(words, tiny, tmp_path / "out", every=5)
 
     def fails(self):
         raise StoreError("the dev set is away")
@@ -144,7 +144,7 @@ def test_a_failed_evaluation_is_made_again(words, tiny, tmp_path, values, monkey
         patch.setattr(Evaluator, "_own", fails)
         with pytest.raises(RunError, match="the dev set is away"):
             finetune(recipe)
-    assert run(recipe)[0].best_step == 8
+    assert run(recipe)[0].best_step == 5
 
 
 def stopped(recipe, number):
@@ -160,7 +160,7 @@ def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path,
     dev = write_words(tmp_path / "dev", 6)
     source = raysp.Shards(dev, text="text")
     recipe = evaluated(words, tiny, tmp_path / "out", source=source)
-    assert stopped(recipe, 4)[0].best_step == 3
+    assert stopped(recipe, 3)[0].best_step == 2
     fields = {"metric": {"best": "loss"}, "normalisation": {"normalise": "none"}}.get(change, {})
     if change == "rows":
         write_words(tmp_path / "dev", 7)
@@ -170,22 +170,22 @@ def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path,
         table = table.set_column(table.column_names.index("audio"), "audio", pa.array(noise, table["audio"].type))
         write_shard(tmp_path / "dev" / "0.parquet", table=table)
     result, _ = run(evaluated(words, tiny, tmp_path / "out", **{"source": source, **fields}))
-    assert (result.best, result.best_step) == (0.6, 8)
+    assert (result.best, result.best_step) == (0.6, 5)
     assert "evaluations are measured otherwise than before" in caplog.text
-    assert evaluation_records.best(evaluation_records.load(LocalStore(tmp_path / "out"))) in (6, 8)
+    assert evaluation_records.best(evaluation_records.load(LocalStore(tmp_path / "out"))) in (4, 5)
 
 
 def test_the_same_rows_in_a_touched_file_are_the_same_measure(words, tiny, tmp_path, values, caplog):
     values[:] = [0.9, 0.1, 0.7, 0.6]
     source = raysp.Shards(write_words(tmp_path / "dev", 6), text="text")
     recipe = evaluated(words, tiny, tmp_path / "out", source=source)
-    stopped(recipe, 4)
+    stopped(recipe, 3)
     (tmp_path / "dev" / "0.parquet").touch()
-    assert run(recipe)[0].best_step == 3
+    assert run(recipe)[0].best_step == 2
     assert "measured otherwise" not in caplog.text
 
 
-@pytest.mark.parametrize("until", [4, 8])
+@pytest.mark.parametrize("until", [3, 5])
 def test_an_evaluation_that_has_chosen_weights_cannot_be_taken_away(words, tiny, tmp_path, until):
     recipe = evaluated(words, tiny, tmp_path / "out")
     stopped(recipe, until)
@@ -221,7 +221,7 @@ def test_an_evaluation_without_patience_changes_no_weight_and_no_fingerprint(wor
     stores = [LocalStore(tmp_path / name) for name in ("with", "without")]
     weights = []
     for store in stores:
-        with committed_steps.local_file(store, committed_steps.load(store, 8), "model.safetensors") as file:
+        with committed_steps.local_file(store, committed_steps.load(store, 5), "model.safetensors") as file:
             weights.append(load_file(file))
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
 
@@ -240,13 +240,13 @@ def test_rows_without_a_reference_and_long_rows_are_left_out(tiny, tmp_path):
 
 @pytest.mark.parametrize("evaluates", some([False, True], True))
 def test_the_moving_average_is_evaluated_and_exported(words, tiny, tmp_path, evaluates):
-    recipe = dataclasses.replace(evaluated(words, tiny, tmp_path / "out", every=4), ema=0.9)
+    recipe = dataclasses.replace(evaluated(words, tiny, tmp_path / "out", every=3), ema=0.9)
     recipe = recipe if evaluates else dataclasses.replace(recipe, evaluation=None)
     stopped, _ = run(recipe, should_stop=lambda: True)
     result, seen = run(recipe)
-    assert (stopped.steps, result.steps, len(seen)) == (1, 8, 2 if evaluates else 0)
+    assert (stopped.steps, result.steps, len(seen)) == (1, 5, 2 if evaluates else 0)
     store = LocalStore(tmp_path / "out")
-    done = result.best_step or 8
+    done = result.best_step or 5
     with committed_steps.local_file(store, committed_steps.load(store, done), "ema.safetensors") as file:
         average = load_file(file)
     with committed_steps.local_file(store, committed_steps.load(store, done), "model.safetensors") as file:
@@ -257,11 +257,11 @@ def test_the_moving_average_is_evaluated_and_exported(words, tiny, tmp_path, eva
 
 
 def test_the_mean_of_the_last_commits_is_exported(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(steps=8, learning_rate=1e-3), average=3)
+    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(steps=7, learning_rate=1e-3), average=3)
     finetune(recipe)
     store = LocalStore(tmp_path / "out")
     committed = []
-    for done in (4, 6, 8):
+    for done in (4, 6, 7):
         with committed_steps.local_file(store, committed_steps.load(store, done), "model.safetensors") as file:
             committed.append(load_file(file))
     for name, value in load_file(tmp_path / "out" / "model.safetensors").items():

@@ -41,12 +41,12 @@ def with_schedule(words: str, tiny: Path, sink: Path, **fields: object) -> Finet
 @pytest.mark.parametrize(
     ("short", "long", "ema"),
     [
-        ({"steps": 3}, {"steps": 7}, 0.9),
-        ({"epochs": 1}, {"steps": 14}, None),
+        ({"steps": 2}, {"steps": 5}, 0.9),
+        ({"epochs": 1}, {"steps": 6}, None),
         *soaked(
             [
-                ({"steps": 3}, {"steps": 7}, None),
-                ({"epochs": 1}, {"steps": 14}, 0.9),
+                ({"steps": 2}, {"steps": 5}, None),
+                ({"epochs": 1}, {"steps": 6}, 0.9),
                 ({"epochs": 1}, {"epochs": 2}, None),
                 ({"epochs": 1}, {"epochs": 2}, 0.9),
             ]

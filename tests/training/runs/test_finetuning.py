@@ -34,12 +34,6 @@ pytestmark = pytest.mark.slow
 DROPPING = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
-    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
-
-
 @pytest.fixture
 def seen(monkeypatch) -> list[int]:
     """Rows in the order in which the model saw them."""
@@ -188,7 +182,7 @@ def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_pa
 
 def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_path):
     url = write_words(tmp_path / "in", 12)
-    recipe = a_recipe(url, tiny, tmp_path / "out")
+    recipe = a_recipe(url, tiny, tmp_path / "out", schedule=Schedule(steps=2))
     finetune(recipe)
     with pytest.raises(ChangedError, match=r"with another recipe or corpus: `seed` was 0, now 1; undo the change"):
         finetune(dataclasses.replace(recipe, seed=1))
@@ -347,7 +341,7 @@ def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, ti
     def broken(self, batch):
         losses = original(self, batch)
         done.append(batch)
-        factor = torch.nan if len(done) > 9 else 1.0  # from the fourth step of three micro-batches on
+        factor = torch.nan if len(done) > 6 else 1.0  # from the fourth step of two micro-batches on
         return dataclasses.replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
 
     monkeypatch.setattr(CTCObjective, "__call__", broken)
@@ -418,12 +412,12 @@ def test_a_plan_writes_nothing_and_is_that_of_the_training(words, tiny, tmp_path
 
 
 def test_only_the_head_is_trained_at_first(words, headless, tmp_path):
-    recipe = a_recipe(words, headless, tmp_path / "out", objective={"freeze_steps": 6})
+    recipe = a_recipe(words, headless, tmp_path / "out", objective={"freeze_steps": 4})
     finetune(recipe)
     before, after = load_file(headless / "model.safetensors"), weights(tmp_path / "out")
     base = {name.removeprefix("unispeech."): value for name, value in after.items() if not name.startswith("lm_head")}
     assert all(torch.equal(value, before[name]) for name, value in base.items() if name in before)
-    longer = a_recipe(words, headless, tmp_path / "more", objective={"freeze_steps": 3})
+    longer = a_recipe(words, headless, tmp_path / "more", objective={"freeze_steps": 2})
     finetune(longer)
     moved = {name.removeprefix("unispeech."): value for name, value in weights(tmp_path / "more").items()}
     assert any(not torch.equal(moved[name], value) for name, value in before.items() if name in moved)

@@ -32,7 +32,7 @@ recipe = raysp.Finetune(
     raysp.Shards({source!r}, text="text"),
     steps=[raysp.Decode()],
     objective=raysp.CTC({checkpoint!r}, text=raysp.Text("lower"), vocabulary="build", masks={masks!r}),
-    schedule=raysp.Schedule(epochs=40, learning_rate=1e-3),
+    schedule=raysp.Schedule(epochs=80, learning_rate=1e-3),
     batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
     sink=raysp.Checkpoint({sink!r}, every=2, storage_options={options}),
     pool=raysp.Pool(2, cpus=1),

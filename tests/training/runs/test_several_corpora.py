@@ -52,7 +52,7 @@ def test_each_corpus_has_its_own_scores_and_the_first_decides(trained):
     assert [*found] == [0, 3, 6]
     for one in found.values():
         assert [*one.others] == ["noisy", "far-field"]
-        assert (one.scores.rows, one.others["noisy"].scores.rows) == (60, 12)
+        assert (one.scores.rows, one.others["noisy"].scores.rows) == (30, 12)
         assert one.others["far-field"].scores == one.scores
         assert one.others["far-field"].loss == pytest.approx(one.loss)
         assert one.others["noisy"].measure != one.measure
@@ -93,7 +93,7 @@ def test_status_report_and_tensorboard_name_them(trained):
 
 def test_a_plan_counts_their_rows_and_names_the_one_that_cannot_be_read(words, tiny, noisy, tmp_path):
     plan, _ = plan_recipe(recipe(words, tiny, tmp_path / "out", noisy))
-    assert plan.facts["evaluation"].endswith("best by wer; noisy: 12 rows; far-field: 60 rows")
+    assert plan.facts["evaluation"].endswith("best by wer; noisy: 12 rows; far-field: 30 rows")
     gone = {"noisy": raysp.Shards(f"{tmp_path}/gone/*.parquet", text="text")}
     with pytest.raises(PlanError, match=r"^evaluation.others.noisy.url: "):
         plan_recipe(recipe(words, tiny, tmp_path / "out", noisy, others=gone))

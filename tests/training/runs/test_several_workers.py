@@ -20,7 +20,7 @@ from raysp.errors import PlanError, RunError
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import finetune
 from raysp.training.sink import committed_steps, evaluation_records, step_metrics, training_record
-from raysp.training.specs.recipe import Schedule
+from raysp.training.specs.recipe import Batching, Schedule
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words
@@ -46,8 +46,9 @@ recipe = raysp.Finetune(
 
 def several(words, tiny, sink, num_workers: int, **fields):
     schedule = Schedule(epochs=6, learning_rate=1e-3)
-    given = {"schedule": schedule, "objective": {"masks": DROPPING}, "pool": raysp.Pool(num_workers, cpus=1), **fields}
-    return a_recipe(words, tiny, sink, **given)
+    batching = Batching(seconds=6, micro_batches=3, window_seconds=10)
+    given = {"schedule": schedule, "objective": {"masks": DROPPING}, "batching": batching, **fields}
+    return a_recipe(words, tiny, sink, **{"pool": raysp.Pool(num_workers, cpus=1), **given})
 
 
 def curve(sink: Path) -> list[float]:
@@ -145,7 +146,7 @@ def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, t
 @pytest.mark.soak
 def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, by_two, tmp_path):
     stopped = finetune(several(words, tiny, tmp_path / "out", 2), should_stop=lambda: True)
-    assert 0 < stopped.steps < 42
+    assert 0 < stopped.steps < 24
     finetune(several(words, tiny, tmp_path / "out", 2))
     assert_same(tmp_path / "out", by_two)
 
@@ -202,7 +203,7 @@ class Run:
 
 @pytest.fixture
 def begun(words, tiny, tmp_path):
-    def begin(sink: str = "out", epochs: int = 12, workers: int = 2) -> Run:
+    def begin(sink: str = "out", epochs: int = 20, workers: int = 2) -> Run:
         file = tmp_path / f"recipe_for_{sink}.py"
         values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs, "workers": workers}
         file.write_text(RECIPE.format(**values, sink=str(tmp_path / sink)))
@@ -249,7 +250,7 @@ def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, 
 @pytest.mark.soak
 def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
-    begun("undisturbed", epochs=60).end()
+    begun("undisturbed", epochs=105).end()
     with small_cluster(2) as cluster:
         file = tmp_path / "recipe_for_undisturbed.py"
         text = file.read_text().replace(f"{tmp_path}/undisturbed", f"{tmp_path}/out")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 
@@ -19,17 +20,11 @@ from raysp.training.sink import committed_steps, exports, step_metrics, training
 from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.fencing import FencedStore
 from raysp.training.specs.recipe import Evaluation, Schedule
-from tests.recipes import a_recipe, write_words
+from tests.recipes import a_recipe
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import again, same, steps_until, weights
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory) -> str:
-    """Thirty rows with words of digits, in two shards: an epoch has a few steps."""
-    return write_words(tmp_path_factory.mktemp("words"), 18, 12)
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -72,11 +67,11 @@ def versions(store: Store) -> dict[str, str]:
     return {one.path: one.version for one in store.list() if not one.path.startswith((".raysp/lease", ".raysp/tmp"))}
 
 
-@pytest.mark.parametrize("at", [1, 3, 6])
+@pytest.mark.parametrize("at", [1, 3, 4])
 def test_a_training_that_wakes_after_another_took_over_ends_and_replaces_nothing(words, tiny, sink, at):
     """After the commit of the last step nothing is left to it but the export."""
     store, checkpoint = sink
-    recipe = a_recipe(words, tiny, "unused", schedule=Schedule(steps=6, learning_rate=1e-3))
+    recipe = a_recipe(words, tiny, "unused", schedule=Schedule(steps=4, learning_rate=1e-3))
     recipe, theirs = dataclasses.replace(recipe, sink=checkpoint), {}
 
     def suspend(progress):
@@ -102,7 +97,7 @@ def test_every_committed_step_has_its_metrics_whenever_a_training_is_killed(word
         return publish(self, scratch, path, **options)
 
     monkeypatch.setattr(LocalStore, "publish", published)
-    evaluation = Evaluation(raysp.Shards(words, text="text"), every=3, best="loss")
+    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=3, best="loss")
     recipe = again(words, tiny, sink, evaluation=evaluation)
     finetune(recipe, should_stop=steps_until(3))
     finetune(recipe)
@@ -132,9 +127,8 @@ def test_a_damaged_commit_is_trained_again_and_made_whole(words, tiny, tmp_path,
     assert same(weights(tmp_path / "out"), weights(whole))
 
 
-def test_a_checkpoint_that_is_in_use_is_not_exported_again(words, tiny, tmp_path):
-    recipe, sink = again(words, tiny, tmp_path / "out"), tmp_path / "out"
-    finetune(recipe)
+def test_a_checkpoint_that_is_in_use_is_not_exported_again(words, tiny, whole, tmp_path):
+    recipe, sink = again(words, tiny, tmp_path / "out"), Path(shutil.copytree(whole, tmp_path / "out"))
     (sink / "README.md").write_text("by the user")
     before = files_of(sink)
     assert finetune(recipe).is_done
@@ -148,9 +142,8 @@ def files_of(sink: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sink.iterdir() if path.is_file()}
 
 
-def test_a_restart_says_that_the_checkpoint_stays_and_replaces_it_when_it_is_done(words, tiny, tmp_path, caplog):
-    recipe, sink = again(words, tiny, tmp_path / "out"), tmp_path / "out"
-    finetune(recipe)
+def test_a_restart_says_that_the_checkpoint_stays_and_replaces_it_when_it_is_done(words, tiny, whole, tmp_path, caplog):
+    recipe, sink = again(words, tiny, tmp_path / "out"), Path(shutil.copytree(whole, tmp_path / "out"))
     before = files_of(sink)
     changed = dataclasses.replace(recipe, seed=1)
     with caplog.at_level(logging.WARNING):
@@ -162,10 +155,9 @@ def test_a_restart_says_that_the_checkpoint_stays_and_replaces_it_when_it_is_don
     assert json.loads((sink / "metrics.json").read_text())["fingerprint"] == finetune(changed).fingerprint
 
 
-def test_a_training_begins_anew_after_a_restart_that_was_killed(words, tiny, tmp_path):
+def test_a_training_begins_anew_after_a_restart_that_was_killed(words, tiny, whole, tmp_path):
     """The record is removed first, so what was not removed yet has no record."""
-    recipe, store = again(words, tiny, tmp_path / "out"), LocalStore(tmp_path / "out")
-    finetune(recipe)
+    recipe, store = again(words, tiny, tmp_path / "out"), LocalStore(shutil.copytree(whole, tmp_path / "out"))
     store.delete(training_record.RECIPE)
     changed = dataclasses.replace(recipe, seed=1)
     finetune(changed, should_stop=steps_until(2))
