@@ -134,6 +134,7 @@ def test_frames_of_another_architecture_are_learnt(digits, shared, tmp_path):
         source=raysp.Shards(digits),
         objective=ClassifyFrames(str(checkpoint), column="frames", freeze="base"),
         schedule=Schedule(steps=8, learning_rate=1e-2, head_rate=1.0),
+        batching=Batching(seconds=6, micro_batches=3, window_seconds=10),
     )
     result = finetune(recipe)
     losses = [step.loss for step in step_metrics.load(LocalStore(tmp_path / "out"))]

@@ -18,7 +18,7 @@ from raysp.training.loop.worker import new_session
 from raysp.training.sink import evaluation_records
 from raysp.training.sink.tensorboard import TENSORBOARD
 from raysp.training.specs.objectives import Classify, Speakers
-from raysp.training.specs.recipe import Evaluation, Schedule
+from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from raysp.training.tasks.speaker_task import SpeakersTask
 from raysp.training.training_progress import evaluation_line
 from tests.corpora import write_shard
@@ -45,7 +45,9 @@ def recipe_of(words, listener, others, sink, **fields):
     evaluation = Evaluation(raysp.Shards(others), **{"every": 2, "best": "eer", "by": ["text"], **fields})
     schedule = Schedule(steps=4, learning_rate=1e-2)
     objective = Speakers(listener, column="speaker", crop_seconds=0.5)
-    return a_recipe(words, Path(), sink, objective=objective, evaluation=evaluation, schedule=schedule)
+    fields = {"objective": objective, "evaluation": evaluation, "schedule": schedule}
+    batching = Batching(seconds=6, micro_batches=1, window_seconds=10)
+    return a_recipe(words, Path(), sink, seed=1, batching=batching, **fields)  # whose vectors are not all the same
 
 
 class Evaluated:
