@@ -28,7 +28,7 @@ def test_a_span_without_times_is_shown(span, shown):
     assert cell([[span], [span]]) == f"{shown}; {shown}"
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize(
     ("redirection", "code"),
     [
@@ -47,7 +47,7 @@ def test_a_run_labels_its_rows_whatever_its_streams_are(tmp_path: Path, redirect
     assert b"Exception" not in ran.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize(
     ("redirection", "code"),
     [("models --json >&-", 1), ("models >/dev/full", 0), *soaked([("models >&-", 0)])],  # a run closes all streams

@@ -173,7 +173,7 @@ def on_macos(sink) -> dict[str, Ran]:
     return run_commands("macos", [A_CLUSTER, SEVERAL_WORKERS, PLAN_AND_LABEL], sink)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_plan_and_labels_are_the_same_without_what_other_systems_lack(on_windows, on_macos, sink, monkeypatch, capsys):
     monkeypatch.chdir(sink)
     exec(PLAN_AND_LABEL, {})
@@ -181,7 +181,7 @@ def test_plan_and_labels_are_the_same_without_what_other_systems_lack(on_windows
     assert on_windows[PLAN_AND_LABEL].out == on_macos[PLAN_AND_LABEL].out == expected != ""
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize(("words", "work"), LEFT_OUT_OF_WINDOWS.items())
 def test_what_windows_leaves_out_is_refused_in_one_sentence_before_any_work(sink, on_windows, words, work):
     said = refused(on_windows[words])
@@ -190,7 +190,7 @@ def test_what_windows_leaves_out_is_refused_in_one_sentence_before_any_work(sink
     assert not (sink / "trained").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize("words", ON_WINDOWS)
 def test_what_windows_has_works_without_its_missing_calls(on_windows, words):
     assert on_windows[words].code == 0, on_windows[words].err
@@ -206,13 +206,13 @@ def test_macos_labels_as_linux_does_and_trains(sink):
     shutil.rmtree(sink / "new")
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_cluster_is_refused_on_macos(on_macos):
     said = refused(on_macos[A_CLUSTER])
     assert said.startswith("raysp: macOS: a cluster (127.0.0.1:1) is used from Linux alone; raysp submit")
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_several_workers_of_a_training_are_refused_on_macos(on_macos):
     said = refused(on_macos[SEVERAL_WORKERS])
     assert said == "raysp: macOS: training by several workers or on a cluster needs Linux; use one worker here"
@@ -264,7 +264,7 @@ def test_tests_that_are_left_out_exist():
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(), one
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize("system", some(SYSTEMS, "windows"))
 def test_quick_tests_pass_without_what_other_systems_lack(system, tmp_path):
     run_quick_tests(system, QUICK[system], tmp_path)

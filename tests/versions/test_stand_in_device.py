@@ -10,7 +10,7 @@ import pytest
 from tests.soaked import some
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize("marked", some(["not soak", "soak"], "not soak"))
 def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu(marked):
     ran = subprocess.run(

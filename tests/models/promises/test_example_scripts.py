@@ -20,7 +20,7 @@ WITHOUT_CHANCE = dict.fromkeys(
 )
 WITHOUT_CHANCE |= {"mask_time_prob": 0.0}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("uncollected")]
+pytestmark = [pytest.mark.drivers, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("uncollected")]
 
 
 @pytest.fixture(autouse=True)
