@@ -1,6 +1,8 @@
 """Estimates of runs from samples of rows, compared with what the runs then do."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -101,7 +103,7 @@ class TestAgainstTheRun:
     @pytest.mark.slow
     def test_packs_of_a_run_are_full_and_their_size_changes_no_label(self, tmp_path, monkeypatch):
         run_without_ray(monkeypatch)
-        seconds = (0.3 + 4 * np.random.default_rng(1).beta(1.4, 2.3, 150)).round(2).tolist()
+        seconds = (0.3 + 4 * np.random.default_rng(1).beta(1.4, 2.3, 75)).round(2).tolist()
         write_rows(tmp_path / "in" / "a.parquet", seconds)
         tables = []
         for budget in (20.0, 7.0):
@@ -120,13 +122,14 @@ class TestAgainstTheRun:
 
 
 class TestSample:
-    @pytest.fixture
-    def pipeline(self, tmp_path) -> raysp.Pipeline:
+    @pytest.fixture(scope="class")
+    def pipeline(self, tmp_path_factory) -> raysp.Pipeline:
         """Twelve shards of four row groups, with rows of 0.1 to 0.6 seconds; shards have rows of like length."""
+        folder = tmp_path_factory.mktemp("twelve")
         for shard in range(12):
             seconds = np.random.default_rng(shard).choice([0.1, 0.2, 0.3], 40) + 0.1 * (shard % 4)
-            write_rows(tmp_path / "in" / f"{shard:02}.parquet", seconds.round(1).tolist(), row_group_size=10)
-        return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+            write_rows(folder / "in" / f"{shard:02}.parquet", seconds.round(1).tolist(), row_group_size=10)
+        return a_pipeline(f"{folder}/in/*.parquet", folder / "out")
 
     @pytest.mark.slow
     def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline, monkeypatch):
@@ -165,7 +168,8 @@ class TestSample:
 
     @pytest.mark.slow
     def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
-        plan = raysp.plan(pipeline)
+        shutil.copytree(Path(pipeline.sink.url).parent / "in", tmp_path / "in")
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
         (tmp_path / "in" / "03.parquet").write_bytes(b"gone")
         found = raysp.estimate(plan)
         assert [one.partition(": ")[0].rpartition("/")[2] for one in found.unread] == ["03.parquet"]

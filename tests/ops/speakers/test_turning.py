@@ -206,11 +206,11 @@ class TestWords:
 class TestSpec:
     @pytest.mark.slow
     def test_the_checkpoint_of_the_step_may_have_the_vectors(self, speakers, waves, tmp_path):
-        source = write_recordings(tmp_path / "in", waves)
+        source = write_recordings(tmp_path / "in", waves[:4])
         fields = {"threshold": THRESHOLD, "least_seconds": 0.5}
         own = labelled(tmp_path / "own", source, raysp.Turns(**fields), checkpoint=speakers)
         other = labelled(tmp_path / "other", source, raysp.Turns(checkpoint=speakers, **fields))
-        assert own["pred_turns"].to_pylist()[:4] == other["pred_turns"].to_pylist()[:4]
+        assert own["pred_turns"].to_pylist() == other["pred_turns"].to_pylist()
 
     def test_a_further_checkpoint_of_another_backend_is_refused_with_a_way_out(self, tmp_path):
         folder = Path(make_speaker_model(tmp_path / "other"))
