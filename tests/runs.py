@@ -166,6 +166,17 @@ def end_processes_without_work(children: Collection[psutil.Process]) -> None:
     psutil.wait_procs(idle, timeout=30)
 
 
+def processes(title: str, of: int | None = None) -> list[psutil.Process]:
+    """Return the processes that a process, or this one, has started, by a part of their title, such as `LabelActor`."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(of).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                if title in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
+
+
 def _is_without_work(process: psutil.Process) -> bool:
     try:
         return "Agent" in process.name() or any("default_worker.py" in part for part in process.cmdline())

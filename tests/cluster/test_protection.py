@@ -1,5 +1,6 @@
 """A local Ray serves this machine and holders of its token only."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,18 +14,18 @@ pytestmark = pytest.mark.cluster
 ASK = "import sys; from ray._raylet import GcsClient; print(len(GcsClient(address=sys.argv[1]).get_all_node_info(20)))"
 
 
-def listening() -> list[tuple[str, str]]:
+def listeners() -> list[tuple[str, str]]:
     """Return (process, address) of every TCP socket on which a process of this Ray listens."""
-    return [
-        (process.name(), connection.laddr.ip)
-        for process in psutil.Process().children(recursive=True)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            listening = [one for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+            found += [(process.name(), one.laddr.ip) for one in listening]
+    return found
 
 
 def test_the_servers_of_a_local_ray_listen_on_loopback_only(local_ray):
-    found = listening()
+    found = listeners()
     assert {"gcs_server", "raylet"} <= {name for name, _ in found}
     assert {address for _, address in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 

@@ -18,7 +18,7 @@ import pytest
 import raysp
 from tests.corpora import a_pipeline, label_here
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, small_cluster
-from tests.runs import CHECKPOINT, DEMO, row_hash
+from tests.runs import CHECKPOINT, DEMO, processes, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
@@ -68,17 +68,6 @@ def start_driver(
 
 def committed(sink: Path) -> int:
     return len(list(sink.glob("*.parquet")))
-
-
-def workers(kind: str, of: int) -> list[psutil.Process]:
-    """Find the workers of a cluster by a part of their name, such as `LabelActor`."""
-    found = []
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(of).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if kind in " ".join(child.cmdline()):
-                    found.append(child)
-    return found
 
 
 def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, tmp_path):
@@ -169,7 +158,8 @@ def _disturb(driver: subprocess.Popen, cluster, dice: random.Random, kills: dict
             cluster.kill_a_node()
         else:
             name = "LabelActor" if victim == "actor" else "ray::MapBatches"
-            found = [one for one in workers(name, cluster.host.pid) if victim == "actor" or "Label" not in one.name()]
+            labelling = processes("Label", cluster.host.pid)
+            found = [one for one in processes(name, cluster.host.pid) if victim == "actor" or one not in labelling]
             if not found:
                 continue
             with contextlib.suppress(psutil.Error):

@@ -24,7 +24,7 @@ from raysp.specs.work_files import load_pipeline
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
 from tests.here import run_without_ray
 from tests.labelling.engine.deadly import UnloadableTranscript
-from tests.runs import row_hash
+from tests.runs import processes, row_hash
 
 SHARDS, ROWS = 3, 6
 MANY = 15
@@ -236,7 +236,7 @@ def test_the_process_ends_with_the_driver_and_the_next_run_continues(corpus, num
         assert driver.poll() is None, driver.communicate()[1]
         time.sleep(0.01)
     parts = psutil.Process(driver.pid).children(recursive=True)
-    assert any("raysp.labelling.engine.workers.alone" in " ".join(part.cmdline()) for part in parts)
+    assert processes("raysp.labelling.engine.workers.alone", driver.pid)
     driver.send_signal(number)
     _, said = driver.communicate(timeout=120)
     assert driver.returncode == expected, said

@@ -1,16 +1,13 @@
 """Whole runs on a real Ray."""
 
-import contextlib
 import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 
 import av
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +18,7 @@ from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
 from raysp.labelling.engine.running import run, try_out
 from tests.corpora import label_here
 from tests.hub_server import COMMIT, lay_out
-from tests.runs import CHECKPOINT, DEMO, audio_shard, read_labels, row_hash
+from tests.runs import CHECKPOINT, DEMO, audio_shard, processes, read_labels, row_hash
 from tests.user_specs import Spoken
 
 pytestmark = pytest.mark.slow
@@ -333,26 +330,16 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
     def kill(progress):
         if progress.blocks in moments - {blocks for blocks, _ in killed}:
             deadline = time.monotonic() + 30
-            while not (pids := _model_actors()) and time.monotonic() < deadline:
+            while not (actors := processes("LabelActor")) and time.monotonic() < deadline:
                 time.sleep(0.1)  # the one that takes the place of the last one killed
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-                killed.append((progress.blocks, pid))
+            for actor in actors:
+                actor.kill()
+                killed.append((progress.blocks, actor))
 
     result = run(make_pipeline(tmp_path / "corpus"), on_progress=kill)
     assert len(killed) >= len(moments) - 2  # the last blocks may be done when their moment comes
     assert result.exit_code == 0
     assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
-
-
-def _model_actors() -> list[int]:
-    """Find the actors of this process's own Ray."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may just have ended
-            if "LabelActor" in " ".join(child.cmdline()):
-                found.append(child.pid)
-    return found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

@@ -1,6 +1,5 @@
 """Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -10,7 +9,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,6 +22,7 @@ from raysp.training.specs.recipe import Batching, Schedule
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words
+from tests.runs import processes
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_finetuning import DROPPING, broken_table
 from tests.training.runs.test_taking_over import take_over
@@ -106,7 +105,7 @@ def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, t
 
     def kill(progress):
         if progress.committed and not killed:
-            killed.append(of_ray(os.getpid(), "ray::RayTrainWorker"))
+            killed.append(processes("ray::RayTrainWorker")[0])
             killed[0].kill()
 
     result = finetune(several(words, tiny, tmp_path / "out", 2), on_progress=kill)
@@ -166,15 +165,6 @@ def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, ti
         finetune(recipe)
 
 
-def of_ray(driver: int, name: str) -> psutil.Process:
-    """Return a process of the Ray that a driver has started, by a part of its title."""
-    for one in psutil.Process(driver).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if name in " ".join(one.cmdline()):
-                return one
-    raise AssertionError(name)
-
-
 class Run:
     """A training by the command line, in a process of its own with a Ray of its own."""
 
@@ -231,7 +221,7 @@ def test_a_training_goes_on_after_one_of_its_processes_was_killed(begun, tmp_pat
     expected = undisturbed_weights(begun, tmp_path)
     run = begun()
     run.wait_for_commits(6)
-    of_ray(run.process.pid, name).send_signal(number)
+    processes(name, run.process.pid)[0].send_signal(number)
     run.end()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
 

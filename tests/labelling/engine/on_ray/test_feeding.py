@@ -1,10 +1,8 @@
 """One plan of Ray Data for a whole run: tasks enter it a few at a time."""
 
-import contextlib
 import json
-import os
-import signal
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +12,7 @@ from raysp.labelling.engine.on_ray import stream
 from raysp.labelling.engine.on_ray.plan_input import MAX_TASK_BYTES, Feed
 from raysp.labelling.engine.running import run
 from tests.corpora import label_here
-from tests.runs import DEMO, row_hash
+from tests.runs import DEMO, processes, row_hash
 
 
 def actors_of(sink) -> list[str]:
@@ -53,7 +51,7 @@ def test_a_model_is_loaded_once_for_all_pieces_and_once_more_after_a_kill(
     def kill(progress):
         if progress.blocks == 3 and not killed:
             killed.append(progress.blocks)
-            os.kill(_last_actor(tmp_path / "labels"), signal.SIGKILL)
+            max(processes("LabelActor"), key=psutil.Process.create_time).kill()
 
     result = run(make_pipeline(shards), on_progress=kill)
     assert (result.exit_code, result.rows, killed) == (0, 40, [3])
@@ -69,17 +67,6 @@ def test_a_large_pool_for_little_work_starts_one_actor_and_comes_back(local_ray,
     result = run(make_pipeline(tmp_path / "three.parquet", pool=raysp.Pool(64)), on_plan=found.append)
     assert (result.exit_code, result.rows) == (0, 3)
     assert str(found[0].pool_size).startswith("1 actor (64 requested; 3 rows in 1 piece")
-
-
-def _last_actor(sink) -> int:
-    import psutil
-
-    found = []
-    for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has ended
-            if "LabelActor" in " ".join(one.cmdline()):
-                found.append(one)
-    return max(found, key=lambda one: one.create_time()).pid
 
 
 class TestTasks:
