@@ -69,7 +69,7 @@ def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, ti
     recipe = a_recipe(
         words, tiny, tmp_path / "out", batching=Batching(micro_batches=2), schedule=schedule, dtype="float32"
     )
-    recipe = dataclasses.replace(recipe, evaluation=Evaluation(Shards(words, text="text")))
+    recipe = dataclasses.replace(recipe, evaluation=Evaluation(Shards(words.replace("*", "1"), text="text")))
     asked = itertools.cycle([False, True])  # both stop after two steps
     first = finetune(recipe, should_stop=lambda: next(asked))
     begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))

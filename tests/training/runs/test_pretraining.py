@@ -201,7 +201,7 @@ def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path
 
 
 def test_an_evaluation_of_the_same_weights_gives_the_same_loss_and_changes_no_weight(words, headless, tmp_path):
-    evaluation = Evaluation(raysp.Shards(words, text="text"), every=1, best="loss")
+    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=1, best="loss")
     losses = {}
     for name, given in {"with": evaluation, "again": evaluation, "without": None}.items():
         seen = losses.setdefault(name, [])
