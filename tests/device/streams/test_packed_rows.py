@@ -17,10 +17,21 @@ stand_in.install()
 MODEL = "wav2vec2-base 94M"
 
 
-@pytest.fixture
-def few_orders(monkeypatch) -> None:
+@pytest.fixture(autouse=True)
+def _few_orders(monkeypatch) -> None:
     """Compare rows alone with those of few orders, enough to see what is counted."""
     monkeypatch.setattr(packed_rows, "SMALL_ORDERS", 2)
+
+
+@pytest.fixture
+def no_speech(monkeypatch) -> None:
+    """Compare no labels of the Silero VAD, which costs more than all else of a small model."""
+    monkeypatch.setattr(packed_rows, "absent", lambda _: True)
+
+
+@pytest.fixture
+def no_graphs(monkeypatch) -> None:
+    monkeypatch.setattr(packed_rows, "has_graphs", lambda _: False)
 
 
 def compared(tmp_path, name: str = MODEL, dtype: str = "bfloat16") -> tuple[list[dict[str, object]], object]:
@@ -45,7 +56,7 @@ def test_rows_keep_their_bits_in_packs_of_all_sizes(tmp_path):
     assert of_graphs["passes"] == found[0]["packs"] + 4
 
 
-@pytest.mark.usefixtures("few_orders")
+@pytest.mark.usefixtures("no_speech")
 def test_rows_are_unequal_with_graphs_of_other_values_and_without_a_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(packed_rows, "SMALL_PACK_SECONDS", packed_rows.SMALL_PACK_SECONDS[:1])
     run = RecordedPass.__call__
@@ -62,7 +73,7 @@ def test_rows_are_unequal_with_graphs_of_other_values_and_without_a_graph(tmp_pa
     assert (of_graphs["unequal"], of_graphs["why not"]) == (4, "")
 
 
-@pytest.mark.usefixtures("few_orders")
+@pytest.mark.usefixtures("no_speech", "no_graphs")
 def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypatch):
     as_float = labelling.as_float
 
@@ -76,7 +87,7 @@ def test_rows_that_depend_on_the_others_of_a_pack_are_counted(tmp_path, monkeypa
     assert figures["keep bits"] == 0
 
 
-@pytest.mark.usefixtures("few_orders")
+@pytest.mark.usefixtures("no_speech", "no_graphs")
 def test_sizes_that_exceed_the_memory_are_left_out(tmp_path, monkeypatch):
     run_pack = LoadedCheckpoint.run_pack
 
@@ -111,7 +122,7 @@ def of_texts(tmp_path) -> list[dict[str, object]]:
     return found + graphs
 
 
-@pytest.mark.usefixtures("few_orders")
+@pytest.mark.usefixtures("no_speech")
 def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkeypatch):
     found = of_texts(tmp_path)
     assert [(one["frames"], one.get("beams"), one["unequal"]) for one in found] == [
@@ -127,7 +138,7 @@ def test_texts_and_scores_are_compared_for_each_number_of_beams(tmp_path, monkey
     assert all(one["unequal"] > 0 for one in of_texts(tmp_path))
 
 
-@pytest.mark.usefixtures("few_orders")
+@pytest.mark.usefixtures("no_speech")
 @pytest.mark.parametrize("kind", some(["ParakeetForTDT", "ParakeetForRNNT"], "ParakeetForTDT"))
 def test_texts_of_transducers_are_compared(kind, checkpoints, tmp_path):
     found: list[dict[str, object]] = []
