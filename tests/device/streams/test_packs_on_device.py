@@ -82,7 +82,7 @@ def test_a_row_has_the_same_label_in_every_pack(name, dtype, waves, checkpoints)
     assert one.grouping.in_packs
     alone = {row: bits(labels(one, block_of([wave], [row])))[row] for row, wave in enumerate(waves)}
     assert len({*alone.values()}) == len(waves)
-    for order in [(0, 1, 2, 3, 4), (4, 3, 0), (2, 1, 0)]:
+    for order in [(0, 1, 2, 3, 4), (4, 3, 0)]:
         assert bits(labels(one, block_of([waves[row] for row in order], order))) == {row: alone[row] for row in order}
     many = bits(labels(one, block_of([*waves, *waves[-1:] * 5])))  # attention has more places
     assert {row: many[row] for row in alone} == alone
@@ -239,10 +239,10 @@ def test_no_op_has_another_layout_for_other_neighbours(name, waves, checkpoints)
     one = op(checkpoints(name), CLASSES[name])
     arithmetic = partial(seen_arithmetic, with_results=name in CASES)
     arithmetic(one, waves)  # makes what is kept for all passes
-    alone = [arithmetic(one, [wave]) for wave in waves]
+    alone = {row: arithmetic(one, [waves[row]]) for row in (0, 1, 2, 4)}
     of_all_rows = alone[0] + alone[1] - arithmetic(one, waves[:2])
     assert sum(size_in(seen, one.grouping.size) for seen in of_all_rows) > 5
-    for rows in [(1, 0), (4, 2, 0), (1, 4, 2)]:
+    for rows in [(1, 0), (4, 2, 1)]:
         expected = sum((alone[row] for row in rows), Counter())
         expected.subtract({seen: count * (len(rows) - 1) for seen, count in of_all_rows.items()})
         found = arithmetic(one, [waves[row] for row in rows])

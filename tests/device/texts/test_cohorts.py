@@ -84,7 +84,7 @@ def test_no_other_row_reaches_a_bit_of_a_text_or_of_its_score(kind, name, dtype)
     one, rows = model(kind, DTYPES[dtype]), frames(DTYPES[dtype])
     alone = [written(one, rows, [row], **OPTIONS[name])[0] for row in range(ROWS)]
     assert len({len(ids) for ids, _ in alone}) > 1
-    for order in [range(ROWS), (5, 2, 0, 3, 1, 4), (4, 0, 3), (1, 4)]:
+    for order in [(5, 2, 0, 3, 1, 4), (4, 0, 3)]:
         assert written(one, rows, order, **OPTIONS[name]) == [alone[row] for row in sorted(order)]
 
 
@@ -131,7 +131,7 @@ def test_no_op_has_another_layout_for_other_neighbours(kind, name):
     steps(one, rows, [0], **OPTIONS[name])  # weights are joined
     alone, larger = steps(one, rows, [0], **OPTIONS[name]), steps(one, rows, [3], **OPTIONS[name])
     assert sum(alone.values()) > 20 * TOKENS
-    for order in [(1,), (2,), (4, 0), (2, 4)]:
+    for order in [(1,), (2, 4)]:
         assert steps(one, rows, order, **OPTIONS[name]) == alone
     assert steps(one, rows, (5,), **OPTIONS[name]) == larger
     assert steps(one, rows, (5, 2, 3, 0), **OPTIONS[name]) == Counter(alone) + Counter(larger)
