@@ -183,7 +183,7 @@ def test_the_mean_of_the_last_commits_does_not_depend_on_stops(new_session, tmp_
 
 
 def test_there_is_no_mean_without_a_commit(new_session):
-    with pytest.raises(RunError, match="no step is committed, so there are no weights to average"):
+    with pytest.raises(RunError, match="no step is committed, so there are no weights to average; train until one is"):
         mean_of_last(new_session().keeper.store, 3, name=MODEL)
 
 

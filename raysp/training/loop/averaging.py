@@ -127,7 +127,7 @@ def mean_of_last(store: Store, number: int, *, name: str, every: int = 1) -> dic
     """
     last = committed_steps.latest(store)
     if last is None:
-        raise RunError(f"{store.url}: no step is committed, so there are no weights to average")
+        raise RunError(f"{store.url}: no step is committed, so there are no weights to average; train until one is")
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(committed_steps.local_file(store, committed_steps.load(store, done), name))
