@@ -1,6 +1,5 @@
 """Trainings whose parts are killed at random moments: the weights are those of an undisturbed one, bit for bit."""
 
-import contextlib
 import os
 import random
 import signal
@@ -14,9 +13,9 @@ import pytest
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from raysp.training.sink import committed_steps
+from tests.runs import processes
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import DROPPING
-from tests.training.runs.test_several_workers import of_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak]
 
@@ -78,10 +77,10 @@ class Training:
             self.process.wait()
             self.begin()
             return True
-        with contextlib.suppress(AssertionError):
-            of_ray(self.process.pid, part).send_signal(number)
-            return True
-        return False
+        found = processes(part, self.process.pid)[:1]
+        for one in found:
+            one.send_signal(number)
+        return bool(found)
 
     def weights(self) -> bytes:
         _, said = self.process.communicate(timeout=600)
