@@ -374,6 +374,7 @@ def test_a_low_rate_does_not_become_a_chunk_of_hundreds_of_megabytes():
     assert max(len(next(chunks)) for _ in range(3)) <= 8_000_000
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("fault", ["TypeError", "AttributeError", "ImportError"])
 @pytest.mark.parametrize("call", ["decode", "decode_all", "read_headers"])
 def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault, call):

@@ -89,6 +89,7 @@ def test_adts_has_no_field_for_the_delay(speech):
     assert lag_of(found, speech) == 1024
 
 
+@pytest.mark.lengthy
 def test_a_part_is_that_of_the_whole_and_the_child_decodes_the_same(speech):
     data = encode(speech, "ipod", "aac")
     whole = decode(data, sample_rate=RATE)
@@ -147,6 +148,7 @@ def test_damage_inside_is_an_error_or_samples(speech):
             assert np.isfinite(found).all()
 
 
+@pytest.mark.lengthy
 def test_the_samples_before_damage_are_kept_on_request(speech):
     raw = bytearray(encode(speech, "mp4", "flac"))
     whole = decode(bytes(raw), sample_rate=RATE)

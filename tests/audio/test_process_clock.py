@@ -45,6 +45,7 @@ def test_a_process_that_sleeps_uses_up_its_time(started):
     assert (clock.seconds, clock.stopped_seconds) == (0.75, 0)
 
 
+@pytest.mark.lengthy
 def test_a_process_that_computes_uses_its_cpu_time(started):
     pid = started("while True: pass")
     clock = ProcessClock(pid, 100.0)

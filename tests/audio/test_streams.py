@@ -201,6 +201,7 @@ def test_the_limit_of_seconds_counts_all_streams():
     assert str(found) == "longer than max_seconds=6; stopped after 6.000 seconds"
 
 
+@pytest.mark.lengthy
 def test_joined_streams_are_the_same_in_the_child_in_chunks_and_in_windows(monkeypatch):
     whole = samples(JOINED)
     with Decoder() as decoder:
@@ -218,6 +219,7 @@ def test_joined_streams_are_the_same_in_the_child_in_chunks_and_in_windows(monke
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@pytest.mark.lengthy
 def test_a_stream_with_other_channels_is_an_error_only_if_each_channel_is_labelled():
     joined = encode(STEREO) + encode(FIRST)
     found = samples(joined, channel=0)

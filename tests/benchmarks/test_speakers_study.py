@@ -54,6 +54,7 @@ def test_pieces_are_of_about_two_seconds():
     assert all(1.5 < one < 3.2 for one in found)
 
 
+@pytest.mark.lengthy
 def test_ideal_vectors_have_the_turns_that_were_said():
     turns = [("a", 0.5, 4.0), ("b", 4.5, 8.0), ("a", 8.5, 12.0)]
     one = Joined("kind", np.zeros(13 * RATE, np.float32), turns, [])
@@ -68,6 +69,7 @@ def test_ideal_vectors_have_the_turns_that_were_said():
     assert [word["speaker"] for word in found["pred_words"]] == [0, 1, 0]
 
 
+@pytest.mark.lengthy
 def test_speakers_of_the_training_are_others_than_those_of_the_test_and_another_one_at_each_speed():
     wave = np.random.default_rng(0).uniform(-0.1, 0.1, 10 * RATE).astype(np.float32)
     voices = {speaker: [wave] for speaker in ("anna", "ben", HELD_DIGITS[0], HELD_SENTENCES[0])}

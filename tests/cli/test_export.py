@@ -38,6 +38,7 @@ def test_the_last_lines_say_what_is_exported_what_was_left_out_and_where(raysp_c
     ]
 
 
+@pytest.mark.lengthy
 def test_progress_is_shown_on_stderr(raysp_command, sink, tmp_path, monkeypatch):
     monkeypatch.setattr("raysp.cli.sink_verbs.EVERY_SECONDS", 0.0)
     ran = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")
@@ -59,6 +60,7 @@ def test_an_unfinished_sink_exports_what_there_is_with_a_warning(raysp_command, 
     assert "unfinished   1 shard: a.parquet\n" in ran.out
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize("form", ["jsonl", "dataset", "srt"])
 def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command, tmp_path, form):
     write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))

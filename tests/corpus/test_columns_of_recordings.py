@@ -137,6 +137,7 @@ def test_bytes_are_read_from_a_column_of_any_type_of_bytes(tmp_path, writer, col
         without.get(row)
 
 
+@pytest.mark.lengthy
 def test_lists_of_bytes_are_labelled_as_bytes(tmp_path):
     for name, column in {"binary": COLUMNS["binary"], "list": COLUMNS["struct<list<uint8>, more>"]}.items():
         (tmp_path / name).mkdir()

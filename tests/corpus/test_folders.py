@@ -54,6 +54,7 @@ def test_rows_are_paths_below_the_folder():
     assert sources.read_table(shard, Piece(0, 0), ["id"]).num_rows == 0
 
 
+@pytest.mark.lengthy
 def test_a_piece_carries_no_more_than_its_own_part():
     rng = Random(0)
     listing = sorted((f"{rng.randbytes(16).hex()}.flac", 100_000 + rng.randrange(10**6), n) for n in range(10_000))

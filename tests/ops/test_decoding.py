@@ -102,6 +102,7 @@ class TestWaves:
 
 
 class TestDecoding:
+    @pytest.mark.lengthy
     @settings(deadline=None, max_examples=40)
     @given(
         st.lists(st.sampled_from([0, 1, 800, 8000, 20_000, None]), max_size=8), st.floats(0.05, 3), st.integers(0, 99)

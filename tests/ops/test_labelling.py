@@ -129,6 +129,7 @@ class TestSeveralPassesAtOnce:
         labels(op, block_of([long, *waves[:4]]))  # four threads would wait for the two of the long row
         assert {number for _, number in counted} == {6}
 
+    @pytest.mark.lengthy
     def test_an_op_from_outside_raysp_is_never_called_twice_at_once(self, waves):
         class Alone(Constant):
             inside = 0
@@ -206,6 +207,7 @@ class TestTheSameLabel:
         for given in (floats, [*floats[:3], *ints[3:]]):
             assert op(block_of(given))[0].equals(expected)
 
+    @pytest.mark.lengthy
     def test_beside_rows_that_failed_were_too_short_or_are_not_finite(self, waves, op, alone):
         mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32), np.zeros(50_000, np.float32)]
         found = labels(op, block_of([*waves[:6], *mates]))

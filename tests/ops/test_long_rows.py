@@ -178,6 +178,7 @@ class TestTheSameLabel:
         for row, expected in whole.items():
             assert_same(found[row], expected)
 
+    @pytest.mark.lengthy
     def test_of_a_long_row_alone_and_among_others_in_any_order_of_blocks(self, nearsighted, rows):
         op = labelling(nearsighted)
         together = label(op, rows, order=[2, 0, 1, *range(3, len(blocks_of(decoding(op.windowing), rows)))])

@@ -121,6 +121,7 @@ def test_rows_of_one_short_word_have_the_labels_that_they_have_without_cuts(tmp_
     assert speech == even
 
 
+@pytest.mark.lengthy
 def test_windows_do_not_depend_on_the_chunks_of_a_decoder():
     wave = recording(1)
     expected, *others = [list(cutter()(chunks_of(wave, size))) for size in (160_000, 7_777, len(wave))]

@@ -160,6 +160,7 @@ class TestOnACpu:
         one(block_of(noise([1.0, 2.0, 1.0, 0.5])))
         assert taken[0] == 4
 
+    @pytest.mark.lengthy
     def test_float32_goes_in_batches(self, wide, monkeypatch):
         taken: list[int] = []
         one = op(wide, [raysp.Transcript()], 600, dtype="float32")

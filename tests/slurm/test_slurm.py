@@ -205,6 +205,7 @@ def test_scripts_of_the_shell_are_clean(script):
     assert shellcheck(script.read_text()) == []
 
 
+@pytest.mark.lengthy
 @pytest.mark.parametrize(
     ("line", "instead", "code"),
     [

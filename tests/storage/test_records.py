@@ -60,6 +60,7 @@ def test_a_record_of_gigabytes_is_not_read(tmp_path, name):
         store.read(place.relative_to(tmp_path / name).as_posix())
 
 
+@pytest.mark.lengthy
 def test_hashes_of_recordings_decode_to_those_of_the_rows_alone():
     import base64
     import zlib
@@ -120,6 +121,7 @@ def test_a_language_model_that_claims_too_much_is_refused_with_its_line(tmp_path
     assert len(str(error.value)) < 600
 
 
+@pytest.mark.lengthy
 def test_a_compressed_language_model_that_is_a_bomb_is_refused(tmp_path):
     from tests.storage.test_bounds import bomb
 

@@ -98,6 +98,7 @@ def test_a_link_within_the_folder_is_followed(pickled, tmp_path):
     assert not (tmp_path / "out" / "model.safetensors").is_symlink()
 
 
+@pytest.mark.lengthy
 def test_pipes_in_place_of_files_are_passed_over(pickled, tmp_path):
     os.mkfifo(pickled / "vocab.json")
     assert "vocab.json" in convert_checkpoint(pickled, tmp_path / "out").left_out

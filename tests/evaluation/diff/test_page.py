@@ -64,6 +64,7 @@ def test_the_facts_are_those_of_the_result(found):
     assert {"By duration", "By speaker_id", "By speaker_id, against the references"} <= {*page.texts}
 
 
+@pytest.mark.lengthy
 def test_differences_classes_cosines_and_limits_are_shown(found):
     page = Page(render(changed(found)))
     assert ("del", "one plain") in page.marked

@@ -89,6 +89,7 @@ def test_labels_are_committed_where_the_log_cannot_be_written(shards, tmp_path, 
     assert "the event log is not written" in caplog.text
 
 
+@pytest.mark.lengthy
 def test_a_run_that_stops_leaves_the_reason(shards, tmp_path):
     audio_shard(shards / "b.parquet", [(str(number), b"no audio") for number in range(30)])
     sink = tmp_path / "out"

@@ -64,6 +64,7 @@ class TestHubIds:
         begin_run(plan)
         assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
 
+    @pytest.mark.lengthy
     def test_the_fingerprint_is_that_of_the_same_files_in_a_folder(self, cache, tmp_path, monkeypatch):
         lay_out(cache, CHECKPOINT)
         of_folder = self.plan(tmp_path, str(CHECKPOINT)).fingerprint

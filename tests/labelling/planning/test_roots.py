@@ -142,6 +142,7 @@ def test_a_root_is_reported_only_where_name_and_url_agree(name, url, expected):
     assert root_of([]) is None
 
 
+@pytest.mark.lengthy
 def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     """Sinks from before roots were recorded may hold rows twice."""
     write_shard(data / "a" / "x.parquet", table=rows_table(2))

@@ -72,6 +72,7 @@ def test_turns_of_a_row_are_those_that_it_has_alone(frames, waves, threshold, tm
         assert_alike(label_alone(rows.slice(row, 1))["pred_turns"].to_pylist(), [found[row]])
 
 
+@pytest.mark.lengthy
 def test_turns_are_those_of_the_probabilities(frames, waves, threshold, tmp_path):
     output = raysp.Turns(threshold=threshold, merge_seconds=0, least_seconds=0)
     [turns] = labelled(tmp_path / "out", write_recordings(tmp_path / "in", waves[1:2]), output, checkpoint=frames)[

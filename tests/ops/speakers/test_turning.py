@@ -190,6 +190,7 @@ class TestWords:
         assert found["error_type"].to_pylist() == ["corrupt_audio", "too_short"]
         assert found["pred_turns"].to_pylist() == [None, []] == found["pred_words"].to_pylist()
 
+    @pytest.mark.lengthy
     def test_channels_have_their_own(self, speakers, waves, tmp_path):
         source = write_recordings(tmp_path / "in", waves[:1])
         steps = [

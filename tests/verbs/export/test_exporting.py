@@ -46,6 +46,7 @@ class TestGoingOn:
             raysp.export(str(made / "out"), to=to, dest=str(folder), **options)
             assert content(folder) == expected
 
+    @pytest.mark.lengthy
     def test_a_store_that_is_lost_during_an_export_fails_it_and_the_same_call_goes_on(
         self, made, tmp_path, monkeypatch
     ):
@@ -94,6 +95,7 @@ class TestGoingOn:
                 raysp.export(str(made / "out"), to=to, dest=store)
             assert exported(tmp_path / f"{number}").items() <= expected.items()
 
+    @pytest.mark.lengthy
     def test_a_replacement_killed_at_any_change_is_finished_by_the_same_call(self, made, tmp_path):
         raysp.export(str(made / "out"), to="ctm", dest=str(tmp_path / "whole"))
         expected = content(tmp_path / "whole")
