@@ -11,7 +11,7 @@ from tests.corpora import DEMO
 MOST_ENTRIES = 6
 WALK = """
 import json, sys, threading
-import torch  # whose import takes twice as long if it is noted
+import torch  # before calls are noted: its import has very many
 entries, opened, planning = set(), [], "/raysp/labelling/planning/"
 def note(frame, event, _):
     file = frame.f_code.co_filename

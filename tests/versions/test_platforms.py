@@ -219,7 +219,7 @@ def test_several_workers_of_a_training_are_refused_on_macos(on_macos):
 
 
 QUICK = {"macos": ["audio"], "windows": ["evaluation/diff", "storage"]}
-"""Folders of quick tests that `make test` runs. Those of `REST` belong to `make soak`."""
+"""Folders of quick tests that `make test-drivers` runs. Those of `REST` belong to `make soak`."""
 REST = {
     "macos": ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"],
     "windows": ["labelling/finished", "specs", "text", "verbs"],
