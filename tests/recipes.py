@@ -80,6 +80,11 @@ def write_words(folder: Path, *sizes: int) -> str:
     return f"{folder}/*.parquet"
 
 
+def second_shard(url: str, text: str | None = "text") -> raysp.Shards:
+    """Return the second shard of words as a source: enough rows for an evaluation."""
+    return raysp.Shards(url.replace("*", "1"), text=text)
+
+
 def a_recipe(url: str, checkpoint: Path, sink: object, **fields: object) -> Finetune:
     """Make a recipe of a few steps; `objective`, or fields of that for CTC, and `steps` change those."""
     objective = fields.pop("objective", {})

@@ -12,7 +12,7 @@ from raysp.training.planning.suggestions import evaluating, suggested
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.objectives import CTC, Classify, Speakers
 from raysp.training.specs.recipe import Batching, Evaluation, Schedule, Shards
-from tests.recipes import a_recipe
+from tests.recipes import a_recipe, second_shard
 
 
 def planned(words, tiny, sink, **fields):
@@ -69,7 +69,7 @@ def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, ti
     recipe = a_recipe(
         words, tiny, tmp_path / "out", batching=Batching(micro_batches=2), schedule=schedule, dtype="float32"
     )
-    recipe = dataclasses.replace(recipe, evaluation=Evaluation(Shards(words.replace("*", "1"), text="text")))
+    recipe = dataclasses.replace(recipe, evaluation=Evaluation(second_shard(words)))
     asked = itertools.cycle([False, True])  # both stop after two steps
     first = finetune(recipe, should_stop=lambda: next(asked))
     begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))

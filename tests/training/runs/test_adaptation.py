@@ -31,7 +31,7 @@ from raysp.training.specs.objectives import Classify, Objective, Seq2Seq
 from raysp.training.specs.recipe import CTC, Evaluation, Schedule
 from tests.corpora import label_here, write_shard
 from tests.hub_server import lay_out
-from tests.recipes import a_recipe, words_table
+from tests.recipes import a_recipe, second_shard, words_table
 from tests.soaked import some
 from tests.training.conftest import SMALL, interrupted_amid_an_update
 from tests.training.objectives.originals import save_decoder
@@ -106,7 +106,7 @@ def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor
 @pytest.mark.parametrize("fields", [{"average": 2}, {"evaluation": {"every": 2, "best": "loss"}}])
 def test_the_mean_and_the_best_of_weights_with_lora_are_exported(words, headless, tmp_path, fields):
     if "evaluation" in fields:
-        fields = {"evaluation": Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), **fields["evaluation"])}
+        fields = {"evaluation": Evaluation(second_shard(words), **fields["evaluation"])}
     objective = CTC(str(headless), text=Text("lower"), vocabulary="build", lora=raysp.LoRA(4, targets=["q_proj"]))
     assert finetune(trained(words, tmp_path / "out", objective, **fields)).is_done
     assert_same_logits(tmp_path / "out")

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import raysp
 from raysp.errors import ChangedError
 from raysp.specs.values import override
 from raysp.storage.store import LocalStore
@@ -16,7 +15,7 @@ from raysp.training.finetuning import finetune, plan_with_sink
 from raysp.training.reading.training_status import training_status
 from raysp.training.specs.objectives import Speakers
 from raysp.training.specs.recipe import Evaluation, Finetune, Schedule
-from tests.recipes import a_recipe
+from tests.recipes import a_recipe, second_shard
 from tests.soaked import soaked
 
 pytestmark = pytest.mark.slow
@@ -128,7 +127,7 @@ def test_margins_that_grow_over_the_length_cannot_have_another(words, listener, 
 
 
 def test_a_training_that_patience_ended_has_no_other_length(words, tiny, tmp_path):
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=1, patience=1, best="wer")
+    evaluation = Evaluation(second_shard(words), every=1, patience=1, best="wer")
     recipe = with_schedule(words, tiny, tmp_path / "out", steps=9, evaluation=evaluation)
     assert finetune(recipe).steps < 9
     with pytest.raises(ChangedError, match=r"it ended by evaluation.patience=1 after \d steps, not by its length"):

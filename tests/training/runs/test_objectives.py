@@ -18,7 +18,7 @@ from raysp.training.finetuning import finetune, plan_recipe, try_out
 from raysp.training.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers
 from raysp.training.specs.recipe import Evaluation, Schedule
 from tests.corpora import label_here, write_shard
-from tests.recipes import WORDS, a_recipe, words_table
+from tests.recipes import WORDS, a_recipe, second_shard, words_table
 from tests.soaked import some
 from tests.training.objectives.originals import save_decoder
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("best", some(["accuracy", "f1", "loss"], "f1"))
 def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, tmp_path, best):
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1")), every=1, best=best, by=["text"])
+    evaluation = Evaluation(second_shard(words, text=None), every=1, best=best, by=["text"])
     seen = []
 
     def keep(progress):
@@ -142,7 +142,7 @@ def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, t
 @pytest.mark.parametrize("name", some(["multi", "regression"], "regression"))
 def test_lists_and_numbers_are_evaluated_by_their_loss(words, headless, tmp_path, name):
     cls, fields = OBJECTIVES[name]
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1")), every=10, best="loss")
+    evaluation = Evaluation(second_shard(words, text=None), every=10, best="loss")
     schedule = Schedule(steps=2, learning_rate=3e-3)
     objective = cls(str(headless), **fields)
     result = finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule))
@@ -161,7 +161,7 @@ def writer(words, headless, decoders, tmp_path_factory) -> Path:
     """A trained encoder with a decoder."""
     sink = tmp_path_factory.mktemp("writer") / "out"
     objective = Seq2Seq(str(headless), decoder=decoders["gpt2"], generate={"max_new_tokens": 6})
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=10)
+    evaluation = Evaluation(second_shard(words), every=10)
     schedule = Schedule(steps=2, learning_rate=3e-3)
     result = finetune(trained(words, sink, objective, evaluation=evaluation, schedule=schedule))
     assert result.best > 0

@@ -23,7 +23,7 @@ from raysp.training.sink import committed_steps, evaluation_records, step_metric
 from raysp.training.specs.objectives import CTC, Pretrain
 from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav, write_shard
-from tests.recipes import WORDS, a_recipe, words_table, write_words
+from tests.recipes import WORDS, a_recipe, second_shard, words_table, write_words
 
 pytestmark = pytest.mark.slow
 
@@ -201,7 +201,7 @@ def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path
 
 
 def test_an_evaluation_of_the_same_weights_gives_the_same_loss_and_changes_no_weight(words, headless, tmp_path):
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=1, best="loss")
+    evaluation = Evaluation(second_shard(words), every=1, best="loss")
     losses = {}
     for name, given in {"with": evaluation, "again": evaluation, "without": None}.items():
         seen = losses.setdefault(name, [])

@@ -12,14 +12,14 @@ from raysp.training.finetuning import finetune
 from raysp.training.reading.training_status import TrainingStatus
 from raysp.training.sink.tensorboard import TENSORBOARD
 from raysp.training.specs.recipe import Evaluation, Schedule
-from tests.recipes import a_recipe
+from tests.recipes import a_recipe, second_shard
 
 pytestmark = pytest.mark.slow
 
 
 def recipe(words, tiny, sink, **fields):
     schedule = Schedule(steps=6, learning_rate=1e-3)
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=3, by=("speaker", "seconds"))
+    evaluation = Evaluation(second_shard(words), every=3, by=("speaker", "seconds"))
     return a_recipe(words, tiny, sink, **{"schedule": schedule, "evaluation": evaluation, **fields})
 
 
@@ -51,7 +51,7 @@ def test_a_stopped_training_and_its_end_are_shown(words, tiny, tmp_path):
 
 
 def test_a_training_that_patience_ends_is_complete(words, tiny, tmp_path):
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=1, patience=1, best="wer")
+    evaluation = Evaluation(second_shard(words), every=1, patience=1, best="wer")
     finetune(recipe(words, tiny, tmp_path / "out", evaluation=evaluation, schedule=Schedule(steps=50)))
     found = status(tmp_path / "out")
     assert (found.has_given_up, found.is_complete, found.steps < 50) == (True, True, True)

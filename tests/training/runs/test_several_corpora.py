@@ -17,7 +17,7 @@ from raysp.training.reading.training_status import training_status
 from raysp.training.sink import evaluation_records
 from raysp.training.specs.recipe import Evaluation, Schedule
 from raysp.training.training_progress import evaluation_line
-from tests.recipes import a_recipe, write_words
+from tests.recipes import a_recipe, second_shard, write_words
 from tests.training.sink.test_tensorboard import files, values
 
 
@@ -27,7 +27,7 @@ def noisy(tmp_path_factory) -> str:
 
 
 def recipe(words, tiny, sink, noisy, **fields) -> raysp.Finetune:
-    dev = raysp.Shards(words.replace("*", "1"), text="text")
+    dev = second_shard(words)
     others = {"noisy": raysp.Shards(noisy, text="text"), "far-field": dev}
     evaluation = Evaluation(dev, **{"every": 2, "others": others, "by": ["speaker"]})
     schedule = Schedule(steps=4, learning_rate=1e-3)

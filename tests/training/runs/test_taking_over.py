@@ -20,7 +20,7 @@ from raysp.training.sink import committed_steps, exports, step_metrics, training
 from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.fencing import FencedStore
 from raysp.training.specs.recipe import Evaluation, Schedule
-from tests.recipes import a_recipe
+from tests.recipes import a_recipe, second_shard
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import again, same, steps_until, weights
 
@@ -97,7 +97,7 @@ def test_every_committed_step_has_its_metrics_whenever_a_training_is_killed(word
         return publish(self, scratch, path, **options)
 
     monkeypatch.setattr(LocalStore, "publish", published)
-    evaluation = Evaluation(raysp.Shards(words.replace("*", "1"), text="text"), every=3, best="loss")
+    evaluation = Evaluation(second_shard(words), every=3, best="loss")
     recipe = again(words, tiny, sink, evaluation=evaluation)
     finetune(recipe, should_stop=steps_until(3))
     finetune(recipe)
