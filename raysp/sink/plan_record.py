@@ -32,8 +32,6 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "labels": pa.string(),
     "labels_version": pa.string(),
 }
-_LATER: Mapping[str, object] = {"kind": "parquet", "part": "", "seconds": None, "labels": "", "labels_version": ""}
-"""Columns that older plans lack, with their default values."""
 SCHEMA = pa.schema(_COLUMNS)
 WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save
 BATCH_SHARDS = 10_000
@@ -124,8 +122,6 @@ def _read(store: Store, path: str) -> tuple[bool, pa.Table]:
     try:
         whole = read_all(store.read(path))
         supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
-        for name in _LATER.keys() - {*whole.column_names}:
-            whole = whole.append_column(name, pa.array([_LATER[name]] * whole.num_rows, _COLUMNS[name]))
         table = whole.select(SCHEMA.names)
     except (pa.ArrowInvalid, KeyError) as error:
         raise StoreError(

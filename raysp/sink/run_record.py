@@ -87,21 +87,20 @@ class RunRecord:
     """Everything that changes a label shard but no label."""
     runs: tuple[RunEntry, ...]
     root: str | None = None
-    """Folder that label shards are named relative to; None in older sinks."""
+    """Folder that label shards are named relative to; None if no shard was listed."""
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Values of "auto" settings, resolved by the first plan; empty in older sinks."""
+    """Values of "auto" settings, resolved by the first plan; empty in merged sinks."""
     columns: str = ""
-    """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in older sinks."""
+    """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in merged sinks."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def resolved(self) -> Resolved:
-        """Values of "auto" settings for this sink; in older sinks from `parts` and the last run with a device."""
+        """Values of "auto" settings for this sink; in merged sinks the data type of `parts`."""
         if self.settings:
             return Resolved(**self.settings)  # type: ignore[arg-type]
         dtype = next((str(value) for key, value in self.parts.items() if key.endswith(".dtype")), "float32")
-        said = next((run.resolved for run in reversed(self.runs) if "device" in run.resolved), {})
-        return Resolved(**{"dtype": dtype, **{key: said[key] for key in ("device",) if key in said}})  # type: ignore[arg-type]
+        return Resolved(dtype)
 
 
 def load(store: Store) -> RunRecord | None:

@@ -134,7 +134,7 @@ def _unstorable(url: str, column: str, kind: pa.DataType) -> str:
 def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, bool]:
     """Return the types of the label shards of a sink, and whether there are any label shards.
 
-    Sinks of earlier versions do not record the types; they are those of the first label shard.
+    Merged sinks do not record the types; they are those of the first label shard.
 
     Args:
         sink: the sink.

@@ -11,15 +11,11 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, label_parts
 from raysp.specs.values import JsonValue, to_json
 
-AUDIO_ROOT = "source.audio_root"
-"""Part of the fingerprints of older sinks: true if their first pipeline had an audio root (docs/decisions/016)."""
-
 
 def hash_pipeline(
     pipeline: Pipeline,
     settings: Settings,
     code: UserCode | None = None,
-    recorded: Mapping[str, JsonValue] | None = None,
 ) -> tuple[dict[str, JsonValue], str]:
     """Return everything that can change a label, by dotted name, and its hash.
 
@@ -27,7 +23,6 @@ def hash_pipeline(
         pipeline: the pipeline.
         settings: its resolved values.
         code: its code from outside raysp; None: read now.
-        recorded: parts of the sink's record; None: no record, or not binding.
     """
     checkpoint = settings.checkpoint
     digest = digest_of(checkpoint.path, checkpoint.backend, pipeline.label.language)
@@ -41,8 +36,6 @@ def hash_pipeline(
         file_digests=settings.file_digests,
         package="" if checkpoint.backend in NAMED else settings.library,
     )
-    if recorded and AUDIO_ROOT in recorded:
-        parts[AUDIO_ROOT] = recorded[AUDIO_ROOT]
     return parts, fingerprint(parts)
 
 

@@ -121,7 +121,7 @@ def _make_plan(
         on_surveyed(corpus)
     pipeline, why_not_own = with_backend(pipeline, record, relabel=relabel)
     settings = settle(pipeline, resources, record.resolved if record else None)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts if record else None)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
         settings = settle(pipeline, resources)
         parts, fingerprint = hash_pipeline(pipeline, settings, code)

@@ -86,7 +86,7 @@ def plan_retry(opened: Opened) -> Plan:
     record = sink.existing_record()
     settings = settle(pipeline, opened.resources, record.resolved)
     code = read_code(pipeline)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code, record.parts)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if settings.measured is not None:
         settings = with_measured(settings, sink.store, parts)
     check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)

@@ -18,7 +18,7 @@ from raysp.training.sink import training_record
 
 METRICS = f"{HOME}metrics/"
 
-_STEPS_OF_FILE = re.compile(r"-\d{9,}(-\d{9,})?\.jsonl$")  # the id of a run may end with six digits of its own
+_STEPS_OF_FILE = re.compile(r"-\d{9,}-\d{9,}\.jsonl$")  # the id of a run may end with six digits of its own
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _paths(store: Store) -> list[str]:
 
 
 def _run_of(path: str) -> str:
-    """Return the id of the run of a file; those of older versions name the first step alone."""
+    """Return the id of the run of a file."""
     return _STEPS_OF_FILE.sub("", path.removeprefix(METRICS))
 
 

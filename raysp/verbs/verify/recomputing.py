@@ -51,7 +51,7 @@ class Recomputing:
             fingerprint_seconds=cast("float | None", _part(record, ".batch_seconds")),
             packed_on=packed_on,
         )
-        parts, fingerprint = hash_pipeline(pipeline, settings, recorded=record.parts)
+        parts, fingerprint = hash_pipeline(pipeline, settings)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
@@ -88,8 +88,8 @@ def _part(record: RunRecord, name: str) -> JsonValue:
 
 def cards_of(runs: Sequence[RunEntry]) -> set[Card | None]:
     """Return the kinds of cards of runs; None is among them if a card of a run is not known."""
-    recorded = (run.resolved.get("cards") or [run.resolved.get("card")] for run in runs)  # older runs had one
-    return {_card(one) for found in recorded for one in (found if isinstance(found, list) else [None])}
+    recorded = (run.resolved.get("cards") for run in runs)
+    return {_card(one) for found in recorded for one in (found if found and isinstance(found, list) else [None])}
 
 
 def _card(recorded: JsonValue) -> Card | None:

@@ -165,7 +165,7 @@ class TestLaterShards:
         with pytest.raises(PlanError, match=r"hold null, .* a column\. Label the source into another sink"):
             raysp.plan(pipeline)
 
-    @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "sink of an earlier version"])
+    @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "as in a merged sink"])
     def test_a_wider_type_is_refused_with_the_sink(self, tmp_path, forgets):
         shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
         label_here(pipeline_of(tmp_path))

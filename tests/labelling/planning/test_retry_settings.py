@@ -7,13 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.cluster.resources import local_resources
 from raysp.errors import PlanError, SpecError
-from raysp.labelling.planning.fingerprints import AUDIO_ROOT, hash_pipeline
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Opened
-from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.storage.stores import open_store
 from tests.commands import write_recipe
@@ -108,13 +105,6 @@ class TestAudioRoot:
         label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
         with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
             raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
-
-    def test_a_sink_whose_fingerprint_has_the_folder_still_continues(self, clips):
-        pipeline = pipeline_of(clips, audio_root=str(clips))
-        settings = settle(pipeline, local_resources(pipeline))
-        parts, fingerprint = hash_pipeline(pipeline, settings)
-        older_parts, older = hash_pipeline(pipeline, settings, recorded={AUDIO_ROOT: True})
-        assert (older_parts, older != fingerprint) == ({**parts, AUDIO_ROOT: True}, True)
 
 
 class TestOtherSettings:

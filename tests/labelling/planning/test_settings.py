@@ -1,6 +1,5 @@
 """Settings that are "auto": resolved by a sink's first plan, recorded, and taken by every later one."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
-from raysp.sink import layout
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, begin_run, label_here, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, begin_run, write_shard
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
 GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
@@ -171,19 +169,6 @@ class TestBudget:
 
     def test_that_of_another_device_has_no_effect(self):
         assert self.budget(Resolved("float32", "cuda", 600), LAPTOP, device="cpu") == 15
-
-
-@pytest.mark.slow
-def test_settings_of_an_older_sink_are_inferred_from_its_runs(corpus):
-    label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
-    file = corpus / "out" / layout.RUN
-    found = json.loads(file.read_text())
-    del found["settings"]
-    found["runs"] = [{**run, "resolved": {"dtype": "float32", "device": "cpu"}} for run in found["runs"]]
-    file.write_text(json.dumps(found))
-    assert where(a_plan(corpus, WITH_GPUS)) == ("cpu", "float32", 0)
-    begun(corpus, WITH_GPUS)
-    assert json.loads(file.read_text())["settings"]["device"] == "cpu"
 
 
 def test_resources_of_a_local_machine_are_fixed():

@@ -91,12 +91,11 @@ def test_only_the_last_files_of_metrics_are_read_again(sink, monkeypatch):
 
 
 @pytest.mark.parametrize("random_part", ["0a1b2c", "123456"])
-@pytest.mark.parametrize("numbers", ["000000001", "000000001-000000001"])
-def test_damaged_metrics_are_refused_by_their_name(tmp_path, monkeypatch, random_part, numbers):
+def test_damaged_metrics_are_refused_by_their_name(tmp_path, monkeypatch, random_part):
     monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(random_part.ljust(32, "0")))
     sink = Sink(tmp_path / "model")
     assert sink.run.run_id.endswith(f"-{random_part}")
-    sink.store.create(f".raysp/metrics/{sink.run.run_id}-{numbers}.jsonl", b'{"done": 1}\n')
+    sink.store.create(f".raysp/metrics/{sink.run.run_id}-000000001-000000001.jsonl", b'{"done": 1}\n')
     with pytest.raises(StoreError, match=r"-000000001.jsonl: not the metrics of steps .*; remove this file"):
         sink.metrics()
 

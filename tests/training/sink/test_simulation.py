@@ -156,7 +156,7 @@ def keeping_metrics_of_the_same_run_and_step(monkeypatch):
         if self._lines:
             first = json.loads(self._lines[0])["done"]
             content = "".join(f"{one}\n" for one in self._lines)
-            self.store.create(f"{step_metrics.METRICS}{self.run_id}-{first:09}.jsonl", content.encode())
+            self.store.create(f"{step_metrics.METRICS}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
             self._lines.clear()
 
     monkeypatch.setattr(step_metrics.MetricsLog, "write", write)

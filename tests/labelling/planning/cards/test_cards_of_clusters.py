@@ -168,15 +168,15 @@ def test_a_run_says_and_records_each_card(folder, nodes, tmp_path):
     assert cards_of([RunEntry("1", "", {}, "", "", recorded)]) == {CARD, L4}
 
 
-def test_cards_of_runs_are_read_from_older_records_too():
+def test_a_card_that_is_not_as_raysp_records_it_is_unknown():
     card = {"card": "a", "driver": None, "torch": "2", "cuda": None, "certificate": None}
 
     def found(*resolved: dict[str, object]) -> set[Card | None]:
         return cards_of([RunEntry("1", "", {}, "", "", one) for one in resolved])
 
-    assert found({"card": card}, {"cards": [card]}) == {Card("a", None, "2", None)}
-    assert found({"card": card}, {}) == {Card("a", None, "2", None), None}
-    assert found({"cards": []}) == found({"cards": [{**card, "driver": ["1"]}]}) == found({"card": "a"}) == {None}
+    assert found({"cards": [card]}, {"cards": [card]}) == {Card("a", None, "2", None)}
+    assert found({"cards": [card]}, {}) == {Card("a", None, "2", None), None}
+    assert found({"cards": []}) == found({"cards": [{**card, "driver": ["1"]}]}) == found({"cards": "a"}) == {None}
 
 
 def test_nodes_are_asked_for_the_memory_of_their_gpus_by_plans_with_gpus_alone(folder, monkeypatch):
