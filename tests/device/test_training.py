@@ -110,8 +110,11 @@ def steps_of(targets) -> list[list[MicroBatch]]:
 
 
 def training_of(objective) -> Training:
-    groups = group_parameters(objective.model)
-    return Training(objective, new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01), seed=7)
+    # Adam divides a gradient by its own size: with the usual 1e-8 one of rounding alone moves its weight as far as any.
+    optimizer = new_optimizer(
+        group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01, options={"eps": 1e-6}
+    )
+    return Training(objective, optimizer, seed=7)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -135,8 +138,7 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
         assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
     weights = dict(there.model.named_parameters())
     for key, weight in here.model.named_parameters():
-        if "Parakeet" not in type(here.model).__name__ or not key.endswith("k_proj.bias"):  # gradients: rounding alone
-            torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=3e-4, msg=key)
+        torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):
