@@ -56,10 +56,9 @@ def of_frames(folder: Path, wave: np.ndarray) -> tuple[str, float]:
 @pytest.mark.parametrize(
     ("model", "at"),
     [
-        (of_vectors, "after_block_staged:2"),
         (of_vectors, "before_shard_committed:1"),
         (of_frames, "after_block_staged:2"),
-        *soaked([(of_vectors, "after_shard_committed:1")]),
+        *soaked((of_vectors, f"after_{moment}") for moment in ("block_staged:2", "shard_committed:1")),
         *soaked([(of_frames, at) for at in ("before_shard_committed:1", "after_shard_committed:1")]),
     ],
 )
