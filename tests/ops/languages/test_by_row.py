@@ -60,6 +60,15 @@ def without_place(row):
     return {name: value for name, value in row.items() if name not in ("row", "id")}
 
 
+def agree(found, expected):
+    """Return whether two labels are equal, but for last digits of their numbers, which kernels choose by the shape."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(agree(found[name], expected[name]) for name in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(agree, found, expected))
+    return found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compared", some([TWENTY[::5], TWENTY], TWENTY[::5]), ids=["four alone", "all alone"])
 def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint, compared):
@@ -81,7 +90,7 @@ def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_
         label_alone = labeller(checkpoint, *outputs(language))
         for place in (place for place, one in enumerate(languages) if one == language):
             [alone] = label_alone(rows.slice(place, 1)).to_pylist()
-            assert without_place(alone) == without_place(mixed[place])
+            assert agree(without_place(alone), without_place(mixed[place]))
 
 
 def test_texts_are_those_of_the_original_with_the_adapter_of_the_language(checkpoint):
@@ -111,7 +120,7 @@ def test_a_row_of_several_windows_is_joined_in_its_language(checkpoint):
     mixed = labelled(checkpoint, rows, *outputs(LANG), **windows)
     for place, language in enumerate(["ton", "aom", "ton"]):
         [alone] = labelled(checkpoint, rows.slice(place, 1), *outputs(language), **windows)
-        assert without_place(alone) == without_place(mixed[place])
+        assert agree(without_place(alone), without_place(mixed[place]))
 
 
 def test_a_row_without_a_known_language_is_an_error_row_with_the_way_out(checkpoint):
@@ -165,7 +174,7 @@ def test_an_alignment_by_another_checkpoint_has_a_language_of_its_own(checkpoint
     for place, language in enumerate(["aom", "ton", "aom"]):
         one = raysp.Align("text", checkpoint=str(checkpoint), language=language)
         [alone] = labelled(checkpoint, rows.slice(place, 1), raysp.Transcript(language="eun"), one)
-        assert without_place(alone) == without_place(mixed[place])
+        assert agree(without_place(alone), without_place(mixed[place]))
 
 
 def test_a_language_by_row_takes_no_words_of_one_language(checkpoint):
@@ -253,7 +262,7 @@ def test_classes_beside_texts_are_those_of_the_encoder_with_the_adapter(tmp_path
     for place, language in enumerate(["deu", "eng", "deu"]):
         outputs = (raysp.Transcript(language=language), raysp.Classes(top_k="all"))
         [alone] = labelled(folder, rows.slice(place, 1), *outputs)
-        assert without_place(alone) == without_place(mixed[place])
+        assert agree(without_place(alone), without_place(mixed[place]))
         [other] = labelled(folder, rows.slice(place, 1), raysp.Transcript(language="eng"), raysp.Classes(top_k="all"))
         scores.append(other["pred_label_scores"] == alone["pred_label_scores"])
     assert scores == [False, True, False]
