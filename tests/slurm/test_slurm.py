@@ -52,6 +52,12 @@ fi
 exec {ray} "$@"
 """
 """A command `ray` whose first start on a node fails."""
+LATE_DASHBOARD = """
+import sys, time
+if any(word.endswith("dashboard/dashboard.py") for word in sys.orig_argv):
+    time.sleep(10)
+"""
+"""What Python runs first where a dashboard takes long to begin, as on a busy node."""
 
 
 @pytest.fixture
@@ -119,12 +125,18 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     """One keeps a cluster up, to which the other node submits; the run of the other one fails."""
     (cluster.folder / "in" / "0001.parquet").write_bytes(b"no Parquet")
     node, login = cluster.nodes
-    serving = cluster.sbatch(nodes=[node])
+    (cluster.folder / "late").mkdir()
+    (cluster.folder / "late" / "sitecustomize.py").write_text(LATE_DASHBOARD)
+    late = {"PYTHONPATH": str(cluster.folder / "late"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "1"}
+    serving = cluster.sbatch(nodes=[node], **late)
     failing = cluster.sbatch("run", "code/label.py", "--set", "sink.url=partial", nodes=[node])
-    assert failing.ends() == 3, failing.log
-    assert len(labels(cluster, "partial")) == SHARDS - 1
     serving.wait_until(lambda: "raysp: to submit: " in serving.log)
     (command,) = re.findall(r"^raysp: to submit: (.*)$", serving.log, re.MULTILINE)
+    host, port = command.rpartition("/")[2].split(":")
+    connect = f"import socket; socket.create_connection(({host!r}, {port}))"
+    subprocess.run([*login.enter(), sys.executable, "-c", connect], env=cluster.environment, check=True)
+    assert failing.ends() == 3, failing.log
+    assert len(labels(cluster, "partial")) == SHARDS - 1
     command = command.replace("label.py", "code/label.py")
     first = f"{command} --set source.url={cluster.folder}/in/0000.parquet --set sink.url={cluster.folder}/first"
     submitted = subprocess.run(
