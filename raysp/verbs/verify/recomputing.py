@@ -88,8 +88,8 @@ def _part(record: RunRecord, name: str) -> JsonValue:
 
 def cards_of(runs: Sequence[RunEntry]) -> set[Card | None]:
     """Return the kinds of cards of runs; None is among them if a card of a run is not known."""
-    recorded = (run.resolved.get("cards") for run in runs)
-    return {_card(one) for found in recorded for one in (found if found and isinstance(found, list) else [None])}
+    recorded = (run.resolved.get("cards") or [None] for run in runs)
+    return {_card(one) for found in recorded for one in (found if isinstance(found, list) else [None])}
 
 
 def _card(recorded: JsonValue) -> Card | None:
