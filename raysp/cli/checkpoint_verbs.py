@@ -54,12 +54,14 @@ def inspect(
     else:
         folder = locate(checkpoint, options, files_of(backend))
         summary = choose(folder, backend).open().describe(folder)
+    refused: dict[str, object] = {"not by raysp": why or None, "does not fit": _generation_error(summary)}
     facts: dict[str, object]
     if as_json:
-        facts = {**dataclasses.asdict(summary), "outputs": outputs_for(summary), "writes_text": summary.writes_text}
-        facts["language_model"] = _facts_of_language_model(summary)
+        refusals = {name.replace(" ", "_"): reason for name, reason in refused.items()}
+        facts = {**refusals, **dataclasses.asdict(summary), "outputs": outputs_for(summary)}
+        facts |= {"writes_text": summary.writes_text, "language_model": _facts_of_language_model(summary)}
     else:
-        facts = {**_facts_of_checkpoint(summary), "chosen since": why or None}
+        facts = {**refused, **_facts_of_checkpoint(summary)}
     with showing(0):
         print_json(facts) if as_json else print_facts(checkpoint, facts)
 
@@ -183,7 +185,6 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "language": _language(summary),
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
-        "does not fit": _generation_error(summary),
     }
 
 

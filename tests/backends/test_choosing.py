@@ -57,7 +57,7 @@ def test_transformers_takes_what_raysp_does_not_read_and_the_plan_says_so(corpus
     assert (ran.code, ran.err) == (0, "")
     facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:])
     assert facts["runs by"].strip() == VERSION
-    assert facts["chosen since"].strip() == "raysp has no model of type 'whisper'"
+    assert facts["not by raysp"].strip() == "raysp has no model of type 'whisper'"
     assert json.loads(raysp_command("inspect", whisper, "--json").out)["backend"] == "transformers"
 
 

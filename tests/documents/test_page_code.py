@@ -144,6 +144,7 @@ def for_reference(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     from raysp.models import BartConfig, BartForCausalLM
     from tests.models.flax.sisters import BART, VOCAB, WAVES, speech_encoder_decoder
 
+    checkpoint("pipelines/demo/unispeech-digits-ctc")
     speech_encoder_decoder("wav2vec2", "bart").save_pretrained("speech-to-text")
     _processor("speech-to-text")
     tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *(chr(ord("A") + index) for index in range(VOCAB - 5))]

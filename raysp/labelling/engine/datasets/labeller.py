@@ -2,18 +2,22 @@
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
+import numpy.typing as npt
 import pyarrow as pa
 
+from raysp.audio.encoding import wav_of
 from raysp.audio.isolation import Decoder
-from raysp.errors import PlanError
+from raysp.corpus.shards import AUDIO
+from raysp.errors import PlanError, SpecError
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
+from raysp.words import count
 
 
 class Labeller:
@@ -83,6 +87,43 @@ class Labeller:
         self._job.check(rows.schema)
         with _threads_kept():
             return self._labelling(rows)
+
+    def arrays(
+        self,
+        recordings: "Sequence[npt.NDArray[Any]]",
+        rate: int,
+        *,
+        columns: Mapping[str, Sequence[object]] | None = None,
+    ) -> pa.Table:
+        """Return the label rows of recordings that are arrays, in the same order.
+
+        A label is that of a WAV file with the same samples: empty ones are `too_short`, NaN is `invalid_audio`.
+
+        Args:
+            recordings: samples of shape (num_samples,) or (channels, num_samples); float32 or float64, full scale from
+                -1 to 1, or int16.
+            rate: samples a second, of all of them.
+            columns: the other columns that the steps, `id` and `keep` name, with a value for each recording; without
+                the column of ids, these are the places from "0".
+
+        Raises:
+            SpecError: an array has another shape or dtype, the rate is not possible, or a column has another length.
+            PlanError: a column is missing, or has another type than expected.
+        """
+        found = {name: list(values) for name, values in (columns or {}).items()}
+        names, audio = self._job.columns, self._job.pipeline.source.audio
+        id_column = self._job.pipeline.source.id
+        if id_column in names and id_column not in found:
+            found[id_column] = [str(place) for place in range(len(recordings))]
+        for name, values in found.items():
+            if len(values) != len(recordings) or name == audio:
+                expected = f"{len(recordings):,}, one for each recording" if name != audio else "the audio from arrays"
+                raise SpecError(f"columns[{name!r}]: found {count(len(values), 'value')}, expected {expected}")
+        files = [wav_of(one, rate, f"recordings[{place}]") for place, one in enumerate(recordings)]
+        audio_column = pa.array([{"bytes": file, "path": None} for file in files], AUDIO)
+        return self(
+            pa.table({**{name: pa.array(cast("Any", values)) for name, values in found.items()}, audio: audio_column})
+        )
 
     def close(self) -> None:
         """End the decoding process. A later call starts a new one."""
