@@ -8,7 +8,7 @@ import pytest
 
 from raysp.words import count, without_password
 
-PACKAGE = Path(__file__).parents[1] / "raysp"
+PACKAGE = Path(__file__).parents[2] / "raysp"
 UNDECIDED = re.compile(r"[a-z]\((s|es)\)")
 
 

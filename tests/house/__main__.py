@@ -1,0 +1,66 @@
+"""Sizes of the house: `python -m tests.house [--traces]`.
+
+Prints lines of raysp by room, lines of the tests by layer, test files that import the inside of raysp, patches of it,
+words of the documentation, and with `--traces` the functions of raysp that a batch and the start of a run call.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from tests.house.sizes import CHECKOUT, COLUMNS, inside_imports, layers, patches, rooms, words
+
+TRACES = {
+    "batch": "CTC batch of three rows, recordings to columns",
+    "start": "`raysp run` of the demo, before its first piece",
+}
+
+
+def traced(name: str) -> dict[str, int]:
+    """Return the figures of a trace, made in a fresh process."""
+    command = [sys.executable, "-m", "tests.house.traces", name]
+    environment = {**os.environ, "RAYSP_ENGINE": "here"}
+    ran = subprocess.run(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return aligned lines, the first column to the left."""
+    lines = [[str(cell) for cell in row] for row in (head, *rows)]
+    first = max(len(line[0]) for line in lines)
+    return "\n".join(f"{line[0]:<{first}}" + "".join(f"{cell:>11}" for cell in line[1:]) for line in lines)
+
+
+def report() -> Iterator[str]:
+    """Yield the tables, without the traces."""
+    yield table(("room", *COLUMNS), [(room, *figures) for room, figures in rooms(CHECKOUT / "raysp").items()])
+    yield table(
+        ("layer of tests", "files", "lines"), [(name, *figures) for name, figures in layers(CHECKOUT / "tests").items()]
+    )
+    files = [path.read_text() for path in (CHECKOUT / "tests").rglob("test_*.py")]
+    every = [patches(path.read_text()) for path in (CHECKOUT / "tests").rglob("*.py")]
+    inside = sum(bool(inside_imports(text, CHECKOUT / "raysp")) for text in files)
+    figures = [("test files", len(files)), ("test files that import the inside", inside)]
+    figures += [("patches", sum(one for one, _ in every)), ("patches of raysp", sum(one for _, one in every))]
+    counted = words(CHECKOUT)
+    figures += [(f"words of {folder}/", number) for folder, number in counted.items()]
+    yield table(("figure", ""), [*figures, ("words of documentation", sum(counted.values()))])
+
+
+def main() -> None:
+    """Print the report."""
+    parser = argparse.ArgumentParser(prog="python -m tests.house", description=__doc__.partition("\n")[0])
+    parser.add_argument("--traces", action="store_true", help="trace a batch and the start of a run as well")
+    tables = report()
+    if parser.parse_args().traces:
+        rows = [(words, *traced(name).values()) for name, words in TRACES.items()]
+        tables = itertools.chain(tables, [table(("trace", "functions", "files", "modules"), rows)])
+    sys.stdout.write("\n\n".join(tables) + "\n")
+
+
+if __name__ == "__main__":
+    main()

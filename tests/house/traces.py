@@ -1,0 +1,86 @@
+"""Functions of raysp that some work calls: `python -m tests.house.traces batch|start` prints their number as JSON."""
+
+import contextlib
+import inspect
+import io
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+
+CHECKOUT = Path(__file__).parents[2]
+FIRST_PIECE = ("raysp/audio/decoding", "raysp/audio/isolation", "raysp/labelling/engine/workers/reader.py")
+"""Files, by the beginnings of their paths, whose first call ends the trace of a start: recordings are read there."""
+
+
+class Trace:
+    """Functions of raysp that are called while it is entered, in every thread that starts meanwhile."""
+
+    def __init__(self, ends_at: Sequence[str] = ()) -> None:
+        self._ends_at = tuple(str(CHECKOUT / name) for name in ends_at)
+        self._package = f"{CHECKOUT / 'raysp'}{os.sep}"
+        self._codes: set[CodeType] = set()
+        self._has_ended = False
+
+    def __enter__(self) -> "Trace":
+        threading.setprofile(self._on_event)
+        sys.setprofile(self._on_event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def _on_event(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        # Modules and bodies of classes, which are no functions, are run without this flag.
+        if event != "call" or self._has_ended or not code.co_flags & inspect.CO_OPTIMIZED:
+            return
+        if code.co_filename.startswith(self._ends_at):
+            self._has_ended = True
+        elif code.co_filename.startswith(self._package):
+            self._codes.add(code)
+
+    def figures(self) -> dict[str, int]:
+        """Return the number of functions that were called, of their files, and of all modules of raysp so far."""
+        functions = [code for code in self._codes if not code.co_name.startswith("<")]
+        modules = sum(name.partition(".")[0] == "raysp" for name in sys.modules)
+        files = {code.co_filename for code in functions}
+        return {"functions": len(functions), "files": len(files), "modules": modules}
+
+
+def trace_batch() -> dict[str, int]:
+    """Trace one CTC batch of three rows, from recordings to columns, in a labeller that has labelled before."""
+    import pyarrow.parquet as pq
+
+    import raysp
+
+    demo = CHECKOUT / "pipelines" / "demo"
+    rows = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, 3)
+    label = raysp.Label(str(demo / "unispeech-digits-ctc"), outputs=[raysp.Transcript()])
+    with raysp.Labeller([raysp.Decode(), label]) as labeller:
+        labeller(rows)
+        with Trace() as trace:
+            labeller(rows)
+    return trace.figures()
+
+
+def trace_start() -> dict[str, int]:
+    """Trace `raysp run` of the demo in this process up to the first piece."""
+    from raysp.cli import main
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as errors:
+        sink = f"sink.url={folder}/out"
+        with Trace(FIRST_PIECE) as trace, contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+            main(["run", str(CHECKOUT / "pipelines" / "label_digits.py"), "--set", sink])
+        if not any(Path(folder, "out").glob("*.parquet")):
+            raise RuntimeError(f"the run of the demo failed: {errors.getvalue()}")
+    return trace.figures()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{json.dumps({'batch': trace_batch, 'start': trace_start}[sys.argv[1]]())}\n")
