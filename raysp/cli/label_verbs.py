@@ -244,10 +244,12 @@ def retry(
         else:
             print_failures(result.shards_failed)
             errors = sum(result.errors.values())
+            replaced, unchanged = result.shards_committed - result.shards_unchanged, result.shards_unchanged
             print_fact(
                 "error rows",
                 f"{result.rows:,} labelled again, {errors:,} failed again; "
-                f"{result.shards_committed:,} of {count(result.shards, 'label shard')} replaced",
+                f"{replaced:,} of {count(result.shards, 'label shard')} replaced"
+                + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
             )
             print_examples(result)
             print_command("next", command_line("status", sink, of_file, storage_options))

@@ -117,13 +117,12 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
     from raysp.labelling.finished.first_rows import first_rows
 
     print_failures(result.shards_failed)
-    if result.shards_committed > result.shards_before or result.rows:
-        table = first_rows(result.sink, FIRST_ROWS, pipeline.sink.storage_options)
-        if table.num_rows:
-            print_rows(table, f"First labels in {result.sink}")
-        else:
-            left_out = " (rows that are not ok are left out: rows='ok')" if pipeline.sink.rows == "ok" else ""
-            print_fact("rows", f"the label shards in {result.sink} hold no rows{left_out}")
+    if result.first_shards:
+        table = first_rows(result.sink, FIRST_ROWS, pipeline.sink.storage_options, names=result.first_shards)
+        print_rows(table, f"First labels in {result.sink}")
+    elif result.shards_committed > result.shards_before:
+        left_out = ", and the label shards hold no others (rows='ok')" if pipeline.sink.rows == "ok" else ""
+        print_fact("rows", f"no row of this run is ok{left_out}")
     share = f", share {shards}" if shards else ""
     print_fact("labels", f"{result.sink}{share}: {result.committed}")
     print_named(result, "this run", "model")

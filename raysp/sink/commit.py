@@ -329,8 +329,11 @@ def write(
     hashes: Hashes,
     *,
     expected: str | None,
+    is_needed: Callable[[], bool] = lambda: True,
 ) -> ShardReceipt | None:
-    """Write a label shard from its rows in order and publish it; return None if another process published one first.
+    """Write a label shard from its rows in order and publish it.
+
+    Returns None if another process published one first, or if it is not needed.
 
     Args:
         store: the sink.
@@ -338,6 +341,7 @@ def write(
         tables: its rows.
         hashes: filled while the tables are consumed.
         expected: version of the label shard to replace, read before its rows; None: create it, only if absent.
+        is_needed: returns whether to publish it; called when all rows were read.
     """
     name = label_shard.shard.name
     with store.scratch() as scratch, store.scratch() as rest_scratch:
@@ -347,6 +351,8 @@ def write(
             if isinstance(error, StoreError):
                 raise
             raise explain(error, "write", f"{store.url}/{name}") from error
+        if not is_needed():
+            return None
         # As late as possible; `expected` covers what happens between this check and the replacement.
         if label_shard.replace:
             _check_wanted(store, label_shard)

@@ -68,6 +68,8 @@ def recommit(
 ) -> ShardReceipt:
     """Replace retried rows of a label shard by their staged results; all other rows keep their values.
 
+    A label shard whose rows all stay the same is not replaced.
+
     Arguments are those of `commit.commit`, and `retry` with the rows.
 
     Raises:
@@ -98,9 +100,16 @@ def recommit(
     else:
         runs = _with_runs(label_shard.metadata, footer.entries(store, shard.name), retry.rows)
         label_shard = replace(label_shard, metadata=runs)
-        hashes = Hashes.decode(before.recordings, shard.num_rows)
-        merged = _merged(store, label_shard, retry, hashes)
-        written = commit.write(store, label_shard, merged, hashes, expected=expected.version)
+        hashes, changed = Hashes.decode(before.recordings, shard.num_rows), list[Piece]()
+        merged = _merged(store, label_shard, retry, hashes, changed)
+        written = commit.write(
+            store,
+            label_shard,
+            merged,
+            hashes,
+            expected=expected.version,
+            is_needed=lambda: bool(changed) or hashes.encode() != before.recordings,
+        )
         receipt = written or footer.read_expected(store, shard, fingerprint)
     with fault_injection.passing("stage_removed"):
         stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
@@ -136,8 +145,10 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
     return Retry(commit.new_id(), rows, write_id) if rows else None
 
 
-def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes) -> Iterator[pa.Table]:
-    """Yield the label shard's rows in order, with the new results of retried rows."""
+def _merged(
+    store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes, changed: list[Piece]
+) -> Iterator[pa.Table]:
+    """Yield the label shard's rows in order, with the new results of retried rows; pieces that changed are added."""
     shard = label_shard.shard
     labels = Cursor(read_labels(store, shard))
     rest = Cursor(read_rest(store, shard))
@@ -146,14 +157,22 @@ def _merged(store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes)
         fresh = Cursor(_fresh(store, label_shard, piece, rows, hashes))
         for old, end in stretches(labels, rest, first, piece.end):
             if (new := fresh.until(end)) is not None and new.num_rows:
-                stays = pc.invert(pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks()))
+                is_retried = pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks())
                 new = pa.Table.from_arrays(
                     [cast_column(one, kind) for one, kind in zip(new.columns, old.schema.types, strict=True)],
                     schema=old.schema,
                 )
-                old = in_order(pa.concat_tables([old.filter(stays), new]))
+                if _differ(old.filter(is_retried), new, label_shard):
+                    changed.append(piece)
+                old = in_order(pa.concat_tables([old.filter(pc.invert(is_retried)), new]))
             yield old
             first = end
+
+
+def _differ(before: pa.Table, after: pa.Table, label_shard: LabelShard) -> bool:
+    """Return whether any row has another outcome or another label."""
+    outcomes, outputs = RESULT_SCHEMA.names, label_shard.output_schema.names
+    return any(before.select(names).to_pylist() != after.select(names).to_pylist() for names in (outcomes, outputs))
 
 
 def _fresh(

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.run_progress import Example, Progress
+from raysp.labelling.engine.run_progress import FIRST_SHARDS, Example, Progress
 from raysp.labelling.engine.workers.messages import LabelledBlock
 from raysp.ops.remedies import FILTERED
 from raysp.sink.receipts import BlockReceipt, ShardReceipt
@@ -150,6 +150,9 @@ class OpenShards:
         shard, progress = receipt.shard, self.progress
         progress.shards_committed += 1
         progress.new_commits += 1
+        progress.unchanged += receipt.existing
+        if receipt.ok and not receipt.existing:
+            progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
         del self.pending[shard], self.staged_bytes[shard]
         todo, counted = self.todo[shard], self._counted.pop(shard, Counter())
         if not receipt.existing and todo.retry is None and todo.num_rows == todo.shard.num_rows:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.workers.messages import LabelledBlock
 
 
+FIRST_SHARDS = 5
+"""Label shards that are named for their first rows; each has at least one row that is ok."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One error row."""
@@ -81,6 +85,10 @@ class Progress:
     """Highest memory of a model's process (`ops.labelling.Figures`)."""
     new_commits: int = 0
     """Shards committed by this run."""
+    unchanged: int = 0
+    """Shards of `new_commits` whose label shard existed and was not replaced."""
+    first_shards: list[str] = field(default_factory=list)
+    """First label shards by name that this run wrote with rows that are ok, at most `FIRST_SHARDS`."""
     begun_rows: int = 0
     """Rows of pieces with at least one labelled block."""
     begun_seconds: float = 0.0

@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import kind_of, read_table
-from raysp.errors import RayspError
+from raysp.errors import RayspError, RunError
 from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.planning.listing import count_files
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
-from raysp.words import Brief, count, duration, listed
+from raysp.words import RUN_AGAIN, Brief, count, duration, listed
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,6 +56,10 @@ class RunResult(Brief):
     word_error_rate: float | None = None
     passed_over: dict[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
+    shards_unchanged: int = 0
+    """Label shards that existed and were not replaced; by a retry, since no row changed."""
+    first_shards: tuple[str, ...] = ()
+    """First label shards by name that this run wrote with rows that are ok, at most five."""
     storage_options: InitVar[GivenOptions] = None
     """Storage options of the sink, to read its first labels; no field, since JSON has no secrets."""
 
@@ -107,13 +111,17 @@ class RunResult(Brief):
         return replace(self, word_errors=errors, word_error_rate=errors.rate, storage_options=options)
 
     def head(self, rows: int = 5) -> pa.Table:
-        """Return the first rows of the label shards; an empty table if they hold none.
+        """Return the first rows of this run that are ok; if it committed no shard, those of the sink.
+
+        The table is empty if there are none.
 
         Raises:
             PlanError: the sink holds no label shard and no record of a run.
             StoreError: the sink cannot be read.
         """
-        return first_rows(self.sink, rows, self._storage_options)  # type: ignore[attr-defined]
+        is_new = self.shards_committed > self.shards_before + self.shards_unchanged
+        names = self.first_shards if is_new else None
+        return first_rows(self.sink, rows, self._storage_options, names=names)  # type: ignore[attr-defined]
 
     def _repr_html_(self) -> str:
         """Return the facts of the run and its first labels as tables for notebooks."""
@@ -128,6 +136,20 @@ class RunResult(Brief):
 
 def _numbers(kinds: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))
+
+
+def refuse_no_commit(result: RunResult) -> None:
+    """Raise if shards failed and no shard is committed.
+
+    Raises:
+        RunError: no shard was committed; with the reason of the first one.
+    """
+    failed = result.shards_failed
+    if result.shards_committed or not failed:
+        return
+    name, reason = next(iter(failed.items()))
+    others = f" (and {count(len(failed) - 1, 'more shard')})" if len(failed) > 1 else ""
+    raise RunError(f"{result.sink}: no shard was committed: {name}: {reason}{others}. {RUN_AGAIN}")
 
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from raysp.labelling.engine.in_process import InProcess
 from raysp.labelling.engine.label_process import LabelProcess, of_this_run
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.run_result import RunResult, describe
+from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
@@ -73,14 +73,14 @@ def run(
 
     Raises:
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
-        RunError: too many error rows, or Ray failed; committed shards remain.
+        RunError: too many error rows, Ray failed, or no shard could be committed; committed shards remain.
     """
     refuse_without_processes("labelling")
     share = Share.read(shards)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         opened = _opened(pipeline, address, stack)
-        return _begin(
+        result = _begin(
             lambda on_surveyed: make_plan(opened, relabel=relabel, on_surveyed=on_surveyed),
             opened,
             stack,
@@ -89,6 +89,8 @@ def run(
             share=share,
             needs_ray=requires_ray(address),
         )
+        refuse_no_commit(result)
+        return result
 
 
 def retry(
@@ -438,6 +440,8 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Sta
         skipped=dict(progress.skipped),
         nothing_labelled=nothing_labelled,
         passed_over=dict(plan.corpus.passed_over),
+        shards_unchanged=progress.unchanged,
+        first_shards=tuple(progress.first_shards),
         storage_options=plan.pipeline.sink.storage_options,
     )
     return result.with_word_errors(status.word_errors if status else None)

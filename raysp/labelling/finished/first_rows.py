@@ -1,36 +1,58 @@
 """First rows of finished label shards."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raysp.columns import OK
 from raysp.corpus.pages import PagedFile
 from raysp.sink.sinks import Sink
 
+ROWS_A_BATCH = 256
+"""Rows that are read at once, until enough of them are ok."""
 
-def first_rows(url: str, num_rows: int, storage_options: Mapping[str, object] | None = None) -> pa.Table:
-    """Return the first rows of a folder of label shards; an empty table if they hold no rows.
+
+def first_rows(
+    url: str,
+    num_rows: int,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return the first rows of label shards that are ok; an empty table if none are.
+
+    Args:
+        url: the folder of the label shards.
+        num_rows: rows to return at most.
+        storage_options: options to reach it.
+        names: label shards to read; None: all.
 
     Raises:
         PlanError: there is no label shard, and no sink.
     """
     sink = Sink.open(url, storage_options)
     tables: list[pa.Table] = []
-    for name in sink.label_shards():
+    for name in sink.label_shards() if names is None else names:
         missing = num_rows - sum(table.num_rows for table in tables)
         if missing <= 0:
             break
         with sink.store.open(name) as file:
             reader = PagedFile(file)
             groups = range(reader.metadata.num_row_groups)
-            batches = chain.from_iterable(reader.batches(group, missing) for group in groups)
-            tables.append(pa.Table.from_batches([*_first(batches, missing)], reader.schema))
+            batches = chain.from_iterable(reader.batches(group, ROWS_A_BATCH) for group in groups)
+            tables.append(pa.Table.from_batches([*_first(map(_ok, batches), missing)], reader.schema))
     if not tables:
         sink.existing_record()
         return pa.table({})
     return readable(pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _ok(batch: pa.RecordBatch) -> pa.RecordBatch:
+    place = batch.schema.get_field_index("status")
+    return batch if place < 0 else batch.filter(pc.equal(batch.column(place), pa.scalar(OK)))
 
 
 def _first(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.RecordBatch]:

@@ -106,7 +106,6 @@ def test_a_row_that_ends_every_actor_becomes_an_error_row(
 def test_a_result_of_another_shape_fails_the_shards(local_ray, make_pipeline, small_shards, steps, tmp_path):
     code = tmp_path / "code" / "measures_of_a_user.py"
     code.write_text(code.read_text().replace('"doubler": ', '"other": '))
-    result = run(make_pipeline(small_shards, steps=steps))
-    assert result.exit_code != 0
-    assert all("measures_of_a_user:double returned the columns" in why for why in result.shards_failed.values())
+    with pytest.raises(raysp.RunError, match=r"no shard was committed: .*_user:double returned the columns"):
+        run(make_pipeline(small_shards, steps=steps))
     assert not [*(tmp_path / "labels").glob("*.parquet")]

@@ -1,0 +1,76 @@
+"""What `raysp run` returns and prints: its own first labels, and an error where no shard was committed."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+
+DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+pytestmark = pytest.mark.usefixtures("without_ray")
+
+
+def damaged(table: pa.Table, *rows: int) -> pa.Table:
+    """Return rows of which some hold no audio."""
+    audio = table.column("audio").to_pylist()
+    for row in rows:
+        audio[row] = {"bytes": b"no audio", "path": None}
+    return table.set_column(table.schema.get_field_index("audio"), "audio", pa.array(audio, AUDIO))
+
+
+def break_pages(shard) -> None:
+    """Damage the data of a shard, whose footer stays readable."""
+    data = bytearray(shard.read_bytes())
+    data[4:-2000] = bytes(len(data) - 2004)
+    shard.write_bytes(data)
+
+
+def test_first_labels_are_rows_of_this_run_that_are_ok(tmp_path, raysp_command):
+    write_shard(tmp_path / "in" / "a.parquet", table=DIGITS.slice(0, 3))
+    first = raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out"))
+    assert first.first_shards == ("a.parquet",)
+    write_shard(tmp_path / "in" / "b.parquet", table=damaged(DIGITS.slice(3, 4), 0, 2))
+    second = raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out"))
+    ids = DIGITS.column("id").to_pylist()
+    assert second.first_shards == ("b.parquet",)
+    assert second.head().column("id").to_pylist() == [ids[4], ids[6]]
+    third = raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out"))
+    assert (third.rows, third.first_shards) == (0, ())
+    assert third.head().column("id").to_pylist() == [*ids[:3], ids[4], ids[6]]
+
+
+def test_the_command_prints_rows_of_its_run_and_says_where_none_is_ok(tmp_path, raysp_command):
+    from tests.commands import write_recipe
+
+    recipe = write_recipe(tmp_path)
+    ids = DIGITS.column("id").to_pylist()
+    write_shard(tmp_path / "in" / "a.parquet", table=damaged(DIGITS.slice(0, 3), 0))
+    ran = raysp_command("run", recipe)
+    assert (ran.code, [one for one in ids[:3] if one in ran.out.partition("labels       ")[0]]) == (0, ids[1:3])
+    write_shard(tmp_path / "in" / "b.parquet", table=damaged(DIGITS.slice(3, 1), 0))
+    ran = raysp_command("run", recipe, "--set", "max_error_rate=1")
+    assert "no row of this run is ok" in ran.out
+    assert ids[1] not in ran.out
+
+
+def test_a_run_that_commits_no_shard_raises_and_exits_with_1(tmp_path, raysp_command):
+    from tests.commands import write_recipe
+
+    for name in "ab":
+        break_pages(write_shard(tmp_path / "in" / f"{name}.parquet", table=DIGITS.slice(0, 20)))
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out")
+    with pytest.raises(raysp.RunError, match=r"out: no shard was committed: \w.parquet: .* \(and 1 more shard\)"):
+        raysp.run(pipeline)
+    ran = raysp_command("run", write_recipe(tmp_path))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines()[-1].startswith(f"raysp: {tmp_path}/out: no shard was committed: ")
+
+
+def test_a_run_that_commits_some_shards_is_partial(tmp_path):
+    break_pages(write_shard(tmp_path / "in" / "a.parquet", table=DIGITS.slice(0, 20)))
+    write_shard(tmp_path / "in" / "b.parquet", table=DIGITS.slice(0, 2))
+    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out")
+    for _ in range(2):
+        found = raysp.run(pipeline)
+        assert (found.exit_code, found.shards_committed, [*found.shards_failed]) == (3, 1, ["a.parquet"])
