@@ -1,0 +1,147 @@
+"""The kit of the tests does what it says: faults have their outcomes, kills kill, files fail at the n-th change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import raysp
+from tests import kit, s3_servers
+from tests.house.sizes import CHECKOUT, inside_imports
+
+
+@pytest.fixture(autouse=True)
+def here(without_ray):
+    """Label in this process, whether or not it is connected to a Ray."""
+
+
+class TestCorpora:
+    @pytest.mark.parametrize("kind", ["parquet", "manifest", "folder", "tar"])
+    def test_each_fault_has_its_outcome(self, kind, tmp_path):
+        faults = [name for name, fault in kit.FAULTS.items() if kind in fault.kinds and name != "crash_decoder"]
+        corpus = kit.corpus(tmp_path / "in", rows=2, faults=faults, kind=kind)
+        ran = kit.run(["run", corpus.file(tmp_path / "label.py", tmp_path / "out")])
+        assert ran.code == 0, ran.err
+        labels = kit.rows(tmp_path / "out")
+        assert kit.outcomes(labels) == [(row.id, row.status, row.error_type) for row in corpus.expected]
+        assert {row.fault for row in corpus.expected} == {None, *faults}
+
+    @pytest.mark.drivers
+    def test_a_recording_ends_the_decoding_process(self, tmp_path):
+        corpus = kit.corpus(tmp_path / "in", rows=2, faults={1: "crash_decoder"})
+        file = corpus.file(tmp_path / "label.py", tmp_path / "out")
+        ran = kit.run_apart(["run", file], **corpus.variables)
+        assert ran.code == 0, ran.err
+        assert [row["error_type"] for row in kit.rows(tmp_path / "out")] == [None, "decoder_crashed", None]
+
+    def test_rows_lie_in_shards_in_their_order(self, tmp_path):
+        corpus = kit.corpus(tmp_path, rows=5, faults={0: "null", 4: "silence"}, shards=2)
+        assert [row.fault for row in corpus.expected] == ["null", None, None, None, "silence", None, None]
+        assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["part-0.parquet", "part-1.parquet"]
+
+    def test_a_fault_that_a_kind_cannot_have_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="found the fault 'null_id' for a folder, expected one of parquet"):
+            kit.corpus(tmp_path, faults=["null_id"], kind="folder")
+
+    def test_a_pipeline_file_is_the_pipeline(self, tmp_path):
+        corpus = kit.corpus(tmp_path / "in", rows=1)
+        pipeline = corpus.pipeline(
+            raysp.Parquet(str(tmp_path / "out"), keep=["speaker_id"]), steps=[raysp.Keep(max_seconds=3)]
+        )
+        file = kit.pipeline_file(tmp_path / "label.py", pipeline)
+        scope: dict[str, object] = {}
+        exec(file.read_text(), scope)
+        assert scope["pipeline"] == pipeline
+
+
+class TestCommands:
+    def test_code_and_streams_are_those_of_the_command(self):
+        assert kit.run("models --json").out.startswith("{")
+        ran = kit.run(["status", "there is none"])
+        assert (ran.code, ran.out) == (2, "")
+        assert "there is none" in ran.err
+
+    @pytest.mark.drivers
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("phase", kit.PHASES)
+    def test_a_run_that_was_killed_goes_on_to_the_same_rows(self, phase, when, tmp_path):
+        corpus = kit.corpus(tmp_path / "in", rows=4, faults=["not_audio"], shards=2)
+        whole = kit.run(["run", corpus.file(tmp_path / "whole.py", tmp_path / "whole")])
+        assert whole.code == 0, whole.err
+        line = ["run", corpus.file(tmp_path / "label.py", tmp_path / "out")]
+        kit.killed_at(f"{when}_{phase}", 1, line)
+        again = kit.run(line)
+        assert again.code == 0, again.err
+        assert kit.rows(tmp_path / "out") == kit.rows(tmp_path / "whole")
+
+    @pytest.mark.slow
+    def test_a_run_that_is_not_killed_is_noticed(self, tmp_path):
+        with pytest.raises(AssertionError, match="not killed at after_step_written:1, but ended with 2"):
+            kit.killed_at("after_step_written", 1, ["status", tmp_path])
+
+
+class TestFiles:
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "how", ["death", *(pytest.param(how, marks=pytest.mark.soak) for how in ("error", "full"))]
+    )
+    def test_a_run_that_fails_at_any_change_goes_on_to_the_same_rows(self, how, tmp_path):
+        corpus = kit.corpus(tmp_path / "in", rows=2, faults=["not_audio"])
+        with kit.failing_files() as files:
+            line = ["run", corpus.file(tmp_path / "label.py", files.url("labels"))]
+            assert kit.run(line).code == 0
+            expected, changes = kit.rows(files.url("labels")), files.changes
+        assert changes > 8
+        for n in range(1, changes):
+            with kit.failing_files() as files:
+                files.fail_at(n, how)
+                assert (kit.run(line).code == kit.DEAD) is (how == "death")
+                files.revive()
+                again = kit.run(line)
+                assert (again.code, kit.rows(files.url("labels"))) == (0, expected), (n, again.err)
+
+    @pytest.mark.parametrize(
+        ("how", "error", "remains"),
+        [("error", OSError, [1, 3]), ("lost", OSError, [1, 2, 3]), ("full", OSError, [1]), ("death", SystemExit, [1])],
+    )
+    def test_files_fail_as_asked(self, how, error, remains):
+        with kit.failing_files() as files:
+            files.fail_at(2, how)
+            for n in (1, 2, 3):
+                try:
+                    fsspec.filesystem("memory").pipe_file(files.url(f"a/{n}"), b"x")
+                except error:
+                    assert n >= 2
+            files.revive()
+            found = fsspec.filesystem("memory").find(files.url("a"))
+            assert found == [f"/a/{n}" for n in remains]
+            fsspec.filesystem("memory").rm(files.url("a/1"))
+            assert files.changes >= 3
+        assert fsspec.filesystem("memory").find(files.url("a")) == []
+
+    def test_a_corpus_is_read_from_them(self, tmp_path):
+        corpus = kit.corpus(tmp_path / "in", rows=2)
+        with kit.failing_files() as files:
+            files.put(tmp_path / "in", "corpus")
+            there = replace(corpus, url=files.url("corpus/*.parquet"), audio_root=None)
+            raysp.run(there.pipeline(files.url("labels")), progress=False)
+            labels = kit.rows(files.url("labels"), "id", "status", "error_type")
+        assert kit.outcomes(labels) == [(row.id, row.status, row.error_type) for row in corpus.expected]
+
+
+@pytest.mark.parametrize("server", ["s3"])
+def test_rows_of_a_bucket_are_read(server, request, tmp_path):
+    s3 = request.getfixturevalue(server)
+    bucket = s3.bucket()
+    kit.corpus(tmp_path, rows=2, shards=2)
+    s3.upload(tmp_path, bucket, "labels/")
+    s3.upload(tmp_path, bucket, "labels/.raysp/")
+    found = kit.rows(s3.url(bucket, "labels"), "id", options=s3.options)
+    assert found == kit.rows(tmp_path, "id")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("module", [kit, s3_servers])
+def test_the_kit_imports_nothing_below_raysp(module):
+    assert inside_imports(Path(module.__file__).read_text(), CHECKOUT / "raysp") == set()
