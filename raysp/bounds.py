@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -132,9 +133,31 @@ def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: 
     Raises:
         ValueError: it is not valid JSON; TooLargeError: it has more than `most` bytes or `MOST_DEPTH` levels.
     """
+    return _parse(data, most, None)
+
+
+def parse_values(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Parse one JSON value of a corpus; see `parse_json`. NaN, which pandas writes for a missing value, is null.
+
+    Raises:
+        ValueError: as `parse_json`; or it holds Infinity or -Infinity, which are not JSON either.
+    """
+    return _parse(data, MOST_JSON_BYTES, _missing)
+
+
+def _missing(constant: str) -> None:
+    if constant != "NaN":
+        raise ValueError(f"found {constant}, expected a number or null")
+
+
+Constant = Callable[[str], object]
+"""Function that returns the value of NaN, Infinity or -Infinity, which Python's parser takes and JSON does not have."""
+
+
+def _parse(data: bytes | str, most: int, constant: Constant | None) -> Any:  # noqa: ANN401 - whatever JSON holds
     check(len(data), most, "bytes")
     try:
-        value = _parsed(data)
+        value = _parsed(data, constant)
         _check_depth(data, value)
     except RecursionError:
         raise TooLargeError(_TOO_DEEP) from None
@@ -158,15 +181,22 @@ def _check_depth(data: bytes | str, value: object) -> None:
     raise TooLargeError(_TOO_DEEP)
 
 
-def _parsed(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _parsed(data: bytes | str, constant: Constant | None) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
-        return json.loads(data)
+        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data), "surrogatepass")
+        return _decoder(constant).decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(plain(str(error))) from None
     except UnicodeDecodeError:
         raise
     except ValueError:  # only for an integer beyond the limit of the interpreter
-        return json.loads(data, parse_int=_integer)
+        return json.loads(data, parse_int=_integer, parse_constant=constant)
+
+
+@cache
+def _decoder(constant: Constant | None) -> json.JSONDecoder:
+    """Return a decoder. `json.loads` would make one for each line."""
+    return json.JSONDecoder(parse_constant=constant)
 
 
 def parse_record(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -262,14 +292,14 @@ class _Decoded(io.RawIOBase):
         )
 
 
-def decompressed(file: Any, num_bytes: int) -> BinaryIO:  # noqa: ANN401 - a file of Python or pyarrow
+def decompressed(file: Any, num_bytes: int) -> io.BufferedReader:  # noqa: ANN401 - a file of Python or pyarrow
     """Return the content of a gzip file of `num_bytes`.
 
     Reading raises TooLargeError beyond `MOST_RATIO`, EOFError at a truncated file, OSError or `zlib.error` at a damaged
     one. Memory does not depend on the file.
     """
     content = _Decoded(cast("IO[bytes]", gzip.GzipFile(fileobj=file)), num_bytes)
-    return cast("BinaryIO", io.BufferedReader(content, _CHUNK_BYTES))
+    return io.BufferedReader(content, _CHUNK_BYTES)
 
 
 def unzipped(data: bytes, most: int) -> bytes:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.bounds import shortened
+from raysp.corpus.content import HEAD_BYTES, complaint
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
 from raysp.words import count
@@ -159,9 +160,9 @@ def _explained(file: ArchiveFile, first: int) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, RecursionError, ValueError) as error:
-        head = file.range(first, 8)
-        if head.startswith(bounds.GZIP):
-            raise ShardError(f"{file.url}: is compressed by gzip; expected a tar file. Decompress it: gunzip") from None
+        head = file.range(first, HEAD_BYTES)
+        if (hidden := complaint(head, "a tar file")) is not None:
+            raise ShardError(f"{file.url}: {hidden}") from None
         raise ShardError(
             f"{file.url}: at byte {max(file.tell() - BLOCK_BYTES, first):,}: {one_line(error)}; expected a member of a "
             "tar file. Copy the shard again"

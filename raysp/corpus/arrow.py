@@ -14,6 +14,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from raysp import bounds
+from raysp.corpus.content import HEAD_BYTES, complaint
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import BATCH_BYTES, WALKED_BYTES
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
@@ -272,7 +273,9 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
     """Read the headers of a shard's messages, skipping their bodies."""
     num_bytes = file.size()
     file.seek(0)
-    is_file = file.read(len(_MAGIC)) == _MAGIC
+    is_file = (head := file.read(HEAD_BYTES)).startswith(_MAGIC)
+    if (hidden := complaint(head, "Arrow IPC")) is not None:
+        raise ShardError(f"{url}: {hidden}")
     end_of_messages = _check_footer(url, file, num_bytes) if is_file else num_bytes
     place = 8 if is_file else 0
     raw_schema = b""

@@ -88,6 +88,10 @@ class FolderKind(SourceKind):
     has_ids = True
     is_sliced = True
     is_folder = True
+    as_texts = (
+        "write them in quotes in metadata.jsonl, or as strings in metadata.parquet; the cells of metadata.csv "
+        "are texts in the column of source.text"
+    )
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
         """Cut the listing of a folder into parts; see `cut`."""
@@ -97,8 +101,8 @@ class FolderKind(SourceKind):
     def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
         """Return the metadata or the texts of a folder's recordings; see `SourceKind.described_by`."""
         if files := _metadata_files(given, storage_options):
-            return metadata.read(given.root, files, storage_options), files
-        if given.with_texts and not given.shards:
+            return metadata.read(given.root, files, storage_options, given.text), files
+        if given.text is not None and not given.shards:
             return sidecars.find(given.recordings, given.entries)
         return None, ()
 
@@ -178,6 +182,8 @@ def _metadata_files(given: Beside, storage_options: Options) -> list[str]:
     names = {entry.path for entry in given.shards}
     if not names <= {*files}:
         return []
+    if not names:
+        metadata.refuse_compressed(given.root, [entry.path for entry in given.entries])
     if not all(metadata.names_recordings(join_url(given.root, path), storage_options) for path in names):
         return []
     return files

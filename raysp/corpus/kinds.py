@@ -17,6 +17,9 @@ from raysp.storage.store import Entry
 
 Options = Mapping[str, object] | None
 
+JSON_TEXTS = 'write them in quotes ("112")'
+"""How a user writes a column of numbers in JSON as texts, for messages."""
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -56,8 +59,8 @@ class Beside:
     """Files that hold rows by their names."""
     entries: Sequence[Entry]
     """All files."""
-    with_texts: bool
-    """Whether texts are read."""
+    text: str | None
+    """Column of the texts (`Shards.text`); None: no texts are read."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class SourceKind(ABC):
     """Whether ids are paths of members of an archive."""
     is_folder: ClassVar[bool] = False
     """Whether the url of a shard is a folder, not a file."""
+    as_texts: ClassVar[str] = "write the column as strings (pandas: .astype('string'))"
+    """How a user writes a column of numbers as texts, for messages."""
     reads_columns_alone: ClassVar[bool] = True
     """Whether one column can be read without reading the recordings."""
 

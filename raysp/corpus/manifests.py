@@ -7,7 +7,6 @@ on relabelling.
 
 import codecs
 import hashlib
-import io
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,8 +18,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
-from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, place_of
+from raysp.corpus.content import HiddenError, opened_text
+from raysp.corpus.kinds import JSON_TEXTS, Cut, Options, Origin, SourceKind
+from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, one_line, place_of
 from raysp.errors import ShardError
 from raysp.words import RESTORE, count
 
@@ -153,7 +153,7 @@ def check_lines(url: str, storage_options: Options = None) -> None:
     if line.startswith(b"["):
         raise ShardError(f"begins with a JSON array; {expected}. Convert it: jq -c '.[]' IN.json > OUT.jsonl")
     try:
-        first = bounds.parse_json(line or b"null")
+        first = bounds.parse_values(line or b"null")
     except ValueError:
         raise ShardError(f"its first line is {line[:40]!r}, not a complete JSON object; {expected}") from None
     if line and not (isinstance(first, dict) and _PATH in first):
@@ -171,6 +171,7 @@ class ManifestKind(SourceKind):
     holds_audio = False
     has_ids = True
     is_sliced = True
+    as_texts = JSON_TEXTS
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
         """Cut a manifest into slices of lines; see `cut`."""
@@ -235,19 +236,20 @@ def _schema(url: str, storage_options: Options) -> pa.Schema:
 def _opened(url: str, storage_options: Options) -> Iterator[BinaryIO]:
     """Open a manifest, decompressed. Damage and excessive sizes are raised as `ShardError`, without the url."""
     store, name = place_of(url, storage_options)
-    file: BinaryIO
     try:
-        with closing(store.open(name)) as raw:
-            if name.endswith(".gz"):
-                file = bounds.decompressed(raw, raw.size())
-            else:
-                file = io.BufferedReader(cast("Any", raw), 1 << 20)
-            with closing(file):
-                yield file
+        with closing(store.open(name)) as raw, closing(_plain(raw)) as file:
+            yield file
     except bounds.TooLargeError as error:
         raise ShardError(f"{error}; expected a manifest: one JSON object with {_PATH!r} per line") from None
     except bounds.DAMAGED as error:
-        raise ShardError(f"{error}. Copy the manifest again") from error
+        raise ShardError(f"the gzip file is damaged ({one_line(error)}). Copy the manifest again") from error
+
+
+def _plain(raw: pa.NativeFile) -> BinaryIO:
+    try:
+        return opened_text(raw, "JSON lines")
+    except HiddenError as error:
+        raise ShardError(str(error)) from None
 
 
 @contextmanager
@@ -296,7 +298,7 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
         if not line.strip():
             continue
         try:
-            row = bounds.parse_json(line)
+            row = bounds.parse_values(line)
         except ValueError as error:
             wrong[number] = f"is not JSON ({error})"
             continue

@@ -10,7 +10,7 @@ import posixpath
 import threading
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.csv as pa_csv
 
 from raysp import bounds
 from raysp.bounds import shortened
+from raysp.corpus.content import HiddenError, text_of
 from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.pages import read_whole
@@ -36,7 +37,8 @@ Options = Mapping[str, object] | None
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
-_RECORDING = "audio"
+_RECORDING, _ID = "audio", "id"
+_COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
 _ROWS_AT_ONCE = 10_000
 _PART_BYTES, _PART_ROWS = 16 * 1024 * 1024, 10_000
 _MOST_CACHED_BYTES = 256 * 1024 * 1024
@@ -73,13 +75,31 @@ def is_metadata(path: str) -> bool:
     return path.rpartition("/")[2] in NAMES
 
 
+def refuse_compressed(root: str, paths: Sequence[str]) -> None:
+    """Raise ShardError if a folder has `metadata.csv.gz` or the like, and no metadata file beside it."""
+    found = {path for path in paths if is_metadata(path)}
+    for path in paths:
+        plain, _, suffix = path.rpartition(".")
+        if suffix in _COMPRESSED and is_metadata(plain) and plain not in found:
+            raise ShardError(
+                f"{join_url(root, path)}: is compressed; expected {plain.rpartition('/')[2]}. Decompress it, or rename "
+                "it so that it is ignored"
+            )
+
+
 def names_recordings(url: str, options: Options) -> bool:
     """Return whether a Parquet file has a column `file_name`: it names recordings and does not hold them."""
     return FILE_NAME in read_footer(url, options).schema.names
 
 
-def read(root: str, files: Sequence[str], options: Options) -> Metadata:
+def read(root: str, files: Sequence[str], options: Options, text: str | None = None) -> Metadata:
     """Read all metadata files of a folder.
+
+    Args:
+        root: the folder.
+        files: their paths.
+        options: options of the folder's storage.
+        text: column of texts, whose cells are texts in CSV even if all of them are numbers.
 
     Raises:
         ShardError: a file cannot be read, names no recordings, or names one twice, or the files are inconsistent.
@@ -89,7 +109,7 @@ def read(root: str, files: Sequence[str], options: Options) -> Metadata:
     if len(kinds) > 1:
         raise ShardError(f"{root}: found metadata files of several kinds ({', '.join(kinds)}); expected one kind")
     found = [_read(root, path, options) for path in files]
-    schema = _schema(root, kinds[0], [one.table for one in found])
+    schema = _schema(root, kinds[0], [one.table for one in found], texts=(_ID, text))
     checks: dict[str, int] = {}
     for file, one in zip(files, found, strict=True):
         for path, check in zip(one.paths, _checks(_typed(one.table, schema, kinds[0]), len(one.paths)), strict=True):
@@ -193,9 +213,13 @@ def _parse(store: Store, path: str, num_bytes: int, options: Options) -> _Read:
     url = join_url(store.url, path)
     try:
         bounds.check(num_bytes, bounds.MOST_TABLE_BYTES, "bytes")
-        table = _READERS[_kind(path)](url, store.read(path), options)
+        raw = store.read(path)
+        data = raw if _kind(path) == ".parquet" else text_of(raw, bounds.MOST_TABLE_BYTES, "CSV or JSON lines")
+        table = _READERS[_kind(path)](url, data, options)
         bounds.check_columns(table.column_names)
-    except (pa.ArrowException, UnicodeDecodeError, bounds.TooLargeError) as error:
+    except bounds.DAMAGED as error:
+        raise ShardError(f"{url}: the gzip file is damaged ({one_line(error)}). Copy it again") from error
+    except (pa.ArrowException, UnicodeDecodeError, bounds.TooLargeError, HiddenError) as error:
         raise ShardError(f"{url}: {one_line(error)}. Correct it, or rename it so that it is ignored") from error
     if table.column_names.count(FILE_NAME) != 1 or len({*table.column_names}) != table.num_columns:
         raise ShardError(
@@ -301,8 +325,8 @@ _READERS: Mapping[str, Callable[[str, bytes, Options], pa.Table]] = {
 }
 
 
-def _schema(root: str, kind: str, tables: Sequence[pa.Table]) -> pa.Schema:
-    """Return the columns of all tables, each with the type that fits its values in all tables."""
+def _schema(root: str, kind: str, tables: Sequence[pa.Table], texts: Collection[str | None]) -> pa.Schema:
+    """Return the columns of all tables, each with the type that fits its values in all; `texts` are strings in CSV."""
     if kind == ".parquet":
         try:
             schemas = [pa.schema([one for one in t.schema if one.name != FILE_NAME]) for t in tables]
@@ -316,7 +340,9 @@ def _schema(root: str, kind: str, tables: Sequence[pa.Table]) -> pa.Schema:
         for name in names
     }
     if kind == ".csv":
-        return pa.schema([(name, _type_of_texts(column)) for name, column in columns.items()])
+        return pa.schema(
+            [(name, pa.string() if name in texts else _type_of_texts(column)) for name, column in columns.items()]
+        )
     return pa.schema([(name, json_column(_values(column)).type) for name, column in columns.items()])
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.corpus.content import HEAD_BYTES, complaint
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import PagedFile, first_page, leaves, page_header
 from raysp.corpus.recording_columns import has_paths
@@ -161,7 +162,6 @@ _MOST_INDEX_BYTES = 16 * bounds.MIB
 SHOWN_COLUMNS = 5
 """Columns that a message names."""
 _ARROW_SCHEMA = b"ARROW:schema"
-_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
     footer_bytes = int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC:
         file.seek(0)
-        raise ShardError(_no_parquet(url, file.read(len(_LFS_POINTER)), tail[4:]))
+        raise ShardError(_no_parquet(url, file.read(HEAD_BYTES), tail[4:]))
     if not 0 < footer_bytes <= min(num_bytes - 12, _MAX_FOOTER_BYTES):
         raise ShardError(
             f"{url}: its footer length is {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy the shard again"
@@ -221,8 +221,8 @@ def _footer(url: str, file: pa.NativeFile) -> Footer:
 
 def _no_parquet(url: str, head: bytes, end: bytes) -> str:
     """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
-    if head.startswith(_LFS_POINTER):
-        return f"{url}: is a Git LFS pointer, not the file itself. Fetch it: git lfs pull"
+    if (found := complaint(head, "a Parquet file")) is not None:
+        return f"{url}: {found}"
     if _ENCRYPTED in (head[:4], end):
         return f"{url}: is an encrypted Parquet file (its footer is encrypted). Write it decrypted, and label that"
     if head.startswith(_MAGIC) or url.endswith(".parquet"):

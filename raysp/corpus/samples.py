@@ -83,7 +83,7 @@ def values_of(file: ArchiveFile, sample: Sample) -> dict[str, object]:
 def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, object]:
     raw = _content(file, member)
     try:
-        values = bounds.parse_json(raw)
+        values = bounds.parse_values(raw)
     except ValueError as error:
         raise ShardError(f"{file.url}: {shortened(member.name)} is not JSON ({one_line(error)}): correct it") from None
     if not isinstance(values, dict):

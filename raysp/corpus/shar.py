@@ -5,7 +5,6 @@ for each cut, under the cut's id; other fields, such as features, are not read.
 """
 
 import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.archive import ArchiveFile, Member, read_members
-from raysp.corpus.kinds import Cut, Options, Origin, SourceKind
+from raysp.corpus.content import HiddenError, text_of
+from raysp.corpus.kinds import JSON_TEXTS, Cut, Options, Origin, SourceKind
 from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, one_line, place_of
 from raysp.corpus.tars import open_archive, pack, read_layout, read_samples, unpack
@@ -92,6 +92,7 @@ class SharKind(SourceKind):
     name = "shar"
     described = "lhotse Shar (cuts.*.jsonl.gz beside recording.*.tar)"
     has_ids = True
+    as_texts = JSON_TEXTS
 
     def claims(self, name: str, *, in_folder: bool = False) -> bool:
         """Return whether a file is a manifest of cuts."""
@@ -251,7 +252,7 @@ def read_cuts(url: str, storage_options: Options) -> Cuts:
 
 
 def _lines(url: str, raw: bytes) -> Iterator[bytes]:
-    text = _unzipped(url, raw) if raw.startswith(bounds.GZIP) else raw
+    text = _plain(url, raw)
     for line in text.splitlines():
         if len(line) > bounds.MOST_LINE_BYTES:
             raise ShardError(
@@ -261,10 +262,10 @@ def _lines(url: str, raw: bytes) -> Iterator[bytes]:
             yield line
 
 
-def _unzipped(url: str, raw: bytes) -> bytes:
-    """Return the content of a gzip file, whose members follow each other."""
+def _plain(url: str, raw: bytes) -> bytes:
+    """Return the content of a manifest, decompressed if it is gzip, whose members follow each other."""
     try:
-        return bounds.read(bounds.decompressed(io.BytesIO(raw), len(raw)), MOST_BYTES)
+        return text_of(raw, MOST_BYTES, "JSON lines")
     except bounds.TooLargeError:
         raise ShardError(
             f"{url}: has more than {MOST_BYTES:,} bytes uncompressed, or {bounds.MOST_RATIO} times its size; expected "
@@ -276,12 +277,14 @@ def _unzipped(url: str, raw: bytes) -> bytes:
         ) from None
     except bounds.DAMAGED as error:
         raise ShardError(f"{url}: {one_line(error)}; expected a gzip file. Copy the shard again") from None
+    except HiddenError as error:
+        raise ShardError(f"{url}: {error}") from None
 
 
 def _cut(place: str, line: bytes) -> tuple[str, dict[str, object]]:
     """Return the id of a cut, as the tar file has it, and its values as columns hold them."""
     try:
-        cut = bounds.parse_json(line)
+        cut = bounds.parse_values(line)
     except ValueError as error:
         raise ShardError(f"{place}: is not JSON ({one_line(error)}). Write the shard again") from None
     if not isinstance(cut, dict) or not isinstance(identity := cut.get("id"), str):

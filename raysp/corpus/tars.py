@@ -20,7 +20,7 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.bounds import MOST_COLUMNS, shortened
 from raysp.corpus.archive import ArchiveFile
-from raysp.corpus.kinds import Options, SourceKind
+from raysp.corpus.kinds import JSON_TEXTS, Options, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.samples import Sample, Values, batches_of, check_of, rows_of, samples_of, values_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
@@ -93,6 +93,7 @@ class TarKind(SourceKind):
     suffixes = (".tar", *_COMPRESSED)
     folder_suffixes = (".tar",)
     described = "tar files of samples (*.tar)"
+    as_texts = JSON_TEXTS
 
     def survey(
         self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
@@ -142,8 +143,6 @@ class TarKind(SourceKind):
 @contextmanager
 def open_archive(url: str, storage_options: Options) -> Iterator[ArchiveFile]:
     """Open a tar file. Errors while it is read are raised as `ShardError`."""
-    if url.endswith(_COMPRESSED):
-        raise ShardError(f"{url}: is compressed as a whole; expected a tar file. Decompress it: gunzip")
     store, name = place_of(url, storage_options)
     try:
         with store.open(name) as file:

@@ -180,11 +180,6 @@ def test_a_damaged_archive_is_one_line_with_its_place(tmp_path, case):
     assert "\n" not in str(found.value)
 
 
-def test_a_compressed_archive_is_refused_by_its_name(tmp_path):
-    with pytest.raises(ShardError, match=r"x.tar.gz: is compressed as a whole.*gunzip"):
-        sources.survey("tar", str(tmp_path / "x.tar.gz"), "")
-
-
 def test_names_that_lead_outside_are_ids_and_nothing_is_written(tmp_path):
     path = write_tar(tmp_path / "in" / "x.tar", [("../../out.wav", b"1"), ("/etc/raysp.wav", b"2")])
     found = read(shard_of(path), Piece(0, 2), ["id", "audio"]).to_pylist()

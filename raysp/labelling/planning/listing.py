@@ -148,7 +148,7 @@ def _list_url(url: str, source: Shards) -> _Sorted:
     if is_folder:
         shards = sources.chosen(listing.root, shards, storage_options)
         if recordings:
-            folder = Beside(listing.root, recordings, shards, listing.entries, with_texts=source.text is not None)
+            folder = Beside(listing.root, recordings, shards, listing.entries, source.text)
             given, beside = _described(folder, storage_options)
         if given is not None:
             shards, given = [], given.as_listed(one.path for one in listing.entries)

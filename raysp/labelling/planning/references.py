@@ -12,7 +12,7 @@ from raysp.corpus.shards import Shard
 from raysp.corpus.sources import FOLDER, kind_of, read_table
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
-from raysp.labelling.planning.surveying import holds_text
+from raysp.labelling.planning.surveying import as_texts, holds_text
 from raysp.sink.commit import for_each
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Shards
@@ -99,18 +99,19 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
         has_none = shard.kind == FOLDER and source.text is None
         remedy = f". For texts beside recordings, add --set source.text={wanted.reference}" if has_none else ""
         raise PlanError(f"{error}{remedy}") from None
-    for complaint in _complaints(schema, wanted) if shard.num_rows else ():
+    for complaint in _complaints(schema, wanted, shard.kind) if shard.num_rows else ():
         raise PlanError(f"{shard.url}: {complaint}")
 
 
-def _complaints(schema: pa.Schema, wanted: Wanted) -> Iterator[str]:
+def _complaints(schema: pa.Schema, wanted: Wanted, source_kind: str) -> Iterator[str]:
     """Yield a message for each column of a wrong type."""
     name, kind = wanted.reference, schema.field(wanted.reference).type
+    remedy = as_texts(source_kind, kind)
     if wanted.task == "recognition" and not holds_text(kind):
-        yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts"
+        yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts{remedy}"
     if wanted.task != "recognition" and not (holds_text(kind) or _holds_numbers(kind)):
         named = "classes" if wanted.task == "classification" else "speakers"
-        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the {named}"
+        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the {named}{remedy}"
     for other in wanted.others:
         yield from complaints_of_groups(schema, other)
 

@@ -246,22 +246,38 @@ class _NewShards:
         except ShardError as error:
             raise PlanError(f"{error}{self._remedy(one, schema)}") from None
         if source.text is not None and source.text in self._work.kept and has_rows:
-            _check_text(url, schema, source.text, *self._work.text_use(source.text))
+            _check_text(one, schema, source.text, *self._work.text_use(source.text))
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
-        check_types(url, schema, self._work)
+        try:
+            check_types(url, schema, self._work)
+        except PlanError as error:
+            raise PlanError(f"{error}{_as_strings(one.kind, schema, str(error))}") from None
         if self._carried is not None and has_rows:
             self._carried.add(url, one.kind, schema)
         self._checked[has_rows] = schema
 
 
-def _check_text(url: str, schema: pa.Schema, name: str, use: str, otherwise: str) -> None:
+def _check_text(one: Found, schema: pa.Schema, name: str, use: str, otherwise: str) -> None:
     """Raise if a column of texts holds something else: a word error rate would be empty, or one of digits."""
     if not holds_text(found := schema.field(name).type):
         raise PlanError(
-            f"{url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
-            f"strings{otherwise}"
+            f"{one.url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
+            f"strings{otherwise}{as_texts(one.kind, found)}"
         )
+
+
+def _as_strings(kind: str, schema: pa.Schema, message: str) -> str:
+    """Return advice on the first column that a message names as one of strings, if it holds numbers."""
+    named = [field.type for field in schema if f"column {field.name!r} holds {field.type}, expected strings" in message]
+    return as_texts(kind, named[0]) if named else ""
+
+
+def as_texts(kind: str, found: pa.DataType) -> str:
+    """Return advice on a column of numbers that is used as texts, in shards of the kind with a recorded name."""
+    if not (pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)):
+        return ""
+    return f". If its values are texts, {sources.kind_named(kind).as_texts}"
 
 
 def holds_text(kind: pa.DataType) -> bool:

@@ -1,0 +1,217 @@
+"""Files whose names and contents differ: gzip is recognised by content, other formats are refused by their names."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import a_pipeline, rows_table, wav
+
+ROWS = 4
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": lambda data: pa.compress(data, "zstd", asbytes=True),
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "lz4": lambda data: pa.compress(data, "lz4", asbytes=True),
+}
+REMEDIES = {"zstd": "unzstd", "bzip2": "bunzip2", "xz": "unxz", "lz4": "unlz4", "gzip": "gunzip"}
+
+
+def recordings(folder: Path) -> Path:
+    folder.mkdir()
+    for row in range(ROWS):
+        (folder / f"{row}.wav").write_bytes(wav(seed=row))
+    return folder
+
+
+def lines(key: str, first: int = 0, end: int = ROWS) -> bytes:
+    return b"".join(json.dumps({key: f"{row}.wav", "words": "ja"}).encode() + b"\n" for row in range(first, end))
+
+
+def a_tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for row in range(ROWS):
+            member = tarfile.TarInfo(f"{row}.wav")
+            member.size = len(data := wav(seed=row))
+            archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def parquet() -> bytes:
+    file = io.BytesIO()
+    pq.write_table(rows_table(ROWS), file)
+    return file.getvalue()
+
+
+def arrow() -> bytes:
+    file, table = io.BytesIO(), rows_table(ROWS)
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()
+
+
+def num_rows(tmp_path: Path, url: Path, **source: object) -> int:
+    plan = raysp.plan(a_pipeline(raysp.Shards(str(url), **source), tmp_path / "out"))
+    return sum(shard.num_rows for shard in plan.corpus.shards)
+
+
+def reason(tmp_path: Path, url: Path, **source: object) -> str:
+    """Return the reason why a source, or its only shard, is refused."""
+    try:
+        plan = raysp.plan(a_pipeline(raysp.Shards(str(url), **source), tmp_path / "out"))
+    except raysp.PlanError as error:
+        return str(error)
+    return " ".join(plan.corpus.unreadable.values())
+
+
+MANIFESTS = {
+    "gzip.jsonl": gzip.compress(lines("audio_filepath")),
+    "gzip.json": gzip.compress(lines("audio_filepath")),
+    "plain.jsonl.gz": lines("audio_filepath"),
+    "members.jsonl.gz": b"".join(gzip.compress(lines("audio_filepath", row, row + 1)) for row in range(ROWS)),
+    "padded.jsonl.gz": gzip.compress(lines("audio_filepath")) + bytes(512),
+    "mark.jsonl": b"\xef\xbb\xbf" + lines("audio_filepath"),
+    "mark.jsonl.gz": gzip.compress(b"\xef\xbb\xbf" + lines("audio_filepath")),
+}
+
+
+class TestManifests:
+    @pytest.mark.parametrize("name", MANIFESTS)
+    def test_all_rows_are_read(self, tmp_path, name):
+        (recordings(tmp_path / "in") / name).write_bytes(MANIFESTS[name])
+        assert num_rows(tmp_path, tmp_path / "in" / name) == ROWS
+
+    @pytest.mark.usefixtures("without_ray")
+    def test_rows_of_gzip_under_another_name_are_labelled(self, tmp_path):
+        (recordings(tmp_path / "in") / "m.jsonl").write_bytes(gzip.compress(lines("audio_filepath")))
+        raysp.run(a_pipeline(str(tmp_path / "in/m.jsonl"), tmp_path / "out"), progress=False)
+        found = pq.read_table(tmp_path / "out/m-00000.parquet").column("id").to_pylist()
+        assert found == [f"{row}.wav" for row in range(ROWS)]
+
+    @pytest.mark.parametrize("name", ["m.jsonl", "m.ndjson", "m.jsonl.gz", "m.jsonl.zst", "m.jsonl.bz2", "m.jsonl.xz"])
+    @pytest.mark.parametrize("by", COMPRESSORS)
+    def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
+        (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](lines("audio_filepath")))
+        message = reason(tmp_path, tmp_path / "in" / name)
+        assert f"{name}: is compressed by {by}; expected" in message
+        assert f"Decompress it: {REMEDIES[by]} < IN > OUT" in message
+
+    def test_gzip_within_gzip_is_refused(self, tmp_path):
+        content = gzip.compress(gzip.compress(lines("audio_filepath")))
+        (recordings(tmp_path / "in") / "m.jsonl.gz").write_bytes(content)
+        message = reason(tmp_path, tmp_path / "in/m.jsonl.gz")
+        assert "its content, decompressed by gzip, is compressed by gzip; expected JSON lines" in message
+
+    @pytest.mark.parametrize("name", ["m.jsonl.gz", "m.jsonl"])
+    def test_truncated_gzip_is_refused(self, tmp_path, name):
+        (recordings(tmp_path / "in") / name).write_bytes(gzip.compress(lines("audio_filepath"))[:-12])
+        assert f"{name}: the gzip file is damaged" in reason(tmp_path, tmp_path / "in" / name)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+    def test_utf_16_is_refused(self, tmp_path, encoding):
+        mark = b"" if encoding == "utf-16" else b"\xfe\xff"
+        content = mark + lines("audio_filepath").decode().encode(encoding)
+        (recordings(tmp_path / "in") / "m.jsonl").write_bytes(content)
+        message = reason(tmp_path, tmp_path / "in/m.jsonl")
+        assert "is in UTF-16; expected JSON lines. Convert it: iconv -f UTF-16 -t UTF-8 IN > OUT" in message
+
+    def test_a_pointer_of_git_lfs_is_refused(self, tmp_path):
+        (recordings(tmp_path / "in") / "m.jsonl").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+        )
+        assert "is a Git LFS pointer, not the file itself" in reason(tmp_path, tmp_path / "in/m.jsonl")
+
+
+METADATA = {
+    "metadata.jsonl": lines("file_name"),
+    "metadata.csv": b"file_name,words\n" + b"".join(f"{row}.wav,ja\n".encode() for row in range(ROWS)),
+}
+
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "byte order mark": b"\xef\xbb\xbf".__add__,
+}
+
+
+class TestMetadata:
+    @pytest.mark.parametrize("name", METADATA)
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.usefixtures("without_ray")
+    def test_all_texts_are_read(self, tmp_path, name, change):
+        (recordings(tmp_path / "in") / name).write_bytes(CHANGES[change](METADATA[name]))
+        source = raysp.Shards(str(tmp_path / "in"), text="words")
+        raysp.run(a_pipeline(source, tmp_path / "out"), progress=False)
+        assert pq.read_table(tmp_path / "out/in-00000.parquet").column("words").to_pylist() == ["ja"] * ROWS
+
+    @pytest.mark.parametrize("name", METADATA)
+    @pytest.mark.parametrize("by", COMPRESSORS)
+    def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
+        (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](METADATA[name]))
+        assert f"{name}: is compressed by {by}; expected CSV or JSON lines" in reason(tmp_path, tmp_path / "in")
+
+    @pytest.mark.parametrize("name", METADATA)
+    def test_damaged_gzip_and_utf_16_are_refused(self, tmp_path, name):
+        file = recordings(tmp_path / "in") / name
+        file.write_bytes(gzip.compress(METADATA[name])[:-10])
+        assert f"{name}: the gzip file is damaged" in reason(tmp_path, tmp_path / "in")
+        file.write_bytes(METADATA[name].decode().encode("utf-16"))
+        assert f"{name}: is in UTF-16" in reason(tmp_path, tmp_path / "in")
+
+    @pytest.mark.parametrize("name", ["metadata.csv.gz", "metadata.jsonl.zst", "metadata.parquet.gz"])
+    def test_a_compressed_name_is_refused_unless_the_plain_file_is_beside_it(self, tmp_path, name):
+        (recordings(tmp_path / "in") / name).write_bytes(gzip.compress(METADATA["metadata.csv"]))
+        plain = name.rpartition(".")[0]
+        assert f"{name}: is compressed; expected {plain}. Decompress it" in reason(tmp_path, tmp_path / "in")
+        if plain in METADATA:
+            (tmp_path / "in" / plain).write_bytes(METADATA[plain])
+            assert num_rows(tmp_path, tmp_path / "in", text="words") == ROWS
+
+
+SHARDS = {
+    "x.parquet": (parquet, "a Parquet file"),
+    "x.arrow": (arrow, "Arrow IPC"),
+    "x.tar": (a_tar, "a tar file"),
+}
+
+
+class TestShards:
+    @pytest.mark.parametrize("name", ["cuts.000000.jsonl.gz", "cuts.000000.jsonl"])
+    @pytest.mark.parametrize("by", [None, "gzip", *COMPRESSORS])
+    def test_cuts_of_shar(self, tmp_path, name, by):
+        (tmp_path / "in").mkdir()
+        cuts = b"".join(json.dumps({"id": str(row), "duration": 0.1}).encode() + b"\n" for row in range(ROWS))
+        compress = {None: bytes, "gzip": gzip.compress, **COMPRESSORS}[by]
+        (tmp_path / "in" / name).write_bytes(compress(cuts))
+        (tmp_path / "in/recording.000000.tar").write_bytes(a_tar())
+        if by in (None, "gzip"):
+            assert num_rows(tmp_path, tmp_path / "in") == ROWS
+        else:
+            assert f"{name}: is compressed by {by}; expected JSON lines" in reason(tmp_path, tmp_path / "in")
+
+    @pytest.mark.parametrize("name", SHARDS)
+    @pytest.mark.parametrize("by", ["gzip", *COMPRESSORS])
+    def test_a_compressed_one_is_refused_by_its_content(self, tmp_path, name, by):
+        (tmp_path / "in").mkdir()
+        content, expected = SHARDS[name]
+        compress = {"gzip": gzip.compress, **COMPRESSORS}[by]
+        (tmp_path / "in" / name).write_bytes(compress(content()))
+        message = reason(tmp_path, tmp_path / "in" / name)
+        assert f"{name}: is compressed by {by}; expected {expected}. Decompress it: {REMEDIES[by]} < IN" in message
+
+    @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz"])
+    def test_a_tar_file_is_read_by_its_content(self, tmp_path, name):
+        (tmp_path / name).write_bytes(a_tar())
+        assert num_rows(tmp_path, tmp_path / name) == ROWS
+        (tmp_path / name).write_bytes(gzip.compress(a_tar()))
+        assert "is compressed by gzip; expected a tar file" in reason(tmp_path, tmp_path / name)
