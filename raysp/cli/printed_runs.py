@@ -146,7 +146,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
 
 def print_unlabelled(result: "RunResult", *, with_examples: bool = True) -> None:
     """Print the numbers of skipped rows and of error rows, with some examples of the latter."""
-    print_named(result, "skipped rows", "error rows")
+    print_named(result, "skipped rows", "kept", "error rows")
     if with_examples:
         print_examples(result)
 

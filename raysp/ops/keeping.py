@@ -1,6 +1,7 @@
 """Op of a `Keep` step: keeps the rows that meet its conditions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.ops.filtering import RowOp
+from raysp.ops.rows import plain
 from raysp.words import count
 
 Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
@@ -22,38 +24,103 @@ _COMPARE: dict[str, Callable[..., Any]] = {
     ">=": pc.greater_equal,
 }
 
+MOST_TEXT = 120
+"""Characters of a condition as it is shown."""
+CUT = "…"
+"""End of a message that was too long."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition of a `Keep` step."""
+
+    place: str
+    """Place in the step: `min_seconds`, `max_seconds`, `where.0`, or `where` of a function."""
+    text: str
+    """The condition, such as `language == 'en'`."""
+    before: str = ""
+    """Text of a reason before the value of the row."""
+    after: str = ""
+    """Text of a reason after the value of the row."""
+
+    def reason(self, value: str = "") -> str:
+        """Return the reason to leave out a row with this value."""
+        return f"{self.before}{value}{self.after}"
+
+    def overlap(self, message: str) -> int:
+        """Return the number of characters of a row's message that are this rule's; 0 if it did not give the message."""
+        before, after = plain(f"{self.before}|").removesuffix("|"), plain(f"|{self.after}")[1:].removesuffix(CUT)
+        if not message.startswith(before):
+            return 0
+        rest = message[len(before) :]
+        if not self.after:
+            return 0 if rest else len(before)
+        if rest.endswith(after):
+            return len(before) + len(after)
+        if not rest.endswith(CUT):
+            return 0
+        cut = rest.removesuffix(CUT)
+        return len(before) + next(len(cut) - place for place in range(len(cut) + 1) if after.startswith(cut[place:]))
+
+
+def rules_of(
+    min_seconds: float | None, max_seconds: float | None, where: Sequence[tuple[str, str, object]] | str | None
+) -> Iterator[Rule]:
+    """Yield the conditions of a `Keep` step, by its fields."""
+    if min_seconds is not None:
+        text = f"min_seconds={min_seconds}"
+        yield Rule("min_seconds", text, after=f" s is shorter than {text}")
+    if max_seconds is not None:
+        text = f"max_seconds={max_seconds}"
+        yield Rule("max_seconds", text, after=f" s is longer than {text}")
+    if isinstance(where, str):
+        yield Rule("where", f"where={where}", f"does not meet where={where}")
+        return
+    for number, (name, compare, value) in enumerate(where or ()):
+        condition = f"{compare} {value!r}"
+        text = f"{name} {condition}"
+        shown = text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}{CUT}"
+        yield Rule(f"where.{number}", shown, f"{name} is ", f", expected {condition}")
+
 
 class Keeping(RowOp):
-    """Op of a `Keep` step."""
+    """Op of a `Keep` step; `name` is the function of `where` as the step names it."""
 
     def __init__(
-        self, *, where: Where | None, min_seconds: float | None = None, max_seconds: float | None = None
+        self,
+        *,
+        where: Where | None,
+        min_seconds: float | None = None,
+        max_seconds: float | None = None,
+        name: str | None = None,
     ) -> None:
         self.where = where
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
+        conditions = (name or _name(where)) if callable(where) else where
+        self._rules = {rule.place: rule for rule in rules_of(min_seconds, max_seconds, conditions)}
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
         """Return for each row None, or the first condition that it does not meet, with its value."""
         if self.where is None:
             return [None] * rows.num_rows
         if callable(self.where):
-            reason = f"does not meet where={_name(self.where)}"
+            reason = self._rules["where"].reason()
             return [None if is_wanted else reason for is_wanted in _by_function(self.where, rows)]
         reasons: list[str | None] = [None] * rows.num_rows
-        for name, compare, value in self.where:
-            column = column_of(rows, name)
+        for number, (name, compare, value) in enumerate(self.where):
+            rule, column = self._rules[f"where.{number}"], column_of(rows, name)
             for row in np.flatnonzero(~meets(column, compare, value)).tolist():
                 if reasons[row] is None:
-                    reasons[row] = f"{name} is {_shown(column[row])}, expected {compare} {value!r}"
+                    reasons[row] = rule.reason(_shown(column[row]))
         return reasons
 
     def judge(self, seconds: float) -> str | None:
         """Return None, or the bound that a decoded duration is beyond."""
         if self.min_seconds is not None and seconds < self.min_seconds:
-            return f"{seconds:.3f} s is shorter than min_seconds={self.min_seconds}"
+            return self._rules["min_seconds"].reason(f"{seconds:.3f}")
         if self.max_seconds is not None and seconds > self.max_seconds:
-            return f"{seconds:.3f} s is longer than max_seconds={self.max_seconds}"
+            return self._rules["max_seconds"].reason(f"{seconds:.3f}")
         return None
 
 

@@ -7,7 +7,6 @@ blocks of its shard. Files that another label shard may need are removed by `ray
 """
 
 import uuid
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -20,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysp.columns import ERROR, OK, RESULT_COLUMNS, SKIPPED
+from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.sink import fault_injection, footer, layout, recording_versions, run_record, stage
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError, Hashes
-from raysp.sink.word_errors import TextColumns, WordErrors
+from raysp.sink.tally import FilteredRows, Rules, Tally
+from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, explain
 from raysp.words import count
@@ -79,6 +79,7 @@ def commit(
     is_replaced: Callable[[], bool] | None = None,
     stage_id: str = "",
     texts: TextColumns | None = None,
+    rules: Rules | None = None,
 ) -> ShardReceipt:
     """Commit a shard whose pieces are all staged. An existing label shard counts as success.
 
@@ -101,6 +102,7 @@ def commit(
         is_replaced: returns whether such files were replaced after the label shard was made. Used with `replace` only.
         stage_id: id that replaces the fingerprint in the names of staged results; empty: the fingerprint is used.
         texts: columns whose word errors are counted; None: no comparison.
+        rules: conditions whose filtered rows are counted.
 
     Raises:
         ChangedError: Another file is in the label shard's place.
@@ -126,6 +128,7 @@ def commit(
         stage_id or fingerprint,
         blocks,
         texts,
+        rules or {},
     )
     # Without `replace`, a label shard exists only if commits race. `publish` detects that.
     receipt = _find(store, label_shard) if replace or not blocks else None
@@ -229,49 +232,7 @@ class LabelShard:
     blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
     """Staged blocks as listed; None: the blocks of each piece are listed when it is read."""
     texts: TextColumns | None = None
-
-
-@dataclass
-class Tally:
-    """Counts over the rows added."""
-
-    rows: int = 0
-    seconds: float = 0.0
-    by_status: Counter[str | None] = field(default_factory=Counter)
-    by_type: Counter[str] = field(default_factory=Counter)
-    texts: TextColumns | None = None
-    word_errors: WordErrors = field(default_factory=WordErrors)
-
-    def add(self, table: pa.Table) -> None:
-        """Count a table's rows."""
-        self.rows += table.num_rows
-        self.seconds += pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
-        self.by_status.update(table.column("status").to_pylist())
-        self.by_type.update(reason for reason in table.column("error_type").to_pylist() if reason is not None)
-        if self.texts is not None:
-            self.word_errors.count(table, self.texts)
-
-    def receipt(self, shard: Shard) -> ShardReceipt:
-        """Return the receipt of a shard whose rows were all added.
-
-        Raises:
-            RunError: rows are missing or have an unknown status.
-        """
-        if self.rows != shard.num_rows or self.by_status.keys() - {OK, SKIPPED, ERROR}:
-            raise RunError(
-                f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
-                "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
-            )
-        return ShardReceipt(
-            shard=shard.name,
-            rows=self.rows,
-            ok=self.by_status[OK],
-            skipped=self.by_status[SKIPPED],
-            error=self.by_status[ERROR],
-            errors_by_type=dict(sorted(self.by_type.items())),
-            seconds=self.seconds,
-            word_errors=self.word_errors.to_counts(),
-        )
+    rules: Rules = field(default_factory=dict)
 
 
 def _list(store: Store) -> tuple[set[str], set[str], bool]:
@@ -397,7 +358,7 @@ def _fill(
     no footer names now is never named later, except by the write that made it. The left-out rows are an Arrow stream,
     because Arrow's file format does not support dictionaries that change between batches.
     """
-    tally = Tally(texts=label_shard.texts)
+    tally = Tally(texts=label_shard.texts, filtered=FilteredRows(label_shard.rules))
     first = next(tables)
     with ExitStack() as files, ExitStack() as rest_files:
         writer = files.enter_context(

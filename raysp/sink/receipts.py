@@ -6,7 +6,7 @@ shards are read instead.
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
@@ -64,6 +64,8 @@ class ShardReceipt:
     """Seconds of decoded audio."""
     word_errors: Mapping[str, int] = field(default_factory=dict)
     """Counts of `WordErrors`; empty without reference texts or without a comparison."""
+    filtered: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Counts of `FilteredRows`."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""
 

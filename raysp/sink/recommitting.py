@@ -24,6 +24,7 @@ from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes, Versions
+from raysp.sink.tally import Rules
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.storage.store import Store
@@ -65,6 +66,7 @@ def recommit(
     file_id: str = "",
     versions: Versions | None = None,
     texts: TextColumns | None = None,
+    rules: Rules | None = None,
 ) -> ShardReceipt:
     """Replace retried rows of a label shard by their staged results; all other rows keep their values.
 
@@ -90,6 +92,7 @@ def recommit(
         versions=versions,
         stage_id=retry.stage_id,
         texts=texts,
+        rules=rules or {},
     )
     # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
     # other way round, the version of a newer label shard would be replaced.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from raysp.ops.adding import ColumnOp, Computing
     from raysp.ops.filtering import RowOp
-    from raysp.ops.keeping import Keeping, Where
+    from raysp.ops.keeping import Keeping, Rule, Where
     from raysp.specs.outputs.speech import Speech
 
 Functions = Mapping[str, Callable[..., object]]
@@ -212,8 +212,16 @@ class Keep(Step):
         """Return the op that keeps rows that meet every condition."""
         from raysp.ops.keeping import Keeping
 
-        where: object = functions[self.where] if isinstance(self.where, str) else self.where
-        return Keeping(where=cast("Where | None", where), min_seconds=self.min_seconds, max_seconds=self.max_seconds)
+        name = self.where if isinstance(self.where, str) else None
+        where = cast("Where | None", self.where if name is None else functions[name])
+        return Keeping(where=where, min_seconds=self.min_seconds, max_seconds=self.max_seconds, name=name)
+
+    @property
+    def rules(self) -> "tuple[Rule, ...]":
+        """Conditions, in the order of the fields."""
+        from raysp.ops.keeping import rules_of
+
+        return tuple(rules_of(self.min_seconds, self.max_seconds, self.where))
 
     def check(self, schema: "pa.Schema") -> None:
         """Evaluate the conditions on no rows, so that a wrong type fails before any work starts.

@@ -16,6 +16,7 @@ import pytest
 
 from raysp.sink import commit as commit_module
 from raysp.sink import layout, orphans, plan_record, run_record, stage
+from raysp.sink import tally as tally_module
 from raysp.sink.commit import Committed, committed
 from raysp.sink.todo import Todo
 from tests.sink import simulated_store, simulation
@@ -119,7 +120,7 @@ def committing_what_is_there(monkeypatch):
 
     monkeypatch.setattr(simulation.work_left, "compare", with_too_little)
     monkeypatch.setattr(commit_module, "_tables", rows_that_are_there)
-    monkeypatch.setattr(commit_module.Tally, "receipt", receipt)
+    monkeypatch.setattr(tally_module.Tally, "receipt", receipt)
 
 
 def replacing_what_is_committed(monkeypatch):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import RayspError, RunError
 from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
+from raysp.labelling.finished.kept_rows import KeptRows
 from raysp.labelling.planning.listing import count_files
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
@@ -51,6 +53,8 @@ class RunResult(Brief):
     """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
 
     If there was nothing to do: the reason why no row of the sink has a label."""
+    kept: tuple[KeptRows, ...] = ()
+    """Rows of all label shards of the sink that come into each step that filters, and leave it."""
     word_errors: WordErrors | None = None
     """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
     word_error_rate: float | None = None
@@ -96,6 +100,7 @@ class RunResult(Brief):
             else "",
             "failed": listed(failed, 1),
             "skipped rows": _numbers(self.skipped),
+            "kept": "; ".join(one.sentence for one in self.kept),
             "error rows": _numbers(self.errors),
             "source": count_files(self.passed_over, " passed over") if self.passed_over else "",
             "word errors": self.word_errors.sentence if self.word_errors else "",
@@ -107,8 +112,15 @@ class RunResult(Brief):
         """Return the result with the word errors of its sink; unchanged if no row has a reference."""
         if errors is None or not errors.to_counts():
             return self
+        return self._with(word_errors=errors, word_error_rate=errors.rate)
+
+    def with_kept(self, kept: tuple[KeptRows, ...]) -> "RunResult":
+        """Return the result with the rows that the filters of its sink kept."""
+        return self._with(kept=kept)
+
+    def _with(self, **fields: Any) -> "RunResult":  # noqa: ANN401 - values of fields
         options = self._storage_options  # type: ignore[attr-defined]
-        return replace(self, word_errors=errors, word_error_rate=errors.rate, storage_options=options)
+        return replace(self, **fields, storage_options=options)
 
     def head(self, rows: int = 5) -> pa.Table:
         """Return the first rows of this run that are ok; if it committed no shard, those of the sink.

@@ -24,19 +24,22 @@ from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions
+from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.ops.remedies import FILTERED, remedy
-from raysp.sink import fault_injection, lease, stopped_runs
+from raysp.sink import fault_injection, footer, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import ALL, Share
+from raysp.sink.tally import rules_of_steps
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
@@ -189,6 +192,8 @@ def try_out(
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
+        receipts = [footer.read(opened.sink.store, name).receipt for name in names]
+        result = result.with_kept(kept_rows(rules_of_steps(pipeline.steps), receipts))
         if (columns := plans[0].texts) is not None:
             errors = WordErrors()
             for table in tables:
@@ -444,12 +449,13 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Sta
         first_shards=tuple(progress.first_shards),
         storage_options=plan.pipeline.sink.storage_options,
     )
-    return result.with_word_errors(status.word_errors if status else None)
+    return result if status is None else result.with_word_errors(status.word_errors).with_kept(status.kept)
 
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":
-    """Return the status of the sink, from its receipts; None if there are no word errors and there was work to do."""
-    if not progress.shards_committed or (plan.todo and plan.texts is None):
+    """Return the status of the sink, from its receipts; None if there was work to do and nothing of it is shown."""
+    is_shown = plan.texts is not None or any(isinstance(step, Keep) for step in plan.pipeline.steps)
+    if not progress.shards_committed or (plan.todo and not is_shown):
         return None
     from raysp.labelling.finished.label_status import label_status
 

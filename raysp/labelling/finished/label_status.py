@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
+from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
 from raysp.sink.choices import measured_budgets
@@ -79,6 +80,8 @@ class Status(Brief):
     """Those of `failed` that the last plan could not read, with the reason."""
     passes: Mapping[str, str] = field(default_factory=dict)
     """Size of the passes that a run measured as fastest, with their rate, by the name of the device."""
+    kept: tuple[KeptRows, ...] = ()
+    """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -109,6 +112,7 @@ class Status(Brief):
             "audio": f"{duration(self.audio_seconds)} in committed shards" if self.audio_seconds else None,
             "labels": f"{self.ok:,} ok, {self.skipped:,} skipped, {count(self.error, 'error')}",
             "reasons": listed([f"{number:,} {kind}" for kind, number in self.errors_by_type.items()], SHOWN_TYPES),
+            "kept": "; ".join(one.sentence for one in self.kept) or None,
             "word errors": self.word_errors and self.word_errors.sentence,
             "failed": listed([f"{name}: {reason}" for name, reason in self.failed.items()], 1),
             "foreign": listed([f"{name}: {reason}" for name, reason in self.foreign.items()], 1),
@@ -186,6 +190,7 @@ def label_status(
         error=sum(receipt.error for receipt in counted),
         errors_by_type=dict(by_type.most_common()),
         audio_seconds=sum(receipt.seconds for receipt in counted),
+        kept=kept_rows(recorded_rules(record.pipeline), counted),
         word_errors=word_errors if word_errors.to_counts() else None,
         failed={**{name: reason for name, reason in failed.items() if name not in found.done}, **absent},
         unreadable=absent,

@@ -66,6 +66,7 @@ def render(
         "histograms": _histograms(rows),
         "classes": [(printable(name), *_bars(values)) for name, values in rows.classes.items()],
         "problems": _problems(rows),
+        "kept": _kept(status),
         "groups": [_table(column, one, rows) for column, one in [*rows.groups.items()][:MOST_TABLES] if one.found],
         "groups_note": _about_groups(rows),
         "runs": runs_table(runs, entries),
@@ -223,6 +224,18 @@ def _problems(rows: Rows) -> list[dict[str, object]]:
         }
         for kind, one in found
     ]
+
+
+def _kept(status: Status) -> Table | None:
+    """Return the rows and the audio that come into each step that filters, that it leaves out, and that it keeps."""
+    found: list[tuple[str, ...]] = []
+    for one in status.kept:
+        found.append((one.step, "in", f"{one.rows:,}", duration(one.seconds)))
+        found += [
+            ("", short(f"out: {out.rule}", MOST_CELL), f"{out.rows:,}", duration(out.seconds)) for out in one.left_out
+        ]
+        found.append(("", "kept", f"{one.kept:,}", duration(one.kept_seconds)))
+    return Table("Kept rows", ("step", "rows that are", "rows", "decoded"), found) if found else None
 
 
 def _table(column: str, groups: Groups, rows: Rows) -> Table:

@@ -14,6 +14,7 @@ from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.sinks import Sink
+from raysp.sink.tally import rules_of_steps
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 
@@ -44,6 +45,7 @@ def commit_shard(
             file_id=job.file_id,
             versions=root.versions if root else None,
             texts=job.texts,
+            rules=rules_of_steps(job.pipeline.steps),
         )
     except UnusableError as error:
         return error

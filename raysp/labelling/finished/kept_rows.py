@@ -1,0 +1,99 @@
+"""Rows and hours that come into each `Keep` step, are left out by each of its conditions, and are kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from raysp.errors import SpecError
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.tally import OTHERS, FilteredRows, Rules, rules_of_steps
+from raysp.specs.steps import Keep
+from raysp.specs.values import JsonValue, from_json
+from raysp.words import count, duration
+
+OTHER_STEPS = "other steps"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows that a condition leaves out: those for which it is the first that they do not meet."""
+
+    rule: str
+    """The condition, such as `min_seconds=1.0`; empty for steps other than `Keep`."""
+    rows: int
+    seconds: float
+    """Decoded audio of these rows; 0 where the step comes before `Decode`."""
+
+    @property
+    def sentence(self) -> str:
+        """The rows, their audio, and the condition."""
+        audio = duration(self.seconds) if self.seconds else "not decoded"
+        return f"{self.rows:,} by {self.rule or 'them'} ({audio})" if self.rows else f"0 by {self.rule}"
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Rows of the committed shards at one `Keep` step.
+
+    Rows that fail, or that are skipped for another reason, count as kept: no condition left them out.
+    """
+
+    step: str
+    """The step, such as `steps.1`; the last one may be "other steps": your own steps that filter, `source.labels`."""
+    rows: int
+    """Rows that come in: all, less those that earlier `Keep` steps left out."""
+    seconds: float
+    """Decoded audio of these rows."""
+    left_out: tuple[LeftOut, ...]
+    kept: int
+    kept_seconds: float
+
+    @property
+    def sentence(self) -> str:
+        """The rows kept of those that came in, and those left out by each condition."""
+        out = ", ".join(one.sentence for one in self.left_out)
+        audio = f", {duration(self.kept_seconds)} of {duration(self.seconds)} decoded" if self.seconds else ""
+        return f"{self.step}: {self.kept:,} of {count(self.rows, 'row')}{audio}; left out {out}"
+
+
+def kept_rows(rules: Rules, receipts: Sequence[ShardReceipt]) -> tuple[KeptRows, ...]:
+    """Return the rows of label shards at each `Keep` step, in the order of the steps; empty if no step filters.
+
+    Args:
+        rules: conditions of the steps.
+        receipts: counts of the label shards.
+    """
+    filtered = FilteredRows()
+    for receipt in receipts:
+        filtered.add(receipt.filtered)
+    rows, seconds = sum(one.rows for one in receipts), sum(one.seconds for one in receipts)
+    return tuple(_in_turn(rules, filtered, rows, seconds))
+
+
+def _in_turn(rules: Rules, filtered: FilteredRows, rows: int, seconds: float) -> Iterator[KeptRows]:
+    steps: dict[str, list[LeftOut]] = {}
+    for place, rule in rules.items():
+        out = LeftOut(rule.text, filtered.rows.get(place, 0), filtered.seconds.get(place, 0.0))
+        steps.setdefault(".".join(place.split(".")[:2]), []).append(out)
+    if OTHERS in filtered.rows:
+        steps[OTHER_STEPS] = [LeftOut("", filtered.rows[OTHERS], filtered.seconds[OTHERS])]
+    for step, left_out in steps.items():
+        kept = rows - sum(one.rows for one in left_out)
+        kept_seconds = seconds - sum(one.seconds for one in left_out)
+        yield KeptRows(step, rows, seconds, tuple(left_out), kept, kept_seconds)
+        rows, seconds = kept, kept_seconds
+
+
+def recorded_rules(pipeline: JsonValue) -> Rules:
+    """Return the conditions of the `Keep` steps of a recorded pipeline; nothing that it names is imported."""
+    steps = pipeline.get("steps") if isinstance(pipeline, Mapping) else None
+    return rules_of_steps([_keep(step) for step in steps] if isinstance(steps, list) else ())
+
+
+def _keep(step: JsonValue) -> object:
+    """Return a recorded `Keep` step; None for other steps, and for one of another version of raysp."""
+    if not isinstance(step, dict) or step.get("type") != Keep.__name__:
+        return None
+    try:
+        return from_json(step)
+    except SpecError:
+        return None

@@ -1,0 +1,115 @@
+"""Counts of the rows of a label shard: by status and type, by the conditions of `Keep` steps, and word errors."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import ERROR, OK, SKIPPED
+from raysp.corpus.shards import Shard
+from raysp.errors import RunError
+from raysp.ops.keeping import Rule
+from raysp.ops.remedies import FILTERED
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.word_errors import TextColumns, WordErrors
+from raysp.specs.steps import Keep
+
+OTHERS = ""
+"""Place of the rows that another step leaves out."""
+
+Rules = Mapping[str, Rule]
+"""Conditions by their places, such as `steps.0.where.1`, in the order of the steps."""
+
+
+def rules_of_steps(steps: Sequence[object]) -> Rules:
+    """Return the conditions of those steps of a pipeline that are `Keep`."""
+    return {
+        f"steps.{number}.{rule.place}": rule
+        for number, step in enumerate(steps)
+        if isinstance(step, Keep)
+        for rule in step.rules
+    }
+
+
+@dataclass
+class FilteredRows:
+    """Counts over the rows added; a row counts for the first condition that it does not meet."""
+
+    rules: Rules = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows by place; conditions that left out no row are absent."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of decoded audio of these rows; 0 for rows that were not decoded."""
+
+    def count(self, table: pa.Table) -> None:
+        """Count the rows of a table with the columns of a result."""
+        table = table.select(["error_type", "error_message", "seconds"])
+        table = table.filter(pc.equal(table.column("error_type"), pa.scalar(FILTERED)))
+        messages, seconds = (table.column(name).to_pylist() for name in ("error_message", "seconds"))
+        for message, duration in zip(messages, seconds, strict=True):
+            place = self._place(str(message))
+            self.rows[place] = self.rows.get(place, 0) + 1
+            self.seconds[place] = self.seconds.get(place, 0.0) + (duration or 0.0)
+
+    def add(self, counts: Mapping[str, Sequence[float]]) -> None:
+        """Add counts in the form of `to_counts`."""
+        for place, (rows, seconds) in counts.items():
+            self.rows[place] = self.rows.get(place, 0) + int(rows)
+            self.seconds[place] = self.seconds.get(place, 0.0) + seconds
+
+    def to_counts(self) -> dict[str, tuple[int, float]]:
+        """Return rows and seconds by place."""
+        return {place: (rows, self.seconds[place]) for place, rows in sorted(self.rows.items())}
+
+    def _place(self, message: str) -> str:
+        overlaps = {place: rule.overlap(message) for place, rule in self.rules.items()}
+        place = max(overlaps, key=overlaps.__getitem__, default=OTHERS)
+        return place if overlaps.get(place) else OTHERS
+
+
+@dataclass
+class Tally:
+    """Counts over the rows added."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    by_status: Counter[str | None] = field(default_factory=Counter)
+    by_type: Counter[str] = field(default_factory=Counter)
+    texts: TextColumns | None = None
+    word_errors: WordErrors = field(default_factory=WordErrors)
+    filtered: FilteredRows = field(default_factory=FilteredRows)
+
+    def add(self, table: pa.Table) -> None:
+        """Count a table's rows."""
+        self.rows += table.num_rows
+        self.seconds += pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
+        self.by_status.update(table.column("status").to_pylist())
+        self.by_type.update(reason for reason in table.column("error_type").to_pylist() if reason is not None)
+        self.filtered.count(table)
+        if self.texts is not None:
+            self.word_errors.count(table, self.texts)
+
+    def receipt(self, shard: Shard) -> ShardReceipt:
+        """Return the receipt of a shard whose rows were all added.
+
+        Raises:
+            RunError: rows are missing or have an unknown status.
+        """
+        if self.rows != shard.num_rows or self.by_status.keys() - {OK, SKIPPED, ERROR}:
+            raise RunError(
+                f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
+                "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
+            )
+        return ShardReceipt(
+            shard=shard.name,
+            rows=self.rows,
+            ok=self.by_status[OK],
+            skipped=self.by_status[SKIPPED],
+            error=self.by_status[ERROR],
+            errors_by_type=dict(sorted(self.by_type.items())),
+            seconds=self.seconds,
+            word_errors=self.word_errors.to_counts(),
+            filtered=self.filtered.to_counts(),
+        )
