@@ -20,7 +20,17 @@ from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.places import OF_SAMPLES, Place, with_channels, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
-from raysp.ops.rows import ERROR, OK, RowStatus, Window, row_statuses, statuses_table, through_channels, with_waves
+from raysp.ops.rows import (
+    ERROR,
+    OK,
+    RowStatus,
+    Window,
+    row_statuses,
+    seconds_of_row,
+    statuses_table,
+    through_channels,
+    with_waves,
+)
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -348,7 +358,7 @@ class Decoding:
         """Yield the windows of a decoded row."""
 
         def windows_of(samples: Samples, one: RowStatus) -> Iterator[Window]:
-            one.seconds = len(samples) / self.sample_rate
+            one.seconds = seconds_of_row(len(samples), self.sample_rate, piece.claimed[index])
             self._judge(piece, index, one)
             if self.cut_at_pauses and one.status == OK:
                 return self._at_pauses(piece, index, iter([samples]), one)
@@ -383,7 +393,7 @@ class Decoding:
         if self.cut_at_pauses:
             yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status, channel), row_status)
             return
-        number = 0
+        number = num_added = 0
         last: Samples = np.empty(0, np.float32)
         chunks: list[Samples] = []
         kept = chunks if self.carrying.samples else None
@@ -392,13 +402,14 @@ class Decoding:
                 last = wave
                 continue
             part = RowStatus(row_status.row, number, None)
-            part.seconds = self.windowing.added_samples(len(wave)) / self.sample_rate
+            num_samples = self.windowing.added_samples(len(wave))
+            part.seconds = num_samples / self.sample_rate
             yield Window(part, wave)
-            number += 1
+            number, num_added = number + 1, num_added + num_samples
         self._judge(piece, index, row_status)
         row_status.window, row_status.windows = number, number + 1
         if row_status.seconds is not None:
-            row_status.seconds = len(last) / self.sample_rate if number else row_status.seconds
+            row_status.seconds -= num_added / self.sample_rate
         yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else ())
 
     def _at_pauses(
@@ -475,7 +486,7 @@ class Decoding:
         except TooLong as error:
             row_status.skip("too_long", str(error))
             return
-        row_status.seconds = num_samples / self.sample_rate
+        row_status.seconds = seconds_of_row(num_samples, self.sample_rate, piece.claimed[index])
 
     def _judge(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
         for op, found in zip(self.after, piece.reasons, strict=True):

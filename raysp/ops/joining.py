@@ -10,7 +10,17 @@ import pyarrow as pa
 from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
-from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
+from raysp.ops.rows import (
+    CHANGED,
+    ERROR,
+    OK,
+    ROW_SCHEMA,
+    RowStatus,
+    on_grid,
+    row_statuses,
+    statuses_table,
+    with_labels,
+)
 
 RESULT = f"{INNER_PREFIX}result:"
 """Prefix of the texts of a row's earlier outputs, in the last of its windows."""
@@ -87,9 +97,8 @@ def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:
     """Return the outcome of a row: of its last window, or, if that is ok, of its first window that is not."""
     row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
     given = [one.seconds for one in windows if one.seconds is not None]
-    # Rounded to whole samples, so that the sum equals the duration of a single window to the last bit.
-    whole = round(sum(given) * sample_rate) / sample_rate
-    row_status.seconds = whole if len(given) == len(windows) else None
+    # Rounded, so that the sum equals the duration of a single window to the last bit.
+    row_status.seconds = on_grid(sum(given), sample_rate) if len(given) == len(windows) else None
     row_status.window, row_status.windows = 0, 1
     if len({one.version for one in windows}) > 1:
         row_status.version = CHANGED

@@ -1,7 +1,7 @@
 """Files of annotations: NIST CTM and RTTM, of one line per span, and Praat's TextGrid in its long text format."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from raysp.text.formats.safe_values import NOTHING, as_field, end_of, in_order, on_one_line
 from raysp.text.times import Span
@@ -46,13 +46,14 @@ def textgrid(tiers: Mapping[str, Sequence[Span]], seconds: float) -> str:
     """Return a TextGrid file with an interval tier for each sequence of spans.
 
     The intervals of a tier cover the recording: empty ones lie between its spans. A span that begins before the end of
-    the one before it is shortened; spans without a duration are left out. Quotes are doubled.
+    the one before it is shortened, and so is one that ends after the recording; spans without a duration are left out.
+    The file ends with the recording, or with the last span if that begins after it. Quotes are doubled.
 
     Args:
         tiers: spans by the name of their tier, in order.
         seconds: duration of the recording.
     """
-    end = max(LEAST_SECONDS, *(end_of(in_order(spans), seconds) for spans in tiers.values()))
+    end = _end(tiers.values(), seconds)
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
@@ -66,6 +67,14 @@ def textgrid(tiers: Mapping[str, Sequence[Span]], seconds: float) -> str:
     for number, (name, spans) in enumerate(tiers.items(), 1):
         lines += [f"    item [{number}]:", *_tier(name, list(_intervals(spans, end)), end)]
     return "\n".join(lines) + "\n"
+
+
+def _end(tiers: Collection[Sequence[Span]], seconds: float) -> float:
+    """Return the end of a recording; of the last span if one has no time within the recording."""
+    latest = max(LEAST_SECONDS, *(end_of(in_order(spans), seconds) for spans in tiers))
+    within = seconds if LEAST_SECONDS <= seconds < latest else latest
+    texts = [[one.text for spans in tiers for one in _intervals(spans, end)] for end in (within, latest)]
+    return within if len([*filter(None, texts[0])]) == len([*filter(None, texts[1])]) else latest
 
 
 def _tier(name: str, intervals: Sequence[Span], end: float) -> Iterator[str]:
@@ -83,17 +92,17 @@ def _tier(name: str, intervals: Sequence[Span], end: float) -> Iterator[str]:
 
 def _intervals(spans: Sequence[Span], end: float) -> Iterator[Span]:
     """Yield spans and the empty intervals between them, which cover the time from 0 to `end`."""
-    place = 0.0
+    place, end = 0.0, round(end, 6)
     for span in in_order(spans):
-        start, stop = max(place, round(span.start, 6)), round(span.end, 6)
+        start, stop = max(place, round(span.start, 6)), min(end, round(span.end, 6))
         if stop <= start:
             continue
         if start > place:
             yield Span("", place, start, 0.0)
         yield Span(span.text, start, stop, 0.0)
         place = stop
-    if place < round(end, 6) or place == 0:
-        yield Span("", place, round(end, 6), 0.0)
+    if place < end or place == 0:
+        yield Span("", place, end, 0.0)
 
 
 def _number(seconds: float) -> str:

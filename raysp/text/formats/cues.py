@@ -120,6 +120,21 @@ def one_cue(text: str, seconds: float, *, max_chars: int = 42, language: str | N
     return (Cue(0, max(1, round(seconds * 1000)), tuple(_lines(parts, costs, max_chars))),) if parts else ()
 
 
+def cues_without_times(text: str, seconds: float, rules: Rules) -> tuple[Cue, ...]:
+    """Return the cues of a text whose words have no times: one over the recording, or several if it is longer than one.
+
+    Each word then has a share of the recording by its width.
+    """
+    if seconds <= rules.max_seconds:
+        return one_cue(text, seconds, max_chars=rules.max_chars, language=rules.language)
+    return cues_of(words_over(text, seconds), rules, text=text)
+
+
+def words_over(text: str, seconds: float) -> list[Span]:
+    """Return the words of a text with shares of the time of a recording by their widths, without scores."""
+    return [one._replace(score=math.nan) for one in _shares(0.0, seconds, text.split())]
+
+
 def parts_of(words: Iterable[Span], rules: Rules, text: str = "", chars: Sequence[Span] = ()) -> list[Part]:
     """Return the parts between which lines may break, in the order of time; arguments as those of `cues_of`."""
     cleaned = [one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words))]

@@ -54,9 +54,13 @@ def in_order(spans: Iterable[Span]) -> list[Span]:
 
     Spans whose times are not finite are left out.
     """
-    kept = [one for one in spans if math.isfinite(one.start) and math.isfinite(one.end)]
-    positive = [one._replace(start=max(0.0, one.start)) for one in kept]
+    positive = [one._replace(start=max(0.0, one.start)) for one in spans if is_timed(one)]
     return sorted((one._replace(end=max(one.start, one.end)) for one in positive), key=lambda one: one.start)
+
+
+def is_timed(span: Span) -> bool:
+    """Return whether the times of a span are known."""
+    return math.isfinite(span.start) and math.isfinite(span.end)
 
 
 def with_times(words: Iterable[Span]) -> list[Span]:
@@ -65,12 +69,11 @@ def with_times(words: Iterable[Span]) -> list[Span]:
     At the beginning they are placed at the start of the first word with times. Without one, none is returned.
     """
     found = list(words)
-    is_timed = [math.isfinite(one.start) and math.isfinite(one.end) for one in found]
-    place = next((one.start for one, timed in zip(found, is_timed, strict=True) if timed), None)
+    place = next((one.start for one in found if is_timed(one)), None)
     if place is None:
         return []
-    for index, timed in enumerate(is_timed):
-        found[index] = found[index] if timed else found[index]._replace(start=place, end=place)
+    for index, one in enumerate(found):
+        found[index] = one if is_timed(one) else one._replace(start=place, end=place)
         place = found[index].end
     return found
 

@@ -45,6 +45,8 @@ class ShardMark:
     """Rows, and in exports of clips also clips, that were left out by reason."""
     sizes: Mapping[str, int]
     """Bytes of the files of the whole shard, by path; empty where each row has a file."""
+    untimed: int = 0
+    """Rows with a text none of whose words has a time."""
     kept: tuple[str, ...] = ()
     """Paths of files that are there and that no export wrote; such a marker is not written."""
 
@@ -58,6 +60,7 @@ class ShardFiles:
     """Name of the label shard."""
     rows: int = 0
     clips: int = 0
+    untimed: int = 0
     seconds: float = 0.0
     left_out: Counter[str] = field(default_factory=Counter)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -129,6 +132,7 @@ class ShardFiles:
             num_bytes=self.num_bytes,
             left_out=dict(sorted(self.left_out.items())),
             sizes=self.sizes,
+            untimed=self.untimed,
             kept=tuple(self.kept),
         )
 

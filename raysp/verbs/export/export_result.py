@@ -34,6 +34,8 @@ class Export(Brief):
     """Seconds of audio of the exported rows, or of their clips."""
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips of exported rows."""
+    untimed: int = 0
+    """Rows with a text none of whose words has a time; subtitles, tiers and clips show it over the whole row."""
     names: str | None = None
     """Source of the names of the files of rows, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
@@ -53,6 +55,7 @@ class Export(Brief):
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
             "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
+            "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
             "kept": self._kept,
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",

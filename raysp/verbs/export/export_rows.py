@@ -1,6 +1,7 @@
 """Rows of label shards for export: those that are ok, with counts of the others, and the spans in their columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import cast
 
 import pyarrow as pa
@@ -120,9 +121,9 @@ def is_by_channel(schema: pa.Schema, column: str) -> bool:
 
 
 def by_channel(row: Row, columns: Sequence[str]) -> list[Row]:
-    """Return a row for each channel, with its entries of columns that hold one for each."""
-    lists = {name: cast("list[object]", row[name]) for name in columns}
-    return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip(*lists.values(), strict=True)]
+    """Return a row for each channel, with its entries of columns that hold one for each; null where there is none."""
+    lists = {name: cast("list[object] | None", row[name]) or [] for name in columns}
+    return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip_longest(*lists.values())]
 
 
 def find_spans(schema: pa.Schema, *names: str) -> str | None:

@@ -24,7 +24,7 @@ from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.naming import Named, beside_names, row_names
 from raysp.verbs.export.source_audio import Source
 
-WRITER_VERSION = 2
+WRITER_VERSION = 3
 """Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
 Format = Literal["srt", "vtt", "ctm", "textgrid", "rttm", "jsonl", "csv", "nemo", "dataset", "clips"]
 
@@ -315,6 +315,7 @@ def _result(
         num_bytes=sum(mark.num_bytes for mark in marks),
         seconds=round(sum(mark.seconds for mark in marks), 3),
         left_out=dict(left_out.most_common()),
+        untimed=sum(mark.untimed for mark in marks),
         names=named.kind if named else None,
         not_by_path=named.not_by_path if named else "",
         kept=sum(len(mark.kept) for mark in marks),

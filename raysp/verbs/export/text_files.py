@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,11 +12,11 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
-from raysp.text.formats.annotations import ctm, rttm, textgrid
-from raysp.text.formats.cues import Rules, cues_of, one_cue
+from raysp.text.formats.annotations import LEAST_SECONDS, ctm, rttm, textgrid
+from raysp.text.formats.cues import Rules, cues_of, cues_without_times, words_over
 from raysp.text.formats.safe_values import csv_line, json_line
 from raysp.text.formats.subtitles import srt, vtt, with_names
-from raysp.text.times import Span, timed_words
+from raysp.text.times import Span
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_formats import ALL, suffix_of
 from raysp.verbs.export.export_rows import (
@@ -34,13 +35,14 @@ from raysp.verbs.export.export_rows import (
     to_rows,
 )
 from raysp.verbs.export.row_names import RowNames
+from raysp.verbs.export.spoken_words import SpokenWords
 from raysp.verbs.export.word_times import ask_words, how_to_ask
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row, given with its id, in a file of a label shard."""
 WHOLE_JOB = "pipelines/subtitles.py of raysp's repository labels a folder and writes its subtitles in one command"
-TIMED = ("words", "chars")
-"""Endings of the columns whose times cut a text."""
+Count = Callable[[Row, ShardFiles], None]
+"""Callable that counts what a row has that the format cannot hold as it is."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class RowFiles:
     columns: list[str]
     text: Callable[[Row], str]
     """Content of the file of a row."""
-    by_channel: bool = False
-    """Whether each channel has a file of its own."""
+    count: Count
+    channels: Sequence[str] = ()
+    """Columns with an entry for each channel, of which each has a file of its own."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -68,21 +71,21 @@ class RowFiles:
             rows = to_rows(table)
             named = [(name(row), row) for row in rows]
             files.put((f"{path}{self.suffix}", self.text(row).encode()) for path, row in self._parts(named))
-            _count(files, rows)
+            _count(files, rows, self.count)
         files.remove_others(self.suffix, lambda path: self.names.is_elsewhere(self._of_row(path), shard))
 
     def _parts(self, named: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
         """Yield rows with their paths, or their channels with the path and the number of the channel."""
         for path, row in named:
-            if self.by_channel:
-                channels = enumerate(by_channel(row, self.columns), 1)
+            if self.channels:
+                channels = enumerate(by_channel(row, self.channels), 1)
                 yield from ((f"{path}.{number}", one) for number, one in channels)
             else:
                 yield path, row
 
     def _of_row(self, path: str) -> str:
         """Return the name of a row from the path of a file of it, without the suffix."""
-        return path.rpartition(".")[0] if self.by_channel else path
+        return path.rpartition(".")[0] if self.channels else path
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Return 0: the export has no other files."""
@@ -103,6 +106,7 @@ class LineFiles:
     """First line of each file."""
     all_rows: bool = False
     """Whether rows that are not ok are written, too."""
+    count: Count | None = None
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ class LineFiles:
             for table in rows_of(self.labelling, shard, self.columns, files):
                 rows = to_rows(table)
                 file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
-                _count(files, rows)
+                _count(files, rows, self.count)
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Join the parts of one file, and return the change of the number of files."""
@@ -133,9 +137,12 @@ class LineFiles:
         return 1 - len(parts)
 
 
-def _count(files: ShardFiles, rows: list[dict[str, object]]) -> None:
+def _count(files: ShardFiles, rows: list[dict[str, object]], count: Count | None) -> None:
     files.rows += len(rows)
     files.seconds += sum(map(seconds_of, rows))
+    if count:
+        for row in rows:
+            count(row, files)
 
 
 def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[str, JsonValue]) -> RowFiles:
@@ -145,24 +152,22 @@ def subtitles(labelling: Labelling, names: RowNames, to: str, options: Mapping[s
         PlanError: there are neither words nor texts, or no times and a row with a text is too long for one cue.
     """
     prefix, rules = str(options["column"]), _rules(options)
-    text, words, chars = f"{prefix}_text", *(find_spans(labelling.schema, f"{prefix}_{one}") for one in TIMED)
-    if not words and text not in labelling.schema.names:
-        raise missing(labelling, to, (f"{prefix}_words", text), f"{ask_words(labelling.record, prefix)}. {WHOLE_JOB}")
-    if not words and not chars:
+    spoken = SpokenWords(labelling, prefix)
+    if not spoken.words and not spoken.text:
+        columns = f"{prefix}_words", f"{prefix}_text"
+        raise missing(labelling, to, columns, f"{ask_words(labelling.record, prefix)}. {WHOLE_JOB}")
+    if not spoken.words and not spoken.chars:
         _refuse_long_rows(labelling, to, prefix, rules.max_seconds)
     write = {"srt": srt, "vtt": vtt}[to]
     name_speakers = with_names if to == "srt" else list[Span]  # WebVTT has a tag for them
-    found = [one for one in (words, text if text in labelling.schema.names else None, chars) if one]
 
     def subtitle(row: Row) -> str:
-        whole = str(row.get(text) or "")
-        if not words and not chars:
-            return write(one_cue(whole, seconds_of(row), max_chars=rules.max_chars, language=rules.language))
-        of_chars = spans_of(row, chars) if chars else []
-        spans = spans_of(row, words) if words else timed_words(whole, of_chars)
-        return write(cues_of(name_speakers(spans), rules, text=whole, chars=of_chars))
+        if untimed := spoken.untimed(row):
+            return write(cues_without_times(untimed, seconds_of(row), rules))
+        words = name_speakers(spoken.words_of(row))
+        return write(cues_of(words, rules, text=spoken.whole(row), chars=spoken.chars_of(row)))
 
-    return RowFiles(labelling, names, suffix_of(to), found, subtitle, is_by_channel(labelling.schema, found[0]))
+    return RowFiles(labelling, names, suffix_of(to), spoken.columns, subtitle, spoken.count, spoken.of_channels)
 
 
 def _rules(options: Mapping[str, JsonValue]) -> Rules:
@@ -202,31 +207,33 @@ def text_grids(labelling: Labelling, names: RowNames, to: str, options: Mapping[
     """
     prefix = str(options["column"])
     words = need_spans(labelling, to, (f"{prefix}_words",), ask_words(labelling.record, prefix))
+    spoken = SpokenWords(labelling, prefix)
     others = {one: find_spans(labelling.schema, f"{prefix}_{one}") for one in ("chars", "turns")}
     tiers = {"words": words, **{name: column for name, column in others.items() if column}}
 
+    columns = [*dict.fromkeys([*tiers.values(), *spoken.columns])]
+    of_channels = [name for name in columns if is_by_channel(labelling.schema, name)]
+
+    def spans(row: Row, name: str, column: str) -> list[Span]:
+        untimed = spoken.untimed(row) if name == "words" else ""
+        return [Span(untimed, 0.0, max(LEAST_SECONDS, seconds_of(row)), 0.0)] if untimed else spans_of(row, column)
+
     def grid(row: Row) -> str:
-        spans = {
-            f"{name}{ending}": spans_of(one, column)
-            for ending, one in _channels(labelling, row, [*tiers.values()]).items()
+        found = {
+            f"{name}{ending}": spans(one, name, column)
+            for ending, one in _channels(row, of_channels).items()
             for name, column in tiers.items()
         }
-        return textgrid(spans, seconds_of(row))
+        return textgrid(found, seconds_of(row))
 
-    return RowFiles(labelling, names, suffix_of(to), [*tiers.values()], grid)
+    return RowFiles(labelling, names, suffix_of(to), columns, grid, partial(spoken.count, words=True))
 
 
-def _channels(labelling: Labelling, row: Row, columns: Sequence[str]) -> dict[str, Row]:
+def _channels(row: Row, of_channels: Sequence[str]) -> dict[str, Row]:
     """Return the channels of a row by the ending of the names of their tiers; a row of one label has no ending."""
-    if not is_by_channel(labelling.schema, columns[0]):
+    if not of_channels:
         return {"": row}
-    return {f" {number}": one for number, one in enumerate(by_channel(row, columns), 1)}
-
-
-def _numbered(labelling: Labelling, row: Row, column: str) -> Iterator[tuple[list[Span], int]]:
-    """Yield the spans of each channel of a row with its number, counted from 1; a row of one label is channel 1."""
-    for number, one in enumerate(_channels(labelling, row, [column]).values(), 1):
-        yield spans_of(one, column), number
+    return {f" {number}": one for number, one in enumerate(by_channel(row, of_channels), 1)}
 
 
 def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
@@ -236,9 +243,16 @@ def word_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) 
         PlanError: there are no words.
     """
     prefix = str(options["column"])
-    words = need_spans(labelling, to, (f"{prefix}_words",), ask_words(labelling.record, prefix))
-    lines: Lines = lambda row, id_: "".join(ctm(id_, *one) for one in _numbered(labelling, row, words))  # noqa: E731
-    return LineFiles(labelling, ".ctm", [words], lambda shard: lines, bool(options["one_file"]))
+    need_spans(labelling, to, (f"{prefix}_words",), ask_words(labelling.record, prefix))
+    spoken = SpokenWords(labelling, prefix)
+
+    def lines(row: Row, id_: str) -> str:
+        channels = spoken.channels(row)
+        texts = [words_over(spoken.untimed(one), seconds_of(one)) or spoken.words_of(one) for one in channels]
+        return "".join(ctm(id_, words, number) for number, words in enumerate(texts, 1))
+
+    one_file, count = bool(options["one_file"]), partial(spoken.count, words=True)
+    return LineFiles(labelling, ".ctm", spoken.columns, lambda shard: lines, one_file, count=count)
 
 
 def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> LineFiles:
@@ -251,7 +265,12 @@ def speaker_lines(labelling: Labelling, to: str, options: Mapping[str, JsonValue
     names = (f"{prefix}_turns", f"{prefix}_segments", f"{prefix}_speech", prefix)
     advice = "Ask for them with Turns() or Segments(), or name another column with --column"
     segments = need_spans(labelling, to, names, advice)
-    lines: Lines = lambda row, id_: "".join(rttm(id_, *one) for one in _numbered(labelling, row, segments))  # noqa: E731
+    of_channels = [segments] if is_by_channel(labelling.schema, segments) else []
+
+    def lines(row: Row, id_: str) -> str:
+        channels = enumerate(_channels(row, of_channels).values(), 1)
+        return "".join(rttm(id_, spans_of(one, segments), number) for number, one in channels)
+
     return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, bool(options["one_file"]))
 
 
