@@ -43,6 +43,7 @@ SERVERS = {"local_ray", "s3_server", "moto_server", "gcs_server", "azure_server"
 ON_CLOUDS = ("labelling/engine/test_clouds_runs.py", "storage/test_clouds.py")
 """Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
 ON_OBJECT_STORAGE = (
+    "by_promise/test_export_to_a_bucket.py",
     "checkpoints/test_fetching.py",
     "kubernetes/test_keys_of_a_store.py",
     "kubernetes/test_policies.py",

@@ -18,19 +18,9 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
 from raysp.ops.filtering import RowOp, apply, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.places import OF_SAMPLES, Place, with_channels, with_places
+from raysp.ops.places import OF_SAMPLES, Place, seconds_of_row, with_channels, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
-from raysp.ops.rows import (
-    ERROR,
-    OK,
-    RowStatus,
-    Window,
-    row_statuses,
-    seconds_of_row,
-    statuses_table,
-    through_channels,
-    with_waves,
-)
+from raysp.ops.rows import ERROR, OK, RowStatus, Window, row_statuses, statuses_table, through_channels, with_waves
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32

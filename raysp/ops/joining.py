@@ -10,17 +10,8 @@ import pyarrow as pa
 from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
-from raysp.ops.rows import (
-    CHANGED,
-    ERROR,
-    OK,
-    ROW_SCHEMA,
-    RowStatus,
-    on_grid,
-    row_statuses,
-    statuses_table,
-    with_labels,
-)
+from raysp.ops.places import on_grid
+from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 
 RESULT = f"{INNER_PREFIX}result:"
 """Prefix of the texts of a row's earlier outputs, in the last of its windows."""

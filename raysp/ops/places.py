@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from raysp.columns import INNER_PREFIX, SECONDS
 
+LEAST_SHARE = 0.01
+"""Share of a sample from which a duration is not in whole samples; sums of windows are exact to a thousandth."""
 WHOLE_SECONDS = 1.0
 """Longest recording that is one window where windows are cut at pauses: a pause of this length is not cut either. The
 model of speech does not find all words that fill a recording: without this, 10 % of 750 spoken digits were lost."""
@@ -153,3 +155,24 @@ def channels_of(table: pa.Table) -> list[ChannelWindow]:
 def listed(schema: pa.Schema) -> pa.Schema:
     """Return the columns of a row whose channels have these columns each: lists, one entry a channel."""
     return pa.schema([(field.name, pa.list_(field.type)) for field in schema])
+
+
+def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:
+    """Return the duration of a recording, to a sample of its own rate where its header has that.
+
+    Resampling rounds the number of samples. A header whose duration differs by a whole sample or more is an estimate,
+    or that of a damaged file.
+
+    Args:
+        num_samples: decoded samples.
+        sample_rate: rate of these samples in Hz.
+        claimed: duration by the header in seconds; 0 if unknown.
+    """
+    decoded = num_samples / sample_rate
+    return on_grid(claimed, sample_rate) if abs(claimed - decoded) * sample_rate < 1 else decoded
+
+
+def on_grid(seconds: float, sample_rate: int) -> float:
+    """Return a duration that is free of the error of sums: in whole samples if it has some, else in nanoseconds."""
+    whole = round(seconds * sample_rate) / sample_rate
+    return whole if abs(whole - seconds) * sample_rate < LEAST_SHARE else round(seconds, 9)

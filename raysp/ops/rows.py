@@ -29,8 +29,6 @@ ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUM
 CHANGED = "changed while it was read"
 """Version of a recording that changed while it was read: the label may match none of its versions."""
 
-LEAST_SHARE = 0.01
-"""Share of a sample from which a duration is not in whole samples; sums of windows are exact to a thousandth."""
 MAX_MESSAGE = 500
 NO_SPEECH = "no_speech"
 
@@ -132,27 +130,6 @@ def _end(row_status: RowStatus, one: RowStatus, place: ChannelWindow, number: in
     row_status.status, row_status.error_type, row_status.error_message = one.status, one.error_type, one.error_message
     if one.error_type in OF_SAMPLES:
         row_status.fail(one.error_type, place.named(one.error_message or ""))
-
-
-def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:
-    """Return the duration of a recording, to a sample of its own rate where its header has that.
-
-    Resampling rounds the number of samples. A header whose duration differs by a whole sample or more is an estimate,
-    or that of a damaged file.
-
-    Args:
-        num_samples: decoded samples.
-        sample_rate: rate of these samples in Hz.
-        claimed: duration by the header in seconds; 0 if unknown.
-    """
-    decoded = num_samples / sample_rate
-    return on_grid(claimed, sample_rate) if abs(claimed - decoded) * sample_rate < 1 else decoded
-
-
-def on_grid(seconds: float, sample_rate: int) -> float:
-    """Return a duration that is free of the error of sums: in whole samples if it has some, else in nanoseconds."""
-    whole = round(seconds * sample_rate) / sample_rate
-    return whole if abs(whole - seconds) * sample_rate < LEAST_SHARE else round(seconds, 9)
 
 
 def added_seconds(one: RowStatus, channel: int) -> float | None:

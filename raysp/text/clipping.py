@@ -60,6 +60,14 @@ def cut_clips(
     return found, left_out
 
 
+def whole_clip(text: str, seconds: float, *, min_seconds: float, max_seconds: float) -> tuple[list[Clip], Counter[str]]:
+    """Return the clip of a whole recording, whose text has no times to cut it by; arguments as those of `cut_clips`."""
+    clip = Clip(0.0, round(seconds, 3), text, None)
+    if min_seconds <= clip.seconds <= max_seconds:
+        return [clip], Counter()
+    return [], Counter({TOO_LONG if clip.seconds > max_seconds else TOO_SHORT: 1})
+
+
 class _Placed:
     """Words of a recording with the places at which clips may begin and end."""
 

@@ -24,6 +24,7 @@ from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.sink.run_record import raysp_version
+from raysp.specs.place_names import place_name, with_place_names
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store, explain
 from raysp.training.loop.evaluated import comparable
@@ -71,7 +72,8 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
         f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
     )
     verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "trained" if is_random else "fine-tuned"
-    begun = f"with the configuration of `{begun_with}` and random weights" if is_random else f"`{begun_with}`"
+    begun = f"`{place_name(begun_with)}`"
+    begun = f"with the configuration of {begun} and random weights" if is_random else begun
     sources = "its data" if is_random else "the checkpoint it began with and of its data"
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return "\n".join(
@@ -83,14 +85,14 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
             f"# {recipe.name or Path(recipe.sink.url).name}",
             "",
             f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {raysp_version()}: {trained} of audio "
-            f"from {', '.join(f'`{url}`' for url in recipe.source.urls)}.{final}",
+            f"from {', '.join(f'`{place_name(url)}`' for url in recipe.source.urls)}.{final}",
             "",
             "Licence: " + (licence or f"that of {sources}, which is not stated here") + ".",
             "",
             f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
             "",
             "```json",
-            json.dumps(to_json(recipe), indent=1),
+            json.dumps(with_place_names(to_json(recipe)), indent=1),
             "```",
             "",
         ]

@@ -19,7 +19,7 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
-from raysp.text.clipping import Clip, cut_clips
+from raysp.text.clipping import Clip, cut_clips, whole_clip
 from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.archives import SampleArchive
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
@@ -27,6 +27,7 @@ from raysp.verbs.export.datasets import data_path
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
+from raysp.verbs.export.spoken_words import SpokenWords
 from raysp.verbs.export.word_times import ask_words
 
 GROUP_BYTES = 32 * 1024 * 1024
@@ -45,7 +46,9 @@ SCHEMA = pa.schema(
         ("score", pa.float32()),
     ]
 )
-"""Columns of clips as Parquet."""
+"""Columns of clips as Parquet, before those of the source that the sink keeps."""
+OF_SOURCE = "source_"
+"""Prefix of kept columns that have the name of a column of clips, such as the text of the whole recording."""
 
 
 class Sample(NamedTuple):
@@ -56,6 +59,8 @@ class Sample(NamedTuple):
     values: Mapping[str, str | int | float | None]
     """Values of the columns besides the audio."""
     audio: bytes
+    kept: pa.Table
+    """The kept columns of its row."""
 
 
 class Writer(Protocol):
@@ -71,10 +76,11 @@ class ParquetClips:
 
     Args:
         writer: the open file.
+        schema: its columns.
     """
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
         self._held: list[Sample] = []
         self._num_bytes = 0
 
@@ -89,7 +95,10 @@ class ParquetClips:
         """Write the clips that are held."""
         rows = [{**one.values, AUDIO_COLUMN: {"bytes": one.audio, "path": f"{one.key}.flac"}} for one in self._held]
         if rows:
-            self._writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+            table, kept = pa.Table.from_pylist(rows, SCHEMA), pa.concat_tables(one.kept for one in self._held)
+            for field in kept.schema:
+                table = table.append_column(field, kept.column(field.name))
+            self._writer.write_table(table.cast(self._schema))
         self._held, self._num_bytes = [], 0
 
 
@@ -106,21 +115,22 @@ class TarClips:
     def add(self, sample: Sample) -> None:
         """Append a clip."""
         text = str(sample.values["text"] or "")
-        files = {"flac": sample.audio, "txt": text.encode(), "json": json_line(sample.values).encode()}
+        values = {**sample.values, **to_rows(sample.kept)[0]}
+        files = {"flac": sample.audio, "txt": text.encode(), "json": json_line(values).encode()}
         self._archive.add(sample.key, files)
 
 
 @contextmanager
-def parquet_clips(path: Path) -> Iterator[ParquetClips]:
+def parquet_clips(path: Path, schema: pa.Schema) -> Iterator[ParquetClips]:
     """Yield a writer of a Parquet file."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        clips = ParquetClips(writer)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        clips = ParquetClips(writer, schema)
         yield clips
         clips.flush()
 
 
 @contextmanager
-def tar_clips(path: Path) -> Iterator[TarClips]:
+def tar_clips(path: Path, schema: pa.Schema) -> Iterator[TarClips]:
     """Yield a writer of a WebDataset shard."""
     with SampleArchive(path) as archive:
         yield TarClips(archive)
@@ -141,7 +151,7 @@ class ClipFiles:
             PlanError: there are neither words nor regions of speech, or they are of each channel; or as
                 `Source.pipeline`, like TrustError.
         """
-        _ = self.channel, self.spans
+        _ = self.channel, self.spans, self.schema
         return self
 
     @cached_property
@@ -162,6 +172,31 @@ class ClipFiles:
         advice = ask_words(self.labelling.record, prefix)
         return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), advice)
 
+    @cached_property
+    def spoken(self) -> SpokenWords | None:
+        """Words of the rows; None if clips are of regions of speech, which have no text."""
+        return None if self.spans.endswith("_speech") else SpokenWords(self.labelling, str(self.options["column"]))
+
+    @cached_property
+    def kept(self) -> Mapping[str, str]:
+        """Names in clips of the columns of the source that the sink keeps, by their own names."""
+        schema, own = self.labelling.schema, {*SCHEMA.names}
+        named: dict[str, str] = {}
+        for name in (name for name in self.labelling.kept if name in schema.names and name != "id"):
+            named[name] = f"{OF_SOURCE}{name}" if name in own else name
+        if len({*named.values()} | own) < len(named) + len(own):
+            raise PlanError(
+                f"{self.labelling.url}: the kept columns {', '.join(named)} have the names of columns of clips also "
+                f"with {OF_SOURCE!r} before them; rename one in the source"
+            )
+        return named
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of the files of clips."""
+        fields = [self.labelling.schema.field(name).with_name(as_) for name, as_ in self.kept.items()]
+        return pa.schema([*SCHEMA, *fields])
+
     @property
     def is_tar(self) -> bool:
         """Whether clips are written as WebDataset shards."""
@@ -176,17 +211,19 @@ class ClipFiles:
         """Write the file of a label shard."""
         path = f"{stem_of(shard)}.tar" if self.is_tar else data_path(shard)
         opened = tar_clips if self.is_tar else parquet_clips
-        with files.file(path) as scratch, opened(scratch) as writer, Decoder() as decoder:
+        columns = [self.spans, *(self.spoken.columns if self.spoken else ()), *self.kept]
+        with files.file(path) as scratch, opened(scratch, self.schema) as writer, Decoder() as decoder:
             cutting = _Cutting(self, shard, decoder, files)
-            for labels, places, recordings in self.source.rows(shard, [self.spans], files):
-                for row, place in zip(to_rows(labels), places, strict=True):
-                    cutting(row, recordings, place, writer)
+            for labels, places, recordings in self.source.rows(shard, columns, files):
+                kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
+                for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
+                    cutting(row, kept.slice(number, 1), recordings, place, writer)
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Write the card of Parquet files. Returns the number of files."""
         if self.is_tar:
             return 0
-        destination.put(CARD, card(self.labelling, "clips", self.options, SCHEMA, marks, has_audio=True))
+        destination.put(CARD, card(self.labelling, "clips", self.options, self.schema, marks, has_audio=True))
         return 1
 
 
@@ -195,7 +232,7 @@ class _Cutting:
 
     def __init__(self, export: ClipFiles, shard: Shard, decoder: Decoder, files: ShardFiles) -> None:
         options, decode = export.options, export.source.pipeline.decode
-        self.column = export.spans
+        self.column, self.spoken = export.spans, export.spoken
         self.shard, self.decoder, self.files = shard, decoder, files
         self.rate = int(str(options["sample_rate"]))
         self.least, self.most = float(str(options["min_seconds"])), float(str(options["max_seconds"]))
@@ -203,7 +240,7 @@ class _Cutting:
         self.decode = DecodeOptions(self.rate, export.channel, decode.max_seconds)
         self.key = stem_of(shard).replace("/", "-").replace(".", "-")
 
-    def __call__(self, row: Row, recordings: Recordings, place: int, writer: Writer) -> None:
+    def __call__(self, row: Row, kept: pa.Table, recordings: Recordings, place: int, writer: Writer) -> None:
         """Write the clips of a row; the recording is decoded in parts up to the end of the last clip."""
         clips = self._clips(row)
         if not clips:
@@ -215,7 +252,7 @@ class _Cutting:
             chunks = self.decoder.decode_chunks(recordings.excerpt(place), self.decode)
             for number, (clip, samples) in enumerate(zip(clips, cut_parts(chunks, parts), strict=True)):
                 if len(samples):
-                    writer.add(self._sample(row, clip, number, encode_flac(samples, self.rate)))
+                    writer.add(self._sample(row, kept, clip, number, encode_flac(samples, self.rate)))
                     written.append(clip)
         except (AudioError, TooLong) as error:
             self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
@@ -225,7 +262,11 @@ class _Cutting:
 
     def _clips(self, row: Row) -> list[Clip]:
         spans = spans_of(row, self.column)
-        clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
+        if untimed := self.spoken.untimed(row) if self.spoken else "":
+            clips, left_out = whole_clip(untimed, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
+            self.files.untimed += 1
+        else:
+            clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
         self.files.left_out.update(left_out)
         if self.min_score is None:
             return clips
@@ -233,12 +274,11 @@ class _Cutting:
         self.files.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
         return kept
 
-    def _sample(self, row: Row, clip: Clip, number: int, audio: bytes) -> Sample:
+    def _sample(self, row: Row, kept: pa.Table, clip: Clip, number: int, audio: bytes) -> Sample:
         source_id = id_of(row, self.shard)
-        has_text = not self.column.endswith("_speech")
         values = {
             "id": f"{source_id}-{number:04}",
-            "text": clip.text if has_text else None,
+            "text": clip.text if self.spoken else None,
             "source_id": source_id,
             "row": int(str(row["row"])),
             "start": clip.start,
@@ -246,4 +286,4 @@ class _Cutting:
             "seconds": clip.seconds,
             "score": clip.score,
         }
-        return Sample(f"{self.key}-{int(str(row['row'])):08}-{number:04}", values, audio)
+        return Sample(f"{self.key}-{int(str(row['row'])):08}-{number:04}", values, audio, kept)

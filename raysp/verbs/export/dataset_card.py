@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
+from raysp.specs.place_names import place_name
 from raysp.specs.values import JsonValue
 from raysp.text.formats.safe_values import on_one_line
 from raysp.verbs.export.destination import ShardMark
@@ -73,11 +74,12 @@ def _body(
         for reason, number in mark.left_out.items():
             left_out[reason] = left_out.get(reason, 0) + number
     reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(left_out.items()))
+    checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
     made = [
         f"- {count(rows, 'clip' if to == 'clips' else 'row')}, {duration(seconds)} hours:minutes:seconds of audio",
         f"- split: {options['split']}",
         f"- left out: {reasons or 'nothing'}",
-        f"- checkpoint: `{_code(labelling.checkpoint)}` (digest {_code(labelling.checkpoint_digest)})",
+        f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
         f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
         f"- command: `{_code(_command(labelling, to, options))}`",
         f"- licence: {_code(str(options['licence'])) if options['licence'] else 'not stated; set it with --licence'}",
@@ -92,7 +94,7 @@ def _code(value: object) -> str:
 
 def _command(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> str:
     """Return the command that makes the export."""
-    words = ["raysp", "export", labelling.url, "DEST", "--to", to]
+    words = ["raysp", "export", place_name(labelling.url), "DEST", "--to", to]
     for name, value in options.items():
         if value != OPTIONS[to][name]:
             option = {"layout": "as"}.get(name, name).replace("_", "-")

@@ -41,8 +41,11 @@ class Export(Brief):
     not_by_path: str = ""
     """Reason why paths of recordings do not name the files; empty if they do, or if ids were asked for."""
     kept: int = 0
-    """Files beside recordings that were there, that no export wrote or that were edited since, and that stay."""
+    """Files of rows, and cards, that no export wrote or that were edited since, and that stay."""
     first_kept: str = ""
+    rewritten: int = 0
+    """Files of an earlier export that were removed or changed since, and that were written again."""
+    first_rewritten: str = ""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -58,6 +61,7 @@ class Export(Brief):
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
             "kept": self._kept,
+            "restored": self._rewritten,
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
         }
@@ -79,6 +83,11 @@ class Export(Brief):
     def _kept(self) -> str:
         found = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
         return f"{found}: move or delete them and export again to replace them" if self.kept else ""
+
+    @property
+    def _rewritten(self) -> str:
+        found = f"{count(self.rewritten, 'file')} removed or changed since an earlier export, such as"
+        return f"{found} {self.first_rewritten}" if self.rewritten else ""
 
     @property
     def _reasons(self) -> str:

@@ -302,6 +302,7 @@ def _result(
     left_out: Counter[str] = Counter()
     for mark in marks:
         left_out.update(mark.left_out)
+    kept = [*destination.kept, *(path for mark in marks for path in mark.kept)]
     return Export(
         sink=labelling.url,
         dest=destination.url,
@@ -318,6 +319,8 @@ def _result(
         untimed=sum(mark.untimed for mark in marks),
         names=named.kind if named else None,
         not_by_path=named.not_by_path if named else "",
-        kept=sum(len(mark.kept) for mark in marks),
-        first_kept=next((path for mark in marks for path in mark.kept), ""),
+        kept=len(kept),
+        first_kept=next(iter(kept), ""),
+        rewritten=len(destination.lost),
+        first_rewritten=next(iter(destination.lost), ""),
     )

@@ -120,7 +120,7 @@ class LineFiles:
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the file of a label shard."""
         lines = self.lines(shard)
-        with files.file(self.path(shard)) as scratch, scratch.open("wb") as file:
+        with files.file(self.path(shard), is_hashed=True) as scratch, scratch.open("wb") as file:
             file.write(b"" if self.one_file else self.head.encode())
             rows_of = every_row if self.all_rows else ok_rows
             for table in rows_of(self.labelling, shard, self.columns, files):

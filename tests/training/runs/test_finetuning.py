@@ -95,6 +95,7 @@ def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undistu
     card = (undisturbed / "README.md").read_text()
     assert "base_model" not in card.partition("\n---\n")[0]  # of a folder: the hub refuses a path there
     assert figures["fingerprint"] in card
+    assert not {sign for sign in (str(undisturbed.parent), str(Path.home()), '"/', "`/", "file://") if sign in card}
 
 
 def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monkeypatch):

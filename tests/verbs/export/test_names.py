@@ -1,6 +1,7 @@
 """Names of the files of rows: those of their recordings, on every system and after every kill."""
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -111,7 +112,9 @@ class TestFolders:
         files(sink, tmp_path / "dest")
         (tmp_path / "mine.srt").write_text("mine")
         [names] = (tmp_path / "dest" / ".raysp" / "names").iterdir()
-        hostile = ["../mine.srt", str(tmp_path / "mine.srt"), ".raysp/export.json.srt", 7]
+        content = hashlib.sha256(b"mine").hexdigest()
+        paths = ["../mine.srt", str(tmp_path / "mine.srt"), ".raysp/export.json.srt", 7]
+        hostile = [*paths, *([path, [content], False] for path in paths)]
         names.write_text(json.dumps([*json.loads(names.read_text()), *hostile]))
         with_errors(sink / "in-00000.parquet", rows={1})
         assert "interviews/rec 48.srt" not in files(sink, tmp_path / "dest")

@@ -1,0 +1,345 @@
+"""Exports lose nothing in silence: texts without times, files that were edited, moved away or deleted, kept columns."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pysubs2
+import pytest
+import soundfile
+import webvtt
+from praatio import textgrid as praat
+
+import raysp
+from raysp.errors import PlanError
+from tests.corpora import CHECKPOINT, DEMO
+from tests.here import run_without_ray
+
+TEXT = "one two three"
+UNTIMED = {
+    "null": None,
+    "empty": [],
+    "no times": [{"word": word, "start": None, "end": None, "score": None} for word in TEXT.split()],
+    "half times": [{"word": word, "start": 0.1, "end": None, "score": 0.5} for word in TEXT.split()],
+    "not a number": [{"word": word, "start": float("nan"), "end": float("nan"), "score": 0.5} for word in TEXT.split()],
+}
+ROWS = ("ctm", "jsonl", "csv", "nemo")
+EVERY = ("srt", "vtt", "textgrid", *ROWS, "dataset", "clips")
+OPTIONS: dict[str, dict[str, object]] = {"clips": {"min_seconds": 0.1}}
+RATES = (8000, 11025, 22050, 44100, 16000)
+NUM_ROWS = len(RATES)
+
+
+def label(source: str, sink: str, *, keep: tuple[str, ...] = (), channel: str = "mean", **shards: object) -> None:
+    outputs = [raysp.Transcript(words=True, chars=True)]
+    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), outputs=outputs)]
+    with pytest.MonkeyPatch.context() as patch:
+        run_without_ray(patch)
+        place = raysp.Parquet(sink, keep=[*keep])
+        raysp.run(raysp.Pipeline(raysp.Shards(source, **shards), steps=steps, sink=place), progress=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A corpus `in` of recordings at several rates, of odd lengths, and its labels `out` with columns of the corpus."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, NUM_ROWS).to_pylist()
+    for row, rate in zip(rows, RATES, strict=True):
+        samples, of = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        places = np.arange(int(len(samples) * rate / of) - 37) * of / rate
+        file = io.BytesIO()
+        soundfile.write(file, np.interp(places, np.arange(len(samples)), samples), rate, format="WAV", subtype="PCM_16")
+        row["audio"]["bytes"] = file.getvalue()
+        row["start"], row["tags"] = len(places), ["a", None]
+    (folder / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "in" / "a.parquet")
+    label(f"{folder}/in", f"{folder}/out", keep=("speaker_id", "text", "start", "tags"))
+    return folder
+
+
+def changed(sink: Path, to: Path, columns: dict[str, object]) -> Path:
+    """Copy a sink with other values of columns in all rows."""
+    shutil.copytree(sink, to)
+    for path in to.glob("*.parquet"):
+        table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
+        for name, value in columns.items():
+            place = table.schema.get_field_index(name)
+            field = table.schema.field(place)
+            table = table.set_column(place, field, pa.array([value] * table.num_rows, field.type))
+        with pq.ParquetWriter(path, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({key: one for key, one in metadata.items() if key != b"ARROW:schema"})
+    return to
+
+
+def export(folder: Path, sink: Path, to: str, **options: object) -> Any:
+    return raysp.export(str(sink), to=to, dest=f"{folder}/{to}", **{**OPTIONS.get(to, {}), **options})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read the files of a folder that are not below `.raysp`."""
+    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in found.items() if name.parts[0] != ".raysp"}
+
+
+def texts_of(folder: Path, to: str) -> list[str]:
+    """Read the texts of all rows of an export with the reader of each format."""
+    paths = [folder / to / name for name in files_of(folder / to)]
+    if to == "srt":
+        return [" ".join(one.plaintext.replace("\n", " ") for one in pysubs2.load(str(path))) for path in paths]
+    if to == "vtt":
+        return [" ".join(one.text.replace("\n", " ") for one in webvtt.read(str(path))) for path in paths]
+    if to == "textgrid":
+        grids = [praat.openTextgrid(str(path), includeEmptyIntervals=False) for path in paths]
+        return [" ".join(one.label for one in grid.getTier("words").entries) for grid in grids]
+    if to == "ctm":
+        rows: dict[str, list[str]] = {}
+        for line in paths[0].read_text().splitlines():
+            rows.setdefault(line.split()[0], []).append(unquote(line.split()[4]))
+        return [" ".join(words) for words in rows.values()]
+    if to in ("dataset", "clips"):
+        column = "pred_text" if to == "dataset" else "text"
+        return pq.read_table(folder / to / "data").column(column).to_pylist()
+    if to == "csv":
+        return [TEXT for line in paths[0].read_text().splitlines() if TEXT in line]
+    return [json.loads(line)["pred_text"] for line in paths[0].read_text().splitlines()]
+
+
+class TestTextsWithoutTimes:
+    @pytest.mark.parametrize("words", UNTIMED.values(), ids=UNTIMED)
+    @pytest.mark.parametrize("to", EVERY)
+    def test_every_format_keeps_the_text_and_counts_the_row(self, made, tmp_path, to, words):
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": words, "pred_chars": []})
+        found = export(tmp_path, sink, to)
+        assert texts_of(tmp_path, to) == [TEXT] * NUM_ROWS
+        assert found.rows == NUM_ROWS
+        if to in ("srt", "vtt", "textgrid", "ctm", "clips"):
+            assert found.untimed == NUM_ROWS
+            assert found.facts["no times"].startswith(f"{NUM_ROWS} rows")
+
+    @pytest.mark.parametrize("to", ["srt", "vtt", "textgrid"])
+    def test_one_cue_or_interval_spans_the_recording(self, made, tmp_path, to):
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": None, "seconds": 5.0})
+        export(tmp_path, sink, to)
+        path = tmp_path / to / next(iter(files_of(tmp_path / to)))
+        if to == "textgrid":
+            [entry] = praat.openTextgrid(str(path), includeEmptyIntervals=True).getTier("words").entries
+            assert tuple(entry) == (0, 5, TEXT)
+        else:
+            [cue] = pysubs2.load(str(path))
+            assert (cue.start, cue.end, cue.plaintext) == (0, 5000, TEXT)
+
+    def test_a_row_longer_than_a_cue_has_several_over_its_whole_time(self, made, tmp_path):
+        text = " ".join(["word"] * 400)
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": text, "pred_words": [], "seconds": 300.0})
+        assert export(tmp_path, sink, "srt").untimed == NUM_ROWS
+        cues = pysubs2.load(str(tmp_path / "srt" / next(iter(files_of(tmp_path / "srt")))))
+        assert " ".join(one.plaintext.replace("\n", " ") for one in cues) == text
+        assert max(one.duration for one in cues) <= 7000
+        assert (cues[0].start, cues[-1].end) == (0, 300_000)
+
+    def test_a_clip_longer_than_asked_for_is_left_out_and_counted(self, made, tmp_path):
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": []})
+        found = export(tmp_path, sink, "clips", max_seconds=0.2)
+        assert (found.clips, found.left_out["clip_too_long"], found.untimed) == (0, NUM_ROWS, NUM_ROWS)
+
+    @pytest.mark.parametrize("to", ["ctm", "textgrid"])
+    def test_single_words_without_a_time_are_counted_where_they_are_left_out(self, made, tmp_path, to):
+        words = [{"word": "one", "start": 0.0, "end": 0.1, "score": 0.5}, {"word": "two", "start": None, "end": None}]
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": "one two", "pred_words": words})
+        found = export(tmp_path, sink, to)
+        assert (found.left_out, found.untimed) == ({"word_without_time": NUM_ROWS}, 0)
+        assert texts_of(tmp_path, to) == ["one"] * NUM_ROWS
+
+    def test_a_text_that_cannot_be_aligned_is_that_of_its_column(self, tmp_path, without_ray):
+        steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Align("text")])]
+        table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 1)
+        table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(["ไทย ไทย"]))
+        (tmp_path / "in").mkdir()
+        pq.write_table(table, tmp_path / "in" / "a.parquet")
+        sink = raysp.Parquet(f"{tmp_path}/out", keep=["text"])
+        raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in"), steps=steps, sink=sink), progress=False)
+        for to in ("srt", "vtt", "textgrid", "ctm"):
+            assert export(tmp_path, tmp_path / "out", to, column="aligned").untimed == 1
+            assert texts_of(tmp_path, to) == ["ไทย ไทย"]
+
+    def test_each_channel_keeps_its_text(self, tmp_path):
+        rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2).column("audio").to_pylist()
+        sides = [soundfile.read(io.BytesIO(one["bytes"]))[0][:2000] for one in rows]
+        (tmp_path / "in").mkdir()
+        soundfile.write(tmp_path / "in" / "call.wav", np.stack(sides, axis=1), 8000)
+        label(f"{tmp_path}/in", f"{tmp_path}/out", channel="each")
+        for number, words in enumerate((None, [], [None, []], [[], []])):
+            columns = {"pred_text": ["left", "right"], "pred_words": words, "pred_chars": None}
+            sink = changed(tmp_path / "out", tmp_path / f"out-{number}", columns)
+            for to in ("srt", "ctm", "textgrid"):
+                assert export(tmp_path / str(number), sink, to).untimed == 1
+            assert texts_of(tmp_path / str(number), "srt") == ["left", "right"]
+            assert texts_of(tmp_path / str(number), "ctm") == ["left right"]
+            grid = praat.openTextgrid(str(tmp_path / f"{number}/textgrid/call.TextGrid"), includeEmptyIntervals=False)
+            assert [grid.getTier(f"words {side}").entries[0].label for side in (1, 2)] == ["left", "right"]
+
+    def test_the_command_prints_the_count(self, made, tmp_path, raysp_command):
+        sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": None})
+        ran = raysp_command("export", sink, tmp_path / "x", "--to", "textgrid")
+        assert (ran.code, f"no times     {NUM_ROWS} rows" in ran.out) == (0, True)
+
+
+class TestFilesOfEarlierExports:
+    """Files that were deleted, moved away or edited after an export."""
+
+    @pytest.mark.parametrize("to", EVERY)
+    def test_one_that_is_gone_is_written_again_and_counted(self, made, tmp_path, to):
+        export(tmp_path, made / "out", to)
+        before = files_of(tmp_path / to)
+        for name in before:
+            (tmp_path / to / name).rename(tmp_path / "moved away")
+            again = export(tmp_path, made / "out", to)
+            assert files_of(tmp_path / to) == before
+            assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
+            assert again.facts["restored"].startswith("1 file removed or changed")
+        assert export(tmp_path, made / "out", to).rewritten == 0
+
+    @pytest.mark.parametrize("to", ["srt", "vtt", "textgrid"])
+    @pytest.mark.parametrize("edit", [b"another content", b""], ids=["other", "empty"])
+    def test_an_edited_file_of_a_row_is_kept_until_it_is_moved_away(self, made, tmp_path, to, edit):
+        export(tmp_path, made / "out", to)
+        before = files_of(tmp_path / to)
+        name = min(before)
+        (tmp_path / to / name).write_bytes(edit)
+        for _ in range(2):
+            again = export(tmp_path, made / "out", to)
+            assert (again.kept, again.first_kept, again.shards_before, again.files) == (1, name, 1, NUM_ROWS - 1)
+            assert files_of(tmp_path / to) == {**before, name: edit}
+        (tmp_path / to / name).rename(tmp_path / "moved away")
+        assert export(tmp_path, made / "out", to).kept == 0
+        assert files_of(tmp_path / to) == before
+
+    def test_an_edit_of_equal_length_with_the_old_time_is_noticed(self, made, tmp_path):
+        for to in ("srt", "ctm"):
+            export(tmp_path, made / "out", to)
+            path = tmp_path / to / min(files_of(tmp_path / to))
+            time, edited = path.stat().st_mtime_ns, path.read_bytes().swapcase()
+            path.write_bytes(edited)
+            os.utime(path, ns=(time, time))
+            again = export(tmp_path, made / "out", to)
+            assert (again.kept, again.rewritten) == ((1, 0) if to == "srt" else (0, 1))
+            assert (path.read_bytes() == edited) == (to == "srt")
+
+    def test_an_edited_file_of_a_row_stays_when_its_labels_change(self, made, tmp_path):
+        sink = changed(made / "out", tmp_path / "out", {})
+        export(tmp_path, sink, "srt")
+        before = files_of(tmp_path / "srt")
+        (tmp_path / "srt" / min(before)).write_text("edited")
+        shutil.rmtree(sink)
+        changed(made / "out", sink, {"pred_text": TEXT, "pred_words": None, "pred_chars": None})
+        found = export(tmp_path, sink, "srt")
+        after = files_of(tmp_path / "srt")
+        assert (found.kept, after.pop(min(before))) == (1, b"edited")
+        assert all(TEXT.encode() in data for data in after.values())
+
+    @pytest.mark.parametrize("to", [*ROWS, "dataset", "clips"])
+    @pytest.mark.parametrize("edit", [lambda data: data + b"\n", lambda data: data[:-1], lambda data: b""])
+    def test_an_edited_file_of_a_label_shard_is_written_again_and_counted(self, made, tmp_path, to, edit):
+        export(tmp_path, made / "out", to)
+        before = files_of(tmp_path / to)
+        [name] = [name for name in before if name != "README.md"]
+        (tmp_path / to / name).write_bytes(edit(before[name]))
+        again = export(tmp_path, made / "out", to)
+        assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
+        assert files_of(tmp_path / to) == before
+
+    @pytest.mark.parametrize("to", ROWS)
+    def test_one_file_of_all_label_shards_too(self, made, tmp_path, to):
+        export(tmp_path, made / "out", to, one_file=True)
+        [(name, data)] = files_of(tmp_path / to).items()
+        for edited in (b"edited", data[:-1]):
+            (tmp_path / to / name).write_bytes(edited)
+            assert export(tmp_path, made / "out", to, one_file=True).first_rewritten == name
+            assert files_of(tmp_path / to) == {name: data}
+        (tmp_path / to / name).unlink()
+        assert export(tmp_path, made / "out", to, one_file=True).rewritten == 1
+        assert export(tmp_path, made / "out", to, one_file=True).rewritten == 0
+
+    @pytest.mark.parametrize("to", ["dataset", "clips"])
+    def test_an_edited_card_is_kept(self, made, tmp_path, to):
+        export(tmp_path, made / "out", to)
+        (tmp_path / to / "README.md").write_text("by hand")
+        again = export(tmp_path, made / "out", to)
+        assert (again.kept, again.first_kept, again.rewritten) == (1, "README.md", 0)
+        assert (tmp_path / to / "README.md").read_text() == "by hand"
+
+    def test_beside_recordings_as_documented(self, tmp_path, without_ray, raysp_command):
+        talks = tmp_path / "talks"
+        talks.mkdir()
+        for name in "abc":
+            soundfile.write(talks / f"{name}.wav", np.zeros(8000), 8000)
+        label(str(talks), f"{tmp_path}/out")
+        (talks / "a.srt").write_text("by hand")
+        command = ("export", tmp_path / "out", "--to", "srt", "--beside")
+        assert "kept         1 file" in raysp_command(*command).out
+        (talks / "a.srt").rename(tmp_path / "saved.srt")
+        assert "kept" not in raysp_command(*command).out
+        written = files_of(talks)["b.srt"]
+        assert files_of(talks)["a.srt"] == written
+        (talks / "b.srt").write_text("edited")
+        ran = raysp_command(*command)
+        assert (ran.code, "kept         1 file" in ran.out, files_of(talks)["b.srt"]) == (0, True, b"edited")
+        (talks / "b.srt").rename(tmp_path / "saved-b.srt")
+        (talks / "c.srt").unlink()
+        assert "restored     2 files" in raysp_command(*command).out
+        assert {files_of(talks)[f"{name}.srt"] for name in "abc"} == {written}
+
+
+class TestClips:
+    def test_they_have_the_kept_columns_with_their_types(self, made, tmp_path):
+        export(tmp_path, made / "out", "clips")
+        clips = pq.read_table(tmp_path / "clips" / "data")
+        labels = pq.read_table(made / "out")
+        rows = {row["id"]: row for row in labels.to_pylist()}
+        names = {"speaker_id": "speaker_id", "text": "source_text", "start": "source_start", "tags": "tags"}
+        for name, of_clip in names.items():
+            assert clips.schema.field(of_clip).type == labels.schema.field(name).type
+            assert clips.column(of_clip).to_pylist() == [
+                rows[id_][name] for id_ in clips.column("source_id").to_pylist()
+            ]
+        assert clips.num_rows == NUM_ROWS
+        assert "source_start" in (tmp_path / "clips" / "README.md").read_text()
+
+    def test_names_that_stay_equal_are_refused(self, tmp_path):
+        table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 1)
+        for name in ("row_", "source_text"):
+            table = table.append_column(name, pa.array([1]))
+        (tmp_path / "in").mkdir()
+        pq.write_table(table, tmp_path / "in" / "a.parquet")
+        label(f"{tmp_path}/in", f"{tmp_path}/out", keep=("text", "source_text"))
+        with pytest.raises(PlanError, match=r"text, source_text have the names .* rename one in the source"):
+            export(tmp_path, tmp_path / "out", "clips")
+
+
+def test_text_grids_end_with_their_recordings_to_a_sample(made, tmp_path):
+    export(tmp_path, made / "out", "textgrid")
+    rows = pq.read_table(made / "in" / "a.parquet").to_pylist()
+    for name, row in zip(sorted(files_of(tmp_path / "textgrid")), sorted(rows, key=lambda row: row["id"]), strict=True):
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        grid = praat.openTextgrid(str(tmp_path / "textgrid" / name), includeEmptyIntervals=True)
+        assert grid.maxTimestamp == pytest.approx(len(samples) / rate, abs=0.5 / rate)
+        for tier in grid.tierNames:
+            entries = grid.getTier(tier).entries
+            assert (entries[0].start, entries[-1].end) == (0, grid.maxTimestamp)
+
+
+@pytest.mark.parametrize("to", ["dataset", "clips"])
+def test_a_card_shows_no_path_of_the_machine(made, tmp_path, to):
+    export(tmp_path, made / "out", to)
+    card = (tmp_path / to / "README.md").read_text()
+    assert "`unispeech-digits-ctc`" in card
+    assert f"raysp export out DEST --to {to}" in card
+    assert not {part for part in (str(made), str(DEMO), str(Path.home()), "file://") if part in card}
