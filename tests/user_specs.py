@@ -147,6 +147,6 @@ def called(rows: pa.Table) -> dict[str, list[bool]]:
 
 
 def sure(rows: pa.Table) -> list[bool]:
-    """Keep rows by their outputs and added columns, which are all that it is given."""
-    assert rows.column_names == ["length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]
+    """Keep rows by their outputs and added columns, which it gets beside those of the source."""
+    assert rows.column_names == ["id", "length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]
     return [row["pred_score"] > -0.02 and row["signal"]["snr"] > 15 and row["length"] == 7 for row in rows.to_pylist()]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 from rich.console import Console
@@ -33,6 +33,7 @@ DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether errors are shown with their tracebacks."""
 
 MAYBE_A_BUG = "possibly a bug in raysp; rerun with --debug"
+IN_YOUR_CODE = "raised by your code; --debug shows the traceback"
 
 
 def _console(*, stderr: bool) -> Console:
@@ -120,12 +121,34 @@ def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return found
 
 
+_results: ContextVar[TextIO | None] = ContextVar("results", default=None)
+"""Stream of results of programs; None: stdout."""
+
+
+@contextlib.contextmanager
+def results_alone(*, on_stdout: bool) -> Iterator[None]:
+    """Print JSON alone on stdout within the `with` block: what a user's code prints goes to stderr.
+
+    Args:
+        on_stdout: whether the results are JSON.
+    """
+    if not on_stdout:
+        yield
+        return
+    setting = _results.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.reset(setting)
+
+
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     from raysp.text.formats.safe_values import plain
 
     # In ASCII: no control character reaches the terminal, and any locale can print it.
-    print(json.dumps(plain(value), allow_nan=False))
+    print(json.dumps(plain(value), allow_nan=False), file=_results.get())
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The entry point, which runs a verb and converts every error to one line and an exit code."""
 
+import logging
 import os
 import re
 import sys
@@ -12,8 +13,9 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from typer.core import TyperGroup
 
+from raysp import tracebacks
 from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug, with_seconds
-from raysp.cli.console import DEBUG, MAYBE_A_BUG, Streams, say
+from raysp.cli.console import DEBUG, IN_YOUR_CODE, MAYBE_A_BUG, Streams, results_alone, say
 from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -129,9 +131,12 @@ def main(arguments: Iterable[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     setting = DEBUG.set(debug)
+    if debug:
+        _show_tracebacks()
     try:
         _check_working_directory()
-        code = _run_app(given)
+        with results_alone(on_stdout="--json" in given and "--help" not in given):
+            code = _run_app(given)
     except RayspError as error:
         if debug:
             raise
@@ -141,12 +146,28 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(f"{type(error).__name__}: {error} ({MAYBE_A_BUG})", FAILED)
+        advice = IN_YOUR_CODE if tracebacks.is_of_users_code(error) else MAYBE_A_BUG
+        _fail(f"{tracebacks.described(error)} ({advice})", FAILED)
     finally:
         DEBUG.reset(setting)
     if code == 0 and "--json" in given and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)
+
+
+class _OnStderr(logging.Handler):
+    """Handler that prints on what is stderr at the time: a live line redirects it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        print(record.getMessage(), file=sys.stderr)
+
+
+def _show_tracebacks() -> None:
+    """Print the tracebacks of errors of a user's code that end in error rows or failed shards."""
+    if not tracebacks.logger.handlers:
+        tracebacks.logger.addHandler(_OnStderr())
+        tracebacks.logger.setLevel(logging.DEBUG)
 
 
 def _check_working_directory() -> None:

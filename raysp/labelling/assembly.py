@@ -78,6 +78,7 @@ def decoding(
         decoder=decoder,
         functions=functions,
         outputs=pipeline.label.reads,
+        behind=pipeline.filters,
         language=pipeline.label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings),
     )
@@ -137,18 +138,19 @@ def _decoding(
     decoder: Decoder | None,
     functions: Functions,
     outputs: Sequence[str] = (),
+    behind: Sequence[Step] = (),
     language: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
-    """Return the op of the steps besides `Label`, of which `apply_late` applies those of `late`, or some of them.
+    """Return the op of the steps before `Label`, of which `apply_late` applies those of `late`, or some of them.
 
-    `outputs` are the source columns that outputs read, `language` the one of them with the languages of rows, and
-    `cut_at_pauses` cuts recordings at pauses.
+    `outputs` are the source columns that outputs read, `behind` the steps behind the model, `language` the column with
+    the languages of rows, and `cut_at_pauses` cuts recordings at pauses.
     """
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
-    read = [step for step in late if step.reads_all]
-    columns = None if read else tuple(dict.fromkeys(name for step in late for name in step.reads))
+    reads_all = any(step.reads_all for step in (*late, *behind))
+    columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
     reads_samples = any(source.audio in step.reads for step in late)
 
     return Decoding(
@@ -181,7 +183,7 @@ def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, deco
     """
     return _decoding(
         pipeline.source,
-        pipeline.steps[:-1],
+        pipeline.before_label,
         [step for stage in pipeline.stages for step in stage.steps],
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
@@ -272,6 +274,7 @@ def late_steps(
         sample_rate=settings.checkpoint.sample_rate,
         passes=stage is not None and stage + 1 < len(stages),
         outputs=pipeline.label.reads,
+        behind=any(step.reads_all for step in pipeline.filters),
     )
 
 
@@ -287,7 +290,7 @@ def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
     if source.labels is not None:
         columns.add(STATUS)
-    if any(step.reads_all for step in work.source_steps):
+    if any(step.reads_all for step in work.steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 

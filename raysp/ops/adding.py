@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
+from raysp import tracebacks
 from raysp.devices import DeviceLostError
 from raysp.errors import RunError
 from raysp.words import count
@@ -102,15 +103,25 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     except Exception as error:  # a function of a user may raise any error
         if "CUDA error" in str(error) and "out of memory" not in str(error):
             raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {error}") from error
-        if rows.num_rows > 1:
-            logger.warning("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, error)
-            middle = rows.num_rows // 2
-            (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
-            return pa.concat_tables([first, second]), reasons + more
-        nulls = [pa.nulls(1, field.type) for field in op.schema]
-        return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {type(error).__name__}: {error}"]
-    # Outside of `try`: a result of the wrong kind ends the run instead of failing one row after another.
-    return _checked(op, result, rows.num_rows), [None] * rows.num_rows
+        failed = error
+    else:
+        # Not in `try`: a result of the wrong kind ends the run instead of failing one row after another.
+        return _checked(op, result, rows.num_rows), [None] * rows.num_rows
+    if rows.num_rows > 1:
+        logger.debug("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, failed)
+        middle = rows.num_rows // 2
+        (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
+        return pa.concat_tables([first, second]), reasons + more
+    tracebacks.note(failed)
+    nulls = [pa.nulls(1, field.type) for field in op.schema]
+    return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {_described(op, failed, rows)}"]
+
+
+def _described(op: ColumnOp, error: Exception, rows: pa.Table) -> str:
+    function = getattr(op, "function", type(op))
+    is_missing = isinstance(error, KeyError) and "in schema" in str(error)  # by pyarrow: a column that there is not
+    columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
+    return f"{tracebacks.described(error, function.__module__)}{columns}"
 
 
 def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
@@ -127,7 +138,7 @@ def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
         try:
             array = _array(columns[field.name], field.type)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            found = _described(columns[field.name])
+            found = _type_of(columns[field.name])
             raise RunError(
                 f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}"
             ) from error
@@ -156,7 +167,7 @@ def _array(values: object, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
     return pa.chunked_array([pa.array(cast("Sequence[object]", values), kind)])
 
 
-def _described(values: object) -> str:
+def _type_of(values: object) -> str:
     kind = values.type if isinstance(values, pa.Array | pa.ChunkedArray) else getattr(values, "dtype", None)
     return type(values).__name__ if kind is None else f"{type(values).__name__} of {kind}"
 

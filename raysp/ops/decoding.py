@@ -16,7 +16,7 @@ from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
-from raysp.ops.filtering import RowOp, apply, judge, reasons
+from raysp.ops.filtering import RowOp, apply, by_seconds, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.places import OF_SAMPLES, Place, seconds_of_row, with_channels, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
@@ -436,7 +436,7 @@ class Decoding:
         if claimed <= self.windowing.window_seconds:
             return False
         by_columns = any(found[index] is not None for found in piece.reasons)
-        return by_columns or claimed > self.max_seconds or any(op.judge(claimed) is not None for op in self.after)
+        return by_columns or claimed > self.max_seconds or any(by_seconds(op, claimed) is not None for op in self.after)
 
     def _decode(
         self,

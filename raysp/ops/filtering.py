@@ -1,11 +1,14 @@
 """Ops of steps that filter rows, and their application to rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import pyarrow as pa
 
+from raysp import tracebacks
 from raysp.columns import STATUS
+from raysp.errors import RayspError, RunError
 from raysp.ops.rows import OK, RowStatus
 from raysp.words import count
 
@@ -19,7 +22,7 @@ class RowOp(Protocol):
         Args:
             rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
                 They include rows that have failed, for which the returned value has no effect. If the step reads
-                added columns: the rows of a block that are ok, with the columns that it reads.
+                added columns: the rows of a block that are ok, with the columns that it reads; a block may have none.
         """
         ...
 
@@ -41,15 +44,44 @@ def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     """Return the reasons of an op for rows.
 
     Raises:
+        RunError: the op raised an error; the message has the line in the user's file.
         ValueError: the op returned another number of values.
     """
-    found = list(op(rows))
+    with calling(op):
+        found = list(op(rows))
     if len(found) != rows.num_rows:
         raise ValueError(
-            f"{type(op).__module__}:{type(op).__qualname__} returned {count(len(found), 'value')} for "
-            f"{count(rows.num_rows, 'row')}; expected None or the reason to skip it for each"
+            f"{_name(op)} returned {count(len(found), 'value')} for {count(rows.num_rows, 'row')}; expected None or "
+            "the reason to skip it for each"
         )
     return found
+
+
+def by_seconds(op: RowOp, seconds: float) -> str | None:
+    """Return the reason of an op to skip a row of this decoded duration; errors as in `reasons`."""
+    with calling(op):
+        return op.judge(seconds)
+
+
+@contextmanager
+def calling(op: RowOp) -> Iterator[None]:
+    """Call an op within the `with` block.
+
+    Raises:
+        RunError: in place of an error of the op, which may be of any type.
+    """
+    try:
+        yield
+    except RayspError:
+        raise
+    except Exception as error:
+        owner: str = getattr(op, "owner", type(op).__module__)
+        raise RunError(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
+
+
+def _name(op: RowOp) -> str:
+    """Return the name of an op for messages."""
+    return getattr(op, "name", f"{type(op).__module__}:{type(op).__qualname__}")
 
 
 def apply(op: RowOp, statuses: Sequence[RowStatus], rows: pa.Table) -> None:
@@ -63,6 +95,6 @@ def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
     if row_status.status != OK:
         return
     if reason is None and row_status.seconds is not None:
-        reason = op.judge(row_status.seconds)
+        reason = by_seconds(op, row_status.seconds)
     if reason is not None:
         row_status.skip("filtered", reason)

@@ -100,6 +100,16 @@ class Keeping(RowOp):
         conditions = (name or _name(where)) if callable(where) else where
         self._rules = {rule.place: rule for rule in rules_of(min_seconds, max_seconds, conditions)}
 
+    @property
+    def name(self) -> str:
+        """Name for messages, with that of the function."""
+        return f"Keep {_name(self.where)}" if callable(self.where) else "Keep"
+
+    @property
+    def owner(self) -> str:
+        """Module of the function."""
+        return self.where.__module__ if callable(self.where) else type(self).__module__
+
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
         """Return for each row None, or the first condition that it does not meet, with its value."""
         if self.where is None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raysp import tracebacks
 from raysp.backends.backend import Backend
 from raysp.crossing import Room, Sending, Steps, Together
 from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
@@ -38,7 +39,7 @@ from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.joining import JoinOp, joined
 from raysp.ops.languages.language_batches import Languages
-from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining
+from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
 from raysp.ops.places import PLACE, places_of, staged_places
 from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
@@ -289,7 +290,8 @@ class Labelling:
         statuses, labels = given.statuses, given.labels
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
-        table = beside(table, for_joining(given.block, statuses, self.reads))
+        source = source_columns(given.block)
+        table = beside(table, for_joining(source, statuses))
         if PLACE in given.block.column_names:
             table = beside(table, staged_places(given.windows_at))
             labels = [
@@ -299,7 +301,7 @@ class Labelling:
                 for index, label in enumerate(labels)
             ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return self.after(with_labels(table, columns, labels))
+        return self.after(with_labels(table, columns, labels), source)
 
     def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
@@ -311,8 +313,11 @@ class Labelling:
             return
         except Exception as error:  # a model, an output or a user's output may raise any error
             refuse_lost(error)
+            why = tracebacks.described(error)
+            if len(chosen) == 1:
+                tracebacks.note(error)
             failed = error.with_traceback(None)  # which holds the tensors of the pass
-        self._failed(chosen, given, failed)
+        self._failed(chosen, given, failed, why)
 
     def exceeds_budget(self, chosen: Sequence[int], given: BlockInHand) -> bool:
         """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
@@ -321,8 +326,8 @@ class Labelling:
     def _costs(self, chosen: Sequence[int], given: BlockInHand) -> list[int]:
         return [self._cost(given.waves[i]) for i in chosen]
 
-    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception) -> None:
-        """Halve a batch that failed; the row of a single window becomes an error row.
+    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception, why: str) -> None:
+        """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`.
 
         Raises:
             RunError: a pack of one size exceeds the memory of the device, whatever its rows.
@@ -342,7 +347,7 @@ class Labelling:
                 "changes no label, or free memory of the device, and run again"
             ) from error
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
-        _fail(given.statuses[chosen[0]], kind, f"the model failed: {type(error).__name__}: {error}")
+        _fail(given.statuses[chosen[0]], kind, f"the model failed: {why}")
 
     def store(
         self, chosen: Sequence[int], given: BlockInHand, finite: Sequence[bool], columns: Sequence[Sequence[object]]

@@ -1,6 +1,6 @@
 """Steps on decoded or labelled rows: they add columns to rows, or filter rows by columns that were added."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,10 +21,10 @@ CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
 
 @dataclass(frozen=True)
 class Carrying:
-    """Columns carried by blocks: for late steps in the last window of each ok row, for outputs in every window."""
+    """Columns carried by blocks: for steps in the last window of each ok row, for outputs in every window."""
 
     columns: Sequence[str] | None = ()
-    """Source columns; None: all without the audio."""
+    """Source columns of steps on decoded or labelled rows; None: all without the audio."""
     samples: bool = False
     """Whether steps read samples."""
     sample_rate: int = 0
@@ -94,8 +94,9 @@ class LateSteps:
         ops: ops that add columns, and filters by added ones, in order.
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
-        passes: whether all that the block carries stays in it, for steps after these.
+        passes: whether all that the block carries stays in it, for steps after these and before the model.
         outputs: source columns that stay in it in any case, for outputs.
+        behind: whether all source columns stay in it, for steps behind the model.
     """
 
     def __init__(
@@ -106,12 +107,14 @@ class LateSteps:
         sample_rate: int,
         passes: bool = False,
         outputs: Sequence[str] = (),
+        behind: bool = False,
     ) -> None:
         self.ops = ops
         self.audio = audio
         self.sample_rate = sample_rate
         self.passes = passes
         self.outputs = [f"{CARRIED}{name}" for name in outputs]
+        self.behind = behind
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with the added columns, null unless the row ends with the window and is ok.
@@ -127,7 +130,11 @@ class LateSteps:
                 rows.filter(op)
             else:
                 rows.add(op)
-        return rows.table(None if self.passes else self.outputs)
+        return rows.table(self._stays)
+
+    def _stays(self, name: str) -> bool:
+        """Return whether a carried column stays in the block."""
+        return self.passes or name in self.outputs or (self.behind and name.startswith(CARRIED))
 
 
 class RowSteps:
@@ -137,34 +144,49 @@ class RowSteps:
 
     Args:
         ops: ops that replace columns of outputs, and filters, in order.
-        columns: columns that functions of filters get: those of outputs, and added ones.
+        columns: columns of outputs and added ones, which functions of filters get beside those of the source.
     """
 
     def __init__(self, ops: Sequence[ColumnOp | LateFilter], columns: Sequence[str]) -> None:
         self.ops = ops
         self.columns = columns
+        self.reads_source = any(isinstance(op, LateFilter) and op.reads is None for op in ops)
+        """Whether a filter may read any column of the source."""
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table, source: pa.Table) -> pa.Table:
         """Return windows or rows, of which whole rows are changed.
 
         Args:
             table: `ROW_SCHEMA`, the added columns and those of outputs.
+            source: the carried columns of these rows, under their names in blocks.
         """
         for op in self.ops:
-            table = self._filtered(op, table) if isinstance(op, LateFilter) else _completed(op, table)
+            table = self._filtered(op, table, source) if isinstance(op, LateFilter) else _completed(op, table)
         return table
 
-    def _filtered(self, late: LateFilter, table: pa.Table) -> pa.Table:
+    def _filtered(self, late: LateFilter, table: pa.Table, source: pa.Table) -> pa.Table:
         statuses = row_statuses(table)
         places = [place for place, one in enumerate(statuses) if one.status == OK and not one.is_part]
-        rows = table.take(pa.array(places, pa.int64()))
-        found = reasons(late.op, rows.select(self.columns) if late.reads is None else rows)
+        numbers = pa.array(places, pa.int64())
+        rows = table.take(numbers)
+        found = reasons(late.op, self._all(rows, source, numbers) if late.reads is None else rows)
         for place, reason in zip(places, found, strict=True):
             judge(late.op, statuses[place], reason)
         return _without_labels(table, statuses, {place for place in places if statuses[place].status != OK})
 
+    def _all(self, rows: pa.Table, source: pa.Table, numbers: "pa.Array[Any]") -> pa.Table:
+        """Return the columns of the source and of steps; that of a step takes the place of one of the same name."""
+        carried = zip(source.column_names, source.columns, strict=True)
+        of_source = {name.removeprefix(CARRIED): column.take(numbers) for name, column in carried}
+        return pa.table({**of_source, **{name: rows.column(name) for name in self.columns}})
+
 
 NO_ROW_STEPS = RowSteps((), ())
+
+
+def source_columns(block: pa.Table) -> pa.Table:
+    """Return the carried columns of the source of a block, or of staged windows."""
+    return block.select([name for name in block.column_names if name.startswith(CARRIED)])
 
 
 def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
@@ -236,8 +258,8 @@ class _Rows:
             if self.statuses[place].status != OK:
                 self._drop(place)
 
-    def table(self, passed: Sequence[str] | None) -> pa.Table:
-        """Return the block with the results, and of its carried columns those in `passed`; None: all."""
+    def table(self, stays: Callable[[str], bool]) -> pa.Table:
+        """Return the block with the results, and the carried columns that stay."""
         metadata = self.block.schema.metadata
         if self.has_changed:
             block = with_waves(statuses_table(self.statuses), self.waves)
@@ -246,7 +268,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if passed is None or name in passed or name in (PLACE, CHANNEL):
+            if stays(name) or name in (PLACE, CHANNEL):
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 
@@ -288,13 +310,12 @@ def carried_values(windows: pa.Table, name: str) -> list[object]:
     return windows.column(f"{CARRIED}{name}").to_pylist()
 
 
-def for_joining(block: pa.Table, statuses: Sequence[RowStatus], names: Sequence[str]) -> pa.Table:
-    """Return source columns that outputs read as they are staged: in the last windows of rows of several windows."""
+def for_joining(source: pa.Table, statuses: Sequence[RowStatus]) -> pa.Table:
+    """Return carried source columns as they are staged: in the last windows of rows of several windows."""
     ends = [
         place if is_end and statuses[place].windows != 1 else None for place, is_end in enumerate(_is_end(statuses))
     ]
-    fields = [block.schema.field(f"{CARRIED}{name}") for name in names]
-    return chosen(block, pa.schema(fields), ends)
+    return chosen(source, source.schema, ends)
 
 
 def _is_end(statuses: Sequence[RowStatus]) -> list[bool]:

@@ -105,6 +105,17 @@ def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
             )
 
 
+def late_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps that add columns, or filter rows by columns that steps before them add, as functions may."""
+    added: set[str] = set()
+    found = []
+    for step in steps:
+        if step.columns or not added.isdisjoint(step.reads) or (added and step.reads_all):
+            found.append(step)
+        added |= {*step.columns}
+    return tuple(found)
+
+
 def label_of(steps: Sequence[Step]) -> tuple[int, Label]:
     """Return the step that runs the model, with its place."""
     return next((place, step) for place, step in enumerate(steps) if isinstance(step, Label))

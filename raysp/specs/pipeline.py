@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from raysp import tracebacks
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
@@ -23,6 +24,7 @@ from raysp.specs.order import (
     check_outputs,
     check_reads,
     label_of,
+    late_steps,
 )
 from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
@@ -294,12 +296,11 @@ class Pipeline:
 
         The tasks that decode apply those of the first stage, which may be empty.
         """
-        added = {column for step in self.before_label for column in step.columns}
         stages = [Stage(None, ())]
-        for step in self.before_label:
+        for step in late_steps(self.before_label):
             if step.columns and step.own_pool is not None:
                 stages.append(Stage(step.own_pool, (step,)))
-            elif step.columns or not added.isdisjoint(step.reads):
+            else:
                 stages[-1] = Stage(stages[-1].pool, (*stages[-1].steps, step))
         return tuple(stages)
 
@@ -567,8 +568,8 @@ def load_function(name: str) -> Callable[..., object]:
         found = cast("object", getattr(importlib.import_module(module), attribute))
     except Exception as error:  # importing runs the module, which may raise any error
         raise SpecError(
-            f"{name!r} cannot be imported: {type(error).__name__}: {error}; it must be importable from "
-            "the folder of the pipeline file"
+            f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
+            "pipeline file"
         ) from error
     if not callable(found):
         raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")

@@ -45,7 +45,7 @@ class Step:
 
     @property
     def reads_all(self) -> bool:
-        """Whether the step is given all source columns except the audio."""
+        """Whether the step gets all columns of the source except the audio, and those that steps before it add."""
         return False
 
     @property
@@ -168,9 +168,10 @@ class Keep(Step):
         min_seconds: shortest recording to label, in decoded seconds.
         max_seconds: longest recording to label, in decoded seconds.
         where: conditions on columns of the source, or added by steps before it, all of which must hold (null never
-            does), as pyarrow filter lists; or "module:function", a function of a `pyarrow.Table` of a piece's source
-            columns without the audio that returns one boolean per row, in order. Behind `Label`, conditions on columns
-            that steps before it add; the function gets these columns, of any number of rows.
+            does), as pyarrow filter lists; behind `Label`, on columns that steps before it add. Or "module:function", a
+            function of a `pyarrow.Table` of any number of rows that returns one boolean per row, in order. It gets all
+            columns of the source without the audio, and those that steps before it add; a plan calls it on a table
+            without rows.
     """
 
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass
 from pydantic import AfterValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from raysp import tracebacks
 from raysp.errors import SpecError
 from raysp.words import URL_PASSWORD
 
@@ -305,7 +306,7 @@ def _class(name: str) -> type:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # importing runs the module, which may raise any error
-            raise SpecError(f"type {name!r} cannot be imported: {error}") from error
+            raise SpecError(f"type {name!r} cannot be imported: {tracebacks.described(error)}") from error
     else:
         import raysp
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar, cast
 
+from raysp import tracebacks
 from raysp.errors import SpecError
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import override
@@ -88,7 +89,7 @@ def _module(path: Path, expected: str) -> ModuleType:
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     except Exception as error:
-        raise SpecError(f"{path} raised {type(error).__name__}: {error}") from error
+        raise SpecError(f"{path} raised an error: {tracebacks.described(error)}") from error
     return module
 
 

@@ -148,7 +148,7 @@ class TestJson:
                 {"type": "tests.user_specs:Missing"},
                 "'tests.user_specs:Missing' cannot be imported: .*no attribute 'Missing'",
             ),
-            ({"type": "no_such_module:X"}, "cannot be imported: No module named 'no_such_module'"),
+            ({"type": "no_such_module:X"}, "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
             ({"type": ":X"}, "cannot be imported"),
             ({"type": 3}, "found type 3; expected the name of a spec"),
             ({"type": "Pool", "actor": 2}, r"Pool has no field 'actor' \(did you mean 'actors'\?\)"),

@@ -19,10 +19,10 @@ from raysp.cluster.submitting.sealing import SEALED, SETUP_HOOK, seal
 from raysp.cluster.work_places import REMEDY, data_places
 from raysp.errors import PlanError, SpecError
 from raysp.sink.shares import ALL, Share
-from raysp.specs.code.origins import is_installed_path
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.work_files import with_overrides
 from raysp.storage.store import normalise, scheme_of
+from raysp.tracebacks import is_installed_path
 from raysp.work import load_work
 
 STOP_SECONDS = 120

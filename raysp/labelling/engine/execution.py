@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
+from raysp import tracebacks
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, RunError, StoreError
 from raysp.labelling.engine.error_rate import ErrorRate
@@ -113,6 +114,8 @@ class Execution:
         self.flushed = time.monotonic()
         self.flawed: list[str] = []
         """Shards committed with error rows."""
+        self.reported: set[str] = set()
+        """Errors whose tracebacks were logged."""
 
     def __call__(self) -> dict[str, str]:
         """Label and commit, and return the shards that failed, with reasons.
@@ -157,6 +160,7 @@ class Execution:
     def _handle(self, message: Message) -> None:
         # With each message: a run that lost its lease ends before it commits more.
         self.own.check()
+        tracebacks.report(self.reported)
         match message:
             case FatalFailure():
                 raise RunError(f"{message.reason}. {RUN_AGAIN}")
@@ -246,6 +250,7 @@ class Execution:
         self._forget(todo.shard.name, piece)
 
     def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure | ChangedRecordingsError]) -> None:
+        tracebacks.report(self.reported)
         for outcome in outcomes:
             if isinstance(outcome, ShardFailure):
                 self._fail(outcome)

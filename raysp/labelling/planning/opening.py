@@ -14,9 +14,10 @@ from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.replaced import find_replaced
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
+from raysp.labelling.planning.trying import try_late_filters
 from raysp.sink import absent, fault_injection, plan_record, run_record, stage, stopped_runs
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import Share
@@ -121,6 +122,8 @@ def _make_plan(
         on_surveyed(corpus)
     pipeline, why_not_own = with_backend(pipeline, record, relabel=relabel)
     settings = settle(pipeline, resources, record.resolved if record else None)
+    for schema, url in corpus.schemas.items():
+        try_late_filters(url, schema, pipeline, output_schema(pipeline, settings.checkpoint))
     parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
         settings = settle(pipeline, resources)

@@ -97,6 +97,8 @@ class Corpus(Brief):
     """Types of the columns that label shards carry over; columns that no shard with rows has are missing."""
     widened: tuple[str, ...] = ()
     """Sentences on carried-over columns whose types differ over the shards."""
+    schemas: Mapping[pa.Schema, str] = field(default_factory=dict)
+    """Columns of shards of `fresh`, each with a url, if steps behind the model may read any of them."""
 
     @property
     def seconds(self) -> float | None:

@@ -15,6 +15,7 @@ from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
 from raysp.labelling.planning.run_plan import Corpus
+from raysp.labelling.planning.trying import has_late_trials, try_filters
 from raysp.machine import num_cpus
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo
@@ -115,6 +116,7 @@ def survey(
         absent=tuple(absent),
         carried=carried.schema if carried else pa.schema([]),
         widened=carried.notes if carried else (),
+        schemas=new_shards.schemas,
     )
 
 
@@ -187,6 +189,9 @@ class _NewShards:
         self.reading = Reading(work.source.storage_options, (work.source.audio, *own))
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
+        self._is_tried_later = has_late_trials(work)
+        self.schemas: dict[pa.Schema, str] = {}
+        """Columns of shards with rows, each with the url of the first, if steps behind the model may read any."""
         self.without_bytes: set[str] = set()
         """Names of shards whose rows hold no recording and may not be read by path."""
 
@@ -253,6 +258,10 @@ class _NewShards:
             check_types(url, schema, self._work)
         except PlanError as error:
             raise PlanError(f"{error}{_as_strings(one.kind, schema, str(error))}") from None
+        if has_rows:
+            try_filters(url, schema, self._work)
+        if has_rows and self._is_tried_later:
+            self.schemas.setdefault(schema.remove_metadata(), url)
         if self._carried is not None and has_rows:
             self._carried.add(url, one.kind, schema)
         self._checked[has_rows] = schema

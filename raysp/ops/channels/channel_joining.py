@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysp.ops.adding import beside, chosen
 from raysp.ops.joining import Joining, row_outcome
-from raysp.ops.late_steps import RowSteps
+from raysp.ops.late_steps import RowSteps, source_columns
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed
 from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, added_seconds, as_alone, row_statuses, statuses_table
 
@@ -59,7 +59,8 @@ class JoiningChannels:
         table = beside(statuses_table(outcomes), chosen(windows, self.joining.added, ends))
         for field in listed(labels.schema):
             table = table.append_column(field, _lists(labels.column(field.name), rows))
-        return self.after(table)
+        source = source_columns(windows)
+        return self.after(table, chosen(source, source.schema, ends))
 
     def _channels(self, windows: pa.Table) -> tuple[list[_Channel], pa.Table]:
         """Return the channels of all rows in order, and their labels."""

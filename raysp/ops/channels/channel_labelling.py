@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.ops.adding import beside
 from raysp.ops.labelling import BlockInHand, Figures, Labelling
-from raysp.ops.late_steps import RowSteps
+from raysp.ops.late_steps import RowSteps, for_joining, source_columns
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed, with_channels
 from raysp.ops.rows import (
     ERROR,
@@ -92,11 +92,12 @@ class LabellingChannels:
         found = [_in_row(one, before, place, is_silent=silent) for one, before, place, silent in windows]
         is_labelled = np.array([one.status == OK for one in found]) | _has_values(labels, self.schema)
         is_listed = is_labelled & np.array([one.is_whole for one in given.channels])
-        rows = beside(statuses_table(found), labels.drop_columns(ROW_SCHEMA.names))
+        source = source_columns(given.block)
+        rows = beside(statuses_table(found), labels.drop_columns([*ROW_SCHEMA.names, *source.column_names]))
         for field in listed(rows.select(self.schema.names).schema):  # steps on rows may have completed them
             place = rows.schema.get_field_index(field.name)
             rows = rows.set_column(place, field, _in_lists(rows.column(field.name), is_listed))
-        return self.after(with_channels(rows, given.channels))
+        return self.after(with_channels(beside(rows, for_joining(source, found)), given.channels), source)
 
 
 def _in_row(one: RowStatus, before: RowStatus, place: ChannelWindow, *, is_silent: bool) -> RowStatus:

@@ -2,15 +2,14 @@
 
 import functools
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import CellType, FunctionType, MethodType
 
+from raysp.tracebacks import is_installed_path, is_standard_path
+
 MAX_OBJECTS = 1000
 """Largest number of objects visited per function: a closure may reach a whole library."""
-_STANDARD = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib"))
-_INSTALLED = {str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib")}
 
 
 def modules_of_function(name: str, function: object) -> set[str]:
@@ -35,26 +34,13 @@ def is_outside(module: str) -> bool:
     if top == "raysp" or (top in sys.stdlib_module_names and top != "__main__"):
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
-    return not (file and _is_standard(Path(file)))
+    return not (file and is_standard_path(Path(file)))
 
 
 def is_installed(module: str) -> bool:
     """Return whether a module belongs to an installed package, by the path of its file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return bool(file) and is_installed_path(Path(str(file)))
-
-
-def is_installed_path(path: Path) -> bool:
-    """Return whether a file is in a folder of installed packages."""
-    return any(
-        parent.name in ("site-packages", "dist-packages") or str(parent) in _INSTALLED
-        for parent in path.resolve().parents
-    )
-
-
-def _is_standard(path: Path) -> bool:
-    resolved = path.resolve()
-    return not is_installed_path(resolved) and any(str(resolved).startswith(f"{place}/") for place in _STANDARD)
 
 
 def _top(module: str) -> str:

@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 from raysp.errors import SpecError
-from raysp.specs.code.origins import is_installed_path, is_outside, modules_of_class, modules_of_function
+from raysp.specs.code.origins import is_outside, modules_of_class, modules_of_function
 from raysp.specs.code.user_code import MAIN, CodeFile, UserCode, installed_version
+from raysp.tracebacks import is_installed_path
 
 MAX_PACKAGE_FILES = 256
 """Largest number of files read from an installed package; a larger package is identified by its version."""

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from torch import Tensor
 
+from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray
 from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.process_state import Environment
@@ -298,6 +300,12 @@ def _work(config: Mapping[str, Any]) -> None:
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too
+    except Exception as error:
+        if tracebacks.is_of_users_code(error):  # no repetition helps
+            failure = RunError(f"the training failed: {tracebacks.described(error)}")
+            failure.add_note("".join(traceback.format_exception(error)))
+            ray.get(board.fail.remote(failure))
+        raise
 
 
 def _check_same_start(workers: Together, done: int) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, cast
 from pydantic import Field
 
 from raysp.specs.code import UserCode
-from raysp.specs.order import check_added, check_reads
+from raysp.specs.order import check_added, check_reads, late_steps
 from raysp.specs.pipeline import Change, Shards, StorageOptions, columns_read
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
@@ -343,8 +343,7 @@ class Finetune:
     @property
     def late_steps(self) -> tuple[Step, ...]:
         """Steps that add columns, or filter rows by added ones."""
-        added = {column for step in self.steps for column in step.columns}
-        return tuple(step for step in self.steps if step.columns or not added.isdisjoint(step.reads))
+        return late_steps(self.steps)
 
     @property
     def decode(self) -> Decode:

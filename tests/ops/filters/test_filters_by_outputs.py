@@ -186,7 +186,7 @@ def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(
 
 
 @pytest.mark.slow
-def test_a_function_gets_the_outputs_and_added_columns_alone(source, unfiltered, tmp_path):
+def test_a_function_gets_the_columns_of_the_source_and_of_steps(source, unfiltered, tmp_path):
     label_here(pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)))
     expected = {name for name, row in unfiltered.items() if passes(row) and row["seconds"] < 5 and row["length"] == 7}
     found = read(tmp_path)

@@ -73,7 +73,9 @@ def apply(
     known = dataset.schema(fetch_if_missing=False)
     types = {} if known is None else dict(zip(known.names, known.types, strict=True))
     if known is not None and isinstance(known.base_schema, pa.Schema):
-        job.check(job.with_audio(known.base_schema.empty_table()).schema)
+        rows = job.with_audio(known.base_schema.empty_table())
+        job.check(rows.schema)
+        job.try_filters(rows.schema)
     pool, settings = job.pipeline.label.pool, job.settings
     each, others = (settings.cpus_per_actor.number, settings.gpus_per_actor), held_by_steps(job.pipeline)
     if short := shortage_of(pool.low, resources, *each, others=others):

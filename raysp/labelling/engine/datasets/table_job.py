@@ -15,6 +15,7 @@ from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import check_types, source_columns
+from raysp.labelling.planning.trying import try_filters, try_late_filters
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
 from raysp.specs.steps import Label, Map, Pool, Step
@@ -90,6 +91,15 @@ class TableJob:
         check_types(PLACE, schema, self.pipeline)
         if self.row is not None and not pa.types.is_integer(found := schema.field(self.row).type):
             raise PlanError(f"{PLACE}: column {self.row!r} is {found}, expected integers: row= names the row numbers")
+
+    def try_filters(self, schema: pa.Schema) -> None:
+        """Call the filters that may read any column, on tables without rows of these columns.
+
+        Raises:
+            PlanError: a filter raises an error.
+        """
+        try_filters(PLACE, schema, self.pipeline)
+        try_late_filters(PLACE, schema, self.pipeline, output_schema(self.pipeline, self.settings.checkpoint))
 
     def label_schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
         """Return the columns of label rows.

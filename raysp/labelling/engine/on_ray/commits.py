@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import ray
 
+from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.labelling.engine.workers.committer import commit_shard
@@ -27,6 +28,8 @@ from raysp.words import RUN_AGAIN
 logger = logging.getLogger(__name__)
 
 Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
+Made = tuple[list[Outcome | UnusableError], dict[str, str]]
+"""Outcomes of a task, and tracebacks of errors."""
 
 SHARDS_IN_FLIGHT = 128
 """With requests of 50 ms, 175 commits per second on two cores, which are then busy (docs/evidence/performance.md)."""
@@ -68,7 +71,7 @@ class Commits:
         self.actor_memory = actor_memory
         self.job = ray.put(job)
         self.task = ray.remote(commit_shards)
-        self.in_flight: dict[ray.ObjectRef[list[Outcome | UnusableError]], list[Due]] = {}
+        self.in_flight: dict[ray.ObjectRef[Made], list[Due]] = {}
         self.waiting: deque[Due] = deque()
         self.alone: deque[Due] = deque()
         """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
@@ -150,15 +153,16 @@ class Commits:
         for batch in batches:
             self._submit(batch)
 
-    def _outcomes(self, one: "ray.ObjectRef[list[Outcome | UnusableError]]", batch: list[Due]) -> list[Outcome]:
+    def _outcomes(self, one: "ray.ObjectRef[Made]", batch: list[Due]) -> list[Outcome]:
         try:
-            found = ray.get(one)
+            found, noted = ray.get(one)
         except ray.exceptions.RayError as error:
             if len(batch) > 1:
                 self.alone += batch
                 return []
             reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
             return [ShardFailure(batch[0].shard.name, reason)]
+        tracebacks.keep(noted)
         outcomes: list[Outcome] = []
         for outcome in found:
             if isinstance(outcome, UnusableError):
@@ -194,9 +198,9 @@ def node_memories() -> list[float]:
     return [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> list[Outcome | UnusableError]:
-    """Commit shards concurrently, on a worker, and return an outcome per shard, in order."""
+def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> Made:
+    """Commit shards concurrently, on a worker, and return an outcome per shard, in order, and tracebacks of errors."""
     if len(batch) == 1:
-        return [commit_shard(job, *batch[0])]
+        return [commit_shard(job, *batch[0])], tracebacks.taken()
     with ThreadPoolExecutor(len(batch)) as threads:
-        return list(threads.map(lambda due: commit_shard(job, *due), batch))
+        return list(threads.map(lambda due: commit_shard(job, *due), batch)), tracebacks.taken()

@@ -6,6 +6,7 @@ Ray retries crashed work indefinitely, so on Ray crashes are counted (`on_ray.co
 import os
 import time
 
+from raysp import tracebacks
 from raysp.errors import RunError
 
 MAX_CRASHES = 3
@@ -75,4 +76,4 @@ def load_error(attempts: Attempts, node: str, error: Exception) -> RunError:
     attempts.load_failed()
     if attempts.reached(LOADS, LOADED):
         time.sleep(PAUSE_SECONDS)
-    return RunError(f"node {node}: {type(error).__name__}: {error}")
+    return RunError(f"node {node}: {tracebacks.described(error)}")

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.job import Job
+from raysp.labelling.engine.workers.messages import shard_failure
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
@@ -41,7 +41,7 @@ def commit_shard(
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
-            join=lambda windows: assembly.joining(job.pipeline, job.settings)(windows),
+            join=lambda windows: assembly.joining(job.pipeline, job.settings, job.functions)(windows),
             file_id=job.file_id,
             versions=root.versions if root else None,
             texts=job.texts,
@@ -51,8 +51,8 @@ def commit_shard(
         return error
     except ChangedRecordingsError as error:
         return error
-    except RayspError as error:
-        return ShardFailure(shard.name, str(error))
+    except Exception as error:  # steps behind the model are code of the user
+        return shard_failure(shard.name, error)
 
 
 def _commit(job: Job, shard: Shard, retry: Retry | None) -> Callable[..., ShardReceipt]:

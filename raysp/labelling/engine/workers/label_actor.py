@@ -25,6 +25,7 @@ from raysp.labelling.engine.workers.messages import (
     PoisonedPiece,
     RowError,
     message_row,
+    shard_failure,
     unpack,
 )
 from raysp.labelling.engine.workers.watchdog import watched
@@ -63,7 +64,8 @@ def load_labelling(job: Job) -> "LabellingOp":
 
     threads = job.settings.cpus_per_actor.number
     torch.set_num_threads(threads)
-    return assembly.labelling(job.pipeline, job.settings, digest=job.metadata["checkpoint_digest"], threads=threads)
+    digest = job.metadata["checkpoint_digest"]
+    return assembly.labelling(job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions)
 
 
 class LabelActor:
@@ -128,13 +130,13 @@ class LabelActor:
                 return ran
             table, figures, waited = ran
             labels = self.op.table(given) if table is None else table
-        except Exception as error:
+        except DeviceLostError:
+            if not self.ends_process:
+                raise
             logger.exception("%s: a block failed", name.shard)
-            if isinstance(error, DeviceLostError):
-                if not self.ends_process:
-                    raise
-                os._exit(1)  # Ray restarts the actor and retries the block
-            return ShardFailure(name.shard, f"{type(error).__name__}: {error}")
+            os._exit(1)  # Ray restarts the actor and retries the block
+        except Exception as error:
+            return shard_failure(name.shard, error)
         try:
             # Before the message: a block that the driver knows of must be there.
             stage.stage(self.store, name, labels)

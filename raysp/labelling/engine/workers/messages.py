@@ -1,6 +1,7 @@
 """Messages of workers to the driver. JSON carries them through Ray Data, with a tag for the type.
 
-Blocks and messages are one row each there, so that Ray Data never splits or inspects them.
+Blocks and messages are one row each there, so that Ray Data never splits or inspects them. Both carry the tracebacks
+that their process has noted.
 """
 
 import json
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pyarrow as pa
 
+from raysp import tracebacks
 from raysp.corpus.shards import Piece
+from raysp.errors import RayspError
 from raysp.sink.layout import BlockName
 from raysp.sink.receipts import BlockReceipt, ShardFailure
 
@@ -76,14 +79,19 @@ _KINDS: Mapping[type[Message], str] = {
 }
 
 
+TRACEBACKS = "tracebacks"
+"""Key of the tracebacks of errors, which travel with the next block or message."""
+
+
 def to_json(message: Message) -> str:
-    """Serialise a message."""
-    return json.dumps({"kind": _KINDS[type(message)], **asdict(message)})
+    """Serialise a message, and the tracebacks noted by this process."""
+    return json.dumps({"kind": _KINDS[type(message)], TRACEBACKS: tracebacks.taken(), **asdict(message)})
 
 
 def from_json(text: str) -> Message:
-    """Parse a message of `to_json`."""
+    """Parse a message of `to_json`; its tracebacks are noted in this process."""
     fields = json.loads(text)
+    tracebacks.keep(fields.pop(TRACEBACKS))
     match fields.pop("kind"):
         case "block":
             fields["receipt"] = BlockReceipt(**fields["receipt"])
@@ -102,9 +110,19 @@ def from_json(text: str) -> Message:
             return FatalFailure(**fields)
 
 
+def shard_failure(shard: str, error: Exception) -> ShardFailure:
+    """Return the failure of a shard, and note the traceback of its error unless raysp raised it for the user."""
+    if isinstance(error, RayspError):
+        if error.__cause__ is not None:
+            tracebacks.note(error)
+        return ShardFailure(shard, str(error))
+    tracebacks.note(error)
+    return ShardFailure(shard, tracebacks.described(error))
+
+
 def pack(name: BlockName, block: pa.Table) -> pa.Table:
     """Return a table of one row that holds a block."""
-    return _row(json.dumps(asdict(name)), _to_ipc(block))
+    return _row(json.dumps({TRACEBACKS: tracebacks.taken(), **asdict(name)}), _to_ipc(block))
 
 
 def pack_message(message: Message) -> pa.Table:
@@ -118,6 +136,7 @@ def unpack(packed: pa.Table) -> tuple[BlockName, pa.Table] | Message:
     if name is None:
         return from_json(data.to_pybytes().decode())
     fields = json.loads(name)
+    tracebacks.keep(fields.pop(TRACEBACKS))
     fields["piece"] = Piece(**fields["piece"])
     return BlockName(**fields), pa.ipc.open_stream(data).read_all()
 

@@ -11,15 +11,14 @@ import pyarrow as pa
 from raysp.audio.isolation import Decoder
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import ProgramError, RayspError, ShardError
+from raysp.errors import ProgramError, ShardError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers import watchdog
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
 from raysp.labelling.engine.workers.job import Job, PieceTodo
-from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece, pack, pack_message
+from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece, pack, pack_message, shard_failure
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.sink.layout import BlockName
-from raysp.sink.receipts import ShardFailure
 from raysp.words import count
 
 SPARE_PLACES = 4
@@ -43,10 +42,8 @@ class Reader:
                 yield from self._carefully(task, todo) if crashes else self._packed(task, todo)
             except ProgramError as error:
                 yield pack_message(FatalFailure(str(error)))
-            except RayspError as error:
-                yield pack_message(ShardFailure(todo.shard.name, str(error)))
             except Exception as error:
-                yield pack_message(ShardFailure(todo.shard.name, f"{type(error).__name__}: {error}"))
+                yield pack_message(shard_failure(todo.shard.name, error))
         self.attempts.end(task)
 
     def _carefully(self, task: str, todo: PieceTodo) -> Iterator[pa.Table]:

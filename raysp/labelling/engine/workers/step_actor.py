@@ -13,10 +13,16 @@ from raysp.errors import RayspError
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.attempts import MAX_CRASHES
 from raysp.labelling.engine.workers.job import Job
-from raysp.labelling.engine.workers.messages import FatalFailure, PoisonedPiece, pack, pack_message, unpack
+from raysp.labelling.engine.workers.messages import (
+    FatalFailure,
+    PoisonedPiece,
+    pack,
+    pack_message,
+    shard_failure,
+    unpack,
+)
 from raysp.labelling.engine.workers.watchdog import watched
 from raysp.sink.layout import BlockName
-from raysp.sink.receipts import ShardFailure
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +74,5 @@ class StepActor:
         except DeviceLostError:
             logger.exception("%s: the steps of a block failed", name.shard)
             os._exit(1)  # Ray restarts the actor and retries the block
-        except RayspError as error:
-            return pack_message(ShardFailure(name.shard, str(error)))
         except Exception as error:
-            logger.exception("%s: the steps of a block failed", name.shard)
-            return pack_message(ShardFailure(name.shard, f"{type(error).__name__}: {error}"))
+            return pack_message(shard_failure(name.shard, error))

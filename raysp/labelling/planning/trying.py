@@ -1,0 +1,77 @@
+"""Trial of filters before any work: functions that may read any column are called on tables without rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
+
+from raysp.errors import PlanError, RunError
+from raysp.ops.filtering import RowOp, reasons
+from raysp.specs.pipeline import ReadsCorpus, load_function
+from raysp.specs.steps import Step
+
+MOST_NAMES = 40
+"""Columns that a message names."""
+NO_ROWS = "A filter is called with any number of rows, also with none: let it return an empty list for them"
+
+
+def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
+    """Call the filters before the model that may read any column, on a table without rows.
+
+    Args:
+        url: name of the source for messages.
+        schema: columns of the source.
+        work: the pipeline or recipe.
+
+    Raises:
+        PlanError: a filter raises an error, or returns values; the message has the line in its file and the columns.
+    """
+    columns = _of_source(schema, work.source.audio)
+    for index, step in enumerate(work.source_steps):
+        _try(url, f"steps[{index}]", step, columns)
+        columns |= {field.name: field.type for field in step.schema()}
+
+
+def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
+    """Call the filters behind the model as `try_filters` those before it; `added` are the columns of all steps."""
+    columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
+    for index, step in enumerate(work.steps[len(work.source_steps) :], len(work.source_steps)):
+        _try(url, f"steps[{index}]", step, columns)
+
+
+def has_late_trials(work: ReadsCorpus) -> bool:
+    """Return whether `try_late_filters` calls a function."""
+    return any(map(_is_tried, work.steps[len(work.source_steps) :]))
+
+
+def _of_source(schema: pa.Schema, audio: str) -> dict[str, pa.DataType]:
+    """Return the columns that filters get, in the order in which they are read, with the types that reading gives."""
+    return {name: _plain(schema.field(name).type) for name in sorted({*schema.names} - {audio})}
+
+
+def _plain(kind: Any) -> pa.DataType:  # noqa: ANN401 - the stubs of pyarrow lack what types have
+    return cast("pa.DataType", kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _is_tried(step: Step) -> bool:
+    return step.reads_all and not step.columns
+
+
+def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -> None:
+    if not _is_tried(step):
+        return
+    op = cast("RowOp", step.op({name: load_function(name) for name in step.functions}))
+    try:
+        reasons(op, pa.schema([*columns.items()]).empty_table())
+    except (RunError, ValueError) as error:
+        cause = error.__cause__ or error
+        advice = "" if isinstance(cause, KeyError) else f". {NO_ROWS}"
+        raise PlanError(
+            f"{url}: {where} {error}; the plan called it on a table without rows, of the columns {_names([*columns])}"
+            f"{advice}"
+        ) from cause
+
+
+def _names(columns: Sequence[str]) -> str:
+    more = f" and {len(columns) - MOST_NAMES:,} more" if len(columns) > MOST_NAMES else ""
+    return f"{', '.join(map(repr, columns[:MOST_NAMES]))}{more}"

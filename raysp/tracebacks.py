@@ -1,0 +1,134 @@
+"""Errors of a user's code: the last line in their files, and tracebacks as text, which cross processes."""
+
+import functools
+import logging
+import sysconfig
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+MOST_PENDING = 3
+"""Tracebacks that a process holds until its next message."""
+MOST_CHARACTERS = 20_000
+"""Characters of a traceback that are kept, from its end."""
+_RAYSP = str(Path(__file__).resolve().parent)
+_STANDARD = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib"))
+_INSTALLED = {str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib")}
+_pending: dict[str, str] = {}
+_lock = threading.Lock()
+
+
+def place(error: BaseException, owner: str = "") -> str | None:
+    """Return the last line in a user's files that an error passed, such as "rules/levels.py:7"; None: it passed none.
+
+    Paths are relative to the folder from which modules are imported, so they are equal on all machines.
+
+    Args:
+        error: the error, as it was caught.
+        owner: module of the function that was called, whose package counts as the user's where it is installed too.
+    """
+    if isinstance(error, SyntaxError) and error.filename is not None and _is_users(error.filename):
+        return f"{Path(error.filename).name}:{error.lineno}"
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_of_user(frame, owner)]
+    return f"{_file_name(frames[-1][0])}:{frames[-1][1]}" if frames else None
+
+
+def described(error: BaseException, owner: str = "") -> str:
+    """Return the type and the message of an error, after its place if it passed a user's code; arguments as `place`."""
+    where, message = place(error, owner), str(error)
+    words = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{where}: {words}" if where else words
+
+
+def is_of_users_code(error: BaseException) -> bool:
+    """Return whether a user's code raised an error, or a library that it called; not raysp."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = next((frame for frame in reversed(frames) if _is_of_user(frame) or _is_of_raysp(frame)), None)
+    return last is not None and _is_of_user(last)
+
+
+def note(error: BaseException) -> None:
+    """Keep the traceback of an error for the next message of this process, one for each place and type."""
+    key = f"{place(error)} {type(error).__name__}"
+    if key not in _pending:
+        keep({key: "".join(traceback.format_exception(error))[-MOST_CHARACTERS:]})
+
+
+def keep(found: Mapping[str, str]) -> None:
+    """Keep tracebacks that arrived from another process, for the next message of this one."""
+    with _lock:
+        for key, text in found.items():
+            if len(_pending) < MOST_PENDING:
+                _pending.setdefault(key, text)
+
+
+def taken() -> dict[str, str]:
+    """Return the tracebacks since the last call, by place and type."""
+    with _lock:
+        found = dict(_pending)
+        _pending.clear()
+    return found
+
+
+def report(shown: set[str]) -> None:
+    """Log the tracebacks since the last call, at the level DEBUG; each place and type once.
+
+    Args:
+        shown: places and types that were logged, to which new ones are added.
+    """
+    for key, text in taken().items():
+        if key not in shown:
+            shown.add(key)
+            logger.debug("%s", text.rstrip())
+
+
+def is_installed_path(path: Path) -> bool:
+    """Return whether a file is in a folder of installed packages."""
+    return any(
+        parent.name in ("site-packages", "dist-packages") or str(parent) in _INSTALLED
+        for parent in path.resolve().parents
+    )
+
+
+def is_standard_path(path: Path) -> bool:
+    """Return whether a file belongs to Python."""
+    resolved = path.resolve()
+    return not is_installed_path(resolved) and any(str(resolved).startswith(f"{folder}/") for folder in _STANDARD)
+
+
+def _is_of_user(frame: FrameType, owner: str = "") -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    if module.partition(".")[0] == owner.partition(".")[0] != "raysp":
+        return True
+    if not Path(frame.f_code.co_filename).is_absolute():  # typed at a prompt, generated, or compiled by Cython
+        return module == "__main__"
+    return _is_users(frame.f_code.co_filename)
+
+
+def _is_of_raysp(frame: FrameType) -> bool:
+    return _is_below_raysp(frame.f_code.co_filename)
+
+
+@functools.cache
+def _is_users(file_name: str) -> bool:
+    path = Path(file_name)
+    return not (_is_below_raysp(file_name) or is_installed_path(path) or is_standard_path(path))
+
+
+@functools.cache
+def _is_below_raysp(file_name: str) -> bool:
+    return str(Path(file_name).resolve()).startswith(f"{_RAYSP}/")
+
+
+def _file_name(frame: FrameType) -> str:
+    """Return the path of a frame's file, relative to the folder from which its module was imported."""
+    path, module = Path(frame.f_code.co_filename), str(frame.f_globals.get("__name__"))
+    parts = (path.parent if path.stem == "__init__" else path.with_suffix("")).parts
+    names = tuple(module.split("."))
+    if parts[-len(names) :] != names:
+        return path.name
+    return "/".join(path.parts[-len(names) - (path.stem == "__init__") :])
