@@ -1,10 +1,11 @@
 """The entry point, which runs a verb and converts every error to one line and an exit code."""
 
+import contextlib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
@@ -131,11 +132,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     setting = DEBUG.set(debug)
-    if debug:
-        _show_tracebacks()
+    is_json = "--json" in given and "--help" not in given
     try:
         _check_working_directory()
-        with results_alone(on_stdout="--json" in given and "--help" not in given):
+        with _tracebacks_shown(debug=debug), results_alone(on_stdout=is_json):
             code = _run_app(given)
     except RayspError as error:
         if debug:
@@ -163,11 +163,21 @@ class _OnStderr(logging.Handler):
         print(record.getMessage(), file=sys.stderr)
 
 
-def _show_tracebacks() -> None:
-    """Print the tracebacks of errors of a user's code that end in error rows or failed shards."""
-    if not tracebacks.logger.handlers:
-        tracebacks.logger.addHandler(_OnStderr())
-        tracebacks.logger.setLevel(logging.DEBUG)
+@contextlib.contextmanager
+def _tracebacks_shown(*, debug: bool) -> Iterator[None]:
+    """Print the tracebacks of errors that end in error rows or failed shards, with `debug`."""
+    if not debug:
+        yield
+        return
+    logger, handler = tracebacks.logger, _OnStderr()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _check_working_directory() -> None:

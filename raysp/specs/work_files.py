@@ -89,7 +89,9 @@ def _module(path: Path, expected: str) -> ModuleType:
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     except Exception as error:
-        raise SpecError(f"{path} raised an error: {tracebacks.described(error)}") from error
+        where = tracebacks.place(error)
+        at = f", at {where}" if where else ""
+        raise SpecError(f"{path} raised {type(error).__name__}: {error}{at}") from error
     return module
 
 

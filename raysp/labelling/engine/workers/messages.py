@@ -111,10 +111,10 @@ def from_json(text: str) -> Message:
 
 
 def shard_failure(shard: str, error: Exception) -> ShardFailure:
-    """Return the failure of a shard, and note the traceback of its error unless raysp raised it for the user."""
+    """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
     if isinstance(error, RayspError):
         if error.__cause__ is not None:
-            tracebacks.note(error)
+            tracebacks.note(error.__cause__)
         return ShardFailure(shard, str(error))
     tracebacks.note(error)
     return ShardFailure(shard, tracebacks.described(error))

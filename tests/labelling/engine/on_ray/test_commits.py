@@ -75,7 +75,7 @@ def crashes_on_one(_job, batch):
     """Stand in for the work of a commit task."""
     if any(due[0].name == "deadly" for due in batch):
         os._exit(1)
-    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch]
+    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch], {}
 
 
 @pytest.mark.cluster
@@ -98,7 +98,7 @@ def test_a_shard_whose_commit_crashes_its_worker_does_not_affect_others(local_ra
 
 def succeeds(_job, batch):
     """Stand in for the work of a commit task."""
-    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch]
+    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch], {}
 
 
 @pytest.mark.cluster

@@ -1,0 +1,300 @@
+"""A user's code under faults: errors with their line, one traceback, prints, and filters that see all columns."""
+
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import CHECKPOINT, DEMO
+
+ROWS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 3)
+PIPELINE = """
+import raysp
+import rules
+
+label = raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])
+pipeline = raysp.Pipeline(
+    raysp.Shards("in", text={text!r}), steps=[{steps}], sink=raysp.Parquet("out"), max_error_rate=1.0
+)
+"""
+RULES = """
+import sys
+
+import numpy as np
+import pyarrow as pa
+
+import raysp
+from raysp.ops.adding import ColumnOp
+from raysp.ops.filtering import RowOp
+from raysp.specs import spec
+from raysp.specs.steps import Step
+
+
+def level(rows):
+    return {"level": [deeper(one) for one in rows.column("id").to_pylist()]}
+
+
+def deeper(name):
+    raise ValueError(f"no level of {name}")  # the line of `level`
+
+
+def loud(rows):
+    return [len(name) / 0 for name in rows.column("id").to_pylist()]  # the line of `loud`
+
+
+def agrees(rows):
+    pairs = zip(rows["text"].to_pylist(), rows["pred_text"].to_pylist(), strict=True)
+    return [text.upper() == label for text, label in pairs]
+
+
+def misnamed(rows):
+    return [name == "a" for name in rows["speaker"].to_pylist()]  # the line of `misnamed`
+
+
+def largest(rows):
+    return [len(name) == np.max([len(one) for one in rows["id"].to_pylist()]) for name in [""]]  # that of `largest`
+
+
+def names(rows):
+    print("columns", *sorted(rows.column_names))
+    return [True] * rows.num_rows
+
+
+def printing(rows):
+    print("rows", rows.num_rows)
+    print("more of them", file=sys.stderr)
+    return {"level": [0.0] * rows.num_rows}
+
+
+@spec
+class Strict(Step):
+    min_words: int = 1
+
+    @property
+    def reads(self):
+        return ("text",)
+
+    def op(self, functions):
+        return StrictOp()
+
+
+class StrictOp(RowOp):
+    def __call__(self, rows):
+        return [text.no_such_method() for text in rows["text"].to_pylist()]  # the line of `Strict`
+
+
+class ShoutedOp:
+    layers = ()
+
+    def __init__(self):
+        self.schema, self.staged = pa.schema([("shouted", pa.string())]), pa.schema([])
+
+    def __call__(self, forward):
+        raise KeyError("shout")  # the line of `Shouted`
+
+    def empty(self):
+        return (None,)
+
+
+@spec
+class Shouted(raysp.Embedding):
+    name: str = "shouted"
+
+    def op(self, loaded):
+        return ShoutedOp()
+
+    def join_op(self, checkpoint):
+        return ShoutedOp()
+
+    def schema(self, checkpoint):
+        return ShoutedOp().schema
+"""
+MAP = 'raysp.Map(rules.level, adds={"level": "float32"}, reads=["id"])'
+LABEL = f"raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript(), rules.Shouted()])"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with three recordings and the user's module, in which commands run."""
+    (tmp_path / "in").mkdir()
+    pq.write_table(ROWS, tmp_path / "in" / "a.parquet")
+    (tmp_path / "rules.py").write_text(RULES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(folder, raysp_command):
+    """A command over a pipeline of these steps."""
+
+    def run(verb: str, steps: str, *options: object, text: str | None = "text"):
+        (folder / "label.py").write_text(PIPELINE.format(checkpoint=str(CHECKPOINT), steps=steps, text=text))
+        return raysp_command(verb, "label.py", *options)
+
+    return run
+
+
+def line_of(name: str) -> str:
+    """Return the place of the line that raises, as messages have it."""
+    lines = RULES.splitlines()
+    return f"rules.py:{next(number for number, line in enumerate(lines, 1) if f'`{name}`' in line)}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (f"raysp.Decode(), {MAP}, label", f"Map rules:level failed: {line_of('level')}: ValueError: no level of "),
+        (f"raysp.Decode(), {LABEL}", f"the model failed: {line_of('Shouted')}: KeyError: 'shout'"),
+    ],
+    ids=["a Map", "an output"],
+)
+def test_an_error_row_has_the_line_of_the_users_file(command, steps, expected):
+    ran = command("run", steps, "--rows", 3, "--json")
+    rows = json.loads(ran.out)["table"]
+    assert [row["error_type"] for row in rows] == ["step_failed"] * 3
+    assert all(row["error_message"].startswith(expected) for row in rows)
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ('raysp.Keep(where="rules:loud"), raysp.Decode(), label', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
+        ('raysp.Decode(), label, raysp.Keep(where="rules:loud")', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
+        ("rules.Strict(), raysp.Decode(), label", f"rules:StrictOp failed: {line_of('Strict')}: AttributeError: "),
+    ],
+    ids=["a Keep", "a Keep behind Label", "a step of the user"],
+)
+def test_the_reason_of_a_shard_has_the_line_of_the_users_file(command, steps, expected):
+    ran = command("run", steps, "--rows", 3)
+    assert ran.code == 3
+    assert f"not committed: a.parquet: {expected}" in ran.err
+    assert "Traceback" not in ran.err
+    assert command("run", steps, "--rows", 3, "--debug").err.count("Traceback (most recent call last)") == 1
+
+
+def test_debug_prints_the_traceback_once_and_not_per_row(command):
+    ran = command("run", f"raysp.Decode(), {MAP}, label", "--rows", 3, "--debug")
+    assert ran.err.count("Traceback (most recent call last)") == 1
+    assert "in deeper" in ran.err
+
+
+def test_an_error_of_a_pipeline_file_has_its_line(folder, raysp_command):
+    (folder / "broken.py").write_text("import raysp\n\nlanguages = {}\npipeline = languages['en']\n")
+    ran = raysp_command("plan", "broken.py")
+    assert (ran.code, ran.err) == (2, "raysp: broken.py raised KeyError: 'en', at broken.py:4\n")
+    (folder / "broken.py").write_text("import raysp\n\npipeline = (\n")
+    assert raysp_command("plan", "broken.py").err.endswith(", at broken.py:3\n")
+
+
+def test_an_error_outside_of_rows_is_that_of_the_users_code_and_no_bug_of_raysp(folder, raysp_command):
+    (folder / "broken.py").write_text(
+        "import raysp\nfrom raysp.specs import spec\n\n\n@spec\nclass Loud(raysp.Transcript):\n"
+        "    def check(self, checkpoint):\n        return checkpoint.loudness\n\n\n"
+        f"label = raysp.Label({str(CHECKPOINT)!r}, outputs=[Loud()])\n"
+        'pipeline = raysp.Pipeline(raysp.Shards("in"), steps=[raysp.Decode(), label], sink=raysp.Parquet("out"))\n'
+    )
+    ran = raysp_command("plan", "broken.py")
+    assert ran.code == 1
+    assert "raysp: broken.py:8: AttributeError: " in ran.err
+    assert "(raised by your code; --debug shows the traceback)" in ran.err
+
+
+def test_prints_of_a_users_code_reach_the_terminal(command):
+    steps = 'raysp.Decode(), raysp.Map(rules.printing, adds={"level": "float32"}, reads=["id"]), label'
+    ran = command("run", steps, "--rows", 3)
+    assert "rows " in ran.out
+    assert "more of them" in ran.err
+    ran = command("run", steps, "--rows", 3, "--json")
+    assert len(json.loads(ran.out)["table"]) == 3  # one JSON object alone
+    assert "rows " in ran.err
+
+
+@pytest.mark.parametrize(
+    ("label", "decode"),
+    [("", ""), ("window_seconds=0.3, overlap_seconds=0.1", ""), ("", "channel='each'")],
+    ids=["one window", "several windows", "channels"],
+)
+def test_a_filter_behind_label_sees_the_source_and_the_steps_before_it(command, label, decode):
+    """Whether the windows or channels of a row are joined or not."""
+    labels = f"raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript()], {label})"
+    keep = "raysp.Keep(where='rules:names')"
+    text = None if decode else "text"  # a text is of one channel
+    ran = command("run", f"raysp.Decode({decode}), {labels}, {keep}", "--rows", 3, text=text)
+    assert ran.code == 0
+    seen = {line for line in ran.out.splitlines() if line.startswith("columns ")}
+    assert seen == {"columns id pred_score pred_text sampling_rate speaker_id text"}  # those of the plan and of the run
+
+
+def test_rows_that_a_filter_behind_label_leaves_out_are_those_of_its_values(command):
+    ran = command("run", 'raysp.Decode(), label, raysp.Keep(where="rules:agrees")', "--rows", 3, "--json")
+    rows = json.loads(ran.out)["table"]
+    assert {row["status"] for row in rows} == {"ok"}
+    texts = [row["text"].upper() for row in rows]
+    assert [row["pred_text"] for row in rows] == texts
+    pq.write_table(ROWS.set_column(ROWS.column_names.index("text"), "text", [["zero"] * 3]), "in/a.parquet")
+    ran = command("run", 'raysp.Decode(), label, raysp.Keep(where="rules:agrees")', "--rows", 3, "--json")
+    rows = json.loads(ran.out)["table"]
+    kept = [row["pred_text"] for row in rows if row["status"] == "ok"]
+    assert kept == [text for text in texts if text == "ZERO"]
+    assert {row["error_message"] for row in rows if row["status"] != "ok"} == {"does not meet where=rules:agrees"}
+
+
+def test_a_filter_behind_a_map_sees_its_columns(command):
+    steps = (
+        'raysp.Map(rules.printing, adds={"level": "float32"}, reads=["id"]), raysp.Keep(where="rules:names"), '
+        "raysp.Decode(), label"
+    )
+    seen = {line for line in command("run", steps, "--rows", 3).out.splitlines() if line.startswith("columns ")}
+    assert seen == {"columns id level sampling_rate speaker_id text"}
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("steps", "place", "columns"),
+    [
+        ('raysp.Keep(where="rules:misnamed"), raysp.Decode(), label', "steps[0]", "'text'"),
+        ('raysp.Decode(), label, raysp.Keep(where="rules:misnamed")', "steps[2]", "'text', 'pred_text', 'pred_score'"),
+    ],
+    ids=["before Label", "behind Label"],
+)
+def test_a_filter_that_names_a_column_that_is_not_there_is_refused_before_any_work(
+    command, folder, verb, steps, place, columns
+):
+    ran = command(verb, steps)
+    assert ran.code == 2
+    assert f"in/a.parquet: {place} Keep rules:misnamed failed: {line_of('misnamed')}: KeyError: " in ran.err
+    assert ran.err.endswith(f"of the columns 'id', 'sampling_rate', 'speaker_id', {columns}\n")
+    assert not (folder / "out").exists()
+
+
+def test_a_filter_that_fails_without_rows_is_told_that_it_may_get_none(command):
+    ran = command("plan", 'raysp.Decode(), label, raysp.Keep(where="rules:largest")')
+    assert ran.code == 2
+    assert f"Keep rules:largest failed: {line_of('largest')}: ValueError: zero-size array" in ran.err
+    assert "also with none: let it return an empty list for them" in ran.err
+
+
+def test_a_recipe_refuses_such_a_filter_too(folder, raysp_command):
+    (folder / "train.py").write_text(
+        "import raysp\n\nrecipe = raysp.Finetune(\n"
+        '    raysp.Shards("in", text="text"),\n    steps=[raysp.Keep(where="rules:misnamed"), raysp.Decode()],\n'
+        f"    objective=raysp.CTC({str(CHECKPOINT)!r}),\n    schedule=raysp.Schedule(steps=1),\n"
+        '    sink=raysp.Checkpoint("model"),\n)\n'
+    )
+    ran = raysp_command("plan", "train.py")
+    assert ran.code == 2
+    assert f"steps[0] Keep rules:misnamed failed: {line_of('misnamed')}: KeyError: " in ran.err
+
+
+def test_a_labeller_raises_the_error_of_a_filter_with_its_line(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+    with raysp.Labeller([raysp.Decode(), label, raysp.Keep(where="rules:loud")]) as labeller:
+        with pytest.raises(
+            raysp.RunError, match=re.escape(f"Keep rules:loud failed: {line_of('loud')}: Zero")
+        ) as caught:
+            labeller(ROWS)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
