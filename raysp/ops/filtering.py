@@ -44,13 +44,13 @@ def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     """Return the reasons of an op for rows.
 
     Raises:
-        RunError: the op raised an error; the message has the line in the user's file.
-        ValueError: the op returned another number of values.
+        RunError: the op raised an error, and the message has the line in the user's file; or it returned another number
+            of values.
     """
     with calling(op):
         found = list(op(rows))
     if len(found) != rows.num_rows:
-        raise ValueError(
+        raise RunError(
             f"{_name(op)} returned {count(len(found), 'value')} for {count(rows.num_rows, 'row')}; expected None or "
             "the reason to skip it for each"
         )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.errors import RunError
 from raysp.ops.filtering import RowOp
 from raysp.ops.rows import plain
 from raysp.words import count
@@ -140,9 +141,9 @@ def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table)
         given = given.to_pylist()
     wanted = list(cast("Sequence[bool]", given))
     if len(wanted) != rows.num_rows:
-        raise ValueError(
-            f"{_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, expected one "
-            "for each row"
+        raise RunError(
+            f"Keep {_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
+            "expected one for each row"
         )
     return wanted
 

@@ -63,13 +63,12 @@ def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -
     op = cast("RowOp", step.op({name: load_function(name) for name in step.functions}))
     try:
         reasons(op, pa.schema([*columns.items()]).empty_table())
-    except (RunError, ValueError) as error:
-        cause = error.__cause__ or error
-        advice = "" if isinstance(cause, KeyError) else f". {NO_ROWS}"
+    except RunError as error:
+        advice = "" if isinstance(error.__cause__, KeyError) else f". {NO_ROWS}"
         raise PlanError(
             f"{url}: {where} {error}; the plan called it on a table without rows, of the columns {_names([*columns])}"
             f"{advice}"
-        ) from cause
+        ) from error.__cause__
 
 
 def _names(columns: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp.errors import RunError
 from raysp.ops.filtering import RowOp, apply
 from raysp.ops.rows import RowStatus
 from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
@@ -41,7 +42,7 @@ def test_an_op_that_returns_too_few_values_is_named():
         def __call__(self, rows):
             return [None]
 
-    with pytest.raises(ValueError, match=r"Short returned 1 value for 2 rows; expected None or the reason"):
+    with pytest.raises(RunError, match=r"Short returned 1 value for 2 rows; expected None or the reason"):
         apply(Short(), [RowStatus(0), RowStatus(1)], pa.table({"a": [1, 2]}))
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp.errors import RunError
 from raysp.ops.filtering import apply
 from raysp.ops.keeping import Keeping, meets
 from raysp.ops.rows import RowStatus
@@ -96,7 +97,7 @@ def test_a_function_may_return_any_sequence_and_null_keeps_nothing(kind):
 
 
 def test_a_function_that_returns_too_few_values_is_named():
-    with pytest.raises(ValueError, match=r"tests.user_specs:too_few returned 1 value for 3 rows"):
+    with pytest.raises(RunError, match=r"Keep tests.user_specs:too_few returned 1 value for 3 rows"):
         judged(Keeping(where=too_few), pa.table({"a": [1, 2, 3]}))
 
 

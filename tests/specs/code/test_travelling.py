@@ -79,7 +79,8 @@ def on_a_worker(tmp_path: Path, *jobs) -> list:
 
 def write(project, number: int) -> None:
     project.write(
-        my_rules="import at_top\ndef wanted(table):\n    import pack.late\n    return [at_top.X + pack.late.X]\n",
+        my_rules="import at_top\ndef wanted(table):\n    import pack.late\n"
+        "    return [at_top.X + pack.late.X] * table.num_rows\n",
         at_top=f"X = {number}\n",
         pack__="",
         pack__late=f"from .deep import X\nX = 10 * {number}\n",
@@ -138,7 +139,7 @@ from tests.specs.code.test_travelling import outputs, planned, replace
 
 def wanted(table):
     import at_top
-    return [at_top.X]
+    return [at_top.X] * table.num_rows
 
 if __name__ == "__main__":
     job = planned(Path({str(tmp_path)!r}), "__main__:wanted", outputs())
