@@ -15,7 +15,7 @@ LAYERS = {
     "pure units": ("audio", "checkpoints", "corpus", "ops", "page_parts", "specs", "text", "work"),
     "training": ("training",),
     "drivers": ("cluster", "forked", "labelling/engine", "slurm"),
-    "house, versions, cloud": ("benchmarks", "documents", "house", "kubernetes", "versions"),
+    "house, versions, cloud": ("benchmarks", "documents", "house", "kubernetes", "mutants", "versions"),
 }
 """Layers of the tests, each with its folders. The longest folder that a file is in decides."""
 HOUSE = "house, versions, cloud"
