@@ -32,7 +32,7 @@ from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.reading.training_status import BestEvaluation, best_evaluation
+from raysp.training.reading.training_status import BestEvaluation, best_evaluation, mean_loss
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
@@ -72,7 +72,7 @@ class FinetuneResult(Brief):
     is_done: bool
     """Whether no step is left, so that the checkpoint is in the sink."""
     loss: float | None
-    """Mean loss of the last steps of this run; None without any."""
+    """Mean loss of the last steps, with those of earlier runs; None without any."""
     rows: int
     """Rows that are trained on."""
     left_out: dict[str, int]
@@ -206,10 +206,11 @@ def finetune(
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
-            _export(prepared, session, progress, store, decoder)
+            _export(prepared, session, store, decoder)
         best = best_evaluation(store)
         before = best.before.value if best and best.before else None
-        return replace(_result(prepared, session, progress, failures), before=before)
+        loss = mean_loss(store, session.position.done)
+        return replace(_result(prepared, session, progress, failures), before=before, loss=loss)
 
 
 def _remove(store: Store) -> None:
@@ -398,18 +399,18 @@ def _state(recipe: Finetune, session: Session, store: Store) -> str:
     return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
 
 
-def _export(
-    prepared: Prepared, session: Session, progress: TrainingProgress, store: FencedStore, decoder: Decoder
-) -> None:
+def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder) -> None:
     """Export the checkpoint, unless it is there already: others may be reading it."""
     recipe = prepared.plan.recipe
     state = _state(recipe, session, store)
     if state and exports.is_exported(store, prepared.fingerprint, state):
         return
     session.load_result(store, recipe.average, recipe.sink.every)
+    # From the committed record: steps of this process are those since the last kill.
+    loss = mean_loss(store, session.position.done)
     texts = {
-        "README.md": card(prepared, session.position, progress.loss),
-        "metrics.json": json.dumps(figures(prepared, session, progress.loss), indent=1) + "\n",
+        "README.md": card(prepared, session.position, loss),
+        "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",
         **files_of_rows(prepared, session.training.objective, decoder),
     }
     extractor = load_feature_extractor(prepared.plan.checkpoint.path)

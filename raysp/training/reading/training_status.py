@@ -216,6 +216,12 @@ def training_status(store: Store) -> TrainingStatus:
     )
 
 
+def mean_loss(store: Store, done: int) -> float | None:
+    """Return the mean loss of the last steps up to a committed one, of all runs; None without any."""
+    last = LastSteps.of(step_metrics.load_last(store, LAST_STEPS, until=done))
+    return last.loss if last else None
+
+
 def _number(value: JsonValue) -> int | None:
     return value if isinstance(value, int) else None
 
