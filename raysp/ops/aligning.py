@@ -22,6 +22,7 @@ from raysp.ops.late_steps import carried_values
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
+from raysp.text.marks import times_of_word
 from raysp.text.normalisation import Language
 from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
 
@@ -310,6 +311,7 @@ class Aligning:
                 self._letter(one.text, place, alignment, since) if alignment and one.ids else _Timed(one.text)
                 for one, place in zip(word.letters, places, strict=True)
             ]
+            letters = letters if isinstance(self.spelling, PhonemeSpelling) else _with_silent_marks(letters)
             known = [one for one in letters if one.score is not None]
             if known:
                 score = sum(cast("float", one.score) for one in known) / len(known)
@@ -324,6 +326,18 @@ class Aligning:
             start += float(since[0][place.start])
             end += float(since[1][place.stop - 1])
         return _Timed(text, start, end, float(np.exp(alignment.token_scores[place], dtype=np.float64).mean()))
+
+
+def _with_silent_marks(letters: list[_Timed]) -> list[_Timed]:
+    """Return the characters of a word in which marks of punctuation have no length."""
+    timed = [one for one in letters if one.start is not None and one.end is not None]
+    spans = [(cast("float", one.start), cast("float", one.end)) for one in timed]
+    times = iter(times_of_word([one.text for one in timed], spans))
+    found = []
+    for one in letters:
+        start, end = (None, None) if one.start is None else next(times)
+        found.append(replace(one, start=start, end=end))
+    return found
 
 
 def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, source_columns
 from raysp.ops.places import on_grid
 from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
+from raysp.text.time_bounds import timed_columns, within_recordings
 
 RESULT = f"{INNER_PREFIX}result:"
 """Prefix of the texts of a row's earlier outputs, in the last of its windows."""
@@ -47,6 +48,7 @@ class Joining:
         after: RowSteps = NO_ROW_STEPS,
     ) -> None:
         self.outputs = outputs
+        self.timed = timed_of(outputs)
         self.after = after
         self.sample_rate = sample_rate
         self.added = added
@@ -71,7 +73,8 @@ class Joining:
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
         source = source_columns(windows)
-        return self.after(with_labels(table, columns, labels), chosen(source, source.schema, ends))
+        labelled = within_recordings(with_labels(table, columns, labels), self.timed)
+        return self.after(labelled, chosen(source, source.schema, ends))
 
     def _is_labelled(self, windows: pa.Table) -> bool:
         *before, last = windows.column(STATUS).to_pylist()
@@ -83,6 +86,16 @@ class Joining:
 
     def _label(self, windows: pa.Table) -> tuple[object, ...]:
         return tuple(value for values in joined(self.outputs, windows) for value in values)
+
+
+def is_ours(output: object) -> bool:
+    """Return whether an output is one of raysp, not of a user."""
+    return type(output).__module__.startswith("raysp.")
+
+
+def timed_of(outputs: Sequence[JoinOp]) -> list[str]:
+    """Return the names of the columns with times of raysp's own outputs."""
+    return [name for output in outputs if is_ours(output) for name in timed_columns(output.schema)]
 
 
 def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:

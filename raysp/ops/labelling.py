@@ -37,12 +37,13 @@ from raysp.ops.forward import LabellingOp as LabellingOp
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
-from raysp.ops.joining import JoinOp, joined
+from raysp.ops.joining import JoinOp, is_ours, joined, timed_of
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
 from raysp.ops.places import PLACE, places_of, staged_places
 from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
+from raysp.text.time_bounds import within_recordings
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes
@@ -128,7 +129,8 @@ class Labelling:
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
-        self.has_users_code = bool(after.ops) or not all(map(_is_ours, self.outputs))
+        self.timed = timed_of(cast("Sequence[JoinOp]", self.outputs))
+        self.has_users_code = bool(after.ops) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.languages = Languages(self.outputs)
         self.passes = self._passes(threads)
@@ -301,7 +303,7 @@ class Labelling:
                 for index, label in enumerate(labels)
             ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return self.after(with_labels(table, columns, labels), source)
+        return self.after(within_recordings(with_labels(table, columns, labels), self.timed), source)
 
     def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
@@ -482,13 +484,13 @@ class Labelling:
         An op from outside raysp is never called twice at once.
         """
         output, before = self.outputs[place], [name for one in self.outputs[:place] for name in one.schema.names]
-        if _is_ours(output) and hasattr(output, "steps"):
+        if is_ours(output) and hasattr(output, "steps"):
             values = yield from output.steps(forward)
         else:
             yield []  # on a GPU it may wait for values: not in the thread that launches
             while any(name not in one.results for one in forward.beside for name in before):
                 yield []
-            with nullcontext() if _is_ours(output) else self.one_by_one:
+            with nullcontext() if is_ours(output) else self.one_by_one:
                 values = output(forward)
         forward.results.update(zip(output.schema.names, values, strict=False))
         return list(values)
@@ -579,10 +581,6 @@ class OneBatch:
             if self.op.graphs is not None and is_out_of_memory(error):
                 self.op.graphs.stop("a pass exceeded the memory of the device")
         self.op.label(self.chosen, self.given)
-
-
-def _is_ours(output: OutputOp) -> bool:
-    return type(output).__module__.startswith("raysp.")
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

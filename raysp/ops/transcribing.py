@@ -1,6 +1,7 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from raysp.capabilities import Capability
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.places import Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
+from raysp.text.marks import is_mark, times_of_word
 from raysp.text.times import Span, words_of
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Transcribing:
         self.tokenizer = tokenizer
         self.blank = tokenizer.pad_token_id
         self.begins_words = _begins_words(tokenizer)
+        self.marks = _marks(tokenizer)
         self.schema = schema
         self.staged = staged
         self.frame_seconds = frame_seconds
@@ -113,25 +116,31 @@ class Transcribing:
         columns = tuple(column[0] for column in self.columns(tokens))
         return StretchText(columns, int(tokens.counts[0]), stretch.frame * self.frame_seconds)
 
-    def columns(self, tokens: CTCTokens) -> list[Sequence[object]]:
-        """Return the columns of text and score, and of words and characters if asked for."""
+    def columns(
+        self, tokens: CTCTokens, times: Sequence[npt.NDArray[np.float64]] | None = None
+    ) -> list[Sequence[object]]:
+        """Return the columns of text and score, and of words and characters if asked for.
+
+        Args:
+            tokens: the tokens.
+            times: start and end of each token in frames; None: from its first frame to the end of its last one.
+        """
         columns: list[Sequence[object]] = [
             self.tokenizer.decode_collapsed_rows(tokens.flat_ids, tokens.counts),
             tokens.score_list(),
         ]
         if self.words or self.chars:
-            chars = list(self._chars(tokens))
+            chars = list(self._chars(tokens, times or (tokens.first_frames, tokens.last_frames + 1)))
             if self.words:
                 columns.append([_structs("word", words_of(row, self.tokenizer.joint)) for row in chars])
             if self.chars:
                 columns.append([_structs("char", (one for one in row if one.text)) for row in chars])
         return columns
 
-    def _chars(self, tokens: CTCTokens) -> Iterator[list[Span]]:
+    def _chars(self, tokens: CTCTokens, times: Sequence[npt.NDArray[Any]]) -> Iterator[list[Span]]:
         """Yield each row's characters, or its word pieces, in order; separators of words have an empty text."""
         written, begins_words = self.tokenizer.written_characters, self.begins_words
-        starts = (tokens.first_frames * self.frame_seconds).tolist()
-        ends = ((tokens.last_frames + 1) * self.frame_seconds).tolist()
+        starts, ends = ((frames * self.frame_seconds).tolist() for frames in times)
         scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # float32 depends on the place in a batch
         ids = tokens.flat_ids.tolist()
         for row in tokens.rows():
@@ -139,7 +148,8 @@ class Transcribing:
                 Span(text, start, end, score)
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
-            yield _separated(spans, ids[row], begins_words) if begins_words else spans
+            separated = _separated(spans, ids[row], begins_words) if begins_words else spans
+            yield separated if self.marks.isdisjoint(ids[row]) else _with_silent_marks(separated)
 
 
 def _best_frames(logits_BTV: "Tensor") -> "Sequence[Tensor]":
@@ -153,6 +163,22 @@ def _begins_words(tokenizer: CTCTokenizer) -> frozenset[int]:
     if tokenizer.joint and tokenizer.word_delimiter_token not in tokenizer.encoder:
         return frozenset(tokenizer.encoder.values())
     return tokenizer.begins_words
+
+
+def _marks(tokenizer: CTCTokenizer) -> frozenset[int]:
+    """Return the ids of marks of punctuation; phonemes have none."""
+    ids = [] if tokenizer.joint else sorted(tokenizer.get_vocab().values())
+    return frozenset(index for index, text in zip(ids, tokenizer.written_characters(ids), strict=True) if is_mark(text))
+
+
+def _with_silent_marks(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in which the marks of each word have no length."""
+    found: list[Span] = []
+    for _, group in groupby(spans, key=lambda one: bool(one.text)):
+        chars = list(group)
+        times = times_of_word([one.text for one in chars], [(one.start, one.end) for one in chars])
+        found += [one._replace(start=start, end=end) for one, (start, end) in zip(chars, times, strict=True)]
+    return found
 
 
 def _separated(spans: Iterable[Span], ids: Iterable[int], begins_words: Container[int]) -> list[Span]:

@@ -52,9 +52,10 @@ class Tokens(NamedTuple):
 class Transducing:
     """Op for text and score of each recording, and optionally the times of its words and pieces.
 
-    A token begins with the frame in which it is found, and lasts for its duration, or one frame. For a window of a
-    longer row the op stages the tokens that begin in the frames that the window owns. `join` puts those of all windows
-    together, with the same arithmetic.
+    A token begins with the frame in which it is found, and lasts for its duration, or one frame, but not beyond the
+    start of the next one; several that are found in one frame have equal parts of it. For a window of a longer row the
+    op stages the tokens that begin in the frames that the window owns. `join` puts those of all windows together, with
+    the same arithmetic.
 
     Args:
         texts: op of a CTC model with the same tokens, whose columns it has.
@@ -136,6 +137,7 @@ class Transducing:
         """Return the columns of text and score, and of words and pieces if asked for."""
         counts = np.array([len(row.ids) for row in rows], np.int64)
         ids, frames, ends, scores = (np.concatenate(of) for of in zip(*rows, strict=True))
+        times = [_times(row) for row in rows]
         tokens = CTCTokens(
             flat_ids=ids,
             counts=counts,
@@ -145,7 +147,7 @@ class Transducing:
             last_frames=ends - 1,
             finite=np.ones(len(rows), np.bool_),
         )
-        return self.texts.columns(tokens)
+        return self.texts.columns(tokens, [np.concatenate(of) for of in zip(*times, strict=True)])
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -165,6 +167,15 @@ class Transducing:
         row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
         columns = tuple(column[0] for column in self.columns([row]))
         return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
+
+
+def _times(row: Tokens) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the start and end of each token in frames, of which none overlap."""
+    _, firsts, counts = np.unique(row.frames, return_index=True, return_counts=True)
+    share = np.repeat(counts, counts)
+    starts = row.frames + (np.arange(len(row.frames)) - np.repeat(firsts, counts)) / share
+    # Tokens of one window may last into the frames of the next one.
+    return starts, np.minimum(row.ends, np.append(starts[1:], np.inf))
 
 
 def _owned(row: Tokens, first: int, end: int) -> Tokens:
