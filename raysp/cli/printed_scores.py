@@ -45,6 +45,8 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
     if result.nothing_compared and not result.run.nothing_labelled:
         say(result.nothing_compared)
     print_limits(result.limits)
+    for name, command in result.next_commands.items():
+        print_fact(name, f"`{command}`")
 
 
 def print_limits(limits: "Sequence[Limit]") -> None:
@@ -170,16 +172,20 @@ def print_diff(found: "LabelDiff", columns: Sequence[str]) -> None:
 
 
 def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
+    """Print the error rates of both against references, where there are any, then the differences between both."""
+    if one.against:
+        out.print(
+            f"{cell_text(one.column)}, A and B against {cell_text(one.against.column)}", style="bold", markup=False
+        )
+        _print_against(one.against)
+        for column in columns:
+            print_groups(column, one.against.by[column], ("wer_change", "wer_a", "wer_b"))
     out.print(f"{cell_text(one.column)}, B against A", style="bold", markup=False)
     for name, fact in one.facts.items():
         print_fact(name, fact)
-    if one.against:
-        _print_against(one.against)
     for column in columns:
         if groups := one.by[column]:
             print_groups(column, groups)
-        if one.against:
-            print_groups(column, one.against.by[column], ("wer_change", "wer_a", "wer_b"))
     if one.changes:
         _print_changes(one.changes)
     if one.worst:

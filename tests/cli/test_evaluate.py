@@ -86,7 +86,7 @@ def test_json_has_everything(evaluate, corpus):
     found = json.loads(ran.out)
     assert found.keys() == {
         "checkpoint", "checkpoint_digest", "source", "first_rows", "task", "column", "normalisation", "rows", "scores",
-        "by", "classes", "worst", "intervals", "limits", "labels", "run", "exit_code",
+        "by", "classes", "worst", "intervals", "limits", "labels", "not_kept", "run", "exit_code",
     }  # fmt: skip
     assert found["scores"]["metrics"]["wer"].keys() == {"value", "low", "high"}
     assert found["scores"]["metrics"]["wer"]["value"] == 0.2

@@ -218,9 +218,9 @@ class LabelDiff(Brief):
         """Facts of the comparison and of all columns."""
         found = self.facts
         for one in self.columns:
-            found |= {f"{one.column} {name}": fact for name, fact in one.facts.items()}
             if one.against:
                 found[f"{one.column} {TITLES['wer_change']}"] = one.against.verdict
+            found |= {f"{one.column} {name}": fact for name, fact in one.facts.items()}
         return found
 
     @property
@@ -388,16 +388,16 @@ def _by_row_note(against: AgainstReference) -> str:
 def _tables(one: ColumnDifference) -> Iterator[Table]:
     if one.against:
         yield _against(one.against)
-    for column, groups in [*one.by.items()][:MOST_TABLES]:
-        if groups:
-            table = groups_table(column, groups)
-            sides = {TITLES[name]: _title(one, name) for name in one.scores.metrics}
-            yield replace(table, names=tuple(sides.get(name, name) for name in table.names))
     for column, groups in [*one.against.by.items()][:MOST_TABLES] if one.against else ():
         if groups:
             table = groups_table(column, groups, ("wer_change", "wer_a", "wer_b"))
             names = tuple("WER, B less A" if name == TITLES["wer_change"] else name for name in table.names)
             yield replace(table, names=names, title=f"{table.title}, against the references")
+    for column, groups in [*one.by.items()][:MOST_TABLES]:
+        if groups:
+            table = groups_table(column, groups)
+            sides = {TITLES[name]: _title(one, name) for name in one.scores.metrics}
+            yield replace(table, names=tuple(sides.get(name, name) for name in table.names))
     if one.changes:
         changes = [(short(change.a), short(change.b), f"{change.rows:,}") for change in one.changes[:MOST_GROUPS]]
         yield Table("Changed classes", ("in A", "in B", "rows"), changes, left_out(one.changes, "change"))

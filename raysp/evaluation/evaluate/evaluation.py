@@ -11,6 +11,7 @@ from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
 from raysp.evaluation.evaluate.evaluation_rows import EvaluatedRows, join
+from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
 from raysp.evaluation.evaluate.question import Question
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import AskedLimit, Limit
@@ -97,9 +98,9 @@ def evaluate(
         rows: number of rows, the first of the shards; None: all.
         worst: number of rows to list of those with the most errors, 10; there are none of speakers.
         steps: steps before the model; None: `Decode()`.
-        sink: place for the labels, from which a repeated evaluation continues, also one with other columns; None: they
-            are not kept. Labels of the first `rows` never are: then a sink is refused, but on a cluster, where it is
-            the place of a temporary one.
+        sink: place for the labels, with the columns that are compared, from which a repeated evaluation continues, also
+            one with other columns; None: they are not kept. Labels of the first `rows` never are: then a sink is
+            refused, but on a cluster, where it is the place of a temporary one.
         relabel: replace labels in the sink of another checkpoint or of changed input instead of raising ChangedError.
         settings: changes, as `PATH=VALUE`, to the pipeline of source, steps and sink.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -112,7 +113,8 @@ def evaluate(
         SpecError, PlanError, ChangedError, CheckpointError, ShardError, StoreError: before any work.
         RunError: too many error rows, or Ray failed.
     """
-    source = shards if isinstance(shards, Shards) else Shards(shards, id=None)
+    is_kept = sink is not None and rows is None
+    source = shards if isinstance(shards, Shards) else Shards(shards) if is_kept else Shards(shards, id=None)
     question = Question.of(
         source,
         text,
@@ -130,7 +132,9 @@ def evaluate(
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
     is_kept = has_sink and rows is None
-    if not is_kept:
+    if is_kept:
+        pipeline = with_compared(pipeline, question.wanted, relabel=relabel)
+    else:
         refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
     if is_cluster(address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
@@ -335,4 +339,5 @@ def _result(
         ),
         labels=result.sink if is_kept else None,
         run=result,
+        not_kept=not_kept(plan.pipeline, wanted) if is_kept else (),
     )

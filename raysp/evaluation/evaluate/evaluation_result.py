@@ -1,12 +1,13 @@
 """Result of an evaluation."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.normalising import Normalised
-from raysp.evaluation.scores import TITLES, ClassScores, Group, Scores, WorstRow
+from raysp.evaluation.scores import SECONDS, TITLES, ClassScores, Group, Scores, WorstRow
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.planning.references import Task
 from raysp.words import Brief, count, duration
@@ -71,6 +72,8 @@ class EvaluationResult(Brief):
     labels: str | None
     """Sink with the labels; None: they were not kept."""
     run: RunResult
+    not_kept: tuple[str, ...] = ()
+    """Compared columns that the labels lack, since an earlier evaluation made them."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -87,9 +90,23 @@ class EvaluationResult(Brief):
             "normalised": f"{rules.name}: {rules.description}" if rules else "",
             "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
             LIMITS: "; ".join(limit.words for limit in self.limits),
-            "labels": self.labels or "",
+            "labels": self._labels,
         }
         return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def next_commands(self) -> dict[str, str]:
+        """Commands that go on with the labels, by what they do; none if the labels were not kept."""
+        if self.labels is None:
+            return {}
+        by = "".join(f" --by {shlex.quote(name)}" for name in self.by if name != SECONDS and name not in self.not_kept)
+        sink = shlex.quote(self.labels)
+        return {"report": f"raysp report {sink}", "compare": f"raysp diff {sink} OTHER{by}"}
+
+    @property
+    def _labels(self) -> str:
+        lacking = f", without {', '.join(self.not_kept)} (an earlier evaluation made them; --relabel adds columns)"
+        return f"{self.labels or ''}{lacking if self.not_kept else ''}"
 
     @property
     def nothing_compared(self) -> str:

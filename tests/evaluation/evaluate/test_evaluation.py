@@ -432,10 +432,8 @@ class TestTextsBesideRecordings:
         raysp.evaluate(str(CHECKPOINT), recordings, text="text", progress=False)
         assert listed == [recordings]
 
-    def test_with_a_sink_the_column_is_asked_for(self, recordings, tmp_path):
+    def test_with_a_sink_they_are_kept(self, recordings, tmp_path):
         sink = str(tmp_path / "kept")
-        with pytest.raises(raysp.PlanError, match=r"has no column 'text'.*add --set source\.text=text"):
-            raysp.evaluate(str(CHECKPOINT), recordings, text="text", sink=sink, progress=False)
-        settings = ["source.text=text"]
-        found = raysp.evaluate(str(CHECKPOINT), recordings, text="text", sink=sink, settings=settings, progress=False)
+        found = raysp.evaluate(str(CHECKPOINT), recordings, text="text", sink=sink, progress=False)
         assert found.rows.compared == 2
+        assert pq.read_table(sink, columns=["text"]).column("text").null_count < 2

@@ -1,0 +1,95 @@
+"""`raysp evaluate --sink`: label shards with what was compared, for reports, comparisons and exports."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.corpora import CHECKPOINT, DEMO
+
+pytestmark = pytest.mark.usefixtures("without_ray")
+ROWS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(4, 6)
+ROWS = ROWS.set_column(ROWS.schema.get_field_index("text"), "text", pa.array(["eight", *ROWS["text"].to_pylist()[1:]]))
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    (tmp_path / "in").mkdir()
+    pq.write_table(ROWS, tmp_path / "in" / "a.parquet")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def evaluate(raysp_command, corpus, tmp_path):
+    """Function that evaluates into the sink `kept`."""
+    return lambda *options: raysp_command("evaluate", CHECKPOINT, corpus, "--sink", tmp_path / "kept", *options)
+
+
+def test_ids_references_and_columns_of_groups_are_kept(evaluate, tmp_path):
+    ran = evaluate("--text", "text", "--by", "speaker_id", "--by", "seconds", "--over", "sampling_rate")
+    assert ran.code == 0, ran.err
+    kept = pq.read_table(tmp_path / "kept" / "a.parquet")
+    assert kept.select(["id", "text", "speaker_id", "sampling_rate"]).equals(
+        ROWS.select(["id", "text", "speaker_id", "sampling_rate"]).replace_schema_metadata(kept.schema.metadata)
+    )
+
+
+def test_the_last_lines_are_commands_that_go_on(evaluate, raysp_command, tmp_path):
+    ran = evaluate("--text", "text", "--by", "speaker_id", "--worst", "1")
+    report, compare = re.findall(r"`raysp (.*?)`", "\n".join(ran.out.splitlines()[-2:]))
+    assert raysp_command(*report.split(), "--out", tmp_path / "r.html").code == 0
+    assert "Worst rows" in (tmp_path / "r.html").read_text()
+    shutil.copytree(tmp_path / "kept", tmp_path / "other")
+    ran = raysp_command(*(str(tmp_path / "other") if one == "OTHER" else one for one in compare.split()))
+    assert ran.code == 0, ran.err
+    titles = ["pred_text, A and B against text", "WER change ", "pred_text, B against A", "agreement "]
+    places = [ran.out.index(title) for title in titles]
+    assert places == sorted(places)
+
+
+def test_another_evaluation_goes_on_and_names_columns_that_are_not_kept(evaluate, tmp_path):
+    evaluate("--text", "text", "--by", "speaker_id")
+    before = (tmp_path / "kept" / "a.parquet").read_bytes()
+    ran = evaluate("--text", "text", "--by", "sampling_rate")
+    assert (ran.code, (tmp_path / "kept" / "a.parquet").read_bytes()) == (0, before)
+    assert "without sampling_rate (an earlier evaluation made them; --relabel adds columns)" in ran.out
+    assert "--by" not in ran.out.splitlines()[-1]
+    ran = evaluate("--text", "text", "--by", "sampling_rate", "--relabel")
+    assert (ran.code, "without sampling_rate" in ran.out) == (0, False)
+    assert "sampling_rate" in pq.read_schema(tmp_path / "kept" / "a.parquet").names
+
+
+def test_a_column_named_as_one_of_labels_is_compared_and_not_kept(evaluate, corpus, tmp_path):
+    names = [
+        "pred_text" if name == "text" else "status" if name == "sampling_rate" else name for name in ROWS.column_names
+    ]
+    pq.write_table(ROWS.rename_columns(names), corpus / "a.parquet")
+    ran = evaluate("--text", "pred_text", "--by", "status", "--json")
+    found = json.loads(ran.out)
+    assert (ran.code, found["rows"]["compared"], len(found["by"]["status"])) == (
+        0,
+        6,
+        len({*ROWS["sampling_rate"].to_pylist()}),
+    )
+
+
+def test_recordings_of_a_folder_have_their_paths_as_ids(raysp_command, tmp_path):
+    (tmp_path / "talks").mkdir()
+    for number, row in enumerate(ROWS.slice(0, 2).to_pylist()):
+        (tmp_path / "talks" / f"{number}.wav").write_bytes(row["audio"]["bytes"])
+        (tmp_path / "talks" / f"{number}.txt").write_text(row["text"])
+    sink = tmp_path / "kept"
+    ran = raysp_command("evaluate", CHECKPOINT, tmp_path / "talks", "--text", "text", "--sink", sink)
+    assert ran.code == 0, ran.err
+    kept = pq.read_table(sink, columns=["id", "text"]).to_pylist()
+    texts = ROWS.column("text").to_pylist()
+    assert kept == [{"id": f"{number}.wav", "text": texts[number]} for number in range(2)]
+
+
+def test_labels_that_are_not_kept_have_no_next_command(raysp_command, corpus):
+    ran = raysp_command("evaluate", CHECKPOINT, corpus, "--text", "text", "--worst", "0")
+    assert (ran.code, "raysp report" in ran.out) == (0, False)
