@@ -67,12 +67,12 @@ ON_OBJECT_STORAGE = (
 """Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
 
 ON_RAY = (
+    "by_promise/test_engine.py",
     "cli/test_refusals.py",
     "cluster/test_",
     "labelling/engine/datasets/",
     "labelling/engine/on_ray/",
     "cluster/submitting/test_head.py",
-    "labelling/engine/test_one_process.py::test_when_the_process_crashes",
     "labelling/engine/test_places.py",
     "labelling/engine/test_protocol.py::test_relabel",
     "labelling/engine/test_running.py",
@@ -382,9 +382,6 @@ def raysp_command(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delenv("RAYSP_DEBUG", raising=False)
-    monkeypatch.setattr(
-        "raysp.labelling.planning.small.may_be_small", lambda _: False
-    )  # no process that imports torch early
 
     def command(*arguments: object) -> Ran:
         capsys.readouterr()

@@ -93,6 +93,10 @@ Address = Annotated[
         metavar="ADDRESS", help="Ray cluster; local: a new local Ray, also for small runs. Default: RAY_ADDRESS."
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="ENGINE", help="here: this process; ray; auto: here for little audio. Default: RAYSP_ENGINE."),
+]
 
 
 def load(target: str, settings: list[str] | None) -> "Pipeline":

@@ -1,6 +1,5 @@
 """The verbs that label: plan, run, retry."""
 
-import contextlib
 import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from raysp.cli.arguments import (
     Address,
     AsJson,
     Debug,
+    Engine,
     PipelineFile,
     PlannedFile,
     Relabel,
@@ -41,10 +41,9 @@ from raysp.cli.printed_runs import (
     urls,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.addresses import is_cluster, is_submitted, requires_ray
+from raysp.cluster.addresses import is_cluster, is_submitted, resolve_engine
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
-from raysp.labelling.engine.label_process import started_early
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -126,6 +125,7 @@ def run(
     ] = None,
     shards: ShareOfShards = None,
     relabel: Relabel = False,
+    engine: Engine = "auto",
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -135,10 +135,9 @@ def run(
     Examples:
       raysp run pipelines/label_digits.py --rows 10
       raysp run pipelines/label_digits.py --set sink.url=out
+      raysp run pipelines/label_digits.py --set sink.url=out --engine here
       raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
-    from raysp.labelling.planning.small import may_be_small
-
     if is_submitted():
         from raysp.cluster.submitting.arrival import check_arrival
 
@@ -147,27 +146,25 @@ def run(
         refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
-    if is_cluster(address):  # a relative path would not say of which machine
+    if resolve_engine(engine, address) == "ray" and is_cluster(
+        address
+    ):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
-        _try_out(loaded, rows, address, as_json, command_line("run", pipeline, settings))
+        _try_out(loaded, rows, engine, address, as_json, command_line("run", pipeline, settings))
         return
-    may_start = may_be_small(loaded) and not requires_ray(address)
-    with (
-        resume_hint(as_json) as check,
-        Shown(as_json, check) as shown,
-        started_early() if may_start else contextlib.nullcontext(),
-    ):
+    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
             loaded,
             shards=share,
             relabel=relabel,
+            engine=engine,
             address=address,
             on_plan=shown.plan,
             on_progress=shown.progress,
@@ -180,11 +177,13 @@ def run(
             print_result(loaded, result, next_commands(loaded, pipeline, settings), shards)
 
 
-def _try_out(pipeline: "Pipeline", num_rows: int, address: str | None, as_json: bool, next_command: str) -> None:
+def _try_out(
+    pipeline: "Pipeline", num_rows: int, engine: str, address: str | None, as_json: bool, next_command: str
+) -> None:
     from raysp.labelling.engine.running import try_out
     from raysp.labelling.finished.first_rows import readable
 
-    result, table = try_out(pipeline, num_rows, address=address)
+    result, table = try_out(pipeline, num_rows, engine=engine, address=address)
     with showing(result.exit_code):
         table = readable(table)
         if as_json:
@@ -206,6 +205,7 @@ def retry(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
+    engine: Engine = "auto",
     address: Address = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -233,6 +233,7 @@ def retry(
             pipeline=pipeline,
             trust=trust,
             settings=() if of_file else settings or (),
+            engine=engine,
             address=address,
             on_plan=shown.retry,
             on_progress=shown.progress,

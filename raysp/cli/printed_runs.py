@@ -88,8 +88,7 @@ class Shown(Display):
         with printing():
             for message in found.messages_at_start:
                 say(message)
-        if found.todo:
-            self.start()
+        self.start_run(found)
 
     def progress(self, progress: "Progress") -> None:
         """Show a state of the run, and raise a requested stop."""

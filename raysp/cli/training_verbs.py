@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import AsJson, Debug, RecipeFile, Settings, command_line
+from raysp.cli.arguments import AsJson, Debug, Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.addresses import is_cluster, is_submitted
+from raysp.cluster.addresses import asked_engine, is_cluster, is_submitted
 from raysp.cluster.submitting.arrival import check_arrival
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
@@ -32,6 +32,7 @@ def finetune(
     restart: Annotated[
         bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and start over.")
     ] = False,
+    engine: Engine = "auto",
     address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Ray cluster; local: this machine, on a Ray if workers are several."),
@@ -60,7 +61,8 @@ def finetune(
     if steps is not None:
         refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
     loaded = with_overrides(load_recipe(recipe), settings or [])
-    if is_cluster(address):  # a relative path would not say of which machine
+    # On a cluster a relative path would not say of which machine.
+    if asked_engine(engine, address) != "here" and is_cluster(address):
         loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
@@ -84,7 +86,7 @@ def finetune(
             display.show(lambda width: training_line(progress, width))
 
         run = (
-            partial(train, loaded, restart=restart, address=address)
+            partial(train, loaded, restart=restart, engine=engine, address=address)
             if steps is None
             else partial(try_out, loaded, steps)
         )

@@ -1,12 +1,16 @@
-"""Where work is done: on the Ray at an address, on a local one, or in a job of `raysp submit`; and on which systems."""
+"""Where work is done: in this process, on the Ray at an address, on a local one, or in a job; and on which systems."""
 
 import os
 import sys
 from collections.abc import Collection
+from typing import Literal, cast, get_args
 
-from raysp.errors import PlanError
+from raysp.errors import PlanError, SpecError
 from raysp.machine import system
 
+Engine = Literal["auto", "here", "ray"]
+ENGINE_VARIABLE = "RAYSP_ENGINE"
+"""Environment variable with the engine of runs that leave it at "auto" and name no address."""
 LOCAL = "local"
 """Address of a local Ray that ends with the run."""
 SUBMITTED_BY = "RAYSP_SUBMITTED_BY"
@@ -24,9 +28,36 @@ def is_named(address: str | None) -> bool:
     return _named(address) not in ("", LOCAL)
 
 
-def requires_ray(address: str | None) -> bool:
-    """Return whether a run uses Ray even for little work: an existing one, or a local one by the address "local"."""
-    return is_cluster(address) or _named(address) == LOCAL
+def asked_engine(engine: str, address: str | None) -> Engine:
+    """Return the engine that the caller or RAYSP_ENGINE names.
+
+    Args:
+        engine: engine of the caller; RAYSP_ENGINE stands in for "auto" without an address.
+        address: address of the caller.
+
+    Raises:
+        SpecError: there is no such engine, or "here" has an address.
+    """
+    if engine == "here" and address is not None:
+        raise SpecError(
+            f"engine: found 'here' with the address {address!r}, expected one of them: 'here' works in this process"
+        )
+    name, value = "engine", engine
+    if engine == "auto" and address is None:
+        name, value = ENGINE_VARIABLE, os.environ.get(ENGINE_VARIABLE) or engine
+    if value not in get_args(Engine):
+        raise SpecError(f"{name}: found {value!r}, expected 'auto', 'here' or 'ray'")
+    return cast("Engine", value)
+
+
+def resolve_engine(engine: str, address: str | None) -> Engine:
+    """Return "here" or "ray", or "auto" if the amount of audio decides: an address or a connection means "ray".
+
+    Raises:
+        SpecError: as `asked_engine`.
+    """
+    asked = asked_engine(engine, address)
+    return "ray" if asked == "auto" and (is_cluster(address) or _named(address) == LOCAL) else asked
 
 
 def _named(address: str | None) -> str:

@@ -23,6 +23,7 @@ DONE = f"{HOME}done/"
 ERRORS = f"{HOME}errors/"
 RECEIPTS = f"{HOME}receipts/"
 EVENTS = f"{HOME}events/"
+BEGUN = f"{HOME}begun/"
 BUDGETS = f"{HOME}budgets/"
 LEASE = f"{HOME}lease/"
 TMP = f"{HOME}tmp/"
@@ -164,6 +165,11 @@ def receipts_prefix(run_id: str) -> str:
 def receipts_path(run_id: str, number: int) -> str:
     """Return the path of a batch of a run's receipts."""
     return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
+
+
+def begun_path(run_id: str) -> str:
+    """Return the path of the pieces that a run of the engine `here` has begun."""
+    return f"{BEGUN}{run_id}.json"
 
 
 def run_of_receipts(path: str) -> str:

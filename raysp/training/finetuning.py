@@ -7,10 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.addresses import is_cluster, is_named, refuse_on, refuse_without_processes
+from raysp.cluster.addresses import (
+    Engine,
+    asked_engine,
+    is_cluster,
+    is_named,
+    refuse_on,
+    refuse_without_processes,
+)
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
-from raysp.errors import RunError, StoreError
+from raysp.errors import PlanError, RunError, StoreError
 from raysp.evaluation.scores import Estimate
 from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
 from raysp.models.checking import load_feature_extractor
@@ -136,6 +143,7 @@ def finetune(
     recipe: Finetune,
     *,
     restart: bool = False,
+    engine: str = "auto",
     address: str | None = None,
     on_indexed: OnIndexed = lambda done, of: None,
     on_plan: Callable[[Prepared], None] | None = None,
@@ -147,7 +155,9 @@ def finetune(
     Args:
         recipe: the recipe.
         restart: remove what earlier runs left in the sink, and begin from step 0.
-        address: address of a Ray cluster; None: RAY_ADDRESS, else this process, or a local Ray for several workers.
+        engine: "here": train in the calling process, with one worker; "ray": by workers on Ray; "auto": RAYSP_ENGINE,
+            else "here" for one worker without an address, else "ray".
+        address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray.
         on_indexed: called with the number of shards that are indexed, and with that of all.
         on_plan: called with the training once its rows are indexed, before any step.
         on_progress: called after every step.
@@ -162,8 +172,10 @@ def finetune(
     for name in recipe.trackers:
         check_tracker(name)
     with contextlib.ExitStack() as stack:
-        plan = plan_training(recipe, stack.enter_context(connected(address)) if is_cluster(address) else None)
-        by_ray = _needs_ray(plan, address)
+        asked = asked_engine(engine, address)
+        on_cluster = asked != "here" and is_cluster(address)
+        plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
+        by_ray = _needs_ray(plan, asked, address)
         if by_ray:
             refuse_on(["macOS"], "training by several workers or on a cluster needs Linux; use one worker here")
             from raysp.training.on_ray import train_workers
@@ -171,7 +183,7 @@ def finetune(
         TrainingRecord.load(sink)  # refuses a sink of labels
         sink.probe()
         fault_injection.arm()
-        if by_ray and is_cluster(address):
+        if by_ray and on_cluster:
             train_workers.check_places(plan, sink)
         stack.callback(close_decoder)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
@@ -222,10 +234,22 @@ def _remove(store: Store) -> None:
         )
 
 
-def _needs_ray(plan: TrainingPlan, address: str | None) -> bool:
-    """Return whether the workers are actors of Ray: several, on a named cluster, or on GPUs of other machines."""
+def _needs_ray(plan: TrainingPlan, engine: Engine, address: str | None) -> bool:
+    """Return whether the workers are actors of Ray: several, on a named cluster, or on GPUs of other machines.
+
+    Raises:
+        PlanError, RunError: the engine "here" cannot have several workers, or a device that this machine lacks.
+    """
     workers = plan.workers
-    return workers.high > 1 or is_named(address) or not is_available(workers.device)
+    if engine != "here":
+        return engine == "ray" or workers.high > 1 or is_named(address) or not is_available(workers.device)
+    if workers.high > 1:
+        raise PlanError(
+            f"engine: found 'here' with {workers.words}, expected one: several are actors of Ray; leave the engine "
+            "out, or set pool.actors=1"
+        )
+    refuse_absent(workers.device)
+    return False
 
 
 def _on_this_machine(prepared: Prepared) -> Prepared:

@@ -13,7 +13,7 @@ import raysp
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.stop_signals import resume_hint
 from raysp.cluster.ray_start import signals_held
-from raysp.labelling.engine.in_process import InProcessCommits
+from raysp.labelling.engine.here import CommitsHere
 from tests.corpora import a_pipeline, write_shard
 
 
@@ -131,7 +131,7 @@ def test_a_stop_swallowed_while_the_last_commits_are_awaited_ends_the_run(tmp_pa
         yield []
         raise AssertionError("the run goes on")
 
-    monkeypatch.setattr(InProcessCommits, "rest", await_commits)
+    monkeypatch.setattr(CommitsHere, "rest", await_commits)
     with pytest.raises(typer.Exit) as stop, resume_hint(quiet=True) as check:
         raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), on_progress=lambda _: check(), progress=False)
     assert stop.value.exit_code == TERMINATED

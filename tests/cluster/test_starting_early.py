@@ -34,6 +34,7 @@ def noted(monkeypatch, with_ray):
         seen.append("ended")
 
     monkeypatch.setattr(running, "is_cluster", lambda _: False)
+    monkeypatch.setenv("RAYSP_ENGINE", "ray")
     monkeypatch.setattr(connection, "local_ray", local_ray)
     return seen
 

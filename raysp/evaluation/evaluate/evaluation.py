@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.cluster.addresses import is_cluster
+from raysp.cluster.addresses import is_cluster, resolve_engine
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
@@ -70,6 +70,7 @@ def evaluate(
     sink: str | Parquet | None = None,
     relabel: bool = False,
     settings: Sequence[str] = (),
+    engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -103,8 +104,9 @@ def evaluate(
             refused, but on a cluster, where it is the place of a temporary one.
         relabel: replace labels in the sink of another checkpoint or of changed input instead of raising ChangedError.
         settings: changes, as `PATH=VALUE`, to the pipeline of source, steps and sink.
+        engine: "here", "ray" or "auto", as for `raysp.run`.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
-            Ray, or for little audio one process without Ray.
+            Ray.
         on_plan: called with the plan before any work.
         on_progress: called after every block and commit, and while the last commits are awaited.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
@@ -136,7 +138,7 @@ def evaluate(
         pipeline = with_compared(pipeline, question.wanted, relabel=relabel)
     else:
         refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
-    if is_cluster(address):
+    if resolve_engine(engine, address) == "ray" and is_cluster(address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
     elif rows is not None:
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
@@ -144,13 +146,20 @@ def evaluate(
     reading = _Reading(question, on_plan)
     if is_kept:
         result = run(
-            pipeline, relabel=relabel, address=address, on_plan=reading, on_progress=on_progress, progress=progress
+            pipeline,
+            relabel=relabel,
+            engine=engine,
+            address=address,
+            on_plan=reading,
+            on_progress=on_progress,
+            progress=progress,
         )
         labels = _read_labels(reading.plan, result)
     else:
         result, labels = try_out(
             pipeline,
             rows,
+            engine=engine,
             address=address,
             text_beside=text,
             on_plan=reading,

@@ -40,7 +40,7 @@ class Display:
     def __init__(self, console: Console | None = None, *, is_quiet: bool = False) -> None:
         self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self.is_quiet = is_quiet
-        self._live = self.console.status("starting Ray ...") if self._may_redraw and not is_quiet else None
+        self._live = self.console.status("") if self._may_redraw and not is_quiet else None
         self._last_line = time.monotonic()
 
     @property
@@ -74,6 +74,16 @@ class Display:
         if self._live:
             with self.drawing():
                 self._live.start()
+
+    def start_run(self, plan: "Plan") -> None:
+        """Show a run with work to do; without a live line if code of the user may print or stop in a debugger here."""
+        if not plan.todo:
+            return
+        if plan.engine == "here" and plan.code:
+            self._live = None
+        elif self._live:
+            self.show(lambda _: "loading the model ..." if plan.engine == "here" else "starting actors on Ray ...")
+            self.start()
 
     def stop(self) -> None:
         """Remove the live line, until the next `start`."""
@@ -162,8 +172,7 @@ def shown(
         def planned(plan: "Plan") -> None:
             shards = count(len(plan.corpus.shards), "shard")
             display.say(f"{count(plan.rows_todo, 'row')} to do; {len(plan.done):,} of {shards} committed already")
-            if plan.todo:
-                display.start()
+            display.start_run(plan)
             if on_plan:
                 on_plan(plan)
 

@@ -68,7 +68,7 @@ class Committing(Protocol):
 
 
 class Workers(Protocol):
-    """Workers that label pieces and commit shards: on Ray (`on_ray`), in one other process, or in this one."""
+    """Workers that label pieces and commit shards: on Ray (`on_ray`), or in this process (`here`)."""
 
     def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""

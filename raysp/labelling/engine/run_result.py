@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass, field, replace
-from typing import Any
+from dataclasses import InitVar, dataclass, field, fields, replace
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -144,6 +144,28 @@ class RunResult(Brief):
         except RayspError:
             labels = ""
         return f"<div>{super()._repr_html_()}{labels}</div>"
+
+
+@dataclass(frozen=True, repr=False)
+class TryOut(RunResult):
+    """Result of a run over the first rows of a corpus, of which nothing is kept."""
+
+    table: pa.Table = field(default_factory=lambda: pa.table({}))
+    """The label rows, in the order of the corpus."""
+
+    @classmethod
+    def of(cls, result: RunResult, table: pa.Table) -> Self:
+        """Return a result with the rows of its label shards."""
+        return cls(**{one.name: getattr(result, one.name) for one in fields(result)}, table=table)
+
+    @property
+    def committed(self) -> str:
+        """Number of labelled rows as text."""
+        return f"{count(self.table.num_rows, 'row')} labelled, nothing is kept"
+
+    def head(self, rows: int = 5) -> pa.Table:
+        """Return the first rows of the table."""
+        return self.table.slice(0, rows)
 
 
 def _numbers(kinds: Mapping[str, int]) -> str:

@@ -1,35 +1,35 @@
-"""Runs of a pipeline: pieces are decoded, blocks labelled on Ray Data, label shards committed as they complete."""
+"""Runs of a pipeline: pieces are decoded, blocks labelled here or on Ray, label shards committed as they complete."""
 
 import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysp.cluster.addresses import is_cluster, refuse_without_processes, requires_ray
+from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
-from raysp.errors import PlanError
+from raysp.errors import PlanError, RunError, SpecError, refuse_unused
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
-from raysp.labelling.engine.in_process import InProcess
-from raysp.labelling.engine.label_process import LabelProcess, of_this_run
+from raysp.labelling.engine.here import Here
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
+from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
-from raysp.labelling.engine.workers.job import Job, load_functions
+from raysp.labelling.engine.workers.job import Job, load_functions, sleep_while_waiting
 from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.ops.remedies import FILTERED, remedy
-from raysp.sink import fault_injection, footer, lease, stopped_runs
+from raysp.sink import begins, fault_injection, footer, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
@@ -49,12 +49,45 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_BEGINS = 3
+"""Processes in a row that may end over a piece before the engine "here" refuses it."""
+
+
+@overload
+def run(
+    pipeline: Pipeline,
+    *,
+    rows: None = None,
+    shards: tuple[int, int] | None = None,
+    relabel: bool = False,
+    engine: str = "auto",
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+) -> RunResult: ...
+
+
+@overload
+def run(
+    pipeline: Pipeline,
+    *,
+    rows: int,
+    engine: str = "auto",
+    address: str | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_progress: OnProgress | None = None,
+    progress: bool = True,
+) -> TryOut: ...
+
 
 def run(
     pipeline: Pipeline,
     *,
+    rows: int | None = None,
     shards: tuple[int, int] | None = None,
     relabel: bool = False,
+    engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -64,33 +97,53 @@ def run(
 
     Args:
         pipeline: the pipeline to run.
+        rows: label only the first rows of the corpus, into a temporary sink: nothing is kept, and the result has them
+            as a table (`raysp.TryOut`).
         shards: (i, n): label only the i-th of n equal shares of the shards, beside other runs that label the other
             shares, also on other clusters; None: all shards. Any other n, or None, continues.
         relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
             to continue.
+        engine: "here": label in the calling process, without Ray; "ray": on Ray; "auto": RAYSP_ENGINE, else "here" for
+            little audio without an address, else "ray". Labels do not depend on it.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
-            Ray, or for little audio one process without Ray.
+            Ray.
         on_plan: called with the plan before any work.
         on_progress: called after every block and commit, and while the last commits are awaited.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
 
     Raises:
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
-        RunError: too many error rows, Ray failed, or no shard could be committed; committed shards remain.
+        RunError: too many error rows, Ray failed, or no shard could be committed; committed shards remain. With the
+            engine "here" also if earlier processes ended over the same rows again and again.
     """
     refuse_without_processes("labelling")
+    if rows is not None:
+        if rows < 1:
+            raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
+        refuse_unused({"shards": shards, "relabel": relabel}, "rows= labels the first rows, of which nothing is kept")
+        result, table = try_out(
+            pipeline,
+            rows,
+            engine=engine,
+            address=address,
+            on_plan=on_plan,
+            on_progress=on_progress,
+            progress=progress,
+        )
+        return TryOut.of(result, table)
     share = Share.read(shards)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        opened = _opened(pipeline, address, stack)
+        engine = resolve_engine(engine, address)
+        opened = _opened(pipeline, engine, address, stack)
         result = _begin(
             lambda on_surveyed: make_plan(opened, relabel=relabel, on_surveyed=on_surveyed),
             opened,
             stack,
+            engine,
             plan_shown,
             progress_shown,
             share=share,
-            needs_ray=requires_ray(address),
         )
         refuse_no_commit(result)
         return result
@@ -103,6 +156,7 @@ def retry(
     pipeline: Pipeline | None = None,
     trust: bool = False,
     settings: Sequence[str] = (),
+    engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -118,8 +172,9 @@ def retry(
         pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
         trust: use the recorded pipeline, regardless of who recorded it.
         settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
+        engine: "here", "ray" or "auto", as for `run`.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
-            Ray, or for little audio one process without Ray.
+            Ray.
         on_plan: called with the plan before any work.
         on_progress: called after every block and commit, and while the last commits are awaited.
         progress: show progress on stderr: one live line on a terminal or in a notebook, else a line every ten seconds.
@@ -134,22 +189,16 @@ def retry(
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        opened = _opened(made, address, stack)
-        return _begin(
-            lambda _: plan_retry(opened),
-            opened,
-            stack,
-            plan_shown,
-            progress_shown,
-            is_own=not trust,
-            needs_ray=requires_ray(address),
-        )
+        engine = resolve_engine(engine, address)
+        opened = _opened(made, engine, address, stack)
+        return _begin(lambda _: plan_retry(opened), opened, stack, engine, plan_shown, progress_shown, is_own=not trust)
 
 
 def try_out(
     pipeline: Pipeline,
     num_rows: int | None,
     *,
+    engine: str = "auto",
     address: str | None = None,
     text_beside: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -158,8 +207,8 @@ def try_out(
 ) -> tuple[RunResult, pa.Table]:
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
-    A few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used, since starting Ray takes
-    longer. Any share of these rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`.
+    At "auto" a few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used. Any share of these
+    rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`.
 
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
@@ -167,8 +216,9 @@ def try_out(
     refuse_without_processes("labelling")
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        resources = _resources(address, stack)
-        is_few = num_rows is not None and num_rows <= FEW_ROWS and not requires_ray(address)
+        engine = resolve_engine(engine, address)
+        resources = _resources(engine, address, stack)
+        is_few = num_rows is not None and num_rows <= FEW_ROWS and engine == "auto"
         sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources is not None and resources.can_grow))
         most_errors = pipeline.max_error_rate if num_rows is None else 1.0
         opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
@@ -183,12 +233,12 @@ def try_out(
             lambda on_surveyed: make_plan(opened, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed),
             opened,
             stack,
+            engine,
             planned,
             progress_shown,
             is_own=False,
             is_trial=True,
-            needs_ray=requires_ray(address),
-            in_this_process=lambda plan: is_few and _fits_one_process(plan),
+            is_few=is_few,
         )
         names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
@@ -204,14 +254,14 @@ def try_out(
         )
 
 
-def _opened(pipeline: Pipeline, address: str | None, stack: contextlib.ExitStack) -> Opened:
+def _opened(pipeline: Pipeline, engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Opened:
     check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
-    return Opened.of(pipeline, _resources(address, stack))
+    return Opened.of(pipeline, _resources(engine, address, stack))
 
 
-def _resources(address: str | None, stack: contextlib.ExitStack) -> Resources | None:
+def _resources(engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Resources | None:
     """Connect to the cluster and return its resources; None without one: a local Ray starts later, if there is work."""
-    if not is_cluster(address):
+    if engine != "ray" or not is_cluster(address):
         return None
     from raysp.cluster.connection import connected
 
@@ -222,32 +272,31 @@ def _begin(
     make: Callable[[Callable[[Corpus], None]], Plan],
     opened: Opened,
     stack: contextlib.ExitStack,
+    engine: Engine,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
     *,
     share: Share = ALL,
     is_own: bool = True,
     is_trial: bool = False,
-    needs_ray: bool = False,
-    in_this_process: Callable[[Plan], bool] = lambda _: False,
+    is_few: bool = False,
 ) -> RunResult:
     """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
 
     `make` returns the plan. Its argument is a function to call with the corpus once it is certain that there is work:
-    a local Ray, or the process of a small run, then starts while the rest is planned.
+    a local Ray then starts, or torch is imported, while the rest is planned. `is_few`: the engine "auto" is "here" for
+    so few rows.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
     own_ray = Background(lambda: _ray_and_ray_data(opened.resources))
     stack.callback(own_ray.end)
-    process = of_this_run()
-    stack.callback(process.close)
 
     def on_surveyed(corpus: Corpus) -> None:
-        if needs_ray or not is_small(corpus.shards, opened):
-            process.close()
+        if engine == "ray" or (engine == "auto" and not is_small(corpus.shards, opened)):
             own_ray.begin()
         else:
-            process.start()
+            sleep_while_waiting()
+            threading.Thread(target=import_module, args=("raysp.models.loading",)).start()
 
     store = opened.sink.store
     # Read before the plan, which is made again if another run over the same shards has held the lease since.
@@ -256,6 +305,10 @@ def _begin(
     store.probe()
     if own_ray.has_begun:
         own_ray.wait()  # before any output: Ray's start redirects stderr
+    if engine == "auto":
+        is_little = _fits_one_process(plan) if is_few else is_small((todo.shard for todo in plan.todo), opened)
+        engine = "here" if is_little and not own_ray.has_begun else "ray"
+    plan = replace(plan, engine=engine)
     if on_plan:
         on_plan(plan.of(share))
     faults = fault_injection.arm()
@@ -267,7 +320,7 @@ def _begin(
     stack.callback(own_ray.end)  # before the lease is released
     # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
     if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan)):
-        plan = make(on_surveyed)
+        plan = replace(make(on_surveyed), engine=engine)
     if plan.replaces_record and (others := own.others()):
         raise PlanError(
             f"{store.url}: {others[0].words} is running on this sink with another pipeline; wait until it has finished "
@@ -275,6 +328,8 @@ def _begin(
         )
     entry = RunEntry.now(resolved=_resolved(plan))
     plan = begin_share(plan, share, entry, is_own=is_own)
+    if plan.engine == "here":
+        _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
     events = RunEvents(stack.enter_context(EventLog(store, entry.run_id, secrets=secrets)))
     events.planned(plan)
@@ -284,21 +339,21 @@ def _begin(
     )
     failed: dict[str, str] = {}
     if plan.todo:
+        log = ReceiptLog(store, entry.run_id)
         with events.ending(progress):
-            if in_this_process(plan):
-                workers, job = _in_this_process(plan, faults)
-            elif needs_ray or own_ray.has_begun or not is_small((one.shard for one in plan.todo), opened):
-                process.close()
+            if plan.engine == "here":
+                workers: Workers = Here(begins.Begins(store, entry.run_id))
+                job = replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
+            else:
                 from raysp.labelling.engine.ray_metrics import exported
 
                 workers, job = _on_ray(plan, faults, own_ray, events)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
-            else:
-                workers, job = _in_one_process(plan, faults, own_ray, process, events)
             stack.callback(job.attempts.close)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
-            log = ReceiptLog(store, entry.run_id)
             failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
+    if plan.engine == "here" and not failed:
+        begins.forget(store)
     events.finished(progress, failed)
     if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
         stopped_runs.settle(store, plan.stops)
@@ -307,6 +362,31 @@ def _begin(
     # The sink of a try-out has no recorded plan, which the status is computed from.
     status = None if is_trial else _status(plan, progress)
     return _result(plan, progress, {**plan.corpus.unreadable, **failed}, status)
+
+
+def _check_begun(plan: Plan) -> None:
+    """Warn of pieces that an earlier process began and did not end, or refuse one over which several have ended.
+
+    Raises:
+        RunError: `MOST_BEGINS` processes in a row ended over a piece.
+    """
+    if not plan.todo:
+        return
+    times = begins.unfinished(plan.sink.store)
+    for todo in plan.todo:
+        for piece in todo.pieces:
+            if not (number := times.get((todo.shard.name, piece.first, piece.end))):
+                continue
+            where = f"{todo.shard.name}: rows {piece.first:,} to {piece.end - 1:,}"
+            if number >= MOST_BEGINS:
+                raise RunError(
+                    f"{where} were begun by {number} processes in a row, and each of them ended before these rows "
+                    "were done; run again with --engine ray, which isolates rows that crash their process"
+                )
+            logger.warning(
+                "%s were begun before by a process that ended early; if this one ends too, run again with --engine ray",
+                where,
+            )
 
 
 @contextlib.contextmanager
@@ -340,25 +420,9 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: 
     return workers, _job(plan, faults, workers.attempts)
 
 
-def _in_one_process(
-    plan: Plan, faults: Mapping[str, str], own_ray: Background, process: LabelProcess, events: RunEvents
-) -> tuple[Workers, Job]:
-    from raysp.labelling.engine.one_process import OneProcess
-
-    def start_ray() -> tuple[Workers, Attempts]:
-        workers, job = _on_ray(plan, faults, own_ray, events)
-        return workers, job.attempts
-
-    return OneProcess(process, start_ray), _job(plan, faults, Attempts())
-
-
 def _fits_one_process(plan: Plan) -> bool:
     """Return whether the model of a plan asks for at most one GPU, and no other step for any."""
     return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
-
-
-def _in_this_process(plan: Plan, faults: Mapping[str, str]) -> tuple[Workers, Job]:
-    return InProcess(), replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:

@@ -184,6 +184,8 @@ class Plan(Brief):
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
     share: Share = ALL
     """Share of the shards that the run labels."""
+    engine: str = "auto"
+    """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
     why_not_own: str = ""
     """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
 

@@ -1,12 +1,10 @@
-"""Size of a run, as far as it decides whether the run needs Ray."""
+"""Size of a run, by which the engine "auto" chooses between this process and Ray."""
 
 from collections.abc import Iterable
 
-from raysp.cluster.resources import count_gpus
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.run_plan import Opened
-from raysp.machine import num_cpus
 from raysp.specs.pipeline import Pipeline
 
 SMALL_BYTES = 64 * 2**20
@@ -15,14 +13,6 @@ SMALL_ROWS = 1_000
 """Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
 FEW_ROWS = 20
 """Rows up to which a try-out stays in one process: so few do not gain from reading ahead, actors or other machines."""
-
-
-def may_be_small(pipeline: Pipeline) -> bool:
-    """Return whether a run on this machine would be small if its audio is little, as far as the pipeline decides that.
-
-    False on a machine of one CPU, on which nothing can be done beside the plan.
-    """
-    return num_cpus() > 1 and _needs_one_process(pipeline, count_gpus())
 
 
 def is_small(shards: Iterable[Shard], opened: Opened) -> bool:

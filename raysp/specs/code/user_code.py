@@ -52,6 +52,10 @@ class UserCode:
     """Versions of installed packages that are too large to read, or compiled; these packages are not shipped."""
     process: str = field(default=_PROCESS, compare=False)
 
+    def __bool__(self) -> bool:
+        """Return whether there is any code."""
+        return bool(self.files or self.versions)
+
     def parts(self) -> dict[str, str]:
         """Return the parts of the fingerprint: a digest per file, a version per package that is not shipped."""
         return {

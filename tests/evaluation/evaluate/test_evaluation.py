@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.evaluation.evaluate import evaluation
 from raysp.evaluation.verification import compare_speakers
-from raysp.labelling.engine import running
 from raysp.labelling.planning import listing
 from raysp.specs.text_rules import Text
 from raysp.storage.store import Listing
@@ -257,13 +255,11 @@ class TestRefusals:
             raysp.evaluate(raysp.Label(str(CHECKPOINT), outputs=outputs), mixed, text="text")
 
     @pytest.mark.parametrize("column", ["sentence", "take"])
-    def test_columns_that_do_not_fit_are_refused_before_any_work(self, mixed, monkeypatch, column):
-        monkeypatch.setattr(running, "_in_this_process", None)
+    def test_columns_that_do_not_fit_are_refused_before_any_work(self, mixed, column):
         with pytest.raises(raysp.PlanError, match=f"column '{column}'"):
             evaluated(mixed, text=column)
 
-    def test_on_a_cluster_labels_need_a_place(self, mixed, monkeypatch):
-        monkeypatch.setattr(evaluation, "is_cluster", lambda _: True)
+    def test_on_a_cluster_labels_need_a_place(self, mixed):
         with pytest.raises(raysp.SpecError, match="on a cluster all machines write labels; give a folder or url"):
             evaluated(mixed, address="10.0.0.7:6379")
 
@@ -393,9 +389,8 @@ class TestSpeakers:
         ],
     )
     def test_speakers_without_pairs_of_both_kinds_are_refused_before_any_work(
-        self, checkpoint, voices, monkeypatch, names, complaint
+        self, checkpoint, voices, names, complaint
     ):
-        monkeypatch.setattr(running, "_in_this_process", None)
         with pytest.raises(raysp.PlanError, match=complaint):
             self.compared(checkpoint, voices(*names))
 

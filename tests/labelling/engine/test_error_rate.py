@@ -12,7 +12,7 @@ from raysp import RunError
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.execution import Execution
-from raysp.labelling.engine.in_process import InProcess, InProcessCommits
+from raysp.labelling.engine.here import CommitsHere, Here
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.running import _job
@@ -23,6 +23,7 @@ from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.sink import layout, lease, stopped_runs
+from raysp.sink.begins import Begins
 from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
@@ -32,7 +33,7 @@ from tests.corpora import a_pipeline, begin_run, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 ROWS = 6
-label_in_process = InProcess.label
+label_in_process = Here.label
 GOOD, BAD = wav(), b"no audio at all"
 
 
@@ -56,7 +57,9 @@ def run_here(pipeline: raysp.Pipeline) -> Plan:
         progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards))
         log, job = ReceiptLog(store, entry.run_id), _job(plan, {}, Attempts())
         with EventLog(store, entry.run_id) as events:
-            failed = Execution(plan, job, own, log, progress, lambda _: None, InProcess(), RunEvents(events))()
+            failed = Execution(
+                plan, job, own, log, progress, lambda _: None, Here(Begins(store, entry.run_id)), RunEvents(events)
+            )()
         assert failed == {}
         if plan.stops:
             stopped_runs.settle(store, plan.stops)
@@ -148,7 +151,7 @@ def test_a_driver_killed_while_it_stops_leaves_no_error_row(corpus, monkeypatch)
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(InProcessCommits, "stop", die)
+        once.setattr(CommitsHere, "stop", die)
         with pytest.raises(Killed):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
@@ -169,7 +172,7 @@ def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeyp
         yield from label_in_process(self, plan, job, on_piece)
 
     with monkeypatch.context() as once:
-        once.setattr(InProcess, "label", with_late_ones)
+        once.setattr(Here, "label", with_late_ones)
         with pytest.raises(RunError):
             run_here(by_path(corpus))
     write_recordings(corpus, {})
@@ -179,7 +182,7 @@ def test_late_results_of_workers_of_the_stopped_run_are_not_used(corpus, monkeyp
             actor(packed)
         yield from label_in_process(self, plan, job, on_piece)
 
-    monkeypatch.setattr(InProcess, "label", after_them)
+    monkeypatch.setattr(Here, "label", after_them)
     check_corrected(by_path(corpus))
     assert raysp.gc(str(corpus.parent / "out")).orphans != ()
     check_corrected(by_path(corpus))
@@ -243,8 +246,8 @@ def test_gc_and_status_handle_staged_results_of_a_stop(corpus, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as once:
-        once.setattr(InProcess, "label", killed_after_one)
-        once.setattr(InProcessCommits, "start", lambda *_: None)
+        once.setattr(Here, "label", killed_after_one)
+        once.setattr(CommitsHere, "start", lambda *_: None)
         with pytest.raises(Killed):
             run_here(by_path(corpus))
     assert raysp.status(url).shards_staged == 1

@@ -13,7 +13,7 @@ from raysp.labelling.engine import execution
 from raysp.sink import event_log, lease
 from raysp.storage.stores import open_store
 from tests.corpora import a_pipeline, write_shard
-from tests.here import run_as_one_process
+from tests.here import run_without_ray
 from tests.runs import DEMO
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A bucket that counts requests; runs label in this process, so that it sees all of them."""
-    run_as_one_process(monkeypatch)
+    run_without_ray(monkeypatch)
     monkeypatch.setenv(lease.BEAT_VARIABLE, "3600")  # what depends on time is left out
     monkeypatch.setattr(execution, "RECEIPTS_SECONDS", 3600.0)
     monkeypatch.setattr(event_log, "WRITE_SECONDS", 3600.0)
@@ -62,8 +62,8 @@ def test_a_shard_of_one_block(bucket, tmp_path):
     for number in (2, 6):
         put_shards(bucket, tmp_path, number)
         found.append(requests(bucket, f"in-{number}", f"out-{number}"))
-    # Footer, shard, and source columns; the staged block. PUT: block, label shard, marker.
-    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 0, "PUT": 3, "DELETE": 1}
+    # Footer, shard, and source columns; the staged block. PUT: the begin of the piece, block, label shard, marker.
+    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 0, "PUT": 4, "DELETE": 1}
 
 
 def test_a_recording_that_is_read_by_path(bucket):

@@ -19,7 +19,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, begin_run, label_here, write_shard
-from tests.here import run_as_one_process
+from tests.here import run_without_ray
 from tests.runs import DEMO, row_hash
 
 SHARDS = 7
@@ -28,7 +28,7 @@ SHARDS = 7
 @pytest.fixture
 def here(monkeypatch):
     """Runs label in this process, without Ray; whether another run is alive is known within a second."""
-    run_as_one_process(monkeypatch)
+    run_without_ray(monkeypatch)
     monkeypatch.setenv(lease.BEAT_VARIABLE, "1")
 
 

@@ -49,8 +49,7 @@ def without_ray(monkeypatch):
     def started(*_: object) -> None:
         raise AssertionError("a Ray was started")
 
-    monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "requires_ray", lambda _: False)
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
     monkeypatch.setattr(connection, "local_ray", started)
 
 

@@ -8,7 +8,7 @@ import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.planning.run_plan import Opened
-from raysp.labelling.planning.small import SMALL_BYTES, SMALL_ROWS, is_small, may_be_small
+from raysp.labelling.planning.small import SMALL_BYTES, SMALL_ROWS, is_small
 from tests.corpora import a_pipeline
 from tests.user_specs import odd_rows
 
@@ -46,24 +46,6 @@ def test_recordings_that_are_read_by_path_count_as_rows(kind):
 )
 def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
     assert not is_small([SHARD], Opened.of(a_pipeline(label=label), MACHINE))
-    assert not may_be_small(a_pipeline(label=label))
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "device", "expected"),
-    [
-        (2, "", "auto", True),
-        (1, "", "auto", False),
-        (2, "0", "auto", True),
-        (2, "0", "cpu", True),
-        (2, "0", "cuda", True),
-        (2, "", "cuda", False),
-    ],
-)
-def test_a_process_may_start_before_the_plan_where_there_is_a_cpu_for_it(monkeypatch, cpus, gpus, device, expected):
-    monkeypatch.setattr("raysp.labelling.planning.small.num_cpus", lambda: cpus)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    assert may_be_small(a_pipeline(label={"device": device})) == expected
 
 
 def test_a_step_with_a_pool_of_its_own_needs_ray():

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import raysp
-from raysp.labelling.engine import running
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec
@@ -90,12 +89,6 @@ def by_run(shard, sink, monkeypatch):
     return _run(shard, sink)
 
 
-def by_run_in_a_process(shard, sink, monkeypatch):
-    monkeypatch.setattr(running, "is_cluster", lambda _: False)
-    monkeypatch.setattr(running, "requires_ray", lambda _: False)
-    return _run(shard, sink)
-
-
 def _run(shard, sink):
     made = a_pipeline(str(shard), sink, label={"outputs": [FlagsOfPass()], "dtype": "float32"})
     raysp.run(made, progress=False)
@@ -113,7 +106,7 @@ def by_evaluation(shard, sink, monkeypatch):
     return texts_of(sink)
 
 
-@pytest.mark.parametrize("verb", [by_labeller, by_run, by_run_in_a_process, by_evaluation])
+@pytest.mark.parametrize("verb", [by_labeller, by_run, by_evaluation])
 def test_labels_in_float32_are_computed_without_tf32(verb, shard, tmp_path, monkeypatch):
     found = verb(shard, tmp_path / "sink", monkeypatch)
     assert [json.loads(one) for one in found] == [EXACT] * ROWS

@@ -6,10 +6,10 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow as pa
 
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_EXAMPLES = 3
 CALLS_WITH_SEARCHES = 11
@@ -78,15 +81,16 @@ class LabelActor:
         job: the job.
         ends_process: whether the process ends if its device fails, so that its work is done again by a new one;
             otherwise the error is raised.
+        in_this_thread: run the model in the calling thread.
     """
 
-    def __init__(self, job: Job, *, ends_process: bool = True) -> None:
+    def __init__(self, job: Job, *, ends_process: bool = True, in_this_thread: bool = False) -> None:
         self.job = job
         self.ends_process = ends_process
         fault_injection.adopt(job.fault_injection)
         self.store = Sink.of(job.pipeline.sink).store
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.thread = ThreadPoolExecutor(1)
+        self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
         try:
             # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a
             # thread.
@@ -95,7 +99,7 @@ class LabelActor:
             raise load_error(job.attempts, socket.gethostname(), error) from error
         model_loaded(job.attempts)
         self.in_hand = InHand(self.op.blocks_in_hand)
-        if self.op.blocks_in_hand > 1:
+        if self.op.blocks_in_hand > 1 and not in_this_thread:
             self.close()
             self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
 
@@ -162,6 +166,16 @@ class LabelActor:
                 table = self.op.table(given) if self.op.has_users_code else None
         attempts.end(work)
         return table, figures, waited
+
+
+class CallingThread(Executor):
+    """An executor that runs each call at once, in the thread of the caller."""
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Return the future of a call that has ended; an exception is raised here."""
+        future = Future[T]()
+        future.set_result(call(*args, **kwargs))
+        return future
 
 
 class InHand:

@@ -68,9 +68,6 @@ class FatalFailure:
 
 Message = LabelledBlock | ShardFailure | PoisonedPiece | FatalFailure
 
-RAISED = "raised "
-"""Beginning of a line in place of a message: an error follows, pickled, as hexadecimal digits."""
-
 _KINDS: Mapping[type[Message], str] = {
     LabelledBlock: "block",
     ShardFailure: "failure",

@@ -1,0 +1,84 @@
+"""Pieces that a process of the engine `here` has begun and not ended: one small file a run, below `.raysp/begun/`.
+
+A run replaces its file before it begins a piece, and deletes it when it ends in order, also by an error or a signal. A
+file that a run finds when it holds the lease is therefore that of a process that crashed or was killed.
+"""
+
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+
+from raysp import bounds
+from raysp.corpus.shards import Piece
+from raysp.sink import layout
+from raysp.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+Place = tuple[str, int, int]
+"""Shard, first row, and end of the rows."""
+
+
+class Begins:
+    """The begun pieces of one run. Any thread may begin one.
+
+    Args:
+        store: the sink.
+        run_id: id of the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._path = layout.begun_path(run_id)
+        self._open: list[Place] = []
+        self._ended = 0
+        self._lock = threading.Lock()
+
+    def begin(self, shard: str, piece: Piece) -> None:
+        """Record a piece, before any work on it."""
+        with self._lock:
+            self._open.append((shard, piece.first, piece.end))
+            data = json.dumps({"open": self._open, "ended": self._ended})
+            self._store.replace(self._path, data.encode())
+
+    def end(self, shard: str, piece: Piece) -> None:
+        """Note that a piece is done; the file says so with the next piece."""
+        place = shard, piece.first, piece.end
+        with self._lock:
+            if place in self._open:
+                self._open.remove(place)
+                self._ended += 1
+
+    def close(self) -> None:
+        """Delete the file: this process ends in order."""
+        self._store.delete(self._path)
+
+
+def unfinished(store: Store) -> Mapping[Place, int]:
+    """Return the pieces that processes began before they ended early, with the number of processes in a row.
+
+    A row ends where another piece ended. Damaged files are logged and ignored.
+    """
+    times: Counter[Place] = Counter()
+    counted: set[Place] = set()
+    has_ended = False
+    for path in sorted((entry.path for entry in store.list(layout.BEGUN)), reverse=True):
+        try:
+            record = bounds.parse_record(store.read(path))
+            places = {(str(shard), int(first), int(end)) for shard, first, end in record["open"]}
+            ended = int(record["ended"])
+        except (ValueError, TypeError, KeyError) as error:
+            logger.warning("%s/%s: ignored a file that cannot be read (%s)", store.url, path, bounds.plain(error))
+            continue
+        times.update(places - counted)
+        has_ended |= ended > 0
+        counted |= times.keys() - places if not has_ended else times.keys()
+    return times
+
+
+def forget(store: Store) -> None:
+    """Delete the files of all runs, once nothing is left to do."""
+    for path in [entry.path for entry in store.list(layout.BEGUN)]:
+        store.delete(path)

@@ -1,0 +1,250 @@
+"""The engines: rows do not depend on them, and `here` works in the calling process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+
+DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
+CHECKPOINT = str(DEMO / "unispeech-digits-ctc")
+OUTPUTS = {
+    "transcript": raysp.Transcript(words=True, chars=True),
+    "beams": raysp.Transcript(beams=4, nbest=3, hot_words={"THREE": 1.0}),
+    "align": raysp.Align("text"),
+    "embedding": raysp.Embedding(),
+    "frames": raysp.Embedding(pooling="none"),
+    "signals": raysp.Signals(),
+}
+MAPPING = """import os
+import pdb
+import signal
+
+calls = []
+
+
+def loud(rows):
+    calls.append(rows.num_rows)
+    print("called with", rows.num_rows, "rows")
+    return {"loud": [True] * rows.num_rows}
+
+
+def deadly(rows):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stops(rows):
+    level = rows.num_rows
+    breakpoint()
+    return {"level": [level] * rows.num_rows}
+
+
+def stops_in_a_notebook(rows):  # where `breakpoint()` is for the debugger of the editor
+    level = rows.num_rows
+    pdb.set_trace()
+    return {"level": [level] * rows.num_rows}
+"""
+
+
+def label_rows(sink: Path) -> list[dict[str, object]]:
+    return [row for file in sorted(sink.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """Two shards of three digits, of which one is no recording and one is long."""
+    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6).select(["id", "audio", "text"])
+    audio = rows["audio"].to_pylist()
+    audio[4] = {"bytes": b"no audio at all", "path": None}
+    rows = rows.set_column(1, "audio", pa.array(audio, rows.schema.field("audio").type))
+    (tmp_path / "in").mkdir()
+    for number in (0, 1):
+        pq.write_table(rows.slice(3 * number, 3), tmp_path / "in" / f"{number}.parquet")
+    return tmp_path
+
+
+@pytest.fixture
+def mapping(tmp_path, monkeypatch):
+    """The functions of `MAPPING`, in a module of their own for each test."""
+    name = f"mapping_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MAPPING)
+    monkeypatch.syspath_prepend(tmp_path)
+    return __import__(name)
+
+
+def pipeline(corpus: Path, sink: str, *steps: object, outputs: object = None, **label: object) -> raysp.Pipeline:
+    outputs = [raysp.Transcript()] if outputs is None else outputs
+    return raysp.Pipeline(
+        raysp.Shards(f"{corpus}/in/*.parquet", text="text"),
+        steps=[raysp.Decode(), *steps, raysp.Label(CHECKPOINT, outputs=outputs, **label)],
+        sink=raysp.Parquet(str(corpus / sink)),
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_rows_are_equal_under_both_engines(corpus, local_ray, output):
+    windows = {"window_seconds": 0.3, "overlap_seconds": 0.1} if output == "transcript" else {}
+    for engine in ("here", "ray"):
+        made = pipeline(corpus, engine, outputs=[raysp.Transcript(name="plain"), OUTPUTS[output]], **windows)
+        result = raysp.run(made, engine=engine, progress=False)
+        assert (result.rows, result.errors) == (6, {"unsupported_format": 1})
+    assert label_rows(corpus / "here") == label_rows(corpus / "ray")
+
+
+def test_rows_labels_the_first_rows_and_keeps_nothing(corpus):
+    result = raysp.run(pipeline(corpus, "out"), rows=2, engine="here", progress=False)
+    assert isinstance(result, raysp.TryOut)
+    assert result.table.column("pred_text").to_pylist() == ["THREE", "FIVE"]
+    assert result.head(1).num_rows == 1
+    assert "2 rows labelled, nothing is kept" in repr(result)
+    assert not (corpus / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"engine": "there"}, "engine: found 'there', expected 'auto', 'here' or 'ray'"),
+        ({"engine": "here", "address": "10.0.0.7:6379"}, "engine: found 'here' with the address '10.0.0.7:6379'"),
+        ({"rows": 0}, "rows: found 0, expected a number of rows above 0"),
+        ({"rows": 2, "relabel": True}, "relabel"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(corpus, options, complaint):
+    with pytest.raises(raysp.SpecError, match=complaint):
+        raysp.run(pipeline(corpus, "out"), progress=False, **options)
+    assert not (corpus / "out").exists()
+
+
+def test_the_environment_names_the_engine_where_the_caller_does_not(corpus, monkeypatch, raysp_command):
+    monkeypatch.setenv("RAYSP_ENGINE", "nowhere")
+    with pytest.raises(raysp.SpecError, match="RAYSP_ENGINE: found 'nowhere'"):
+        raysp.run(pipeline(corpus, "out"), progress=False)
+    assert raysp.run(pipeline(corpus, "out"), engine="here", progress=False).rows == 6
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
+    file = corpus / "label.py"
+    file.write_text(
+        f"import raysp\npipeline = raysp.Pipeline(raysp.Shards({str(corpus / 'in')!r}), steps=[raysp.Decode(), "
+        f"raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()])], sink=raysp.Parquet({str(corpus / 'cli')!r}))\n"
+    )
+    said = raysp_command("run", file)
+    assert (said.code, "Ray" in said.err) == (0, False), said.err
+    said = raysp_command("run", file, "--engine", "here", "--address", "auto")
+    assert (said.code, "found 'here' with the address 'auto'" in said.err) == (2, True), said.err
+
+
+def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(corpus, mapping, capsys):
+    step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
+    raysp.run(pipeline(corpus, "out", step), engine="here", progress=False)
+    assert sum(mapping.calls) == 5
+    assert capsys.readouterr().out.count("called with") == len(mapping.calls)
+    assert [row["loud"] for row in label_rows(corpus / "out")] == [True, True, True, True, None, True]
+
+
+def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    file = corpus / "label.py"
+    file.write_text(
+        f"import raysp\nfrom {name} import {function}\n\npipeline = raysp.Pipeline(\n"
+        f"    raysp.Shards({str(corpus / 'in')!r}),\n    steps=[\n        raysp.Decode(),\n"
+        f"        raysp.Map({function}, adds={{'level': 'int64'}}, reads=['id']),\n"
+        f"        raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()]),\n    ],\n"
+        f"    sink=raysp.Parquet({str(corpus / 'out')!r}),\n)\n"
+    )
+    command = [sys.executable, "-m", "raysp", "run", str(file), "--engine", "here"]
+    return subprocess.run(
+        command, input=stdin, cwd=corpus, capture_output=True, text=True, timeout=120, env={**os.environ}
+    )
+
+
+@pytest.mark.slow
+def test_rows_that_crash_the_process_are_told_and_after_three_processes_refused(corpus, mapping):
+    for number in range(3):
+        killed = run_in_a_process(corpus, mapping.__name__, "deadly")
+        assert killed.returncode == -9, killed.stderr
+        was_warned = "0.parquet: rows 0 to 2 were begun before by a process that ended early" in killed.stderr
+        assert was_warned == (number > 0), killed.stderr
+    refused = run_in_a_process(corpus, mapping.__name__, "deadly")
+    assert refused.returncode == 1
+    assert "0.parquet: rows 0 to 2 were begun by 3 processes in a row" in refused.stderr
+    assert "--engine ray" in refused.stderr
+    (corpus / f"{mapping.__name__}.py").write_text(MAPPING.replace("os.kill(os.getpid(), signal.SIGKILL)", "return {}"))
+    assert list((corpus / "out" / ".raysp" / "begun").iterdir())
+
+
+def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
+    step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
+    with pytest.raises(KeyboardInterrupt):
+        raysp.run(pipeline(corpus, "out", step), engine="here", progress=False, on_progress=_interrupt)
+    begun = corpus / "out" / ".raysp" / "begun"
+    assert not begun.exists() or not list(begun.iterdir())
+    assert raysp.run(pipeline(corpus, "out", step), engine="here", progress=False).exit_code == 0
+
+
+def _interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
+    stopped = run_in_a_process(corpus, mapping.__name__, "stops", "p level\nc\np level * 100\nc\n")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "-> return {" in stopped.stdout
+    answers = [line.removeprefix("(Pdb) ") for line in stopped.stdout.splitlines() if line.startswith("(Pdb) ")]
+    assert [answer for answer in answers if answer.isdigit()] == ["3", "200"]
+
+
+@pytest.mark.slow
+def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
+    manager = pytest.importorskip("jupyter_client", reason="needs pip install ipykernel").KernelManager()
+    manager.start_kernel(
+        cwd=str(corpus), env={**os.environ, "PYTHONPATH": f"{corpus}:{os.environ.get('PYTHONPATH', '')}"}
+    )
+    try:
+        client = manager.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        mapped = "raysp.Map(m.stops_in_a_notebook, adds={'level': 'int64'}, reads=['id'])"
+        steps = f"raysp.Decode(), {mapped}, raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()])"
+        cell = (
+            f"import raysp, {mapping.__name__} as m\n"
+            f"made = raysp.Pipeline(raysp.Shards({str(corpus / 'in')!r}), steps=[{steps}], sink=raysp.Parquet('out'))\n"
+            "print(raysp.run(made, engine='here', rows=2).table.column('level').to_pylist())"
+        )
+        printed: list[str] = []
+        answers = iter(["p level * 100", "c"])
+
+        def answer(_: dict[str, object]) -> None:
+            client.input(next(answers))
+
+        def output(message: dict[str, dict[str, str]]) -> None:
+            printed.append(message["content"].get("text") or json.dumps(message["content"].get("traceback", "")))
+
+        client.execute_interactive(cell, allow_stdin=True, stdin_hook=answer, output_hook=output, timeout=120)
+        assert "200" in "".join(printed)
+        assert "[2, 2]" in "".join(printed), "".join(printed)
+    finally:
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_the_session_of_the_guide_is_what_a_debugger_shows(tmp_path):
+    page = (DEMO.parents[1] / "docs" / "extend.md").read_text()
+    for name in ("levels.py", "label_level.py"):
+        (tmp_path / name).write_text(page.partition(f"`{name}`:\n\n```python\n")[2].partition("```")[0])
+    (tmp_path / "pipelines").symlink_to(DEMO.parent)
+    command, *session = page.partition("```console\n$ raysp run label_level.py")[2].partition("```")[0].splitlines()
+    typed = [line.removeprefix("(Pdb) ") for line in session if line.startswith("(Pdb) ")]
+    command = [sys.executable, "-m", "raysp", "run", "label_level.py", *command.split()]
+    done = subprocess.run(command, input="\n".join(typed), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.replace(f"{tmp_path}/", "")
+    for line in typed:  # what is typed into a pipe is not echoed
+        shown = shown.replace("(Pdb) ", f"(Pdb ) {line}\n", 1)
+    assert shown.replace("(Pdb )", "(Pdb)").startswith("\n".join(session))
