@@ -6,6 +6,7 @@ pieces tells the next run of it, and the engine `ray` isolates such rows.
 """
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ class Here:
         actor = None
         with contextlib.ExitStack() as stack:
             stack.callback(self._begins.close)
+            stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
             stack.callback(close_decoder)
             items = stack.enter_context(contextlib.closing(self._items(plan, job)))
@@ -146,6 +148,20 @@ class CommitsHere:
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""
         return self.finished()
+
+
+@contextlib.contextmanager
+def _own_debugger() -> Iterator[None]:
+    """Take away the debugger of workers, which a Ray that the program is connected to sets for `breakpoint()`."""
+    debugger = os.environ.get("PYTHONBREAKPOINT", "")
+    if not debugger.startswith("ray."):
+        yield
+        return
+    del os.environ["PYTHONBREAKPOINT"]
+    try:
+        yield
+    finally:
+        os.environ["PYTHONBREAKPOINT"] = debugger
 
 
 def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:
