@@ -17,6 +17,7 @@ import pyarrow as pa
 from raysp.corpus.shards import Piece, Shard
 from raysp.devices import release_memory
 from raysp.errors import RunError
+from raysp.labelling.engine.begins import Begins
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.committer import commit_shard
@@ -25,7 +26,6 @@ from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message, read_messages
 from raysp.labelling.engine.workers.reader import Reader, close_decoder
 from raysp.labelling.planning.run_plan import Plan
-from raysp.sink.begins import Begins
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError

@@ -16,6 +16,7 @@ from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError, SpecError, refuse_unused
+from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
@@ -29,7 +30,7 @@ from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.ops.remedies import FILTERED, remedy
-from raysp.sink import begins, fault_injection, footer, lease, stopped_runs
+from raysp.sink import fault_injection, footer, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog

@@ -10,6 +10,7 @@ import pytest
 import raysp
 from raysp import RunError
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.begins import Begins
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.execution import Execution
 from raysp.labelling.engine.here import CommitsHere, Here
@@ -23,7 +24,6 @@ from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.sink import layout, lease, stopped_runs
-from raysp.sink.begins import Begins
 from raysp.sink.event_log import EventLog
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
