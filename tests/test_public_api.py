@@ -57,6 +57,7 @@ NAMES = [
     "Transcript",
     "Transducer",
     "TrustError",
+    "TryOut",
     "Turns",
     "apply",
     "datasource",
