@@ -18,6 +18,7 @@ from .labelling.engine.datasets.labeller import Labeller as Labeller
 from .labelling.engine.run_result import TryOut as TryOut
 from .labelling.engine.running import retry as retry
 from .labelling.engine.running import run as run
+from .labelling.finished.forgetting import forget as forget
 from .labelling.planning.opening import plan as plan
 from .specs.outputs.align import Align as Align
 from .specs.outputs.classes import Classes as Classes

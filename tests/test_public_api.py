@@ -66,6 +66,7 @@ NAMES = [
     "evaluate",
     "export",
     "finetune",
+    "forget",
     "gc",
     "merge",
     "plan",

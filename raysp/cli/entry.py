@@ -39,6 +39,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "merge": "evaluation",
             "verify": "sink",
             "gc": "sink",
+            "forget": "sink",
         },
     ),
     "Train a model": (

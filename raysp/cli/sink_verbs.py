@@ -1,4 +1,4 @@
-"""The verbs for an existing sink: verify, gc, status, report, export. They do not start Ray."""
+"""The verbs for an existing sink: verify, gc, forget, status, report, export. They do not start Ray."""
 
 import dataclasses
 import time
@@ -133,6 +133,33 @@ def _print_removed(found: "Cleaning") -> None:
     print_some(out, lines, "file")
     done = "removed" if found.removed else "to remove"
     print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
+
+
+def forget(
+    sink: Sink,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of withdrawn recordings.")],
+    settings: Settings = None,
+    storage_options: StorageOptions = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Remove the labels of withdrawn recordings. Their rows stay: skipped, withdrawn.
+
+    No later run, retry or relabelling of the sink labels them.
+
+    Example:
+      raysp forget out speaker7_0012 speaker7_0013
+    """
+    url, pipeline, options = named_sink(sink, settings, storage_options)
+    import raysp
+
+    found = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
+    with showing(0):
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            print_facts(found.sink, found.facts)
 
 
 def status(

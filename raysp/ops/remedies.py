@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 FILTERED = "filtered"
 """Reason of rows skipped by a `Keep` step, which need no remedy."""
+WITHDRAWN = "withdrawn"
+"""Reason of rows whose labels `raysp forget` removed, which need no remedy."""
 _CONVERT = "convert the recordings to FLAC or WAV, for example with `ffmpeg -i IN -ac 1 OUT.flac`"
 REMEDIES: Mapping[str, str] = {
     "no_audio": "embed the recordings (audio.bytes), or set source.audio_root if rows have only paths",

@@ -23,6 +23,7 @@ from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.sink import fault_injection, footer, layout, recording_versions, run_record, stage
+from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError, Hashes
 from raysp.sink.tally import FilteredRows, Rules, Tally
@@ -305,6 +306,8 @@ def write(
         is_needed: returns whether to publish it; called when all rows were read.
     """
     name = label_shard.shard.name
+    if forgotten := load_forgotten(store):
+        tables = _withdrawn(tables, hashes, forgotten)
     with store.scratch() as scratch, store.scratch() as rest_scratch:
         try:
             receipt, rest_id = _fill(scratch, rest_scratch, tables, label_shard, hashes)
@@ -324,6 +327,14 @@ def write(
             # Without an earlier version it is created, so that of two relabellings only one publishes.
             published = store.publish(scratch, name, replace=expected is not None, expected=expected)
     return receipt if published else None
+
+
+def _withdrawn(tables: Iterator[pa.Table], hashes: Hashes, ids: frozenset[str]) -> Iterator[pa.Table]:
+    """Yield rows without the labels of withdrawn recordings, and without the versions of their files."""
+    for table in tables:
+        is_withdrawn = is_named(table, ids)
+        hashes.by_row[table.column("row").to_numpy()[is_withdrawn]] = 0
+        yield without_labels(table, is_withdrawn) if is_withdrawn.any() else table
 
 
 def _version(store: Store, name: str) -> str | None:

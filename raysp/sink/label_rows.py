@@ -1,18 +1,27 @@
-"""Rows of a finished label shard, and rows that `rows="ok"` left out of it, read in order and in batches."""
+"""Rows of a finished label shard, and rows that `rows="ok"` left out of it, read in order and in batches.
 
-from collections.abc import Iterator
+Rows of withdrawn recordings (`.raysp/forgotten.json`) lose their labels whenever a label shard is written.
+"""
+
+import json
+from collections.abc import Collection, Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.columns import RESULT_COLUMNS, SKIPPED
 from raysp.corpus.arrow import check_buffers
 from raysp.corpus.pages import PagedFile
 from raysp.corpus.shards import Shard
 from raysp.corpus.views import table_without_views
+from raysp.errors import StoreError
+from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import footer, layout
+from raysp.sink.word_errors import texts_of
 from raysp.storage.store import Store
 
 ROWS_A_BATCH = 10_000
@@ -64,6 +73,52 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
         reader = pa.ipc.open_stream(file)
         for batch in reader:
             yield table_without_views(pa.Table.from_batches([batch]))
+
+
+def remove_rest(store: Store, shard: Shard, before: footer.LabelFooter) -> None:
+    """Remove the rows left out of an earlier label shard, if it names any; no later one names this file."""
+    if before.rest_id:
+        store.delete(layout.errors_path(shard.name, before.input_id, before.fingerprint, before.rest_id))
+
+
+def load_forgotten(store: Store) -> frozenset[str]:
+    """Return the ids of withdrawn recordings, as texts.
+
+    Raises:
+        StoreError: the record cannot be read.
+    """
+    if store.stat(layout.FORGOTTEN) is None:
+        return frozenset()
+    try:
+        return frozenset(str(one) for one in bounds.parse_record(store.read(layout.FORGOTTEN))["ids"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{store.url}/{layout.FORGOTTEN}: not a record of withdrawn recordings ({bounds.plain(error)}); "
+            "remove it, and forget all withdrawn recordings again"
+        ) from error
+
+
+def record_forgotten(store: Store, ids: Collection[str]) -> None:
+    """Add ids of withdrawn recordings to the record. The caller holds the lease."""
+    if not (known := load_forgotten(store)) >= {*ids}:
+        store.replace(layout.FORGOTTEN, json.dumps({"ids": sorted(known | {*ids})}).encode())
+
+
+def is_named(table: pa.Table, ids: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Return a mask of the rows with one of these ids."""
+    return np.array([one is not None and one in ids for one in texts_of(table.column("id"))], bool)
+
+
+def without_labels(table: pa.Table, is_withdrawn: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return label rows of which some are `skipped`, `withdrawn`, and have no label."""
+    mask = pa.array(is_withdrawn)
+    values = {"status": SKIPPED, "error_type": WITHDRAWN, "error_message": "its label was removed on request"}
+    first = table.schema.get_field_index("row")
+    for place in range(first + 1, table.num_columns):
+        field = table.schema.field(place)
+        new = pa.scalar(values.get(field.name) if field.name in RESULT_COLUMNS else None, field.type)
+        table = table.set_column(place, field, pc.if_else(mask, new, table.column(place)))
+    return table
 
 
 class Cursor:

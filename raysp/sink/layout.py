@@ -30,6 +30,8 @@ TMP = f"{HOME}tmp/"
 STOPPED = f"{HOME}stopped/"
 TRIAL = f"{HOME}trial/"
 ABSENT = f"{HOME}absent.json"
+FORGOTTEN = f"{HOME}forgotten.json"
+"""Ids of withdrawn recordings, whose rows never have a label in this sink."""
 RELABELLED = f"{HOME}relabelled"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 

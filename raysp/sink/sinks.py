@@ -141,6 +141,12 @@ class Sink:
         """Return whether a label shard may ever have been replaced: receipts and markers then prove nothing."""
         return self.store.stat(layout.RELABELLED) is not None
 
+    def begin_replacing(self) -> None:
+        """Record that label shards are replaced: receipts and markers prove nothing. An old report is removed."""
+        self.store.create(layout.RELABELLED, b"")
+        if self.store.stat(layout.REPORT) is not None:
+            self.store.delete(layout.REPORT)
+
     def forget_plan(self) -> None:
         """Remove the recorded plan and the receipts. Only valid while no result depends on them."""
         for entry in [*self.store.list(layout.PLAN), *self.store.list(layout.RECEIPTS)]:

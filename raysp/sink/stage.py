@@ -147,11 +147,13 @@ def remove_listed(store: Store, blocks: Mapping[Piece, Iterable[BlockName]]) -> 
             store.delete(layout.stage_path(name))
 
 
-def discard(store: Store, shard: str, piece: Piece) -> None:
-    """Remove the staged blocks of one piece, of any pipeline."""
+def discard(store: Store, shard: str, piece: Piece) -> int:
+    """Remove the staged blocks of one piece, of any pipeline, and return their number."""
     # A list, since a store need not support removals during its listing.
-    for entry in list(store.list(layout.stage_piece_prefix(shard, piece))):
+    entries = list(store.list(layout.stage_piece_prefix(shard, piece)))
+    for entry in entries:
         store.delete(entry.path)
+    return len(entries)
 
 
 def discard_unfinished(store: Store, shards: Iterable[Shard], fingerprint: str) -> None:

@@ -29,7 +29,7 @@ from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.small import FEW_ROWS, is_small
-from raysp.ops.remedies import FILTERED, remedy
+from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, footer, lease, stopped_runs
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
@@ -478,7 +478,7 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
 
 def _nothing_has_a_label(status: "Status") -> str | None:
     """Return the reason why no row has a label, with a remedy; None if one has, or if all rows were filtered out."""
-    kinds = {kind: number for kind, number in status.errors_by_type.items() if kind != FILTERED}
+    kinds = {kind: number for kind, number in status.errors_by_type.items() if kind not in (FILTERED, WITHDRAWN)}
     if status.ok or not kinds:
         return None
     counts = ", ".join(f"{number:,} {kind}" for kind, number in status.errors_by_type.items())

@@ -16,7 +16,7 @@ from raysp.labelling.reports.label_figures import MOST_MESSAGE, SCORE_BANDS, Row
 from raysp.labelling.reports.reservoirs import Values
 from raysp.labelling.reports.row_error_rates import Groups
 from raysp.labelling.reports.throughput import RunWork, actors_table, charts_of, runs_table, work_of_runs
-from raysp.ops.remedies import FILTERED, remedy
+from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, Share, histogram, shares
 from raysp.pages.page_tables import MOST_GROUPS, Table, Verdict, left_out, short
@@ -219,7 +219,7 @@ def _problems(rows: Rows) -> list[dict[str, object]]:
         {
             "kind": short(kind, MOST_CELL),
             "rows": count(one.rows, f"{one.status} row"),
-            "remedy": "" if kind == FILTERED else printable(remedy(kind)),
+            "remedy": "" if kind in (FILTERED, WITHDRAWN) else printable(remedy(kind)),
             "examples": [(short(example.id, 80), short(example.message, MOST_MESSAGE)) for example in one.examples],
         }
         for kind, one in found
