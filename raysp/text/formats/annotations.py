@@ -46,8 +46,8 @@ def textgrid(tiers: Mapping[str, Sequence[Span]], seconds: float) -> str:
     """Return a TextGrid file with an interval tier for each sequence of spans.
 
     The intervals of a tier cover the recording: empty ones lie between its spans. A span that begins before the end of
-    the one before it is shortened, and so is one that ends after the recording; spans without a duration are left out.
-    The file ends with the recording, or with the last span if that begins after it. Quotes are doubled.
+    the one before it is shortened, and so is one that ends after the recording; spans without a duration join the one
+    before them. The file ends with the recording, or with the last span if that begins after it. Quotes are doubled.
 
     Args:
         tiers: spans by the name of their tier, in order.
@@ -91,18 +91,32 @@ def _tier(name: str, intervals: Sequence[Span], end: float) -> Iterator[str]:
 
 
 def _intervals(spans: Sequence[Span], end: float) -> Iterator[Span]:
-    """Yield spans and the empty intervals between them, which cover the time from 0 to `end`."""
-    place, end = 0.0, round(end, 6)
+    """Yield spans and the empty intervals between them, which cover the time from 0 to `end`.
+
+    A span without a duration, such as a mark of punctuation, joins the span before it, or else the one after it.
+    """
+    place, end, last = 0.0, round(end, 6), Span("", 0.0, 0.0, 0.0)
     for span in in_order(spans):
         start, stop = max(place, round(span.start, 6)), min(end, round(span.end, 6))
         if stop <= start:
+            if span.end <= span.start:
+                last = last._replace(text=_together(last.text, span.text))
             continue
+        if last.end > last.start:
+            yield last
+        before = "" if last.end > last.start else last.text
         if start > place:
             yield Span("", place, start, 0.0)
-        yield Span(span.text, start, stop, 0.0)
+        last = Span(_together(before, span.text), start, stop, 0.0)
         place = stop
+    if last.end > last.start:
+        yield last
     if place < end or place == 0:
-        yield Span("", place, end, 0.0)
+        yield Span("" if last.end > last.start else last.text, place, end, 0.0)
+
+
+def _together(before: str, text: str) -> str:
+    return f"{before} {text}" if before else text
 
 
 def _number(seconds: float) -> str:

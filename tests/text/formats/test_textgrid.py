@@ -36,6 +36,14 @@ def test_a_span_that_overlaps_the_one_before_is_shortened(file):
     assert [(one.start, one.end, one.label) for one in found.entries] == [(0, 1, "a"), (1, 1.5, "b")]
 
 
+def test_a_span_without_a_duration_joins_its_neighbour(file):
+    spans = [Span('"', 0.0, 0.0, 1.0), Span("a", 0.0, 1.0, 1.0), Span("-", 1.0, 1.0, 1.0), Span("b", 1.5, 2.0, 1.0)]
+    found = read(file, textgrid({"words": spans, "marks": spans[2:3]}, 2.0))
+    entries = [(one.start, one.end, one.label) for one in found.getTier("words").entries]
+    assert entries == [(0, 1, '" a -'), (1, 1.5, ""), (1.5, 2, "b")]
+    assert [one.label for one in found.getTier("marks").entries] == ["-"]
+
+
 @pytest.mark.slow
 @given(spans=words(), chars=words(most=4))
 def test_praatio_reads_the_same_texts_and_times(file, spans, chars):
