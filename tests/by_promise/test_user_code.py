@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -179,6 +181,26 @@ def test_debug_prints_the_traceback_once_and_not_per_row(command):
     ran = command("run", f"raysp.Decode(), {MAP}, label", "--rows", 3, "--debug")
     assert ran.err.count("Traceback (most recent call last)") == 1
     assert "in deeper" in ran.err
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("address", [(), ("--address", "local")], ids=["one process", "ray"])
+@pytest.mark.parametrize(
+    ("steps", "function"),
+    [
+        (f"raysp.Decode(), {MAP}, label", "level"),
+        ('raysp.Decode(), label, raysp.Keep(where="rules:loud")', "loud"),
+    ],
+    ids=["a Map", "a Keep behind Label"],
+)
+def test_the_line_and_one_traceback_arrive_from_other_processes(folder, steps, function, address):
+    (folder / "label.py").write_text(PIPELINE.format(checkpoint=str(CHECKPOINT), steps=steps, text="text"))
+    command = [sys.executable, "-m", "raysp", "run", "label.py", "--debug", *address]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert f" rules:{function} failed: {line_of(function)}: " in ran.stdout + ran.stderr
+    assert ran.stderr.count(f", in {function}\n") == 1
 
 
 def test_an_error_of_a_pipeline_file_has_its_line(folder, raysp_command):
