@@ -44,6 +44,8 @@ ON_CLOUDS = ("labelling/engine/test_clouds_runs.py", "storage/test_clouds.py")
 """Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
 ON_OBJECT_STORAGE = (
     "by_promise/test_export_to_a_bucket.py",
+    "by_promise/test_archived.py",
+    "by_promise/test_tables.py",
     "checkpoints/test_fetching.py",
     "kubernetes/test_keys_of_a_store.py",
     "kubernetes/test_policies.py",

@@ -22,7 +22,7 @@ from raysp.ops.places import MOST_CHANNELS
 from raysp.ops.rows import CHANGED, OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
 from raysp.storage.opened import digest_of, sampled
-from raysp.storage.store import RefusedError
+from raysp.storage.store import ArchivedError, RefusedError
 
 MOST_TRIED = 64
 """Largest number of other recordings tried before access to the whole folder counts as denied."""
@@ -55,7 +55,12 @@ class Refusals:
         """
         self.has_read = self.has_read or self._reads_another(path, error)
         reason = str(error).partition(";")[0]
-        return AudioError("not_readable", f"{reason}; give permission to read this recording and run raysp retry")
+        remedy = (
+            "it is archived: restore it"
+            if isinstance(error, ArchivedError)
+            else "give permission to read this recording"
+        )
+        return AudioError("not_readable", f"{reason}; {remedy} and run raysp retry")
 
     def _reads_another(self, path: str, error: RefusedError) -> bool:
         """Return whether the first byte of another recording can be read; False if there are too few to decide.
@@ -74,8 +79,9 @@ class Refusals:
                 continue
             return True
         if tried >= FEW or self.root.is_refused():
+            found = "archived" if isinstance(error, ArchivedError) else "denied"
             raise StoreError(
-                f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is denied"
+                f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is {found}"
             ) from error
         return False
 

@@ -11,7 +11,7 @@ REMEDIES: Mapping[str, str] = {
     "no_audio": "embed the recordings (audio.bytes), or set source.audio_root if rows have only paths",
     "path_not_allowed": "set source.audio_root to the folder that contains the paths, or embed the recordings",
     "not_found": "check that the files exist, and that paths are relative to source.audio_root",
-    "not_readable": "give permission to read the recordings",
+    "not_readable": "give permission to read the recordings, and restore archived ones",
     "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'",
     "corrupt_audio": "copy the recordings again from their source",
     "invalid_audio": f"check sample rate, channels and samples of one recording, and {_CONVERT}",

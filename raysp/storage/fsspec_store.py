@@ -22,7 +22,7 @@ from raysp.storage.gcs_client import GcsClient
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.store import SCHEME, TMP, Entry, RefusedError, UnusableError, inside, local_scratch
+from raysp.storage.store import SCHEME, TMP, ArchivedError, Entry, RefusedError, UnusableError, inside, local_scratch
 
 AZURE, GOOGLE = ("abfs", "abfss", "az"), ("gcs", "gs")
 ATOMIC = (*AZURE, *GOOGLE, "memory")
@@ -200,8 +200,8 @@ class FsspecStore:
             ) from None
         except Exception as error:  # each client has its own exception types
             raise _kind(error)(
-                f"{self._place(path)}: cannot {doing} it ({self._reason(error)}); check the url, storage_options and "
-                "permissions, and run again: committed work is kept"
+                f"{self._place(path)}: cannot {doing} it ({self._reason(error)}); {_advice(error)}, and run again: "
+                "committed work is kept"
             ) from None
 
     def _reason(self, error: Exception) -> str:
@@ -214,8 +214,21 @@ class FsspecStore:
         )
 
 
+def _advice(error: Exception) -> str:
+    if _is_archived(error):
+        return "it is in the archive tier: rehydrate it (az storage blob set-tier --tier Hot, which takes hours)"
+    return "check the url, storage_options and permissions"
+
+
+def _is_archived(error: Exception) -> bool:
+    """Return whether Azure refuses to read a blob of its archive tier. Archives of Google are read as other files."""
+    return str(getattr(error, "error_code", "")) in ("BlobArchived", "BlobBeingRehydrated")
+
+
 def _kind(error: Exception) -> type[StoreError]:
     """Return the class of an error by whom it concerns: every request, this file's permissions, or this request."""
+    if _is_archived(error):
+        return ArchivedError
     statuses = [str(getattr(error, name, None)) for name in ("code", "status", "status_code")]
     names = {type(error).__name__, str(getattr(error, "error_code", ""))}
     if names.intersection(_WRONG_KEYS) or "401" in statuses or isinstance(error, NoContainerError):

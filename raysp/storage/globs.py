@@ -32,6 +32,18 @@ def is_listed(path: str, pattern: str) -> bool:
     return matches([*folders, name], pattern.split("/"))
 
 
+def marker(path: str) -> str | None:
+    """Return the part of an unlisted path that may mark the format of a folder; None for the others.
+
+    It ends with the first folder or file that listings pass over, such as `_delta_log`; a JSON file is whole.
+    """
+    parts = path.split("/")
+    for number, name in enumerate(parts, 1):
+        if is_passed_over(name, is_folder=number < len(parts)):
+            return "/".join(parts[:number])
+    return path if path.endswith(".json") else None
+
+
 def is_passed_over(name: str, *, is_folder: bool = False) -> bool:
     """Return whether listings pass over a name: `_temporary/`, `.raysp/`, `._a.wav`, `_SUCCESS`.
 

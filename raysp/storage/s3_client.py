@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from raysp.errors import StoreError
 from raysp.storage.options import resolve
 from raysp.storage.s3_options import ATTEMPTS, S3Options, read_options
-from raysp.storage.store import RefusedError, UnusableError
+from raysp.storage.store import ArchivedError, RefusedError, UnusableError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,6 +48,10 @@ class S3UnusableError(S3Error, UnusableError):
 
 class S3RefusedError(S3UnusableError, RefusedError):
     """A refusal of one object. The credentials are valid, and other objects may be readable."""
+
+
+class S3ArchivedError(S3RefusedError, ArchivedError):
+    """A refusal of an object that is archived."""
 
 
 class TruncatedError(Exception):
@@ -301,10 +305,12 @@ _UNUSABLE = {
     *("301", "302", "307", "308"),
 }
 
-_REFUSED = {"AccessDenied", "403", "InvalidObjectState"}
-"""Codes for one object: its permissions, or it is archived. `AllAccessDisabled` and wrong keys concern all objects."""
+_REFUSED = {"AccessDenied", "403"}
+"""Codes for the permissions of one object. `AllAccessDisabled` and wrong keys concern all objects."""
+_ARCHIVED = "InvalidObjectState"
 
 _GO_ON = "run again: committed work is kept"
+_RESTORE = f"restore it (aws s3api restore-object, which takes hours) or copy it to another class, then {_GO_ON}"
 _NO_PERMISSION = "grant these credentials permission, or give others"
 _NO_KEYS = "give credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
 _WRONG_KEYS = "give other credentials: storage_options, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
@@ -317,6 +323,7 @@ _ADVICE = {
     "NoCredentialsError": _NO_KEYS,
     **dict.fromkeys(("CredentialRetrievalError", "PartialCredentialsError", "UnauthorizedSSOTokenError"), _WRONG_KEYS),
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403", "401"), _NO_PERMISSION),
+    _ARCHIVED: f"it is archived (class GLACIER, DEEP_ARCHIVE or an archive tier): {_RESTORE}",
     **dict.fromkeys(("NoSuchKey", "404"), "check the url"),
     **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"), _NOT_REACHED),
     **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "EntityTooLarge"), f"free space and {_GO_ON}"),
@@ -330,6 +337,8 @@ _ADVICE = {
 
 
 def _kind(code: str, status: int | None) -> type[S3Error]:
+    if code == _ARCHIVED:
+        return S3ArchivedError
     if code in _REFUSED:
         return S3RefusedError
     return S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error

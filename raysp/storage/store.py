@@ -52,6 +52,10 @@ class RefusedError(UnusableError):
     """A file that is refused because permission is missing. Other files of the same location may be readable."""
 
 
+class ArchivedError(RefusedError):
+    """A file in an archive tier, which storage refuses to read before it is restored."""
+
+
 class NothingListedError(StoreError):
     """A url without files: no such file or folder, or no match."""
 
@@ -256,6 +260,8 @@ class Listing:
     """The folder before the first wildcard, the folder itself, or a single file's folder."""
     entries: tuple[Entry, ...]
     """Sorted by path, which is relative to `root`."""
+    markers: frozenset[str] = frozenset()
+    """Paths that were seen and not listed, as far as they may mark the format of a folder; see `globs.marker`."""
 
     def url(self, entry: Entry) -> str:
         """Return the full url of an entry."""
@@ -494,8 +500,9 @@ def _entry(found: os.stat_result, path: str) -> Entry:
 
 def _listing(root: Path, pattern: str) -> Listing:
     found: dict[str, Entry] = {}
-    _match(str(root), "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found)
-    return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)))
+    markers: set[str] = set()
+    _match(str(root), "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found, markers)
+    return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)), frozenset(markers))
 
 
 def check_names(listing: Listing) -> None:
@@ -510,20 +517,24 @@ def check_names(listing: Listing) -> None:
             raise StoreError(_EMPTY_PART.format(listing.url(entry)))
 
 
-def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry]) -> None:
-    """Collect the files under `folder` that match the pattern's components into `found`.
+def _match(
+    folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry], markers: set[str]
+) -> None:
+    """Collect the files under `folder` that match the pattern's components into `found`, and markers of its format.
 
     `above` holds the real paths of the folders from the root to `folder`, to detect loops of links.
     """
     part, rest = parts[0], parts[1:]
     if part == "**":
-        _match(folder, path, rest or ("*",), above, found)
+        _match(folder, path, rest or ("*",), above, found, markers)
     matches = re.compile(fnmatch.translate(part)).match
     with _explained("list", folder), os.scandir(folder) as children:
         for child in children:
-            if not matches(child.name) or is_passed_over(child.name, is_folder=child.is_dir()):
-                continue
             below = f"{path}{child.name}"
+            if not matches(child.name) or is_passed_over(child.name, is_folder=child.is_dir()):
+                if is_passed_over(child.name, is_folder=child.is_dir()) or child.name.endswith(".json"):
+                    markers.add(below)
+                continue
             if not child.is_dir():
                 if rest or part == "**":
                     continue
@@ -534,7 +545,7 @@ def _match(folder: str, path: str, parts: tuple[str, ...], above: frozenset[str]
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that forms a loop is not followed
-                    _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found)
+                    _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found, markers)
 
 
 def _utf8(name: str, folder: str) -> str:

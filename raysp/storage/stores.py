@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from raysp.errors import StoreError
-from raysp.storage.globs import is_listed, literal_prefix, split_glob
+from raysp.storage.globs import is_listed, literal_prefix, marker, split_glob
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import (
+    Entry,
     Listing,
     LocalStore,
     NothingListedError,
@@ -78,10 +79,16 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folde
         root, pattern = path, ""
     store = open_store(f"{scheme}://{root}", storage_options)
     pattern = pattern or folder_pattern
-    entries = tuple(entry for entry in store.list(literal_prefix(pattern)) if is_listed(entry.path, pattern))
+    entries: list[Entry] = []
+    markers: set[str] = set()
+    for entry in store.list(literal_prefix(pattern)):
+        if is_listed(entry.path, pattern):
+            entries.append(entry)
+        elif (mark := marker(entry.path)) is not None:
+            markers.add(mark)
     if not entries and root == path and next(store.list(), None) is None:
         raise NothingListedError(f"{url!r}: no such file or folder; check the url")
-    return Listing(store.url, entries)
+    return Listing(store.url, tuple(entries), frozenset(markers))
 
 
 def _is_folder(url: str, storage_options: Mapping[str, object] | None) -> bool:

@@ -19,10 +19,11 @@ from raysp.corpus.recording_names import is_audio, suffix_of
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, ShardError, StoreError
 from raysp.labelling.planning.label_shards import Found, with_label_shards
+from raysp.labelling.planning.table_formats import refuse_revisions, refuse_tables
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
-from raysp.storage.globs import has_wildcard, is_listed, split_glob
+from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
 from raysp.storage.stores import expand
 
@@ -160,7 +161,26 @@ def _list_url(url: str, source: Shards) -> _Sorted:
         raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
     chosen = Listing(listing.root, tuple(kept))
     check_names(chosen)
+    _refuse_old_files(url, listing, [one.path for one in kept], storage_options, are_shards=bool(shards))
     return _Sorted(chosen, not shards, others, given)
+
+
+def _refuse_old_files(
+    url: str, listing: Listing, kept: Sequence[str], storage_options: Mapping[str, object], *, are_shards: bool
+) -> None:
+    """Raise if some files are of earlier versions of a table or repository."""
+    place = _normal(url)
+    if place == join_url(listing.root, kept[0]):  # a file, which a user may have taken from the log of a table
+        return
+    pattern = place.removeprefix(join_url(listing.root, "")) if place != listing.root else ""
+    saw_root = not scheme_of(url) or not literal_prefix(pattern)
+    seen = [*listing.markers, *(one.path for one in listing.entries)]
+    try:
+        if are_shards:
+            refuse_tables(listing.root, kept, seen, storage_options, saw_root=saw_root)
+        refuse_revisions(listing.root, kept, storage_options)
+    except ShardError as error:
+        raise PlanError(f"source.url: {error}") from None
 
 
 def _is_hidden(path: str, url: str) -> bool:

@@ -1,0 +1,120 @@
+"""Folders that keep files with old rows: tables of Delta Lake, Iceberg and Hudi, and caches of the hub."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests import s3_servers
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
+
+TABLES = {
+    "a Delta Lake table": ("", "_delta_log/00000000000000000000.json"),
+    "an Iceberg table": ("data/", "metadata/v2.metadata.json"),
+    "a Hudi table": ("", ".hoodie/hoodie.properties"),
+}
+"""Folder of the data, and a file of the log, by kind of table."""
+
+
+def write_table(folder: Path, kind: str, partition: str = "") -> Path:
+    data, log = TABLES[kind]
+    for name in ("old", "new"):
+        write_shard(folder / data / partition / f"part-{name}.parquet", 2)
+    (folder / log).parent.mkdir(parents=True)
+    (folder / log).write_text("{}")
+    return folder
+
+
+def refusal(source: raysp.Shards | str, out: Path) -> str:
+    with pytest.raises(raysp.PlanError) as refused:
+        raysp.plan(a_pipeline(source, out))
+    return str(refused.value)
+
+
+def num_rows(source: raysp.Shards | str | list[str], out: Path) -> int:
+    source = raysp.Shards(source) if isinstance(source, list) else source
+    return sum(shard.num_rows for shard in raysp.plan(a_pipeline(source, out)).corpus.shards)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+class TestTables:
+    def test_the_folder_is_refused_with_the_remedy(self, tmp_path, kind):
+        folder = write_table(tmp_path / "table", kind)
+        message = refusal(str(folder), tmp_path / "out")
+        assert f"source.url: {folder}: is {kind}, whose folder also holds" in message
+        assert "Export the table as plain Parquet, or list its current files in source.url" in message
+
+    @pytest.mark.parametrize("url", ["", "table", "table/**/*.parquet", "table/*/*.parquet", "table/lang=en"])
+    def test_so_are_folders_above_and_below_and_globs(self, tmp_path, kind, url):
+        write_table(tmp_path / "in/table", kind, "lang=en")
+        if TABLES[kind][0]:
+            url = url.replace("table/lang=en", "table/data/lang=en")
+            url = url.replace("table/*/", "table/data/*/")
+        assert f"/in/table: is {kind}" in refusal(str(tmp_path / "in" / url), tmp_path / "out")
+
+    def test_a_list_of_its_current_files_is_labelled(self, tmp_path, kind):
+        folder = write_table(tmp_path / "table", kind)
+        current = str(folder / TABLES[kind][0] / "part-new.parquet")
+        assert num_rows(current, tmp_path / "out") == num_rows([current], tmp_path / "out") == 2
+
+    def test_another_folder_beside_it_is_labelled(self, tmp_path, kind):
+        write_table(tmp_path / "table", kind)
+        write_shard(tmp_path / "plain/a.parquet", 3)
+        assert num_rows(f"{tmp_path}/plain", tmp_path / "out") == 3
+
+    @pytest.mark.parametrize("url", ["", "/part-*.parquet", "/*.parquet", "/**/*.parquet"])
+    def test_so_it_is_on_object_storage(self, tmp_path, kind, url, moto_server, monkeypatch):
+        monkeypatch.setenv(s3_servers.SECRET_VARIABLE, moto_server.secret)
+        bucket, file = moto_server.bucket(), io.BytesIO()
+        pq.write_table(rows_table(2), file)
+        data, log = TABLES[kind]
+        for name, content in ((f"{data}part-old.parquet", file.getvalue()), (log, b"{}")):
+            moto_server.client.put_object(Bucket=bucket, Key=f"table/{name}", Body=content)
+        if url and "**" not in url:
+            url = f"/{data}{url[1:]}"
+        source = raysp.Shards(f"s3://{bucket}/table{url}", storage_options=moto_server.options)
+        assert f"s3://{bucket}/table: is {kind}" in refusal(source, tmp_path / "out")
+
+
+class TestCachesOfTheHub:
+    def write(self, folder: Path, *, audio: bool = False) -> Path:
+        cache = folder / "datasets--owner--voices"
+        for revision in ("a1", "b2"):
+            place = cache / "snapshots" / revision / "data"
+            if audio:
+                place.mkdir(parents=True)
+                (place / "0.wav").write_bytes(wav())
+            else:
+                write_shard(place / "train.parquet", 2)
+        (cache / "refs").mkdir()
+        (cache / "refs/main").write_text("b2")
+        return cache
+
+    @pytest.mark.parametrize("audio", [False, True])
+    def test_several_revisions_are_refused_with_the_main_one(self, tmp_path, audio):
+        cache = self.write(tmp_path / "hub", audio=audio)
+        for url in (cache, cache.parent, cache / "snapshots", f"{cache}/snapshots/*/data/*"):
+            message = refusal(str(url), tmp_path / "out")
+            assert f"{cache}: holds snapshots of 2 revisions ('a1', 'b2')" in message
+            assert f"source.url='{cache}/snapshots/b2'" in message
+
+    def test_one_revision_is_labelled(self, tmp_path):
+        cache = self.write(tmp_path / "hub")
+        assert num_rows(f"{cache}/snapshots/b2", tmp_path / "out") == 2
+        (cache / "snapshots/a1/data/train.parquet").unlink()
+        assert num_rows(str(cache), tmp_path / "out") == 2
+
+    def test_snapshots_of_another_kind_are_labelled(self, tmp_path):
+        cache = self.write(tmp_path / "hub")
+        cache.rename(tmp_path / "by_month")
+        assert num_rows(f"{tmp_path}/by_month", tmp_path / "out") == 4
+
+
+def test_json_in_a_folder_named_metadata_marks_no_table(tmp_path):
+    write_shard(tmp_path / "in/a.parquet", 2)
+    (tmp_path / "in/metadata").mkdir()
+    (tmp_path / "in/metadata/about.json").write_text(json.dumps({}))
+    assert num_rows(str(tmp_path / "in"), tmp_path / "out") == 2
