@@ -10,8 +10,9 @@ import functools
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import NamedTuple, cast
 
 import pyarrow as pa
@@ -19,10 +20,11 @@ import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus import metadata, sidecars
-from raysp.corpus.kinds import Beside, Cut, Metadata, Options, Origin, SourceKind
+from raysp.corpus.kinds import FAULT, Beside, Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
 from raysp.errors import ShardError
+from raysp.storage.audio_root import AudioRoot, recordings_of
 from raysp.storage.store import Entry, join_url
 
 FILES_A_SHARD = 10_000
@@ -37,6 +39,8 @@ Listing = Sequence[tuple[str, int, int]]
 """Path, bytes and hash of the version of each file."""
 _MISSING = (0, 0)
 """Bytes and hash of a missing file that metadata names."""
+Faults = tuple[str, ...]
+"""Why texts beside recordings cannot be read."""
 
 
 class _Part(NamedTuple):
@@ -50,12 +54,22 @@ class _Part(NamedTuple):
     checks: tuple[int | None, ...] = ()
     """Hash of the metadata values of each row; None if no metadata file names it."""
 
+    @property
+    def bad(self) -> frozenset[str]:
+        """Recordings whose text could not be read when it was planned."""
+        rows = zip(self.files, self.checks, strict=False)
+        return frozenset(path for (path, _, _), check in rows if check == sidecars.BAD)
+
 
 def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | None = None) -> list[str]:
     """Cut a listing into parts: first the recorded ones with current versions, then new files.
 
     A file that was missing when its part was recorded keeps that entry, so that its arrival does not change the part.
     """
+    return [_pack(part) for part in _cut(entries, [_unpack(part) for part in recorded], given)]
+
+
+def _cut(entries: Sequence[Entry], recorded: Sequence[_Part], given: Metadata | None) -> list[_Part]:
     now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
     for path in given.checks if given else ():
         # A recording that metadata names is a row even if its file is missing.
@@ -65,18 +79,38 @@ def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | Non
         found = now.pop(one[0], one)
         return one if one[1:] == _MISSING else found
 
-    parts = [[current(one) for one in unpack(part)] for part in recorded]
+    parts = [_described([current(one) for one in part.files], given, part.bad) for part in recorded]
     # By path: numbers of shards must not depend on the order in which a store lists.
     new = [now[path] for path in sorted(now)]
-    parts += [new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD)]
-    return [_pack(_described(part, given)) for part in parts]
+    slices = (new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD))
+    return [*parts, *(_described(one, given) for one in slices)]
 
 
-def _described(listing: Listing, given: Metadata | None) -> _Part:
+def _described(listing: Listing, given: Metadata | None, bad: Collection[str] = ()) -> _Part:
+    """Return a part with the checks of its rows; texts that were `bad` when the part was recorded stay so."""
     if given is None:
         return _Part(tuple(listing))
-    checks = tuple(given.checks.get(path) for path, _, _ in listing)
+    checks = tuple(sidecars.BAD if path in bad else given.checks.get(path) for path, _, _ in listing)
     return _Part(tuple(listing), given.files, given.schema, checks)
+
+
+def _with_faults(
+    part: _Part, recorded: _Part | None, texts: Mapping[str, str], root: AudioRoot
+) -> tuple[_Part, Faults]:
+    """Read the texts of a part that are new, changed or bad, and return the part with the bad ones, and why."""
+    known = (
+        {} if recorded is None else dict(zip((path for path, _, _ in recorded.files), recorded.checks, strict=False))
+    )
+    paths = [path for path, _, _ in part.files]
+    asked = {
+        path: texts[path]
+        for path, check in zip(paths, part.checks, strict=True)
+        if path in texts and (check == sidecars.BAD or check != known.get(path))
+    }
+    found = sidecars.faults_of(root, [*asked.values()])
+    faults = {path: found[text] for path, text in asked.items() if text in found}
+    checks = (sidecars.BAD if path in faults else check for path, check in zip(paths, part.checks, strict=True))
+    return part._replace(checks=tuple(checks)), tuple(faults.values())
 
 
 class FolderKind(SourceKind):
@@ -92,16 +126,33 @@ class FolderKind(SourceKind):
         "write them in quotes in metadata.jsonl, or as strings in metadata.parquet; the cells of metadata.csv "
         "are texts in the column of source.text"
     )
+    has_faults = True
+
+    def __init__(self, links_into: str | None = None) -> None:
+        self._links_into = links_into
+
+    def within(self, audio_root: str | None) -> "FolderKind":
+        """Return the kind as it reads files beside recordings whose links may lead into a folder."""
+        return FolderKind(audio_root)
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
-        """Cut the listing of a folder into parts; see `cut`."""
-        parts = cut(origin.entries, [shard.part for shard in recorded], origin.metadata)
-        return [Cut(num_bytes(part), version(part), part, *count_strays(part)) for part in parts]
+        """Cut the listing of a folder into parts; see `cut`. Texts that were not recorded are read."""
+        before = [_unpack(shard.part) for shard in recorded]
+        parts = [(part, Faults()) for part in _cut(origin.entries, before, origin.metadata)]
+        if origin.metadata is not None and origin.metadata.texts:
+            root = recordings_of(origin.url, storage_options, self._links_into)
+            parts = [
+                _with_faults(part, known, origin.metadata.texts, root)
+                for (part, _), known in zip_longest(parts, before)
+            ]
+        packed = [(_pack(part), faults) for part, faults in parts]
+        return [Cut(num_bytes(one), version(one), one, *count_strays(one), faults) for one, faults in packed]
 
     def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
         """Return the metadata or the texts of a folder's recordings; see `SourceKind.described_by`."""
         if files := _metadata_files(given, storage_options):
-            return metadata.read(given.root, files, storage_options, given.text), files
+            root = recordings_of(given.root, storage_options, self._links_into)
+            return metadata.read(root, files, given.text), files
         if given.text is not None and not given.shards:
             return sidecars.find(given.recordings, given.entries)
         return None, ()
@@ -140,15 +191,17 @@ class FolderKind(SourceKind):
         paths = [path for path, _, _ in found.files[rows]]
         audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
         table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
-        if found.schema is not None and {*columns} & {*found.schema.names}:
+        if found.schema is not None and {*columns} & {*found.schema.names, FAULT}:
             recordings = list(zip(paths, found.checks[rows], strict=True))
-            given = _columns(shard.url, found, recordings, storage_options)
+            given = _columns(recordings_of(shard.url, storage_options, self._links_into), found, recordings)
             for name in given.column_names:
                 column = given.column(name)
                 if name == "id":
                     table = table.set_column(0, "id", pc.coalesce(column.cast(pa.string()), table.column("id")))
                 else:
                     table = table.append_column(name, column)
+        if FAULT not in table.column_names:
+            table = table.append_column(FAULT, pa.nulls(len(paths), pa.string()))
         yield from table.select(list(columns)).to_batches()
 
     def audio_root(self, shard: Shard) -> str | None:
@@ -189,12 +242,12 @@ def _metadata_files(given: Beside, storage_options: Options) -> list[str]:
     return files
 
 
-def _columns(url: str, part: _Part, recordings: Sequence[tuple[str, int | None]], options: Options) -> pa.Table:
+def _columns(root: AudioRoot, part: _Part, recordings: Sequence[tuple[str, int | None]]) -> pa.Table:
     """Return the columns of recordings from the metadata or texts beside them."""
     assert part.schema is not None
     if sidecars.are_sidecars(part.metadata):
-        return sidecars.read_columns(url, part.metadata, recordings, options)
-    return metadata.read_columns(url, part.metadata, part.schema, recordings, options)
+        return sidecars.read_columns(root, part.metadata, recordings)
+    return metadata.read_columns(root, part.metadata, part.schema, recordings)
 
 
 def _schema(part: _Part) -> pa.Schema:

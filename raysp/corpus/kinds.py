@@ -6,7 +6,7 @@ A kind is one class in a file of its own and one line of `sources.KINDS`, which 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -16,6 +16,9 @@ from raysp.storage.forms import matched
 from raysp.storage.store import Entry
 
 Options = Mapping[str, object] | None
+FAULT = "raysp.fault"
+"""Column of `read_rows` with why the values of a row cannot be read, which becomes the error of the row; null if they
+can. Such values are null."""
 
 JSON_TEXTS = 'write them in quotes ("112")'
 """How a user writes a column of numbers in JSON as texts, for messages."""
@@ -31,6 +34,8 @@ class Metadata:
     """Schema of their columns, without `file_name`."""
     checks: Mapping[str, int]
     """Hash of the values of each recording, by its path relative to the folder."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Path of the text beside each recording, if the files are texts."""
 
     def as_listed(self, paths: Iterable[str]) -> "Metadata":
         """Return the metadata with the names of recordings that are there in another Unicode normal form only."""
@@ -75,6 +80,8 @@ class Cut:
     """Recordings without a row in the metadata of their folder."""
     missing: int = 0
     """Recordings of the metadata that do not exist."""
+    faults: tuple[str, ...] = ()
+    """Why texts beside recordings cannot be read, one for each recording."""
 
 
 class SourceKind(ABC):
@@ -108,6 +115,12 @@ class SourceKind(ABC):
     """How a user writes a column of numbers as texts, for messages."""
     reads_columns_alone: ClassVar[bool] = True
     """Whether one column can be read without reading the recordings."""
+    has_faults: ClassVar[bool] = False
+    """Whether values of single rows may be unreadable; rows then have the column `FAULT`."""
+
+    def within(self, audio_root: str | None) -> "SourceKind":
+        """Return the kind as it reads files beside recordings whose links may lead into a folder."""
+        return self
 
     def claims(self, name: str, *, in_folder: bool = False) -> bool:
         """Return whether a file holds rows of this kind by its name; of a folder it is read only if that is certain."""

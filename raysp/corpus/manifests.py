@@ -7,7 +7,6 @@ on relabelling.
 
 import codecs
 import hashlib
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,9 +18,10 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.corpus.content import HiddenError, opened_text
-from raysp.corpus.kinds import JSON_TEXTS, Cut, Options, Origin, SourceKind
+from raysp.corpus.kinds import FAULT, JSON_TEXTS, Cut, Options, Origin, SourceKind
 from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, one_line, place_of
 from raysp.errors import ShardError
+from raysp.text.unicode_texts import fault_of, is_unicode, json_text, storable
 from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000
@@ -172,6 +172,7 @@ class ManifestKind(SourceKind):
     has_ids = True
     is_sliced = True
     as_texts = JSON_TEXTS
+    has_faults = True
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
         """Cut a manifest into slices of lines; see `cut`."""
@@ -219,7 +220,11 @@ class ManifestKind(SourceKind):
             raise ShardError(f"{shard.url}: changed since it was planned. {RESTORE}")
         if not raw:
             return
-        table = _table(json_rows(shard.url, raw)).select(list(columns))
+        rows = json_rows(shard.url, raw)
+        table = _table(rows)
+        if FAULT in columns:
+            table = table.append_column(FAULT, pa.array([_fault(row, columns) for row in rows], pa.string()))
+        table = table.select(list(columns))
         yield from table.slice(piece.first, piece.num_rows).to_batches()
 
     def audio_root(self, shard: Shard) -> str | None:
@@ -310,7 +315,7 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
             _check_columns(url, names)
         for name, value in row.items():
             if isinstance(value, list | dict):
-                row[name] = json.dumps(value, ensure_ascii=False)
+                row[name] = json_text(value)
         rows.append(row)
     if wrong:
         raise ShardError(_wrong_lines(url, wrong))
@@ -333,18 +338,18 @@ def _check_columns(url: str, names: set[str]) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    paths = [None if row.get(_PATH) is None else _text(row[_PATH]) for row in rows]
+    paths = [None if row.get(_PATH) is None else storable(_text(row[_PATH])) for row in rows]
     ids = [row[_ID] if row.get(_ID) is not None else path for row, path in zip(rows, paths, strict=True)]
     audio = [None if path is None else {"bytes": None, "path": path} for path in paths]
     columns: dict[str, pa.Array[Any]] = {
-        _ID: pa.array([None if one is None else _text(one) for one in ids], pa.string()),
+        _ID: pa.array([None if one is None else storable(_text(one)) for one in ids], pa.string()),
         "audio": pa.array(audio, AUDIO_TYPE),
         _OFFSET: pa.array([_seconds(row.get(_OFFSET)) for row in rows], pa.float64()),
         _DURATION: pa.array([_seconds(row.get(_DURATION)) for row in rows], pa.float64()),
     }
     for name in dict.fromkeys(key for row in rows for key in row):
         if name not in columns:
-            columns[_storable(name)] = json_column([row.get(name) for row in rows])
+            columns[storable(name)] = json_column([row.get(name) for row in rows])
     return pa.table(columns)
 
 
@@ -368,13 +373,14 @@ def json_column(values: list[object], kind: pa.DataType | None = None) -> "pa.Ar
         return pa.array(values, kind)
     given = [value for value in values if value is not None]
     if kind is None and all(isinstance(value, str) for value in given):
-        return pa.array([None if v is None else _storable(cast("str", v)) for v in values], _type_of(given))
+        return pa.array([v if v is None or is_unicode(cast("str", v)) else None for v in values], _type_of(given))
     if kind is None and all(isinstance(value, bool) for value in given):
         return pa.array(values, pa.bool_())
     if kind is None and all(_is_number(value) for value in given):
         is_int = all(isinstance(value, int) for value in given)
         return pa.array(values, pa.int64() if is_int else pa.float64())
-    return pa.array([None if value is None else _text(value) for value in values], pa.string())
+    texts = [None if value is None else _text(value) for value in values]
+    return pa.array([text if text is None or is_unicode(text) else None for text in texts], pa.string())
 
 
 def _type_of(given: Sequence[object]) -> pa.DataType:
@@ -382,9 +388,9 @@ def _type_of(given: Sequence[object]) -> pa.DataType:
 
 
 def _text(value: object) -> str:
-    return _storable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return value if isinstance(value, str) else json_text(value)
 
 
-def _storable(text: str) -> str:
-    """Replace lone surrogates, which Parquet text cannot hold, by their escapes in JSON."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _fault(row: Mapping[str, object], columns: Collection[str]) -> str | None:
+    faults = (fault_of(name, value) for name, value in row.items() if storable(name) in columns)
+    return next(filter(None, faults), None)

@@ -25,12 +25,13 @@ from raysp.corpus.content import HiddenError, text_of
 from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.pages import read_whole
-from raysp.corpus.parquet import decoded_bytes, read_footer
+from raysp.corpus.parquet import decoded_bytes, footer_of, read_footer
 from raysp.corpus.shards import one_line
-from raysp.errors import ShardError
+from raysp.errors import AudioError, ShardError
+from raysp.storage.audio_root import AudioRoot, OpenRecording
 from raysp.storage.forms import canonical
-from raysp.storage.store import Store, join_url
-from raysp.storage.stores import open_store
+from raysp.storage.store import join_url
+from raysp.text.unicode_texts import fault_of
 from raysp.words import RESTORE
 
 Options = Mapping[str, object] | None
@@ -92,23 +93,23 @@ def names_recordings(url: str, options: Options) -> bool:
     return FILE_NAME in read_footer(url, options).schema.names
 
 
-def read(root: str, files: Sequence[str], options: Options, text: str | None = None) -> Metadata:
+def read(folder: AudioRoot, files: Sequence[str], text: str | None = None) -> Metadata:
     """Read all metadata files of a folder.
 
     Args:
-        root: the folder.
+        folder: the folder.
         files: their paths.
-        options: options of the folder's storage.
         text: column of texts, whose cells are texts in CSV even if all of them are numbers.
 
     Raises:
         ShardError: a file cannot be read, names no recordings, or names one twice, or the files are inconsistent.
         StoreError: the storage fails.
     """
+    root = folder.url
     kinds = sorted({_kind(path) for path in files})
     if len(kinds) > 1:
         raise ShardError(f"{root}: found metadata files of several kinds ({', '.join(kinds)}); expected one kind")
-    found = [_read(root, path, options) for path in files]
+    found = [_read(folder, path) for path in files]
     schema = _schema(root, kinds[0], [one.table for one in found], texts=(_ID, text))
     checks: dict[str, int] = {}
     for file, one in zip(files, found, strict=True):
@@ -122,28 +123,27 @@ def read(root: str, files: Sequence[str], options: Options, text: str | None = N
 
 
 def read_columns(
-    root: str, files: Sequence[str], schema: pa.Schema, recordings: Sequence[tuple[str, int | None]], options: Options
+    folder: AudioRoot, files: Sequence[str], schema: pa.Schema, recordings: Sequence[tuple[str, int | None]]
 ) -> pa.Table:
     """Return the metadata columns of some recordings. Values are null for recordings that no metadata file names.
 
     Args:
-        root: folder of the corpus.
+        folder: folder of the corpus.
         files: metadata files.
         schema: schema of the columns as planned.
         recordings: path of each, and the planned hash of its values, None if it had no metadata.
-        options: options of the folder's storage.
 
     Raises:
         ShardError: the values changed since they were planned.
         StoreError: the storage fails.
     """
-    paths = [path for path, _ in recordings]
+    root, paths = folder.url, [path for path, _ in recordings]
     tables = [schema.empty_table()]
     places = pa.array([None] * len(recordings), pa.int64())
     first = 0
     for file in naming(files, paths):
         try:
-            one = _read(root, file, options)
+            one = _read(folder, file)
             names = [path if planned is None else one.name_of(path) for path, planned in recordings]
             index = pc.index_in(pa.array(names, pa.string()), value_set=pa.array(one.paths, pa.string())).cast(
                 pa.int64()
@@ -191,17 +191,21 @@ _cache: "OrderedDict[tuple[str, str, int, str], _Read]" = OrderedDict()
 _lock = threading.Lock()
 
 
-def _read(root: str, path: str, options: Options) -> _Read:
+def _read(folder: AudioRoot, path: str) -> _Read:
     """Read a metadata file, with a cache keyed by its version and bounded by `_MOST_CACHED_BYTES`."""
-    store = open_store(root, options)
-    if (entry := store.stat(path)) is None:
-        raise ShardError(f"{join_url(root, path)}: no such file; it {_CHANGED}")
-    key = (store.url, path, entry.num_bytes, entry.version)
+    url = join_url(folder.url, path)
+    try:
+        opened = folder.open(path)
+    except AudioError as error:
+        if error.error_type == "not_found":
+            raise ShardError(f"{url}: no such file; it {_CHANGED}") from None
+        raise ShardError(f"{url}: {error}") from None
+    key = (folder.url, path, opened.num_bytes, opened.version)
     with _lock:
         if (known := _cache.get(key)) is not None:
             _cache.move_to_end(key)
             return known
-    found = _parse(store, path, entry.num_bytes, options)
+    found = _parse(folder.url, path, opened)
     with _lock:
         _cache[key] = found
         while len(_cache) > 1 and sum(one.table.nbytes for one in _cache.values()) > _MOST_CACHED_BYTES:
@@ -209,13 +213,12 @@ def _read(root: str, path: str, options: Options) -> _Read:
     return found
 
 
-def _parse(store: Store, path: str, num_bytes: int, options: Options) -> _Read:
-    url = join_url(store.url, path)
+def _parse(root: str, path: str, opened: OpenRecording) -> _Read:
+    url = join_url(root, path)
     try:
-        bounds.check(num_bytes, bounds.MOST_TABLE_BYTES, "bytes")
-        raw = store.read(path)
+        raw = opened.whole(bounds.MOST_TABLE_BYTES)
         data = raw if _kind(path) == ".parquet" else text_of(raw, bounds.MOST_TABLE_BYTES, "CSV or JSON lines")
-        table = _READERS[_kind(path)](url, data, options)
+        table = _READERS[_kind(path)](url, data)
         bounds.check_columns(table.column_names)
     except bounds.DAMAGED as error:
         raise ShardError(f"{url}: the gzip file is damaged ({one_line(error)}). Copy it again") from error
@@ -237,7 +240,7 @@ def _parse(store: Store, path: str, num_bytes: int, options: Options) -> _Read:
             raise ShardError(
                 f"{url}: row {number} has {shortened(name)} as its {FILE_NAME}; expected the path of a recording"
             )
-        paths.append(_path(store.url, posixpath.dirname(path), name))
+        paths.append(_path(root, posixpath.dirname(path), name))
     return _Read(table, paths)
 
 
@@ -252,7 +255,7 @@ def _path(root: str, folder: str, name: str) -> str:
     return "/".join([*([folder] if folder else []), *parts])
 
 
-def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
+def _read_csv(url: str, data: bytes) -> pa.Table:
     """Read the cells as text. Empty unquoted cells are null."""
     parsing = pa_csv.ParseOptions(newlines_in_values=True)
     if not data.strip():
@@ -273,17 +276,24 @@ def _read_csv(url: str, data: bytes, options: Options) -> pa.Table:
     )
 
 
-def _read_jsonl(url: str, data: bytes, options: Options) -> pa.Table:
+def _read_jsonl(url: str, data: bytes) -> pa.Table:
     """Read the values as JSON texts."""
     bounds.check_table(data.count(b"\n"), 1)
     tables, names = [], dict[str, None]()
     for first, lines in _parts(data):
         rows = json_rows(url, lines, first)
+        _refuse_faults(url, rows, first)
         names |= dict.fromkeys(key for row in rows for key in row)
         bounds.check_columns(names)
         bounds.check_table(first + len(rows), len(names))
         tables.append(_texts(rows))
     return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+def _refuse_faults(url: str, rows: Sequence[Mapping[str, object]], first: int) -> None:
+    for number, row in enumerate(rows, first):
+        for fault in filter(None, (fault_of(name, value) for name, value in row.items())):
+            raise ShardError(f"{url}: row {number}: {fault}")
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -310,15 +320,15 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     return pa.table(texts)
 
 
-def _read_parquet(url: str, data: bytes, options: Options) -> pa.Table:
-    metadata = read_footer(url, options).metadata  # refuses schemas that would run code
+def _read_parquet(url: str, data: bytes) -> pa.Table:
+    metadata = footer_of(url, pa.BufferReader(data)).metadata  # refuses schemas that would run code
     bounds.check_table(metadata.num_rows, metadata.num_columns)
     decoded = sum(decoded_bytes(pa.BufferReader(data), metadata, None))
     bounds.check(decoded, bounds.MOST_TABLE_BYTES, "bytes decoded")
     return read_whole(pa.BufferReader(data), bounds.MOST_TABLE_BYTES)
 
 
-_READERS: Mapping[str, Callable[[str, bytes, Options], pa.Table]] = {
+_READERS: Mapping[str, Callable[[str, bytes], pa.Table]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,

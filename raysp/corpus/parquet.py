@@ -181,7 +181,7 @@ def read_footer(url: str, storage_options: Options = None) -> Footer:
         StoreError: the file is missing or not readable.
     """
     with _open(url, storage_options) as file:
-        return _footer(url, file)
+        return footer_of(url, file)
 
 
 def _open(url: str, storage_options: Options) -> pa.NativeFile:
@@ -189,7 +189,8 @@ def _open(url: str, storage_options: Options) -> pa.NativeFile:
     return store.open(name)
 
 
-def _footer(url: str, file: pa.NativeFile) -> Footer:
+def footer_of(url: str, file: pa.NativeFile) -> Footer:
+    """Read the footer of an open Parquet file; see `read_footer`."""
     num_bytes = file.size()
     if num_bytes < 12:
         raise ShardError(f"{url}: found {count(num_bytes, 'byte')}; expected a Parquet file. Copy the shard again")
@@ -373,7 +374,7 @@ class ParquetKind(SourceKind):
             ShardError, StoreError: see `read_footer`.
         """
         with _open(url, storage_options) as file:
-            footer = _footer(url, file)
+            footer = footer_of(url, file)
             decoded = decoded_bytes(file, footer.metadata, columns)
         pieces, nulls = cut_pieces(footer.metadata, decoded=decoded), null_columns(footer.metadata, columns)
         return Survey(footer.schema, footer.metadata.num_rows, pieces, footer.digest, nulls)
@@ -389,7 +390,7 @@ class ParquetKind(SourceKind):
         """Yield a piece's rows in order, in batches of some megabytes."""
         try:
             with _open(shard.url, storage_options) as file:
-                footer = _footer(shard.url, file)
+                footer = footer_of(shard.url, file)
                 check_same(shard, file.size(), footer)
                 yield from _batches(file, footer.metadata, piece, columns, as_dictionaries)
         except ShardError:

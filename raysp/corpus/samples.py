@@ -1,22 +1,21 @@
 """Samples of tar files: neighbouring files that share a name up to its first dot, as WebDataset groups them."""
 
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.archive import ArchiveFile, Member, read_members
+from raysp.corpus.kinds import FAULT
 from raysp.corpus.manifests import AUDIO_TYPE, json_column
 from raysp.corpus.recording_names import is_audio
 from raysp.corpus.shards import one_line
-from raysp.corpus.sidecars import plain_text
 from raysp.errors import ShardError
-from raysp.words import count
+from raysp.text.unicode_texts import fault_of, is_unicode, json_text, plain_text, storable
 
 READ_BATCH_BYTES = 16 * 1024 * 1024
 _TEXT, _JSON = "txt", "json"
@@ -69,21 +68,28 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def values_of(file: ArchiveFile, sample: Sample) -> dict[str, object]:
-    """Return the values of a sample's JSON object, and the text of its text file as `text`.
+    """Return the values of a sample's JSON object, the text of its text file as `text`, and `FAULT` as `plain_values`.
 
     Raises:
         ShardError: the object is no JSON object, or has a key `audio`.
     """
     values = _parse(file, sample, sample.files[_JSON]) if _JSON in sample.files else {}
     if _TEXT in sample.files:
-        values["text"] = plain_text(_content(file, sample.files[_TEXT]))
+        member = sample.files[_TEXT]
+        try:
+            values["text"] = plain_text(_content(file, member))
+        except ValueError as error:
+            reason = f"{shortened(member.name)} in {file.url} {error}"
+            values |= {"text": None, FAULT: {**_faults(values), "text": reason}}
     return values
 
 
 def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, object]:
-    raw = _content(file, member)
     try:
+        raw = _content(file, member)
         values = bounds.parse_values(raw)
+    except bounds.TooLargeError as error:
+        raise ShardError(f"{file.url}: {shortened(member.name)} {error}") from None
     except ValueError as error:
         raise ShardError(f"{file.url}: {shortened(member.name)} is not JSON ({one_line(error)}): correct it") from None
     if not isinstance(values, dict):
@@ -96,8 +102,15 @@ def _parse(file: ArchiveFile, sample: Sample, member: Member) -> dict[str, objec
 
 
 def plain_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of a JSON object as columns hold them."""
-    return {name.encode("utf-8", "backslashreplace").decode(): _plain(value) for name, value in values.items()}
+    """Return the values of a JSON object as columns hold them, and in `FAULT` why some are no text of Unicode."""
+    plain = {storable(name): _plain(value) for name, value in values.items() if name != FAULT}
+    faults = {storable(name): fault for name, value in values.items() if (fault := fault_of(name, value))}
+    return {**plain, FAULT: faults} if faults else plain
+
+
+def _faults(values: Mapping[str, object]) -> Mapping[str, str]:
+    """Return why values cannot be read, by their columns."""
+    return cast("Mapping[str, str]", values.get(FAULT, {}))
 
 
 def _plain(value: object) -> object:
@@ -106,16 +119,14 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, int) and -(2**53) <= value <= 2**53:
         return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, str):
+        return value if is_unicode(value) else None
+    return json_text(value)
 
 
 def _content(file: ArchiveFile, member: Member) -> bytes:
-    if member.num_bytes > bounds.MOST_JSON_BYTES:
-        raise ShardError(
-            f"{file.url}: {shortened(member.name)} has {count(member.num_bytes, 'byte')}; expected "
-            f"at most {bounds.MOST_JSON_BYTES:,}"
-        )
+    """Return the bytes of a text or object; raises TooLargeError for too many."""
+    bounds.check(member.num_bytes, bounds.MOST_JSON_BYTES, "bytes")
     return file.range(member.first, member.num_bytes)
 
 
@@ -157,6 +168,9 @@ def rows_of(
                 one.key if given.get("id") is None else given["id"] for one, given in zip(samples, values, strict=True)
             ]
             found[name] = json_column([*ids], pa.string())
+        elif name == FAULT:
+            faults = [[fault for column, fault in _faults(one).items() if column in columns] for one in values]
+            found[name] = pa.array([one[0] if one else None for one in faults], pa.string())
         else:
             kind = schema.field(name).type
             found[name] = json_column([one.get(name) for one in values], kind)

@@ -93,6 +93,7 @@ class SharKind(SourceKind):
     described = "lhotse Shar (cuts.*.jsonl.gz beside recording.*.tar)"
     has_ids = True
     as_texts = JSON_TEXTS
+    has_faults = True
 
     def claims(self, name: str, *, in_folder: bool = False) -> bool:
         """Return whether a file is a manifest of cuts."""

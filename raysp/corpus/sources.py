@@ -16,8 +16,8 @@ from raysp.corpus.shards import Piece, Shard, Survey, one_line
 from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
 from raysp.errors import ShardError
 from raysp.public_names import resolved
-from raysp.storage.audio_root import AudioRoot
-from raysp.storage.store import Entry
+from raysp.storage.audio_root import AudioRoot, recordings_of
+from raysp.storage.store import Entry, join_url, normalise
 
 FOLDER = "folder"
 """Name of the kind of a folder without files that hold rows."""
@@ -127,9 +127,19 @@ def audio_root(shard: Shard, given: str | None) -> str | None:
 
 def open_audio_root(shard: Shard, given: str | None, storage_options: Options = None) -> AudioRoot | None:
     """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    root = audio_root(shard, given)
-    # Names of a folder are those of its listing, with which metadata was matched.
-    return None if root is None else AudioRoot(root, storage_options, by_form=not kind_of(shard).is_folder)
+    kind = kind_of(shard)
+    if kind.is_folder:
+        return recordings_of(shard.url, storage_options, given)
+    root, own = audio_root(shard, given), kind.audio_root(shard)
+    if root is None:
+        return None
+    return AudioRoot(root, storage_options, below="" if own is None else _below(own, root))
+
+
+def _below(folder: str, root: str) -> str:
+    """Return the path of a folder in a root; empty if it is the root itself or not in it."""
+    beginning = join_url(normalise(root), "")
+    return folder.removeprefix(beginning) if folder.startswith(beginning) else ""
 
 
 def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options = None) -> list[str | None]:
@@ -164,11 +174,13 @@ def read_batches(
     columns: Sequence[str],
     storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
+    audio_root: str | None = None,
 ) -> Iterator[pa.Table]:
     """Yield all rows of a piece in order, some megabytes at a time; see `SourceKind.read_rows`.
 
     Columns of the label shard beside it come from there, even if the shard has columns of the same names. Views
-    (`corpus.views`) are replaced, except in the columns `as_dictionaries`.
+    (`corpus.views`) are replaced, except in the columns `as_dictionaries`. Links of files beside recordings may lead
+    into `audio_root`.
     """
     labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
     labels = beside.read_columns(shard, piece, sorted(labelled), storage_options) if labelled else None
@@ -177,7 +189,8 @@ def read_batches(
         yield labels.select([*columns])
         return
     first = 0
-    batches = kind_of(shard).read_rows(shard, piece, own, storage_options, as_dictionaries)
+    kind = kind_of(shard).within(audio_root)
+    batches = kind.read_rows(shard, piece, own, storage_options, as_dictionaries)
     for part in (part for batch in batches for part in parts_of(batch, as_dictionaries)):
         try:
             rows = table_without_views(pa.Table.from_batches([part]), as_dictionaries)
@@ -197,6 +210,7 @@ def read_table(
     columns: Sequence[str],
     storage_options: Options = None,
     as_dictionaries: Collection[str] = (),
+    audio_root: str | None = None,
 ) -> pa.Table:
     """Read all rows of a piece, in order, as `read_batches` does.
 
@@ -204,7 +218,7 @@ def read_table(
         ShardError: see `read_batches`; or several rows decode to more than `bounds.MOST_DECODED_BYTES`.
     """
     tables, decoded = [], 0
-    for table in read_batches(shard, piece, columns, storage_options, as_dictionaries):
+    for table in read_batches(shard, piece, columns, storage_options, as_dictionaries, audio_root):
         tables.append(table)
         decoded += sum(_num_bytes(chunk) for column in table.columns for chunk in column.chunks)
         if decoded > bounds.MOST_DECODED_BYTES and piece.num_rows > 1:

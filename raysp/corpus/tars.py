@@ -20,7 +20,7 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.bounds import MOST_COLUMNS, shortened
 from raysp.corpus.archive import ArchiveFile
-from raysp.corpus.kinds import JSON_TEXTS, Options, SourceKind
+from raysp.corpus.kinds import FAULT, JSON_TEXTS, Options, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
 from raysp.corpus.samples import Sample, Values, batches_of, check_of, rows_of, samples_of, values_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
@@ -90,6 +90,7 @@ class TarKind(SourceKind):
     name = "tar"
     has_ids = True
     ids_are_paths = True
+    has_faults = True
     suffixes = (".tar", *_COMPRESSED)
     folder_suffixes = (".tar",)
     described = "tar files of samples (*.tar)"
@@ -200,6 +201,8 @@ class _Surveying:
         self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
         self.has_audio |= bool(sample.recordings)
         for name, value in self.values_of(file, sample).items():
+            if name == FAULT:
+                continue
             self.types.setdefault(name, set()).update(() if value is None else (type(value),))
         if len(self.types) > MOST_COLUMNS:
             raise ShardError(

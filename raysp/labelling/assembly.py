@@ -14,6 +14,7 @@ from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import STATUS
 from raysp.corpus import sources
+from raysp.corpus.kinds import FAULT
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.planning.planned_checkpoint import (
@@ -168,6 +169,7 @@ def _decoding(
         decoder=in_process if decoder is None else decoder,
         root=_audio_root(source, shard),
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
+        texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
     )
 
@@ -285,11 +287,15 @@ def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
 
 
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
-    """Return the columns of a shard that its decoding op reads: the audio, and those of the other steps."""
+    """Return the columns of a shard that its decoding op reads: the audio, those of other steps, and of texts."""
     source = work.source
     columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
     if source.labels is not None:
         columns.add(STATUS)
+    if source.text is not None and source.text in work.kept:
+        columns.add(source.text)
+    if sources.kind_of(shard).has_faults and (values := {*work.kept, *work.reads} - {source.audio}):
+        columns |= {FAULT, *values}
     if any(step.reads_all for step in work.steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)

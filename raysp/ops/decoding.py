@@ -16,7 +16,7 @@ from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
-from raysp.ops.filtering import RowOp, apply, by_seconds, judge, reasons
+from raysp.ops.filtering import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.places import OF_SAMPLES, Place, seconds_of_row, with_channels, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
@@ -101,6 +101,7 @@ class Decoding:
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
+        texts: columns of texts, also if they hold bytes; a row whose text cannot be read fails.
         cut_at_pauses: function that cuts all rows into windows; None: long rows are cut by `windowing`.
     """
 
@@ -121,6 +122,7 @@ class Decoding:
         decoder: Decoder = in_process,
         root: AudioRoot | None = None,
         excerpt_columns: Sequence[str] = (),
+        texts: Sequence[str] = (),
         cut_at_pauses: CutAtPauses | None = None,
     ) -> None:
         self.audio = audio
@@ -132,13 +134,12 @@ class Decoding:
         self.options = DecodeOptions(windowing.sample_rate, by_default, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
         self.block_seconds, self.packs = block_seconds, packs
-        self.before = before
-        self.after = after
+        self.before, self.after = before, after
         self.carrying = carrying
         self.late = late
         self.decoder = decoder
         self.root = root
-        self.excerpt_columns = excerpt_columns
+        self.excerpt_columns, self.texts = excerpt_columns, texts
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
         """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
@@ -201,6 +202,7 @@ class Decoding:
             seconds: durations; None only for rows that an op on their columns skips.
         """
         statuses = [RowStatus(first + index) for index in range(rows.num_rows)]
+        rows = fail_unreadable(rows, statuses, self.texts)
         for one in self.before:
             apply(one, statuses, rows)
         after = [reasons(one, rows) for one in self.after]
@@ -503,7 +505,7 @@ class _Piece:
         """Return the rows of a piece, filtered by their source columns, with their headers read; see `read_claims`."""
         statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
         recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
-        others = rows.drop_columns([op.audio])
+        others = fail_unreadable(rows.drop_columns([op.audio]), statuses, op.texts)
         for one in op.before:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]

@@ -1,6 +1,6 @@
-"""Ops of steps that filter rows, and their application to rows."""
+"""Ops of steps that filter rows, their application to rows, and rows that fail by their values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -8,9 +8,14 @@ import pyarrow as pa
 
 from raysp import tracebacks
 from raysp.columns import STATUS
+from raysp.corpus.kinds import FAULT
 from raysp.errors import RayspError, RunError
 from raysp.ops.rows import OK, RowStatus
+from raysp.text.unicode_texts import readable
 from raysp.words import count
+
+UNREADABLE_TEXT = "unreadable_text"
+"""Error of rows with a text that cannot be read, such as one that is no UTF-8."""
 
 
 class RowOp(Protocol):
@@ -98,3 +103,28 @@ def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
         reason = by_seconds(op, row_status.seconds)
     if reason is not None:
         row_status.skip("filtered", reason)
+
+
+def fail_unreadable(rows: pa.Table, statuses: Sequence[RowStatus], texts: Collection[str]) -> pa.Table:
+    """Fail the rows that have a value that cannot be read, and return the rows with null in its place.
+
+    Args:
+        rows: source columns of rows, without the audio; with `FAULT` if their kind of source has faults.
+        statuses: outcomes of the rows.
+        texts: columns of bytes that are texts.
+    """
+    if FAULT in rows.column_names:
+        _fail(statuses, rows.column(FAULT).to_pylist())
+        rows = rows.drop_columns([FAULT])
+    for place, name in enumerate(rows.column_names):
+        column, faults = readable(rows.column(name), name, is_text=name in texts)
+        if faults:
+            _fail(statuses, faults)
+            rows = rows.set_column(place, name, column)
+    return rows
+
+
+def _fail(statuses: Sequence[RowStatus], faults: Sequence[str | None]) -> None:
+    for row_status, fault in zip(statuses, faults, strict=True):
+        if fault is not None:
+            row_status.fail(UNREADABLE_TEXT, fault)

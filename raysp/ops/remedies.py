@@ -9,8 +9,10 @@ WITHDRAWN = "withdrawn"
 _CONVERT = "convert the recordings to FLAC or WAV, for example with `ffmpeg -i IN -ac 1 OUT.flac`"
 REMEDIES: Mapping[str, str] = {
     "no_audio": "embed the recordings (audio.bytes), or set source.audio_root if rows have only paths",
-    "path_not_allowed": "set source.audio_root to the folder that contains the paths, or embed the recordings",
+    "path_not_allowed": "set source.audio_root to the folder that contains the files, or the targets of their links, "
+    "or embed the recordings",
     "not_found": "check that the files exist, and that paths are relative to source.audio_root",
+    "unreadable_text": "correct the texts that error_message of these rows names, or remove those beside recordings",
     "not_readable": "give permission to read the recordings, and restore archived ones",
     "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'",
     "corrupt_audio": "copy the recordings again from their source",

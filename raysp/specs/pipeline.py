@@ -97,7 +97,7 @@ class Shards:
         id: column of row ids; None: ids are `<shard>:<row>`, also if the shards have no column "id", the default.
         audio: column of the recordings.
         audio_root: folder that contains the files of recordings given by path; None: for manifests and folders their
-            own folder; for shards, paths are not allowed.
+            own folder; for shards, paths are not allowed. Links in a folder of recordings may lead into it.
         labels: sink of an earlier run over the same shards. The columns of its label shards are read with those of the
             shards, row for row, so that steps, `text` and `keep` can name them; of columns that both have, its own are
             read. Rows that it did not label are left out (`filtered`).

@@ -1,4 +1,4 @@
-"""Confinement of untrusted recording paths to one folder, and the current versions of its files."""
+"""Confinement of untrusted paths, of recordings and of files beside them, to a folder; the versions of its files."""
 
 import os
 import stat
@@ -8,16 +8,29 @@ from contextlib import suppress
 from itertools import groupby, takewhile
 from pathlib import PurePosixPath
 
+from raysp import bounds
 from raysp.errors import AudioError, StoreError
 from raysp.storage import forms
 from raysp.storage.opened import Entry, Opened, content_of
-from raysp.storage.store import KEYED, SCHEME, LocalStore, RefusedError, Store, explain, scheme_of
+from raysp.storage.store import (
+    KEYED,
+    SCHEME,
+    LocalStore,
+    RefusedError,
+    Store,
+    explain,
+    join_url,
+    normalise,
+    scheme_of,
+)
 from raysp.storage.stores import open_store
 
 AT_ONCE = 16
 ENTRIES_A_FILE = 12
 """Entries listed in the time of one `stat`: a page of 1,000 takes as long as about 80 files, 16 at once."""
 WORTH_LISTING = 80
+LEAST_PARTS = 3
+"""Parts of a path from which a folder is narrow enough to be suggested: `/` and homes are not."""
 
 
 def version_of(entry: Entry) -> str:
@@ -108,6 +121,11 @@ class OpenRecording:
         """Whether `head` holds the whole recording."""
         return len(self.head) == self.num_bytes
 
+    def whole(self, most_bytes: int) -> bytes:
+        """Return all bytes; raises TooLargeError, before they are read, if there are more than `most_bytes`."""
+        bounds.check(self.num_bytes, most_bytes, "bytes")
+        return self.head if self.is_whole else self.read()
+
     def read(self, num_bytes: int = -1, /) -> bytes:
         """Read at most `num_bytes`, by default all remaining bytes. Fewer are returned only at the end."""
         num_bytes = self.num_bytes - self._position if num_bytes < 0 else num_bytes
@@ -129,22 +147,36 @@ class OpenRecording:
 
 
 class AudioRoot:
-    """A folder of recordings. Paths that lead out of it are refused.
+    """A folder of recordings and of files beside them. Paths that lead out of it are refused.
 
     Args:
         url: url of the folder.
         storage_options: options of its storage.
         by_form: whether a name is also looked for in other Unicode normal forms.
+        links_into: local folder that links may lead into as well.
+        below: folder in it, relative to it, to which paths are relative that are not found in the folder itself.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, object] | None = None, *, by_form: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        storage_options: Mapping[str, object] | None = None,
+        *,
+        by_form: bool = True,
+        links_into: str | None = None,
+        below: str = "",
+    ) -> None:
         self.by_form = by_form
+        self.below = below
         self.store = open_store(url, storage_options)
         self.url = self.store.url.rstrip("/")
         self.real = os.path.realpath(self.url) if isinstance(self.store, LocalStore) else ""
+        self._allowed = {self.url: self.real}
+        if links_into is not None and self.real and not scheme_of(links_into):
+            self._allowed[normalise(links_into)] = os.path.realpath(normalise(links_into))
 
     def open(self, path: str, head_bytes: int = HEAD_BYTES) -> OpenRecording:
-        """Open a recording, with one request where the storage supports it.
+        """Open a file, with one request where the storage supports it.
 
         A name that is there in another Unicode normal form only is opened by that name, if there is one such file.
         On object storage `./a.wav`, as tools list files, is `a.wav` unless there is such a key.
@@ -161,19 +193,32 @@ class AudioRoot:
         if self.url.startswith(("http://", "https://")):
             raise self._not_allowed(path, "a web server may redirect anywhere, also to private addresses")
         relative = self.inside(path)
-        if (opened := self._opened(path, relative, head_bytes)) is not None:
-            return OpenRecording(relative, opened)
-        if (plain := self._without_dots(relative)) and (opened := self._opened(path, plain, head_bytes)) is not None:
-            return OpenRecording(plain, opened)
+        for name in (relative, *self._other_places(relative)):
+            if (opened := self._opened(path, name, head_bytes)) is not None:
+                return OpenRecording(name, opened)
         others = forms.existing(relative, self._exists) if self.by_form else []
         if len(others) == 1 and (opened := self._opened(path, others[0], head_bytes)) is not None:
             return OpenRecording(others[0], opened)
-        raise self._not_found(path, others)
+        raise self._not_found(path, relative, others)
+
+    def read(self, path: str, most_bytes: int) -> bytes:
+        """Return a whole file.
+
+        Raises:
+            AudioError, RefusedError, StoreError: as `open`.
+            TooLargeError: it has more than `most_bytes`; it is not read then.
+        """
+        return self.open(path).whole(most_bytes)
 
     def _opened(self, path: str, relative: str, head_bytes: int) -> Opened | None:
         if self.real:
             return self._open_local(path, relative, head_bytes)
         return self.store.open_version(relative, head_bytes)
+
+    def _other_places(self, relative: str) -> list[str]:
+        """Return further names that a path may stand for: without parts `.` on object storage, and in `below`."""
+        plain = self._without_dots(relative)
+        return [one for one in (plain, self.below and join_url(self.below, plain or relative)) if one]
 
     def _without_dots(self, relative: str) -> str:
         """Return the key that a path with parts `.` names on object storage; empty for others. Local ones follow it."""
@@ -194,19 +239,30 @@ class AudioRoot:
         Raises:
             StoreError: the storage fails.
         """
-        return versions(self.store, paths)
+        found = versions(self.store, paths)
+        if self.below and (others := {join_url(self.below, path): path for path in paths if path not in found}):
+            found |= {others[name]: version for name, version in versions(self.store, others).items()}
+        return found
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
         found = versions(self.store, paths, content_of)
         for path in [path for path in paths if path not in found]:
-            if (plain := self._without_dots(path)) and (entry := self.store.stat(plain)) is not None:
+            entries = (self.store.stat(one) for one in self._other_places(path))
+            if (entry := next((one for one in entries if one is not None), None)) is not None:
                 found[path] = content_of(entry)
         for path in (path for path in paths if self.by_form and path not in found and not path.isascii()):
             others = forms.existing(path, self._exists)
             if len(others) == 1 and (entry := self.store.stat(others[0])) is not None:
                 found[path] = content_of(entry)
         return found
+
+    def has(self, relative: str) -> bool:
+        """Return whether there is a file of this name, or a link that leads nowhere."""
+        return self._exists(relative) or (bool(self.real) and os.path.islink(self._place(relative)))  # noqa: PTH114
+
+    def _place(self, relative: str) -> str:
+        return os.path.join(self.real, relative)  # noqa: PTH118
 
     def is_refused(self) -> bool:
         """Return whether even listing the folder is refused."""
@@ -234,29 +290,52 @@ class AudioRoot:
     def _open_local(self, path: str, relative: str, head_bytes: int) -> Opened | None:
         """Open the resolved path, so that no link is followed after the check."""
         try:
-            real = os.path.realpath(os.path.join(self.real, relative), strict=True)  # noqa: PTH118
+            real = os.path.realpath(self._place(relative), strict=True)
             kind = os.stat(real).st_mode  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             return None
         except PermissionError as error:  # a parent folder is not accessible
-            raise explain(error, "read", os.path.join(self.real, relative)) from error  # noqa: PTH118
+            raise explain(error, "read", self._place(relative)) from error
         except (OSError, ValueError) as error:  # a loop of links, a name too long
             raise self._not_allowed(path, f"it cannot be followed ({error})") from None
-        if not real.startswith(f"{self.real.rstrip('/')}/"):
-            raise self._not_allowed(path, "a link leads outside the folder")
+        allowed = next((one for one in self._allowed.values() if real.startswith(f"{one.rstrip('/')}/")), None)
+        if allowed is None:
+            raise self._leads_out(path, real)
         if not stat.S_ISREG(kind):
             raise self._not_allowed(path, "it is not a file")
-        return LocalStore(self.real).open_version(os.path.relpath(real, self.real), head_bytes)
+        return LocalStore(allowed).open_version(os.path.relpath(real, allowed), head_bytes)
 
-    def _not_allowed(self, path: str, why: str) -> AudioError:
-        return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; expected a file in {self.url}")
+    def _leads_out(self, path: str, real: str) -> AudioError:
+        return self._not_allowed(
+            path,
+            f"a link leads out of the folder, to {real!r:.200}",
+            ". If links may lead there, set source.audio_root to a folder that holds all their targets, such as "
+            f"{self._holding(real)!r:.200}",
+        )
 
-    def _not_found(self, path: str, others: Sequence[str] = ()) -> AudioError:
+    def _holding(self, real: str) -> str:
+        """Return a folder that holds this one and the target of a link, else the folder of the target."""
+        shared = os.path.commonpath((self.real, real))
+        return shared if shared.count("/") >= LEAST_PARTS else os.path.dirname(real)  # noqa: PTH120
+
+    def _not_allowed(self, path: str, why: str, advice: str = "") -> AudioError:
+        expected = f"expected a file in {' or '.join(self._allowed)}"
+        return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; {expected}{advice}")
+
+    def _not_found(self, path: str, relative: str, others: Sequence[str] = ()) -> AudioError:
         more = ""
         if others:
             names = ", ".join(map(ascii, others))
             more = f"; {len(others)} files have its name in other Unicode forms, {names}: write the path as one of them"
         elif path.startswith(("[", "{")):
             more = "; it looks like a JSON list or object: write one path, and a row for each recording"
+        elif self.real and os.path.islink(place := self._place(relative)):  # noqa: PTH114
+            more = f"; it is a link to {os.path.realpath(place)!r:.200}, where nothing is: fetch the file"
         shown = ascii(path) if others else repr(path)
         return AudioError("not_found", f"path {shown:.200}: no such file in {self.url}{more}")
+
+
+def recordings_of(folder: str, storage_options: Mapping[str, object] | None, links_into: str | None) -> AudioRoot:
+    """Open a folder whose listing has the names of its recordings and of the files beside them; see `AudioRoot`."""
+    # Names are those of the listing, with which metadata was matched.
+    return AudioRoot(folder, storage_options, by_form=False, links_into=links_into)

@@ -11,6 +11,7 @@ import fnmatch
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -156,12 +157,14 @@ class LocalStore:
         """Return a whole file."""
         place = self._locate(path)
         with _explained("read", place):
+            _refuse_special(place)
             return bounds.read_file(place, bounds.MOST_TABLE_BYTES)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
         place = self._locate(path)
         with _explained("read", place):
+            _refuse_special(place)
             return pa.OSFile(str(place), "rb")
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
@@ -411,6 +414,13 @@ def _explained(doing: str, place: str | Path) -> Iterator[None]:
         raise explain(error, doing, place) from error
 
 
+def _refuse_special(place: Path) -> None:
+    """Raise StoreError for a pipe, socket or device, which could block or never end."""
+    kind = place.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise StoreError(f"{place}: is a pipe, a socket or a device; expected a regular file")
+
+
 def _absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (resolves `..` but not links)
 
@@ -540,7 +550,7 @@ def _match(
                     continue
                 if child.is_file():
                     found[below] = _entry(child.stat(), below)
-                elif child.is_symlink() and not Path(child.path).exists():  # listed, so that whoever reads it names it
+                else:  # a link that leads nowhere, or a pipe: listed, so that whoever reads it names it
                     found[below] = Entry(below, 0, "", 0.0)
             elif part == "**" or rest:
                 real = os.path.realpath(child.path)

@@ -72,7 +72,7 @@ def test_files_with_the_same_name_up_to_a_dot_are_a_row(tmp_path, format):
     assert [row["id"] for row in rows] == ["own", "train/0001", "v1.0/x", "only"]
     recordings = [row["audio"] and row["audio"]["bytes"] for row in rows]
     assert recordings == [b"f", wav(801, seed=1), b"o", None]
-    assert [row["text"] for row in rows] == [None, "text 1", None, "\\xff"]
+    assert [row["text"] for row in rows] == [None, "text 1", None, None]
     assert [row["words"] for row in rows] == [None, '["one"]', None, None]
     assert read(shard, Piece(0, 4), COLUMNS).schema.field("score").type == pa.int64()
 

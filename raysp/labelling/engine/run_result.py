@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Self
 
 import pyarrow as pa
@@ -219,7 +220,10 @@ def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
     if column is None or is_costly:  # None: ids are <shard>:<row>
         return None
     try:
-        ids = read_table(shard, Piece(row, row + 1), [column], pipeline.source.storage_options).column(column)
+        read = partial(
+            read_table, storage_options=pipeline.source.storage_options, audio_root=pipeline.source.audio_root
+        )
+        ids = read(shard, Piece(row, row + 1), [column]).column(column)
         value = ids[0].as_py() if len(ids) else None
     except (RayspError, OSError, ValueError) as error:
         logger.debug("%s row %d: its id cannot be read: %s", shard.name, row, error)

@@ -209,7 +209,8 @@ def _read(plan: Plan, place: Place, num_rows: int, seed: int) -> "list[pa.Table]
     columns = assembly.decoded_columns(plan.pipeline, shard)
     piece = Piece(place.first, place.first + read)
     try:
-        table = sources.read_table(shard, piece, columns, plan.pipeline.source.storage_options)
+        source = plan.pipeline.source
+        table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
     except (ShardError, StoreError) as error:
         return str(error)
     if table.num_rows > num_rows:

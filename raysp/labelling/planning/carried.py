@@ -1,7 +1,7 @@
 """Columns that label shards carry over, with one type a column for all shards of a sink."""
 
 import base64
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from raysp.errors import PlanError, ShardError
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
+from raysp.text.unicode_texts import readable
 
 IN_JSON = frozenset({"manifest", "tar", "shar", "folder"})
 """Kinds of sources whose values are JSON or text, with types that follow the values of each shard."""
@@ -186,13 +187,16 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
     """
     source = pipeline.source
     columns = [*([source.id] if source.id else []), *pipeline.kept]
-    table = read_table(shard, piece, list(dict.fromkeys(columns)), source.storage_options) if columns else None
+    read = partial(read_table, storage_options=source.storage_options, audio_root=source.audio_root)
+    table = read(shard, piece, list(dict.fromkeys(columns))) if columns else None
     if source.id and table is not None:
         ids = table.column(source.id)
     else:
         stem = shard.name.removesuffix(".parquet")
         ids = pa.chunked_array([pa.array([f"{stem}:{row}" for row in range(piece.first, piece.end)], pa.string())])
     kept = {name: table.column(name) for name in pipeline.kept} if table is not None else {}
+    if source.text in kept:  # a text that is no UTF-8 is the error of its row
+        kept[source.text] = readable(kept[source.text], source.text, is_text=True)[0]
     columns_by_name = {"id": ids, **kept}
     known = {field.name: field.type for field in carried or ()}
     for name, column in columns_by_name.items():

@@ -28,6 +28,7 @@ from raysp.storage.store import Entry, Listing, NothingListedError, check_names,
 from raysp.storage.stores import expand
 
 SUFFIXES_SHOWN = 8
+FAULTS_SHOWN = 3
 _PINNED = re.compile(r"hf://datasets/([^/@]+/[^/@]+)@([0-9a-f]{40})/.*")
 
 
@@ -45,6 +46,10 @@ class Listed:
     """Recordings without a row in the metadata, in folders with metadata files."""
     missing: int = 0
     """Recordings of the metadata that do not exist."""
+    unread: int = 0
+    """Texts beside recordings that cannot be read."""
+    faults: tuple[str, ...] = ()
+    """Why the first of them cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,13 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
     found: list[Found] = []
     unnamed = missing = 0
+    unread, faults = 0, list[str]()
     for kind, origin in [*_folders(listings), *_files(listings)]:
-        for one, cut in _cut(kind, origin, root, recorded or {}, source.storage_options, relabel=relabel):
+        reading = kind.within(source.audio_root)
+        for one, cut in _cut(reading, origin, root, recorded or {}, source.storage_options, relabel=relabel):
             found.append(one)
             unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
+            unread, faults = unread + len(cut.faults), [*faults, *cut.faults][:FAULTS_SHOWN]
     if found and all(one.unreadable for one in found):
         raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
     for name, times in Counter(one.name for one in found).items():
@@ -94,7 +102,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
     passed_over = Counter(suffix_of(entry.path) for one in listings for entry in one.others)
     by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
-    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing)
+    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing, unread, tuple(faults))
 
 
 def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
@@ -150,7 +158,7 @@ def _list_url(url: str, source: Shards) -> _Sorted:
         shards = sources.chosen(listing.root, shards, storage_options)
         if recordings:
             folder = Beside(listing.root, recordings, shards, listing.entries, source.text)
-            given, beside = _described(folder, storage_options)
+            given, beside = _described(folder, source)
         if given is not None:
             shards, given = [], given.as_listed(one.path for one in listing.entries)
             recordings = [one for one in listing.entries if is_audio(one.path) or one.path in given.checks]
@@ -188,9 +196,9 @@ def _is_hidden(path: str, url: str) -> bool:
     return path.rpartition("/")[2].startswith("_") and not url.rpartition("/")[2].startswith("_")
 
 
-def _described(folder: Beside, storage_options: Mapping[str, object]) -> tuple[Metadata | None, Sequence[str]]:
+def _described(folder: Beside, source: Shards) -> tuple[Metadata | None, Sequence[str]]:
     try:
-        return sources.kind_named(sources.FOLDER).described_by(folder, storage_options)
+        return sources.kind_named(sources.FOLDER).within(source.audio_root).described_by(folder, source.storage_options)
     except ShardError as error:
         raise PlanError(f"source: {error}") from error
 

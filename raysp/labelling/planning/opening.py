@@ -137,6 +137,7 @@ def _make_plan(
         check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     corpus = replace(corpus, recorded=tuple(recorded), is_numbered=is_numbered)
+    corpus = replace(corpus, unread=listed.unread, faults=listed.faults)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)

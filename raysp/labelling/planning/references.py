@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -71,7 +72,8 @@ def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
     _check(source, shard, schema, wanted)
     id_column = source.id or (ID if ID in schema.names else None)
     names = [name for name in (id_column, wanted.reference, *wanted.others) if name is not None]
-    pieces = [read_table(shard, piece, list(dict.fromkeys(names)), source.storage_options) for piece in shard.pieces]
+    read = partial(read_table, storage_options=source.storage_options, audio_root=source.audio_root)
+    pieces = [read(shard, piece, list(dict.fromkeys(names))) for piece in shard.pieces]
     if not pieces:
         return References(shard, (), (), dict.fromkeys(wanted.others, ()))
     table = pa.concat_tables(pieces)

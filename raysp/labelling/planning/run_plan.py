@@ -12,6 +12,7 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import count_files
+from raysp.ops.filtering import UNREADABLE_TEXT
 from raysp.ops.places import listed
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
@@ -85,6 +86,10 @@ class Corpus(Brief):
     """Recordings without a row in the metadata, in folders with metadata files."""
     missing: int = 0
     """Recordings of the metadata that do not exist."""
+    unread: int = 0
+    """Texts beside recordings that cannot be read."""
+    faults: tuple[str, ...] = ()
+    """Why the first of them cannot be read."""
     is_numbered: bool = False
     """Whether rows have their places as ids because the source has no column of ids."""
     without_bytes: frozenset[str] = frozenset()
@@ -261,6 +266,7 @@ class Plan(Brief):
             "files_passed_over": dict(corpus.passed_over),
             "recordings_without_metadata": corpus.unnamed,
             "recordings_missing": corpus.missing,
+            "texts_unreadable": corpus.unread,
             "rows": self.num_rows,
             "audio_seconds": corpus.seconds,
             "rows_todo": self.rows_todo,
@@ -454,6 +460,12 @@ class Plan(Brief):
             found.append(
                 f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
                 "(not_found)"
+            )
+        if unread := self.corpus.unread:
+            more = "" if unread == len(self.corpus.faults) else "; ..."
+            found.append(
+                f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
+                f"({UNREADABLE_TEXT}). {'; '.join(self.corpus.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:

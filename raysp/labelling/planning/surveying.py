@@ -236,7 +236,7 @@ class _NewShards:
             return ""
         return (
             ". A file metadata.csv in the folder makes columns: file_name, and one for each of them. For texts, set "
-            "source.text='text' and put a.txt, a.lab, a.json or a.TextGrid beside a.wav"
+            "source.text='text' and put a.txt or a.lab beside a.wav"
         )
 
     def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:

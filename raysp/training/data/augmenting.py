@@ -118,7 +118,8 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
     for shard in plan.sounds[place].shards:
         for piece in shard.pieces:
             columns = assembly.decoded_columns(work, shard)
-            table = sources.read_table(shard, piece, columns, work.source.storage_options)
+            options, audio_root = work.source.storage_options, work.source.audio_root
+            table = sources.read_table(shard, piece, columns, options, audio_root=audio_root)
             op = assembly.training_decoding(work, plan.checkpoint, shard, decoder=decoder)
             decoded = {
                 row_status.row: wave

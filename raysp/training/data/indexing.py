@@ -157,7 +157,7 @@ def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: b
         columns = columns - {source.audio, *sources.kind_of(shard).excerpt_columns} | {SECONDS}
     num_rows = 0
     batches = sources.read_batches(
-        shard, piece, sorted(columns), source.storage_options, as_dictionaries=(source.audio,)
+        shard, piece, sorted(columns), source.storage_options, (source.audio,), audio_root=source.audio_root
     )
     for batch in batches:
         num_rows += batch.num_rows

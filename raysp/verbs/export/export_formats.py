@@ -43,7 +43,7 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
 }
 """Options of each format, with their defaults."""
 BESIDE = tuple(to for to, options in OPTIONS.items() if options is SUBTITLES)
-"""Formats whose files can stand beside recordings; TextGrids there are read as texts of a source."""
+"""Formats whose files can stand beside recordings."""
 LAYOUTS = ("parquet", "tar")
 NAMES = (ID, PATH)
 ROWS = (OK, ALL)

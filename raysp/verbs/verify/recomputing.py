@@ -70,7 +70,8 @@ class Recomputing:
         """Return the label of one row, with the columns of a label shard except those carried over."""
         decoding = assembly.decoding(self.pipeline, self.settings, shard)
         columns = assembly.decoded_columns(self.pipeline, shard)
-        table = sources.read_table(shard, Piece(row, row + 1), columns, self.pipeline.source.storage_options)
+        source, piece = self.pipeline.source, Piece(row, row + 1)
+        table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
         windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
         rows = join_windows(f"{shard.url} row {row}", windows, self.join).to_pylist()
         if len(rows) != 1:

@@ -289,7 +289,9 @@ def _failed(job: Job, todo: PieceTodo, rows: Sequence[int]) -> pa.Table:
     if label.windows == "speech":
         block = with_places(block, [None] * len(statuses))
     if label.reads:
-        read = sources.read_table(todo.shard, todo.piece, [*label.reads], source.storage_options)
+        read = sources.read_table(
+            todo.shard, todo.piece, [*label.reads], source.storage_options, audio_root=source.audio_root
+        )
         for name in label.reads:
             block = block.append_column(f"{CARRIED}{name}", read.column(name).take(pa.nulls(len(rows), pa.int64())))
     return block

@@ -83,7 +83,9 @@ class Reader:
         )
         columns = assembly.decoded_columns(job.pipeline, shard)
         source = job.pipeline.source
-        table = sources.read_table(shard, piece, columns, source.storage_options, as_dictionaries=(source.audio,))
+        table = sources.read_table(
+            shard, piece, columns, source.storage_options, (source.audio,), audio_root=source.audio_root
+        )
         if table.num_rows != piece.num_rows:
             found = count(table.num_rows, "row")
             raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
