@@ -4,7 +4,6 @@ import functools
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,28 +100,17 @@ def begin_and_stage(plan: Any) -> None:
     stage.stage(begin_run(plan).store, block, results(list(range(shard.pieces[0].end))))
 
 
-def label_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> None:
-    """Label a corpus with the parts of a run, one after the other and without Ray."""
-    from raysp.labelling.engine.workers.committer import commit_shard
-    from raysp.sink.receipts import ShardReceipt
-
-    job, plan, label = _begin_here(pipeline, relabel=relabel, retry=retry)
-    for todo in plan.todo:
-        label(todo)
-        receipt = commit_shard(job, todo.shard, todo.retry)
-        if pieces := getattr(receipt, "pieces", ()):  # recordings were replaced
-            label(replace(todo, pieces=pieces))
-            receipt = commit_shard(job, todo.shard, todo.retry)
-        assert isinstance(receipt, ShardReceipt), receipt
-
-
 def label_twice(folder: Path) -> None:
     """Label six spoken digits to `A`, and by a pipeline that skips one of them to `B`."""
     table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
     write_shard(folder / "in" / "a.parquet", table=table)
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]))
+    raysp.run(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])), engine="here", progress=False)
+    raysp.run(
+        a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)]),
+        engine="here",
+        progress=False,
+    )
 
 
 def stage_here(pipeline: raysp.Pipeline, *, relabel: bool = False, retry: bool = False) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@ from raysp.models.loading import load_checkpoint
 from raysp.storage.stores import open_store
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import NgramScores
-from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.hub_server import lay_out
 from tests.ops.test_transcribing import ctc_forward
 from tests.text.beams.arpa_files import write_arpa
@@ -89,7 +89,7 @@ def test_a_run_with_the_own_model_has_the_labels_of_its_file_with_its_weights(tm
         output = raysp.Transcript(beams=8, nbest=3, **fields)
         label = raysp.Label(str(checkpoint), outputs=[output])
         pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / f"out{number}", steps=[raysp.Decode(), label])
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         rows.append(pq.read_table(tmp_path / f"out{number}" / "a.parquet").to_pylist())
     assert rows[0] == rows[1]
     assert rows[0][0]["pred_nbest"]

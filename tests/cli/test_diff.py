@@ -11,7 +11,7 @@ from raysp.cli import printed_scores
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LowRow
 from raysp.evaluation.scores import Estimate, Scores
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, a_pipeline, label_here, label_twice, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, label_twice, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_compared_is_refused_with_exit_code_2(diff, arguments, co
 
 def test_sinks_that_cannot_be_compared_are_refused_with_exit_code_2(raysp_command, made, tmp_path):
     write_shard(tmp_path / "in" / "c.parquet", 1)
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
     for other, complaint in (
         (made / "A", "found the same sink twice"),
         (made / "in", "not a sink of raysp"),
@@ -118,7 +118,7 @@ def test_a_sink_may_be_given_by_its_pipeline_file(raysp_command, made, tmp_path)
 
 def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, tmp_path):
     nothing = raysp.Keep(max_seconds=0.01)
-    label_here(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]))
+    raysp.run(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]), engine="here", progress=False)
     ran = raysp_command("diff", made / "A", tmp_path / "out", "--by", "seconds")
     assert (ran.code, ran.err.splitlines()[-1]) == (3, "raysp: no row was compared: none is ok in both")
     assert "ok only in A 6 rows; in B 6 filtered\n" in ran.out
@@ -134,7 +134,7 @@ def test_a_column_by_which_no_row_can_be_compared_has_no_groups(capsys):
 def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
     write_shard(tmp_path / "in" / "b.parquet", 1)
     shutil.copy2(made / "in" / "a.parquet", tmp_path / "in" / "a.parquet")
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
     (tmp_path / "out" / "b.parquet").unlink()
     ran = raysp_command("diff", made / "A", tmp_path / "out")
     assert ran.code == 0

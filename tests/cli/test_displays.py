@@ -19,7 +19,7 @@ from raysp.models.loading import load_checkpoint
 from tests.cli.test_finetune import RECIPE
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, write_shard
 from tests.here import run_without_ray
 from tests.soaked import soaked
 
@@ -62,7 +62,11 @@ def folder(tmp_path_factory):
     table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 4)
     write_shard(place / "in" / "a.parquet", table=table)
     for sink in "AB":
-        label_here(a_pipeline(raysp.Shards(f"{place}/in/*.parquet", text="text"), raysp.Parquet(f"{place}/{sink}")))
+        raysp.run(
+            a_pipeline(raysp.Shards(f"{place}/in/*.parquet", text="text"), raysp.Parquet(f"{place}/{sink}")),
+            engine="here",
+            progress=False,
+        )
     write_recipe(place)
     return place
 

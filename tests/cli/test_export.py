@@ -8,7 +8,7 @@ import pytest
 import raysp
 from raysp.words import megabytes
 from tests.commands import write_recipe
-from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 from tests.verbs.export.sinks import exported, make_sink
 
 
@@ -64,7 +64,7 @@ def test_an_unfinished_sink_exports_what_there_is_with_a_warning(raysp_command, 
 @pytest.mark.parametrize("form", ["jsonl", "dataset", "srt"])
 def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command, tmp_path, form):
     write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
     ran = raysp_command("export", tmp_path / "out", tmp_path / "x", "--to", form)
     assert ran.code == 3
     assert "raysp: no row was exported; all were left out: 2 unsupported_format" in ran.err

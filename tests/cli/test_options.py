@@ -20,7 +20,7 @@ from raysp.training.specs.recipe import load_recipe
 from tests import trainings
 from tests.cli.test_finetune import RECIPE
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
 from tests.here import run_without_ray
 from tests.test_documents import names_in
 
@@ -327,9 +327,9 @@ def places(tmp_path_factory):
     files["recipe"].write_text(RECIPE.format(source=source, checkpoint=str(CHECKPOINT), sink=f"{folder}/m", epochs=1))
     steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Embedding()])]
     for sink in "ab":
-        label_here(a_pipeline(source, f"{folder}/{sink}", steps=steps))
-    label_here(a_pipeline(f"{folder}/noise/*.parquet", f"{folder}/failed"))
-    label_here(load_pipeline(str(files["done"])))
+        raysp.run(a_pipeline(source, f"{folder}/{sink}", steps=steps), engine="here", progress=False)
+    raysp.run(a_pipeline(f"{folder}/noise/*.parquet", f"{folder}/failed"), engine="here", progress=False)
+    raysp.run(load_pipeline(str(files["done"])), engine="here", progress=False)
     trainings.Sink(folder / "training").train(range(1, 4))
     return {"folder": folder, **{name: folder / name for name in ("a", "b", "failed", "training")}, **files}
 

@@ -10,7 +10,7 @@ import raysp
 from raysp import ShardError
 from raysp.labelling.engine.run_result import RunResult
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import begin_run, label_here, rows_table, write_shard
+from tests.corpora import begin_run, rows_table, write_shard
 from tests.here import run_without_ray
 
 
@@ -20,7 +20,7 @@ def test_a_complete_run_whose_label_shards_hold_no_row_exits_0(raysp_command, tm
     recipe = write_recipe(tmp_path, RECIPE.replace("{sink!r}", "{sink!r}, rows='ok'"))
 
     def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         return RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, rows, {}, (), 0.0, 1.0, 0.0, None, None)
 
     monkeypatch.setattr("raysp.labelling.engine.running.run", run_here)
@@ -172,7 +172,7 @@ def test_a_run_whose_first_output_is_not_a_transcript_compares_the_first_transcr
     text = RECIPE.replace("{source!r}", "{source!r}, text='text'").replace("raysp.Transcript()", outputs)
 
     def run_here(pipeline: raysp.Pipeline, **_: object) -> RunResult:
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         errors = raysp.status(pipeline.sink.url, pipeline=pipeline).word_errors
         done = RunResult(pipeline.sink.url, "0" * 16, 1, 1, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
         return replace(done, word_errors=errors)

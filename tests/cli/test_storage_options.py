@@ -9,7 +9,7 @@ import raysp
 from raysp.cli.arguments import command_line, parse_storage_options
 from raysp.storage.stores import open_store
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 VERBS = ["status", "verify", "gc", "retry", "diff"]
 
@@ -56,7 +56,7 @@ def test_a_sink_in_a_bucket_is_reached_by_options_and_by_its_pipeline_file(raysp
     url = f"s3://{s3.bucket()}/labels of a user"
     write_shard(tmp_path / "in" / "a.parquet", 2)
     source = f"{tmp_path}/in/*.parquet"
-    label_here(a_pipeline(source, raysp.Parquet(url, storage_options=s3.options)))
+    raysp.run(a_pipeline(source, raysp.Parquet(url, storage_options=s3.options)), engine="here", progress=False)
     options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
     for verb, exit_code in (("status", 0), ("verify", 0), ("gc", 0)):
         command = shlex.split(command_line(verb, url, None, options))
@@ -78,7 +78,7 @@ def test_sinks_in_a_bucket_are_reported_exported_and_merged_by_options(raysp_com
     place = f"s3://{s3.bucket()}"
     for name in ("first", "second"):
         sink = raysp.Parquet(f"{place}/{name}", storage_options=s3.options)
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", sink))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink), engine="here", progress=False)
     options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
     given = ["--json", *(word for one in options for word in ("--storage-option", one))]
     for command in (

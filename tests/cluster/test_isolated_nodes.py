@@ -13,8 +13,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import raysp
 from tests.cluster.isolated_nodes import ROOT, IsolatedCluster, Node, isolated_cluster, obstacle
-from tests.corpora import DEMO, a_pipeline, label_here
+from tests.corpora import DEMO, a_pipeline
 from tests.runs import CHECKPOINT, row_hash
 from tests.s3_servers import SECRET_VARIABLE, S3Server
 
@@ -149,7 +150,7 @@ def test_nodes_that_share_no_file_with_their_driver_come_up_after_its_start_and_
         assert not node.sees(hidden)
     result = driver.result(timeout=300)
     assert (result["shards_committed"], result["errors"]) == (12, {})
-    label_here(a_pipeline(f"{tmp_path}/in", tmp_path / "undisturbed"))
+    raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "undisturbed"), engine="here", progress=False)
     assert place.rows("labels") == row_hash(tmp_path / "undisturbed")
 
 

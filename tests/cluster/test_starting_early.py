@@ -9,7 +9,7 @@ import raysp
 from raysp.cluster import connection
 from raysp.labelling.engine import running
 from raysp.labelling.engine.running import run
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.runs import DEMO
 
 
@@ -73,6 +73,6 @@ def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, note
 
 @pytest.mark.slow
 def test_where_all_is_committed_ray_is_not_started(corpus, noted):
-    label_here(a_pipeline(f"{corpus}/in", corpus / "out"))
+    raysp.run(a_pipeline(f"{corpus}/in", corpus / "out"), engine="here", progress=False)
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
     assert (result.shards_before, result.rows, noted) == (1, 0, [])

@@ -18,7 +18,7 @@ from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.planning.opening import plan
 from raysp.ops.recordings import Recordings
 from raysp.storage.audio_root import AudioRoot
-from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 
 SAMPLES = pa.list_(pa.float32())
 
@@ -142,7 +142,7 @@ def test_lists_of_bytes_are_labelled_as_bytes(tmp_path):
     for name, column in {"binary": COLUMNS["binary"], "list": COLUMNS["struct<list<uint8>, more>"]}.items():
         (tmp_path / name).mkdir()
         _write_parquet(pa.table({"id": ["a", "b", "c", "d"], "audio": column}), tmp_path / name)
-        label_here(a_pipeline(str(tmp_path / name), tmp_path / f"{name}-out"))
+        raysp.run(a_pipeline(str(tmp_path / name), tmp_path / f"{name}-out"), engine="here", progress=False)
     labels = [pq.read_table(tmp_path / f"{name}-out/a.parquet") for name in ("binary", "list")]
     assert labels[0].equals(labels[1])
     assert labels[0].column("status").to_pylist() == ["ok", "ok", "ok", "error"]
@@ -175,7 +175,7 @@ def test_paths_are_read_from_a_column_of_any_type_of_text_below_audio_root(tmp_p
     pipeline = a_pipeline(raysp.Shards(f"{tmp_path}/in", audio_root=str(tmp_path)), tmp_path / "out")
     [shard] = plan(pipeline).corpus.shards
     assert sources.read_paths(shard, Piece(0, 3), "audio") == ["a.wav", None, None]
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     labels = pq.read_table(tmp_path / "out" / shard.name)
     assert labels.column("status").to_pylist() == ["ok", "error", "error"]
     assert labels.column("error_type").to_pylist() == [None, "no_audio", "no_audio"]
@@ -191,7 +191,7 @@ def test_a_shard_whose_recordings_are_all_null_becomes_error_rows_beside_others(
     (tmp_path / "in").mkdir()
     write_shard(tmp_path / "in" / "a.parquet", 1)
     pq.write_table(pa.table({"id": ["x", "y"], "audio": pa.nulls(2, kind)}), tmp_path / "in" / "b.parquet")
-    label_here(a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
+    raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), engine="here", progress=False)
     assert pq.read_table(tmp_path / "out/b.parquet").column("error_type").to_pylist() == ["no_audio"] * 2
     (tmp_path / "in" / "a.parquet").unlink()
     with pytest.raises(PlanError, match=r"column 'audio' holds no bytes in any of 2 rows, and no paths; expected"):

@@ -12,7 +12,7 @@ from raysp.corpus.shards import Piece
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.opening import make_plan
 from raysp.storage.stores import open_store
-from tests.corpora import a_pipeline, begin_and_stage, label_here, wav
+from tests.corpora import a_pipeline, begin_and_stage, wav
 
 ROWS = [
     {"file_name": "b.wav", "text": "two", "speaker": 7},
@@ -80,7 +80,7 @@ def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kin
 @pytest.mark.slow
 def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
     write(corpus, ROWS)
-    label_here(pipeline_of(corpus))
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)
     labels = labels_of(corpus)
     assert [(row["id"], row["speaker"], row["text"], row["status"]) for row in labels] == [
         ("a.wav", 3, "one", "ok"),
@@ -96,11 +96,11 @@ def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_i
     write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
     plan = raysp.plan(pipeline_of(corpus))
     assert "1 recording of the metadata, or behind links, not found: their rows become errors (not_found)" in plan.notes
-    label_here(pipeline_of(corpus))
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)
     assert [(row["id"], row["error_type"]) for row in labels_of(corpus)][-1] == ("later.wav", "not_found")
     (corpus / "later.wav").write_bytes(wav(1600))
-    label_here(pipeline_of(corpus))  # nothing changed of what is labelled
-    label_here(pipeline_of(corpus), retry=True)
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)  # nothing changed of what is labelled
+    raysp.retry(pipeline_of(corpus).sink.url, pipeline=pipeline_of(corpus), engine="here", progress=False)
     assert [(row["id"], row["status"], row["text"]) for row in labels_of(corpus)][-1] == ("later.wav", "ok", "three")
     assert raysp.verify(str(corpus.parent / "out")).differences == ()
 
@@ -129,7 +129,7 @@ def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_
     write(corpus, [ROWS[0], {**ROWS[1], "text": "other"}])
     with pytest.raises(PlanError, match=r"its content changed since it was planned.*--relabel"):
         raysp.plan(pipeline_of(corpus))
-    label_here(pipeline_of(corpus), relabel=True)
+    raysp.run(pipeline_of(corpus), relabel=True, engine="here", progress=False)
     assert [row["text"] for row in labels_of(corpus)] == ["other", "two", None]
     (corpus / "metadata.csv").unlink()
     with pytest.raises(PlanError, match="its content changed"):
@@ -148,10 +148,10 @@ def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpu
 @pytest.mark.slow
 def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
     write(corpus, ROWS)
-    label_here(pipeline_of(corpus))
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)
     (corpus / "d.wav").write_bytes(wav(1600))
     write(corpus, [*ROWS, {"file_name": "d.wav", "text": "four", "speaker": 9}])
-    label_here(pipeline_of(corpus))
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)
     assert [(row["id"], row["speaker"]) for row in labels_of(corpus)][2:] == [("c.wav", None), ("d.wav", 9)]
     assert raysp.verify(str(corpus.parent / "out")).differences == ()
 
@@ -177,7 +177,7 @@ def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_
 def test_a_name_that_leads_out_of_the_folder_is_an_error_row(corpus, name):
     (corpus.parent / "secret.wav").write_bytes(wav(1600))
     write(corpus, [*ROWS, {"file_name": name, "text": "t", "speaker": 1}])
-    label_here(pipeline_of(corpus))
+    raysp.run(pipeline_of(corpus), engine="here", progress=False)
     (row,) = [row for row in labels_of(corpus) if row["speaker"] == 1]
     assert (row["error_type"], row["text"], len(labels_of(corpus))) == ("path_not_allowed", "t", 4)
 
@@ -229,7 +229,7 @@ def test_it_is_read_equally_in_a_bucket(s3, corpus):
         store.create(file.name, file.read_bytes())
     source = raysp.Shards(url, text="text", storage_options=s3.options)
     pipeline = a_pipeline(source, raysp.Parquet(str(corpus.parent / "out"), keep=["speaker"]))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert [(row["id"], row["text"], row["speaker"]) for row in labels_of(corpus)][:2] == [
         ("a.wav", "one", 3),
         ("b.wav", "two", 7),
@@ -257,6 +257,6 @@ def test_ten_thousand_rows_are_recorded_in_little_and_a_piece_carries_its_own(co
 def test_the_plan_takes_a_rewritten_file_of_the_same_content(corpus):
     write(corpus, ROWS)
     pipeline = pipeline_of(corpus)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     write(corpus, ROWS[::-1])
     assert make_plan(raysp.plan(pipeline).opened).todo == ()

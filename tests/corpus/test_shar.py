@@ -17,7 +17,7 @@ import raysp
 from raysp.corpus import shar, sources
 from raysp.corpus.shards import Piece, Shard, input_id
 from raysp.errors import ShardError
-from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, DEMO, a_pipeline, wav, write_shard
 from tests.corpus.test_tars import write_tar
 
 RATE = 8_000
@@ -91,7 +91,7 @@ def test_labels_are_those_of_the_same_recordings_in_parquet(tmp_path):
     found = {}
     for kind in ("parquet", "shar"):
         pipeline = a_pipeline(str(tmp_path / kind), tmp_path / f"out-{kind}")
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         files = sorted((tmp_path / f"out-{kind}").glob("*.parquet"))
         found[kind] = pa.concat_tables([pq.read_table(file, columns=["id", "pred_text", "status"]) for file in files])
     assert [file.name for file in files] == ["cuts.000000.parquet", "cuts.000001.parquet"]

@@ -13,7 +13,7 @@ from raysp.corpus import sources
 from raysp.corpus.kinds import SourceKind
 from raysp.corpus.shards import Shard, Survey, check_same, cut_groups, place_of
 from raysp.errors import ShardError
-from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 
 
 class ZipKind(SourceKind):
@@ -64,7 +64,7 @@ def test_another_kind_is_one_class_and_one_line(archive, tmp_path, monkeypatch):
         ("de.parquet", "parquet", 1),
         ("en.parquet", "zip", 3),
     ]
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     labels = pq.read_table(tmp_path / "out" / "en.parquet").select(["id", "row", "status"]).to_pylist()
     assert labels == [{"id": f"{number}.wav", "row": number, "status": "ok"} for number in range(3)]
     assert not raysp.plan(pipeline).todo

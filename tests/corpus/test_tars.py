@@ -17,7 +17,7 @@ from raysp.corpus import archive, samples, sources, tars
 from raysp.corpus.shards import Piece, Shard, input_id
 from raysp.errors import PlanError, ShardError
 from raysp.storage.ranged import open_ranged
-from tests.corpora import DEMO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, wav, write_shard
 
 COLUMNS = ["id", "audio", "text", "speaker", "score", "words"]
 
@@ -208,7 +208,7 @@ def test_labels_of_a_tar_file_are_those_of_the_same_recordings_in_parquet(tmp_pa
     for kind in ("parquet", "tar"):
         source = raysp.Shards(str(tmp_path / kind), text="text")
         sink = raysp.Parquet(str(tmp_path / f"out-{kind}"), keep=["text"])
-        label_here(a_pipeline(source, sink))
+        raysp.run(a_pipeline(source, sink), engine="here", progress=False)
     columns = ["id", "row", "status", "seconds", "pred_text", "text"]
     found, expected = (
         pq.read_table(tmp_path / f"out-{kind}/x.parquet", columns=columns) for kind in ("tar", "parquet")

@@ -15,7 +15,7 @@ from raysp.corpus.pages import BATCH_BYTES
 from raysp.corpus.views import parts_of, table_without_views, without_views
 from raysp.errors import PlanError
 from raysp.labelling.planning.opening import plan
-from tests.corpora import a_pipeline, label_here, rows_table
+from tests.corpora import a_pipeline, rows_table
 
 TEXT, NUMBER = pa.string_view(), pa.int32()
 KINDS = [
@@ -99,7 +99,9 @@ def test_a_kept_column_of_any_type_has_its_values_in_the_label_shard(tmp_path, f
     if format == "parquet":
         pq.write_table(pa.ipc.open_file(tmp_path / "in/a.arrow").read_all(), tmp_path / "in/a.parquet")
         (tmp_path / "in/a.arrow").unlink()
-    label_here(a_pipeline(f"{tmp_path}/in", raysp.Parquet(str(tmp_path / "out"), keep=["kept"])))
+    raysp.run(
+        a_pipeline(f"{tmp_path}/in", raysp.Parquet(str(tmp_path / "out"), keep=["kept"])), engine="here", progress=False
+    )
     values = column.storage.to_pylist() if name == "tensors" else column.to_pylist()
     assert pq.read_table(tmp_path / "out/a.parquet").column("kept").to_pylist() == values
     assert not raysp.verify(str(tmp_path / "out")).differences

@@ -22,7 +22,7 @@ import soundfile
 import torch
 
 import raysp
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, label_here
+from tests.corpora import AUDIO, CHECKPOINT, DEMO
 from tests.here import run_without_ray
 
 REPOSITORY = Path(__file__).parents[2]
@@ -93,7 +93,11 @@ def label_shards() -> None:
     shards("in/a.parquet")
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True)])
     source = raysp.Shards("in/*.parquet", text="text")
-    label_here(raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=raysp.Parquet("labels")))
+    raysp.run(
+        raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=raysp.Parquet("labels")),
+        engine="here",
+        progress=False,
+    )
 
 
 def for_data(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

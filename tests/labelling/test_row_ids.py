@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 
 
 def without_ids(path: Path, num_rows: int = 2) -> None:
@@ -33,7 +33,7 @@ def test_rows_of_a_source_without_a_column_id_are_numbered_and_the_plan_says_so(
     plan = raysp.plan(numbered(folder))
     assert "no column 'id': ids are <shard>:<row>" in plan.notes
     assert plan.fingerprint == raysp.plan(numbered(folder, id=None)).fingerprint
-    label_here(numbered(folder))
+    raysp.run(numbered(folder), engine="here", progress=False)
     assert ids(folder / "out") == ["a:0", "a:1"]
     assert raysp.plan(numbered(folder)).todo == ()
     assert raysp.verify(f"{folder}/out", pipeline=numbered(folder)).exit_code == 0
@@ -49,7 +49,7 @@ def test_ids_of_a_source_that_has_them_are_as_before(tmp_path):
 def test_a_saved_data_set_needs_no_option(tmp_path):
     rows = {"audio": [{"bytes": wav(8_000), "path": None}] * 2, "sentence": ["one", "two"]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "in")
-    label_here(numbered(tmp_path, text="sentence"))
+    raysp.run(numbered(tmp_path, text="sentence"), engine="here", progress=False)
     [shard] = (tmp_path / "out").glob("*.parquet")
     assert ids(tmp_path / "out", shard.name) == [f"{shard.stem}:0", f"{shard.stem}:1"]
 
@@ -73,14 +73,14 @@ def test_a_damaged_first_shard_does_not_decide(folder):
 
 
 def test_shards_that_are_added_do_not_change_the_ids_of_a_source(folder):
-    label_here(numbered(folder))
+    raysp.run(numbered(folder), engine="here", progress=False)
     write_shard(folder / "in" / "0.parquet", 1)
-    label_here(numbered(folder))
+    raysp.run(numbered(folder), engine="here", progress=False)
     assert (ids(folder / "out", "0.parquet"), ids(folder / "out")) == (["0:0"], ["a:0", "a:1"])
 
 
 def test_a_source_with_ids_whose_labels_have_numbers_is_refused_as_before(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", 2)
-    label_here(numbered(tmp_path, id=None))
+    raysp.run(numbered(tmp_path, id=None), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"source\.id"):
         raysp.plan(numbered(tmp_path))

@@ -15,7 +15,7 @@ from raysp.errors import RunError
 from raysp.ops.adding import Computing, added_columns, samples_column
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests import user_specs
-from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
 from tests.user_specs import Counted, called, decibels, loudness
 
 SCHEMA = pa.schema([("n", pa.float32()), ("s", pa.list_(pa.string()))])
@@ -123,7 +123,7 @@ def labelled(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("added")
     write_shard(folder / "in" / "a.parquet", table=rows)
     pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=the_steps())
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -176,11 +176,11 @@ def test_rows_recomputed_alone_have_the_same_values(labelled):
 @pytest.mark.slow
 def test_a_retry_adds_the_values_of_rows_that_succeed_now(labelled, tmp_path, monkeypatch):
     pipeline = replace(labelled, sink=raysp.Parquet(str(tmp_path / "out"), rows="ok"))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     before = read(pipeline)
     assert sorted(before) == ["long", "other", "plain"]
     monkeypatch.setattr(user_specs, "REFUSED", frozenset())
-    label_here(pipeline, retry=True)
+    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
     after = read(pipeline)
     assert sorted(after) == ["long", "long and refused", "other", "plain", "refused"]
     assert {name: after[name] for name in before} == before
@@ -201,7 +201,7 @@ def chained(rows, tmp_path_factory):
     keep = raysp.Keep(where=[("words", "<", 2), ("decibels", ">", -99.0)])
     last = raysp.Map(called, adds={"called": "bool"}, reads=["decibels"])
     pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=[*before, levels, more, keep, last, label])
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -243,7 +243,7 @@ def test_steps_with_pools_of_their_own_give_the_same_rows(chained, tmp_path, poo
     steps = [replace(step, pool=raysp.Pool(2)) if place in places else step for place, step in enumerate(chained.steps)]
     assert len(replace(chained, steps=steps).stages) == 1 + len(pooled)
     pipeline = replace(chained, steps=steps, sink=raysp.Parquet(str(tmp_path / "out")))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert read(pipeline) == read(chained)
     schemas = [pq.read_schema(f"{one.sink.url}/a.parquet") for one in (pipeline, chained)]
     assert schemas[0].names == schemas[1].names
@@ -255,7 +255,7 @@ def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):
     decode, label = the_steps()[2], the_steps()[-1]
     keep = raysp.Keep(where=[("words", ">", 1)])
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=[Counted(), keep, decode, label])
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     found = read(pipeline)
     assert (found["plain"]["status"], found["long"]["status"]) == ("ok", "skipped")
     assert (found["long"]["seconds"], found["long"]["pred_text"]) == (12.5, None)

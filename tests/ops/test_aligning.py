@@ -16,7 +16,7 @@ from raysp.labelling.planning.settling import settle
 from raysp.models.loading import load_checkpoint
 from raysp.ops.late_steps import CARRIED
 from raysp.specs.pipeline import label_parts
-from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.ops.test_pauses import spoken
 from tests.ops.test_transcribing import ctc_forward, forward_of
@@ -246,7 +246,7 @@ class TestOfWhatTheStepWrites:
         write_shard(folder / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio, "text": texts}))
         step = raysp.Label(str(checkpoint), outputs=outputs, window_seconds=6, overlap_seconds=1, windows=windows)
         source = raysp.Shards(str(folder / "in"), text="text")
-        label_here(a_pipeline(source, str(folder / "out"), steps=[raysp.Decode(), step]))
+        raysp.run(a_pipeline(source, str(folder / "out"), steps=[raysp.Decode(), step]), engine="here", progress=False)
         rows = pq.read_table(folder / "out" / "a.parquet").to_pylist()
         return [(row, [start for _, start in words]) for row, (_, words) in zip(rows, made, strict=True)]
 

@@ -13,7 +13,7 @@ from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput,
 from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
 from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
 from raysp.ops.labelling import Forward
-from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 
 WIDTH = 6
 VECTOR = pa.list_(pa.float32(), WIDTH)
@@ -220,7 +220,11 @@ def test_half_precision_is_that_of_single_rounded(tmp_path, pooling, window_seco
     found = {}
     for dtype in ("float32", "float16"):
         output = raysp.Embedding(pooling=pooling, dtype=dtype)
-        label_here(a_pipeline(str(tmp_path / "in"), tmp_path / dtype, label={"outputs": [output], **windows}))
+        raysp.run(
+            a_pipeline(str(tmp_path / "in"), tmp_path / dtype, label={"outputs": [output], **windows}),
+            engine="here",
+            progress=False,
+        )
         column = pq.read_table(tmp_path / dtype / "a.parquet").column("embedding")
         assert str(dtype).replace("float32", "float").replace("float16", "halffloat") in str(column.type)
         found[dtype] = [np.asarray(value, np.float32) for value in column.to_pylist()]

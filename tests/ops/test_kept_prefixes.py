@@ -12,7 +12,7 @@ from raysp import audio
 from raysp.audio import DecodeOptions, Excerpt
 from raysp.errors import AudioError
 from raysp.ops.keeping import Keeping
-from tests.corpora import DEMO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, wav, write_shard
 from tests.ops.test_decoding import piece
 from tests.ops.test_long_rows import label, labelling, nearsighted
 
@@ -101,8 +101,8 @@ def test_a_run_counts_them_as_errors_and_verify_and_retry_hold(tmp_path, rows):
         ]
         sink = raysp.Parquet(str(tmp_path / name), rows=rows)
         pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", sink, steps=steps, max_error_rate=1)
-        for retry in (False, True):
-            label_here(pipeline, retry=retry)
+        raysp.run(pipeline, engine="here", progress=False)
+        raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
         return {row["row"]: row for row in pq.read_table(tmp_path / name / "a.parquet").to_pylist()}
 
     usual, found = run("usual", keep_prefix=False), run("kept", keep_prefix=True)

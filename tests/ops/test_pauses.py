@@ -17,7 +17,7 @@ from raysp.audio.window_cuts import Windowing
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindow, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, regions
-from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 
 RATE, STRIDE, GRID = 16_000, 320, 640
 
@@ -112,7 +112,7 @@ def test_rows_of_one_short_word_have_the_labels_that_they_have_without_cuts(tmp_
     found = {}
     for windows in ("even", "speech"):
         label = {"outputs": [raysp.Transcript(words=True), raysp.Speech()], "windows": windows}
-        label_here(a_pipeline(str(tmp_path / "in"), str(tmp_path / windows), label=label))
+        raysp.run(a_pipeline(str(tmp_path / "in"), str(tmp_path / windows), label=label), engine="here", progress=False)
         found[windows] = pq.read_table(tmp_path / windows / "a.parquet")
     regions = found["speech"]["pred_speech"].to_pylist()
     assert any(not one for one in regions)
@@ -216,7 +216,7 @@ def test_a_pipeline_labels_speech_alone_with_the_times_of_the_recording(tmp_path
     label = {"outputs": outputs, "windows": "speech", "window_seconds": 10, "overlap_seconds": 2}
     source = raysp.Shards(str(tmp_path / "in"), text="text")
     made = a_pipeline(source, str(tmp_path / "out"), label=label)
-    label_here(made)
+    raysp.run(made, engine="here", progress=False)
     *rows, silent = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert (silent["status"], silent["error_type"], silent["pred_text"]) == ("skipped", "no_speech", None)
     assert silent["seconds"] == pytest.approx(3.0)

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import raysp
 import raysp.audio
 from raysp.audio.isolation import Decoder
 from raysp.errors import StoreError
 from raysp.storage import s3_client
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.stores import open_store
-from tests.corpora import AUDIO, a_pipeline, label_here, wav
+from tests.corpora import AUDIO, a_pipeline, wav
 from tests.ops.test_decoding import decoded, decoding
 
 NOBODY = 65534
@@ -131,11 +132,11 @@ class TestOnDisk:
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(AudioRoot, "_open_local", open_unprivileged)
-            label_here(pipeline)
+            raysp.run(pipeline, engine="here", progress=False)
             labels = tmp_path / "out" / "m-00000.parquet"
             assert pq.read_table(labels).column("error_type").to_pylist() == [None, None, "not_readable", None]
             (folder / "2.wav").chmod(0o644)
-            label_here(pipeline, retry=True)
+            raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
         assert pq.read_table(labels).column("error_type").to_pylist() == [None] * 4
 
 

@@ -16,7 +16,7 @@ from raysp.models.base.outputs import BaseModelOutput
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward
 from raysp.ops.speech.speaking import Chunks, Speaking, regions
-from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 
 STRIDE = 320
 STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
@@ -154,7 +154,7 @@ def test_a_pipeline_finds_the_words_of_a_row_in_one_window_and_in_several(tmp_pa
             "window_seconds": window_seconds,
             "overlap_seconds": 2,
         }
-        label_here(a_pipeline(str(tmp_path / "in"), str(sink), label=label))
+        raysp.run(a_pipeline(str(tmp_path / "in"), str(sink), label=label), engine="here", progress=False)
         [row] = pq.read_table(sink / "a.parquet").to_pylist()
         found.append(row["pred_speech"])
         assert row["pred_text"]

@@ -13,7 +13,7 @@ import soundfile
 import raysp
 from benchmarks.inputs.corpus import join, read_utterances
 from raysp.verbs.verify.recomputing import differing
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, write_shard
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def labels(rows, tmp_path_factory) -> list[dict]:
     """Label rows of a run over a shard, in which some rows have several windows."""
     folder = tmp_path_factory.mktemp("aligned")
     write_shard(folder / "in" / "a.parquet", table=rows, row_group_size=5)
-    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "out", label=LABEL))
+    raysp.run(a_pipeline(f"{folder}/in/*.parquet", folder / "out", label=LABEL), engine="here", progress=False)
     return pq.read_table(folder / "out" / "a.parquet").to_pylist()
 
 
@@ -85,7 +85,7 @@ def test_lines_of_a_manifest_are_aligned(labels, rows, tmp_path):
         lines.append(json.dumps({"audio_filepath": name, "text": row["text"]}))
     (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
     source = raysp.Shards(f"{tmp_path}/m.jsonl", id=None)
-    label_here(a_pipeline(source, tmp_path / "out", label=LABEL))
+    raysp.run(a_pipeline(source, tmp_path / "out", label=LABEL), engine="here", progress=False)
     [shard] = (tmp_path / "out").glob("*.parquet")
     for row, expected in zip(pq.read_table(shard).to_pylist(), labels, strict=True):
         assert row["aligned_skipped"] == expected["aligned_skipped"]
@@ -109,7 +109,7 @@ def test_steps_that_read_the_same_column_leave_it_to_outputs(labels, rows, tmp_p
     adds = raysp.Map(counted, adds={"characters": "int64"}, reads=["text"], pool=pool)
     keep = [raysp.Keep(where="tests.ops.test_texts_beside_recordings:whole_rows")] if reads_all else []
     steps = [raysp.Decode(), adds, *keep, raysp.Label(str(CHECKPOINT), **LABEL)]
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=steps))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=steps), engine="here", progress=False)
     found = pq.read_table(tmp_path / "out" / "a.parquet")
     assert found.column_names == [*LABEL_COLUMNS, "characters", *ADDED]
     words = [[one["word"] for one in row or ()] for row in found.column("aligned_words").to_pylist()]
@@ -118,13 +118,17 @@ def test_steps_that_read_the_same_column_leave_it_to_outputs(labels, rows, tmp_p
 
 def test_rows_recomputed_alone_agree(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows)
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label=LABEL))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label=LABEL), engine="here", progress=False)
     assert raysp.verify(str(tmp_path / "out"), sample=8).differences == ()
 
 
 def test_a_text_that_is_kept_stays_in_the_label_shard(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows.slice(0, 2))
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", raysp.Parquet(f"{tmp_path}/out", keep=["text"]), label=LABEL))
+    raysp.run(
+        a_pipeline(f"{tmp_path}/in/*.parquet", raysp.Parquet(f"{tmp_path}/out", keep=["text"]), label=LABEL),
+        engine="here",
+        progress=False,
+    )
     assert (
         pq.read_table(tmp_path / "out" / "a.parquet").column("text").to_pylist() == rows.column("text").to_pylist()[:2]
     )

@@ -15,7 +15,7 @@ from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import RefusedError
 from raysp.storage.stores import open_store
 from raysp.verbs.verify.verifying import verify
-from tests.corpora import AUDIO, a_pipeline, label_here, stage_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, stage_here, wav, write_shard
 
 NAMES = [f"{number}.wav" for number in range(6)]
 
@@ -70,14 +70,14 @@ class TestCommit:
         stage_here(pipeline)  # and is killed before the commit
         replace_recording(audio, 2)
         replace_recording(audio, 5)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5, "5.wav": 0.5}
         assert verify(pipeline.sink.url).differences == ()
 
     def test_a_file_that_is_gone_keeps_its_label(self, pipeline, audio):
         stage_here(pipeline)
         (audio / NAMES[3]).unlink()
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert labels_of(pipeline) == EXPECTED
         verified = verify(pipeline.sink.url)
         assert verified.differences == ()
@@ -106,7 +106,7 @@ class TestCommit:
             return found
 
         monkeypatch.setattr(AudioRoot, "open", open_and_replace)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert labels_of(pipeline) == {**EXPECTED, "4.wav": 0.5}
 
 
@@ -114,21 +114,21 @@ class TestFinished:
     @pytest.mark.slow
     @of_every_kind
     def test_verify_names_rows_and_relabel_redoes_them(self, pipeline, audio):
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert verify(pipeline.sink.url).differences == ()
         replace_recording(audio, 2)
         os.utime(audio / NAMES[3], ns=(5, 5))
-        label_here(pipeline)  # the shard itself is as it was: nothing is to do
+        raysp.run(pipeline, engine="here", progress=False)  # the shard itself is as it was: nothing is to do
         (difference,) = verify(pipeline.sink.url).differences
         for part in ("row 2 ('2.wav'), row 3 ('3.wav')", "raysp run --relabel"):
             assert part in difference
-        label_here(pipeline, relabel=True)
+        raysp.run(pipeline, relabel=True, engine="here", progress=False)
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
         assert verify(pipeline.sink.url).differences == ()
 
     @pytest.mark.slow
     def test_the_path_of_an_embedded_row_is_not_looked_up(self, pipeline, audio):
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         replace_recording(audio, 1)
         assert verify(pipeline.sink.url).differences == ()
 
@@ -136,10 +136,10 @@ class TestFinished:
     def test_a_retry_keeps_the_versions_of_other_rows(self, pipeline, audio):
         whole = (audio / NAMES[0]).read_bytes()
         (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         (audio / NAMES[0]).write_bytes(whole)
         replace_recording(audio, 2)
-        label_here(pipeline, retry=True)
+        raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
         assert labels_of(pipeline) == EXPECTED
         (difference,) = verify(pipeline.sink.url).differences
         assert "row 2 ('2.wav'); restore" in difference
@@ -151,8 +151,8 @@ def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
     stage_here(pipeline)
     replace_recording(audio, 2)
     with pytest.raises(PlanError, match="content changed"):
-        label_here(pipeline)
-    label_here(pipeline, relabel=True)
+        raysp.run(pipeline, engine="here", progress=False)
+    raysp.run(pipeline, relabel=True, engine="here", progress=False)
     assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
     replace_recording(audio, 3)
     (difference,) = verify(pipeline.sink.url).differences
@@ -166,35 +166,35 @@ def test_a_manifest_whose_lines_changed_is_cut_again_by_a_relabelling_alone(audi
     write = (audio / "m.jsonl").write_text
     write("".join(json.dumps(line) + "\n" for line in lines))
     pipeline = a_pipeline(raysp.Shards(str(audio / "m.jsonl"), text="text"), tmp_path / "out")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     files = [tmp_path / "out" / f"m-{number:05}.parquet" for number in range(3)]
     times = [file.stat().st_mtime_ns for file in files]
     lines[2]["text"] = "a longer line"  # so that what is recorded of the second and the third slice ends amid lines
     write("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(PlanError, match=r"content changed.*replace the labels that differ with --relabel"):
-        label_here(pipeline)
-    label_here(pipeline, relabel=True)
+        raysp.run(pipeline, engine="here", progress=False)
+    raysp.run(pipeline, relabel=True, engine="here", progress=False)
     assert [row["text"] for row in pq.read_table(tmp_path / "out").to_pylist()] == ["", "", "a longer line", "", "", ""]
     assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [True, False, True]
     assert verify(pipeline.sink.url).differences == ()
-    label_here(pipeline)  # what was cut anew is recorded
+    raysp.run(pipeline, engine="here", progress=False)  # what was cut anew is recorded
     write("".join(json.dumps(line) + "\n" for line in [lines[0], lines[4], lines[5], lines[3]]))
-    label_here(pipeline, relabel=True)
+    raysp.run(pipeline, relabel=True, engine="here", progress=False)
     assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[number] for number in (0, 4, 5, 3)]
     assert verify(pipeline.sink.url).differences == ()
     write(json.dumps(lines[1]) + "\n")
-    label_here(pipeline, relabel=True)
+    raysp.run(pipeline, relabel=True, engine="here", progress=False)
     assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[1]]
     assert verify(pipeline.sink.url).differences == ()
     write("".join(json.dumps(line) + "\n" for line in lines[1:4]))
-    label_here(pipeline)  # of lines that are added it makes new slices
+    raysp.run(pipeline, engine="here", progress=False)  # of lines that are added it makes new slices
     assert pq.read_table(tmp_path / "out").column("id").to_pylist() == NAMES[1:4]
 
 
 def test_embedded_rows_cost_nothing(tmp_path):
     shard = write_shard(tmp_path / "in" / "m.parquet")
     pipeline = a_pipeline(raysp.Shards(str(shard)), tmp_path / "out")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert footer.read(open_store(pipeline.sink.url), "m.parquet").recordings == ""
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio,
         return stat(self, path)
 
     monkeypatch.setattr(type(open_store(str(audio))), "stat", refusing)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert labels_of(pipeline) == EXPECTED
 
 

@@ -9,7 +9,7 @@ import raysp
 from raysp.sink import footer, receipts
 from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.storage.store import LocalStore
-from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 
 texts = st.none() | st.lists(st.sampled_from(["one", "Two", "it's", "three,", "-", "été"]), max_size=5).map(" ".join)
 
@@ -104,7 +104,7 @@ def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path
     outputs = [raysp.Embedding(), raysp.Transcript("said")]
     source = raysp.Shards(f"{tmp_path}/in/*.parquet", text="text")
     pipeline = a_pipeline(source, tmp_path / "out", label={"outputs": outputs})
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     store = LocalStore(tmp_path / "out")
     rows = [row for name in "ab" for row in footer_rows(store, f"{name}.parquet")]
     expected = counted(*([row[name] for row in rows] for name in ("text", "said_text", "status")))

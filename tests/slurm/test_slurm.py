@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
+import raysp
 from raysp.cli.entry import application
 from raysp.specs.work_files import load_pipeline, with_overrides
-from tests.corpora import CHECKPOINT, DEMO, label_here
+from tests.corpora import CHECKPOINT, DEMO
 from tests.runs import row_hash
 from tests.slurm.stand_in import ROOT, SCRIPT, Slurm, directives, obstacle, slurm
 
@@ -116,7 +117,7 @@ def test_a_job_near_its_limit_ends_in_order_and_continues_when_it_is_requeued(cl
     undisturbed = with_overrides(
         load_pipeline(str(cluster.folder / "code" / "label.py")), [f"sink.url={cluster.folder}/whole"]
     )
-    label_here(undisturbed)
+    raysp.run(undisturbed, engine="here", progress=False)
     assert row_hash(cluster.folder / "labels") == row_hash(cluster.folder / "whole")
 
 

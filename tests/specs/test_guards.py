@@ -6,7 +6,7 @@ import pytest
 
 import raysp
 from raysp.errors import SpecError
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 
 SECRET = "sEcReT/neverInAMessage"
 
@@ -26,10 +26,10 @@ def written(folder: Path) -> bytes:
 @pytest.mark.slow
 def test_without_the_refusal_of_literals_a_secret_would_be_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("THE_SECRET", SECRET)
-    label_here(pipeline(tmp_path / "by name", {"secret": raysp.Env("THE_SECRET")}))
+    raysp.run(pipeline(tmp_path / "by name", {"secret": raysp.Env("THE_SECRET")}), engine="here", progress=False)
     assert SECRET.encode() not in written(tmp_path / "by name")
     with pytest.raises(SpecError, match="holds a literal secret"):
         pipeline(tmp_path / "literal", {"secret": SECRET})
     monkeypatch.setattr("raysp.specs.pipeline.refuse_literal_secrets", lambda options, where: None)
-    label_here(pipeline(tmp_path / "literal", {"secret": SECRET}))
+    raysp.run(pipeline(tmp_path / "literal", {"secret": SECRET}), engine="here", progress=False)
     assert SECRET.encode() in written(tmp_path / "literal")

@@ -21,7 +21,7 @@ from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import read_options
 from raysp.storage.s3_options import for_s3fs
 from raysp.storage.stores import expand, open_store
-from tests.corpora import a_pipeline, label_here, wav, write_shard
+from tests.corpora import a_pipeline, wav, write_shard
 
 LITERAL = "lItErAlSeCrEt"
 
@@ -176,7 +176,7 @@ class TestFileSystems:
         options = spellings(s3)["plain"]
         write_shard(tmp_path / "in" / "a.parquet", 2)
         sink = raysp.Parquet(f"s3://{bucket}/labels", storage_options=options)
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", sink))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink), engine="here", progress=False)
         files = s3fs.S3FileSystem(**resolve(options))
         assert raysp.status(sink.url, files).shards_committed == 1
 
@@ -210,7 +210,11 @@ def labels(s3_server, tmp_path_factory) -> Iterator[tuple[str, dict[str, object]
     url = f"s3://{s3_server.bucket()}/labels"
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAYSP_TEST_SECRET", s3_server.secret)
-        label_here(a_pipeline(f"{folder}/*.parquet", raysp.Parquet(url, storage_options=s3_server.options)))
+        raysp.run(
+            a_pipeline(f"{folder}/*.parquet", raysp.Parquet(url, storage_options=s3_server.options)),
+            engine="here",
+            progress=False,
+        )
         yield url, for_s3fs({**s3_server.options, "region": "us-east-1"})
 
 

@@ -22,7 +22,7 @@ from raysp.storage.store import LocalStore
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.sink.training_record import RECIPE
-from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.recipes import a_recipe
 
 ROWS = 6
@@ -232,7 +232,9 @@ def test_embedded_recordings_are_compared_by_their_bytes(name, tmp_path, tiny, w
 def relabelled(corpus: Corpus) -> Corpus:
     """Label a corpus again, and return it with its labels."""
     source = replace(corpus.source, text=None, labels=None)
-    label_here(a_pipeline(source, corpus.labels), relabel=corpus.source.labels is not None)
+    raysp.run(
+        a_pipeline(source, corpus.labels), relabel=corpus.source.labels is not None, engine="here", progress=False
+    )
     return replace(corpus, source=replace(source, labels=corpus.labels.url, text="pred_text"))
 
 

@@ -17,7 +17,7 @@ from raysp.training.finetuning import finetune
 from raysp.training.specs.objectives import Classify, Speakers
 from raysp.training.specs.recipe import Schedule
 from tests.classifiers import make_classifier, make_speaker_model
-from tests.corpora import a_pipeline, label_here
+from tests.corpora import a_pipeline
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 from tests.recipes import a_recipe
 
@@ -73,7 +73,7 @@ def test_it_is_part_of_the_digest_and_decides_turns(tmp_path):
     for name in ("with", "without"):
         pipeline = a_pipeline(recording, tmp_path / name, steps=steps)
         fingerprints.append(raysp.plan(pipeline).fingerprint)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         turns.append(pq.read_table(tmp_path / name / "a.parquet")["pred_turns"].to_pylist())
         (tmp_path / "out" / SPEAKERS_FILE).unlink(missing_ok=True)
     assert fingerprints[0] != fingerprints[1]

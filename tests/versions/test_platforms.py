@@ -13,7 +13,7 @@ import pytest
 
 import raysp
 from tests.commands import Ran
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, write_shard
 from tests.runs import row_hash
 from tests.soaked import some
 from tests.versions.lacking.lacking_calls import VARIABLE
@@ -98,7 +98,11 @@ def sink(tmp_path_factory):
     """A finished sink, in a folder with its corpus and the pipeline file."""
     folder = tmp_path_factory.mktemp("sink")
     write_shard(folder / "in" / "0.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 3))
-    label_here(a_pipeline(f"{folder}/in", folder / "out", label={"outputs": [raysp.Transcript(words=True)]}))
+    raysp.run(
+        a_pipeline(f"{folder}/in", folder / "out", label={"outputs": [raysp.Transcript(words=True)]}),
+        engine="here",
+        progress=False,
+    )
     pipeline = f'''
 import raysp
 steps = [raysp.Decode(), raysp.Label({str(CHECKPOINT)!r}, outputs=[raysp.Transcript(words=True)])]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import raysp
 from raysp.labelling.engine.ray_metrics import METRICS, SINK
 from tests.cluster.submitting.real_head import RealHead, real_head
-from tests.corpora import label_here, wav
+from tests.corpora import wav
 from tests.runs import CHECKPOINT, audio_shard, row_hash
 from tests.s3_servers import S3Server
 
@@ -193,8 +194,10 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     code, out, said = client.run("jobs", "--address", head.url, "--json")
     assert [job["exit_code"] for job in json.loads(out)["jobs"]] == [143, 0]
 
-    label_here(
-        make_pipeline(small_shards, sink="alone", source={"text": "text"}, sink_options={"keep": ["speaker_id"]})
+    raysp.run(
+        make_pipeline(small_shards, sink="alone", source={"text": "text"}, sink_options={"keep": ["speaker_id"]}),
+        engine="here",
+        progress=False,
     )
     s3.download(bucket, tmp_path / "all")
     assert row_hash(tmp_path / "all" / "labels") == row_hash(tmp_path / "alone")

@@ -17,7 +17,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, SpecError, StoreError
 from raysp.labelling.finished import labellings
 from tests.classifiers import make_classifier
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -38,11 +38,15 @@ def made(tmp_path_factory) -> Path:
     for number, name in enumerate(("a", "b")):
         write_shard(folder / "in" / f"{name}.parquet", table=table.slice(6 * number, 6), row_group_size=3)
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id", "audio"])))
+    raysp.run(
+        a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id", "audio"])), engine="here", progress=False
+    )
     seconds = sorted(labels(folder / "A", "seconds"))
     longest = raysp.Keep(max_seconds=seconds[-2])
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[longest]))
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/ok", rows="ok"), keep=[longest]))
+    raysp.run(a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[longest]), engine="here", progress=False)
+    raysp.run(
+        a_pipeline(source, raysp.Parquet(f"{folder}/ok", rows="ok"), keep=[longest]), engine="here", progress=False
+    )
     for sink in ("B", "ok"):
         rewrite(folder / sink)
     return folder
@@ -168,7 +172,9 @@ class TestTexts:
 
     def test_without_references_in_the_label_shards_only_the_labels_are_compared(self, made, tmp_path):
         for name in ("one", "two"):
-            label_here(a_pipeline(f"{made}/in/a.parquet", raysp.Parquet(str(tmp_path / name))))
+            raysp.run(
+                a_pipeline(f"{made}/in/a.parquet", raysp.Parquet(str(tmp_path / name))), engine="here", progress=False
+            )
         [text, score] = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
         assert (text.against, text.worst, text.scores.metrics["agreement"].value) == (None, (), 1)
         assert score.scores.counts == {"above_zero": 0, "below_zero": 0}
@@ -193,7 +199,7 @@ def test_classes_of_two_checkpoints(made, tmp_path):
     for name, classes in (("one", ("cat", "dog", "cow")), ("two", ("dog", "cow", "cat"))):
         checkpoint = make_classifier(tmp_path / f"model-{name}", *classes)
         steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Classes()])]
-        label_here(a_pipeline(f"{made}/in/a.parquet", tmp_path / name, steps=steps))
+        raysp.run(a_pipeline(f"{made}/in/a.parquet", tmp_path / name, steps=steps), engine="here", progress=False)
     a, b = (labels(tmp_path / name, "pred_label") for name in ("one", "two"))
     classes, scores = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
     assert (classes.kind, scores.kind) == ("class", "number")
@@ -213,7 +219,7 @@ def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
     }
     for name, some in outputs.items():
         steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=some)]
-        label_here(a_pipeline(f"{made}/in/a.parquet", str(tmp_path / name), steps=steps))
+        raysp.run(a_pipeline(f"{made}/in/a.parquet", str(tmp_path / name), steps=steps), engine="here", progress=False)
     found = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"))
     assert {one.column: one.kind for one in found.columns} == {
         "pred_text": "text", "pred_score": "number", "embedding": "vector",
@@ -230,7 +236,7 @@ def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
 
 def label_embeddings(made: Path, sink: Path) -> str:
     steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding("last")])]
-    label_here(a_pipeline(f"{made}/in/a.parquet", str(sink), steps=steps))
+    raysp.run(a_pipeline(f"{made}/in/a.parquet", str(sink), steps=steps), engine="here", progress=False)
     return str(sink)
 
 
@@ -255,14 +261,18 @@ class TestShards:
             raysp.diff(str(a), str(b))
 
     def test_shards_of_one_sink_only_are_named(self, made, tmp_path):
-        label_here(a_pipeline(raysp.Shards(f"{made}/in/a.parquet"), raysp.Parquet(str(tmp_path / "out"))))
+        raysp.run(
+            a_pipeline(raysp.Shards(f"{made}/in/a.parquet"), raysp.Parquet(str(tmp_path / "out"))),
+            engine="here",
+            progress=False,
+        )
         found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
         assert (found.shards.compared, found.shards.only_a, found.shards.only_b) == (("a.parquet",), ("b.parquet",), ())
         assert found.facts["only in A"] == "1 shard: b.parquet"
 
     def test_other_shards_have_nothing_in_common(self, made, tmp_path):
         write_shard(tmp_path / "in" / "c.parquet", 1)
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
         with pytest.raises(PlanError, match=r"found 2 shards such as a\.parquet and 1 shard such as c\.parquet; label"):
             raysp.diff(str(made / "A"), str(tmp_path / "out"))
 
@@ -271,11 +281,11 @@ class TestShards:
         shutil.copytree(made / "in", tmp_path / "in")
         write_shard(tmp_path / "in" / "b.parquet", table=rows_table(6))
         shutil.copystat(made / "in" / "a.parquet", tmp_path / "in" / "a.parquet")
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
         found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
         assert (found.shards.compared, found.shards.other_input) == (("a.parquet",), ("b.parquet",))
         os.utime(tmp_path / "in" / "a.parquet", (1, 1))
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "other"))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "other"), engine="here", progress=False)
         with pytest.raises(PlanError, match=r"2 shards that both name, such as a\.parquet, were made from other input"):
             raysp.diff(str(made / "A"), str(tmp_path / "other"))
 
@@ -287,7 +297,7 @@ class TestShards:
 
     def test_no_row_that_is_ok_in_both_ends_with_exit_code_3(self, made, tmp_path):
         nothing = raysp.Keep(max_seconds=0.01)
-        label_here(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]))
+        raysp.run(a_pipeline(f"{made}/in/*.parquet", tmp_path / "out", keep=[nothing]), engine="here", progress=False)
         found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
         assert (found.rows.compared, found.exit_code) == (0, 3)
 

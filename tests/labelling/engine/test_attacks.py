@@ -30,7 +30,7 @@ import soundfile
 import raysp
 from raysp.labelling.engine.workers.attempts import HANG_VARIABLE
 from raysp.sink.lease import BEAT_VARIABLE
-from tests.corpora import AUDIO, DEMO, label_here
+from tests.corpora import AUDIO, DEMO
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
 from tests.runs import CHECKPOINT, row_hash
 
@@ -140,7 +140,7 @@ class Attacked:
         """Count rows that differ from those that the same parts give here, undisturbed."""
         from raysp.specs.work_files import load_pipeline
 
-        label_here(load_pipeline(str(self.reference_file)))
+        raysp.run(load_pipeline(str(self.reference_file)), engine="here", progress=False)
         wanted, found = (_rows(folder) for folder in (self.folder / "undisturbed", self.sink))
         places = Counter(place for place, _ in found)
         labels = dict(found)

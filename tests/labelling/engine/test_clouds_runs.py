@@ -12,7 +12,6 @@ import pytest
 
 import raysp
 from tests.clouds.cloud import CLOUDS, Cloud
-from tests.corpora import label_here
 from tests.places import options_code
 from tests.runs import CHECKPOINT, row_hash
 
@@ -73,7 +72,9 @@ def wait_for_a_write(cloud: Cloud, bucket: str, run: subprocess.Popen[str]) -> N
 
 def assert_labels_equal_those_on_disk(cloud, bucket, make_pipeline, small_shards, tmp_path) -> dict[str, bytes]:
     stored = cloud.download(bucket, tmp_path / "bucket")
-    label_here(make_pipeline(small_shards, sink="disk", sink_options={"keep": ["speaker_id"]}))
+    raysp.run(
+        make_pipeline(small_shards, sink="disk", sink_options={"keep": ["speaker_id"]}), engine="here", progress=False
+    )
     assert row_hash(tmp_path / "bucket" / "labels") == row_hash(tmp_path / "disk")
     assert not [key for key in stored if "/.raysp/stage/" in key or "/.raysp/tmp/" in key]
     return stored

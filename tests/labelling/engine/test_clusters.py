@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, label_here
+from tests.corpora import a_pipeline
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, small_cluster
 from tests.runs import CHECKPOINT, DEMO, processes, row_hash
 
@@ -46,7 +46,7 @@ def corpus(tmp_path_factory) -> Path:
     for number in range(SHARDS):
         taken = rows.take([(ROWS * number + place) % rows.num_rows for place in range(ROWS)])
         pq.write_table(taken, folder / "in" / f"{number:02}.parquet", row_group_size=4)
-    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"))
+    raysp.run(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"), engine="here", progress=False)
     return folder
 
 

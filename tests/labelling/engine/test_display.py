@@ -13,7 +13,7 @@ import raysp
 from raysp.labelling.engine.display import Display, progress_line, shown
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 
 STATE = Progress(rows_total=4, shards_total=1, rows=2, audio_seconds=3.0, blocks=1)
 
@@ -91,7 +91,7 @@ def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
 @pytest.mark.slow
 def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards, tmp_path):
     pipeline = make_pipeline(small_shards)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     result = RunResult(pipeline.sink.url, "0" * 16, 6, 6, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
     result = replace(result, first_shards=("part-0.parquet",))
     _, labels = ElementTree.fromstring(result._repr_html_())
@@ -107,7 +107,7 @@ def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards,
 
 @pytest.mark.slow
 def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}
     values = (pipeline.sink.url, "0" * 16, 1, 0, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
     results = [

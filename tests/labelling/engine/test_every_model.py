@@ -13,7 +13,7 @@ import raysp
 from raysp.audio import decode
 from raysp.capabilities import Capability
 from raysp.models import load_checkpoint
-from tests.corpora import AUDIO, DEMO, label_here, write_shard
+from tests.corpora import AUDIO, DEMO, write_shard
 from tests.device.class_cases import (  # noqa: F401 - those of small models, for programs beside the tests
     CASES,
     CONFIGS,
@@ -74,7 +74,7 @@ def test_each_row_has_the_label_that_the_model_gives_it_alone(name, corpus, tmp_
         ],
         sink=raysp.Parquet(str(tmp_path / "labels")),
     )
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     labels = pq.read_table(tmp_path / "labels" / "all.parquet").to_pylist()
     assert [row["status"] for row in labels] == ["ok"] * 7, labels
     audio = pq.read_table(corpus).column("audio").to_pylist()

@@ -12,7 +12,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.corpora import label_here
+import raysp
 from tests.runs import DEMO, end_processes_without_work, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
@@ -41,7 +41,7 @@ MOMENTS = ["run.json", "plan", "stage", 1, 2, 4, 6, 8, 10, 12]
 def test_a_killed_driver_neither_loses_nor_duplicates_rows(make_pipeline, tmp_path, monkeypatch, address, moments):
     monkeypatch.setenv("RAY_ADDRESS", address)
     corpus = _shards(tmp_path / "corpus", 12)
-    label_here(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}))
+    raysp.run(make_pipeline(corpus, sink="undisturbed", source={"text": "text"}), engine="here", progress=False)
     sink = tmp_path / "labels"
     file = tmp_path / "kill_me.py"
     checkpoint = str(DEMO / "unispeech-digits-ctc")

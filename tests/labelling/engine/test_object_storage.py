@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.corpora import label_here
+from raysp import run as label
 from tests.runs import CHECKPOINT, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
@@ -56,7 +56,9 @@ def test_labels_on_object_storage_equal_those_on_disk_and_contain_no_secret(
     assert ran.returncode == 0, ran.stderr
     stored = s3.download(bucket, tmp_path / "bucket")
 
-    label_here(make_pipeline(small_shards, sink="disk", sink_options={"keep": ["speaker_id"]}))
+    label(
+        make_pipeline(small_shards, sink="disk", sink_options={"keep": ["speaker_id"]}), engine="here", progress=False
+    )
     assert row_hash(tmp_path / "bucket" / "labels") == row_hash(tmp_path / "disk")
     record = json.loads(stored["labels/.raysp/run.json"])
     assert record["fingerprint"] == json.loads((tmp_path / "disk" / ".raysp" / "run.json").read_text())["fingerprint"]

@@ -19,7 +19,7 @@ import raysp
 from raysp.sink import fault_injection, lease
 from raysp.storage.store import LocalStore
 from tests.clouds.cloud import CLOUDS
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
 from tests.places import Bucket, Folder, Place, options_code
 from tests.runs import CHECKPOINT, DEMO, end_processes_without_work, row_hash
@@ -55,7 +55,7 @@ def corpus(tmp_path_factory) -> Path:
     rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
     for number in range(SHARDS):
         write_shard(folder / "in" / f"{number}.parquet", table=rows.slice(ROWS * number, ROWS), row_group_size=3)
-    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"))
+    raysp.run(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"), engine="here", progress=False)
     return folder
 
 
@@ -124,7 +124,7 @@ def test_a_run_killed_in_any_phase_gives_the_same_rows_when_run_again(corpus, pl
         assert pq.read_metadata(left / name).num_rows == ROWS  # whole as soon as it can be seen
     # The next run, on the very same parts but without a Ray of its own: that is what a start of Ray would cost.
     source = raysp.Shards(shards, storage_options=place.options)
-    label_here(a_pipeline(source, raysp.Parquet(sink, storage_options=place.options)))
+    raysp.run(a_pipeline(source, raysp.Parquet(sink, storage_options=place.options)), engine="here", progress=False)
     after = place.writes("labels")
     assert {name: after[name] for name in committed} == committed
     labels = place.copy("labels")
@@ -226,7 +226,7 @@ def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, reci
     caplog.clear()
     lease.refuse_if_held(store)
     assert "holds the lease; checking" not in caplog.text  # nobody has to wait: the process is known to be gone
-    label_here(a_pipeline(sources, sink))
+    raysp.run(a_pipeline(sources, sink), engine="here", progress=False)
     assert_labelled(sources, sink)
 
 
@@ -278,7 +278,7 @@ def many_shards(corpus: Path, folder: Path) -> str:
 def assert_labelled(sources: str, sink: Path) -> None:
     """Check that a sink is whole, and as an undisturbed run makes it."""
     fresh = sink.with_name("undisturbed")
-    label_here(a_pipeline(sources, fresh))
+    raysp.run(a_pipeline(sources, fresh), engine="here", progress=False)
     assert row_hash(sink) == row_hash(fresh)
     raysp.gc(str(sink))
     verified = raysp.verify(str(sink))

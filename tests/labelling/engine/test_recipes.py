@@ -21,7 +21,7 @@ from raysp.specs.work_files import load_pipeline, with_overrides
 from raysp.training.finetuning import finetune, try_out
 from raysp.training.specs.recipe import Schedule, load_recipe
 from tests.classifiers import make_classifier, make_speaker_model
-from tests.corpora import CHECKPOINT, DEMO, label_here, rows_table, write_shard
+from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.models.oracles import transformers
 from tests.training.conftest import SMALL
@@ -91,7 +91,7 @@ def test_a_recipe_labels_a_corpus(name, tmp_path):
     loaded = load_pipeline(str(PIPELINES / f"{name}.py"))
     step = loaded.steps.index(loaded.label)
     settings = [f"source.url={tmp_path}/in", f"steps.{step}.checkpoint={folder}", f"sink.url={tmp_path}/out"]
-    label_here(with_overrides(loaded, settings))
+    raysp.run(with_overrides(loaded, settings), engine="here", progress=False)
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"ok"}
     assert columns <= rows[0].keys()
@@ -136,12 +136,12 @@ def test_the_recipe_of_subtitles_ends_with_one_message_if_it_cannot_begin(tmp_pa
 def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = PIPELINES / f"{LOOP}.py"
-    label_here(load_pipeline(f"{file}:label"))
+    raysp.run(load_pipeline(f"{file}:label"), engine="here", progress=False)
     recipe = load_recipe(str(file))
     result = finetune(replace(recipe, pool=Pool(1, cpus=1), schedule=Schedule(steps=1)))
     assert result.is_done
     assert 0 < result.left_out["filtered"] < 60
-    label_here(load_pipeline(f"{file}:relabel"))
+    raysp.run(load_pipeline(f"{file}:relabel"), engine="here", progress=False)
     assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
         path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
     }
@@ -158,15 +158,23 @@ def test_each_row_has_the_label_of_the_checkpoint_of_its_language(tmp_path, monk
     make_checkpoint("Wav2Vec2ForCTC", checkpoints["german"])
     file = PIPELINES / f"{BY_LANGUAGE}.py"
     classifier = make_classifier(tmp_path / "classifier", "de", "en")
-    label_here(with_overrides(load_pipeline(f"{file}:languages"), [f"steps.1.checkpoint={classifier}"]))
+    raysp.run(
+        with_overrides(load_pipeline(f"{file}:languages"), [f"steps.1.checkpoint={classifier}"]),
+        engine="here",
+        progress=False,
+    )
     for name, checkpoint in checkpoints.items():
-        label_here(with_overrides(load_pipeline(f"{file}:{name}"), [f"steps.2.checkpoint={checkpoint}"]))
+        raysp.run(
+            with_overrides(load_pipeline(f"{file}:{name}"), [f"steps.2.checkpoint={checkpoint}"]),
+            engine="here",
+            progress=False,
+        )
         alone = raysp.Pipeline(
             raysp.Shards(f"{tmp_path}/corpus"),
             steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])],
             sink=raysp.Parquet(f"alone-{name}"),
         )
-        label_here(alone)
+        raysp.run(alone, engine="here", progress=False)
     assert raysp.merge("labels-english", "labels-german", by="pred_score", to="labels").exit_code == 0
     classes = pq.read_table(tmp_path / "languages" / "a.parquet").column("pred_label").to_pylist()
     assert {*classes} == {"de", "en"}
@@ -187,7 +195,7 @@ def test_texts_get_the_marks_of_a_token_classifier(tmp_path, monkeypatch):
     write_shard(tmp_path / "corpus" / "b.parquet", 1, table=rows_table(1, audio=b"nothing"))
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
     steps, sink = [raysp.Decode(), label], raysp.Parquet("labels")
-    label_here(raysp.Pipeline(raysp.Shards("corpus"), steps=steps, sink=sink))
+    raysp.run(raysp.Pipeline(raysp.Shards("corpus"), steps=steps, sink=sink), engine="here", progress=False)
     make_token_classifier(tmp_path / "marks", {"seven": ".", "four": "?"})
     copied = (
         (PIPELINES / f"{RESTORE}.py")
@@ -197,7 +205,11 @@ def test_texts_get_the_marks_of_a_token_classifier(tmp_path, monkeypatch):
     (tmp_path / "restore_here.py").write_text(copied)
     speakers = make_speaker_model(tmp_path / "speakers")
     monkeypatch.syspath_prepend(str(tmp_path))
-    label_here(with_overrides(load_pipeline("restore_here.py"), [f"steps.2.checkpoint={speakers}"]))
+    raysp.run(
+        with_overrides(load_pipeline("restore_here.py"), [f"steps.2.checkpoint={speakers}"]),
+        engine="here",
+        progress=False,
+    )
     found = pq.read_table(tmp_path / "restored" / "a.parquet").to_pylist()
     texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
     marks = {"SEVEN": ".", "FOUR": "?"}

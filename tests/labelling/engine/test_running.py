@@ -16,7 +16,6 @@ import soundfile
 import raysp
 from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
 from raysp.labelling.engine.running import run, try_out
-from tests.corpora import label_here
 from tests.hub_server import COMMIT, lay_out
 from tests.runs import CHECKPOINT, DEMO, audio_shard, processes, read_labels, row_hash
 from tests.user_specs import Spoken
@@ -122,7 +121,7 @@ def test_a_hub_checkpoint_labels_like_its_folder_and_a_push_affects_no_run(
     main = workers_hub_cache / "models--owner--name" / "refs" / "main"
     result = run(pipeline, on_plan=lambda _: main.write_text("f" * 40))  # of which there are no files
     assert (result.exit_code, result.rows) == (0, 20)
-    label_here(make_pipeline(shard, sink="of a folder"))
+    raysp.run(make_pipeline(shard, sink="of a folder"), engine="here", progress=False)
     assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "of a folder")
     main.write_text(COMMIT)
     assert run(pipeline).rows == 0  # goes on from what is there
@@ -324,7 +323,7 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
     (tmp_path / "corpus").mkdir()
     for number in range(12):
         pq.write_table(rows.slice(10 * number, 10), tmp_path / "corpus" / f"part-{number:02}.parquet")
-    label_here(make_pipeline(tmp_path / "corpus", sink="undisturbed"))
+    raysp.run(make_pipeline(tmp_path / "corpus", sink="undisturbed"), engine="here", progress=False)
     killed = []
 
     def kill(progress):
@@ -346,7 +345,7 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
 def test_a_full_disk_stops_the_run_and_the_next_run_resumes_once_there_is_space(
     without_ray, make_pipeline, small_shards, tmp_path
 ):
-    label_here(make_pipeline(small_shards, sink="undisturbed"))
+    raysp.run(make_pipeline(small_shards, sink="undisturbed"), engine="here", progress=False)
     (tmp_path / "labels").mkdir()
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path / "labels"], check=False

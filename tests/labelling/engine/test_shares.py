@@ -18,7 +18,7 @@ from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.shares import Share
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_run, label_here, write_shard
+from tests.corpora import a_pipeline, begin_run, write_shard
 from tests.here import run_without_ray
 from tests.runs import DEMO, row_hash
 
@@ -39,7 +39,7 @@ def digits(tmp_path_factory) -> Path:
     rows = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
     for number in range(SHARDS):
         write_shard(folder / "in" / f"{number}.parquet", table=rows.slice(3 * number, 3))
-    label_here(a_pipeline(f"{folder}/in", folder / "whole"))
+    raysp.run(a_pipeline(f"{folder}/in", folder / "whole"), engine="here", progress=False)
     return folder
 
 

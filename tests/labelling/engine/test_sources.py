@@ -18,7 +18,7 @@ import soundfile
 import raysp
 from raysp.labelling.engine.running import run
 from raysp.labelling.finished.first_rows import first_rows
-from tests.corpora import label_here, wav
+from tests.corpora import wav
 from tests.runs import CHECKPOINT, DEMO, read_labels
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def expected(digits, tmp_path_factory) -> list[tuple]:
     """Labels of the same recordings embedded in Parquet."""
     folder = tmp_path_factory.mktemp("expected")
     pq.write_table(pa.Table.from_pylist(digits), folder / "m.parquet")
-    label_here(a_pipeline(folder / "m.parquet", folder / "labels"))
+    raysp.run(a_pipeline(folder / "m.parquet", folder / "labels"), engine="here", progress=False)
     return texts_of(folder / "labels")
 
 

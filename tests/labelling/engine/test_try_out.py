@@ -17,7 +17,7 @@ from raysp.labelling.engine import running
 from raysp.labelling.engine.running import try_out
 from raysp.ops.labelling import Labelling
 from raysp.verbs.verify.recomputing import differing
-from tests.corpora import AUDIO, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 
 MOST_MODULES = 219
 """Modules of raysp that a try-out may load."""
@@ -74,7 +74,7 @@ def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_r
     threads = torch.get_num_threads()
     result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
     assert not (digits / "out").exists()
-    label_here(a_pipeline(f"{digits}/in", digits / "run"))
+    raysp.run(a_pipeline(f"{digits}/in", digits / "run"), engine="here", progress=False)
     whole = pa.concat_tables([pq.read_table(name) for name in sorted((digits / "run").glob("*.parquet"))])
     assert table.to_pylist() == whole.to_pylist()
     assert result.errors == {"unsupported_format": 1, "no_audio": 1}

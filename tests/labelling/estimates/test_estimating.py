@@ -18,7 +18,7 @@ from raysp.labelling.estimates.row_sampling import read_sample
 from raysp.labelling.planning.costs import Amount
 from raysp.sink import receipts
 from raysp.sink.sinks import Sink
-from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.models.encoder.many_languages import lay_out
 
@@ -46,7 +46,7 @@ def labelled(tmp_path_factory) -> raysp.Pipeline:
         keep=[raysp.Keep(max_seconds=5)],
         label={"outputs": [raysp.Transcript()], "window_seconds": 2.0, "overlap_seconds": 0.5, "batch_seconds": 8.0},
     )
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 

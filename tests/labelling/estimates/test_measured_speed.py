@@ -11,7 +11,7 @@ from raysp.labelling.estimates.row_sampling import read_sample
 from raysp.labelling.estimates.simulation import simulate
 from raysp.labelling.planning.pack_use import PackUse
 from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
-from tests.corpora import a_pipeline, label_here
+from tests.corpora import a_pipeline
 from tests.labelling.estimates.test_estimating import write_rows
 
 PASSES = (MeasuredPass(2.0, 9000.0, 7, 5), MeasuredPass(4.0, 10_000.0, 14, 10))
@@ -48,7 +48,7 @@ def test_passes_that_are_not_used_or_of_one_of_two_cards_are_no_speed(plan):
 
 
 def test_runs_in_batches_tell_no_speed_of_packs(plan, tmp_path):
-    label_here(plan.pipeline)
+    raysp.run(plan.pipeline, engine="here", progress=False)
     in_packs = PackUse("a certificate shows it", frames=512, seconds=10.24)
     packed = replace(plan, settings=replace(plan.settings, packs=in_packs))
     with pytest.raises(

@@ -13,7 +13,7 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.sinks import Sink
 from tests.commands import write_recipe
-from tests.corpora import a_pipeline, label_here, wav, write_shard
+from tests.corpora import a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 
 pytestmark = pytest.mark.lengthy
@@ -27,7 +27,7 @@ def half_readable(folder: Path, sink: str = "out") -> raysp.Pipeline:
         write_shard(folder / "in" / "good.parquet", 2)
         (folder / "in" / "bad.parquet").write_bytes(JUNK)
     pipeline = a_pipeline(str(folder / "in"), folder / sink)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -62,7 +62,7 @@ def test_run_and_retry_exit_with_3_until_the_shard_can_be_read(tmp_path, monkeyp
 def test_a_shard_that_is_removed_from_the_source_leaves_the_record(tmp_path):
     pipeline = half_readable(tmp_path)
     (tmp_path / "in" / "bad.parquet").unlink()
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert raysp.status(str(tmp_path / "out")).is_complete
 
 
@@ -81,7 +81,7 @@ def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
     (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
     plan = make_plan(Opened.of(pipeline))
     assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     status = raysp.status(str(tmp_path / "out"))
     assert (status.shards, status.is_complete) == (2, False)
     assert len(status.failed) == 2
@@ -103,7 +103,7 @@ def unreadable(folder: Path) -> None:
 def test_shards_of_every_kind_are_recorded(tmp_path, damage: Callable[[Path], None]):
     write_shard(tmp_path / "in" / "good.parquet", 1)
     damage(tmp_path)
-    label_here(a_pipeline(str(tmp_path / "in"), tmp_path / "out"))
+    raysp.run(a_pipeline(str(tmp_path / "in"), tmp_path / "out"), engine="here", progress=False)
     assert [*raysp.status(str(tmp_path / "out")).unreadable] == ["bad.parquet"]
 
 
@@ -120,7 +120,7 @@ class TestManifests:
         good = json.dumps({"audio_filepath": "a.wav"})
         pipeline = self.write(tmp_path, monkeypatch, [good, "nonsense", good, good, "[]", "7"])
         for _ in range(2):
-            label_here(pipeline)
+            raysp.run(pipeline, engine="here", progress=False)
             status = raysp.status(str(tmp_path / "out"))
             assert [*status.unreadable] == ["m-00000.parquet", "m-00002.parquet"]
             assert (status.shards, status.shards_committed, status.rows) == (3, 1, 2)
@@ -133,10 +133,10 @@ class TestManifests:
     def test_it_is_labelled_once_it_is_corrected(self, tmp_path, monkeypatch):
         good = json.dumps({"audio_filepath": "a.wav"})
         pipeline = self.write(tmp_path, monkeypatch, ["x" * len(good), good, good, good, "x"])
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert len(raysp.status(str(tmp_path / "out")).unreadable) == 2
         self.write(tmp_path, monkeypatch, [good] * 5)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         status = raysp.status(str(tmp_path / "out"))
         assert (status.shards, status.is_complete, status.rows) == (3, True, 5)
 
@@ -164,7 +164,7 @@ class TestManifests:
         other = tmp_path / "n.jsonl.gz"
         other.write_bytes(gzip.compress(json.dumps({"audio_filepath": "a.wav"}).encode()))
         pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         other.write_bytes(other.read_bytes()[:-12])
         with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
             raysp.plan(pipeline)
@@ -176,7 +176,11 @@ class TestManifests:
 
     def test_a_line_without_a_recording_is_an_error_row(self, tmp_path, monkeypatch):
         good = json.dumps({"audio_filepath": "a.wav"})
-        label_here(self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']))
+        raysp.run(
+            self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']),
+            engine="here",
+            progress=False,
+        )
         status = raysp.status(str(tmp_path / "out"))
         assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 1, "not_found": 1})
 

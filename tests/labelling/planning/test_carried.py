@@ -15,7 +15,7 @@ import raysp
 from raysp.errors import PlanError
 from raysp.labelling.planning.carried import encode
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 pytestmark = pytest.mark.lengthy
@@ -91,12 +91,12 @@ def test_types_are_widened_and_every_reader_reads_the_sink(tmp_path, column, fir
     plan = raysp.plan(pipeline)
     if {first.type, second.type} != {pa.string_view(), pa.string()}:  # the same type once views are replaced
         assert any(note.startswith(f"column {column!r} is ") and f"hold {expected}" in note for note in plan.notes)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     types = [pq.read_schema(tmp_path / "out" / f"{name}.parquet").field(column).type for name in "ab"]
     assert types == [expected, expected]
     assert read_all(tmp_path).column(column).to_pylist() == [*first.to_pylist(), *second.to_pylist()]
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
-    label_here(pipeline, retry=True)
+    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
     assert raysp.plan(pipeline).rows_todo == 0
 
 
@@ -108,7 +108,7 @@ def test_a_nullable_field_metadata_and_a_shard_without_rows_make_no_difference(t
     write_shard(tmp_path / "in" / "c.parquet", table=rows_table(0))
     pipeline = pipeline_of(tmp_path)
     assert raysp.plan(pipeline).corpus.carried == pa.schema([("id", pa.int64())]) != strict
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert read_all(tmp_path).column("id").to_pylist() == [1, 1]
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
 
@@ -118,19 +118,19 @@ class TestLaterShards:
 
     def test_a_narrower_type_is_stored_as_the_sink_has_it(self, tmp_path):
         shard(tmp_path, "a", pa.array([1, 2]))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         shard(tmp_path, "b", pa.array([3, 4], pa.int16()))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         assert read_all(tmp_path).column("id").to_pylist() == [1, 2, 3, 4]
 
     @pytest.mark.parametrize("column", ["id", "speaker"])
     def test_a_column_without_values_is_stored_as_strings_so_that_later_ones_fit(self, tmp_path, column):
         pipeline = pipeline_of(tmp_path, [column] if column != "id" else [])
         shard(tmp_path, "a", pa.nulls(2), column=column)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         shard(tmp_path, "b", pa.nulls(1), column=column)
         shard(tmp_path, "c", pa.array(["x"]), column=column)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         assert read_all(tmp_path).column(column).to_pylist() == [None, None, None, "x"]
         assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
         shard(tmp_path, "d", pa.array([1]), column=column)
@@ -139,15 +139,15 @@ class TestLaterShards:
 
     def test_a_shard_without_rows_and_types_binds_the_sink_to_none(self, tmp_path):
         shard(tmp_path, "a", pa.nulls(0))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         shard(tmp_path, "b", pa.array(["x"]))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         assert read_all(tmp_path).column("id").to_pylist() == ["x"]
 
     def test_a_planned_column_without_values_takes_any_type_until_a_label_shard_holds_it(self, tmp_path):
         shard(tmp_path, "a", pa.nulls(2))
         pipeline = pipeline_of(tmp_path)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         (tmp_path / "out" / "a.parquet").unlink()
         shard(tmp_path, "b", pa.array([1]))
         assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.int64()
@@ -155,7 +155,7 @@ class TestLaterShards:
     def test_a_sink_that_holds_nulls_without_a_type_names_the_remedy(self, tmp_path):
         shard(tmp_path, "a", pa.nulls(2))
         pipeline = pipeline_of(tmp_path)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         record = tmp_path / "out" / ".raysp" / "run.json"
         record.write_text(
             json.dumps({**json.loads(record.read_text()), "columns": encode(pa.schema([("id", pa.null())]))})
@@ -168,7 +168,7 @@ class TestLaterShards:
     @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "as in a merged sink"])
     def test_a_wider_type_is_refused_with_the_sink(self, tmp_path, forgets):
         shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         if forgets:
             path = tmp_path / "out" / ".raysp" / "run.json"
             record = json.loads(path.read_text())
@@ -180,19 +180,19 @@ class TestLaterShards:
 
     def test_all_shards_written_again_with_another_type_can_be_relabelled(self, tmp_path):
         shard(tmp_path, "a", pa.array([1, 2]))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         shard(tmp_path, "a", pa.array(["x", "y"]))
-        label_here(pipeline_of(tmp_path), relabel=True)
+        raysp.run(pipeline_of(tmp_path), relabel=True, engine="here", progress=False)
         assert read_all(tmp_path).column("id").to_pylist() == ["x", "y"]
         shard(tmp_path, "b", pa.array(["z"]))
-        label_here(pipeline_of(tmp_path))
+        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         assert Sink.open(str(tmp_path / "out")).record().columns
 
     def test_a_sink_whose_label_shards_differ_is_found_by_verify(self, tmp_path):
         for name in ("a", "b"):
             shard(tmp_path, name, pa.array([1, 2]))
         pipeline = pipeline_of(tmp_path)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         path = tmp_path / "out" / "b.parquet"
         metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
         table = table.set_column(0, "id", table.column("id").cast(pa.int32()))
@@ -238,7 +238,7 @@ def test_values_of_json_that_differ_over_shards_are_stored_as_within_one(
     write(tmp_path, values)
     source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
     pipeline = a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert read_all(tmp_path).column("n").to_pylist() == expected
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
 
@@ -250,7 +250,11 @@ def test_later_values_of_json_of_any_type_fit_a_column_without_values(tmp_path, 
     for later in ([1], ["x"], []):
         write(tmp_path, values)
         source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
-        label_here(a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])))
+        raysp.run(
+            a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])),
+            engine="here",
+            progress=False,
+        )
         values.append(later)
     assert read_all(tmp_path).column("n").to_pylist() == [None, None, "1", "x"]
 
@@ -259,7 +263,7 @@ def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
     """Write shards, and label shards for them with a column `mark` that may differ in type."""
     for name, marks in zip("ab", ids, strict=True):
         shard(folder, name, pa.array([f"{name}{row}" for row in range(len(marks))]))
-    label_here(a_pipeline(str(folder / "in"), folder / "labels"))
+    raysp.run(a_pipeline(str(folder / "in"), folder / "labels"), engine="here", progress=False)
     for name, marks in zip("ab", ids, strict=True):
         path = folder / "labels" / f"{name}.parquet"
         metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
@@ -273,7 +277,11 @@ class TestLabelsBeside:
     """Columns of label shards that stand beside the shards: a sink of raysp has one type a column."""
 
     def test_a_narrower_type_is_stored_as_that_of_the_first(self, tmp_path):
-        label_here(label_shards_beside(tmp_path, pa.array([2**40]), pa.array([1, 2], pa.int32())))
+        raysp.run(
+            label_shards_beside(tmp_path, pa.array([2**40]), pa.array([1, 2], pa.int32())),
+            engine="here",
+            progress=False,
+        )
         assert read_all(tmp_path).column("mark").to_pylist() == [2**40, 1, 2]
 
     @pytest.mark.parametrize("second", [pa.array(["x"]), pa.array([2**40])], ids=["string", "wider"])
@@ -300,7 +308,7 @@ def test_values_of_the_metadata_of_a_folder_that_differ_over_its_slices_have_one
     lines = [json.dumps({"file_name": f"{number}.wav", "n": value}) for number, value in enumerate(values)]
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     pipeline = a_pipeline(raysp.Shards(str(folder)), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
     assert read_all(tmp_path).column("n").to_pylist() == ["1", "2", "x", None]
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()

@@ -10,7 +10,7 @@ import raysp
 from raysp import ChangedError, PlanError, SpecError
 from raysp.labelling.planning.hub_data import find_split
 from tests import hub_server
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.hub_server import COMMIT, HubServer
 
 NAME = "owner/voices"
@@ -78,7 +78,7 @@ def test_files_without_a_glob_of_their_own_are_named(data):
 @pytest.mark.slow
 def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(hub, data, tmp_path):
     pipeline = a_pipeline(source(), tmp_path / "out")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     sink = tmp_path / "out"
     assert sorted(str(file.relative_to(sink)) for file in sink.rglob("*.parquet")) == [
         "en/test-0.parquet",

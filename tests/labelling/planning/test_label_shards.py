@@ -18,7 +18,7 @@ from raysp.labelling.planning.opening import plan
 from raysp.specs.text_rules import Text
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, wav, write_shard
 
 ROWS = 6
 BROKEN = {1}
@@ -51,7 +51,7 @@ def url(tmp_path) -> str:
 def labelled(url, tmp_path, request) -> Path:
     """The sink of a run over both shards; it may omit the row that cannot be decoded."""
     sink = raysp.Parquet(str(tmp_path / "labels"), rows=request.param)
-    label_here(a_pipeline(url, sink))
+    raysp.run(a_pipeline(url, sink), engine="here", progress=False)
     return tmp_path / "labels"
 
 
@@ -77,7 +77,7 @@ def test_a_run_keeps_rows_by_their_labels_and_copies_them(url, labelled, tmp_pat
     source = raysp.Shards(url, labels=str(labelled), text="pred_text")
     confident = raysp.Keep(where=[("pred_text", "!=", "SIX")])
     steps = [confident, raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript("again")])]
-    label_here(a_pipeline(source, tmp_path / "again", steps=steps))
+    raysp.run(a_pipeline(source, tmp_path / "again", steps=steps), engine="here", progress=False)
     rows = pa.concat_tables(
         [pq.read_table(path) for path in sorted((tmp_path / "again").glob("*.parquet"))]
     ).to_pylist()
@@ -131,7 +131,7 @@ def test_rows_with_labels_are_indexed_without_their_recordings(url, labelled, tm
 @pytest.mark.slow
 def test_other_labels_are_other_rows(url, labelled, tmp_path):
     pipeline = a_pipeline(raysp.Shards(url, labels=str(labelled)), tmp_path / "again")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert not plan(pipeline).todo
     shard = labelled / "1.parquet"
     known = plan(pipeline).corpus.shards[1]

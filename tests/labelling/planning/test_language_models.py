@@ -12,7 +12,7 @@ from raysp.errors import CheckpointError, SpecError
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.settling import settle
 from raysp.text.beams import arpa
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.text.beams.arpa_files import write_arpa
 
 PAIRS = [["ONE", "TWO"], ["NINE"], ["TWO", "ONE", "ONE"]]
@@ -126,7 +126,7 @@ def test_a_plan_shows_the_model_and_a_run_writes_its_columns(tmp_path, lm):
     output = raysp.Transcript(beams=4, nbest=2, lm=str(packed))
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": [output]})
     assert raysp.plan(pipeline).facts["other files"].startswith(f"lm of outputs.0 {packed} (")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert [row["pred_nbest"][0]["text"] for row in rows] == [row["pred_text"] for row in rows]
     assert raysp.plan(pipeline).rows_todo == 0

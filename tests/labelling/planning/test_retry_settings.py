@@ -14,7 +14,7 @@ from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import run_record
 from raysp.storage.stores import open_store
 from tests.commands import write_recipe
-from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 
 NAMES = ["a.wav", "b.wav", "c.wav"]
@@ -44,7 +44,7 @@ def rows_of(clips) -> dict[str, dict]:
 @pytest.fixture
 def labelled(clips) -> str:
     """A sink whose rows by path are errors, since no folder was given for them."""
-    label_here(pipeline_of(clips))
+    raysp.run(pipeline_of(clips), engine="here", progress=False)
     assert [row["error_type"] for row in rows_of(clips).values()] == ["path_not_allowed", None, "path_not_allowed"]
     return str(clips.parent / "out")
 
@@ -78,12 +78,12 @@ class TestAudioRoot:
 
     @pytest.mark.slow
     def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
-        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
+        raysp.retry(labelled, settings=[f"source.audio_root={clips}"], engine="here", progress=False)
         before = rows_of(clips)
         write_recipe(clips.parent)
         for pipeline in (pipeline_of(clips), pipeline_of(clips, audio_root=str(clips))):
             assert make_plan(Opened.of(pipeline)).todo == ()
-            label_here(pipeline)
+            raysp.run(pipeline, engine="here", progress=False)
             for arguments in (["status"], ["verify"], ["verify", "--sample", 3], ["gc"]):
                 ran = raysp_command(arguments[0], labelled, *arguments[1:])
                 assert (ran.code, "only the sink was checked" in ran.err) == (0, False), ran.err
@@ -92,8 +92,8 @@ class TestAudioRoot:
 
     @pytest.mark.slow
     def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
-        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
-        label_here(pipeline_of(clips))  # names no folder
+        raysp.retry(labelled, settings=[f"source.audio_root={clips}"], engine="here", progress=False)
+        raysp.run(pipeline_of(clips), engine="here", progress=False)  # names no folder
         record = run_record.load(open_store(labelled))
         assert record.pipeline["source"]["audio_root"] == str(clips)
         (clips / "c.wav").write_bytes(wav(8000))
@@ -102,7 +102,7 @@ class TestAudioRoot:
 
     @pytest.mark.slow
     def test_a_sample_of_rows_read_by_path_needs_the_folder(self, clips, labelled):
-        label_here(recorded_pipeline(labelled, settings=[f"source.audio_root={clips}"]), retry=True)
+        raysp.retry(labelled, settings=[f"source.audio_root={clips}"], engine="here", progress=False)
         with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
             raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
 
@@ -112,7 +112,7 @@ class TestOtherSettings:
         settings = ["steps.1.pool.actors=3", 'sink.storage_options={"auto_mkdir": true}', "max_error_rate=1"]
         made = recorded_pipeline(labelled, settings=settings)
         assert (made.label.pool.actors, made.sink.storage_options, made.max_error_rate) == (3, {"auto_mkdir": True}, 1)
-        label_here(made, retry=True)
+        raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
         record = run_record.load(open_store(labelled))
         assert record.pipeline["steps"][1]["pool"]["actors"] == 3
         assert record.pipeline["sink"]["storage_options"] == {"auto_mkdir": True}

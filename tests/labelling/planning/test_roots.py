@@ -14,7 +14,7 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, plan_record
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, begin_run, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, begin_and_stage, begin_run, rows_table, write_shard
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     """Sinks from before roots were recorded may hold rows twice."""
     write_shard(data / "a" / "x.parquet", table=rows_table(2))
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert raysp.verify(str(tmp_path / "out")).differences == ()
     store = Sink.of(pipeline.sink).store
     [shard] = plan_record.load(store)
@@ -164,6 +164,6 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
 
 
 def test_verify_finds_a_label_shard_that_is_not_planned(data, tmp_path):
-    label_here(a_pipeline(str(data / "a"), tmp_path / "out"))
+    raysp.run(a_pipeline(str(data / "a"), tmp_path / "out"), engine="here", progress=False)
     shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "z.parquet")
     assert [one for one in raysp.verify(str(tmp_path / "out")).differences if one.startswith("z.parquet: readers see")]

@@ -17,7 +17,7 @@ from raysp.labelling.planning.trust import read_recorded
 from raysp.sink import known, run_record, sinks
 from raysp.storage.store import LocalStore
 from raysp.verbs.verify.verifying import verify
-from tests.corpora import CHECKPOINT, a_pipeline, label_here, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
 
 RECIPE = """
@@ -36,7 +36,7 @@ def labelled(tmp_path_factory) -> Path:
     """A corpus of two rows, its labels, and the recipe that made them."""
     folder = tmp_path_factory.mktemp("labelled")
     write_shard(folder / "in" / "a.parquet", 2)
-    label_here(a_pipeline(f"{folder}/in/*.parquet", folder / "out"))
+    raysp.run(a_pipeline(f"{folder}/in/*.parquet", folder / "out"), engine="here", progress=False)
     return folder
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import raysp
 from raysp.storage.stores import open_store
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 from tests.pages import Page
 
 
@@ -15,7 +15,7 @@ def test_a_sink_in_a_bucket_has_its_report_there(tmp_path, s3):
     url = f"s3://{s3.bucket()}/out"
     source = raysp.Shards(f"{tmp_path}/in/*.parquet", text="text")
     pipeline = a_pipeline(source, raysp.Parquet(url, storage_options=s3.options))
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     assert raysp.report(url, pipeline=pipeline) == f"{url}/.raysp/report.html"
     page = Page(open_store(url, s3.options).read(".raysp/report.html").decode())
     assert page.after("Rows") == "6 of 6 rows committed, in 1 of 1 shard"

@@ -20,7 +20,7 @@ from raysp.labelling.reports.label_report import MOST_BYTES
 from raysp.sink import known, run_record
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 from tests.pages import HOSTILE, Page
 
 pytestmark = pytest.mark.lengthy
@@ -47,7 +47,11 @@ def made(tmp_path_factory) -> Path:
     for number, name in enumerate(("a", "b")):
         write_shard(folder / "in" / f"{name}.parquet", table=corpus().slice(12 * number, 12), row_group_size=5)
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/out", keep=["speaker_id"]), name="digits"))
+    raysp.run(
+        a_pipeline(source, raysp.Parquet(f"{folder}/out", keep=["speaker_id"]), name="digits"),
+        engine="here",
+        progress=False,
+    )
     return folder
 
 

@@ -12,7 +12,7 @@ import soundfile
 
 import raysp
 from benchmarks.inputs.corpus import read_utterances
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, write_shard
 
 RATE = 16_000
 Wave = np.ndarray
@@ -69,5 +69,5 @@ def pipeline(
 
 def labelled(folder: Path, recordings: Sequence[bytes | None], channel: str = "each", **options: object) -> list[Row]:
     """Label recordings, and return the rows of the label shard."""
-    label_here(pipeline(folder, recordings, channel, **options))
+    raysp.run(pipeline(folder, recordings, channel, **options), engine="here", progress=False)
     return pq.read_table(folder / "out" / "a.parquet").to_pylist()

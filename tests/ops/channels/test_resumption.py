@@ -5,8 +5,8 @@ import itertools
 import pyarrow.parquet as pq
 import pytest
 
+import raysp
 from raysp.sink import stage
-from tests.corpora import label_here
 from tests.ops.channels.calls import encoded, of_one_length, pipeline, side
 
 
@@ -24,7 +24,7 @@ def recordings():
 def test_a_run_that_ends_after_any_block_goes_on_to_the_same_labels(tmp_path, recordings, monkeypatch):
     monkeypatch.setattr("raysp.ops.decoding.STREAM_BLOCK_BYTES", 4 * 24_000)  # channels of a row in several blocks
     options = {"window_seconds": 1, "overlap_seconds": 0.25}
-    label_here(pipeline(tmp_path / "whole", recordings, **options))
+    raysp.run(pipeline(tmp_path / "whole", recordings, **options), engine="here", progress=False)
     killed = pipeline(tmp_path / "killed", recordings, **options)
     whole, passed = stage.stage, itertools.count()
 
@@ -36,8 +36,8 @@ def test_a_run_that_ends_after_any_block_goes_on_to_the_same_labels(tmp_path, re
     monkeypatch.setattr(stage, "stage", stage_until)
     for _ in range(2):
         with pytest.raises(Killed):
-            label_here(killed)
-    label_here(killed)
+            raysp.run(killed, engine="here", progress=False)
+    raysp.run(killed, engine="here", progress=False)
     found, expected = (pq.read_table(tmp_path / name / "out" / "a.parquet") for name in ("killed", "whole"))
     assert found.equals(expected)
     assert found.column("status").to_pylist() == ["ok"] * 2

@@ -8,7 +8,7 @@ import raysp
 from raysp.errors import RunError
 from raysp.ops.filtering import RowOp, apply
 from raysp.ops.rows import RowStatus
-from tests.corpora import a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.user_specs import EnoughWords, Spoken
 
 
@@ -19,7 +19,7 @@ def test_a_users_own_step_chooses_rows_before_and_after_decoding(tmp_path):
     steps = [Spoken(min_words=2), raysp.Decode(), Spoken(min_words=3, most_per_second=100)]
     label = a_pipeline().label
     pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=[*steps, label])
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     labels = pq.read_table(tmp_path / "out" / "a.parquet").select(["status", "error_type", "error_message"]).to_pylist()
     assert [tuple(row.values()) for row in labels] == [
         ("ok", None, None),

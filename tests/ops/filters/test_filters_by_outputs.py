@@ -16,7 +16,7 @@ from raysp.labelling.planning.opening import plan
 from raysp.specs.outputs.signals import LEVELS
 from raysp.verbs.status import status
 from raysp.verbs.verify.verifying import verify
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -71,14 +71,14 @@ def read(sink: Path) -> dict[str, dict[str, object]]:
 @pytest.fixture(scope="module")
 def unfiltered(source, tmp_path_factory) -> dict[str, dict[str, object]]:
     sink = tmp_path_factory.mktemp("unfiltered")
-    label_here(pipeline_of(source, sink))
+    raysp.run(pipeline_of(source, sink), engine="here", progress=False)
     return read(sink)
 
 
 @pytest.fixture(scope="module")
 def filtered(source, tmp_path_factory) -> Path:
     sink = tmp_path_factory.mktemp("filtered")
-    label_here(pipeline_of(source, sink, KEEP))
+    raysp.run(pipeline_of(source, sink, KEEP), engine="here", progress=False)
     return sink
 
 
@@ -109,7 +109,7 @@ def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(f
 
 @pytest.mark.slow
 def test_signals_of_a_row_in_windows_are_those_of_the_row_in_one_window(source, unfiltered, tmp_path):
-    label_here(pipeline_of(source, tmp_path, window_seconds=60, overlap_seconds=1))
+    raysp.run(pipeline_of(source, tmp_path, window_seconds=60, overlap_seconds=1), engine="here", progress=False)
     found = read(tmp_path)
     for name in ("long", "noisy"):
         assert {field: found[name]["signal"][field] for field in LEVELS} == {
@@ -139,7 +139,7 @@ def test_the_message_has_the_first_condition_that_is_not_met_with_the_value(filt
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_seconds", [0.5, 5])
 def test_other_batches_leave_out_the_same_rows(source, filtered, tmp_path, batch_seconds):
-    label_here(pipeline_of(source, tmp_path, KEEP, batch_seconds=batch_seconds))
+    raysp.run(pipeline_of(source, tmp_path, KEEP, batch_seconds=batch_seconds), engine="here", progress=False)
     found, expected = read(tmp_path), read(filtered)
     for name in ("status", "error_type", "seconds", "pred_text"):
         assert [row[name] for row in found.values()] == [row[name] for row in expected.values()]
@@ -160,10 +160,10 @@ def test_a_sink_with_filtered_rows_is_whole_and_counts_them(filtered):
 def test_a_retry_leaves_filtered_rows_as_they_are(source, filtered, tmp_path):
     sink = raysp.Parquet(str(tmp_path), rows="ok")
     pipeline = pipeline_of(source, sink, KEEP)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     kept = [row["id"] for row in read(filtered).values() if row["status"] == "ok"]
     assert [*read(tmp_path)] == kept
-    label_here(pipeline, retry=True)
+    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
     assert [*read(tmp_path)] == kept
     assert verify(str(tmp_path)).differences == ()
 
@@ -178,7 +178,9 @@ def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(
     write_shard(tmp_path / "in" / "a.parquet", table=table)
     label = raysp.Label(str(CHECKPOINT), outputs=OUTPUTS, window_seconds=window_seconds, overlap_seconds=1)
     steps = [raysp.Decode(keep_prefix=True), label, raysp.Keep(where=[("signal.loudness", ">", 0)])]
-    label_here(a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=steps, max_error_rate=1))
+    raysp.run(
+        a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=steps, max_error_rate=1), engine="here", progress=False
+    )
     row = read(tmp_path / "out")["cut"]
     assert (row["status"], row["error_type"]) == ("error", "corrupt_audio")
     assert row["signal"]["words_per_second"] == pytest.approx(len(row["pred_text"].split()) / row["seconds"])
@@ -187,7 +189,11 @@ def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(
 
 @pytest.mark.slow
 def test_a_function_gets_the_columns_of_the_source_and_of_steps(source, unfiltered, tmp_path):
-    label_here(pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)))
+    raysp.run(
+        pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)),
+        engine="here",
+        progress=False,
+    )
     expected = {name for name, row in unfiltered.items() if passes(row) and row["seconds"] < 5 and row["length"] == 7}
     found = read(tmp_path)
     assert {name for name, row in found.items() if row["status"] == "ok"} == expected
@@ -229,14 +235,14 @@ def test_a_condition_before_label_reads_a_column_of_the_source_that_has_the_name
     source, unfiltered, tmp_path
 ):
     first = tmp_path / "first"
-    label_here(pipeline_of(source, first))
+    raysp.run(pipeline_of(source, first), engine="here", progress=False)
     steps = [
         raysp.Keep(where=[("pred_score", ">", SCORE)]),
         raysp.Decode(),
         raysp.Label(str(CHECKPOINT), outputs=OUTPUTS),
     ]
     again = a_pipeline(raysp.Shards(source, labels=str(first)), tmp_path / "again", steps=steps)
-    label_here(again)
+    raysp.run(again, engine="here", progress=False)
     kept = [row["id"] for row in read(tmp_path / "again").values() if row["status"] == "ok"]
     assert kept == [
         name for name, row in unfiltered.items() if row["pred_score"] is not None and row["pred_score"] > SCORE

@@ -20,7 +20,6 @@ from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 from raysp.ops.blocks import cut_blocks
 from raysp.specs.values import from_json, to_json
-from tests.corpora import label_here
 from tests.models.encoder.many_languages import FLAGS, lay_out, model_of, vocabulary
 from tests.soaked import some
 
@@ -225,7 +224,7 @@ def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
     source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "out"))
     pipeline = raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
     assert from_json(to_json(pipeline)) == pipeline
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     texts = pq.read_table(tmp_path / "out" / "a.parquet").column("pred_text").to_pylist()
     alone = labelled(checkpoint, rows_of(languages), raysp.Transcript(language=LANG))
     assert texts == [row["pred_text"] for row in alone]

@@ -17,7 +17,7 @@ from raysp.ops.speakers import turning
 from raysp.specs.outputs import turns as turns_spec
 from raysp.specs.values import from_json, to_json
 from tests.classifiers import make_speaker_model
-from tests.corpora import CHECKPOINT, a_pipeline, label_here
+from tests.corpora import CHECKPOINT, a_pipeline
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 
 THRESHOLD = 0.02
@@ -47,7 +47,11 @@ def waves() -> list[np.ndarray]:
 
 
 def labelled(folder: Path, source: str, *outputs, checkpoint: str | None = None, **label) -> pa.Table:
-    label_here(a_pipeline(source, folder, steps=steps_of(*outputs, checkpoint=checkpoint, **label)))
+    raysp.run(
+        a_pipeline(source, folder, steps=steps_of(*outputs, checkpoint=checkpoint, **label)),
+        engine="here",
+        progress=False,
+    )
     return pq.read_table(folder / "a.parquet")
 
 
@@ -197,7 +201,7 @@ class TestWords:
             raysp.Decode(channel="each"),
             raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True), raysp.Turns(checkpoint=speakers)]),
         ]
-        label_here(a_pipeline(source, tmp_path / "out", steps=steps))
+        raysp.run(a_pipeline(source, tmp_path / "out", steps=steps), engine="here", progress=False)
         [row] = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
         [turns], [words] = row["pred_turns"], row["pred_words"]
         assert turns

@@ -17,7 +17,7 @@ from raysp.cli.entry import application
 from raysp.errors import CheckpointError
 from raysp.models.loading import load_checkpoint
 from raysp.training.characters import encode_of, tokenizer_of
-from tests.corpora import AUDIO, a_pipeline, label_here, wav, write_shard
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
 from tests.ops.test_transcribing import ctc_forward
 from tests.soaked import some
@@ -66,7 +66,11 @@ def test_texts_of_a_run_equal_those_of_transformers(tmp_path, plain, of_words, b
     audio = pa.array([{"bytes": one, "path": None} for one in sounds], AUDIO)
     write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b", "c"], "audio": audio}))
     label = raysp.Label(str(folder), outputs=[raysp.Transcript(words=True)], backend=backend)
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]))
+    raysp.run(
+        a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]),
+        engine="here",
+        progress=False,
+    )
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     model = transformers.Wav2Vec2ForCTC.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -141,7 +145,11 @@ def test_the_text_of_the_step_itself_is_aligned(tmp_path, plain):
     write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio}))
     outputs = [raysp.Transcript(words=True), raysp.Align(of="pred")]
     label = raysp.Label(str(plain), outputs=outputs)
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]))
+    raysp.run(
+        a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]),
+        engine="here",
+        progress=False,
+    )
     row = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()[0]
     assert [one["word"] for one in row["aligned_words"]] == [one["word"] for one in row["pred_words"]]
 

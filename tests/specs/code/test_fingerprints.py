@@ -6,7 +6,7 @@ import pytest
 
 import raysp
 from raysp.errors import ChangedError
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.specs.code.projects import Project, hashed, keeping
 
 RULE = "def wanted(table):\n    return [True] * table.num_rows\n"
@@ -119,10 +119,10 @@ def test_a_pipelines_own_output_is_compared_when_it_is_run_again(project, tmp_pa
     write_shard(tmp_path / "in" / "a.parquet", 2)
     outputs = [importlib.import_module("my_output").Shouted()]
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": outputs})
-    label_here(pipeline)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
+    raysp.run(pipeline, engine="here", progress=False)
     project.write(loudness="GAIN = 2\n")
     with pytest.raises(ChangedError, match=r"another pipeline: the code in `loudness\.py` changed; undo the change"):
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"loudness\.py"):
         raysp.verify(str(tmp_path / "out"), sample=1, pipeline=pipeline)

@@ -11,7 +11,7 @@ import soundfile
 import raysp
 from benchmarks.inputs.corpus import join, read_utterances
 from raysp.checkpoints import language_models
-from tests.corpora import DEMO, a_pipeline, label_here
+from tests.corpora import DEMO, a_pipeline
 from tests.runs import audio_shard
 from tests.text.beams.arpa_files import write_arpa
 
@@ -51,7 +51,7 @@ def test_a_model_on_object_storage_gives_the_labels_of_one_on_disk_for_rows_of_a
         output = raysp.Transcript(beams=8, nbest=3, words=True, lm=model, hot_words={"NINE": 0.5})
         windows = {"window_seconds": 2, "overlap_seconds": 0.8, "batch_seconds": 6}
         pipeline = a_pipeline(source, tmp_path / sink, label={"outputs": [output], **windows})
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         return pq.read_table(tmp_path / sink / "a.parquet").to_pylist()
 
     stored = raysp.Shards(f"s3://{bucket}/in/*.parquet", storage_options=s3.options)

@@ -29,7 +29,7 @@ from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.planning import objective_checks
 from raysp.training.specs.objectives import Classify, Objective, Seq2Seq
 from raysp.training.specs.recipe import CTC, Evaluation, Schedule
-from tests.corpora import label_here, write_shard
+from tests.corpora import write_shard
 from tests.hub_server import lay_out
 from tests.recipes import a_recipe, second_shard, words_table
 from tests.soaked import some
@@ -235,7 +235,11 @@ def test_a_pipeline_labels_with_the_checkpoint_of_a_language(turkish, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
     label = raysp.Label(str(sink), outputs=[raysp.Transcript()])
     out = raysp.Parquet(str(tmp_path / "labels"))
-    label_here(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=out))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=out),
+        engine="here",
+        progress=False,
+    )
     texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
     assert len(texts) == 4
     assert {*"".join(texts)} <= {*" efghinorstuvwxz"}

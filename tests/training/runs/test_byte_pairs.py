@@ -20,7 +20,7 @@ from raysp.models.tokenizers import pieces
 from raysp.models.tokenizers.pieces import learn_pieces, merges_of
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.specs.recipe import Batching, Schedule
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, label_here, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.models.oracles import transformers
 from tests.recipes import a_recipe, words_table
 from tests.training.runs.test_pieces import parakeet_checkpoint
@@ -72,7 +72,9 @@ def trained(pairs, tmp_path_factory):
 def test_texts_come_back_with_their_spaces_and_times(trained, pairs, tmp_path):
     label = raysp.Label(str(trained), outputs=[raysp.Transcript(words=True)])
     sink = raysp.Parquet(str(tmp_path / "labels"), keep=["text"])
-    label_here(raysp.Pipeline(raysp.Shards(pairs), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(pairs), steps=[raysp.Decode(), label], sink=sink), engine="here", progress=False
+    )
     found = pq.read_table(tmp_path / "labels" / "a.parquet")
     assert found.column("pred_text").to_pylist() == found.column("text").to_pylist()
     columns = (found.column(name).to_pylist() for name in ("text", "pred_words", "seconds"))

@@ -21,7 +21,7 @@ from raysp.training.sink import evaluation_records, step_metrics
 from raysp.training.specs.objectives import ClassifyFrames
 from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from raysp.training.tasks.frame_task import frames_of
-from tests.corpora import DEMO, label_here, write_shard
+from tests.corpora import DEMO, write_shard
 from tests.recipes import a_recipe, words_table
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,11 @@ def test_a_checkpoint_of_frames_labels_segments(trained, tmp_path):
     label = raysp.Label(str(trained[0]), outputs=[raysp.Segments()])
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
     sink = raysp.Parquet(str(tmp_path / "labels"))
-    label_here(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink),
+        engine="here",
+        progress=False,
+    )
     rows = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_segments").to_pylist()
     assert {one["label"] for row in rows for one in row} <= {"loud", "quiet"}
 

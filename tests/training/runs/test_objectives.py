@@ -17,7 +17,7 @@ from raysp.models.loading import load_checkpoint
 from raysp.training.finetuning import finetune, plan_recipe, try_out
 from raysp.training.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers
 from raysp.training.specs.recipe import Evaluation, Schedule
-from tests.corpora import label_here, write_shard
+from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table
 from tests.soaked import some
 from tests.training.objectives.originals import save_decoder
@@ -108,7 +108,11 @@ def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
     label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Classes(top_k=1)])
     sink = raysp.Parquet(str(tmp_path / "labels"))
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
-    label_here(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink),
+        engine="here",
+        progress=False,
+    )
     table = pq.read_table(tmp_path / "labels" / "a.parquet")
     assert table.num_rows == 4
     assert {*table.column("pred_label").to_pylist()} <= {"s0", "s1", "s2"}
@@ -174,7 +178,11 @@ def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
     label = raysp.Label(str(writer), outputs=[raysp.Transcript()])
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
     sink = raysp.Parquet(str(tmp_path / "labels"))
-    label_here(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink),
+        engine="here",
+        progress=False,
+    )
     texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
     assert len(texts) == 4
     assert all(isinstance(text, str) for text in texts)
@@ -234,7 +242,11 @@ def test_a_checkpoint_of_speakers_embeds_recordings(words, listener, tmp_path):
     label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Embedding(pooling="xvector")])
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
     sink = raysp.Parquet(str(tmp_path / "labels"))
-    label_here(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink),
+        engine="here",
+        progress=False,
+    )
     [column] = [name for name in pq.read_schema(tmp_path / "labels" / "a.parquet").names if "embedding" in name]
     found = pq.read_table(tmp_path / "labels" / "a.parquet").column(column).to_pylist()
     assert {len(one) for one in found if one is not None} == {12}

@@ -10,7 +10,7 @@ from raysp.models import ParakeetFeatureExtractor, ParakeetForCTC, ParakeetProce
 from raysp.models.parakeet import ParakeetCTCConfig
 from raysp.training.finetuning import finetune, plan_recipe
 from raysp.training.specs.recipe import Batching, Schedule
-from tests.corpora import DEMO, label_here, write_shard
+from tests.corpora import DEMO, write_shard
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SMALL = {
@@ -81,7 +81,11 @@ def test_digits_are_learnt_and_labelled_in_any_batch(digits, checkpoint, tmp_pat
     for seconds in (1, 600):
         label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Transcript()], batch_seconds=seconds)
         sink = raysp.Parquet(str(tmp_path / f"labels-{seconds}"), keep=["text"])
-        label_here(raysp.Pipeline(raysp.Shards(digits), steps=[raysp.Decode(), label], sink=sink))
+        raysp.run(
+            raysp.Pipeline(raysp.Shards(digits), steps=[raysp.Decode(), label], sink=sink),
+            engine="here",
+            progress=False,
+        )
         found.append(pq.read_table(tmp_path / f"labels-{seconds}" / "a.parquet"))
     alone, together = found
     assert alone.column("pred_text").to_pylist() == alone.column("text").to_pylist()

@@ -13,7 +13,6 @@ from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTo
 from raysp.models import parakeet_transducers as transducers
 from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
 from raysp.training.finetuning import finetune, plan_recipe
-from tests.corpora import label_here
 from tests.models.oracles import transformers
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 
@@ -73,7 +72,9 @@ def test_digits_are_learnt_and_labelled(digits, checkpoint, tmp_path):
     assert best == {"metric": "wer", "value": 0.0, "step": best["step"]}
     label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Transcript(words=True)])
     sink = raysp.Parquet(str(tmp_path / "labels"), keep=["text"])
-    label_here(raysp.Pipeline(raysp.Shards(digits), steps=[raysp.Decode(), label], sink=sink))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(digits), steps=[raysp.Decode(), label], sink=sink), engine="here", progress=False
+    )
     found = pq.read_table(tmp_path / "labels" / "a.parquet")
     assert found.column("pred_text").to_pylist() == found.column("text").to_pylist()
 

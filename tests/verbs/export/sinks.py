@@ -13,7 +13,7 @@ import soundfile
 import raysp
 from raysp.audio import decode
 from raysp.specs.outputs.output import Output
-from tests.corpora import DEMO, a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, rows_table, wav, write_shard
 
 BROKEN = 4
 """A recording that cannot be decoded."""
@@ -39,7 +39,7 @@ def make_sink(folder: Path, *, rows: str = "all", output: Output = WORDS) -> ray
     source = raysp.Shards(f"{folder}/in", text="text")
     sink = raysp.Parquet(f"{folder}/out", keep=["speaker_id"], rows=rows)
     pipeline = a_pipeline(source, sink, label={"outputs": [output]})
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -66,7 +66,7 @@ def make_folder_sink(folder: Path, names: Sequence[str], outputs: Sequence[Outpu
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(spoken[number % len(spoken)]["bytes"] if name != "broken.wav" else digit[:20])
     pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS] if outputs is None else outputs})
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -99,7 +99,7 @@ def make_long_sink(folder: Path) -> raysp.Pipeline:
     write_shard(folder / "in" / "a.parquet", table=table, row_group_size=1)
     write_shard(folder / "in" / "b.parquet", table=table.slice(0, 1))
     pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]})
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
@@ -118,5 +118,5 @@ def make_manifest_sink(folder: Path) -> raysp.Pipeline:
     (folder / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     source = raysp.Shards(f"{folder}/m.jsonl", text="text")
     pipeline = a_pipeline(source, f"{folder}/out", label={"outputs": [raysp.Transcript()]})
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline

@@ -114,9 +114,9 @@ class TestManifests:
     def test_the_manifest_is_a_source_of_the_same_rows(self, manifest, tmp_path):
         raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"), one_file=True)
         source = raysp.Shards(f"{tmp_path}/dest/labels.jsonl", audio_root=str(manifest))
-        from tests.corpora import a_pipeline, label_here
+        from tests.corpora import a_pipeline
 
-        label_here(a_pipeline(source, str(tmp_path / "again")))
+        raysp.run(a_pipeline(source, str(tmp_path / "again")), engine="here", progress=False)
         texts = [
             [row["pred_text"] for row in pq.read_table(path).to_pylist()]
             for path in (next((manifest / "out").glob("*.parquet")), next((tmp_path / "again").glob("*.parquet")))

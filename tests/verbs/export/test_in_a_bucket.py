@@ -4,7 +4,7 @@ import pytest
 
 import raysp
 from raysp.storage.stores import open_store
-from tests.corpora import a_pipeline, label_here
+from tests.corpora import a_pipeline
 from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import WORDS, content, exported, make_folder_sink
 
@@ -33,7 +33,7 @@ def test_files_are_named_as_recordings_of_a_bucket(s3, tmp_path):
     make_folder_sink(tmp_path, ["2024/Interviews/rec 48.wav", "x.wav"])
     s3.upload(tmp_path / "in", bucket, "in/")
     source = raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
-    label_here(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}))
+    raysp.run(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}), engine="here", progress=False)
     raysp.export(f"{tmp_path}/labels", to="srt", dest=f"s3://{bucket}/srt", dest_options=s3.options)
     s3.download(bucket, tmp_path / "copy")
     assert sorted(exported(tmp_path / "copy" / "srt")) == ["2024/Interviews/rec 48.srt", "x.srt"]
@@ -46,7 +46,7 @@ def test_subtitles_stand_beside_recordings_of_a_bucket_and_none_is_replaced(s3, 
     (tmp_path / "in" / "x.srt").write_bytes(b"by hand")
     s3.upload(tmp_path / "in", bucket, "in/")
     source = raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
-    label_here(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}))
+    raysp.run(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}), engine="here", progress=False)
     for _ in range(2):
         found = raysp.export(f"{tmp_path}/labels", to="srt", beside=True)
         assert (found.rows, found.kept, found.first_kept) == (3, 1, "x.srt")

@@ -22,7 +22,7 @@ from raysp.storage.store import LocalStore
 from raysp.text.formats.file_names import key_of, safe_path
 from raysp.verbs.export import destination
 from raysp.verbs.export.row_names import IdNames, PathNames, first_rows_of
-from tests.corpora import CHECKPOINT, a_pipeline, label_here, rows_table, wav, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, rows_table, wav, write_shard
 from tests.ops.channels.calls import encoded, side
 from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import WORDS, content, digits, exported, make_folder_sink, make_sink, with_errors
@@ -85,7 +85,7 @@ class TestFolders:
         for name in ("one", "two"):
             make_folder_sink(tmp_path / name, ["a/x.wav"])
         source = raysp.Shards([f"{tmp_path}/one/in", f"{tmp_path}/two/in"])
-        label_here(a_pipeline(source, f"{tmp_path}/out", label={"outputs": [WORDS]}))
+        raysp.run(a_pipeline(source, f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here", progress=False)
         assert files(tmp_path / "out", tmp_path / "dest") == ["one/in/a/x.srt", "two/in/a/x.srt"]
 
     def test_new_recordings_are_added_and_a_name_keeps_its_recording(self, tmp_path):
@@ -94,7 +94,7 @@ class TestFolders:
         before = exported(tmp_path / "dest")["b.srt"]
         for name in ("a.wav", "b.mp3"):
             shutil.copy(tmp_path / "in" / "b.wav", tmp_path / "in" / name)
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         found = raysp.export(str(tmp_path / "out"), to="srt", dest=str(tmp_path / "dest"))
         assert sorted(exported(tmp_path / "dest")) == ["a.srt", "b.srt", "b~2.srt"]
         assert exported(tmp_path / "dest")["b.srt"] == before
@@ -161,7 +161,7 @@ class TestOtherSources:
         source = raysp.Shards(f"{moved}/m.jsonl", text="text")
         pipeline = a_pipeline(source, f"{moved}/out", label={"outputs": [raysp.Transcript()]})
         shutil.rmtree(moved / "out")
-        label_here(pipeline)
+        raysp.run(pipeline, engine="here", progress=False)
         (moved / "m.jsonl").unlink()
         found = raysp.export(str(moved / "out"), to="srt", dest=str(tmp_path / "dest"))
         assert "m.jsonl" in found.facts["names"]
@@ -175,7 +175,7 @@ class TestOtherSources:
         table = table.set_column(table.column_names.index("audio"), "audio", [audio])
         write_shard(tmp_path / "rows" / "p.parquet", table=table.cast(rows_table(3).schema))
         source = raysp.Shards(f"{tmp_path}/rows", audio_root=f"{tmp_path}/made/in")
-        label_here(a_pipeline(source, f"{tmp_path}/out", label={"outputs": [WORDS]}))
+        raysp.run(a_pipeline(source, f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here", progress=False)
         assert files(tmp_path / "out", tmp_path / "dest") == ["calls/a.srt", "calls/b.srt", "p~/u2.srt"]
 
     def test_members_of_tar_files_keep_their_folders(self, tmp_path):
@@ -186,7 +186,9 @@ class TestOtherSources:
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-        label_here(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}))
+        raysp.run(
+            a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here", progress=False
+        )
         assert files(tmp_path / "out", tmp_path / "dest") == ["t/2024/REC 1~1.srt", "t/2024/rec 1.srt", "t/a.srt"]
 
     def test_recordings_inside_of_rows_are_named_by_their_ids(self, made, tmp_path):
@@ -199,7 +201,7 @@ class TestOtherSources:
         for name in ("rec.wav", "rec.1.wav"):
             (tmp_path / "in" / "a" / name).write_bytes(encoded([side(0, [0]), side(1, [0.3])]))
         steps = [raysp.Decode(channel="each"), raysp.Label(str(CHECKPOINT), outputs=[WORDS])]
-        label_here(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", steps=steps))
+        raysp.run(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", steps=steps), engine="here", progress=False)
         found = files(tmp_path / "out", tmp_path / "dest")
         assert found == [f"a/rec{name}.srt" for name in (".1.1", ".1.2", ".1", ".2")]
         with_errors(tmp_path / "out" / "in-00000.parquet", rows={0})
@@ -262,7 +264,9 @@ class TestSafePaths:
 def test_a_recording_without_words_has_a_file_that_its_readers_open(tmp_path, to):
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "quiet.wav", [0.0] * 8000, 16_000)
-    label_here(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}))
+    raysp.run(
+        a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here", progress=False
+    )
     [name] = files(tmp_path / "out", tmp_path / "dest", to)
     path = str(tmp_path / "dest" / name)
     if to == "textgrid":

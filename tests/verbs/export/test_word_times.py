@@ -14,7 +14,7 @@ from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.specs.values import to_json
 from raysp.specs.work_files import with_overrides
 from raysp.verbs.export.word_times import how_to_ask
-from tests.corpora import CHECKPOINT, a_pipeline, label_here
+from tests.corpora import CHECKPOINT, a_pipeline
 from tests.verbs.export.sinks import make_folder_sink
 
 pytestmark = pytest.mark.lengthy
@@ -43,7 +43,7 @@ def test_the_advice_of_each_format_makes_the_export_work(pipeline, tmp_path, to)
     words = command_in(str(refused.value))
     assert words[:2] == ["raysp", "run"]
     assert words[3:] == ["--set", "steps.1.outputs.1.words=true", "--relabel"]
-    label_here(with_overrides(pipeline, [words[4]]), relabel=True)
+    raysp.run(with_overrides(pipeline, [words[4]]), relabel=True, engine="here", progress=False)
     assert raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest", **options).rows == 1
 
 
@@ -51,7 +51,12 @@ def test_an_encoder_decoder_is_aligned_by_a_second_checkpoint(pipeline, tmp_path
     with pytest.raises(PlanError, match=r"add Align\(of='pred', checkpoint=CTC\) .*--column aligned"):
         raysp.export(f"{tmp_path}/out", to="srt", dest=f"{tmp_path}/dest", max_seconds=0.2, min_seconds=0.1)
     outputs = [*pipeline.label.outputs, raysp.Align(of="pred", checkpoint=str(CHECKPOINT))]
-    label_here(replace(pipeline, steps=[raysp.Decode(), replace(pipeline.label, outputs=outputs)]), relabel=True)
+    raysp.run(
+        replace(pipeline, steps=[raysp.Decode(), replace(pipeline.label, outputs=outputs)]),
+        relabel=True,
+        engine="here",
+        progress=False,
+    )
     raysp.export(f"{tmp_path}/out", to="srt", dest=f"{tmp_path}/dest", column="aligned")
     [cue] = pysubs2.load(f"{tmp_path}/dest/a/b.srt")
     assert cue.plaintext.isalpha()

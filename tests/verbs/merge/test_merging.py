@@ -14,7 +14,7 @@ import pytest
 import raysp
 from raysp.errors import ChangedError, PlanError, SpecError
 from raysp.storage.store import LocalStore
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 from tests.sink.sinks import CrashingStore, Killed
 
 pytestmark = pytest.mark.lengthy
@@ -40,10 +40,14 @@ def made(tmp_path_factory) -> Path:
         write_shard(folder / "in" / name, table=table.slice(4 * number, 4), row_group_size=3)
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
     skipped = raysp.Keep(where=[("id", "!=", rows[7]["id"])])
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])))
-    label_here(a_pipeline(source, raysp.Parquet(f"{folder}/B", keep=["speaker_id"]), keep=[skipped]))
+    raysp.run(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])), engine="here", progress=False)
+    raysp.run(
+        a_pipeline(source, raysp.Parquet(f"{folder}/B", keep=["speaker_id"]), keep=[skipped]),
+        engine="here",
+        progress=False,
+    )
     ok = raysp.Parquet(f"{folder}/ok", keep=["speaker_id"], rows="ok")
-    label_here(a_pipeline(source, ok, keep=[skipped]))
+    raysp.run(a_pipeline(source, ok, keep=[skipped]), engine="here", progress=False)
     for sink, scores in {**SCORES, "ok": SCORES["B"]}.items():
         rewrite(folder / sink, sink, scores)
     return folder
@@ -224,7 +228,11 @@ class TestRefusals:
     def test_columns_that_differ_are_named(self, merge, made, tmp_path):
         source = raysp.Shards(f"{made}/in/*.parquet", text="text")
         label = {"outputs": [raysp.Transcript(words=True)]}
-        label_here(a_pipeline(source, raysp.Parquet(f"{tmp_path}/W", keep=["speaker_id"]), label=label))
+        raysp.run(
+            a_pipeline(source, raysp.Parquet(f"{tmp_path}/W", keep=["speaker_id"]), label=label),
+            engine="here",
+            progress=False,
+        )
         with pytest.raises(PlanError, match=r"differ in the columns pred_words \(absent; list<.*merge labellings with"):
             raysp.merge(str(made / "A"), str(tmp_path / "W"), to=str(tmp_path / "to"), by="pred_score")
 

@@ -12,7 +12,7 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import footer
 from raysp.storage.store import LocalStore
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
 
@@ -35,11 +35,11 @@ def rows(folder: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpus):
-    label_here(pipeline(corpus))
+    raysp.run(pipeline(corpus), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"steps\.1.*or replace the labels that differ with --relabel"):
-        label_here(pipeline(corpus, without="jackson"))
-    label_here(pipeline(corpus, without="jackson"), relabel=True)
-    label_here(pipeline(corpus, "fresh", without="jackson"))
+        raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
+    raysp.run(pipeline(corpus, without="jackson"), relabel=True, engine="here", progress=False)
+    raysp.run(pipeline(corpus, "fresh", without="jackson"), engine="here", progress=False)
     assert rows(corpus / "out") == rows(corpus / "fresh")
     assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
     assert raysp.status(str(corpus / "out")).is_complete
@@ -47,11 +47,11 @@ def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpu
 
 @pytest.mark.slow
 def test_relabelled_and_back_again_equals_the_original(corpus):
-    label_here(pipeline(corpus))
+    raysp.run(pipeline(corpus), engine="here", progress=False)
     first = rows(corpus / "out")
-    label_here(pipeline(corpus, without="jackson"), relabel=True)
+    raysp.run(pipeline(corpus, without="jackson"), relabel=True, engine="here", progress=False)
     assert rows(corpus / "out") != first
-    label_here(pipeline(corpus), relabel=True)
+    raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
     assert rows(corpus / "out") == first
     assert raysp.verify(str(corpus / "out")).differences == ()
 
@@ -59,23 +59,23 @@ def test_relabelled_and_back_again_equals_the_original(corpus):
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"keep": ["speaker_id"]}, {"rows": "ok"}])
 def test_other_columns_or_rows_are_put_in_place_on_request(corpus, change):
-    label_here(pipeline(corpus, without="jackson"))
+    raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"sink\..*--relabel"):
-        label_here(pipeline(corpus, without="jackson", **change))
-    label_here(pipeline(corpus, without="jackson", **change), relabel=True)
-    label_here(pipeline(corpus, "fresh", without="jackson", **change))
+        raysp.run(pipeline(corpus, without="jackson", **change), engine="here", progress=False)
+    raysp.run(pipeline(corpus, without="jackson", **change), relabel=True, engine="here", progress=False)
+    raysp.run(pipeline(corpus, "fresh", without="jackson", **change), engine="here", progress=False)
     assert rows(corpus / "out") == rows(corpus / "fresh")
     assert raysp.verify(str(corpus / "out")).differences == ()
 
 
 @pytest.mark.slow
 def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
-    label_here(pipeline(corpus))
+    raysp.run(pipeline(corpus), engine="here", progress=False)
     before = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
     write_shard(corpus / "in" / "1.parquet", table=DIGITS.slice(20, 7))
     with pytest.raises(PlanError, match=r"1\.parquet: its content changed since it was planned.*--relabel"):
-        label_here(pipeline(corpus))
-    label_here(pipeline(corpus), relabel=True)
+        raysp.run(pipeline(corpus), engine="here", progress=False)
+    raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
     after = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {"1.parquet"}
     assert pq.read_table(corpus / "out" / "1.parquet").column("id") == DIGITS.slice(20, 7).column("id")
@@ -85,7 +85,7 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
 
 @pytest.mark.slow
 def test_a_relabelling_that_differs_in_nothing_does_nothing(corpus):
-    label_here(pipeline(corpus))
+    raysp.run(pipeline(corpus), engine="here", progress=False)
     plan = make_plan(Opened.of(pipeline(corpus)), relabel=True)
     assert (plan.todo, len(plan.done)) == ((), 3)
 
@@ -111,7 +111,7 @@ class TestRetry:
             # In this process, where it can be made to fail.
             once.setattr("raysp.labelling.engine.workers.reader.process_decoder", lambda: audio)
             once.setattr(stream_decoding, "decode_chunks", crash)
-            label_here(pipeline(corpus, rows=request.param))
+            raysp.run(pipeline(corpus, rows=request.param), engine="here", progress=False)
         return corpus
 
     @pytest.mark.slow
@@ -120,13 +120,13 @@ class TestRetry:
         assert len(before) == 12
         recorded = pipeline(flawed, rows=raysp_rows(flawed))
         untouched = (flawed / "out" / "1.parquet").stat().st_mtime_ns
-        label_here(recorded, retry=True)
+        raysp.retry(recorded.sink.url, pipeline=recorded, engine="here", progress=False)
         after = {row["id"]: row for row in rows(flawed / "out")}
         assert len(after) == 15
         assert {row["status"] for row in after.values()} == {"ok"}
         assert {key: after[key] for key in before} == before
         assert (flawed / "out" / "1.parquet").stat().st_mtime_ns == untouched  # it has no error rows
-        label_here(pipeline(flawed, "fresh", rows=raysp_rows(flawed)))
+        raysp.run(pipeline(flawed, "fresh", rows=raysp_rows(flawed)), engine="here", progress=False)
         assert texts(flawed / "out") == texts(flawed / "fresh")
         verified = raysp.verify(str(flawed / "out"), sample=15)
         assert (verified.differences, verified.sampled) == ((), 15)
@@ -136,7 +136,8 @@ class TestRetry:
     @pytest.mark.slow
     def test_the_counts_are_those_of_the_new_rows(self, flawed):
         assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 2
-        label_here(pipeline(flawed, rows=raysp_rows(flawed)), retry=True)
+        made = pipeline(flawed, rows=raysp_rows(flawed))
+    raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
         assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 0
 
 
@@ -154,7 +155,7 @@ def texts(folder: Path) -> list[tuple]:
 def test_a_pipeline_is_read_from_its_sink_after_the_sink_moved(corpus):
     from raysp.labelling.planning.retrying import recorded_pipeline
 
-    label_here(pipeline(corpus, keep=["speaker_id"]))
+    raysp.run(pipeline(corpus, keep=["speaker_id"]), engine="here", progress=False)
     moved = (corpus / "out").rename(corpus / "moved")
     given = pipeline(corpus, "moved", keep=["speaker_id"])
     steps = tuple(replace(step, backend="torch") if isinstance(step, raysp.Label) else step for step in given.steps)

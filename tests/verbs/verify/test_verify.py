@@ -15,7 +15,7 @@ from raysp.cli.entry import application
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
 from raysp.verbs.verify.recomputing import differing
-from tests.corpora import DEMO, a_pipeline, label_here, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -33,7 +33,7 @@ def finished(tmp_path_factory) -> dict[str, Path]:
         write_shard(folder / "in" / f"{name}.parquet", table=table, row_group_size=3)
     for kind in ("all", "ok"):
         sink = raysp.Parquet(str(folder / kind), keep=["speaker_id"], rows=kind, compression="none")
-        label_here(a_pipeline(f"{folder}/in/*.parquet", sink))
+        raysp.run(a_pipeline(f"{folder}/in/*.parquet", sink), engine="here", progress=False)
     return {"in": folder / "in", "all": folder / "all", "ok": folder / "ok"}
 
 
@@ -122,7 +122,11 @@ def half(request, finished, tmp_path_factory) -> Path:
     """A sink in bfloat16; its original padding (exact=False) makes labels depend on the batch on a CPU, too."""
     folder = tmp_path_factory.mktemp("half") / "labels"
     label = {"dtype": "bfloat16", "exact": request.param}
-    label_here(a_pipeline(f"{finished['in']}/*.parquet", raysp.Parquet(str(folder)), label=label))
+    raysp.run(
+        a_pipeline(f"{finished['in']}/*.parquet", raysp.Parquet(str(folder)), label=label),
+        engine="here",
+        progress=False,
+    )
     return folder
 
 
@@ -219,7 +223,7 @@ class TestSources:
         rows[1]["id"] = rows[2]["id"] = rows[0]["id"]
         write_shard(tmp_path / "in" / "a.parquet", table=pa.Table.from_pylist(rows, DIGITS.schema))
         write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows[:1], DIGITS.schema))
-        label_here(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
         return tmp_path
 
     def test_duplicate_ids_within_and_across_shards_are_counted_and_are_not_differences(self, made):
@@ -240,7 +244,7 @@ class TestSources:
     def test_a_checkpoint_that_changed_cannot_be_compared_with(self, made):
         checkpoint = shutil.copytree(DEMO / "unispeech-digits-ctc", made / "checkpoint")
         steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])]
-        label_here(a_pipeline(f"{made}/in/*.parquet", made / "other", steps=steps))
+        raysp.run(a_pipeline(f"{made}/in/*.parquet", made / "other", steps=steps), engine="here", progress=False)
         vocabulary = json.loads((checkpoint / "vocab.json").read_text())
         (checkpoint / "vocab.json").write_text(json.dumps(vocabulary, indent=9))
         assert found(made / "other") == []

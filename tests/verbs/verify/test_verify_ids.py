@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, label_here, rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 from tests.soaked import soaked
 
 COLUMNS = {
@@ -45,7 +45,7 @@ def test_ids_and_kept_columns_of_every_type_are_verified(tmp_path, name, suffix,
             writer.write_table(table)
     sink = raysp.Parquet(str(tmp_path / "out"), keep=["kept"], rows=rows)
     pipeline = a_pipeline(str(tmp_path / "in"), sink)
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     verified = raysp.verify(sink.url, pipeline=pipeline)
     assert (verified.rows, verified.differences) == (3, ())
     assert verified.duplicate_ids == (name in ("struct", "dictionary"))

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 import raysp
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, label_here, wav
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav
 from tests.labelling.engine.datasets.comparing import by_id
 from tests.user_specs import Counted, Spoken, loudness
 
@@ -82,7 +82,11 @@ def labelled_sink(steps, shard, tmp_path_factory):
     """The sink of a run over the shard."""
     sink = tmp_path_factory.mktemp("labels")
     keep = raysp.Parquet(str(sink), keep=COLUMNS["keep"])
-    label_here(raysp.Pipeline(raysp.Shards(str(shard)), steps=steps, sink=keep, max_error_rate=1))
+    raysp.run(
+        raysp.Pipeline(raysp.Shards(str(shard)), steps=steps, sink=keep, max_error_rate=1),
+        engine="here",
+        progress=False,
+    )
     return sink
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import label_here, write_shard
+from tests.corpora import write_shard
 from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +28,9 @@ def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp
     exec(compile(text, "guide.py", "exec"), program)
     assert len(PROGRAM.splitlines()) <= 25
     shards, sink = raysp.Shards("pipelines/demo/audio/*.parquet"), raysp.Parquet("labels", keep=["text"])
-    label_here(raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink))
+    raysp.run(
+        raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink), engine="here", progress=False
+    )
     expected = by_id(pq.read_table("labels"))
     found = by_id(pq.read_table("digit-labels"))
     assert len(found) == 57
@@ -53,7 +55,9 @@ def test_the_other_programs_of_the_guide_are_valid(local_ray, tmp_path, monkeypa
     assert (found["status"], "pred_text" in found, "text" in found) == ("ok", True, True)
     write_shard(tmp_path / "in" / "a.parquet")
     shards, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "labels"))
-    label_here(raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink))
+    raysp.run(
+        raysp.Pipeline(shards, steps=[raysp.Decode(), program["label"]], sink=sink), engine="here", progress=False
+    )
     exec(compile(PAIRS, "guide.py", "exec"), program)
     assert program["pairs"].schema().names == ["id", "pred_text", "audio"]
     assert program["pairs"].take(1)[0]["audio"]["bytes"]

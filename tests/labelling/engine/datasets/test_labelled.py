@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp.errors import PlanError, StoreError, TrustError
-from tests.corpora import a_pipeline, label_here, write_shard
+from tests.corpora import a_pipeline, write_shard
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def pipeline(tmp_path):
 @pytest.fixture
 def labelled(pipeline):
     """A sink of three label shards."""
-    label_here(pipeline)
+    raysp.run(pipeline, engine="here", progress=False)
     return pipeline.sink.url
 
 
@@ -65,7 +65,7 @@ def test_label_shards_with_ok_rows_only_get_the_recordings_of_these_rows(tmp_pat
     whole = whole.set_column(1, "audio", pa.array(audio, whole.schema.field("audio").type))
     write_shard(table, table=whole)
     sink = raysp.Parquet(str(tmp_path / "out"), rows="ok")
-    label_here(a_pipeline(f"{tmp_path}/in/*.parquet", sink, max_error_rate=1))
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink, max_error_rate=1), engine="here", progress=False)
     found = read(raysp.datasource(sink.url, columns=["id"], beside=["language"]), 1)
     assert found.to_pydict() == {"id": ["a0", "a2"], "language": ["de", "de"]}
     assert rows.num_rows == 3

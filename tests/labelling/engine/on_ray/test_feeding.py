@@ -11,7 +11,6 @@ from raysp.cluster.resources import Resources
 from raysp.labelling.engine.on_ray import stream
 from raysp.labelling.engine.on_ray.plan_input import MAX_TASK_BYTES, Feed
 from raysp.labelling.engine.running import run
-from tests.corpora import label_here
 from tests.runs import DEMO, processes, row_hash
 
 
@@ -45,7 +44,7 @@ def shards(write_shards):
 def test_a_model_is_loaded_once_for_all_pieces_and_once_more_after_a_kill(
     local_ray, make_pipeline, shards, tmp_path, one_at_a_time
 ):
-    label_here(make_pipeline(shards, sink="undisturbed"))
+    raysp.run(make_pipeline(shards, sink="undisturbed"), engine="here", progress=False)
     killed = []
 
     def kill(progress):

@@ -7,7 +7,6 @@ import pytest
 
 import raysp
 from raysp.labelling.engine.running import run
-from tests.corpora import label_here
 from tests.runs import read_labels
 
 pytestmark = pytest.mark.cluster
@@ -65,7 +64,7 @@ def without_processes(row: dict[str, object]) -> dict[str, object]:
 
 @pytest.fixture
 def expected(make_pipeline, small_shards, steps, tmp_path) -> list[dict[str, object]]:
-    label_here(make_pipeline(small_shards, steps=steps, sink="expected"))
+    raysp.run(make_pipeline(small_shards, steps=steps, sink="expected"), engine="here", progress=False)
     return [without_processes(row) for row in rows_of(tmp_path / "expected")]
 
 
