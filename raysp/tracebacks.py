@@ -5,6 +5,7 @@ import logging
 import sysconfig
 import threading
 import traceback
+from bdb import BdbQuit
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -49,6 +50,14 @@ def is_of_users_code(error: BaseException) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     last = next((frame for frame in reversed(frames) if _is_of_user(frame) or _is_of_raysp(frame)), None)
     return last is not None and _is_of_user(last)
+
+
+def stop_if_left(error: BaseException | None) -> None:
+    """Raise KeyboardInterrupt if an error, or a cause of it, is that of a debugger that the user has left."""
+    while error is not None:
+        if isinstance(error, BdbQuit):
+            raise KeyboardInterrupt
+        error = error.__cause__
 
 
 def note(error: BaseException) -> None:

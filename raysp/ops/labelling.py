@@ -314,6 +314,7 @@ class Labelling:
             OneBatch(self, chosen, given).run_stages()
             return
         except Exception as error:  # a model, an output or a user's output may raise any error
+            tracebacks.stop_if_left(error)
             refuse_lost(error)
             why = tracebacks.described(error)
             if len(chosen) == 1:

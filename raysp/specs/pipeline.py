@@ -40,9 +40,9 @@ SHARD_PLACES = ("root", "audio_root", "labels")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 USUAL_ID = "id"
 """Column of row ids of a source that names none."""
-LABEL_VERSION = 6
+LABEL_VERSION = 7
 """Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 9
+HALF_LABEL_VERSION = 10
 """Version of labels in half precision, increased with each change of these."""
 
 

@@ -201,6 +201,14 @@ def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
 
 
 @pytest.mark.slow
+def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
+    left = run_in_a_process(corpus, mapping.__name__, "stops", "q\n")
+    assert left.returncode == 130, left.stderr
+    assert "raysp: stopped" in left.stderr
+    assert label_rows(corpus / "out") == []
+
+
+@pytest.mark.slow
 def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
     manager = pytest.importorskip("jupyter_client", reason="needs pip install ipykernel").KernelManager()
     manager.start_kernel(

@@ -137,7 +137,7 @@ class TestRetry:
     def test_the_counts_are_those_of_the_new_rows(self, flawed):
         assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 2
         made = pipeline(flawed, rows=raysp_rows(flawed))
-    raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
+        raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
         assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 0
 
 
