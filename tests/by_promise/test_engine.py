@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from tests.classifiers import make_classifier, make_frame_classifier, make_speaker_model
 
 DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
 CHECKPOINT = str(DEMO / "unispeech-digits-ctc")
@@ -21,7 +23,19 @@ OUTPUTS = {
     "embedding": raysp.Embedding(),
     "frames": raysp.Embedding(pooling="none"),
     "signals": raysp.Signals(),
+    "speech": raysp.Speech(),
+    "turns": raysp.Turns(checkpoint="speakers"),
+    "classes": raysp.Classes(top_k=2),
+    "segments": raysp.Segments(threshold=0.1),
+    "x-vector": raysp.Embedding(pooling="xvector"),
 }
+MODELS = {
+    "classes": lambda folder: make_classifier(folder, "low", "middle", "high"),
+    "segments": lambda folder: make_frame_classifier(folder, "quiet", "loud"),
+    "turns": make_speaker_model,
+    "x-vector": make_speaker_model,
+}
+"""Makers of checkpoints for outputs that the bundled one does not give."""
 MAPPING = """import os
 import pdb
 import signal
@@ -78,11 +92,13 @@ def mapping(tmp_path, monkeypatch):
     return __import__(name)
 
 
-def pipeline(corpus: Path, sink: str, *steps: object, outputs: object = None, **label: object) -> raysp.Pipeline:
+def pipeline(
+    corpus: Path, sink: str, *steps: object, outputs: object = None, checkpoint: str = CHECKPOINT, **label: object
+) -> raysp.Pipeline:
     outputs = [raysp.Transcript()] if outputs is None else outputs
     return raysp.Pipeline(
         raysp.Shards(f"{corpus}/in/*.parquet", text="text"),
-        steps=[raysp.Decode(), *steps, raysp.Label(CHECKPOINT, outputs=outputs, **label)],
+        steps=[raysp.Decode(), *steps, raysp.Label(checkpoint, outputs=outputs, **label)],
         sink=raysp.Parquet(str(corpus / sink)),
     )
 
@@ -91,12 +107,33 @@ def pipeline(corpus: Path, sink: str, *steps: object, outputs: object = None, **
 @pytest.mark.slow
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_rows_are_equal_under_both_engines(corpus, local_ray, output):
-    windows = {"window_seconds": 0.3, "overlap_seconds": 0.1} if output == "transcript" else {}
+    outputs, label = [OUTPUTS[output]], {}
+    if output in ("speech", "turns"):
+        pytest.importorskip("silero_vad", reason="needs pip install 'raysp[turns]'")
+    if output in MODELS:
+        label["checkpoint"] = MODELS[output](corpus / "speakers")
+    if output == "turns":
+        label, outputs = {}, [replace(OUTPUTS[output], checkpoint=str(corpus / "speakers"))]
+    if output == "transcript":
+        label = {"window_seconds": 0.3, "overlap_seconds": 0.1}
     for engine in ("here", "ray"):
-        made = pipeline(corpus, engine, outputs=[raysp.Transcript(name="plain"), OUTPUTS[output]], **windows)
+        made = pipeline(corpus, engine, outputs=outputs, **label)
         result = raysp.run(made, engine=engine, progress=False)
         assert (result.rows, result.errors) == (6, {"unsupported_format": 1})
-    assert label_rows(corpus / "here") == label_rows(corpus / "ray")
+    assert_same(label_rows(corpus / "here"), label_rows(corpus / "ray"))
+
+
+def assert_same(value: object, other: object) -> None:
+    """Compare rows: numbers to 1e-5, since threads add in other orders, all else exactly."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        assert value.keys() == other.keys()
+        assert_same([*value.values()], [*other.values()])
+    elif isinstance(value, list) and isinstance(other, list):
+        assert len(value) == len(other)
+        for one, counterpart in zip(value, other, strict=True):
+            assert_same(one, counterpart)
+    else:
+        assert value == (pytest.approx(other, rel=1e-5, abs=1e-5) if isinstance(other, float) else other)
 
 
 def test_rows_labels_the_first_rows_and_keeps_nothing(corpus):
