@@ -58,6 +58,8 @@ def finetune(
     check_arrival()
     if steps is not None and address is not None:
         raise SpecError("--steps and --address: a try-out runs on this machine; leave --address out")
+    if steps is not None and engine == "ray":
+        raise SpecError("--steps and --engine ray: a try-out trains in this process; leave --engine out")
     if steps is not None:
         refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
     loaded = with_overrides(load_recipe(recipe), settings or [])

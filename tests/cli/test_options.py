@@ -92,11 +92,12 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     },
     "--trust": {
         verb: [Helped("that another user's sink names")]
-        for verb in ("retry", "verify", "gc", "status", "report", "diff", "merge", "export")
+        for verb in ("retry", "verify", "gc", "status", "report", "forget", "diff", "merge", "export")
     },
     "--storage-option": {
         **{verb: [local(f"{verb} {{a}}")] for verb in ("retry", "verify", "gc", "status", "report")},
         **{command.split()[0]: [local(command)] for command in (DIFF, MERGE, f"{EXPORT} jsonl")},
+        "forget": [local("forget {a} ID")],
         "inspect": [local(f"inspect {CHECKPOINT}")],
         "convert": [
             local(f"convert {CHECKPOINT} {{tmp}}/x"),
@@ -112,6 +113,9 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             ]
             for verb in ("verify", "gc", "status", "report")
         },
+        "forget": [
+            Refused("forget {a} ID --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the sink")
+        ],
         "export": [
             Refused(f"{EXPORT} jsonl --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the")
         ],
@@ -133,6 +137,13 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         "submit": [Acts("cli/test_jobs.py::TestSubmit::test_without_an_address_it_says_what_to_give")],
         "jobs": [Acts("cli/test_jobs.py::TestJobs::test_jobs_are_listed_a_line_each")],
         "stop": [Acts("cli/test_jobs.py::test_a_job_is_stopped_and_shown")],
+    },
+    "--engine": {
+        **{
+            verb: [Refused(f"{line} --engine nowhere", "engine: found 'nowhere', expected 'auto', 'here' or 'ray'")]
+            for verb, line in {"run": "run {file}", "retry": "retry {a}", "evaluate": f"{EVALUATE} --text text"}.items()
+        },
+        "finetune": [Refused("finetune {recipe} --steps 1 --engine ray", "a try-out trains in this process")],
     },
     "--ca": {
         command.split()[0]: [

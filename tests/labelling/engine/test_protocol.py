@@ -318,7 +318,7 @@ def test_relabel_retry_verify_and_gc_from_the_command_line(corpus, recipe, tmp_p
         assert (code, json.loads(said)["rows"]) == (0, ROWS)
     code, said, _ = command("retry", sink)  # on Ray
     assert code == 3  # it labelled nothing
-    assert "1 labelled again, 1 failed again; 1 of 1 label shard replaced" in said
+    assert "1 labelled again, 1 failed again; 0 of 1 label shard replaced, 1 left as before: no row changed" in said
     assert command("verify", sink, "--sample", 3)[0] == 0
     code, said, _ = command("gc", sink, "--json")  # commits remove nothing: the marker of the first labelling is left
     assert code == 0

@@ -81,7 +81,8 @@ def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
     (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
     plan = make_plan(Opened.of(pipeline))
     assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
-    raysp.run(pipeline, engine="here", progress=False)
+    with pytest.raises(raysp.RunError, match=r"no shard was committed: bad\.parquet"):
+        raysp.run(pipeline, engine="here", progress=False)
     status = raysp.status(str(tmp_path / "out"))
     assert (status.shards, status.is_complete) == (2, False)
     assert len(status.failed) == 2

@@ -110,6 +110,7 @@ class TestRetry:
         with monkeypatch.context() as once:
             # In this process, where it can be made to fail.
             once.setattr("raysp.labelling.engine.workers.reader.process_decoder", lambda: audio)
+            once.setattr("raysp.labelling.engine.here.close_decoder", lambda: None)
             once.setattr(stream_decoding, "decode_chunks", crash)
             raysp.run(pipeline(corpus, rows=request.param), engine="here", progress=False)
         return corpus

@@ -41,12 +41,3 @@ def test_rows_that_were_retried_name_the_run_of_the_last_retry_and_the_others_th
     assert found[b"raysp.run"].decode() == first
     assert json.loads(found[b"raysp.retried"]) == {second: [1], third: [3]}
     assert found[b"raysp.checkpoint_digest"]
-
-
-def test_a_label_shard_without_these_entries_names_no_run(tmp_path):
-    from tests.corpora import write_shard
-
-    write_shard(tmp_path / "in" / "a.parquet", 2)
-    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-    sink = Sink.open(f"{tmp_path}/out")
-    assert footer.runs(sink.store, sink.shards()[0]) == [None, None]
