@@ -14,6 +14,7 @@ from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import KINDS, Registered, Sink
 from raysp.specs.pipeline import Pipeline, Work
+from raysp.specs.text_rules import Text
 from raysp.specs.work_files import load_value
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
@@ -68,6 +69,8 @@ class Asked:
     """Pipeline that made the labels."""
     trust: bool = False
     """Whether the recorded pipeline is used, regardless of who recorded it."""
+    normalise: str | Text | None = None
+    """Normalisation of the texts whose word errors are shown; None: as they were counted. Of label shards only."""
 
 
 @dataclass(frozen=True)

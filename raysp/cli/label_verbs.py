@@ -11,6 +11,7 @@ from raysp.cli.arguments import (
     AsJson,
     Debug,
     Engine,
+    Normalise,
     PipelineFile,
     PlannedFile,
     Relabel,
@@ -125,6 +126,7 @@ def run(
     ] = None,
     shards: ShareOfShards = None,
     relabel: Relabel = False,
+    normalise: Normalise = None,
     engine: Engine = "auto",
     address: Address = None,
     as_json: AsJson = False,
@@ -155,7 +157,7 @@ def run(
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
-        _try_out(loaded, rows, engine, address, as_json, command_line("run", pipeline, settings))
+        _try_out(loaded, rows, normalise, engine, address, as_json, command_line("run", pipeline, settings))
         return
     with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         from raysp.labelling.engine.running import run as run_pipeline
@@ -164,6 +166,7 @@ def run(
             loaded,
             shards=share,
             relabel=relabel,
+            normalise=normalise,
             engine=engine,
             address=address,
             on_plan=shown.plan,
@@ -178,12 +181,18 @@ def run(
 
 
 def _try_out(
-    pipeline: "Pipeline", num_rows: int, engine: str, address: str | None, as_json: bool, next_command: str
+    pipeline: "Pipeline",
+    num_rows: int,
+    normalise: str | None,
+    engine: str,
+    address: str | None,
+    as_json: bool,
+    next_command: str,
 ) -> None:
     from raysp.labelling.engine.running import try_out
     from raysp.labelling.finished.first_rows import readable
 
-    result, table = try_out(pipeline, num_rows, engine=engine, address=address)
+    result, table = try_out(pipeline, num_rows, normalise=normalise, engine=engine, address=address)
     with showing(result.exit_code):
         table = readable(table)
         if as_json:
@@ -193,7 +202,7 @@ def _try_out(
             print_failures(result.shards_failed)
             if not result.nothing_labelled:
                 print_unlabelled(result, with_examples=is_table)
-            print_named(result, "source")
+            print_named(result, "source", *(["word errors"] if normalise else []))
             if result.nothing_labelled:
                 print_nothing_labelled(result)
             else:

@@ -14,6 +14,7 @@ from raysp.cli.arguments import (
     AsJson,
     By,
     Debug,
+    Normalise,
     Settings,
     Sink,
     StorageOptions,
@@ -36,6 +37,7 @@ from raysp.cli.console import (
     say,
     showing,
 )
+from raysp.errors import refuse_unused
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
@@ -174,6 +176,7 @@ def status(
             "--watch", min=0.1, metavar="[SECONDS]", help="Repeat until the run ends, by default every 5 seconds."
         ),
     ] = None,
+    normalise: Normalise = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -192,8 +195,11 @@ def status(
     if seconds is None:
         import raysp
 
-        found = raysp.status(url, options, pipeline=pipeline, trust=trust)
+        found = raysp.status(url, options, pipeline=pipeline, trust=trust, normalise=normalise)
     else:
+        refuse_unused(
+            {"--normalise": normalise}, "it reads all labels, which --watch would repeat; leave out one of them"
+        )
         from raysp.verbs.watching import Watch
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
@@ -254,6 +260,7 @@ def report(
         typer.Option("--out", metavar="FILE.html", help="Local file. Default: .raysp/report.html in the sink."),
     ] = None,
     by: By = None,
+    normalise: Normalise = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -275,7 +282,7 @@ def report(
 
     if not as_json:
         say(f"reading {url} ...")
-    place = raysp.report(url, file, options, by=by, pipeline=pipeline, trust=trust)
+    place = raysp.report(url, file, options, by=by, normalise=normalise, pipeline=pipeline, trust=trust)
     with showing(0):
         if as_json:
             print_json({"report": place})

@@ -70,11 +70,20 @@ def opened(asked: Asked) -> Store:
 
 def progress(asked: Asked) -> Status:
     """Return the progress of a sink of label shards."""
-    return label_status(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)
+    return label_status(
+        asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust, normalise=asked.normalise
+    )
 
 
 def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a sink of label shards, and its report as HTML."""
     from raysp.labelling.reports.label_report import render
 
-    return render(asked.place, asked.options, by=by, pipeline=asked.pipeline, trust=asked.trust)
+    return render(
+        asked.place,
+        asked.options,
+        by=by,
+        normalise=asked.normalise,
+        pipeline=asked.pipeline,
+        trust=asked.trust,
+    )

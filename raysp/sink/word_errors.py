@@ -1,14 +1,15 @@
-"""Word errors of labels against the reference texts of their rows, ignoring letter case and punctuation."""
+"""Word errors of labels against the reference texts of their rows, by default ignoring case and punctuation."""
 
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from raysp.columns import OK, SKIPPED
+from raysp.evaluation.normalising import Normalisation, Normalised
 from raysp.text.error_rates import count_errors
 from raysp.text.normalisation import joined
 from raysp.words import count
@@ -38,6 +39,13 @@ class WordErrors:
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
+    normalisation: Normalised | None = None
+    """Normalisation of both texts; None: letter case and punctuation are ignored."""
+
+    @classmethod
+    def by(cls, rules: Normalisation | None) -> "WordErrors":
+        """Return counts of no rows, of texts that are normalised by these rules."""
+        return cls(normalisation=Normalised(rules.name, rules.description) if rules else None)
 
     @property
     def errors(self) -> int:
@@ -58,19 +66,22 @@ class WordErrors:
         rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
         numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
         kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
-        return f"{rate} in {count(self.rows, 'labelled row')} (ignoring case and punctuation): {kinds}{unlabelled}"
+        rules = self.normalisation
+        how = f"{rules.name}: {rules.description}" if rules else "ignoring case and punctuation"
+        return f"{rate} in {count(self.rows, 'labelled row')} ({how}): {kinds}{unlabelled}"
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add counts in the form of `to_counts`; missing counts are zero."""
-        for name in asdict(self):
+        for name in _COUNTS:
             setattr(self, name, getattr(self, name) + counts.get(name, 0))
 
     def to_counts(self) -> dict[str, int]:
         """Return all counts by name; empty if no row has a reference."""
-        return asdict(self) if self.rows or self.unlabelled else {}
+        return {name: getattr(self, name) for name in _COUNTS} if self.rows or self.unlabelled else {}
 
-    def count(self, table: pa.Table, columns: TextColumns) -> None:
-        """Count the rows of a table with a `status` column."""
+    def count(self, table: pa.Table, columns: TextColumns, rules: Normalisation | None = None) -> None:
+        """Count the rows of a table with a `status` column, by the rules of these counts."""
+        normalised = rules or _plain_words
         references, hypotheses = (texts_of(table.column(name)) for name in columns)
         pairs = []
         for reference, hypothesis, status in zip(
@@ -82,7 +93,7 @@ class WordErrors:
                 self.unlabelled += 1
                 self.skipped += status == SKIPPED
                 continue
-            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
+            pairs.append((normalised(reference), normalised(hypothesis or "")))
         self.rows += len(pairs)
         counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
         substitutions, insertions, deletions, words = counts.sum(0).tolist()
@@ -90,6 +101,9 @@ class WordErrors:
         self.substitutions += substitutions
         self.insertions += insertions
         self.deletions += deletions
+
+
+_COUNTS = tuple(one.name for one in fields(WordErrors) if one.type is int)
 
 
 def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:

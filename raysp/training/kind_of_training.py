@@ -89,7 +89,12 @@ def opened(asked: Asked) -> Store:
 
 
 def progress(asked: Asked) -> TrainingStatus:
-    """Return the progress of a training."""
+    """Return the progress of a training.
+
+    Raises:
+        SpecError: `normalise`, since a training has no label rows.
+    """
+    _refuse_of_labels("normalise", asked.normalise)
     return training_status(opened(asked))
 
 
@@ -97,11 +102,16 @@ def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a training, and its report as HTML.
 
     Raises:
-        SpecError: `by`, since a training has no label rows.
+        SpecError: `by` or `normalise`, since a training has no label rows.
     """
     from raysp.training.reading.training_report import render
 
-    if by:
-        raise SpecError(f"by={[*by]!r}: applies to a sink of labels, found that of a training; leave it out")
+    _refuse_of_labels("by", [*by] if by else None)
+    _refuse_of_labels("normalise", asked.normalise)
     store = opened(asked)
     return store, render(store)
+
+
+def _refuse_of_labels(name: str, value: object) -> None:
+    if value is not None:
+        raise SpecError(f"{name}={value!r}: applies to a sink of labels, found that of a training; leave it out")

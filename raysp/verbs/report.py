@@ -6,6 +6,7 @@ from pathlib import Path
 from raysp.pages.rendering import save
 from raysp.sink.layout import REPORT
 from raysp.specs.pipeline import Pipeline
+from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, join_url
 from raysp.work import Asked, kind_of_sink
@@ -17,6 +18,7 @@ def report(
     storage_options: GivenOptions | None = None,
     *,
     by: Sequence[str] | None = None,
+    normalise: str | Text | None = None,
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> str:
@@ -31,16 +33,17 @@ def report(
             of a training, environment and profile.
         by: columns of the label shards; error rates are also computed for the rows of each of their values. None: up to
             three columns of texts with few values, which the sink keeps.
+        normalise: normalisation of the texts that are compared, as of `evaluate`; None: "letters".
         pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
             either, no recordings are read, and the report has no players.
         trust: use the recorded pipeline, regardless of who recorded it.
 
     Raises:
-        SpecError: `by` for the sink of a training.
-        PlanError: there is no sink at this url, or no such column.
+        SpecError: `by` or `normalise` for the sink of a training, or no such normalisation.
+        PlanError: there is no sink at this url, no such column, or no reference texts to normalise.
         StoreError: a label shard cannot be read, or the file cannot be written.
     """
-    asked = Asked(sink, storage_options, pipeline, trust)
+    asked = Asked(sink, storage_options, pipeline, trust, normalise)
     store, page = kind_of_sink(asked).page(asked, by)
     if out is not None:
         return save(page, out)

@@ -18,12 +18,12 @@ from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate
 from raysp.labelling.finished.compared_columns import Compared, columns_to_compare, reference_column, source_of_group
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import match, open_both, rows_of_both
+from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.references import keys_of
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
-from raysp.text.normalisation import TextRules
 
 METRICS = ("wer", "cer", "agreement", "wer_change", "cer_change")
 """Metrics that limits are for."""
@@ -72,8 +72,7 @@ def diff(
             common.
         StoreError: a label shard cannot be read.
     """
-    rules = TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
-    normalised = normalisation(DEFAULT if rules is None else rules)
+    normalised = asked_rules(normalise) or normalisation(DEFAULT)
     limits = asked_limits(fail_above, fail_below, METRICS)
     first, second = open_both(a, b, storage_options, trust=trust)
     shards = match(first, second)

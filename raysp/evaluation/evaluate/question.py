@@ -8,10 +8,10 @@ from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
 from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.scores import SECONDS
+from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text
-from raysp.text.normalisation import TextRules
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
@@ -60,14 +60,11 @@ class Question:
             refuse_unused({"normalise": normalise}, "it normalises texts, and none are compared; leave it out")
         if task == "verification":
             refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
-        rules = (
-            TextRules(normalise.case, normalise.keep, normalise.language) if isinstance(normalise, Text) else normalise
-        )
         return cls(
             wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
             by=by,
             over=over,
-            rules=normalisation(DEFAULT if rules is None else rules),
+            rules=asked_rules(normalise) or normalisation(DEFAULT),
             limits=asked_limits(fail_above, fail_below, METRICS[task]),
             worst=WORST if worst is None else worst,
             bootstrap=Bootstrap(),

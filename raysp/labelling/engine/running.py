@@ -16,6 +16,7 @@ from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError, SpecError, refuse_unused
+from raysp.evaluation.normalising import Normalisation
 from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
@@ -25,10 +26,13 @@ from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
 from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
 from raysp.labelling.engine.workers.job import Job, load_functions, sleep_while_waiting
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import kept_rows
+from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
 from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
 from raysp.labelling.planning.small import FEW_ROWS, is_small
+from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, footer, lease, stopped_runs
 from raysp.sink.event_log import EventLog
@@ -41,6 +45,7 @@ from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
+from raysp.specs.text_rules import Text
 from raysp.specs.values import JsonValue, check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
@@ -61,6 +66,7 @@ def run(
     rows: None = None,
     shards: tuple[int, int] | None = None,
     relabel: bool = False,
+    normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -74,6 +80,7 @@ def run(
     pipeline: Pipeline,
     *,
     rows: int,
+    normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -88,6 +95,7 @@ def run(
     rows: int | None = None,
     shards: tuple[int, int] | None = None,
     relabel: bool = False,
+    normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -104,6 +112,8 @@ def run(
             shares, also on other clusters; None: all shards. Any other n, or None, continues.
         relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
             to continue.
+        normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
+            then read after the run. None: case and punctuation are ignored, counted when each shard is committed.
         engine: "here": label in the calling process, without Ray; "ray": on Ray; "auto": RAYSP_ENGINE, else "here" for
             little audio without an address, else "ray". Labels do not depend on it.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -125,6 +135,7 @@ def run(
         result, table = try_out(
             pipeline,
             rows,
+            normalise=normalise,
             engine=engine,
             address=address,
             on_plan=on_plan,
@@ -132,7 +143,7 @@ def run(
             progress=progress,
         )
         return TryOut.of(result, table)
-    share = Share.read(shards)
+    share, rules = Share.read(shards), _rules(pipeline, normalise)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
@@ -147,7 +158,10 @@ def run(
             share=share,
         )
         refuse_no_commit(result)
-        return result
+        if rules is None:
+            return result
+        labelling = Labelling.of(*open_recorded(opened.sink.store))
+        return result.with_word_errors(count_errors_by(labelling, rules, text_columns(pipeline)))
 
 
 def retry(
@@ -202,6 +216,7 @@ def try_out(
     engine: str = "auto",
     address: str | None = None,
     text_beside: str | None = None,
+    normalise: str | Text | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
     progress: bool = False,
@@ -209,12 +224,13 @@ def try_out(
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
     At "auto" a few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used. Any share of these
-    rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`.
+    rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`, `normalise` as of `run`.
 
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
     """
     refuse_without_processes("labelling")
+    rules = _rules(pipeline, normalise)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
@@ -246,13 +262,28 @@ def try_out(
         receipts = [footer.read(opened.sink.store, name).receipt for name in names]
         result = result.with_kept(kept_rows(rules_of_steps(pipeline.steps), receipts))
         if (columns := plans[0].texts) is not None:
-            errors = WordErrors()
+            errors = WordErrors.by(rules)
             for table in tables:
-                errors.count(table, columns)
+                errors.count(table, columns, rules)
             result = result.with_word_errors(errors)
         return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
             {"error_type": pa.array([], pa.string())}
         )
+
+
+def _rules(pipeline: Pipeline, normalise: str | Text | None) -> Normalisation | None:
+    """Return the normalisation that a caller names.
+
+    Raises:
+        SpecError: there is none of this name.
+        PlanError: the pipeline counts no word errors.
+    """
+    rules = asked_rules(normalise)
+    if rules is not None:
+        check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
+        has_transcript = pipeline.source.text is None or text_columns(pipeline) is not None
+        refuse_without_texts(pipeline.sink.url, pipeline.source.text, has_transcript=has_transcript)
+    return rules
 
 
 def _opened(pipeline: Pipeline, engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Opened:

@@ -15,6 +15,7 @@ from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
+from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
@@ -84,6 +85,13 @@ class Labelling:
         """Column of the reference texts that the recorded pipeline names."""
         text = _field(_field(self.record.pipeline, "source"), "text")
         return text if isinstance(text, str) else None
+
+    @property
+    def texts(self) -> TextColumns | None:
+        """Columns of the references and of the first transcript; None if its finished label shards lack either."""
+        transcript = next((name for name in self.outputs if name.endswith("_text")), None)
+        is_there = self.reference in self.schema.names
+        return TextColumns(str(self.reference), transcript) if is_there and transcript else None
 
     @cached_property
     def schema(self) -> pa.Schema:

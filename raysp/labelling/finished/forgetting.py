@@ -18,7 +18,7 @@ from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import Cursor, is_named, read_labels, read_rest, stretches
 from raysp.sink.recording_versions import Hashes
-from raysp.sink.word_errors import TextColumns, texts_of
+from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
@@ -202,7 +202,7 @@ class _Forgetting:
             metadata=entries,
             file_id=before.file_id,
             replace=True,
-            texts=self._texts(),
+            texts=self.labelling.texts,
             rules=recorded_rules(record.pipeline),
         )
         labels, rest = Cursor(read_labels(self.store, shard)), Cursor(read_rest(self.store, shard))
@@ -214,13 +214,6 @@ class _Forgetting:
         ):
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
         label_rows.remove_rest(self.store, shard, before)  # its messages may quote labels
-
-    def _texts(self) -> TextColumns | None:
-        """Return the columns whose word errors are counted."""
-        reference = self.labelling.reference
-        hypothesis = next((name for name in self.labelling.outputs if name.endswith("_text")), None)
-        is_there = reference in self.labelling.schema.names
-        return TextColumns(str(reference), hypothesis) if is_there and hypothesis else None
 
 
 def _no_source(piece: Piece) -> pa.Table:

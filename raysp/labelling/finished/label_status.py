@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
+from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
 from raysp.sink.choices import measured_budgets
@@ -26,6 +28,7 @@ from raysp.sink.stage import is_complete, staged
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import Brief, count, duration, listed
@@ -147,6 +150,7 @@ def label_status(
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
+    normalise: str | Text | None = None,
 ) -> Status:
     """Return the progress of a sink of label shards; only the sink is read.
 
@@ -155,10 +159,15 @@ def label_status(
         storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
         pipeline: pipeline that made the labels; only its storage options are used.
         trust: use the recorded storage options, regardless of who recorded them.
+        normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
+            then read. None: the errors that were counted when each shard was committed.
 
     Raises:
-        PlanError: There is no sink at this url.
+        SpecError: there is no such normalisation.
+        PlanError: there is no sink at this url, or it has no reference texts to normalise.
+        StoreError: a label shard cannot be read.
     """
+    rules = asked_rules(normalise)
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
@@ -175,6 +184,8 @@ def label_status(
     for receipt in counted:
         by_type.update(receipt.errors_by_type)
         word_errors.add(receipt.word_errors)
+    if rules is not None:
+        word_errors = count_errors_by(Labelling.of(opened, record), rules)
     digest = next((str(value) for key, value in record.parts.items() if key.endswith(".checkpoint_digest")), "")
     return Status(
         sink=store.url,

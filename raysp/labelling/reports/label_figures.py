@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from raysp.columns import OK
 from raysp.errors import PlanError
 from raysp.evaluation.intervals import Ints
-from raysp.evaluation.normalising import DEFAULT, normalisation
+from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.recognition import measure_texts, worst_texts
 from raysp.evaluation.scores import BANDS, SECONDS, WorstRow, band
 from raysp.labelling.finished.compared_columns import kind_of
@@ -138,9 +138,10 @@ class Rows:
 
     Args:
         columns: columns of the rows.
+        rules: normalisation of the texts that are compared; None: the usual one.
     """
 
-    def __init__(self, columns: Chosen) -> None:
+    def __init__(self, columns: Chosen, rules: Normalisation | None = None) -> None:
         self.columns = columns
         self.rows = 0
         self.durations = Sample()
@@ -154,7 +155,7 @@ class Rows:
         bands = [columns.score] if columns.score and columns.compares else []
         self._groups = {SECONDS: Groups(), **{name: Groups() for name in (*bands, *columns.by)}}
         self._candidates = {name: Groups(FEW_VALUES) for name in columns.candidates if name not in columns.by}
-        self._rules = normalisation(DEFAULT)
+        self._rules = rules or normalisation(DEFAULT)
 
     @property
     def groups(self) -> dict[str, Groups]:
@@ -248,14 +249,14 @@ def _score_bands(scores: Floats) -> list[str | None]:
     return [None if np.isnan(score) else SCORE_BANDS[place] for score, place in zip(scores, places, strict=True)]
 
 
-def read_rows(sink: Labelling, by: Sequence[str] | None) -> Rows:
+def read_rows(sink: Labelling, by: Sequence[str] | None, rules: Normalisation | None = None) -> Rows:
     """Read the columns of all finished label shards, and of the rows that were left out of them.
 
     Raises:
         PlanError: as `Chosen.of`.
         StoreError: a label shard cannot be read.
     """
-    rows = Rows(Chosen.of(sink, by))
+    rows = Rows(Chosen.of(sink, by), rules)
     names = rows.columns.names
     for name in sink.shards:
         if name not in sink.done:

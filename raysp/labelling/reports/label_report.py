@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from raysp.errors import PlanError, SpecError
+from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.finished.players import played
+from raysp.labelling.finished.text_errors import asked_rules, refuse_without_texts
 from raysp.labelling.planning.trust import Recorded, open_recorded, read_recorded
 from raysp.labelling.reports.label_figures import MOST_MESSAGE, SCORE_BANDS, Rows, read_rows
 from raysp.labelling.reports.reservoirs import Values
@@ -24,6 +26,7 @@ from raysp.sink import receipts, run_record
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import Pipeline
+from raysp.specs.text_rules import Text
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
@@ -46,13 +49,18 @@ def render(
     storage_options: GivenOptions | None = None,
     *,
     by: Sequence[str] | None = None,
+    normalise: str | Text | None = None,
     pipeline: Pipeline | None = None,
     trust: bool = False,
 ) -> tuple[Store, str]:
     """Return the store of a sink of labels, and its report as HTML. Arguments and errors are those of `report`."""
+    rules = asked_rules(normalise)
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     labelling, status = Labelling.of(opened, record), label_status(opened.store)
-    rows = read_rows(labelling, by)
+    rows = read_rows(labelling, by, rules)
+    if rules is not None:
+        has_transcript = rows.columns.hypothesis is not None or not labelling.done
+        refuse_without_texts(labelling.url, labelling.reference, has_transcript=has_transcript)
     entries = run_record.every_run(opened.store, record)
     runs = work_of_runs(receipts.blocks_by_run(opened.store))
     last = next((runs[one.run_id] for one in reversed(entries) if one.run_id in runs), None)
@@ -68,7 +76,7 @@ def render(
         "problems": _problems(rows),
         "kept": _kept(status),
         "groups": [_table(column, one, rows) for column, one in [*rows.groups.items()][:MOST_TABLES] if one.found],
-        "groups_note": _about_groups(rows),
+        "groups_note": _about_groups(rows, rules),
         "runs": runs_table(runs, entries),
         "environment": _environment(labelling, entries),
         "command": short(entries[-1].command, 2 * MOST_FACT) if entries else "",
@@ -268,12 +276,13 @@ def _lower_end(name: object) -> float:
     return 0.0 if text.startswith("<") else float(text) if text.isdigit() else float("inf")
 
 
-def _about_groups(rows: Rows) -> str:
+def _about_groups(rows: Rows, rules: Normalisation | None) -> str:
     """Return an explanation of the error rates, and which of them are approximate."""
     if not rows.errors.rows:
         return ""
+    how = f"normalised by {rules.name}, {rules.description}" if rules else "case and punctuation are ignored"
     notes = [
-        f"Words of {rows.columns.hypothesis} against {rows.columns.reference}: case and punctuation are ignored",
+        f"Words of {rows.columns.hypothesis} against {rows.columns.reference}: {how}",
         "intervals hold 95% of bootstrap draws of rows",
     ]
     if rows.errors.is_bundled:

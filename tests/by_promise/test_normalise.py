@@ -1,0 +1,105 @@
+"""`--normalise` of `raysp run`, `status` and `report`: word errors of finished labels by a named normalisation."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.by_promise.test_run_results import damaged
+from tests.corpora import CHECKPOINT, DEMO, write_shard
+from tests.kit import pipeline_file
+
+DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+CORRECT = [text.lower() for text in DIGITS.column("text").to_pylist()]
+LABEL = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+
+
+def made(tmp_path, text="text", label=LABEL, **fields: object) -> raysp.Pipeline:
+    source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet", text=text), raysp.Parquet(f"{tmp_path}/out", **fields)
+    return raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Write rows with references in lower case, with a full stop, none, and of a row that cannot be decoded."""
+    texts = [CORRECT[0], CORRECT[1].upper(), f"{CORRECT[2]}.", None, *CORRECT[4:]]
+    place = DIGITS.column_names.index("text")
+    table = damaged(DIGITS.set_column(place, "text", pa.array(texts)), 5)
+    write_shard(tmp_path / "in" / "a.parquet", table=table.slice(0, 3))
+    write_shard(tmp_path / "in" / "b.parquet", table=table.slice(3))
+    return tmp_path
+
+
+@pytest.mark.parametrize("rows", ["all", "ok"])
+def test_a_run_and_its_status_count_by_it_and_name_it(corpus, raysp_command, rows):
+    pipeline = made(corpus, rows=rows)
+    plain = raysp.run(pipeline, engine="here").word_errors
+    assert (plain.errors, plain.rows, plain.words, plain.unlabelled, plain.normalisation) == (0, 4, 4, 1, None)
+    out, file = corpus / "out", pipeline_file(corpus / "labels.py", pipeline)
+    upper = raysp.Text(case="upper", keep="letters")
+    for given, wrong in (("none", 4 - _equal(out)), ("letters", 0), (upper, 0)):
+        found = raysp.run(pipeline, normalise=given, engine="here")
+        assert (found.word_errors.errors, found.word_error_rate) == (wrong, wrong / 4)
+        assert (found.word_errors.rows, found.word_errors.words, found.word_errors.unlabelled) == (4, 4, 1)
+        assert raysp.status(str(out), normalise=given).word_errors == found.word_errors
+        assert found.word_errors.normalisation.name == (given if isinstance(given, str) else "rules")
+    assert raysp.status(str(out)).word_errors == plain
+    ran = [
+        raysp_command("run", file, "--normalise", "none", "--engine", "here"),
+        raysp_command("run", file, "--normalise", "none", "--engine", "here", "--rows", "6"),
+        raysp_command("status", out, "--normalise", "none"),
+    ]
+    shown = [" ".join(one.out.split()) for one in ran]
+    assert [one.code for one in ran] == [0, 0, 0]
+    assert [one for one in shown if "in 4 labelled rows (none: Unicode NFC and single spaces only)" not in one] == []
+    found = json.loads(raysp_command("status", out, "--normalise", "none", "--json").out)
+    assert found["word_errors"]["normalisation"]["name"] == "none"
+    assert found["word_error_rate"] == (4 - _equal(out)) / 4
+
+
+def _equal(out) -> int:
+    """Return the number of rows whose label is the reference, character by character."""
+    rows = [row for name in "ab" for row in pq.read_table(out / f"{name}.parquet").to_pylist()]
+    return sum(row["pred_text"] == row["text"] for row in rows if row["status"] == "ok" and row["text"] is not None)
+
+
+def test_a_report_compares_by_it_and_names_it(corpus, raysp_command):
+    raysp.run(made(corpus), engine="here")
+    page = corpus / "page.html"
+    assert raysp_command("report", corpus / "out", "--out", page).code == 0
+    before = page.read_text()
+    assert "case and punctuation are ignored" in before
+    assert raysp_command("report", corpus / "out", "--out", page, "--normalise", "none").code == 0
+    after = page.read_text()
+    assert "normalised by none, Unicode NFC and single spaces only" in after
+    wrong = (4 - _equal(corpus / "out")) / 4
+    assert f">{wrong:.2%}<" in after
+    assert f">{wrong:.2%}<" not in before
+
+
+def test_it_is_refused_where_no_word_errors_are_counted(corpus, tmp_path, raysp_command):
+    pipeline = made(corpus)
+    for call in (
+        lambda: raysp.run(pipeline, normalise="loud"),
+        lambda: raysp.run(pipeline, rows=2, normalise="loud"),
+        lambda: raysp.run(made(corpus, text=None), normalise="lower"),
+        lambda: raysp.run(
+            made(corpus, label=raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()])), normalise="lower"
+        ),
+    ):
+        with pytest.raises(raysp.RayspError, match="normalis"):
+            call()
+    assert not (corpus / "out").exists()
+    raysp.run(made(corpus, text=None), engine="here")
+    for verb in ("status", "report"):
+        ran = raysp_command(verb, corpus / "out", "--normalise", "loud")
+        assert ran.code != 0
+        assert "found the normalisation 'loud', expected one of none, lower, letters" in " ".join(ran.err.split())
+        ran = raysp_command(verb, corpus / "out", "--normalise", "lower")
+        assert ran.code != 0
+        assert "source.text=None; set it to the column of the reference texts" in " ".join(ran.err.split())
+    ran = raysp_command("status", corpus / "out", "--normalise", "lower", "--watch")
+    assert ran.code != 0
+    assert "--watch" in ran.err
