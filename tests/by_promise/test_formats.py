@@ -215,3 +215,17 @@ class TestShards:
         assert num_rows(tmp_path, tmp_path / name) == ROWS
         (tmp_path / name).write_bytes(gzip.compress(a_tar()))
         assert "is compressed by gzip; expected a tar file" in reason(tmp_path, tmp_path / name)
+
+
+def test_a_manifest_of_recordings_in_tar_files_is_refused_until_they_are_unpacked(tmp_path):
+    folder = tmp_path / "tarred"
+    folder.mkdir()
+    names = [{"audio_filepath": f"{row}.wav", "shard_id": 0, "text": "ja"} for row in range(ROWS)]
+    (folder / "tarred_audio_manifest.json").write_text("".join(f"{json.dumps(line)}\n" for line in names))
+    (folder / "audio_0.tar").write_bytes(a_tar())
+    pipeline = a_pipeline(f"{folder}/tarred_audio_manifest.json", tmp_path / "out")
+    with pytest.raises(raysp.PlanError, match=r"'shard_id'.*'0\.wav' is no file; unpack the tar files"):
+        raysp.plan(pipeline)
+    with tarfile.open(folder / "audio_0.tar") as archive:
+        archive.extractall(folder, filter="data")
+    assert raysp.run(pipeline, engine="here", progress=False).errors == {}

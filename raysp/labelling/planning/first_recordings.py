@@ -1,4 +1,4 @@
-"""Check of some recordings that are read by path: a corpus whose recordings are archived is refused before work."""
+"""Check of some recordings that are read by path: archived ones, and members of tar files, are refused before work."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,8 @@ from raysp.sink.todo import Todo
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.storage.store import ArchivedError, scheme_of
 
+MANIFEST = "manifest"
+TAR_NUMBER = "shard_id"
 SAMPLED = 4
 """Recordings of the first shard that are tried; the first one that is not archived ends the check."""
 
@@ -27,6 +29,42 @@ def refuse_archived(todo: Sequence[Todo], pipeline: Pipeline) -> None:
         if root is not None and scheme_of(root):
             _refuse_archived(shard, source)
         return
+
+
+def refuse_tarred(todo: Sequence[Todo], pipeline: Pipeline) -> None:
+    """Raise if a manifest names members of tar files, as those of NeMo do: `shard_id` has the number of the file.
+
+    Raises:
+        PlanError: with one of the recordings, and the remedy.
+    """
+    source = pipeline.source
+    for shard in (one.shard for one in todo if one.shard.num_rows):
+        if shard.kind == MANIFEST and TAR_NUMBER in sources.column_names(shard, source.storage_options):
+            _refuse_tarred(shard, source)
+        return
+
+
+def _refuse_tarred(shard: Shard, source: Shards) -> None:
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    assert root is not None
+    missing = ""
+    for path in _some_paths(shard, source):
+        try:
+            root.open(path)
+        except AudioError as error:
+            if error.error_type != "not_found":
+                return
+            missing = missing or path
+        except StoreError:
+            return  # the run reports it
+        else:
+            return
+    if missing:
+        raise PlanError(
+            f"source: {shard.url}: its lines have {TAR_NUMBER!r}, as NeMo writes for recordings in tar files, and "
+            f"{missing!r} is no file; unpack the tar files (audio_0.tar, ...) into the folder of the manifest, or set "
+            "source.audio_root"
+        )
 
 
 def _refuse_archived(shard: Shard, source: Shards) -> None:

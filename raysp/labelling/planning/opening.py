@@ -10,7 +10,7 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
-from raysp.labelling.planning.first_recordings import refuse_archived
+from raysp.labelling.planning.first_recordings import refuse_archived, refuse_tarred
 from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
@@ -153,6 +153,7 @@ def _make_plan(
     )
     refuse_without_recordings(corpus, todo, pipeline)
     refuse_archived(todo, pipeline)
+    refuse_tarred(todo, pipeline)
     redo = stopped_runs.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
     return Plan(
         replace(opened, pipeline=pipeline),
