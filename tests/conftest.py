@@ -79,6 +79,7 @@ ON_RAY = (
     "labelling/engine/test_protocol.py::test_relabel",
     "labelling/engine/test_running.py",
     "labelling/engine/test_try_out.py",
+    "specs/code/test_travelling.py::test_workers",
     "training/runs/test_several_workers.py",
     "labelling/engine/workers/test_loading.py",
     "labelling/planning/test_machine.py",
