@@ -1,0 +1,218 @@
+"""Runs that stop because too many rows fail: what they leave, and what the same command does next."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests import kit
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
+
+MANIFESTS, ROWS = 10, 6
+GOOD, BAD = wav(), b"no audio at all"
+pytestmark = pytest.mark.slow
+
+
+def write_recordings(corpus: Path, bad: dict[int, int], rows: int = ROWS) -> None:
+    """Write manifests of recordings by path, or the recordings again; the first `bad` of each cannot be decoded."""
+    for number in range(MANIFESTS):
+        folder = corpus / f"{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (corpus / f"m{number}.jsonl").exists():
+            lines = [{"audio_filepath": f"{number}/{row}.wav", "id": f"{number}-{row}"} for row in range(rows)]
+            (corpus / f"m{number}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        for row in range(rows):
+            file, data = folder / f"{row}.wav", BAD if row < bad.get(number, 0) else GOOD
+            if not file.exists() or file.read_bytes() != data:
+                file.write_bytes(data)
+
+
+ALL_BAD = dict.fromkeys(range(MANIFESTS), ROWS)
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    return tmp_path / "in"
+
+
+def by_path(corpus: Path, **fields: object) -> raysp.Pipeline:
+    return a_pipeline(f"{corpus}/*.jsonl", corpus.parent / "out", **fields)
+
+
+def run(pipeline: raysp.Pipeline, **options: object):
+    return raysp.run(pipeline, engine="here", progress=False, **options)
+
+
+def retry(pipeline: raysp.Pipeline):
+    return raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
+
+
+def statuses(pipeline: raysp.Pipeline) -> dict[str, list[str]]:
+    """Return the statuses of the rows of each label shard."""
+    files = sorted(Path(pipeline.sink.url).glob("*.parquet"))
+    return {file.name: pq.read_table(file).column("status").to_pylist() for file in files}
+
+
+def name(number: int) -> str:
+    return f"m{number}-00000.parquet"
+
+
+ALL_OK = {name(number): ["ok"] * ROWS for number in range(MANIFESTS)}
+
+
+def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | None = None) -> None:
+    """Run, and check the labels, and that nothing is left to do."""
+    run(pipeline)
+    assert statuses(pipeline) == (expected or ALL_OK)
+    assert raysp.verify(pipeline.sink.url).differences == ()
+    again = raysp.plan(pipeline)
+    assert (again.rows_todo, len(again.done)) == (0, len(expected or ALL_OK))
+
+
+def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
+    write_recordings(corpus, ALL_BAD)
+    with pytest.raises(
+        raysp.RunError, match=r"rows failed.*more than max_error_rate=0.5.*Correct the input.*run again"
+    ):
+        run(by_path(corpus))
+    assert statuses(by_path(corpus)) == {}
+    write_recordings(corpus, {})
+    check_corrected(by_path(corpus))
+
+
+def test_error_rows_that_were_committed_before_it_stopped_are_done_again_and_no_other_row(corpus):
+    """Seven label shards with a tolerable share of error rows, together more than 200 rows, then rows that all fail."""
+    rows = 30
+    write_recordings(corpus, {**dict.fromkeys(range(7), 1), **dict.fromkeys(range(7, MANIFESTS), rows)}, rows)
+    pipeline = by_path(corpus, max_error_rate=0.2)
+    with pytest.raises(raysp.RunError, match=r"67 of 270 rows failed .*max_error_rate=0\.2"):
+        run(pipeline)
+    assert statuses(pipeline) == {name(number): ["error"] + ["ok"] * (rows - 1) for number in range(7)}
+    write_recordings(corpus, {0: 1}, rows)  # all others are correct now
+    assert raysp.plan(pipeline).rows_todo == 7 * 1 + 3 * rows
+    all_ok = {name(number): ["ok"] * rows for number in range(MANIFESTS)}
+    check_corrected(pipeline, {**all_ok, name(0): ["error"] + ["ok"] * (rows - 1)})
+
+
+@pytest.fixture
+def mapped(corpus, monkeypatch):
+    """A function that returns a pipeline for a sink; its step fails for every row while the file `broken` exists."""
+    name = f"rules_{corpus.parent.name}"
+    (corpus.parent / f"{name}.py").write_text(
+        f"from pathlib import Path\n\ndef level(rows):\n    if Path({str(corpus / 'broken')!r}).exists():\n"
+        "        raise OSError('no levels here')\n    return {'level': [1] * rows.num_rows}\n"
+    )
+    monkeypatch.syspath_prepend(corpus.parent)
+    for number in range(MANIFESTS):
+        write_shard(corpus / f"m{number}-00000.parquet", ROWS)
+    step = raysp.Map(f"{name}:level", adds={"level": "int64"}, reads=["id"])
+    (corpus / "broken").touch()
+    return lambda sink: a_pipeline(f"{corpus}/*.parquet", sink, keep=[step])
+
+
+def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, mapped):
+    line = ["run", kit.pipeline_file(corpus.parent / "label.py", mapped("memory://labels"))]
+    with kit.failing_files() as files:
+        ran = kit.run(line)
+        assert (ran.code, "rows failed (" in ran.err) == (1, True), ran.err
+        changes = n = files.changes
+    is_recorded = True
+    while is_recorded:
+        (corpus / "broken").touch()
+        with kit.failing_files() as files:
+            files.fail_at(n, "death")
+            assert kit.run(line).code == kit.DEAD
+            files.revive()
+            is_recorded = fsspec.filesystem("memory").exists("memory://labels/.raysp/stopped/00001.json")
+            (corpus / "broken").unlink()
+            assert not is_recorded or kit.run(line).code == 0
+            found = [row["status"] for row in kit.rows("memory://labels")]
+            assert found == ["ok"] * MANIFESTS * ROWS * is_recorded, n
+        n -= 1
+    assert n < changes - 1
+
+
+def test_results_that_a_worker_of_the_stopped_run_stages_late_are_not_used(corpus, mapped):
+    pipeline = mapped(corpus.parent / "out")
+    stage, aside = Path(pipeline.sink.url) / ".raysp" / "stage", corpus.parent / "aside"
+    with pytest.raises(raysp.RunError, match="step_failed"):
+        run(pipeline, on_progress=lambda _: shutil.copytree(stage, aside, dirs_exist_ok=True))
+    assert sum(file.is_file() for file in aside.rglob("*")) >= 3
+    (corpus / "broken").unlink()
+    shutil.copytree(aside, stage, dirs_exist_ok=True)
+    run(pipeline, on_plan=lambda _: shutil.copytree(aside, stage, dirs_exist_ok=True))
+    assert statuses(pipeline) == ALL_OK
+    shutil.copytree(aside, stage, dirs_exist_ok=True)
+    check_corrected(pipeline)
+    assert raysp.gc(pipeline.sink.url).orphans != ()
+    check_corrected(pipeline)
+
+
+def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
+    write_recordings(corpus, ALL_BAD)
+    for _ in range(2):
+        with pytest.raises(raysp.RunError):
+            run(by_path(corpus))
+    run(by_path(corpus, max_error_rate=1.0))
+    assert statuses(by_path(corpus)) == {name: ["error"] * ROWS for name in ALL_OK}
+
+
+def test_a_retry_in_which_everything_fails_again_stops_and_leaves_no_record(corpus):
+    write_recordings(corpus, ALL_BAD)
+    run(by_path(corpus, max_error_rate=1.0))
+    with pytest.raises(
+        raysp.RunError, match=r"24 of 24 rows failed .*For unsupported_format: convert.*Correct the input"
+    ):
+        retry(by_path(corpus))
+    assert not (corpus.parent / "out" / ".raysp" / "stopped").exists()
+    write_recordings(corpus, {})
+    assert retry(by_path(corpus)).exit_code == 0
+    assert statuses(by_path(corpus)) == ALL_OK
+
+
+def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retried_rows_fail_again(corpus):
+    write_recordings(corpus, dict.fromkeys(range(MANIFESTS), 2))
+    run(by_path(corpus))
+    write_recordings(corpus, dict.fromkeys(range(MANIFESTS - 1), 2))
+    result = retry(by_path(corpus))
+    assert (result.exit_code, result.rows, result.errors) == (0, 20, {"unsupported_format": 18})
+    assert statuses(by_path(corpus))[name(MANIFESTS - 1)] == ["ok"] * ROWS
+
+
+def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_committed(tmp_path):
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
+    for number in range(8):
+        write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS, audio=BAD))
+    with pytest.raises(raysp.RunError):
+        run(pipeline)
+    for number in range(8):
+        write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS + 1, audio=GOOD))
+    check_corrected(pipeline, {f"{number}.parquet": ["ok"] * (ROWS + 1) for number in range(8)})
+
+
+def test_status_and_gc_count_results_that_were_staged_after_a_stop_and_none_before(corpus):
+    write_recordings(corpus, ALL_BAD)
+    with pytest.raises(raysp.RunError):
+        run(by_path(corpus))
+    url = str(corpus.parent / "out")
+    assert raysp.status(url).shards_staged == 0
+    write_recordings(corpus, {0: 1})  # so that the first shard waits to be committed
+    kit.interrupted(by_path(corpus))
+    assert raysp.status(url).shards_staged == 1
+    raysp.gc(url)
+    assert raysp.status(url).shards_staged == 1
+    check_corrected(by_path(corpus), {**ALL_OK, name(0): ["error"] + ["ok"] * (ROWS - 1)})
+
+
+def test_a_damaged_record_of_a_stop_is_named(corpus):
+    write_recordings(corpus, {})
+    run(by_path(corpus))
+    stopped = corpus.parent / "out" / ".raysp" / "stopped"
+    stopped.mkdir()
+    (stopped / "00001.json").write_bytes(b"{")
+    with pytest.raises(raysp.StoreError, match=r"stopped/00001\.json: not a record of a stopped run"):
+        raysp.plan(by_path(corpus))
