@@ -2,6 +2,7 @@
 
 - `corpus`: real digits in Parquet shards, a manifest, a folder or tar files, with faults by name and their outcomes.
 - `run`, `killed_at`: a command line in this process, or in one of its own that dies at a phase of the run.
+- `interrupted`, `begun`: a run in this process that ends after its first block, or before it labels.
 - `rows`: the label rows of a sink.
 - `failing_files`: a file system, reached by url, that fails or dies at its n-th change.
 - `s3_server`: an object store.
@@ -372,6 +373,30 @@ def run_apart(line: str | Sequence[object], **variables: str) -> Ran:
 
 def _arguments(line: str | Sequence[object]) -> list[str]:
     return shlex.split(line) if isinstance(line, str) else [str(one) for one in line]
+
+
+# Runs that end early -------------------------------------------------------------------------------------------------
+
+
+def interrupted(pipeline: raysp.Pipeline) -> None:
+    """Run a pipeline in this process, with Ctrl-C after its first block.
+
+    A shard that this block completes is committed, unless it has error rows.
+    """
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        raysp.run(pipeline, engine="here", progress=False, on_progress=stop)
+
+
+def begun(pipeline: raysp.Pipeline, source: Path) -> None:
+    """Run a pipeline whose source, a file or folder, is away once it is planned: all is recorded, nothing labelled."""
+    away = source.with_name(f"{source.name}.away")
+    with pytest.raises(raysp.RunError):
+        raysp.run(pipeline, engine="here", progress=False, on_plan=lambda _: source.rename(away))
+    away.rename(source)
 
 
 # Sinks ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 import raysp
 from raysp.ops.precision import Batching
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, begin_and_stage, rows_table, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
 
 
 def write_paths(folder: Path, form: str, bytes_of_last: bytes | None = None) -> None:
@@ -81,7 +81,7 @@ class TestPlan:
             ran = raysp_command("plan", recipe, *manifest)
             assert ran.out.splitlines()[0].split(maxsplit=1)[1].endswith("m.jsonl: 1 shard, 3 rows, 1:30:03 of audio")
             assert json.loads(raysp_command("plan", recipe, *manifest, "--json").out)["audio_seconds"] == 5403.0
-            begin_and_stage(raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out")))
+            raysp.run(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"), engine="here", progress=False)
         (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"audio_filepath": "x.wav"}])))
         assert "of audio" not in raysp_command("plan", recipe, *manifest, "--set", f"sink.url={tmp_path}/other").out
 

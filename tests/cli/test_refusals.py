@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-import raysp
+from tests import kit
 from tests.commands import RECIPE, Ran, write_recipe
-from tests.corpora import begin_and_stage
 from tests.s3_servers import free_port
 from tests.trainings import Sink
 
@@ -144,9 +143,7 @@ class TestRefusals:
         self.refused(raysp_command("plan", path), "broken_recipe.py")
 
     def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
-        from raysp.specs.work_files import load_pipeline
-
-        begin_and_stage(raysp.plan(load_pipeline(str(recipe))))
+        assert kit.run(["run", recipe]).code == 0
         ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")
         self.refused(ran, "its labels were made by another pipeline: `steps.1.exact` was True, now False")
 

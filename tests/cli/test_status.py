@@ -9,24 +9,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 import raysp
 from raysp.cli.console import print_facts
 from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
-from raysp.sink import lease, stage
-from raysp.sink.commit import commit
+from raysp.sink import lease
 from raysp.sink.lease import Process, Running
 from raysp.sink.receipts import BlockReceipt, ReceiptLog
-from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
 from raysp.verbs.status import status
-from tests.corpora import a_pipeline, begin_run, write_shard
-from tests.sink.sinks import RESULT_SCHEMA
+from tests import kit
+from tests.corpora import a_pipeline, write_shard
 
 WORST = Status(
     sink="s3://bucket/labels",
@@ -191,14 +188,8 @@ def modules_of_status(sink: Path) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
 
 
-def begun(pipeline: raysp.Pipeline) -> RunEntry:
-    entry = RunEntry.now()
-    begin_run(raysp.plan(pipeline), entry)
-    return entry
-
-
-def test_active_killed_and_remote_runs_are_distinguished(pipeline):
-    begun(pipeline)
+def test_active_killed_and_remote_runs_are_distinguished(pipeline, tmp_path):
+    kit.begun(pipeline, tmp_path / "in")
     store = Sink.of(pipeline.sink).store
     url = pipeline.sink.url
     assert status(url).running is Running.NO
@@ -217,10 +208,10 @@ def test_active_killed_and_remote_runs_are_distinguished(pipeline):
     assert status(url).running is Running.ELSEWHERE
 
 
-def test_the_time_left_comes_from_receipts(pipeline):
-    entry = begun(pipeline)
+def test_the_time_left_comes_from_receipts(pipeline, tmp_path):
+    kit.begun(pipeline, tmp_path / "in")
     store = Sink.of(pipeline.sink).store
-    log = ReceiptLog(store, entry.run_id)
+    log = ReceiptLog(store, status(pipeline.sink.url).last_run.run_id)
     now = time.time()
     values = {"windows": 1, "audio_seconds": 1.0, "real_samples": 1, "padded_samples": 1, "load_seconds": 0.0}
     for k in range(2):
@@ -240,25 +231,8 @@ def test_the_time_left_comes_from_receipts(pipeline):
 class TestStatus:
     @pytest.fixture
     def sink(self, recipe, tmp_path) -> Path:
-        from raysp.specs.work_files import load_pipeline
-
         write_shard(tmp_path / "in" / "b.parquet", 2)
-        plan = raysp.plan(load_pipeline(str(recipe)))
-        store = begin_run(plan).store
-        shard = plan.corpus.shards[0]
-        outputs = pa.schema([("pred_text", pa.string()), ("pred_score", pa.float32())])
-        rows = [{"row": row, "seconds": 0.1, "status": "ok", "pred_text": "x"} for row in range(3)]
-        block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, 0, 1)
-        stage.stage(store, block, pa.Table.from_pylist(rows, schema=pa.schema([*RESULT_SCHEMA, *outputs])))
-        ids = pa.table({"id": ["a", "b", "c"]})
-        commit(
-            store,
-            shard,
-            fingerprint=plan.fingerprint,
-            source_columns=lambda piece: ids,
-            output_schema=outputs,
-            rows="all",
-        )
+        kit.interrupted(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
         return tmp_path / "out"
 
     def test_it_reports_the_progress_of_a_sink(self, raysp_command, sink):

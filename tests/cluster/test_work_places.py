@@ -9,7 +9,7 @@ from raysp import PlanError
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.specs.work_files import with_overrides
-from tests.corpora import CHECKPOINT, a_pipeline, begin_run, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.text.beams.arpa_files import write_arpa
 
 
@@ -33,7 +33,7 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     transcript, aligned = plan.pipeline.label.outputs
     assert plan.pipeline.label.checkpoint == aligned.checkpoint == str(tmp_path / "model")
     assert transcript.lm == str(tmp_path / "words.arpa")
-    begin_run(plan)
+    raysp.run(pipeline, engine="here", progress=False)
     monkeypatch.chdir("/")
     assert recorded_pipeline(str(tmp_path / "out")) == plan.pipeline
 

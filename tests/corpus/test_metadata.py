@@ -12,7 +12,8 @@ from raysp.corpus.shards import Piece
 from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.opening import make_plan
 from raysp.storage.stores import open_store
-from tests.corpora import a_pipeline, begin_and_stage, wav
+from tests import kit
+from tests.corpora import a_pipeline, wav
 
 ROWS = [
     {"file_name": "b.wav", "text": "two", "speaker": 7},
@@ -125,7 +126,8 @@ def test_those_of_subfolders_name_files_there_and_types_fit_all_of_them(corpus):
 @pytest.mark.slow
 def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_on_request(corpus):
     write(corpus, ROWS)
-    begin_and_stage(raysp.plan(pipeline_of(corpus)))
+    (corpus / "c.wav").write_bytes(b"no audio at all")  # so that the shard is staged and not committed
+    kit.interrupted(pipeline_of(corpus))
     write(corpus, [ROWS[0], {**ROWS[1], "text": "other"}])
     with pytest.raises(PlanError, match=r"its content changed since it was planned.*--relabel"):
         raysp.plan(pipeline_of(corpus))

@@ -16,9 +16,9 @@ from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, lease, plan_record
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
-from raysp.sink.shares import Share
+from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_run, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
 from tests.runs import DEMO, row_hash
 
@@ -180,7 +180,7 @@ class TestPlans:
 
         first, second, without_gpus = planned(1), planned(2), planned(0)
         assert not is_outdated(second)
-        begin_run(first)
+        self.begin(first, ALL)
         assert not is_outdated(second)
         assert is_outdated(without_gpus)
         assert planned(0).fingerprint == first.fingerprint
@@ -191,7 +191,7 @@ class TestPlans:
 def test_another_pipeline_replaces_no_record_while_a_run_over_another_share_is_active(digits, tmp_path):
     other = a_pipeline(f"{digits}/in", tmp_path / "labels", label={"window_seconds": 20})
     pipeline = a_pipeline(f"{digits}/in", tmp_path / "labels")
-    begin_run(raysp.plan(pipeline))
+    begin_share(raysp.plan(pipeline), ALL, RunEntry.now())
     with (
         lease.held(Sink.of(pipeline.sink).store, Share(1, 2)),
         pytest.raises(PlanError, match=r"shards 1/2\) is running on this sink with another pipeline; wait until"),

@@ -12,7 +12,7 @@ from raysp.labelling.planning import planned_checkpoint
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.labelling.planning.run_plan import Opened, Plan
-from tests.corpora import CHECKPOINT, a_pipeline, begin_run, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.hub_server import COMMIT, lay_out
 
 
@@ -55,13 +55,13 @@ class TestHubIds:
 
     def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
         lay_out(cache, CHECKPOINT)
-        plan = self.plan(tmp_path, "owner/name")
-        assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
-        (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)  # pushed meanwhile
-        folder = planned_checkpoint.checkpoint_folder(plan.pipeline)
-        assert folder == cache / "models--owner--name" / "snapshots" / COMMIT
-        planned_checkpoint.check_digest("owner/name", folder, str(plan.parts["steps.1.checkpoint_digest"]))
-        begin_run(plan)
+
+        def push(plan: Plan) -> None:
+            assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
+            (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)
+
+        pipeline = self.pipeline(tmp_path, "owner/name")
+        assert raysp.run(pipeline, engine="here", progress=False, on_plan=push).shards_committed == 1
         assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
 
     @pytest.mark.lengthy

@@ -14,7 +14,7 @@ from raysp import PlanError, StoreError
 from raysp.corpus import folders
 from raysp.labelling.planning.listing import count_files, list_corpus, refuse_listed_sink
 from raysp.storage.stores import expand, open_store
-from tests.corpora import a_pipeline, begin_and_stage, wav, write_shard
+from tests.corpora import a_pipeline, wav, write_shard
 
 
 def names(source: raysp.Shards) -> list[str]:
@@ -271,7 +271,7 @@ class TestKinds:
         with monkeypatch.context() as before:
             before.setattr("raysp.corpus.recording_names.SUFFIXES", {".wav"})
             first = raysp.plan(pipeline)
-            begin_and_stage(first)
+            raysp.run(pipeline, engine="here", progress=False)
         later = raysp.plan(pipeline)
         assert later.corpus.shards[0] == first.corpus.shards[0]
         assert [(shard.name, shard.num_rows) for shard in later.corpus.shards] == [

@@ -15,7 +15,8 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import stage
 from raysp.storage.stores import open_store
-from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, rows_table, write_shard
+from tests import kit
+from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
 from tests.sink.sinks import results
 from tests.trainings import Sink
 from tests.user_specs import Counted
@@ -50,7 +51,7 @@ class TestPlan:
         assert not (tmp_path / "out").exists()
 
     def test_a_second_plan_of_a_begun_sink_writes_nothing_either(self, tmp_path, pipeline):
-        begin_run(raysp.plan(pipeline))
+        kit.interrupted(pipeline)
         before = files_below(tmp_path / "out")
         assert before
         assert raysp.plan(pipeline).corpus.fresh == ()
@@ -170,13 +171,13 @@ class TestPlan:
         assert [(todo.shard.num_rows, todo.pieces) for todo in plan.todo] == [(0, ())]
 
     def test_a_shard_that_changed_after_it_was_planned_is_refused(self, tmp_path, pipeline):
-        begin_and_stage(raysp.plan(pipeline))
+        kit.interrupted(pipeline)
         write_shard(tmp_path / "in" / "b.parquet", 6)
         with pytest.raises(PlanError, match=r"b.parquet: its content changed since it was planned \(.* bytes, now"):
             raysp.plan(pipeline)
 
     def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
-        begin_run(raysp.plan(pipeline))
+        kit.begun(pipeline, tmp_path / "in")
         (tmp_path / "in" / "a.parquet").unlink()
         write_shard(tmp_path / "in" / "c.parquet", 7)
         plan = raysp.plan(pipeline)
@@ -184,21 +185,20 @@ class TestPlan:
         assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["b.parquet", "c.parquet"]
 
-    def test_pieces_are_never_cut_again(self, pipeline, small_pieces, monkeypatch):
+    def test_pieces_are_never_cut_again(self, tmp_path, pipeline, small_pieces, monkeypatch):
         first = raysp.plan(pipeline)
         assert first.pieces_todo > 2
-        begin_run(first)
+        kit.begun(pipeline, tmp_path / "in")
         monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", cut_pieces)
         assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
 
     def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
         first = raysp.plan(pipeline)
-        store = begin_run(first).store
+        kit.interrupted(pipeline)
         shard = first.corpus.shards[0]
         whole, half = shard.pieces[0], shard.pieces[1]
-        for piece, of in ((whole, 1), (half, 2)):
-            block = stage.BlockName(shard.name, piece, shard.input_id, first.fingerprint, 0, of)
-            stage.stage(store, block, results(list(range(piece.first, piece.end))))
+        block = stage.BlockName(shard.name, half, shard.input_id, first.fingerprint, 0, 2)
+        stage.stage(open_store(pipeline.sink.url), block, results(list(range(half.first, half.end))))
         second = raysp.plan(pipeline)
         assert second.todo[0].pieces == shard.pieces[1:]
         assert second.rows_todo == first.rows_todo - whole.num_rows
@@ -218,7 +218,7 @@ class TestPlan:
     def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
         from raysp.specs.work_files import with_overrides
 
-        begin_and_stage(raysp.plan(pipeline))
+        kit.interrupted(pipeline)
         with pytest.raises(ChangedError, match=difference):
             raysp.plan(with_overrides(pipeline, [change]))
 
@@ -228,7 +228,7 @@ class TestPlan:
     def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
         from raysp.specs.work_files import with_overrides
 
-        begin_run(raysp.plan(pipeline))
+        kit.interrupted(pipeline)
         assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
 
     def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
@@ -244,7 +244,7 @@ class TestPlan:
 
     def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        begin_run(raysp.plan(a_pipeline("in/*.parquet", "out")))
+        raysp.run(a_pipeline("in/*.parquet", "out"), engine="here", progress=False)
         assert open_store("out").url == str(tmp_path / "out")
         assert raysp.plan(pipeline).corpus.fresh == ()
 

@@ -14,7 +14,11 @@ from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import layout, plan_record
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, begin_run, rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
+
+
+def label(pipeline: raysp.Pipeline) -> None:
+    raysp.run(pipeline, engine="here", progress=False)
 
 
 @pytest.fixture
@@ -26,8 +30,8 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def sink(data, tmp_path) -> Path:
-    """A sink begun with the first folder alone."""
-    begin_and_stage(raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out")))
+    """A sink of the first folder alone."""
+    label(a_pipeline(str(data / "a"), tmp_path / "out"))
     return tmp_path / "out"
 
 
@@ -82,7 +86,7 @@ def test_the_root_is_in_the_record_and_an_old_record_gets_it_with_its_next_run(d
 
     assert recorded() == str(data / "a")
     forget_root(sink)
-    begin_run(raysp.plan(a_pipeline(str(data / "a"), sink)))
+    label(a_pipeline(str(data / "a"), sink))
     assert recorded() == str(data / "a")
 
 
@@ -90,8 +94,8 @@ def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
     moved = Path(shutil.copytree(data / "a", tmp_path / "moved"))
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
-    begin_run(plan)
-    assert Sink.of(plan.pipeline.sink).existing_record().root == str(moved)
+    label(a_pipeline(str(moved), sink))
+    assert json.loads((sink / layout.RUN).read_text())["root"] == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
@@ -104,8 +108,8 @@ def test_a_copy_beside_the_recorded_shard_does_not_pass_for_a_move(data, sink):
 
 def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
     (data / "a" / "x.parquet").write_bytes(b"broken")
-    first = raysp.plan(a_pipeline(str(data / "a"), tmp_path / "out"))
-    begin_run(first)
+    with pytest.raises(raysp.RunError, match=r"x\.parquet"):
+        label(a_pipeline(str(data / "a"), tmp_path / "out"))
     assert [shard.name for shard in raysp.plan(a_pipeline(str(data), tmp_path / "out")).corpus.fresh] == ["b/y.parquet"]
 
 

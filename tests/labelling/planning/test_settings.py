@@ -8,13 +8,16 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
-from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.opening import begin_share, make_plan
 from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
-from raysp.sink.run_record import Resolved
+from raysp.sink import stage
+from raysp.sink.run_record import Resolved, RunEntry
+from raysp.sink.shares import ALL
 from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, begin_and_stage, begin_run, write_shard
+from tests.corpora import a_pipeline, write_shard
+from tests.sink.sinks import results
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
 GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
@@ -33,8 +36,19 @@ def a_plan(corpus: Path, resources: Resources, *, relabel: bool = False, **label
 
 
 def begun(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
+    """Record a run on resources that the machine of the tests lacks, so that no run can record them."""
     plan = a_plan(corpus, resources, relabel=relabel, **label)
-    begin_run(plan)
+    plan.sink.store.probe()
+    begin_share(plan, ALL, RunEntry.now())
+    return plan
+
+
+def staged(corpus: Path, resources: Resources, **label: object) -> Plan:
+    """Record a run as `begun` does, with a staged result: from then on the record binds other pipelines."""
+    plan = begun(corpus, resources, **label)
+    [shard] = plan.corpus.shards
+    block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 1)
+    stage.stage(plan.sink.store, block, results([*range(shard.num_rows)]))
     return plan
 
 
@@ -49,7 +63,7 @@ def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
     assert where(second) == where(first)
     assert second.fingerprint == first.fingerprint
     assert second.shortage == "1 GPU, 0 found"
-    begin_run(second)
+    begun(corpus, SCALED_TO_ZERO)
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
     assert a_plan(corpus, WITH_GPUS).shortage == ""
 
@@ -100,7 +114,7 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
 
 
 def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
-    begin_and_stage(a_plan(corpus, WITH_GPUS))
+    staged(corpus, WITH_GPUS)
     message = (
         r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
         r", and this machine has no more. Use the --address of a cluster with GPUs.*device='cpu'"
@@ -120,13 +134,13 @@ def test_the_remedy_of_the_message_keeps_the_precision_of_the_labels(corpus):
 
 
 def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
-    begin_and_stage(a_plan(corpus, SCALED_TO_ZERO, dtype="bfloat16"))  # each window alone
+    staged(corpus, SCALED_TO_ZERO, dtype="bfloat16")  # each window alone
     with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
 
 
 def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
-    begin_and_stage(a_plan(corpus, WITH_GPUS))
+    staged(corpus, WITH_GPUS)
     with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
         a_plan(corpus, WITH_GPUS, dtype="float32")
 

@@ -113,15 +113,3 @@ def test_ray_data_reads_the_source_and_the_folder_itself(local_ray, labelled):
     plain = ray.data.read_parquet(labelled)
     assert plain.count() == 75
     assert not any("/.raysp/" in name for name in plain.input_files())
-
-
-@pytest.mark.cluster
-def test_a_sink_without_committed_label_shards_gives_no_rows(local_ray, pipeline):
-    import ray.data
-
-    from tests.corpora import stage_here
-
-    stage_here(pipeline)
-    source = raysp.datasource(pipeline.sink.url)
-    assert len(source) == 0
-    assert ray.data.read_datasource(source).count() == 0

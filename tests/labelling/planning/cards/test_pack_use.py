@@ -8,21 +8,18 @@ import pytest
 import torch
 
 import raysp
-from raysp import ChangedError
 from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources
 from raysp.labelling import assembly
 from raysp.labelling.planning import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Opened, Plan, Settings
+from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import settle
 from raysp.models.base.certificates import PackRuns
 from raysp.models.checking import CheckpointSummary, check_checkpoint
 from raysp.ops.blocks import PackLimits
 from raysp.ops.precision import Batching
-from raysp.sink.sinks import Sink
-from tests.corpora import CHECKPOINT, a_pipeline, begin_and_stage, begin_run, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline
 from tests.device.class_cases import make_checkpoint
 
 CARD = Card("NVIDIA H100 80GB HBM3", "580.95", torch.__version__, torch.version.cuda)
@@ -207,68 +204,3 @@ def test_the_newest_certificate_of_the_checkpoint_decides(folder):
     assert settled().packs.is_on
     write(folder, replace(RUNS, unequal=3), name="c.json", date="2026-11-20")
     assert "the certificate of 2026-11-20 shows that in packs" in words()
-
-
-class TestSinks:
-    @pytest.fixture
-    def corpus(self, tmp_path) -> Path:
-        write_shard(tmp_path / "in" / "a.parquet", 3)
-        return tmp_path
-
-    def plan(self, corpus: Path, *, relabel: bool = False, **label: object) -> Plan:
-        opened = Opened.of(a_pipeline(f"{corpus}/in", corpus / "out", label=label), HERE)
-        return make_plan(opened, relabel=relabel)
-
-    def test_one_begun_in_batches_goes_on_in_batches(self, corpus, folder):
-        first = self.plan(corpus)
-        begin_and_stage(first)
-        write(folder, RUNS)
-        second = self.plan(corpus)
-        assert second.fingerprint == first.fingerprint
-        assert second.settings.batching is Batching.RECORDED
-        assert any("so the labels of this sink were made" in one for one in second.messages)
-        assert self.plan(corpus, relabel=True).fingerprint == first.fingerprint
-
-    def test_one_begun_in_packs_goes_on_in_packs_of_any_measured_size(self, corpus, folder):
-        write(folder, RUNS)
-        first = self.plan(corpus)
-        assert str(first.settings.packs) in {*first.messages} & {*first.messages_at_start}
-        assert not any("part of the fingerprint" in one for one in first.messages)
-        begin_and_stage(first)
-        assert Sink.open(str(corpus / "out")).existing_record().resolved.in_packs
-        write(folder, HALF_SIZE)
-        second = self.plan(corpus)
-        assert (second.fingerprint, second.settings.packs.frames) == (first.fingerprint, 15_104)
-        begin_run(second)
-        assert self.plan(corpus).fingerprint == first.fingerprint
-
-    @pytest.mark.parametrize("label", [{}, {"batch_seconds": 600}, {"device": "cpu", "dtype": "bfloat16"}])
-    def test_one_begun_in_packs_takes_no_other_labels(self, corpus, folder, label):
-        write(folder, RUNS)
-        begin_and_stage(self.plan(corpus))
-        folder.joinpath("a.json").unlink()
-        with pytest.raises(
-            ChangedError, match="a certificate puts windows in packs on 'cuda', now no certificate puts"
-        ):
-            self.plan(corpus, **label)
-
-    def test_one_begun_in_packs_by_a_plan_of_a_cluster_is_refused(self, corpus, folder):
-        write(folder, RUNS)
-        begin_and_stage(self.plan(corpus))
-        opened = Opened.of(a_pipeline(f"{corpus}/in", corpus / "out"), CLUSTER)
-        with pytest.raises(
-            ChangedError,
-            match=r"now no certificate puts windows in packs.*Here windows go in batches .*: no node with a GPU is up",
-        ):
-            make_plan(opened)
-
-    def test_one_begun_on_a_cpu_takes_no_packs_of_a_card(self, corpus, folder):
-        write(folder, RUNS)
-        begin_and_stage(self.plan(corpus, device="cpu", dtype="bfloat16"))
-        with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset"):
-            self.plan(corpus, device="cuda", dtype="bfloat16")
-
-    def test_labels_of_another_pipeline_may_be_in_packs(self, corpus, folder):
-        begin_and_stage(self.plan(corpus))
-        write(folder, RUNS)
-        assert self.plan(corpus, relabel=True, window_seconds=20).settings.packs.is_on
