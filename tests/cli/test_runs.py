@@ -90,7 +90,7 @@ class TestRowsWithoutLabels:
     ):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise ShardError("changed since it was planned")
 
         monkeypatch.setattr("raysp.labelling.engine.run_result.read_table", fail)
