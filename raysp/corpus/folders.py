@@ -113,6 +113,10 @@ def _with_faults(
     return part._replace(checks=tuple(checks)), tuple(faults.values())
 
 
+def _gone(part: _Part, present: Collection[str]) -> tuple[tuple[int, str], ...]:
+    return tuple((row, path) for row, (path, _, _) in enumerate(part.files) if path not in present)
+
+
 class FolderKind(SourceKind):
     """Folders of recordings. Slices of their listings are shards."""
 
@@ -145,8 +149,9 @@ class FolderKind(SourceKind):
                 _with_faults(part, known, origin.metadata.texts, root)
                 for (part, _), known in zip_longest(parts, before)
             ]
-        packed = [(_pack(part), faults) for part, faults in parts]
-        return [Cut(num_bytes(one), version(one), one, *count_strays(one), faults) for one, faults in packed]
+        present = {entry.path for entry in origin.entries}.union(origin.metadata.checks if origin.metadata else ())
+        packed = [(_pack(part), (faults, _gone(part, present))) for part, faults in parts]
+        return [Cut(num_bytes(one), version(one), one, *count_strays(one), *more) for one, more in packed]
 
     def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
         """Return the metadata or the texts of a folder's recordings; see `SourceKind.described_by`."""

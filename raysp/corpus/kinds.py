@@ -82,6 +82,8 @@ class Cut:
     """Recordings of the metadata that do not exist."""
     faults: tuple[str, ...] = ()
     """Why texts beside recordings cannot be read, one for each recording."""
+    gone: tuple[tuple[int, str], ...] = ()
+    """Rows of a recorded part whose recordings are no longer listed, with the paths of these."""
 
 
 class SourceKind(ABC):

@@ -1,18 +1,21 @@
 """`.raysp/absent.json`: shards of a source that the plan of a sink lacks, because they could not be read.
 
 The file holds the result of the last plan, so a shard leaves it when it can be read and joins the plan. Without it a
-sink would be complete as soon as its readable shards are.
+sink would be complete as soon as its readable shards are. It also names what the plan has and the source no longer had.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.sink import layout
 from raysp.storage.store import Store
+
+MOST_IDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,60 @@ class AbsentShard:
         return Shard(self.name, self.url, self.num_bytes, self.version, 0, "", (), self.kind, self.part)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """Shards and recordings of the plan that the last run did not find in the source."""
+
+    shards: tuple[str, ...] = ()
+    """Names of label shards."""
+    recordings: int = 0
+    """Recordings of folders."""
+    ids: tuple[str, ...] = ()
+    """Ids of these recordings, at most `MOST_IDS`."""
+
+    @classmethod
+    def of(cls, shards: Sequence[str], ids: Sequence[str]) -> Self:
+        """Return what is recorded of some shards and recordings."""
+        return cls(tuple(shards), len(ids), tuple(ids[:MOST_IDS]))
+
+
 def load(store: Store) -> tuple[AbsentShard, ...]:
     """Return the recorded shards, sorted by name.
 
     Raises:
         StoreError: the record cannot be read.
     """
+    return _load(store)[0]
+
+
+def load_gone(store: Store) -> Gone:
+    """Return what the last run did not find in the source.
+
+    Raises:
+        StoreError: the record cannot be read.
+    """
+    return _load(store)[1]
+
+
+def _load(store: Store) -> tuple[tuple[AbsentShard, ...], Gone]:
     if store.stat(layout.ABSENT) is None:
-        return ()
+        return (), Gone()
     try:
-        return tuple(AbsentShard(**one) for one in bounds.parse_record(store.read(layout.ABSENT))["shards"])
-    except (ValueError, KeyError, TypeError) as error:
+        record = bounds.parse_record(store.read(layout.ABSENT))
+        gone = record.get("gone", {})
+        ids = tuple(str(one) for one in gone.get("ids", ()))
+        shards = tuple(str(one) for one in gone.get("shards", ()))
+        return tuple(AbsentShard(**one) for one in record["shards"]), Gone(shards, int(gone.get("recordings", 0)), ids)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{store.url}/{layout.ABSENT}: not a record of shards ({bounds.plain(error)}); remove it and run again, "
             "which records the shards that cannot be read"
         ) from error
 
 
-def record(store: Store, shards: Iterable[AbsentShard]) -> None:
-    """Replace the recorded shards; nothing is written if they are recorded already."""
+def record(store: Store, shards: Iterable[AbsentShard], gone: Gone = Gone()) -> None:
+    """Replace the record; nothing is written if it is the same already."""
     found = tuple(sorted(shards, key=lambda one: one.name))
-    if found != load(store):
-        store.replace(layout.ABSENT, json.dumps({"shards": [asdict(one) for one in found]}, indent=1).encode())
+    if (found, gone) != _load(store):
+        value = {"shards": [asdict(one) for one in found], **({} if gone == Gone() else {"gone": asdict(gone)})}
+        store.replace(layout.ABSENT, json.dumps(value, indent=1).encode())

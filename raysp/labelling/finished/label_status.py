@@ -6,8 +6,9 @@ Nothing is written, so it works on sinks of other users and on sinks with an act
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
@@ -16,10 +17,13 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
+from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import footer, lease, receipts, run_record, stopped_runs
+from raysp.sink.absent import Gone, load_gone
 from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
+from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
 from raysp.sink.run_record import Resolved, RunEntry
@@ -36,6 +40,62 @@ from raysp.work import run_fact
 
 SHOWN_TYPES = 5
 """Types of errors that `facts` names."""
+MOST_NAMED = 100
+"""Ids and shards of each kind in `Withdrawn`."""
+FEW_NAMED = 3
+"""Of these, named in `facts`."""
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """Recordings that the source no longer has, and recordings that `raysp forget` withdrew."""
+
+    recordings: int = 0
+    """Recordings of folders that the last run did not find, without those that are forgotten."""
+    ids: tuple[str, ...] = ()
+    """Ids of the first of them."""
+    shards: int = 0
+    """Label shards whose shards the last run did not find, without those whose rows are all forgotten."""
+    shard_names: tuple[str, ...] = ()
+    """The first of them."""
+    forgotten: int = 0
+    """Ids that `raysp forget` withdrew."""
+    forgotten_ids: tuple[str, ...] = ()
+    """The first of them."""
+
+    @classmethod
+    def of(cls, gone: Gone, forgotten: Collection[str], rest: Collection[str]) -> Self:
+        """Return the figures of a sink; `rest` are label shards whose rows are all forgotten."""
+        ids = [one for one in gone.ids if one not in forgotten]
+        shards = [name for name in gone.shards if name not in rest]
+        return cls(
+            gone.recordings - len(gone.ids) + len(ids),
+            tuple(ids[:MOST_NAMED]),
+            len(shards),
+            tuple(shards[:MOST_NAMED]),
+            len(forgotten),
+            tuple(sorted(forgotten)[:MOST_NAMED]),
+        )
+
+    def facts(self, sink: str) -> dict[str, str]:
+        """Facts to print, by name."""
+        named = (
+            (self.recordings, "recording", self.ids),
+            (self.shards, "shard", self.shard_names),
+        )
+        gone = [f"{_some(number, noun, names)}" for number, noun, names in named if number]
+        remedy = f"no longer in the source; `raysp forget {sink} ID...` removes their labels"
+        forgotten = f"{_some(self.forgotten, 'id', self.forgotten_ids)}; their labels were removed"
+        return {
+            **({"gone": f"{' and '.join(gone)}: {remedy}"} if gone else {}),
+            **({"forgotten": forgotten} if self.forgotten else {}),
+        }
+
+
+def _some(number: int, noun: str, names: Sequence[str]) -> str:
+    """Return a number with the first names."""
+    more = f", and {number - FEW_NAMED:,} more" if number > FEW_NAMED else ""
+    return f"{count(number, noun)} ({', '.join(names[:FEW_NAMED])}{more})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +145,8 @@ class Status(Brief):
     """Size of the passes that a run measured as fastest, with their rate, by the name of the device."""
     kept: tuple[KeptRows, ...] = ()
     """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
+    withdrawn: Withdrawn = Withdrawn()
+    """Recordings and shards that left the source since they were planned, and ids that were forgotten."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -119,6 +181,7 @@ class Status(Brief):
             "word errors": self.word_errors and self.word_errors.sentence,
             "failed": listed([f"{name}: {reason}" for name, reason in self.failed.items()], 1),
             "foreign": listed([f"{name}: {reason}" for name, reason in self.foreign.items()], 1),
+            **self.withdrawn.facts(self.sink),
         }
 
     @property
@@ -215,7 +278,13 @@ def label_status(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),
         event_log=event_files(store, runs[-1].run_id) if runs else None,
+        withdrawn=_withdrawn(store, counted),
     )
+
+
+def _withdrawn(store: Store, counted: Sequence[ShardReceipt]) -> Withdrawn:
+    rest = {one.shard for one in counted if one.rows and one.errors_by_type.get(WITHDRAWN) == one.rows}
+    return Withdrawn.of(load_gone(store), load_forgotten(store), rest)
 
 
 def _speed(blocks: Sequence[BlockReceipt]) -> float | None:

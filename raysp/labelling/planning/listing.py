@@ -50,6 +50,8 @@ class Listed:
     """Texts beside recordings that cannot be read."""
     faults: tuple[str, ...] = ()
     """Why the first of them cannot be read."""
+    gone: tuple[str, ...] = ()
+    """Ids of recordings that the sink's plan lists and the source no longer has."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
     found: list[Found] = []
     unnamed = missing = 0
+    gone: list[str] = []
     unread, faults = 0, list[str]()
     for kind, origin in [*_folders(listings), *_files(listings)]:
         reading = kind.within(source.audio_root)
         for one, cut in _cut(reading, origin, root, recorded or {}, source.storage_options, relabel=relabel):
             found.append(one)
             unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
+            stem = one.name.removesuffix(".parquet")
+            gone += [path if source.id else f"{stem}:{row}" for row, path in cut.gone]
             unread, faults = unread + len(cut.faults), [*faults, *cut.faults][:FAULTS_SHOWN]
     if found and all(one.unreadable for one in found):
         raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
@@ -102,7 +107,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
             raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
     passed_over = Counter(suffix_of(entry.path) for one in listings for entry in one.others)
     by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
-    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing, unread, tuple(faults))
+    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing, unread, tuple(faults), tuple(gone))
 
 
 def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:

@@ -20,6 +20,7 @@ from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
 from raysp.labelling.planning.trying import try_late_filters
 from raysp.sink import absent, fault_injection, plan_record, run_record, stage, stopped_runs
+from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.shares import Share
 from raysp.sink.todo import compare
@@ -137,10 +138,10 @@ def _make_plan(
         check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     corpus = replace(corpus, recorded=tuple(recorded), is_numbered=is_numbered)
-    corpus = replace(corpus, unread=listed.unread, faults=listed.faults)
+    corpus = replace(corpus, unread=listed.unread, faults=listed.faults, gone=listed.gone)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, root=None)
+        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
     stage_id = stops.stage_id(fingerprint)
     done, todo = compare(
         sink.store,
@@ -247,7 +248,7 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
         if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
             known_names = frozenset(plan_record.names(store))
             fresh = [shard for shard in fresh if shard.name not in known_names]
-        absent.record(store, plan.corpus.absent)
+        absent.record(store, plan.corpus.absent, Gone.of(plan.corpus.vanished, plan.corpus.gone))
         plan_record.record(store, fresh, supersede=supersede)
 
 

@@ -29,6 +29,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
+from raysp.words import listed as first_of
 
 if TYPE_CHECKING:
     from raysp.cluster.cards import Card
@@ -63,6 +64,10 @@ class Opened:
         pipeline = with_absolute_paths(pipeline)
         here = resources if resources is not None else local_resources(pipeline)
         return cls(pipeline, Sink.of(pipeline.sink), here)
+
+
+MOST_GONE = 3
+"""Ids of recordings that a message names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,6 +109,8 @@ class Corpus(Brief):
     """Sentences on carried-over columns whose types differ over the shards."""
     schemas: Mapping[pa.Schema, str] = field(default_factory=dict)
     """Columns of shards of `fresh`, each with a url, if steps behind the model may read any of them."""
+    gone: tuple[str, ...] = ()
+    """Ids of recorded recordings of folders that no longer exist; their labels are kept."""
 
     @property
     def seconds(self) -> float | None:
@@ -263,6 +270,7 @@ class Plan(Brief):
             "shards_committed": len(self.done),
             "shards_unreadable": dict(corpus.unreadable),
             "shards_vanished": list(corpus.vanished),
+            "recordings_gone": len(corpus.gone),
             "files_passed_over": dict(corpus.passed_over),
             "recordings_without_metadata": corpus.unnamed,
             "recordings_missing": corpus.missing,
@@ -303,6 +311,11 @@ class Plan(Brief):
         if names := self.corpus.vanished:
             others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             yield f"{names[0]}{others}: no longer in the source; the labels are kept"
+        if gone := self.corpus.gone:
+            yield (
+                f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
+                f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
+            )
 
     @property
     def _shortage(self) -> Iterator[str]:
