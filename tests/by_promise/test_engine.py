@@ -177,6 +177,20 @@ def test_the_environment_names_the_engine_where_the_caller_does_not(corpus, monk
     assert (said.code, "found 'here' with the address 'auto'" in said.err) == (2, True), said.err
 
 
+@pytest.mark.slow
+def test_little_audio_starts_no_ray_and_its_progress_does_not_speak_of_it(corpus):
+    code = (
+        f"import sys, raysp\n"
+        f"label = raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()])\n"
+        f"source, sink = raysp.Shards({str(corpus / 'in')!r}), raysp.Parquet({str(corpus / 'out')!r})\n"
+        f"print(raysp.run(raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)).rows, 'ray' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAYSP_ENGINE")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout.strip(), done.returncode) == ("6 False", 0), done.stderr
+    assert "Ray" not in done.stderr
+
+
 def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(corpus, mapping, capsys):
     step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
     raysp.run(pipeline(corpus, "out", step), engine="here", progress=False)
