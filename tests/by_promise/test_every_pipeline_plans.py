@@ -63,7 +63,8 @@ def steps_of_pages() -> dict[str, tuple[str, list[str]]]:
 
 
 def _has_label(node: ast.AST) -> bool:
-    return isinstance(node, ast.List) and any(map(_is_label, node.elts)) and "Peak" not in ast.unparse(node)
+    is_of_page = {"Peak", "level"} & {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    return isinstance(node, ast.List) and any(map(_is_label, node.elts)) and not is_of_page
 
 
 def _is_label(node: ast.AST) -> bool:

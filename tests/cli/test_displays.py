@@ -35,6 +35,7 @@ COMMANDS = {
     "gc": ["{folder}/A"],
     "status": ["{folder}/A", "--verbose"],
     "report": ["{folder}/A", "--out", "{tmp}/report.html"],
+    "forget": ["{folder}/C", "yweweler_three_22"],
     "evaluate": [str(CHECKPOINT), "{folder}/in", "--text", "speaker_id", "--fail-above", "wer=0", "--rows", "2"],
     "diff": ["{folder}/A", "{folder}/B"],
     "merge": ["{folder}/A", "{folder}/B", "--by", "pred_score", "--to", "{tmp}/merged"],
@@ -57,11 +58,11 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two labellings of four spoken digits."""
+    """Three labellings of four spoken digits; the last one forgets."""
     place = tmp_path_factory.mktemp("displays")
     table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 4)
     write_shard(place / "in" / "a.parquet", table=table)
-    for sink in "AB":
+    for sink in "ABC":
         raysp.run(
             a_pipeline(raysp.Shards(f"{place}/in/*.parquet", text="text"), raysp.Parquet(f"{place}/{sink}")),
             engine="here",

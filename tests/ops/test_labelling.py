@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import threading
 import time
@@ -350,7 +351,8 @@ class TestFaults:
         found = labels(op, block_of([*given, np.zeros(16_000, np.int16)], [*rows, 99]))
         failed = found.pop(99)
         assert (failed["status"], failed["error_type"]) == ("error", error_type)
-        assert failed["error_message"].startswith(f"the model failed: {type(error).__name__}: ")
+        place = rf"the model failed: tests/ops/test_labelling\.py:\d+: {type(error).__name__}: "
+        assert re.match(place, failed["error_message"])
         assert failed["pred_text"] is failed["frames"] is None
         assert_same(found, alone)
         assert len(found) == 7

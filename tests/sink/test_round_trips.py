@@ -29,8 +29,8 @@ class CountingStore:
 @pytest.mark.parametrize(
     ("cuts", "blocks", "most"),
     [
-        ((0, 23), 1, {"list": 1, "open": 1, "publish": 1, "create": 1, "delete": 1}),
-        ((0, 4, 9, 23), 2, {"list": 1, "open": 6, "publish": 1, "create": 1, "delete": 6}),
+        ((0, 23), 1, {"list": 1, "stat": 1, "open": 1, "publish": 1, "create": 1, "delete": 1}),
+        ((0, 4, 9, 23), 2, {"list": 1, "stat": 1, "open": 6, "publish": 1, "create": 1, "delete": 6}),
     ],
     ids=["one block", "three pieces of two blocks"],
 )

@@ -94,8 +94,8 @@ def test_a_table_beside_recordings_is_bounded(tmp_path, make, message):
     make(tmp_path)
     name = next(tmp_path.glob("metadata.*")).name
     found = limited(
-        "from raysp.corpus import metadata",
-        f"metadata.read({str(tmp_path)!r}, [{name!r}], {{}})",
+        "from raysp.corpus import metadata\nfrom raysp.storage.audio_root import AudioRoot",
+        f"metadata.read(AudioRoot({str(tmp_path)!r}), [{name!r}])",
         more_bytes=1200 * MIB,
     )
     assert found.startswith("ShardError")

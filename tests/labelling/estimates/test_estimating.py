@@ -154,9 +154,9 @@ class TestSample:
         read: list[int] = []
         table = sources.read_table
 
-        def counted(shard, piece, *others):
+        def counted(shard, piece, *others, **options):
             read.append(piece.num_rows)
-            return table(shard, piece, *others)
+            return table(shard, piece, *others, **options)
 
         monkeypatch.setattr(sources, "read_table", counted)
         row_bytes = len(wav(round(0.4 * RATE)))
