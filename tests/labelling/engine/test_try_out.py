@@ -19,7 +19,7 @@ from raysp.ops.labelling import Labelling
 from raysp.verbs.verify.recomputing import differing
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 
-MOST_MODULES = 219
+MOST_MODULES = 240
 """Modules of raysp that a try-out may load."""
 CODE = """
 import sys

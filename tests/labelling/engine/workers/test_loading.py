@@ -36,7 +36,7 @@ def test_a_run_continues_while_another_actor_can_load_and_names_the_node(
 def test_a_run_of_which_no_actor_can_load_ends_with_the_reason_after_a_few(local_ray, make_pipeline, shards, tmp_path):
     outputs = [UnloadableTranscript(folder=str(tmp_path), failures=99)]
     with pytest.raises(
-        RunError, match=r"node \S+: OSError: .*No space left on device.*Run again: committed labels are kept"
+        RunError, match=r"node \S+: .*OSError: .*No space left on device.*Run again: committed labels are kept"
     ):
         run(make_pipeline(shards, outputs=outputs, pool=raysp.Pool(1)))
     assert len([*tmp_path.glob("load-*")]) == 3  # one more than are tolerated
