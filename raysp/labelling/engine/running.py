@@ -328,7 +328,7 @@ def _begin(
             own_ray.begin()
         else:
             sleep_while_waiting()
-            threading.Thread(target=import_module, args=("raysp.models.loading",)).start()
+            threading.Thread(target=_import_models).start()
 
     store = opened.sink.store
     # Read before the plan, which is made again if another run over the same shards has held the lease since.
@@ -394,6 +394,12 @@ def _begin(
     # The sink of a try-out has no recorded plan, which the status is computed from.
     status = None if is_trial else _status(plan, progress)
     return _result(plan, progress, {**plan.corpus.unreadable, **failed}, status)
+
+
+def _import_models() -> None:
+    """Import torch and the models; an error is raised where they are used."""
+    with contextlib.suppress(ImportError):
+        import_module("raysp.models.loading")
 
 
 def _check_begun(plan: Plan) -> None:
