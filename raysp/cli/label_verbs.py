@@ -42,7 +42,7 @@ from raysp.cli.printed_runs import (
     urls,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.addresses import is_cluster, is_submitted, resolve_engine
+from raysp.cluster.addresses import is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
@@ -148,9 +148,7 @@ def run(
         refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
     share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
-    if resolve_engine(engine, address) == "ray" and is_cluster(
-        address
-    ):  # a relative path would not say of which machine
+    if uses_cluster(engine, address):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)

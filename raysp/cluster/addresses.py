@@ -60,6 +60,15 @@ def resolve_engine(engine: str, address: str | None) -> Engine:
     return "ray" if asked == "auto" and (is_cluster(address) or _named(address) == LOCAL) else asked
 
 
+def uses_cluster(engine: str, address: str | None) -> bool:
+    """Return whether a run of this engine and address uses an existing Ray.
+
+    Raises:
+        SpecError: as `asked_engine`.
+    """
+    return resolve_engine(engine, address) == "ray" and is_cluster(address)
+
+
 def _named(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS", "")
 

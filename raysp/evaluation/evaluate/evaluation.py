@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.cluster.addresses import is_cluster, resolve_engine
+from raysp.cluster.addresses import uses_cluster
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
@@ -138,7 +138,7 @@ def evaluate(
         pipeline = with_compared(pipeline, question.wanted, relabel=relabel)
     else:
         refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
-    if resolve_engine(engine, address) == "ray" and is_cluster(address):
+    if uses_cluster(engine, address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
     elif rows is not None:
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
