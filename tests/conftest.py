@@ -331,7 +331,8 @@ def _modules_of_users_forgotten(tmp_path_factory) -> Iterator[None]:
     yield
     sys.path[:] = path
     for name in [*itertools.takewhile(lambda one: one != last, reversed(sys.modules))]:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
+        module = sys.modules[name]
+        if folder in str(getattr(module, "__file__", None) or getattr(module, "__path__", "")):
             del sys.modules[name]
 
 

@@ -241,12 +241,12 @@ class TestInsideAJob:
         monkeypatch.setattr(
             "raysp.labelling.engine.running.run", lambda pipeline, **_: seen.append(pipeline.sink.url) or 1 / 0
         )
-        monkeypatch.setattr("raysp.cli.label_verbs.is_cluster", lambda address: address is not None)
         settings = ["--set", "source.url=in/*.parquet", "--set", "sink.url=out"]
         ran = raysp_command("run", recipe, *settings, "--address", "head:6379")
         assert ran.err.splitlines()[0] == f"raysp: looking at {recipe.parent}/in/*.parquet ..."
         assert seen == [f"{recipe.parent}/out"]
-        assert raysp_command("run", recipe, *settings).err.splitlines()[0] == "raysp: looking at in/*.parquet ..."
+        here = raysp_command("run", recipe, *settings, "--engine", "here")
+        assert here.err.splitlines()[0] == "raysp: looking at in/*.parquet ..."
 
 
 def test_the_checkpoint_of_these_tests_is_elsewhere(file):

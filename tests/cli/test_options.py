@@ -409,8 +409,6 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):
         raise raysp.PlanError(f"nothing answers at {address}")
 
-    for module in ("labelling.engine.running", "evaluation.evaluate.evaluation", "cli.label_verbs"):
-        monkeypatch.setattr(f"raysp.{module}.is_cluster", lambda address: address == "head:6379")
     monkeypatch.setattr("raysp.cluster.connection.connected", connected)
     ran = command(f"{line} --address head:6379")
     assert (ran.code, ran.complaints) == (2, ["raysp: nothing answers at head:6379"])
