@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 
 import raysp
+from raysp import CTC, Batching, Checkpoint, Finetune, Schedule, Text
 from raysp.models import (
     UniSpeechConfig,
     UniSpeechForCTC,
@@ -16,10 +17,8 @@ from raysp.models import (
     Wav2Vec2Model,
     Wav2Vec2Processor,
 )
-from raysp.specs.text_rules import Text
 from raysp.text.vocabulary import build, count_characters
 from raysp.training.characters import tokenizer_for
-from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule
 from tests.corpora import AUDIO, wav, write_shard
 from tests.training.conftest import SMALL
 

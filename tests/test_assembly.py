@@ -4,13 +4,13 @@ import pyarrow as pa
 import pytest
 
 import raysp
+from raysp import Pipeline
 from raysp.audio import DecodeOptions
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.labelling.planning.settling import settle
-from raysp.specs.pipeline import Pipeline
 from tests.corpora import a_pipeline, write_shard
 
 

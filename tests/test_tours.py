@@ -15,9 +15,9 @@ from typing import NamedTuple
 import pytest
 import typer
 
+from raysp import SpecError
 from raysp.cli.console import out
 from raysp.cli.entry import application
-from raysp.errors import SpecError
 from raysp.specs.work_files import load_pipeline, with_overrides
 
 FOLDER = Path(__file__).parents[1] / "docs" / "tour"

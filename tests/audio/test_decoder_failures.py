@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from raysp import audio
+from raysp import RunError, audio
 from raysp.audio import DecodeOptions, Excerpt, decoder_failures, isolation
 from raysp.audio.decoder_failures import DecoderFailure, ExternalFailure, failure_of
 from raysp.audio.isolation import Decoder
-from raysp.errors import RunError
 from tests.corpora import wav
 
 MARK = b"a-mark-no-recording-has"

@@ -12,10 +12,10 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_chunks, read_header
 from raysp.audio.container import CONTAINERS
 from raysp.audio.waveforms import INT16_SUBTYPES
-from raysp.errors import AudioError
 
 
 def encode(samples, sample_rate=16000, container="WAV", subtype=None):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, isolation, open_streams, source, stream_decoding
 from raysp.audio.isolation import Decoder
-from raysp.errors import AudioError
 from tests.corpora import wav
 
 MARK = b"raysp mark"

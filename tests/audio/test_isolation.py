@@ -15,10 +15,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp import audio
+from raysp import AudioError, RunError, audio
 from raysp.audio import DecodeOptions, Excerpt, isolation
 from raysp.audio.isolation import Decoder
-from raysp.errors import AudioError, ProgramError, RunError
+from raysp.errors import ProgramError
 from tests.corpora import wav
 from tests.soaked import some
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from raysp import audio
+from raysp import AudioError, audio
 from raysp.audio import DecodeOptions, Excerpt
 from raysp.audio.isolation import Decoder
-from raysp.errors import AudioError
 
 RATE, LENGTH = 16_000, 160_000
 NOISE = (np.random.default_rng(0).standard_normal(LENGTH) * 3000).astype(np.int16)

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raysp import audio
+from raysp import AudioError, audio
 from raysp.audio import DecodeOptions, Excerpt, decode, decode_all, read_header
 from raysp.audio.isolation import Decoder
-from raysp.errors import AudioError
 from tests.audio.test_decoding import encode as store
 from tests.corpora import DEMO
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soxr
 
+from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, decode, decode_chunks, opus
 from raysp.audio.opus import Irregular, packet_samples
 from raysp.audio.parsing.ogg import checksum
 from raysp.audio.source import open_reader
-from raysp.errors import AudioError
 from tests.audio.test_decoding import encode, noise
 
 av = pytest.importorskip("av")

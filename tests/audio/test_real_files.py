@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import soxr
 
+from raysp import AudioError
 from raysp.audio import decode, read_header
-from raysp.errors import AudioError
 
 # One reason a group; a file of data/bad that is not here must give soundfile's samples.
 EXPECTED_ERRORS = {

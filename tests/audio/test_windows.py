@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.inputs import corpus
 from benchmarks.studies import joints
 from raysp.audio.window_cuts import Windowing, cut_windows
-from raysp.models.loading import load_model
+from raysp.models import load_model
 from tests.corpora import CHECKPOINT
 
 USUAL = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)

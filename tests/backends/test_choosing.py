@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
+from raysp import ChangedError, CheckpointError, PlanError
 from raysp.backends import hf_installed
 from raysp.backends.hugging_face import checkpoint_kinds
-from raysp.errors import ChangedError, CheckpointError, PlanError
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.labelling.planning.run_plan import Opened

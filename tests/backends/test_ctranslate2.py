@@ -15,13 +15,13 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 
 import raysp
+from raysp import CheckpointError, PlanError
 from raysp.audio.window_cuts import cut_windows
 from raysp.backends.finding import choose
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.stored_arrays import read_stored
 from raysp.backends.on_ctranslate2.token_words import words_of
 from raysp.backends.on_ctranslate2.whisper_mels import whisper_mels
-from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves

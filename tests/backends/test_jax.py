@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import CheckpointError
 from raysp.backends.finding import LIBRARIES, Library, choose
-from raysp.errors import CheckpointError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.theirs import labelling, waves
 from tests.corpora import CHECKPOINT, write_shard

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import raysp
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.ops.precision import Batching
 from tests.backends.runs import pipeline, write_corpus

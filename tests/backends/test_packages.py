@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import raysp
+from raysp import CheckpointError
 from raysp.backends.finding import check_library, choice_of, choose
-from raysp.errors import CheckpointError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import write_corpus
 from tests.here import run_without_ray

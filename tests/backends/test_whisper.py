@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, PlanError
 from raysp.backends.finding import choose
-from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import check_run, pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written

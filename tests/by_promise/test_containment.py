@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.corpora import a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.usefixtures("without_ray")

@@ -18,7 +18,7 @@ import webvtt
 from praatio import textgrid as praat
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.corpora import CHECKPOINT, DEMO
 from tests.here import run_without_ray
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.corpora import AUDIO, a_pipeline, wav
 
 pytestmark = pytest.mark.usefixtures("without_ray")

@@ -16,11 +16,11 @@ from typing import ClassVar
 
 import pytest
 
+from raysp import CheckpointError, StoreError
 from raysp.checkpoints import fetching as checkpoints
 from raysp.checkpoints import user_cache
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fetch
 from raysp.checkpoints.hub import with_file
-from raysp.errors import CheckpointError, StoreError
 from raysp.storage import locking
 from raysp.storage.stores import open_store
 from tests import s3_servers

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
+from raysp import CheckpointError
 from raysp.checkpoints.locating import locate
-from raysp.errors import CheckpointError
 from raysp.models import (
     AutoModel,
     Wav2Vec2Config,

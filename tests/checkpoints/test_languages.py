@@ -11,9 +11,9 @@ import pytest
 import safetensors.torch
 
 import raysp
+from raysp import PlanError
 from raysp.checkpoints import language_adapters
 from raysp.checkpoints.hub import snapshot_of
-from raysp.errors import PlanError
 from raysp.storage.stores import open_store
 from tests import hub_server
 from tests.corpora import rows_table, write_shard

@@ -13,15 +13,14 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, PlanError, SpecError
 from raysp.checkpoints import language_models
 from raysp.checkpoints.language_models import FOLDER, locate_own, read_own
 from raysp.cluster.resources import Resources
-from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.planned_checkpoint import located_outputs
 from raysp.labelling.planning.settling import settle
-from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
-from raysp.models.loading import load_checkpoint
+from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor, load_checkpoint
 from raysp.storage.stores import open_store
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import NgramScores

@@ -15,7 +15,7 @@ from raysp.cli.entry import VERBS
 from raysp.cluster.doctor import Finding
 from raysp.labelling.engine.display import Display
 from raysp.labelling.finished.first_rows import readable
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from tests.cli.test_finetune import RECIPE
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.commands import write_recipe

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import raysp
+from raysp import StoreError
 from raysp.cli.console import DEBUG, print_json, showing
 from raysp.cli.printed_runs import print_rows
-from raysp.errors import StoreError
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from tests.corpora import CHECKPOINT
 
 OUTPUTS = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp import status
 from raysp.cli.console import print_facts
 from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
@@ -21,7 +22,6 @@ from raysp.sink.receipts import BlockReceipt, ReceiptLog
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
-from raysp.verbs.status import status
 from tests import kit
 from tests.corpora import a_pipeline, write_shard
 

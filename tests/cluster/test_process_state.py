@@ -13,8 +13,8 @@ import warnings
 import pytest
 
 import raysp
+from raysp import run
 from raysp.cluster.process_state import Environment
-from raysp.labelling.engine.running import run
 from tests.corpora import write_shard
 from tests.runs import CHECKPOINT, DEMO
 

@@ -7,9 +7,9 @@ import pytest
 import ray
 from ray._raylet import AuthenticationTokenLoader
 
+from raysp import RunError
 from raysp.cluster import connection, doctor, ray_start
 from raysp.cluster.resources import Resources
-from raysp.errors import RunError
 from tests.runs import shared_ray
 
 

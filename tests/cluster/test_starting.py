@@ -10,9 +10,9 @@ import ray
 from ray._private import services
 from ray._private.node import Node
 
+from raysp import RunError
 from raysp.cluster import connection, ray_start
 from raysp.cluster.resources import Resources
-from raysp.errors import RunError
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import run
 from raysp.cluster import connection
 from raysp.labelling.engine import running
-from raysp.labelling.engine.running import run
 from tests.corpora import a_pipeline, write_shard
 from tests.runs import DEMO
 

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pytest
 import ray
 
+from raysp import RunError, run
 from raysp.cluster import waiting
 from raysp.cluster.waiting import Nodes, Waiting
-from raysp.errors import RunError
-from raysp.labelling.engine.running import run
 from tests.runs import DEMO
 
 ACTOR, READER = {"CPU": 2.0, "GPU": 1.0}, {"CPU": 0.99}

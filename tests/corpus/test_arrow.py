@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import ShardError
 from raysp.corpus import arrow, sources
 from raysp.corpus.shards import Piece, Shard, input_id
-from raysp.errors import ShardError
 from tests.corpora import rows_table
 
 

@@ -11,11 +11,10 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 import raysp
+from raysp import AudioError, PlanError, ShardError, plan
 from raysp.corpus import sources
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO, Piece, Shard
-from raysp.errors import AudioError, PlanError, ShardError
-from raysp.labelling.planning.opening import plan
 from raysp.ops.recordings import Recordings
 from raysp.storage.audio_root import AudioRoot
 from tests.corpora import a_pipeline, rows_table, wav, write_shard

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 import raysp
+from raysp import PlanError, ShardError
 from raysp.corpus import dataset_export
-from raysp.errors import PlanError, ShardError
 from tests.corpora import a_pipeline, wav
 
 pytestmark = pytest.mark.lengthy

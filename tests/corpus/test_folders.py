@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp import ShardError
 from raysp.corpus import folders, sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import ShardError
 from raysp.storage.store import Entry
 
 names = st.sets(st.text("abc/é", min_size=1, max_size=4), max_size=20)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp import plan
 from raysp.corpus import sources
-from raysp.labelling.planning.opening import plan
 from tests.corpora import a_pipeline, wav
 
 NAMES = ["\u00e9t\u00e9.wav", "na\u00efve.wav"]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import ShardError
 from raysp.corpus import manifests, sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import ShardError
 
 
 def write(path, rows):

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import PlanError, ShardError
 from raysp.corpus import folders, metadata, sources
 from raysp.corpus.shards import Piece
-from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.opening import make_plan
 from raysp.storage.stores import open_store
 from tests import kit

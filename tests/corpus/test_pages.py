@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import bounds
+from raysp import ShardError, bounds
 from raysp.corpus import arrow, pages, sources
 from raysp.corpus.pages import PagedFile, read_whole
 from raysp.corpus.shards import Shard, input_id
-from raysp.errors import ShardError
 from raysp.labelling.engine import running
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.here import run_without_ray

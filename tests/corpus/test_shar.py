@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 import raysp
+from raysp import ShardError
 from raysp.corpus import shar, sources
 from raysp.corpus.shards import Piece, Shard, input_id
-from raysp.errors import ShardError
 from tests.corpora import AUDIO, DEMO, a_pipeline, wav, write_shard
 from tests.corpus.test_tars import write_tar
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import ShardError, StoreError
 from raysp.corpus import parquet
 from raysp.corpus.parquet import cut_pieces, read_footer
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import Piece, Shard, input_id, only_first_rows
 from raysp.corpus.sources import read_table
-from raysp.errors import ShardError, StoreError
 from tests.corpora import AUDIO, rows_table, write_shard
 
 AUDIO_BYTES = pa.array([b"x"])

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import ShardError
 from raysp.corpus import sources
 from raysp.corpus.kinds import SourceKind
 from raysp.corpus.shards import Shard, Survey, check_same, cut_groups, place_of
-from raysp.errors import ShardError
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import PlanError, ShardError
 from raysp.corpus import archive, samples, sources, tars
 from raysp.corpus.shards import Piece, Shard, input_id
-from raysp.errors import PlanError, ShardError
 from raysp.storage.ranged import open_ranged
 from tests.corpora import DEMO, a_pipeline, wav, write_shard
 

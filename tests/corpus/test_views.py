@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import raysp
+from raysp import PlanError, plan
 from raysp.corpus.pages import BATCH_BYTES
 from raysp.corpus.views import parts_of, table_without_views, without_views
-from raysp.errors import PlanError
-from raysp.labelling.planning.opening import plan
 from tests.corpora import a_pipeline, rows_table
 
 TEXT, NUMBER = pa.string_view(), pa.int32()

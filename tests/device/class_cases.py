@@ -17,8 +17,9 @@ from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
+    save_heads,
 )
-from raysp.models.encoder.several_heads import save_heads, with_encoder_of
+from raysp.models.encoder.several_heads import with_encoder_of
 from raysp.models.registry import module_of
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer

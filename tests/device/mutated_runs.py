@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 import raysp
+from raysp import finetune
 from raysp.models import AutoModelForCTC, SpeechEncoderDecoderModel
 from raysp.ops import late_steps
 from raysp.ops.rows import RowStatus
 from raysp.ops.writing import Writing
-from raysp.training.finetuning import finetune
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.backends import theirs
 from tests.device.class_cases import CASES as CLASSES

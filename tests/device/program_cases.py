@@ -18,10 +18,9 @@ from torch import Tensor
 import raysp
 from raysp import crossing, models
 from raysp.backends.finding import choose
+from raysp.models import ParakeetFeatureExtractor, SeamlessM4TFeatureExtractor
 from raysp.models.encoder import conformer, several_heads
 from raysp.models.encoder.quantization import GumbelVectorQuantizer, contrastive_losses
-from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
-from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import group_parameters, new_optimizer

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import raysp
+from raysp import Evaluation, Schedule, finetune
 from raysp.models import AutoModelForCTC
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, try_out
+from raysp.training.finetuning import try_out
 from raysp.training.sink import committed_steps
-from raysp.training.specs.recipe import Evaluation, Schedule
 from tests.device.stand_in import NAME
 from tests.recipes import a_recipe, tiny_checkpoint, write_words
 

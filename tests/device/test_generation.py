@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.models import SpeechEncoderDecoderModel
-from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models import GenerationConfig, SpeechEncoderDecoderModel
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME
 

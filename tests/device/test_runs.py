@@ -17,9 +17,8 @@ import raysp
 from benchmarks.gpu import packed_rows
 from benchmarks.gpu.independence import write_certificate
 from benchmarks.gpu.part import Setting
+from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
-from raysp.errors import PlanError, RunError
-from raysp.labelling.engine.datasets.labeller import Labeller
 from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
 from raysp.labelling.engine.datasets.table_job import Columns, table_job
 from raysp.labelling.engine.running import try_out

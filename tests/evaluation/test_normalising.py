@@ -6,7 +6,7 @@ from types import ModuleType
 import jiwer
 import pytest
 
-from raysp.errors import SpecError
+from raysp import SpecError
 from raysp.evaluation import normalising
 from raysp.evaluation.normalising import normalisation
 from raysp.evaluation.recognition import compare_texts

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.errors import SpecError
+from raysp import SpecError
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts, measure_texts
 from raysp.evaluation.scores import Columns, band

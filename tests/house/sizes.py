@@ -20,8 +20,8 @@ LAYERS = {
 """Layers of the tests, each with its folders. The longest folder that a file is in decides."""
 HOUSE = "house, versions, cloud"
 HELPERS = "helpers at the top"
-DOOR = {"raysp", "raysp.cli"}
-"""Modules that tests import at the front door: public names, and `main` of the command line."""
+DOOR = {"raysp", "raysp.cli", "raysp.models"}
+"""Modules that tests import at the front door: public names, those of models, and `main` of the command line."""
 PATCHING = {"setattr", "delattr", "setitem", "delitem", "patch", "object", "dict"}
 
 

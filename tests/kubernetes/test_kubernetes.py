@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import raysp
-from raysp.specs.pipeline import Pipeline
+from raysp import Pipeline
 from raysp.specs.work_files import load_pipeline
 from tests.kubernetes.manifests import KUBERNETES, Document, at, parent_of, pods, read, rendered, schema_faults
 from tests.kubernetes.rules import amount, faults

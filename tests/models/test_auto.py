@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     AutoConfig,
     AutoFeatureExtractor,

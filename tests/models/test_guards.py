@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import check_checkpoint, load_model
 from tests.corpora import CHECKPOINT
 

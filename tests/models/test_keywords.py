@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,

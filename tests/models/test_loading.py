@@ -9,8 +9,8 @@ import torch
 import transformers
 
 import raysp.models
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import (
     UniSpeechConfig,
     UniSpeechForCTC,

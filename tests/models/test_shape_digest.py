@@ -9,10 +9,11 @@ from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
+    check_checkpoint,
     checking,
+    load_checkpoint,
 )
-from raysp.models.checking import check_checkpoint, shape_digest
-from raysp.models.loading import load_checkpoint
+from raysp.models.checking import shape_digest
 from tests.corpora import CHECKPOINT
 
 SIZES = {

@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import (
     AutoConfig,
     AutoFeatureExtractor,

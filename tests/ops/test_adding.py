@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.ops.adding import Computing, added_columns, samples_column
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests import user_specs

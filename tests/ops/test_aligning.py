@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.cluster.resources import Resources
-from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
 from raysp.labelling.planning.settling import settle
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from raysp.ops.late_steps import CARRIED
 from raysp.specs.pipeline import label_parts
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard

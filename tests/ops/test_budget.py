@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from raysp.capabilities import Capability
-from raysp.models.checking import check_checkpoint
+from raysp.models import check_checkpoint
 from raysp.ops.budget import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
 from tests.corpora import CHECKPOINT
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import AudioError
 from raysp.audio.window_cuts import Windowing
-from raysp.errors import AudioError
 from raysp.ops.blocks import Grouping, PackLimits
 from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping

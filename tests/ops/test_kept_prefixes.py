@@ -8,9 +8,8 @@ import pytest
 import soundfile
 
 import raysp
-from raysp import audio
+from raysp import AudioError, audio
 from raysp.audio import DecodeOptions, Excerpt
-from raysp.errors import AudioError
 from raysp.ops.keeping import Keeping
 from tests.corpora import DEMO, a_pipeline, wav, write_shard
 from tests.ops.test_decoding import piece

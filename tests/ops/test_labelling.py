@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
+from raysp import CheckpointError
 from raysp.audio import decode
 from raysp.devices import DeviceLostError
-from raysp.errors import CheckpointError
+from raysp.models import LoadedCheckpoint
 from raysp.models.features.waves import as_float, pad
-from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.labelling import Forward, Labelling
 from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves

@@ -18,9 +18,8 @@ import raysp
 from raysp.audio import read_header
 from raysp.audio.window_cuts import Windowing
 from raysp.capabilities import Capability
+from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.decoding import Decoding
 from raysp.ops.joining import Joining
 from raysp.ops.keeping import Keeping

@@ -12,8 +12,7 @@ import torch
 
 import raysp
 from raysp.audio import decode
-from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2FeatureExtractor
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.ops.precision import AGREED_RATE, HALF, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint

@@ -5,7 +5,7 @@ import threading
 import pyarrow as pa
 import pytest
 
-from raysp.errors import AudioError, StoreError
+from raysp import AudioError, StoreError
 from raysp.ops import recordings
 from raysp.ops.recordings import Recordings
 from raysp.storage.audio_root import AudioRoot

@@ -15,8 +15,8 @@ import pytest
 
 import raysp
 import raysp.audio
+from raysp import StoreError
 from raysp.audio.isolation import Decoder
-from raysp.errors import StoreError
 from raysp.storage import s3_client
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.stores import open_store

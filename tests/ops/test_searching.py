@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from tests.corpora import CHECKPOINT
 from tests.ops.test_transcribing import alone, check_joined, ctc_forward, forward_of
 from tests.text.beams.arpa_files import write_arpa

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
+from raysp.models import check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_checkpoint
 from raysp.ops.labelling import Forward
 from tests.corpora import CHECKPOINT
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import raysp
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import check_checkpoint, load_checkpoint
 from raysp.text.greedy_ctc import BestFrames, collapse
 from tests.models.tokenizers.word_pieces import PIECES, save_parakeet

@@ -11,11 +11,10 @@ import safetensors.torch
 import torch
 
 import raysp
+from raysp import CheckpointError
 from raysp.audio import decode
 from raysp.checkpoints.locating import locate
-from raysp.errors import CheckpointError
-from raysp.models import AutoTokenizer
-from raysp.models.checking import check_checkpoint
+from raysp.models import AutoTokenizer, check_checkpoint
 from tests.corpora import wav
 from tests.models.oracles import transformers
 from tests.published.building import OLD_NAMES, WAVEFORM, lay_out

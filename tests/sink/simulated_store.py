@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.sink import layout
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.storage.store import Entry

@@ -19,8 +19,8 @@ from random import Random
 
 import pyarrow as pa
 
+from raysp import PlanError, RayspError, StoreError
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import PlanError, RayspError, StoreError
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink import todo as work_left

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
-from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
 from raysp.sink.commit import commit, committed

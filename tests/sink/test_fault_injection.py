@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.sink import fault_injection
 
 PROGRAM = """

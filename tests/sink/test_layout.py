@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysp import PlanError
 from raysp.corpus.shards import Piece
-from raysp.errors import PlanError
 from raysp.sink import layout
 
 COMPONENTS = st.one_of(

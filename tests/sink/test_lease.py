@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from raysp.errors import PlanError, RunError, StoreError
+from raysp import PlanError, RunError, StoreError
 from raysp.sink import layout, lease
 from raysp.sink.lease import Holder, Lease, Process
 from raysp.sink.shares import ALL, Share

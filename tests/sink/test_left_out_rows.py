@@ -5,12 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raysp import gc
 from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
-from raysp.verbs.gc import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from raysp import PlanError, SpecError, StoreError
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError, SpecError, StoreError
 from raysp.sink import layout, plan_record
 from raysp.sink.shares import ALL, Share
 from tests.sink.sinks import make_shard

@@ -8,12 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError, verify
 from raysp.sink import footer
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import RefusedError
 from raysp.storage.stores import open_store
-from raysp.verbs.verify.verifying import verify
 from tests import kit
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from raysp.errors import ChangedError, PlanError, RunError
+from raysp import ChangedError, PlanError, RunError, gc
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record, stage
 from raysp.sink.commit import committed
 from raysp.sink.recommitting import find_error_rows, recommit
@@ -13,7 +13,6 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import compare
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
-from raysp.verbs.gc import gc
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 

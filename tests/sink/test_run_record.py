@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from raysp.errors import ChangedError, PlanError
+from raysp import ChangedError, PlanError
 from raysp.sink import layout, run_record
 from raysp.sink.run_record import RunEntry, differences
 

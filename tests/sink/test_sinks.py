@@ -2,11 +2,10 @@
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import Parquet, PlanError
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Parquet
 from raysp.storage.store import LocalStore
 from tests.sink.sinks import FINGERPRINT, make_shard, stage_piece
 from tests.sink.sinks import run as label

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import RunError
 from raysp.corpus.shards import Piece
-from raysp.errors import RunError
 from raysp.sink import layout, sorting, stage
 from raysp.storage.store import LocalStore
 from tests.sink import sinks

@@ -2,9 +2,8 @@
 
 import pytest
 
-from raysp.errors import SpecError
+from raysp import LoRA, SpecError
 from raysp.specs.values import from_json, to_json
-from raysp.training.specs.adaptation import LoRA
 
 
 def test_lora_has_a_rank_and_travels_as_json():

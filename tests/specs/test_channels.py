@@ -3,7 +3,7 @@
 import pytest
 
 import raysp
-from raysp.errors import SpecError
+from raysp import SpecError
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.recipes import a_recipe
 

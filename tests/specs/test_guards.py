@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import SpecError
+from raysp import SpecError
 from tests.corpora import a_pipeline, write_shard
 
 SECRET = "sEcReT/neverInAMessage"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import SpecError
+from raysp import SpecError
 from raysp.specs.column_types import parse_type, type_name
 from raysp.specs.values import from_json, to_json
 from tests.corpora import a_pipeline

@@ -2,21 +2,9 @@
 
 import pytest
 
-from raysp.errors import SpecError
-from raysp.specs.text_rules import Text
+from raysp import CTC, Classify, ClassifyFrames, LoRA, Pretrain, Seq2Seq, Speakers, SpecError, Text
 from raysp.specs.values import to_json
-from raysp.training.specs.adaptation import LoRA
-from raysp.training.specs.objectives import (
-    CTC,
-    Classify,
-    ClassifyFrames,
-    Pretrain,
-    Seq2Seq,
-    Speakers,
-    freeze_steps_of,
-    metrics_of,
-    needs_texts,
-)
+from raysp.training.specs.objectives import freeze_steps_of, metrics_of, needs_texts
 
 ALL = {
     Seq2Seq: {},

@@ -5,21 +5,10 @@ import dataclasses
 import pytest
 
 import raysp
-from raysp.errors import SpecError
+from raysp import CTC, Batching, Checkpoint, Evaluation, Finetune, Schedule, SpecError, Text
 from raysp.specs.code import UserCode
 from raysp.specs.values import override
-from raysp.training.specs.recipe import (
-    CTC,
-    UNIMPORTANT,
-    Batching,
-    Checkpoint,
-    Evaluation,
-    Finetune,
-    Schedule,
-    Text,
-    training_fingerprint,
-    training_parts,
-)
+from raysp.training.specs.recipe import UNIMPORTANT, training_fingerprint, training_parts
 
 RECIPE = Finetune(
     raysp.Shards("in/*.parquet", text="text"),

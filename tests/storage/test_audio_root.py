@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.errors import AudioError
+from raysp import AudioError
 from raysp.storage import audio_root
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.stores import open_store

@@ -9,9 +9,8 @@ from functools import cache
 
 import pytest
 
-from raysp import bounds
+from raysp import CheckpointError, bounds
 from raysp.bounds import TooLargeError
-from raysp.errors import CheckpointError
 
 
 @cache
@@ -125,7 +124,7 @@ def test_columns_are_bounded_in_number_and_length():
     [("num_hidden_layers", 300_000), ("num_labels", 10**9), ("conv_dim", [512] * 5000), ("num_adapter_layers", 10**6)],
 )
 def test_a_configuration_with_endless_layers_is_refused(name, value):
-    from raysp.models.wav2vec2 import Wav2Vec2Config
+    from raysp.models import Wav2Vec2Config
 
     with pytest.raises(CheckpointError, match=f"{name} is .*, expected at most"):
         Wav2Vec2Config(**{name: value})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage import azure_client, gcs_client
 from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore

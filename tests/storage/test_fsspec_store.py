@@ -11,9 +11,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp import bounds
+from raysp import StoreError, bounds
 from raysp.corpus.parquet import read_footer
-from raysp.errors import StoreError
 from raysp.storage.stores import expand, open_store
 from tests.corpora import rows_table
 

@@ -7,7 +7,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage import fsspec_store, s3_client
 from raysp.storage.s3 import S3Store
 from raysp.storage.stores import open_store

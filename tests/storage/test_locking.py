@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage import locking
 from raysp.storage.locking import locked
 from raysp.storage.store import LocalStore

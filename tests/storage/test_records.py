@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from raysp import bounds
+from raysp import CheckpointError, RayspError, SpecError, StoreError, bounds
 from raysp.checkpoints.model_cards import licence_of
-from raysp.errors import CheckpointError, RayspError, SpecError, StoreError
 from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record, stopped_runs
 from raysp.sink.layout import ABSENT, RUN

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import SpecError, StoreError
 from raysp.corpus.parquet import read_footer
-from raysp.errors import SpecError, StoreError
 from raysp.storage import s3 as s3_module
 from raysp.storage import s3_client
 from raysp.storage.ranged import MAX_WINDOW_BYTES

@@ -13,7 +13,7 @@ import s3fs
 from botocore.utils import parse_timestamp
 
 import raysp
-from raysp.errors import PlanError, SpecError, StoreError
+from raysp import PlanError, SpecError, StoreError
 from raysp.specs.values import from_json, to_json
 from raysp.storage import s3_client
 from raysp.storage.options import resolve

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.s3 import S3Store
 from raysp.storage.store import LocalStore, UnusableError, check_names, join_url, normalise, split_url

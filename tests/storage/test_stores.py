@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage.store import TMP, join_url
 from raysp.storage.stores import expand, open_store
 from tests import s3_servers

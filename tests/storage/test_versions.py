@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage.audio_root import WORTH_LISTING, AudioRoot, versions
 from raysp.storage.store import LocalStore
 from raysp.storage.stores import open_store

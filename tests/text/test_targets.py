@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models import Wav2Vec2CTCTokenizer
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, CharacterTargets, frames_needed
 from raysp.text.vocabulary import BAR, build, count_characters, outside
@@ -96,7 +96,7 @@ def test_a_given_vocabulary_names_its_blank_as_usual(tmp_path):
     ],
 )
 def test_a_vocabulary_that_no_head_can_have_is_refused(tmp_path, content, message):
-    from raysp.errors import PlanError
+    from raysp import PlanError
 
     file = tmp_path / "vocab.json"
     if content is not None:

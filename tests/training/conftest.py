@@ -11,8 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 from raysp.training.data.micro_batches import MicroBatch
 from tests.corpora import DEMO
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.models import UniSpeechForCTC
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage, mean_of

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import ChangedError
+from raysp import ChangedError, Shards
 from raysp.ops.recordings import contents
-from raysp.specs.pipeline import Shards
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.opened import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
 from raysp.storage.store import LocalStore

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import raysp
+from raysp import Text
 from raysp.corpus import line_process
-from raysp.specs.text_rules import Text
 from raysp.storage.store import LocalStore
 from raysp.training.data import indexes
 from raysp.training.data.indexes import Indexer, index_all

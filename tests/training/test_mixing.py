@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import ChangedError, PlanError, SpecError
+from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.ops.ordering import Epoch, Index, Sizes
 from raysp.training.data.mixed_epochs import mixture_of, seconds_an_epoch
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.sink.index_record import CorpusIndex
-from raysp.training.specs.recipe import Schedule
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from raysp.errors import PlanError
+from raysp import PlanError, Schedule
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import Group, new_optimizer, set_rate
 from raysp.training.planning.optimizers import kept_state, settled_optimizer, shape_of
-from raysp.training.specs.recipe import Schedule
 
 REFUSED = {"LBFGS", "Muon", "Rprop", "SparseAdam"}
 NAMES = sorted(

@@ -7,15 +7,12 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import CheckpointError, PlanError
-from raysp.specs.text_rules import Text
+from raysp import Batching, CheckpointError, PlanError, Speakers, Text
 from raysp.storage.store import LocalStore
 from raysp.training.data import indexes
 from raysp.training.planning import workers
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.specs.objectives import Speakers
-from raysp.training.specs.recipe import Batching
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.training.loop.process_settings import CACHE, CACHED_PRIMITIVES, FIXED_WORKSPACE, WORKSPACE, process_settings
 
 SHAPES = """

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.ops.ordering import Index, Sizes, Window
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow

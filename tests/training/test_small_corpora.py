@@ -5,13 +5,12 @@ import itertools
 
 import pytest
 
+from raysp import CTC, Batching, Classify, Evaluation, Schedule, Shards, Speakers, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.planning import workers
 from raysp.training.planning.suggestions import evaluating, suggested
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.objectives import CTC, Classify, Speakers
-from raysp.training.specs.recipe import Batching, Evaluation, Schedule, Shards
 from tests.recipes import a_recipe, second_shard
 
 

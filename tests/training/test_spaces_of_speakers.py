@@ -9,13 +9,11 @@ import pytest
 import torch
 
 import raysp
+from raysp import Classify, Schedule, Speakers, finetune
 from raysp.audio import decode
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
 from raysp.ops.speakers.turning import WindowVectors
-from raysp.training.finetuning import finetune
-from raysp.training.specs.objectives import Classify, Speakers
-from raysp.training.specs.recipe import Schedule
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import a_pipeline
 from tests.ops.speakers.recordings import RATE, joined, write_recordings

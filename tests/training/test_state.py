@@ -4,7 +4,7 @@ import resource
 import pytest
 import torch
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.models.files.weights import write_safetensors
 from raysp.training.loop import state
 

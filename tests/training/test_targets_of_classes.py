@@ -4,11 +4,9 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import PlanError, SpecError
+from raysp import Classify, Evaluation, PlanError, SpecError
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.specs.objectives import Classify
-from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, sorted_classes
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table

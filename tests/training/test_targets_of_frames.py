@@ -6,13 +6,10 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import CheckpointError, PlanError, SpecError
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_model
+from raysp import CheckpointError, ClassifyFrames, Evaluation, PlanError, SpecError
+from raysp.models import check_checkpoint, load_model
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.specs.objectives import ClassifyFrames
-from raysp.training.specs.recipe import Evaluation
 from raysp.training.tasks.frame_task import frames_of, runs_of
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe

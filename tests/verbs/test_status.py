@@ -5,14 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raysp import PlanError, status
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import PlanError
 from raysp.sink import layout, plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.storage.store import LocalStore
-from raysp.verbs.status import status
 
 FINGERPRINT = "f00d"
 OUTPUTS = pa.schema([("pred_text", pa.string())])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.sink import lease, run_record
 from raysp.sink.lease import STALE_BEATS, Holder, Process, Running, seconds_between_beats
 from raysp.sink.run_record import RunEntry

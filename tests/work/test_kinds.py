@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import work
+from raysp import PlanError, SpecError, work
 from raysp.cluster.submitting.package import Package
 from raysp.cluster.submitting.submission import Request, prepare
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.errors import PlanError, SpecError
 from raysp.sink import sinks
 from tests.work.counting import COUNT, Counting
 

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, convert_checkpoint, load_model
 
 pytestmark = pytest.mark.lengthy

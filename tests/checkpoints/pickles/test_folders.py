@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
+from raysp import CheckpointError, StoreError
 from raysp.checkpoints.pickles.new_folders import new_folder
-from raysp.errors import CheckpointError, StoreError
 from raysp.models import convert_checkpoint
 
 KILLED = """

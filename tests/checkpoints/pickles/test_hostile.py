@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from raysp import bounds
+from raysp import CheckpointError, bounds
 from raysp.checkpoints.pickles import conversion
 from raysp.checkpoints.pickles.files import read_weights
 from raysp.checkpoints.pickles.program import NotWeightsError
 from raysp.checkpoints.pickles.safetensors import write_weights
-from raysp.errors import CheckpointError
 from raysp.models import convert_checkpoint
 from tests.checkpoints.pickles import hostile, misbehaving
 

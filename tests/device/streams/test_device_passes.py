@@ -12,7 +12,7 @@ import torch
 
 import raysp
 from raysp import crossing, device_streams
-from raysp.models.loading import LoadedCheckpoint
+from raysp.models import LoadedCheckpoint
 from raysp.ops.labelling import Labelling
 from raysp.ops.passes import device_passes
 from raysp.ops.passes.device_passes import AHEAD, LAUNCHED, DevicePasses

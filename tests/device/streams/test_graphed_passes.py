@@ -12,10 +12,10 @@ import torch
 
 import raysp
 from raysp.device_graphs import has_graphs
+from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.models.encoder import conformer
 from raysp.models.features.waves import pad
 from raysp.models.labelled_passes import ModelPass
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.labelling import Labelling, OneBatch
 from raysp.ops.passes.graphed_passes import GraphedPasses, _tensors
 from tests.device.class_cases import CASES

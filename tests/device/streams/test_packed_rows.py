@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.gpu import goals, models, packed_rows
 from benchmarks.gpu.part import Setting
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling
 from raysp.ops.passes import graphed_passes
 from raysp.ops.passes.graphed_passes import RecordedPass

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import raysp
+from raysp import RunError
 from raysp.crossing import Room
-from raysp.errors import RunError
+from raysp.models import LoadedCheckpoint
 from raysp.models.features.waves import end_to_end, fill, fill_pack
 from raysp.models.kernels.pack_sizes import places_of_rows
-from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.blocks import pack_frames
 from raysp.ops.labelling import Labelling, OneBatch
 from raysp.ops.precision import Batching

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.kernels.pack_sizes import most_rows, slot_frames
 from raysp.models.kernels.packing import Packing
 from raysp.models.kernels.row_tables import RowTables
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from tests.device.stand_in import NAME, counted
 from tests.models.encoder.test_encoder_packs import OTHERS, write
 from tests.ops.test_precision import noise

@@ -16,7 +16,7 @@ import pytest
 import raysp
 from benchmarks.inputs import bare_batches
 from raysp import device_streams
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling as labelling_module
 from raysp.ops.labelling import Labelling
 from raysp.ops.passes import device_passes

@@ -8,8 +8,15 @@ import pytest
 import torch
 
 import raysp
-from raysp.models import BartConfig, BartForCausalLM, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
-from raysp.models.decoder.cache import KeyValueCache
+from raysp.models import (
+    BartConfig,
+    BartForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    KeyValueCache,
+)
 from raysp.models.kernels.joined import JoinedProduct
 from raysp.models.kernels.packed import StepLinear
 from tests.device.stand_in import NAME, counted

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import PlanError, SpecError, StoreError
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError, SpecError, StoreError
 from raysp.labelling.finished import labellings
 from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow, render
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow

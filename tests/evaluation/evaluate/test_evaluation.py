@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import Text
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.planning import listing
-from raysp.specs.text_rules import Text
 from raysp.storage.store import Listing
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, wav, write_shard

@@ -10,7 +10,7 @@ import soundfile
 
 import raysp
 from benchmarks.inputs.corpus import join, read_utterances
-from raysp.labelling.engine.running import run
+from raysp import run
 from tests.runs import DEMO, audio_shard, read_labels
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 import raysp
+from raysp import run
 from raysp.cluster import shared_places
-from raysp.labelling.engine.running import run, try_out
+from raysp.labelling.engine.running import try_out
 from raysp.specs.pipeline import file_parts
 from raysp.specs.work_files import with_overrides
 from tests.corpora import a_pipeline, write_shard

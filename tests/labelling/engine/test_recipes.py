@@ -14,12 +14,12 @@ import pytest
 import torch
 
 import raysp
+from raysp import Pool, Schedule, finetune
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-from raysp.specs.steps import Pool
 from raysp.specs.values import override
 from raysp.specs.work_files import load_pipeline, with_overrides
-from raysp.training.finetuning import finetune, try_out
-from raysp.training.specs.recipe import Schedule, load_recipe
+from raysp.training.finetuning import try_out
+from raysp.training.specs.recipe import load_recipe
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
 from tests.device.class_cases import make_checkpoint

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp import RunError, StoreError
 from raysp.corpus.shards import Piece
-from raysp.errors import RunError, StoreError
 from raysp.labelling.engine import run_events
 from raysp.labelling.engine.on_ray.actor_watch import Actor, ActorWatch
 from raysp.labelling.engine.run_events import ROWS_A_TYPE, RunEvents

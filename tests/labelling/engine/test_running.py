@@ -14,8 +14,9 @@ import pytest
 import soundfile
 
 import raysp
+from raysp import run
 from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
-from raysp.labelling.engine.running import run, try_out
+from raysp.labelling.engine.running import try_out
 from tests.hub_server import COMMIT, lay_out
 from tests.runs import CHECKPOINT, DEMO, audio_shard, processes, read_labels, row_hash
 from tests.user_specs import Spoken

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.labelling.engine.running import run
+from raysp import run
 from raysp.labelling.finished.first_rows import first_rows
 from tests.corpora import wav
 from tests.runs import CHECKPOINT, DEMO, read_labels

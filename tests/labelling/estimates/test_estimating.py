@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import PlanError, SpecError
 from raysp.corpus import sources
-from raysp.errors import PlanError, SpecError
 from raysp.labelling.estimates import row_sampling
 from raysp.labelling.estimates.durations import histogram, seconds_to_label
 from raysp.labelling.estimates.row_sampling import read_sample

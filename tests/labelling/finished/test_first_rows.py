@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.labelling.finished.first_rows import first_rows
 from tests.corpora import write_shard
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.sinks import Sink

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.labelling.planning.carried import encode
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, rows_table, wav, write_shard

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from raysp.models import checking
 from tests.corpora import CHECKPOINT

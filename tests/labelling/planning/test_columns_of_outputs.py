@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import CheckpointError, PlanError, SpecError
+from raysp import CheckpointError, PlanError, SpecError
 from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
 

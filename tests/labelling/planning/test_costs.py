@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.errors import SpecError
+from raysp import SpecError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed
 from raysp.work import Given
 

@@ -9,15 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import CTC, Batching, Checkpoint, Finetune, PlanError, Schedule, ShardError, Text, finetune, plan
 from raysp.audio.isolation import Decoder
 from raysp.corpus import beside, sources
 from raysp.corpus.shards import Piece
-from raysp.errors import PlanError, ShardError
 from raysp.labelling.planning.listing import list_corpus
-from raysp.labelling.planning.opening import plan
-from raysp.specs.text_rules import Text
-from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.specs.recipe import CTC, Batching, Checkpoint, Finetune, Schedule
+from raysp.training.finetuning import plan_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, wav, write_shard
 
 ROWS = 6

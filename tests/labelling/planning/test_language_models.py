@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.checkpoints import language_models, user_cache
 from raysp.cluster.resources import Resources
-from raysp.errors import CheckpointError, SpecError
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.settling import settle
 from raysp.text.beams import arpa

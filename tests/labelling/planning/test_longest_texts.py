@@ -5,7 +5,7 @@ import json
 import pytest
 
 import raysp
-from raysp.labelling.planning.opening import plan
+from raysp import plan
 from tests.corpora import a_pipeline, write_shard
 from tests.device.class_cases import make_checkpoint
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.cluster.resources import Resources
-from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
 from raysp.labelling.planning.settling import settle
 from raysp.specs.outputs.output import SPEECH_MODEL

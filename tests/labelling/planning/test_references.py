@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.labelling.planning.references import Wanted, read_references
 from tests.corpora import a_pipeline, rows_table, write_shard
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError, SpecError
+from raysp import PlanError, SpecError
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Opened

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp import PlanError, SpecError, TrustError, verify
 from raysp.cli import main
-from raysp.errors import PlanError, SpecError, TrustError
 from raysp.labelling.planning import trust
 from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.labelling.planning.trust import read_recorded
 from raysp.sink import known, run_record, sinks
 from raysp.storage.store import LocalStore
-from raysp.verbs.verify.verifying import verify
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
 

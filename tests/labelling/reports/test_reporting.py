@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import PlanError
 from raysp.columns import OK
-from raysp.errors import PlanError
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns
 from raysp.labelling.reports.label_figures import SCORE_BANDS

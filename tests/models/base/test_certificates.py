@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.models.base.certificates import read_certificate
 
 RUNS = {"architecture": "UniSpeechForCTC", "dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import raysp
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline

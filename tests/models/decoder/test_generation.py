@@ -4,10 +4,9 @@ import random
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
-from raysp.models import GenerationConfig, SpeechEncoderDecoderModel
+from raysp import CheckpointError
+from raysp.models import GenerationConfig, KeyValueCache, SpeechEncoderDecoderModel
 from raysp.models.decoder.beams import best
-from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.sampling import draw
 from tests.models.decoder_oracles import (
     CONFIGS,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     AutoModel,
     AutoModelForCausalLM,

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 import raysp.models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     AutoModelForCausalLM,
     BartConfig,

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     HubertConfig,
     HubertForCTC,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp.models
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models.encoder import relative_attention
 from tests.models.encoder.encoder_cases import CASES, CODES, SPEAKERS, inputs_of, labels_of
 from tests.models.oracles import fields_of, make_pair, random_model, transformers

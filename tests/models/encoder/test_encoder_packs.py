@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from raysp.models import (
+    LoadedCheckpoint,
     SeamlessM4TFeatureExtractor,
     SEWDConfig,
     SEWDModel,
@@ -20,12 +21,12 @@ from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
+    load_checkpoint,
 )
 from raysp.models.encoder.fast_conformer import KEPT_FRAMES
 from raysp.models.features.waves import pad
 from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
 from raysp.models.labelled_passes import ModelPass
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from tests.device.class_cases import CASES, SMALL, WAVES, make_checkpoint
 
 SECONDS = (1.0, 2.2, 1.5, 3.1, 0.91, 1.0)

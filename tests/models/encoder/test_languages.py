@@ -9,13 +9,18 @@ import torch
 import transformers
 
 import raysp
+from raysp import CheckpointError
 from raysp.backends.hugging_face.describing import describe
 from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
-from raysp.errors import CheckpointError
-from raysp.models import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-from raysp.models.checking import check_checkpoint
-from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.loading import load_checkpoint
+from raysp.models import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+    check_checkpoint,
+    load_checkpoint,
+)
 from tests.models.oracles import TINY
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmno"]

@@ -13,8 +13,8 @@ import transformers
 import yaml
 from typer.testing import CliRunner
 
+from raysp import CheckpointError
 from raysp.cli.entry import application
-from raysp.errors import CheckpointError
 from raysp.models import AutoProcessor, ParakeetForCTC, convert_nemo
 from tests.models.encoder.nemo_archives import (
     TEXTS,

@@ -5,8 +5,7 @@ import sentencepiece
 import torch
 import transformers
 
-from raysp import models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError, models
 from raysp.models import AutoProcessor, convert_nemo
 from tests.models.encoder.nemo_archives import (
     TEXTS,

@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     AutoModel,
     AutoModelForCTC,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp import models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError, models
 from raysp.models import (
     AutoModel,
     AutoModelForRNNT,

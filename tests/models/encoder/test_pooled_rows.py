@@ -10,12 +10,12 @@ import torch
 from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForSpeechClassification,
     Wav2Vec2ForXVector,
 )
 from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.kernels.packing import Packing
 from raysp.models.kernels.row_tables import CHUNK_FRAMES, RowTables, pooled_sums
-from raysp.models.wav2vec2 import Wav2Vec2ForSpeechClassification
 from tests.device.class_cases import SMALL, TDNN, WAVES
 
 SIZE, MOST_ROWS = 256, 16

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 import transformers
 
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import (
     AutoModel,
     AutoModelForCTC,

@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import (
     UniSpeechConfig,
     UniSpeechForCTC,

@@ -12,8 +12,8 @@ import soxr
 import torch
 from safetensors.torch import load_file, save_file
 
+from raysp import CheckpointError
 from raysp.checkpoints import packaged
-from raysp.errors import CheckpointError
 from raysp.models import silero_vad
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from tests.corpora import DEMO

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 import raysp
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import (
     AutoModelForAudioClassification,
     AutoProcessor,

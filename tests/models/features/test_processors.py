@@ -7,7 +7,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 from raysp.text.greedy_ctc import greedy
 from tests.models.oracles import save_checkpoint

@@ -5,15 +5,16 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import (
     SeamlessM4TFeatureExtractor,
     Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
+    check_checkpoint,
     load_checkpoint,
 )
-from raysp.models.checking import check_checkpoint, load_feature_extractor
+from raysp.models.checking import load_feature_extractor
 from raysp.models.features import log_mels
 from tests.models import oracles
 from tests.models.oracles import make_oracle

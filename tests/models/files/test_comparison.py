@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models.files.comparison import Difference, compare, short
 
 MODEL = {"encoder.weight": (4, 3), "encoder.bias": (4,), "head.weight": (2, 4)}

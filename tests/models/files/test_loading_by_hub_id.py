@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from raysp import CheckpointError
 from raysp.checkpoints import hub as hub_of_checkpoints
-from raysp.errors import CheckpointError
 from raysp.models import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -19,6 +19,7 @@ from raysp.models import (
     BertLMHeadModel,
     GenerationConfig,
     SpeechEncoderDecoderModel,
+    TextTokenizer,
     UniSpeechConfig,
     UniSpeechForCTC,
     Wav2Vec2Processor,
@@ -26,7 +27,6 @@ from raysp.models import (
     load_checkpoint,
 )
 from raysp.models.files.checkpoint_files import LABEL_FILES
-from raysp.models.tokenizers.text import TextTokenizer
 from tests.hub_server import COMMIT, lay_out
 from tests.models.decoder_oracles import BERT
 from tests.models.oracles import TINY, save_checkpoint

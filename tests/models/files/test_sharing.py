@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.models import (
     AutoProcessor,
     UniSpeechConfig,

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raysp.models.hubert import HubertBatchNormConvEmbedding, HubertConfig
+from raysp.models import HubertConfig, SEWDConfig
+from raysp.models.hubert import HubertBatchNormConvEmbedding
 from raysp.models.kernels.weight_norm import WeightNormConv1d
-from raysp.models.sew_d import ConvLayer, SEWDConfig
+from raysp.models.sew_d import ConvLayer
 
 CLOSE = 0.02
 """Of the largest value: bfloat16 has eight bits."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import raysp.models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import SEWDConfig, UniSpeechConfig, Wav2Vec2BertConfig
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.kernels.activations import activation

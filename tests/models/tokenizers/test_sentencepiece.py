@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 import transformers
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import AutoTokenizer, TextTokenizer
 from raysp.models.tokenizers.sentencepiece import MODEL_FILE, read_pieces
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import AutoTokenizer, TextTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 from tests.models.oracles import transformers
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer

@@ -7,9 +7,14 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from raysp import models as own
-from raysp.models import ParakeetFeatureExtractor, ParakeetForCTC, ParakeetProcessor, ParakeetTokenizer
-from raysp.models.parakeet import ParakeetCTCConfig
-from raysp.models.parakeet_transducers import ParakeetForRNNT
+from raysp.models import (
+    ParakeetCTCConfig,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
+    ParakeetForRNNT,
+    ParakeetProcessor,
+    ParakeetTokenizer,
+)
 from tests.models.tokenizers.small import fields_of
 
 PIECES = [

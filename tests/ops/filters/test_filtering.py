@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.ops.filtering import RowOp, apply
 from raysp.ops.rows import RowStatus
 from tests.corpora import a_pipeline, rows_table, wav, write_shard

@@ -11,11 +11,8 @@ import soundfile
 
 import raysp
 from benchmarks.inputs.corpus import read_utterances
-from raysp.errors import PlanError, SpecError
-from raysp.labelling.planning.opening import plan
+from raysp import PlanError, SpecError, plan, status, verify
 from raysp.specs.outputs.signals import LEVELS
-from raysp.verbs.status import status
-from raysp.verbs.verify.verifying import verify
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.lengthy

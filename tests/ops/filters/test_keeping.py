@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.ops.filtering import apply
 from raysp.ops.keeping import Keeping, meets
 from raysp.ops.rows import RowStatus

@@ -15,8 +15,8 @@ import torch
 import transformers
 
 import raysp
+from raysp import CheckpointError, PlanError, SpecError
 from raysp.columns import ERROR, OK
-from raysp.errors import CheckpointError, PlanError, SpecError
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 from raysp.ops.blocks import cut_blocks
 from raysp.specs.values import from_json, to_json

@@ -11,10 +11,9 @@ import soundfile
 import torch
 
 import raysp
+from raysp import CheckpointError
 from raysp.audio import decode
-from raysp.errors import CheckpointError
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_checkpoint
+from raysp.models import check_checkpoint, load_checkpoint
 from raysp.ops.speakers.frame_turning import WindowFrames
 from tests.classifiers import make_frame_classifier
 from tests.corpora import CHECKPOINT, a_pipeline

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
 from raysp.ops.speakers.speaker_turns import Diarization
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import raysp
-from raysp.errors import CheckpointError, PlanError, SpecError
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_checkpoint
+from raysp import CheckpointError, PlanError, SpecError
+from raysp.models import check_checkpoint, load_checkpoint
 from raysp.ops.speakers import turning
 from raysp.specs.outputs import turns as turns_spec
 from raysp.specs.values import from_json, to_json

@@ -13,9 +13,9 @@ import transformers
 from typer.testing import CliRunner
 
 import raysp
+from raysp import CheckpointError
 from raysp.cli.entry import application
-from raysp.errors import CheckpointError
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from raysp.training.characters import encode_of, tokenizer_of
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import raysp
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from raysp.ops.transcribing import Transcribing
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, SearchProcesses, packed
 from raysp.ops.transcripts.searched_texts import SearchedTexts, SearchSettings

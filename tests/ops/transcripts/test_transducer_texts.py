@@ -9,15 +9,14 @@ import pytest
 import torch
 
 import raysp
+from raysp import CTC, CheckpointError, Classify
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
 from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
 from raysp.ops.forward import Lengths
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.table import outputs_for
 from raysp.training.planning.objective_checks import check_objective
-from raysp.training.specs.objectives import CTC, Classify
 from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import PIECES, save_parakeet, save_transducer
 from tests.ops.test_labelling import block_of

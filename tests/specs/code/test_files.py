@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 import raysp
-from raysp.errors import SpecError
+from raysp import SpecError
 from raysp.specs.code import reading
 from raysp.specs.pipeline import read_code
 from raysp.specs.work_files import load_pipeline

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 import raysp
-from raysp.errors import ChangedError
+from raysp import ChangedError
 from tests.corpora import a_pipeline, write_shard
 from tests.specs.code.projects import Project, hashed, keeping
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.audio import decode
-from raysp.errors import CheckpointError, SpecError
-from raysp.models import Wav2Vec2FeatureExtractor
-from raysp.models.checking import check_checkpoint
+from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import to_json
 from tests.corpora import wav

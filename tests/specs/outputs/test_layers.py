@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.audio import decode
-from raysp.errors import CheckpointError, SpecError
-from raysp.models import Wav2Vec2FeatureExtractor, load_checkpoint
-from raysp.models.checking import check_checkpoint
+from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint, load_checkpoint
 from raysp.ops.joining import Joining
 from raysp.ops.labelling import Labelling
 from tests.corpora import wav

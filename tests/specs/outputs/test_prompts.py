@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import raysp
+from raysp import CheckpointError, SpecError
 from raysp.audio import decode
-from raysp.errors import CheckpointError, SpecError
-from raysp.models import Wav2Vec2FeatureExtractor
-from raysp.models.checking import check_checkpoint
+from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint
 from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT, wav
 from tests.models.decoder_oracles import VOCAB, make_speech_model, save_pair, theirs_generated

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
+from raysp import CheckpointError
 from raysp.checkpoints import language_models
-from raysp.errors import CheckpointError
-from raysp.models.loading import load_checkpoint
+from raysp.models import load_checkpoint
 from raysp.text.beams import arpa, kenlm
 from raysp.text.beams.language_model import scores_of
 from tests.corpora import CHECKPOINT

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.training.estimates.training_calibration import calibrate
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.training_steps import Training

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 import raysp
+from raysp import Speakers
 from raysp.storage.store import LocalStore
 from raysp.training.estimates.training_rows import Left, RowFacts, assumed_batch, largest_batches
 from raysp.training.finetuning import plan_recipe
 from raysp.training.planning.training_plan import plan_training
-from raysp.training.specs.objectives import Speakers
 from tests.corpora import rows_table, wav, write_shard
 from tests.recipes import a_recipe
 

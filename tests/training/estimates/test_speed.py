@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
 from raysp.training.estimates.step_speed import of_other, of_steps

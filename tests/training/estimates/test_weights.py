@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 
 import raysp
+from raysp import CTC, Checkpoint, Classify, ClassifyFrames, Pretrain, Schedule, Seq2Seq, Speakers, Text, finetune
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
-from raysp.specs.text_rules import Text
 from raysp.text.vocabulary import build, count_characters
 from raysp.training.characters import tokenizer_for
 from raysp.training.estimates.weight_sizes import model_of, weights_of
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import state
-from raysp.training.specs.objectives import Classify, ClassifyFrames, Pretrain, Seq2Seq, Speakers, trains_few_weights
-from raysp.training.specs.recipe import CTC, Checkpoint, Schedule
+from raysp.training.specs.objectives import trains_few_weights
 from tests.recipes import LETTERS, a_recipe
 from tests.soaked import some
 from tests.training.conftest import SMALL, small_model

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
-from raysp.models import Wav2Vec2ForAudioFrameClassification, Wav2Vec2ForSequenceClassification
-from raysp.models.auto import AutoModelForAudioFrameClassification
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp import CheckpointError
+from raysp.models import (
+    AutoModelForAudioFrameClassification,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForAudioFrameClassification,
+    Wav2Vec2ForSequenceClassification,
+)
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.objectives.starting_model import freeze, load_head, parameters_of
 from raysp.training.tasks.class_task import (

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import ChangedError, SpecError
+from raysp import ChangedError, Seq2Seq, SpecError, finetune
 from raysp.models import TextTokenizer
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.optimizing import group_parameters
 from raysp.training.objectives.starting_model import CTC_HEAD, add_ctc_head
 from raysp.training.sink import step_metrics
-from raysp.training.specs.objectives import Seq2Seq
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective, load_encoder_decoder
 from tests.models.oracles import make_oracle
 from tests.recipes import a_recipe

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from raysp.errors import PlanError
+from raysp import PlanError
+from raysp.models import SpeechEncoderDecoderModel, load_model
 from raysp.models.files.unweighted import without_weights
-from raysp.models.loading import load_model
-from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.objectives.lora import add_lora, check_targets, merged_weights
 from tests.models.oracles import transformers

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_batch
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective

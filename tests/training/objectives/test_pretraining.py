@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.models import UniSpeechForPreTraining
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.models import UniSpeechForPreTraining, Wav2Vec2FeatureExtractor
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import CharacterTargets, Target
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch

@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from raysp.errors import CheckpointError
-from raysp.models import SpeechEncoderDecoderModel, TextTokenizer
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp import CheckpointError
+from raysp.models import SpeechEncoderDecoderModel, TextTokenizer, Wav2Vec2FeatureExtractor
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import OUTSIDE
 from raysp.training.objectives.starting_model import freeze, parameters_of

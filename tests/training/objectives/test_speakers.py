@@ -5,9 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models import Wav2Vec2ForXVector
-from raysp.models.auto import AutoModelForAudioXVector
-from raysp.models.features.processors import Wav2Vec2FeatureExtractor
+from raysp.models import AutoModelForAudioXVector, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.objectives.starting_model import load_head

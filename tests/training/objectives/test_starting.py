@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from raysp.models.auto import AutoModelForAudioFrameClassification, AutoModelForAudioXVector
+from raysp.models import AutoModelForAudioFrameClassification, AutoModelForAudioXVector
 from raysp.training.objectives.starting_model import load_head
 from raysp.training.tasks.class_task import load_classifier
 from raysp.training.tasks.pretraining_task import load_pretraining_model

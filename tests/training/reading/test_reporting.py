@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import PlanError, SpecError, StoreError
+from raysp import PlanError, SpecError, StoreError
 from raysp.evaluation.scores import ClassScores, Group
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS
 from raysp.sink.run_record import RunEntry

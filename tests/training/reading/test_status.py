@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 import raysp
-from raysp.errors import PlanError, StoreError
+from raysp import PlanError, StoreError
 from raysp.evaluation.scores import Estimate
 from raysp.sink import lease
 from raysp.sink.lease import Process, Running

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import CheckpointError, PlanError
+from raysp import CTC, CheckpointError, Classify, Evaluation, PlanError, Schedule, Seq2Seq, Text, finetune
 from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
@@ -21,14 +21,12 @@ from raysp.models import (
     Wav2Vec2ForCTC,
     Wav2Vec2Model,
     Wav2Vec2Processor,
+    check_checkpoint,
+    load_checkpoint,
 )
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import load_checkpoint
-from raysp.specs.text_rules import Text
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.planning import objective_checks
-from raysp.training.specs.objectives import Classify, Objective, Seq2Seq
-from raysp.training.specs.recipe import CTC, Evaluation, Schedule
+from raysp.training.specs.objectives import Objective
 from tests.corpora import write_shard
 from tests.hub_server import lay_out
 from tests.recipes import a_recipe, second_shard, words_table

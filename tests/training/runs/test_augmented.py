@@ -6,11 +6,10 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import PlanError, SpecError
+from raysp import PlanError, Schedule, SpecError, finetune
 from raysp.training.data.micro_batches import TrainingRow
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.worker import new_session
-from raysp.training.specs.recipe import Schedule
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words

@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import ChangedError, PlanError, SpecError
+from raysp import Batching, ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.models import load_checkpoint
 from raysp.models.tokenizers import pieces
 from raysp.models.tokenizers.pieces import learn_pieces, merges_of
-from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.specs.recipe import Batching, Schedule
+from raysp.training.finetuning import plan_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.models.oracles import transformers
 from tests.recipes import a_recipe, words_table

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import PlanError, SpecError
+from raysp import Batching, Checkpoint, PlanError, Schedule, SpecError, finetune
 from raysp.training import finetuning
-from raysp.training.finetuning import finetune
-from raysp.training.specs.recipe import Batching, Checkpoint, Schedule
 from tests.recipes import a_recipe
 
 BY_THREE = Batching(seconds=6, micro_batches=3, window_seconds=10)

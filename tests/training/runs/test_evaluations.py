@@ -11,15 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import ChangedError, PlanError, RunError, StoreError
+from raysp import ChangedError, Evaluation, PlanError, RunError, Schedule, StoreError, finetune
 from raysp.evaluation.scores import Columns
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import dev_evaluation
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import comparable
 from raysp.training.sink import committed_steps, evaluation_records
-from raysp.training.specs.recipe import Evaluation, Schedule
 from raysp.training.tasks.task import PredictedRows, Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words

@@ -7,14 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysp.errors import ChangedError
+from raysp import ChangedError, Evaluation, Finetune, Schedule, Speakers, finetune
 from raysp.specs.values import override
 from raysp.storage.store import LocalStore
 from raysp.training.estimates.training_rows import RowFacts
-from raysp.training.finetuning import finetune, plan_with_sink
+from raysp.training.finetuning import plan_with_sink
 from raysp.training.reading.training_status import training_status
-from raysp.training.specs.objectives import Speakers
-from raysp.training.specs.recipe import Evaluation, Finetune, Schedule
 from tests.recipes import a_recipe, second_shard
 from tests.soaked import soaked
 

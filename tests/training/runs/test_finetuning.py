@@ -16,13 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
-from raysp.errors import ChangedError, PlanError, RunError, StoreError
-from raysp.models.checking import check_checkpoint
+from raysp import Batching, ChangedError, PlanError, RunError, Schedule, StoreError, finetune
+from raysp.models import check_checkpoint
 from raysp.ops import ordering
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe, try_out
+from raysp.training.finetuning import plan_recipe, try_out
 from raysp.training.sink import row_errors, step_metrics
-from raysp.training.specs.recipe import Batching, Schedule
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import wav, write_shard
 from tests.recipes import WORDS, a_recipe, words_table, write_words
@@ -77,7 +76,7 @@ def again(words, tiny, sink, **fields):
 def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undisturbed):
     import transformers
 
-    from raysp.models.loading import load_checkpoint
+    from raysp.models import load_checkpoint
 
     summary = check_checkpoint(undisturbed)
     assert (summary.architecture, summary.vocab_size) == ("UniSpeechForCTC", 18)

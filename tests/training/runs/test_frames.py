@@ -13,13 +13,12 @@ import soundfile
 import transformers
 
 import raysp
-from raysp.models.loading import load_checkpoint
+from raysp import Batching, ClassifyFrames, Evaluation, Schedule, finetune
+from raysp.models import load_checkpoint
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, try_out
+from raysp.training.finetuning import try_out
 from raysp.training.reading.training_report import evaluation_in_detail
 from raysp.training.sink import evaluation_records, step_metrics
-from raysp.training.specs.objectives import ClassifyFrames
-from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from raysp.training.tasks.frame_task import frames_of
 from tests.corpora import DEMO, write_shard
 from tests.recipes import a_recipe, words_table

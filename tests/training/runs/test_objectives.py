@@ -11,12 +11,22 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
+from raysp import (
+    CheckpointError,
+    Classify,
+    ClassifyFrames,
+    Evaluation,
+    PlanError,
+    Pretrain,
+    Schedule,
+    Seq2Seq,
+    Speakers,
+    finetune,
+)
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError, PlanError
-from raysp.models.loading import load_checkpoint
-from raysp.training.finetuning import finetune, plan_recipe, try_out
-from raysp.training.specs.objectives import Classify, ClassifyFrames, Objective, Pretrain, Seq2Seq, Speakers
-from raysp.training.specs.recipe import Evaluation, Schedule
+from raysp.models import load_checkpoint
+from raysp.training.finetuning import plan_recipe, try_out
+from raysp.training.specs.objectives import Objective
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table
 from tests.soaked import some

@@ -5,11 +5,15 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import raysp
-from raysp.errors import PlanError
-from raysp.models import ParakeetFeatureExtractor, ParakeetForCTC, ParakeetProcessor, ParakeetTokenizer
-from raysp.models.parakeet import ParakeetCTCConfig
-from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.specs.recipe import Batching, Schedule
+from raysp import Batching, PlanError, Schedule, finetune
+from raysp.models import (
+    ParakeetCTCConfig,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
+    ParakeetProcessor,
+    ParakeetTokenizer,
+)
+from raysp.training.finetuning import plan_recipe
 from tests.corpora import DEMO, write_shard
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

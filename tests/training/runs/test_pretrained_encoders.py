@@ -7,13 +7,9 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import CheckpointError
-from raysp.models import AutoModel, Wav2Vec2FeatureExtractor
-from raysp.models.checking import check_checkpoint
-from raysp.specs.text_rules import Text
-from raysp.training.finetuning import finetune, plan_recipe
-from raysp.training.specs.objectives import Classify, ClassifyFrames, Seq2Seq, Speakers
-from raysp.training.specs.recipe import Schedule
+from raysp import CheckpointError, Classify, ClassifyFrames, Schedule, Seq2Seq, Speakers, Text, finetune
+from raysp.models import AutoModel, Wav2Vec2FeatureExtractor, check_checkpoint
+from raysp.training.finetuning import plan_recipe
 from tests.here import run_without_ray
 from tests.recipes import a_recipe, write_words
 from tests.training.conftest import SMALL

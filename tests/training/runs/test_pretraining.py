@@ -12,16 +12,13 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import CheckpointError, PlanError, SpecError
-from raysp.models.checking import check_checkpoint
-from raysp.specs.text_rules import Text
+from raysp import CTC, Batching, CheckpointError, Evaluation, PlanError, Pretrain, Schedule, SpecError, Text, finetune
+from raysp.models import check_checkpoint
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, try_out
+from raysp.training.finetuning import try_out
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
 from raysp.training.sink import committed_steps, evaluation_records, step_metrics
-from raysp.training.specs.objectives import CTC, Pretrain
-from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav, write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table, write_words
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.training import trackers
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.trackers import open_tracker

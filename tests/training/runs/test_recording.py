@@ -7,11 +7,10 @@ from unittest.mock import MagicMock
 import pytest
 
 import raysp
+from raysp import Evaluation, Schedule, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune
 from raysp.training.reading.training_status import TrainingStatus
 from raysp.training.sink.tensorboard import TENSORBOARD
-from raysp.training.specs.recipe import Evaluation, Schedule
 from tests.recipes import a_recipe, second_shard
 
 pytestmark = pytest.mark.slow

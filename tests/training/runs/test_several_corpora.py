@@ -8,14 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import PlanError, SpecError
+from raysp import Evaluation, PlanError, Schedule, SpecError, finetune
 from raysp.specs.values import from_json, override, to_json
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.reading.training_report import render
 from raysp.training.reading.training_status import training_status
 from raysp.training.sink import evaluation_records
-from raysp.training.specs.recipe import Evaluation, Schedule
 from raysp.training.training_progress import evaluation_line
 from tests.recipes import a_recipe, second_shard, write_words
 from tests.training.sink.test_tensorboard import files, values

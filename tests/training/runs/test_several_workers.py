@@ -14,11 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp.errors import PlanError, RunError
+from raysp import Batching, PlanError, RunError, Schedule, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune
 from raysp.training.sink import committed_steps, evaluation_records, step_metrics, training_record
-from raysp.training.specs.recipe import Batching, Schedule
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words

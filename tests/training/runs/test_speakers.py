@@ -10,15 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import RunError, SpecError
+from raysp import Batching, Classify, Evaluation, RunError, Schedule, Speakers, SpecError, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.worker import new_session
 from raysp.training.sink import evaluation_records
 from raysp.training.sink.tensorboard import TENSORBOARD
-from raysp.training.specs.objectives import Classify, Speakers
-from raysp.training.specs.recipe import Batching, Evaluation, Schedule
 from raysp.training.tasks.speaker_task import SpeakersTask
 from raysp.training.training_progress import evaluation_line
 from tests.corpora import write_shard

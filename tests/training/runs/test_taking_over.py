@@ -10,16 +10,14 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import RunError
+from raysp import Evaluation, RunError, Schedule, finetune
 from raysp.sink import lease
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore, Store
 from raysp.storage.stores import open_store
-from raysp.training.finetuning import finetune
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
 from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.fencing import FencedStore
-from raysp.training.specs.recipe import Evaluation, Schedule
 from tests.recipes import a_recipe, second_shard
 from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import again, same, steps_until, weights

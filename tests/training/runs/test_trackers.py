@@ -8,7 +8,7 @@ from unittest.mock import MagicMock, call
 
 import pytest
 
-from raysp.errors import PlanError, SpecError
+from raysp import PlanError, SpecError
 from raysp.training import trackers
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.trackers import MOST_CHARACTERS, MOST_PARAMETERS, TRACKERS, check_tracker, open_tracker

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import raysp
+from raysp import finetune
 from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTokenizer, load_checkpoint
 from raysp.models import parakeet_transducers as transducers
 from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
-from raysp.training.finetuning import finetune, plan_recipe
+from raysp.training.finetuning import plan_recipe
 from tests.models.oracles import transformers
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raysp.errors import ChangedError, PlanError, RayspError, RunError, StoreError
+from raysp import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.sink import layout, lease
 from raysp.sink.lease import Process
 from raysp.sink.run_record import RunEntry

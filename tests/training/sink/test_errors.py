@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.sink.layout import ERRORS
 from raysp.storage.store import LocalStore
 from raysp.training.sink import row_errors

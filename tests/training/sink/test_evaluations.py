@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.evaluation.scores import ClassScores, Estimate, Group, Scores
 from raysp.storage.store import LocalStore
 from raysp.training.sink import evaluation_records

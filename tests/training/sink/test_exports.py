@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.storage.store import LocalStore
 from raysp.training.sink import exports, training_record
 from raysp.training.sink.exports import Export

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.sink import lease
 from raysp.training.sink.fencing import FencedStore
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from raysp import StoreError
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import StoreError
 from raysp.storage.store import LocalStore
 from raysp.training.sink.index_record import ShardIndex, combine, load, load_all, missing, path_of, save
 

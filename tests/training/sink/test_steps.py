@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from raysp.errors import RunError
+from raysp import RunError
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
 from raysp.training.sink import committed_steps, training_record

@@ -6,7 +6,7 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from raysp.errors import StoreError
+from raysp import StoreError
 from raysp.storage.store import LocalStore
 from raysp.training.sink.tensorboard import TENSORBOARD, TensorBoardLog
 from tests.evaluation.evaluated import an_evaluation

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import ChangedError, PlanError, SpecError, TrustError
+from raysp import ChangedError, PlanError, SpecError, TrustError
 from raysp.storage.store import LocalStore, Store
 from raysp.verbs.export import beside_recordings
 from raysp.verbs.export.export_result import Export

@@ -6,7 +6,7 @@ import pytest
 from praatio import textgrid as praat
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.ops.channels.calls import TIMED, encoded, labelled, side
 from tests.verbs.export.sinks import exported
 

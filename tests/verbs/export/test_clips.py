@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 import raysp
+from raysp import PlanError
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard, input_id
-from raysp.errors import PlanError
 from raysp.verbs.export import clips as module
 from tests.verbs.export.sinks import RATE, exported, long_row, make_sink
 

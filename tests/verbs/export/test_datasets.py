@@ -14,7 +14,7 @@ import soundfile
 import yaml
 
 import raysp
-from raysp.errors import ChangedError, PlanError, ShardError, TrustError
+from raysp import ChangedError, PlanError, ShardError, TrustError
 from tests.verbs.export.sinks import RATE, content, digits, exported, long_row, make_manifest_sink
 
 pytestmark = pytest.mark.lengthy

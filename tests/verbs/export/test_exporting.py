@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.errors import ChangedError, PlanError, RunError, SpecError, StoreError
+from raysp import ChangedError, PlanError, RunError, SpecError, StoreError
 from raysp.storage.store import LocalStore
 from raysp.verbs.export import destination
 from raysp.verbs.export.export_formats import OPTIONS

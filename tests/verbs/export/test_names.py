@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from praatio import textgrid as praat
 
 import raysp
+from raysp import PlanError, TrustError
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import PlanError, TrustError
 from raysp.storage.store import LocalStore
 from raysp.text.formats.file_names import key_of, safe_path
 from raysp.verbs.export import destination

@@ -12,7 +12,7 @@ from lhotse import SupervisionSegment, SupervisionSet
 from praatio import textgrid as praat
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.verbs.export.sinks import exported, make_sink
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}

@@ -8,7 +8,7 @@ import pysubs2
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from raysp.sink import known
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.specs.values import to_json

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import ChangedError, PlanError, SpecError
+from raysp import ChangedError, PlanError, SpecError
 from raysp.storage.store import LocalStore
 from tests.corpora import DEMO, a_pipeline, write_shard
 from tests.sink.sinks import CrashingStore, Killed

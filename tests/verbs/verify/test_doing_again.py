@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import ChangedError, PlanError
+from raysp import ChangedError, PlanError
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink import footer
@@ -94,9 +94,8 @@ class TestRetry:
     @pytest.fixture(params=["all", "ok"])
     def flawed(self, corpus, request, monkeypatch) -> Path:
         """Two rows fail at the first labelling, as if a decoder had crashed."""
-        from raysp import audio
+        from raysp import AudioError, audio
         from raysp.audio import stream_decoding
-        from raysp.errors import AudioError
 
         ids = {DIGITS.column("id")[row].as_py(): row for row in (1, 4, 11)}
         bad = {bytes(DIGITS.column("audio")[row].as_py()["bytes"]) for row in ids.values()}

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import raysp
+from raysp import ChangedError, PlanError
 from raysp.cli.entry import application
-from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout
 from raysp.verbs.verify.recomputing import differing
 from tests.corpora import DEMO, a_pipeline, write_shard

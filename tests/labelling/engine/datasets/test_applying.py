@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError
+from raysp import PlanError
 from tests.cluster.test_process_state import differing, plain, snapshot
 from tests.corpora import CHECKPOINT
 from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id, stored_schema

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.errors import PlanError, StoreError, TrustError
+from raysp import PlanError, StoreError, TrustError
 from tests.corpora import a_pipeline, write_shard
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import raysp
+from raysp import PlanError, SpecError
 from raysp.audio import isolation
 from raysp.cluster.pools import ActorCpus
-from raysp.errors import PlanError, SpecError
 from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling

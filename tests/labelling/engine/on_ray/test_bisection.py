@@ -12,13 +12,13 @@ import pytest
 from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
 import raysp
+from raysp import run
 from raysp.cluster import nodes
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import running
 from raysp.labelling.engine.on_ray import bisection
 from raysp.labelling.engine.on_ray.counted_attempts import Ledger
-from raysp.labelling.engine.running import run
 from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import PieceTodo

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from raysp import run
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine.on_ray import stream
 from raysp.labelling.engine.on_ray.plan_input import MAX_TASK_BYTES, Feed
-from raysp.labelling.engine.running import run
 from tests.runs import DEMO, processes, row_hash
 
 

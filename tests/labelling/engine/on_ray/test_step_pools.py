@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.labelling.engine.running import run
+from raysp import run
 from tests.runs import read_labels
 
 pytestmark = pytest.mark.cluster

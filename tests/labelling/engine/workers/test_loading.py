@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 import raysp
-from raysp.errors import RunError
+from raysp import RunError, run
 from raysp.labelling.engine.on_ray import model_loads
-from raysp.labelling.engine.running import run
 from raysp.labelling.engine.workers import attempts as reports
 from tests.labelling.engine.deadly import UnloadableTranscript
 

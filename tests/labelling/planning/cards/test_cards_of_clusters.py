@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from raysp import RunError
 from raysp.cluster import cards
 from raysp.cluster.cards import Card
-from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.engine.running import _resolved
 from raysp.labelling.planning import certified

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 import raysp
+from raysp import SpecError
 from raysp.cluster.cards import Card
-from raysp.errors import SpecError
 from raysp.labelling.planning.certified import Cards, Certified, graph_use
+from raysp.models import check_checkpoint
 from raysp.models.base.certificates import Certificate, GraphRuns
-from raysp.models.checking import check_checkpoint
 from tests.corpora import CHECKPOINT
 
 CARD = Card("a card", "1", "2", "3")

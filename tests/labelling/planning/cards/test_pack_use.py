@@ -15,8 +15,8 @@ from raysp.labelling.planning import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import settle
+from raysp.models import CheckpointSummary, check_checkpoint
 from raysp.models.base.certificates import PackRuns
-from raysp.models.checking import CheckpointSummary, check_checkpoint
 from raysp.ops.blocks import PackLimits
 from raysp.ops.precision import Batching
 from tests.corpora import CHECKPOINT, a_pipeline
