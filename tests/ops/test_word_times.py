@@ -4,15 +4,15 @@ import io
 
 import jiwer
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
 import raysp
 from benchmarks.inputs.corpus import GAP_SECONDS, join, read_utterances
-from raysp.ops.labelling import Labelling
-from tests.corpora import CHECKPOINT, DEMO
-from tests.ops.test_decoding import piece
-from tests.ops.test_long_rows import OUTPUT, label
+from tests.corpora import AUDIO, CHECKPOINT, DEMO
+
+TIMED = raysp.Transcript(words=True, chars=True)
 
 
 class Spoken:
@@ -35,16 +35,19 @@ class Spoken:
             self.recordings.append(file.getvalue())
             self.words.append(words)
 
-    def labels(self, window_seconds: float, overlap_seconds: float = 5) -> list[dict]:
-        op = Labelling(
+    def labels(self, window_seconds: float, overlap_seconds: float = 5, output: raysp.Transcript = TIMED) -> list[dict]:
+        label = raysp.Label(
             str(CHECKPOINT),
-            lambda one: [OUTPUT.op(one)],
+            outputs=[output],
             batch_seconds=15,
             window_seconds=window_seconds,
             overlap_seconds=overlap_seconds,
         )
-        found = label(op, piece(self.recordings), block_seconds=600)
-        return [found[row] for row in range(len(self.recordings))]
+        audio = pa.array([{"bytes": one, "path": None} for one in self.recordings], AUDIO)
+        with raysp.Labeller([raysp.Decode(), label], id=None) as labeller:
+            found = labeller(pa.table({"audio": audio})).to_pylist()
+        assert {row["status"] for row in found} == {"ok"}
+        return found
 
     def word_error_rate(self, labels: list[dict]) -> float:
         return jiwer.wer([" ".join(w for w, _, _ in words) for words in self.words], [x["pred_text"] for x in labels])
@@ -116,9 +119,7 @@ def test_windows_of_four_seconds_or_more_add_at_most_one_point_of_word_error_rat
 @pytest.mark.slow
 def test_word_times_do_not_change_the_text():
     spoken = Spoken([3, 40], str(DEMO / "audio" / "*.parquet"))
-    plain = raysp.Transcript()
-    op = Labelling(str(CHECKPOINT), lambda one: [plain.op(one)], batch_seconds=15)
-    with_words = spoken.labels(30)
-    assert [one["pred_text"] for one in with_words] == [
-        one["pred_text"] for one in label(op, piece(spoken.recordings), output=plain, block_seconds=600).values()
-    ]
+    texts, with_words = (
+        [row["pred_text"] for row in spoken.labels(30, output=output)] for output in (raysp.Transcript(), TIMED)
+    )
+    assert texts == with_words

@@ -28,8 +28,6 @@ import pytest
 import soundfile
 
 import raysp
-from raysp.labelling.engine.workers.attempts import HANG_VARIABLE
-from raysp.sink.lease import BEAT_VARIABLE
 from tests.corpora import AUDIO, DEMO
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
 from tests.runs import CHECKPOINT, row_hash
@@ -40,7 +38,12 @@ SHARDS, ROWS = 24, 10
 HANG_SECONDS = 15
 PAUSES = (2, 25, 40)
 """Seconds; the longer ones are beyond what a block may take, and what an owner of the lease may be silent."""
-ENVIRONMENT = {**NO_TOKENS, HANG_VARIABLE: str(HANG_SECONDS), BEAT_VARIABLE: "2", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **NO_TOKENS,
+    "RAYSP_HANG_SECONDS": str(HANG_SECONDS),
+    "RAYSP_BEAT_SECONDS": "2",
+    "OMP_NUM_THREADS": "1",
+}
 RUNS_A_SINK = 60
 
 RULES = """

@@ -1,38 +1,79 @@
-"""Looking into finished label shards: their first rows."""
+"""The first rows of a sink's label shards, as the result of a run returns them."""
+
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import raysp
 from raysp import PlanError
-from raysp.labelling.finished.first_rows import first_rows
+from tests import kit
 from tests.corpora import write_shard
 
 
-class TestFirstRows:
-    def test_rows_come_from_as_many_label_shards_as_it_takes(self, tmp_path):
-        for name, rows in (("b", [3, 4]), ("a", [1, 2]), ("c/d", [5, 6])):
-            write_shard(tmp_path / f"{name}.parquet", table=pa.table({"row": rows}))
-        for count in range(1, 9):
-            assert first_rows(str(tmp_path), count).column("row").to_pylist() == [1, 2, 3, 4, 5, 6][:count]
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    """A corpus and its sink."""
+    folder = tmp_path_factory.mktemp("labelled")
+    raysp.run(kit.corpus(folder / "in", 1).pipeline(folder / "out"), engine="here", progress=False)
+    return folder
 
-    def test_files_under_raysp_are_not_label_shards(self, tmp_path):
-        write_shard(tmp_path / ".raysp" / "errors" / "a.parquet", table=pa.table({"row": [9]}))
-        write_shard(tmp_path / "a.parquet", table=pa.table({"row": [1]}))
-        (tmp_path / "notes.txt").write_text("")
-        assert first_rows(str(tmp_path), 5).column("row").to_pylist() == [1]
 
-    def test_an_empty_label_shard_is_passed_over_and_a_column_of_nulls_fits_the_next(self, tmp_path):
-        write_shard(tmp_path / "a.parquet", table=pa.table({"text": pa.array([], pa.string())}))
-        write_shard(tmp_path / "b.parquet", table=pa.table({"text": pa.nulls(1)}))
-        write_shard(tmp_path / "c.parquet", table=pa.table({"text": ["x"]}))
-        assert first_rows(str(tmp_path), 5).column("text").to_pylist() == [None, "x"]
+@pytest.fixture
+def emptied(labelled, tmp_path) -> tuple[raysp.TryOut, Path]:
+    """The result of a run that found nothing to do, and its sink, whose label shard is then removed."""
+    shutil.copytree(labelled / "out", tmp_path / "out")
+    found = kit.Corpus(f"{labelled}/in/*.parquet", None, ()).pipeline(tmp_path / "out")
+    result = raysp.run(found, engine="here", progress=False)
+    assert (result.rows, result.head().num_rows) == (0, 1)
+    (tmp_path / "out" / "part-0.parquet").unlink()
+    return result, tmp_path / "out"
 
-    def test_label_shards_without_a_row_give_their_columns(self, tmp_path):
-        for name in "ab":
-            write_shard(tmp_path / f"{name}.parquet", table=pa.table({"row": pa.array([], pa.int64())}))
-        table = first_rows(str(tmp_path), 5)
-        assert (table.column_names, table.num_rows) == (["row"], 0)
 
-    def test_a_place_without_label_shards_is_refused(self, tmp_path):
-        with pytest.raises(PlanError, match=r"not a sink of raysp: found neither .raysp/run.json"):
-            first_rows(str(tmp_path), 5)
+def test_rows_come_from_as_many_label_shards_as_it_takes(emptied):
+    result, sink = emptied
+    for name, rows in (("b", [3, 4]), ("a", [1, 2]), ("c/d", [5, 6])):
+        write_shard(sink / f"{name}.parquet", table=pa.table({"row": rows}))
+    for count in range(1, 9):
+        assert result.head(count).column("row").to_pylist() == [1, 2, 3, 4, 5, 6][:count]
+
+
+def test_rows_without_labels_are_passed_over(emptied):
+    result, sink = emptied
+    rows = {"row": [*range(600)], "status": ["ok" if row % 300 == 299 else "error" for row in range(600)]}
+    write_shard(sink / "a.parquet", table=pa.table(rows), row_group_size=290)
+    assert result.head(1).column("row").to_pylist() == [299]
+    assert result.head().column("row").to_pylist() == [299, 599]
+
+
+def test_files_under_raysp_are_not_label_shards(emptied):
+    result, sink = emptied
+    write_shard(sink / ".raysp" / "errors" / "a.parquet", table=pa.table({"row": [9]}))
+    write_shard(sink / "a.parquet", table=pa.table({"row": [1]}))
+    (sink / "notes.txt").write_text("")
+    assert result.head().column("row").to_pylist() == [1]
+
+
+def test_an_empty_label_shard_is_passed_over_and_a_column_of_nulls_fits_the_next(emptied):
+    result, sink = emptied
+    write_shard(sink / "a.parquet", table=pa.table({"text": pa.array([], pa.string())}))
+    write_shard(sink / "b.parquet", table=pa.table({"text": pa.nulls(1)}))
+    write_shard(sink / "c.parquet", table=pa.table({"text": ["x"]}))
+    assert result.head().column("text").to_pylist() == [None, "x"]
+
+
+def test_label_shards_without_a_row_give_their_columns(emptied):
+    result, sink = emptied
+    for name in "ab":
+        write_shard(sink / f"{name}.parquet", table=pa.table({"row": pa.array([], pa.int64())}))
+    table = result.head()
+    assert (table.column_names, table.num_rows) == (["row"], 0)
+
+
+def test_a_place_without_label_shards_is_refused_unless_it_is_a_sink(emptied):
+    result, sink = emptied
+    assert result.head().num_rows == 0
+    shutil.rmtree(sink)
+    with pytest.raises(PlanError, match=r"not a sink of raysp: found neither .raysp/run.json"):
+        result.head()

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.columns import RESULT_COLUMNS
-from raysp.ops.places import MOST_CHANNELS
 from tests.corpora import CHECKPOINT
 from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
 pytestmark = pytest.mark.lengthy
+
+OF_ROWS = ("id", "row", "seconds", "status", "error_type", "error_message")
+MOST_CHANNELS = 16
 
 OUTPUTS = [
     TIMED,
@@ -25,7 +26,7 @@ OUTPUTS = [
 
 
 def outputs_of(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name not in ("id", *RESULT_COLUMNS)}
+    return {name: value for name, value in row.items() if name not in OF_ROWS}
 
 
 def as_lists(rows: Sequence[Row]) -> Row:

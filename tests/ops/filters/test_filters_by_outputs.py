@@ -12,7 +12,6 @@ import soundfile
 import raysp
 from benchmarks.inputs.corpus import read_utterances
 from raysp import PlanError, SpecError, plan, status, verify
-from raysp.specs.outputs.signals import LEVELS
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.lengthy
@@ -20,6 +19,8 @@ pytestmark = pytest.mark.lengthy
 SCORE, SNR = -0.02, 15
 KEEP = raysp.Keep(where=[("pred_score", ">", SCORE), ("signal.snr", ">", SNR)])
 OUTPUTS = [raysp.Transcript(words=True), raysp.Signals(), raysp.Embedding()]
+LEVELS = ("loudness", "peak", "clipped", "noise", "snr", "bandwidth", "speech_share")
+"""Fields of `signal` that are measured in the recording alone."""
 LABELS = ("pred_text", "pred_score", "pred_words", "signal", "embedding", "length")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from raysp.labelling.planning import certified
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT
 from tests.labelling.planning.cards.test_pack_use import CARD, HALF_SIZE, RUNS, SUMMARY, write
@@ -26,7 +25,7 @@ def test_a_node_is_asked_for_its_card_and_memory_and_an_actor_on_another_card_re
     write(tmp_path, RUNS, HALF_SIZE)
     write_shard(tmp_path / "in" / "a.parquet", 3)
     path = os.pathsep.join([str(tool.parent), os.environ["PATH"]])
-    environment = {**NO_TOKENS, "PATH": path, certified.FOLDER: str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = {**NO_TOKENS, "PATH": path, "RAYSP_CERTIFICATES": str(tmp_path), "PYTHONPATH": str(ROOT)}
     module = "tests.labelling.planning.cards.node_of_a_card"
     command = [sys.executable, "-m", module, str(tmp_path / "in"), str(sink), str(card)]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
