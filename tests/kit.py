@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -194,6 +195,11 @@ class Corpus:
     def file(self, path: Path, sink: object, **keywords: Any) -> Path:
         """Write a pipeline file for the command line; keywords are those of `pipeline`."""
         return pipeline_file(path, self.pipeline(sink, **keywords))
+
+
+def pipeline_in(path: object) -> raysp.Pipeline:
+    """Return the pipeline that a Python file defines."""
+    return runpy.run_path(str(path))["pipeline"]
 
 
 def pipeline_file(path: Path, pipeline: raysp.Pipeline) -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import command
-from raysp.models.base.certificates import read_certificate
 
 ROOT = Path(__file__).parents[2]
 REFUSED = (
@@ -55,8 +54,8 @@ def test_all_parts_run_to_their_end_on_the_stand_in_with_few_packages(tmp_path):
         assert rows, name
         assert not [row for row in rows if "error" in row], rows
     assert {row["same"] for row in json.loads((out / "equality.json").read_text())} == {True}
-    certificate = read_certificate(out / "certificate.json")
-    assert [(one.architecture, one.dtype, one.unequal) for one in certificate.packs] == [
+    certificate = json.loads((out / "certificate.json").read_text())
+    assert [(one["architecture"], one["dtype"], one["unequal"]) for one in certificate["packs"]] == [
         ("Wav2Vec2ForCTC", "bfloat16", 0)
     ] * 2
     assert (out / "goals.md").read_text().count("\n|") == len(summary["goals"]) + 2

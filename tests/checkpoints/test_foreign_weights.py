@@ -1,12 +1,15 @@
 """Checkpoints without safetensors: what is said of them, by hub id and by folder, wherever they are opened."""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import raysp
 from raysp import CheckpointError
-from raysp.checkpoints.locating import locate
 from raysp.models import (
     AutoModel,
     Wav2Vec2Config,
@@ -15,13 +18,14 @@ from raysp.models import (
     check_checkpoint,
     convert_checkpoint,
 )
-from raysp.models.files.weights import read_tensors
 from tests.checkpoints.pickles.test_conversion import SMALL, assert_equal
+from tests.corpora import a_pipeline, write_shard
 from tests.hub_server import serving
 
 pytestmark = pytest.mark.lengthy
 
 NAME = "owner/encoder"
+WEIGHTS = "model.safetensors"
 PROPOSAL = "f" * 40
 
 
@@ -54,8 +58,16 @@ def hub(monkeypatch, tmp_path, pickled):
         yield served
 
 
+def label_by(checkpoint: str) -> None:
+    """Plan a run whose step names a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_shard(Path(folder) / "in" / "a.parquet", 1)
+        step = raysp.Label(checkpoint, outputs=[raysp.Embedding()])
+        raysp.plan(a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=[raysp.Decode(), step]))
+
+
 OPENINGS = {
-    "a step": locate,
+    "a step": label_by,
     "a description": check_checkpoint,
     "a model": AutoModel.from_pretrained,
 }
@@ -80,7 +92,7 @@ def test_a_pull_request_with_safetensors_is_named(hub, checkpoint, pickled, open
 
 def test_a_hub_id_is_converted(hub, checkpoint, tmp_path):
     convert_checkpoint(NAME, tmp_path / "out")
-    assert_equal(read_tensors(tmp_path / "out"), read_tensors(checkpoint))
+    assert_equal(load_file(tmp_path / "out" / WEIGHTS), load_file(checkpoint / WEIGHTS))
 
 
 def test_a_revision_is_converted(hub, pickled, tmp_path):
@@ -88,9 +100,9 @@ def test_a_revision_is_converted(hub, pickled, tmp_path):
     torch.save({"other": torch.ones(1)}, folder / "pytorch_model.bin")
     hub.push(NAME, folder, PROPOSAL, "branch")
     with pytest.raises(CheckpointError, match=rf"raysp convert {NAME}@branch FOLDER"):
-        locate(f"{NAME}@branch")
+        check_checkpoint(f"{NAME}@branch")
     convert_checkpoint(f"{NAME}@branch", tmp_path / "out")
-    assert [*read_tensors(tmp_path / "out")] == ["other"]
+    assert [*load_file(tmp_path / "out" / WEIGHTS)] == ["other"]
 
 
 def test_a_hub_id_is_converted_from_the_cache(hub, tmp_path, monkeypatch):
@@ -130,7 +142,7 @@ def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tm
         (checkpoint / "config.json").write_text('{"alignment_heads": [[1, 2]], "suppress_ids": []}')
     hub.push("owner/other", checkpoint, PROPOSAL)
     name = {"folder": str(checkpoint), "hub": "owner/other", "url": f"file://{checkpoint}"}[place]
-    openings = [locate] if place == "url" else OPENINGS.values()
+    openings = [label_by] if place == "url" else OPENINGS.values()
     for opened in openings:
         with pytest.raises(CheckpointError, match=message):
             opened(name)

@@ -1,15 +1,15 @@
 """Local paths are absolute from the plan on: a worker has another working directory."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 import raysp
 from raysp import PlanError
-from raysp.cluster.work_places import with_absolute_paths
-from raysp.labelling.planning.retrying import recorded_pipeline
-from raysp.specs.work_files import with_overrides
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.kit import failing_files
 from tests.text.beams.arpa_files import write_arpa
 
 
@@ -35,7 +35,15 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     assert transcript.lm == str(tmp_path / "words.arpa")
     raysp.run(pipeline, engine="here", progress=False)
     monkeypatch.chdir("/")
-    assert recorded_pipeline(str(tmp_path / "out")) == plan.pipeline
+    recorded = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["pipeline"]
+    assert {name: recorded["source"][name] for name in ("url", "root", "audio_root")} == {
+        "url": f"{tmp_path}/in/*.parquet",
+        "root": f"{tmp_path}/in",
+        "audio_root": str(tmp_path),
+    }
+    (label,) = [step for step in recorded["steps"] if step["type"] == "Label"]
+    assert [label["checkpoint"], label["outputs"][1]["checkpoint"]] == [str(tmp_path / "model")] * 2
+    assert (label["outputs"][0]["lm"], recorded["sink"]["url"]) == (f"{tmp_path}/words.arpa", f"{tmp_path}/out")
 
 
 def test_places_are_not_part_of_the_fingerprint(tmp_path, monkeypatch):
@@ -46,21 +54,23 @@ def test_places_are_not_part_of_the_fingerprint(tmp_path, monkeypatch):
     assert first.fingerprint == second.fingerprint
 
 
-def test_urls_and_ids_of_the_hub_stay_as_they_are(tmp_path, monkeypatch):
+def test_urls_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = raysp.Shards(["s3://corpus/in/", "in"], root="memory://x", text="text")
-    outputs = [raysp.Transcript(beams=2, lm="s3://lm/words.arpa"), raysp.Align("text", checkpoint="owner/other")]
-    label = raysp.Label("owner/name@main", outputs=outputs)
-    found = with_absolute_paths(a_pipeline(source, steps=[raysp.Decode(), label], sink="s3://labels/out/"))
-    assert found.source.urls == ("s3://corpus/in/", str(tmp_path / "in"))
-    assert (found.source.root, found.sink.url) == ("memory://x", "s3://labels/out/")
-    assert found.label == label
-    assert with_absolute_paths(found) == found
+    write_shard(tmp_path / "in" / "a.parquet")
+    write_arpa(tmp_path / "words.arpa", [["ONE"]], 1)
+    with failing_files() as files:
+        files.put(tmp_path, "corpus")
+        source = raysp.Shards(["memory://corpus/in/a.parquet", "memory://corpus/in/"], root="memory://corpus")
+        label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(beams=2, lm="memory://corpus/words.arpa")])
+        found = raysp.plan(a_pipeline(source, steps=[raysp.Decode(), label], sink="memory://labels/out/")).pipeline
+        assert (found.source, found.label.outputs) == (source, label.outputs)
+        assert found.sink.url == "memory://labels/out/"
+        assert raysp.plan(found).pipeline == found
 
 
 def test_a_scheme_that_is_not_known_is_refused():
     with pytest.raises(PlanError, match=r"nowhere://b/x"):
-        with_absolute_paths(a_pipeline("in", "nowhere://b/x"))
+        raysp.plan(a_pipeline("in", "nowhere://b/x"))
 
 
 class TestInARayJob:
@@ -82,7 +92,8 @@ class TestInARayJob:
         ],
     )
     def test_a_relative_place_is_refused(self, job, field, change):
-        changed = with_overrides(job, [f"{name}={value}" for name, value in change.items()])
+        source = {name.partition(".")[2]: value for name, value in change.items()}
+        changed = dataclasses.replace(job, source=dataclasses.replace(job.source, **source))
         match = (
             rf"^{field}: .* is the place '/.*/_ray_pkg_1/.*' in this Ray job: .* Ray removes after the job\. Give an"
         )
@@ -90,6 +101,8 @@ class TestInARayJob:
             raysp.plan(changed)
         assert not Path("out").exists()
 
-    def test_a_checkpoint_of_the_package_is_used(self, job):
-        places = with_absolute_paths(with_overrides(job, ["source.url=/mnt/in", "sink.url=/mnt/out"]))
-        assert places.label.checkpoint == str(Path("model").absolute())
+    def test_a_checkpoint_of_the_package_is_used(self, job, tmp_path):
+        write_shard(tmp_path / "elsewhere" / "a.parquet")
+        places = {"source": raysp.Shards(f"{tmp_path}/elsewhere"), "sink": raysp.Parquet(f"{tmp_path}/out")}
+        found = raysp.plan(dataclasses.replace(job, **places)).pipeline
+        assert found.label.checkpoint == str(Path("model").absolute())

@@ -20,6 +20,15 @@ VERSIONS = ("1.30", kubernetes_validate.latest_version())
 CUSTOM = ("ray.io", "karpenter.sh", "monitoring.coreos.com")
 """Groups of the kinds that are not Kubernetes' own."""
 
+RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_task_oom_retries": "3",
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment of the Ray that a run starts, as far as nodes of a cluster need it too; a test of a real Ray compares."""
+
 Document = dict[str, Any]
 
 KNOWN_FIELDS = {

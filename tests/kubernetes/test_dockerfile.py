@@ -10,9 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from raysp import __version__
-from raysp.cluster.connection import _SETTINGS
 from tests.kubernetes.dockerfile import FILE, IGNORED, ROOT, Scratch, is_sent, sources, stages, with_bases
-from tests.kubernetes.manifests import CLUSTER, KUBERNETES, pods, rendered
+from tests.kubernetes.manifests import CLUSTER, KUBERNETES, RAY_SETTINGS, pods, rendered
 from tests.kubernetes.pins import PINS
 
 TARGETS = ("cpu", "cuda")
@@ -114,8 +113,8 @@ def test_the_builder_is_sent_what_is_copied_and_nothing_else():
 def test_containers_have_the_settings_of_the_ray_that_raysp_starts():
     found = environment("cpu")
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_task_oom_retries", "RAY_worker_niceness"):
-        assert found[name] == _SETTINGS[name]
-    assert found["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == _SETTINGS["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"]
+        assert found[name] == RAY_SETTINGS[name]
+    assert found["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == RAY_SETTINGS["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"]
 
 
 def extras_of_images() -> set[str]:

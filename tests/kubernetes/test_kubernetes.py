@@ -9,7 +9,7 @@ import yaml
 
 import raysp
 from raysp import Pipeline
-from raysp.specs.work_files import load_pipeline
+from tests.kit import pipeline_in
 from tests.kubernetes.manifests import KUBERNETES, Document, at, parent_of, pods, read, rendered, schema_faults
 from tests.kubernetes.rules import amount, faults
 
@@ -70,7 +70,7 @@ def standing_of(overlay: str) -> Document:
 
 
 def pipeline_of(overlay: str) -> Pipeline:
-    return load_pipeline(str(KUBERNETES / overlay / "label.py"))
+    return pipeline_in(KUBERNETES / overlay / "label.py")
 
 
 @pytest.mark.slow

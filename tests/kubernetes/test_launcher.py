@@ -8,8 +8,7 @@ import pytest
 import ray.autoscaler
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from raysp.cluster.connection import _SETTINGS
-from tests.kubernetes.manifests import CLUSTER, Document, parent_of, read
+from tests.kubernetes.manifests import CLUSTER, RAY_SETTINGS, Document, parent_of, read
 from tests.kubernetes.test_kubernetes import mutations, of_ray
 
 CLOUDS = ("aws", "gcp")
@@ -111,7 +110,7 @@ def test_nodes_have_the_settings_of_the_ray_that_raysp_starts(cloud):
         one.split("=", 1) for one in shlex.split(shlex.split(line)[shlex.split(line).index("echo") + 1])[1:]
     )
     for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_task_oom_retries", "RAY_worker_niceness"):
-        assert exported[name] == _SETTINGS[name]
+        assert exported[name] == RAY_SETTINGS[name]
     assert exported["PATH"].startswith("~/raysp/bin:")
 
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import raysp
-from raysp.specs.work_files import load_pipeline
 from tests import s3_servers
 from tests.corpora import CHECKPOINT, write_shard
 from tests.faulty_proxy import FaultyProxy
+from tests.kit import pipeline_in
 from tests.kubernetes.manifests import CLUSTER, Document
 
 POLICIES = CLUSTER / "policies"
@@ -76,7 +76,7 @@ def requests(s3_server, tmp_path_factory):
         recipe = folder / "of_policies.py"
         values = {"key": s3_server.key, "endpoint": proxy.server.endpoint, "corpus": corpus, "labels": labels}
         recipe.write_text(PIPELINE.format(**values))
-        pipeline = load_pipeline(str(recipe))
+        pipeline = pipeline_in(recipe)
         assert raysp.run(pipeline, progress=False).exit_code == 0
         assert raysp.verify(f"s3://{labels}/first", pipeline=pipeline).differences == ()
         raysp.gc(f"s3://{labels}/first", pipeline=pipeline)

@@ -1,12 +1,14 @@
 """The README of cluster/ names what exists."""
 
+import json
 import re
 import subprocess
 
 import pytest
 import yaml
 
-from raysp.specs.work_files import load_pipeline, with_overrides
+from tests.corpora import CHECKPOINT, DEMO
+from tests.kit import run
 from tests.kubernetes.manifests import CLUSTER, CRDS, KUBERNETES, rendered
 
 ROOT = CLUSTER.parent
@@ -74,10 +76,15 @@ def test_pools_of_gke_have_the_labels_that_pods_choose():
     assert pools == {name: group["template"]["spec"]["nodeSelector"]["raysp.io/pool"] for name, group in chosen.items()}
 
 
-def test_the_settings_of_the_try_out_fit_the_pipeline():
+def test_the_settings_of_the_try_out_fit_the_pipeline(tmp_path):
     settings = re.findall(r"--set (\S+)", next(line for line in COMMANDS.splitlines() if "--rows" in line))
-    pipeline = with_overrides(load_pipeline(str(KUBERNETES / "overlays/eks/label.py")), settings)
-    assert (pipeline.label.device, pipeline.label.pool.gpus, pipeline.label.dtype) == ("cpu", 0, "float32")
+    places = {"source.url": f"{DEMO}/audio/*.parquet", "steps.1.checkpoint": CHECKPOINT, "sink.url": tmp_path / "out"}
+    changes = [*settings, *(f"{name}={value}" for name, value in places.items())]
+    file = KUBERNETES / "overlays/eks/label.py"
+    ran = run(["plan", file, "--sample", 0, "--json", *(f"--set={one}" for one in changes)])
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)["settings"]
+    assert (found["device"], found["gpus_per_actor"], found["dtype"]) == ("cpu", 0, "float32")
 
 
 def test_the_version_of_python_is_stated_once():

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from raysp import CheckpointError, StoreError
-from raysp.checkpoints.pickles.new_folders import new_folder
 from raysp.models import convert_checkpoint
 
 KILLED = """
@@ -40,11 +41,22 @@ def test_a_killed_conversion_leaves_no_checkpoint_and_the_next_removes_its_scrat
     assert os.listdir(out.parent) == ["out"]
 
 
-def test_the_scratch_folder_of_a_conversion_that_goes_on_is_kept(tmp_path):
-    with new_folder(tmp_path / "out", 0) as first:
-        with new_folder(tmp_path / "out", 0):
+def test_the_scratch_folder_of_a_conversion_that_goes_on_is_kept(pickled, tmp_path):
+    out = tmp_path / "new" / "out"
+    ended = []
+
+    def convert_too(done, of):
+        if not ended:
+            (first,) = out.parent.iterdir()
+            convert_checkpoint(pickled, out)
+            ended.append(out)
             assert first.is_dir()
-        (tmp_path / "out").rmdir()
+            shutil.rmtree(out)
+
+    convert_checkpoint(pickled, out, on_progress=convert_too)
+    assert ended
+    assert os.listdir(out.parent) == ["out"]
+    assert (out / "model.safetensors").is_file()
 
 
 def test_an_empty_folder_is_filled_and_one_with_files_is_refused(pickled, tmp_path):
@@ -69,10 +81,15 @@ def test_a_folder_that_is_filled_meanwhile_is_not_replaced(pickled, tmp_path):
     assert os.listdir(out) == ["mine.txt"]
 
 
-def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):
-    message = "bytes free, and the checkpoint takes 1,000,000,000,000,000,000"
-    with pytest.raises(StoreError, match=message), new_folder(tmp_path / "new" / "out", 10**18):
-        pass
+@pytest.mark.parametrize(("free", "is_enough"), [(64 * 2**20, False), (65 * 2**20, True)])
+def test_a_disk_without_space_is_refused_before_anything_is_written(pickled, tmp_path, monkeypatch, free, is_enough):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    if is_enough:
+        convert_checkpoint(pickled, tmp_path / "new" / "out")
+        return
+    message = r"new: has 67,108,864 bytes free, and the checkpoint takes [\d,]{4,6}; free space"
+    with pytest.raises(StoreError, match=message):
+        convert_checkpoint(pickled, tmp_path / "new" / "out")
     assert os.listdir(tmp_path / "new") == []
 
 
