@@ -74,7 +74,8 @@ def _read_rows(labels: PagedFile, piece: Piece, columns: Sequence[str]) -> pa.Ta
     """Read the rows of a label shard whose row numbers are in a piece."""
     within = (pc.field(_ROW) >= piece.first) & (pc.field(_ROW) < piece.end)
     tables, decoded = [labels.schema.empty_table().select(list(columns))], 0
-    number = labels.schema.names.index(_ROW)
+    leaves = labels.metadata.schema  # one for each field of a struct, such as a kept recording
+    number = next(place for place in range(len(leaves)) if leaves.column(place).path == _ROW)
     for group in range(labels.metadata.num_row_groups):
         known: Any = labels.metadata.row_group(group).column(number).statistics
         if known is not None and known.has_min_max and (known.max < piece.first or known.min >= piece.end):
