@@ -1,7 +1,9 @@
-"""What tests of specs, planning and ops share: small shards, recordings made on the spot, pipelines over them."""
+"""What tests share: small shards, recordings made on the spot, pipelines over them, and sinks of given label rows."""
 
 import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,3 +64,61 @@ def label_twice(folder: Path) -> None:
     raysp.run(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])), engine="here", progress=False)
     skipping = a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)])
     raysp.run(skipping, engine="here", progress=False)
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write a label shard again with other rows and the same metadata."""
+    file = pq.ParquetFile(path)
+    table = change(file.read())
+    kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
+    with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(kept)
+
+
+def with_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """Return label rows with other columns: Arrow arrays as they are, other values in the type of the old column."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        if place < 0:
+            table = table.append_column(name, pa.array(values))
+        else:
+            array = values if isinstance(values, pa.Array) else pa.array(values, table.schema.field(place).type)
+            table = table.set_column(place, pa.field(name, array.type, metadata=table.field(place).metadata), array)
+    return table
+
+
+def labelled(
+    folder: Path,
+    columns: Mapping[str, Any],
+    outputs: Sequence[object] = (raysp.Transcript(words=True, chars=True),),
+    source: Mapping[str, Any] | None = None,
+    name: str = "out",
+) -> Path:
+    """Return a sink of one label shard, `a.parquet`, with given label rows.
+
+    A run labels recordings that are too short for a model, so it takes no time; then the rows get their values.
+
+    Args:
+        folder: folder of the corpus and of the sink.
+        columns: columns of label rows, of equal lengths; without `status` and `seconds`, rows of 1 second are ok.
+        outputs: outputs of `Label`, whose columns are null where they are not given.
+        source: columns of the source that are kept; `text` is the column of reference texts.
+        name: name of the sink.
+    """
+    number = len(next(iter({**(source or {}), **columns}.values())))
+    ids = columns.get("id", [f"u{row}" for row in range(number)])
+    audio = pa.array([{"bytes": wav(20), "path": None}] * number, AUDIO)
+    (folder / "in").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": ids, "audio": audio, **(source or {})}), folder / "in" / "a.parquet")
+    text = {"text": "text"} if "text" in (source or {}) else {}
+    pipeline = raysp.Pipeline(
+        raysp.Shards(f"{folder}/in", **text),
+        steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[*outputs])],
+        sink=raysp.Parquet(f"{folder}/{name}", keep=[*(source or {})]),
+    )
+    raysp.run(pipeline, engine="here", progress=False)
+    ok = {"status": ["ok"] * number, "seconds": [1.0] * number}
+    reasons = dict.fromkeys(("error_type", "error_message"), [None] * number)
+    rewrite(folder / name / "a.parquet", lambda table: with_columns(table, {**ok, **reasons, **columns}))
+    return folder / name

@@ -472,6 +472,18 @@ class FailingFiles:
             fsspec.filesystem("memory").pipe_file(place, file.read_bytes())
         self.changes = 0
 
+    def content(self, name: str) -> dict[str, bytes]:
+        """Return the files of a folder that are not temporary, by their paths in it."""
+        self.revive()
+        files = fsspec.filesystem("memory")
+        found = {path.removeprefix(f"/{name}/"): path for path in files.find(f"/{name}")}
+        return {path: files.cat_file(found[path]) for path in sorted(found) if not path.startswith(".raysp/tmp")}
+
+    def remove(self, path: str) -> None:
+        """Remove a file, uncounted."""
+        self.revive()
+        fsspec.filesystem("memory").rm_file(f"/{path}")
+
     def fail_at(self, n: int, how: str = "error") -> None:
         """Fail at the n-th change from now on.
 

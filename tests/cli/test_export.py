@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 import raysp
-from raysp.words import megabytes
 from tests.commands import write_recipe
 from tests.corpora import a_pipeline, rows_table, write_shard
 from tests.verbs.export.sinks import exported, make_sink
@@ -28,7 +27,7 @@ def test_the_last_lines_say_what_is_exported_what_was_left_out_and_where(raysp_c
         f"shards       2 label shards of {sink}",
         "rows         7 rows, 0:02 of audio",
         "left out     1 unsupported_format",
-        f"files        2 files, {megabytes(num_bytes)}",
+        f"files        2 files, {num_bytes / 1e3:.1f} kB",
         f"in           {tmp_path}/x",
     ]
     again = raysp_command("export", sink, "--to", "jsonl", tmp_path / "x")

@@ -1,15 +1,16 @@
 """The vocabulary: what steps add and read, and what clashes."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
 from raysp import SpecError
-from raysp.columns import ROW_COLUMNS
-from raysp.specs.steps import refuse_clash
-from tests.user_specs import Pitch
+from tests import corpora
+from tests.corpora import a_pipeline
+from tests.user_specs import Pitch, odd_rows
 
 
 @given(st.integers(1, 99), st.integers(0, 99))
@@ -52,18 +53,25 @@ def test_two_outputs_of_one_name_clash_and_both_are_named():
         raysp.Label("c", outputs=[raysp.Transcript(), raysp.Transcript()])
 
 
-@given(
-    st.lists(st.tuples(st.text(max_size=3), st.lists(st.sampled_from("abcdefgh"), max_size=3).map(tuple)), max_size=4)
-)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=3, unique=True), max_size=4))
 def test_columns_clash_exactly_when_one_name_comes_twice(added):
-    names = [name for _, owned in added for name in owned]
+    *steps, kept = added or [["z"]]
+    owned = [(f"steps[{place}] Map", name) for place, names in enumerate(steps, 1) for name in names]
+    owned += [("the sink's keep", name) for name in kept]
+    maps = [raysp.Map(odd_rows, adds=dict.fromkeys(names, "string"), reads=["id"]) for names in steps]
+    names = [name for _, name in owned]
     if len(set(names)) == len(names):
-        refuse_clash(added)
-    else:
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        with pytest.raises(ValueError, match=f"two columns would be named {twice!r}"):
-            refuse_clash(added)
+        a_pipeline(sink=raysp.Parquet("out", keep=kept), keep=maps)
+        return
+    twice = next(name for index, name in enumerate(names) if name in names[:index])
+    first, second, *_ = (owner for owner, name in owned if name == twice)
+    with pytest.raises(SpecError) as caught:
+        a_pipeline(sink=raysp.Parquet("out", keep=kept), keep=maps)
+    assert f"two columns would be named {twice!r}: one of {first}, one of {second}" in str(caught.value)
 
 
-def test_the_columns_that_every_label_shard_has_are_those_of_the_data_contract():
-    assert ROW_COLUMNS == ("id", "row", "seconds", "status", "error_type", "error_message")
+def test_every_label_shard_has_the_columns_of_the_data_contract(tmp_path):
+    sink = corpora.labelled(tmp_path, {"pred_text": ["one"]}, source={"speaker": ["a"]})
+    names = ["id", "speaker", "row", "seconds", "status", "error_type", "error_message"]
+    assert pq.read_schema(sink / "a.parquet").names[:7] == names

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import jiwer
@@ -14,8 +13,7 @@ import pytest
 
 import raysp
 from raysp import PlanError, SpecError, StoreError
-from raysp.corpus.shards import Shard
-from raysp.labelling.finished import labellings
+from tests import corpora, kit
 from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
 
@@ -55,15 +53,12 @@ def made(tmp_path_factory) -> Path:
 def rewrite(sink: Path) -> None:
     """Give the rows of `WRONG` other texts."""
     for number, name in enumerate(("a", "b")):
-        file = pq.ParquetFile(sink / f"{name}.parquet")
-        table = file.read()
-        rows = [6 * number + row for row in table.column("row").to_pylist()]
-        texts = [WRONG.get(row, text) for row, text in zip(rows, table.column("pred_text").to_pylist(), strict=True)]
-        place = table.column_names.index("pred_text")
-        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-        with pq.ParquetWriter(sink / f"{name}.parquet", table.schema, write_page_checksum=True) as writer:
-            writer.write_table(table.set_column(place, "pred_text", pa.array(texts, pa.string())))
-            writer.add_key_value_metadata(kept)
+
+        def with_texts(table: pa.Table, first: int = 6 * number) -> pa.Table:
+            texts = zip(table["row"].to_pylist(), table["pred_text"].to_pylist(), strict=True)
+            return corpora.with_columns(table, {"pred_text": [WRONG.get(first + row, text) for row, text in texts]})
+
+        corpora.rewrite(sink / f"{name}.parquet", with_texts)
 
 
 def labels(sink: Path, column: str) -> list:
@@ -353,12 +348,31 @@ def test_a_parquet_of_a_pipeline_names_a_sink(made):
     assert raysp.diff(raysp.Parquet(str(made / "A")), str(made / "B")).rows.compared == 10
 
 
-def test_labels_beside_a_shard_do_not_make_it_other_input():
-    shard = Shard("a.parquet", "in/a.parquet", 10, "1", 2, "id-1", ())
-    assert labellings._is_same_input(shard, replace(shard, input_id="id-2", labels="out", labels_version="7"))
-    for change in ({"num_bytes": 11}, {"version": "2"}, {"input_id": "id-2"}, {"part": "0-5"}):
-        assert not labellings._is_same_input(shard, replace(shard, **change))
+def test_labels_beside_a_shard_do_not_make_it_other_input(made, tmp_path):
+    """A keeps recordings, whose columns are several ones of a file."""
+    beside = raysp.Shards(f"{made}/in/*.parquet", labels=f"{made}/A")
+    keep = [raysp.Keep(where=[("seconds", "<", 0.5)])]
+    raysp.run(a_pipeline(beside, tmp_path / "out", keep=keep), engine="here", progress=False)
+    found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
+    assert (found.shards.compared, found.shards.other_input) == (("a.parquet", "b.parquet"), ())
+    assert (found.rows.compared, found.rows.only_a) == (10, {"filtered": 1})
 
 
-def test_the_place_of_a_bucket_is_its_url():
-    assert labellings.place_of_sink("s3://bucket/out") == "s3://bucket/out"
+def test_other_slices_of_one_manifest_are_other_input(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, numbers in {"A": [0, 1, 2], "B": [0, 1, 2, 3]}.items():
+        for number in numbers:
+            (tmp_path / "in" / f"{number}.wav").write_bytes(DIGITS["audio"][number].as_py()["bytes"])
+        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / name), engine="here", progress=False)
+    with pytest.raises(PlanError, match="were made from other input"):
+        raysp.diff(str(tmp_path / "A"), str(tmp_path / "B"))
+
+
+def test_sinks_in_a_store_are_told_apart_by_their_urls(made):
+    with kit.failing_files() as files:
+        for name in ("A", "B"):
+            files.put(made / name, name)
+        a, b = (files.url(name) for name in ("A", "B"))
+        assert raysp.diff(a, b, trust=True).rows.compared == 10
+        with pytest.raises(PlanError, match=f"{a}: found the same sink twice"):
+            raysp.diff(a, a, trust=True)

@@ -10,7 +10,6 @@ import soundfile
 
 import raysp
 from benchmarks.inputs.corpus import join, read_utterances
-from raysp.checkpoints import language_models
 from tests.corpora import DEMO, a_pipeline
 from tests.runs import audio_shard
 from tests.text.beams.arpa_files import write_arpa
@@ -40,7 +39,6 @@ def test_a_model_on_object_storage_gives_the_labels_of_one_on_disk_for_rows_of_a
     s3, corpus, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    language_models._opened.cache_clear()
     (tmp_path / "lm").mkdir()
     lm = write_arpa(tmp_path / "lm" / "words.arpa", [[a, b] for a, b in itertools.product(DIGITS, DIGITS)], 2)
     bucket = s3.bucket()

@@ -1,20 +1,18 @@
 """Subtitles beside the recordings of a folder: named as these, and no file of others is replaced."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, SpecError, TrustError
-from raysp.storage.store import LocalStore, Store
-from raysp.verbs.export import beside_recordings
-from raysp.verbs.export.export_result import Export
+from tests import kit
 from tests.corpora import a_pipeline
-from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
 
 NAMES = ["interviews/rec 48.wav", "interviews/what?.wav", "x.wav", "x.flac", "Zoë: day 2.wav", "a" * 240 + ".wav"]
@@ -46,7 +44,7 @@ def folder(made) -> Iterator[Path]:
     shutil.copytree(made / "copy", made / "whole")
 
 
-def beside(folder: Path, to: str = "srt", **options: object) -> Export:
+def beside(folder: Path, to: str = "srt", **options: object) -> Any:
     return raysp.export(f"{folder}/out", to=to, beside=True, **{"trust": True, **options})
 
 
@@ -121,37 +119,33 @@ def test_both_formats_stand_beside_the_recordings(folder):
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_an_export_that_is_killed_anywhere_replaces_no_file_of_others(folder, monkeypatch, is_folder, when):
-    number, is_killed = 0, True
-    while is_killed:
-        number += 1
-        _clean(folder / "in")
-        (folder / "in" / "x.srt").write_bytes(MINE)
-        with monkeypatch.context() as patch:
-            patch.setattr(beside_recordings, "open_store", partial(_opened, f"{folder}/in", number, when, is_folder))
-            try:
-                beside(folder)
-                is_killed = False
-            except Killed:
-                pass
-        assert beside(folder).kept == 1
-        assert sorted(subtitles(folder)) == sorted(SRT)
-        assert subtitles(folder)["x.srt"] == MINE
-    assert number > 3
+@pytest.mark.parametrize("how", ["death", "lost"])
+def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_path, how):
+    (folder / "in" / "x.srt").write_bytes(MINE)
+    with kit.failing_files() as files:
+        files.put(folder / "in", "talks")
+        recordings = files.content("talks")
+        pipeline = a_pipeline(files.url("talks"), f"{tmp_path}/out", label={"outputs": [WORDS]})
+        raysp.run(pipeline, engine="here", progress=False)
 
+        def beside_again() -> Any:
+            return raysp.export(f"{tmp_path}/out", to="srt", beside=True, trust=True)
 
-def _opened(folder: str, number: int, when: str, is_folder: bool, url: str, options: object) -> Store:
-    """Open the folder of the recordings, or that of the records, so that it is killed at a change."""
-    store = LocalStore(url)
-    return CrashingStore(store, number, when) if (url == folder) == is_folder else store
-
-
-def _clean(folder: Path) -> None:
-    shutil.rmtree(folder / ".raysp", ignore_errors=True)
-    for path in folder.rglob("*.srt"):
-        path.unlink()
+        files.changes = 0
+        beside_again()
+        expected, num_changes = files.content("talks"), files.changes
+        assert num_changes > len(NAMES)
+        for number in range(1, num_changes + 1):
+            for name in files.content("talks").keys() - recordings.keys():
+                files.remove(f"talks/{name}")
+            files.fail_at(number, how)
+            with contextlib.suppress(SystemExit, raysp.RayspError):
+                beside_again()
+            assert {**files.content("talks"), **recordings} == files.content("talks")
+            assert beside_again().kept == 1
+            assert files.content("talks") == expected
+        assert expected["x.srt"] == MINE
+        assert sorted(name for name in expected if name.endswith(".srt")) == sorted(SRT)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,17 @@ import yaml
 
 import raysp
 from raysp import ChangedError, PlanError, ShardError, TrustError
-from tests.verbs.export.sinks import RATE, content, digits, exported, long_row, make_manifest_sink
+from tests.corpora import AUDIO, a_pipeline, write_shard
+from tests.verbs.export.sinks import (
+    RATE,
+    WORDS,
+    content,
+    digits,
+    exported,
+    long_row,
+    make_long_sink,
+    make_manifest_sink,
+)
 
 pytestmark = pytest.mark.lengthy
 
@@ -114,8 +124,6 @@ class TestManifests:
     def test_the_manifest_is_a_source_of_the_same_rows(self, manifest, tmp_path):
         raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"), one_file=True)
         source = raysp.Shards(f"{tmp_path}/dest/labels.jsonl", audio_root=str(manifest))
-        from tests.corpora import a_pipeline
-
         raysp.run(a_pipeline(source, str(tmp_path / "again")), engine="here", progress=False)
         texts = [
             [row["pred_text"] for row in pq.read_table(path).to_pylist()]
@@ -151,9 +159,6 @@ class TestTrust:
         assert export("nemo", restart=True).rows == 7
 
     def test_a_pipeline_that_is_given_is_used(self, stranger, made, export):
-        from tests.corpora import a_pipeline
-        from tests.verbs.export.sinks import WORDS
-
         source = raysp.Shards(f"{made}/in", text="text")
         sink = raysp.Parquet(f"{made}/out", keep=["speaker_id"])
         assert export("dataset", pipeline=a_pipeline(source, sink, label={"outputs": [WORDS]})).rows == 7
@@ -165,8 +170,6 @@ class TestTrust:
 class TestChangedSources:
     @pytest.mark.slow
     def test_a_shard_that_changed_is_refused(self, tmp_path):
-        from tests.verbs.export.sinks import make_long_sink
-
         make_long_sink(tmp_path)
         path = tmp_path / "in" / "a.parquet"
         table = pq.read_table(path)
@@ -190,9 +193,16 @@ class TestChangedSources:
         assert (found.rows, found.left_out) == (2, {"not_found": 2})
 
 
-def test_a_pipeline_without_the_folder_of_recordings_is_refused(made, tmp_path, monkeypatch):
-    from raysp.verbs.export import source_audio
-
-    monkeypatch.setattr(source_audio.run_record, "names_audio_root", lambda pipeline: True)
+def test_a_pipeline_without_the_folder_of_recordings_is_refused(tmp_path):
+    (tmp_path / "recordings").mkdir()
+    (tmp_path / "recordings" / "a.wav").write_bytes(digits().to_pylist()[0]["audio"]["bytes"])
+    audio = pa.array([{"bytes": None, "path": "a.wav"}], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a"], "audio": audio}))
+    with_root, without = (
+        a_pipeline(raysp.Shards(f"{tmp_path}/in", **root), tmp_path / "out")
+        for root in ({"audio_root": f"{tmp_path}/recordings"}, {})
+    )
+    raysp.run(with_root, engine="here", progress=False)
     with pytest.raises(PlanError, match=r"no source.audio_root; add --set source.audio_root=DIR"):
-        raysp.export(str(made / "out"), to="dataset", dest=str(tmp_path / "dest"))
+        raysp.export(f"{tmp_path}/out", to="dataset", dest=f"{tmp_path}/dest", pipeline=without)
+    assert raysp.export(f"{tmp_path}/out", to="dataset", dest=f"{tmp_path}/dest", pipeline=with_root).rows == 1

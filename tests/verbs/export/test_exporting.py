@@ -1,7 +1,7 @@
 """Exports that go on, that are killed, and that are refused."""
 
 import contextlib
-import itertools
+import inspect
 import os
 import re
 import shutil
@@ -10,60 +10,51 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import ChangedError, PlanError, RunError, SpecError, StoreError
-from raysp.storage.store import LocalStore
-from raysp.verbs.export import destination
-from raysp.verbs.export.export_formats import OPTIONS
-from tests.sink.sinks import CrashingStore, Killed
+from raysp import ChangedError, PlanError, RunError, SpecError
+from tests import kit
 from tests.verbs.export.sinks import content, exported, with_errors
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "export.md"
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 TEXT_FORMATS = ["srt", "ctm", "jsonl"]
 
 
-def changes(sink: Path, folder: Path, to: str, **options: object) -> int:
-    """Export and count the changes of the store."""
-    store = CrashingStore(LocalStore(folder), 10**9, "before")
-    raysp.export(str(sink), to=to, dest=store, **options)
-    return 10**9 - store._left
+def ends_at_any_change(sink: Path, to: str, how: str, **options: object) -> None:
+    """Check that readers see whole files of an export that ends at any of its changes, and that it can go on."""
+    with kit.failing_files() as files:
+        raysp.export(str(sink), to=to, dest=files.url("whole"), **options)
+        expected, num_changes = files.content("whole"), files.changes
+        assert num_changes >= 4
+        for number in range(1, num_changes + 1):
+            files.fail_at(number, how)
+            with contextlib.suppress(SystemExit, raysp.RayspError):
+                raysp.export(str(sink), to=to, dest=files.url(f"{number}"), **options)
+            seen = files.content(f"{number}")
+            assert {name: data for name, data in seen.items() if name[0] != "."}.items() <= expected.items()
+            raysp.export(str(sink), to=to, dest=files.url(f"{number}"), **options)
+            assert files.content(f"{number}") == expected
 
 
 class TestGoingOn:
     @pytest.mark.slow
     @pytest.mark.parametrize("to", TEXT_FORMATS)
-    @pytest.mark.parametrize("when", ["before", "after"])
-    def test_an_export_killed_at_any_change_gives_the_same_files(self, made, tmp_path, monkeypatch, to, when):
-        monkeypatch.setattr(destination, "AT_ONCE", 1)
-        options = {"one_file": True} if to == "ctm" else {}
-        num_changes = changes(made / "out", tmp_path / "whole", to, **options)
-        expected = content(tmp_path / "whole")
-        assert num_changes >= 4
-        for number in range(1, num_changes + 1):
-            folder = tmp_path / f"{number}"
-            store = CrashingStore(LocalStore(folder), number, when)
-            with pytest.raises(Killed):
-                raysp.export(str(made / "out"), to=to, dest=store, **options)
-            raysp.export(str(made / "out"), to=to, dest=str(folder), **options)
-            assert content(folder) == expected
+    @pytest.mark.parametrize("how", ["death", "lost"])
+    def test_an_export_that_ends_at_any_change_gives_the_same_files(self, made, to, how):
+        ends_at_any_change(made / "out", to, how, **({"one_file": True} if to == "ctm" else {}))
 
     @pytest.mark.lengthy
-    def test_a_store_that_is_lost_during_an_export_fails_it_and_the_same_call_goes_on(
-        self, made, tmp_path, monkeypatch
-    ):
-        raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "whole"))
-        with monkeypatch.context() as patched:
-            finish = destination.Destination.finish
-
-            def lost(self, mark):
-                finish(self, mark)
-                raise StoreError("no space left on the device")
-
-            patched.setattr(destination.Destination, "finish", lost)
-            with pytest.raises(RunError, match=r"no space left on the device; finished files are kept: run the same"):
-                raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "dest"))
-        found = raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "dest"))
-        assert found.shards_before == 1
-        assert content(tmp_path / "dest") == content(tmp_path / "whole")
+    def test_a_store_that_is_lost_during_an_export_fails_it_and_the_same_call_goes_on(self, made):
+        with kit.failing_files() as files:
+            seen: list[int] = []
+            of_shard = {"on_shard": lambda done, of: seen.append(files.changes)}
+            raysp.export(str(made / "out"), to="srt", dest=files.url("whole"), **of_shard)
+            files.fail_at(seen[0] + 1, "full")
+            with pytest.raises(RunError, match=r"change \d+ failed.*; finished files are kept: run the same"):
+                raysp.export(str(made / "out"), to="srt", dest=files.url("dest"))
+            files.revive()
+            found = raysp.export(str(made / "out"), to="srt", dest=files.url("dest"))
+            assert found.shards_before == 1
+            assert files.content("dest") == files.content("whole")
 
     @pytest.mark.parametrize(
         ("to", "options"),
@@ -71,44 +62,31 @@ class TestGoingOn:
         ids=["dataset", "clips", "tar"],
     )
     @pytest.mark.slow
-    def test_an_export_with_recordings_killed_at_any_change_gives_the_same_files(self, long, tmp_path, to, options):
-        num_changes = changes(long / "out", tmp_path / "whole", to, **options)
-        expected = content(tmp_path / "whole")
-        assert num_changes >= 5
-        for number in range(1, num_changes + 1):
-            folder = tmp_path / f"{number}"
-            store = CrashingStore(LocalStore(folder), number, "before" if number % 2 else "after")
-            with pytest.raises(Killed):
-                raysp.export(str(long / "out"), to=to, dest=store, **options)
-            assert exported(folder).items() <= exported(tmp_path / "whole").items()
-            raysp.export(str(long / "out"), to=to, dest=str(folder), **options)
-            assert content(folder) == expected
-
-    @pytest.mark.parametrize("to", TEXT_FORMATS)
-    def test_no_reader_sees_a_part_of_a_file(self, made, tmp_path, monkeypatch, to):
-        monkeypatch.setattr(destination, "AT_ONCE", 1)
-        num_changes = changes(made / "out", tmp_path / "whole", to)
-        expected = exported(tmp_path / "whole")
-        for number in range(1, num_changes + 1):
-            store = CrashingStore(LocalStore(tmp_path / f"{number}"), number, "before")
-            with pytest.raises(Killed):
-                raysp.export(str(made / "out"), to=to, dest=store)
-            assert exported(tmp_path / f"{number}").items() <= expected.items()
+    def test_an_export_with_recordings_that_ends_at_any_change_gives_the_same_files(self, long, to, options):
+        ends_at_any_change(long / "out", to, "death", **options)
 
     @pytest.mark.lengthy
     def test_a_replacement_killed_at_any_change_is_finished_by_the_same_call(self, made, tmp_path):
-        raysp.export(str(made / "out"), to="ctm", dest=str(tmp_path / "whole"))
-        expected = content(tmp_path / "whole")
         raysp.export(str(made / "out"), to="jsonl", dest=str(tmp_path / "before"))
-        for number in itertools.count(1):
-            folder = shutil.copytree(tmp_path / "before", tmp_path / f"{number}")
-            store = CrashingStore(LocalStore(folder), number, "after")
-            with contextlib.suppress(Killed):
-                raysp.export(str(made / "out"), to="ctm", dest=store, restart=True)
-                break
-            raysp.export(str(made / "out"), to="ctm", dest=str(folder), restart=True)
-            assert content(folder) == expected
-        assert number > 8
+        with kit.failing_files() as files:
+            raysp.export(str(made / "out"), to="ctm", dest=files.url("whole"))
+            expected = files.content("whole")
+
+            def replaced(folder: str) -> None:
+                raysp.export(str(made / "out"), to="ctm", dest=files.url(folder), restart=True)
+
+            files.put(tmp_path / "before", "counted")
+            replaced("counted")
+            num_changes = files.changes
+            assert num_changes > 8
+            for number in range(2, num_changes + 1):
+                files.put(tmp_path / "before", f"{number}")
+                files.fail_at(number, "death")
+                with contextlib.suppress(SystemExit, raysp.RayspError):
+                    replaced(f"{number}")
+                files.revive()
+                replaced(f"{number}")
+                assert files.content(f"{number}") == expected
 
     def test_each_label_shard_is_reported(self, export):
         seen: list[tuple[int, int]] = []
@@ -150,13 +128,30 @@ class TestGoingOn:
         assert len(exported(tmp_path / "dest")["labels.ctm"].splitlines()) == 7
 
 
-def test_the_documentation_lists_each_format_with_its_options():
-    document = Path(__file__).parents[3] / "docs" / "export.md"
-    rows = [line for line in document.read_text().splitlines() if line.startswith("| `")]
+GIVEN = {
+    **{"column": "pred", "max_chars": 30, "max_lines": 1, "max_chars_per_second": 9, "min_gap_seconds": 0.1},
+    **{"language": "en", "min_seconds": 0.5, "max_seconds": 5, "min_score": 0.5, "names": "id", "rows": "all"},
+    **{"layout": "tar", "sample_rate": 8000, "audio": False, "one_file": True, "split": "dev", "licence": "mit"},
+}
+"""Options of formats, each with a value."""
+
+
+def test_the_documentation_lists_each_format_with_its_options(tmp_path):
+    def refused(to: str, **options: object) -> str:
+        with pytest.raises((SpecError, PlanError)) as caught:
+            raysp.export(str(tmp_path / "nothing"), to=to, dest=str(tmp_path / "dest"), **options)
+        return str(caught.value)
+
+    others = {"sink", "storage_options", "to", "dest", "dest_options", "beside", "pipeline", "trust", "restart"}
+    assert GIVEN.keys() == inspect.signature(raysp.export).parameters.keys() - {*others, "on_shard"}
+    formats = refused("none").partition("one of ")[2].split(", ")
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
     named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert named.keys() == OPTIONS.keys()
-    for to, options in OPTIONS.items():
-        for name in options.keys() - {"split", "sample_rate"}:
+    assert sorted(named) == sorted(formats)
+    for to in formats:
+        options = [name for name, value in GIVEN.items() if "does not apply" not in refused(to, **{name: value})]
+        assert options
+        for name in {*options} - {"split", "sample_rate"}:
             option = {"layout": "as", "audio": "no-audio"}.get(name, name).replace("_", "-")
             assert f"--{option}" in named[to], (to, name)
 

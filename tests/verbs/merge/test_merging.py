@@ -1,7 +1,7 @@
 """Merges of labellings: the choice for each row, merges that go on or are killed, and those that are refused."""
 
+import contextlib
 import functools
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +13,8 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, SpecError
-from raysp.storage.store import LocalStore
+from tests import corpora, kit
 from tests.corpora import DEMO, a_pipeline, write_shard
-from tests.sink.sinks import CrashingStore, Killed
 
 pytestmark = pytest.mark.lengthy
 
@@ -56,24 +55,14 @@ def made(tmp_path_factory) -> Path:
 def rewrite(sink: Path, name: str, scores: list[float | None]) -> None:
     """Give the ok rows of a sink other scores, and the name of the sink as their text."""
     for number, shard in enumerate(SHARDS):
-        file = pq.ParquetFile(sink / shard)
-        table = file.read()
-        is_ok = [status == "ok" for status in table.column("status").to_pylist()]
-        rows = [4 * number + row for row in table.column("row").to_pylist()]
-        new = {
-            "pred_text": [name if ok else None for ok in is_ok],
-            "pred_score": pa.array([scores[row] if ok else None for row, ok in zip(rows, is_ok, strict=True)]),
-        }
-        for column, values in new.items():
-            place = table.column_names.index(column)
-            kind = table.schema.field(column).type
-            table = table.set_column(
-                place, column, pa.chunked_array([values], kind) if column == "pred_text" else values.cast(kind)
-            )
-        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-        with pq.ParquetWriter(sink / shard, table.schema, write_page_checksum=True) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata(kept)
+        corpora.rewrite(sink / shard, lambda table, number=number: _with_scores(table, name, scores[4 * number :]))
+
+
+def _with_scores(table: pa.Table, name: str, scores: list[float | None]) -> pa.Table:
+    rows = list(zip(table["row"].to_pylist(), table["status"].to_pylist(), strict=True))
+    texts = [name if status == "ok" else None for _, status in rows]
+    values = [scores[row] if status == "ok" else None for row, status in rows]
+    return corpora.with_columns(table, {"pred_text": texts, "pred_score": values})
 
 
 def rows_of(sink: Path) -> list[dict[str, object]]:
@@ -171,23 +160,22 @@ class TestGoingOn:
         assert {name: (tmp_path / "to" / name).stat().st_mtime_ns for name in SHARDS} == before
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("when", ["before", "after"])
-    def test_a_merge_killed_at_any_change_gives_the_same_rows(self, merge, tmp_path, when):
-        merge()
-        expected = rows_of(tmp_path / "to")
-        for number in itertools.count(1):
-            folder = tmp_path / f"{when}{number}"
-            try:
-                merge(to=CrashingStore(LocalStore(folder), number, when))
-                break
-            except Killed:
-                for name in SHARDS:
-                    if (folder / name).exists():
-                        pq.read_table(folder / name)  # whole, or not there
-            merge(to=str(folder))
-            assert rows_of(folder) == expected
-            assert raysp.status(str(folder)).is_complete
-        assert number > 5
+    @pytest.mark.parametrize("how", ["death", "lost"])
+    def test_a_merge_that_ends_at_any_change_gives_the_same_rows(self, merge, how):
+        with kit.failing_files() as files:
+            merge(to=files.url("whole"))
+            expected, num_changes = kit.rows(files.url("whole")), files.changes
+            assert num_changes > 5
+            for number in range(1, num_changes + 1):
+                place = files.url(f"{how}{number}")
+                files.fail_at(number, how)
+                with contextlib.suppress(SystemExit, raysp.RayspError):
+                    merge(to=place)
+                files.revive()
+                assert {str(row) for row in kit.rows(place)} <= {str(row) for row in expected}
+                merge(to=place)
+                assert kit.rows(place) == expected
+                assert raysp.status(place).is_complete
 
     def test_labels_that_changed_since_are_merged_again(self, made, tmp_path):
         copy = shutil.copytree(made / "B", tmp_path / "B")
