@@ -3,7 +3,7 @@
 - `corpus`: real digits in Parquet shards, a manifest, a folder or tar files, with faults by name and their outcomes.
 - `run`, `killed_at`: a command line in this process, or in one of its own that dies at a phase of the run.
 - `interrupted`, `begun`: a run in this process that ends after its first block, or before it labels.
-- `rows`: the label rows of a sink.
+- `rows`, `planned_shards`: the label rows of a sink, and the shards that runs have recorded in it.
 - `failing_files`: a file system, reached by url, that fails or dies at its n-th change.
 - `s3_server`: an object store.
 """
@@ -435,6 +435,15 @@ def label_shards(sink: object, options: Mapping[str, object] | None = None) -> d
         name: path for name, path in names.items() if name.endswith(".parquet") and not name.startswith(".raysp/")
     }
     return {name: files.cat_file(wanted[name]) for name in sorted(wanted)}
+
+
+def planned_shards(sink: Path) -> list[dict[str, Any]]:
+    """Return the shards that runs have recorded in a sink on disk, with their pieces, in the order of recording."""
+    found: list[dict[str, Any]] = []
+    for file in sorted(sink.glob(".raysp/plan/*.arrow"), key=lambda file: int(file.stem)):
+        with pa.ipc.open_file(file) as part:
+            found += part.read_all().to_pylist()
+    return found
 
 
 def outcomes(labels: Sequence[Mapping[str, Any]]) -> list[tuple[str | None, str, str | None]]:

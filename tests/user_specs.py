@@ -95,6 +95,19 @@ class EnoughWords(RowOp):
 
 
 @spec
+class Short(Step):
+    """A step whose op returns a value for the first row alone."""
+
+    def op(self, functions: Functions) -> "FirstAlone":
+        return FirstAlone()
+
+
+class FirstAlone(RowOp):
+    def __call__(self, rows: pa.Table) -> list[str | None]:
+        return [None]
+
+
+@spec
 class Pitch(Output):
     """The pitch of a recording."""
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import av
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +16,6 @@ import soundfile
 
 import raysp
 from raysp import run
-from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
-from raysp.labelling.engine.running import try_out
 from tests.hub_server import COMMIT, lay_out
 from tests.runs import CHECKPOINT, DEMO, audio_shard, processes, read_labels, row_hash
 from tests.user_specs import Spoken
@@ -78,21 +77,17 @@ def reference_scores():
 
 @pytest.mark.cluster
 def test_label_shards_have_the_rows_of_their_shards_in_order_and_a_damaged_shard_fails_alone(
-    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
+    local_ray, make_pipeline, small_shards, tmp_path
 ):
-    ledgers = []
-
-    class Kept(CountedAttempts):
-        def __init__(self):
-            super().__init__()
-            ledgers.append(self)
-
-    monkeypatch.setattr("raysp.labelling.engine.on_ray.ray_workers.CountedAttempts", Kept)
+    before, ledgers = {*processes("Ledger")}, set()
     damaged = small_shards / "part-3.parquet"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:4] + b"\xff" * 600 + whole[604:])  # the first page, not the footer
     own = Spoken("speaker_id", most_per_second=1000)  # a user's own step, which here keeps every row
-    result = run(make_pipeline(small_shards, steps=[own], sink_options={"keep": ["speaker_id"]}))
+    result = run(
+        make_pipeline(small_shards, steps=[own], sink_options={"keep": ["speaker_id"]}),
+        on_progress=lambda _: ledgers.update(processes("Ledger")),
+    )
     assert (result.exit_code, result.shards_committed) == (3, 5)
     assert list(result.shards_failed) == ["part-3.parquet"]
     assert not (tmp_path / "labels" / "part-3.parquet").exists()
@@ -107,7 +102,9 @@ def test_label_shards_have_the_rows_of_their_shards_in_order_and_a_damaged_shard
         assert labels.column("row").to_pylist() == list(range(20))
         assert set(labels.column("status").to_pylist()) == {"ok"}
         assert pq.read_metadata(tmp_path / "labels" / source.name).metadata[b"raysp.fingerprint"].decode()
-    assert [ledger.activity() for ledger in ledgers] == [(-1, 0)]  # it ended with the run, on a Ray that goes on
+    assert len(ledgers - before) == 1
+    psutil.wait_procs(ledgers - before, timeout=30)
+    assert not {*processes("Ledger")} & (ledgers - before)  # it ended with the run, on a Ray that goes on
 
 
 @pytest.mark.cluster
@@ -195,9 +192,9 @@ def test_too_many_error_rows_stop_the_run_and_repaired_rows_are_labelled_by_the_
 
 
 def test_a_try_out_leaves_no_files(without_ray, make_pipeline, small_shards, tmp_path):
-    result, table = try_out(make_pipeline(small_shards), 25)
-    assert table.num_rows == result.rows == 25
-    assert table.column("row").to_pylist() == [*range(20), *range(5)]
+    result = run(make_pipeline(small_shards), rows=25)
+    assert result.table.num_rows == result.rows == 25
+    assert result.table.column("row").to_pylist() == [*range(20), *range(5)]
     assert not (tmp_path / "labels").exists()
 
 

@@ -17,7 +17,6 @@ import soundfile
 
 import raysp
 from raysp import run
-from raysp.labelling.finished.first_rows import first_rows
 from tests.corpora import wav
 from tests.runs import CHECKPOINT, DEMO, read_labels
 
@@ -224,11 +223,11 @@ def test_ids_and_texts_of_any_kind_are_stored_without_loss(without_ray, digits, 
     audio = [digits[0]["audio"]] * len(ids)
     pq.write_table(pa.table({"id": texts, "audio": audio, "text": texts}), tmp_path / "t.parquet")
     pipeline = a_pipeline(tmp_path / "t.parquet", tmp_path / "labels")
-    run(replace(pipeline, sink=raysp.Parquet(str(tmp_path / "labels"), keep=["text"])))
+    result = run(replace(pipeline, sink=raysp.Parquet(str(tmp_path / "labels"), keep=["text"])))
     found = pq.read_table(tmp_path / "labels" / "t.parquet")
     assert found.column("id").cast(pa.binary()).to_pylist() == ids
     assert found.column("text").cast(pa.binary()).to_pylist() == ids
-    shown = first_rows(str(tmp_path / "labels"), 20).column("id").to_pylist()
+    shown = result.head(20).column("id").to_pylist()
     assert shown[1] == "lone \ufffd\ufffd\ufffd surrogate"
 
 

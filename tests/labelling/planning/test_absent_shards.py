@@ -9,12 +9,10 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink.sinks import Sink
 from tests.commands import write_recipe
 from tests.corpora import a_pipeline, wav, write_shard
 from tests.here import run_without_ray
+from tests.kit import planned_shards
 
 pytestmark = pytest.mark.lengthy
 
@@ -79,8 +77,7 @@ def test_a_comparison_and_a_merge_name_it_and_the_merged_sink_records_it(tmp_pat
 def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
     pipeline = half_readable(tmp_path)
     (tmp_path / "in" / "good.parquet").write_bytes(JUNK)
-    plan = make_plan(Opened.of(pipeline))
-    assert [*plan.corpus.unreadable] == ["bad.parquet", "good.parquet"]
+    assert [*raysp.plan(pipeline).corpus.unreadable] == ["bad.parquet", "good.parquet"]
     with pytest.raises(raysp.RunError, match=r"no shard was committed: bad\.parquet"):
         raysp.run(pipeline, engine="here", progress=False)
     status = raysp.status(str(tmp_path / "out"))
@@ -128,8 +125,8 @@ class TestManifests:
         assert "line 1" in status.unreadable["m-00002.parquet"]
         assert "and 1 more line (2)" in status.unreadable["m-00002.parquet"]
         middle = len(good) + len("nonsense") + 2
-        [planned] = Sink.open(str(tmp_path / "out")).shards()
-        assert (planned.name, planned.part) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
+        [planned] = planned_shards(tmp_path / "out")
+        assert (planned["name"], planned["part"]) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
 
     def test_it_is_labelled_once_it_is_corrected(self, tmp_path, monkeypatch):
         good = json.dumps({"audio_filepath": "a.wav"})

@@ -8,7 +8,6 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, SpecError
-from raysp.labelling.planning.hub_data import find_split
 from tests import hub_server
 from tests.corpora import a_pipeline, write_shard
 from tests.hub_server import COMMIT, HubServer
@@ -54,25 +53,28 @@ def data(hub, tmp_path) -> Path:
 
 
 def source(split: str = "test", **fields: object) -> raysp.Shards:
-    return raysp.Shards(NAME, split=split, **{"config": "en", **fields})
+    return raysp.Shards(**{"url": NAME, "split": split, "config": "en", **fields})
+
+
+def split(name: str = "test", **fields: object) -> tuple[str | None, tuple[str, ...]]:
+    """Return the root and the urls that a plan finds for a split."""
+    found = raysp.plan(a_pipeline(source(name, **fields), "out")).pipeline.source
+    return found.root, found.urls
 
 
 @pytest.mark.slow
 def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     root = f"hf://datasets/{NAME}@{COMMIT}"
-    assert find_split(NAME, "test", "en") == (root, (f"{root}/en/test-*.parquet",))
-    assert find_split(NAME, "train", "en", revision="main") == (root, (f"{root}/en/train-0.parquet",))
-    assert find_split(NAME, "test", "de", revision=COMMIT) == (root, (f"{root}/de/0.parquet",))
+    assert split() == (root, (f"{root}/en/test-*.parquet",))
+    assert split("train", url=f"{NAME}@main") == (root, (f"{root}/en/train-0.parquet",))
+    assert split(config="de", url=f"{NAME}@{COMMIT}") == (root, (f"{root}/de/0.parquet",))
 
 
 @pytest.mark.slow
 def test_files_without_a_glob_of_their_own_are_named(data):
     write_shard(data / "en" / "test-of-others.parquet")
     (data / "README.md").write_text(CARD.replace("en/test-*", "'en/test-[01]*'"))
-    assert [url.rpartition("/")[2] for url in find_split(NAME, "test", "en").urls] == [
-        "test-0.parquet",
-        "test-1.parquet",
-    ]
+    assert [url.rpartition("/")[2] for url in split()[1]] == ["test-0.parquet", "test-1.parquet"]
 
 
 @pytest.mark.slow
@@ -118,19 +120,19 @@ def test_what_the_hub_does_not_have_is_refused_with_what_it_has(data, tmp_path, 
 def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub, data):
     (data / "voices.py").write_text("raise SystemExit")
     with pytest.raises(PlanError, match=r"produced by the script voices.py, which raysp does not run"):
-        find_split(NAME, "test", "en")
+        split()
     plain = data.with_name("plain")
     plain.mkdir()
     (plain / "test.csv").write_text("id\n1\n")
     hub.push("datasets/owner/plain", plain)
     with pytest.raises(PlanError, match=r"'test' holds files such as 'test.csv', expected Parquet; download it and"):
-        find_split("owner/plain", "test")
+        split(url="owner/plain", config=None)
 
 
 def test_without_a_network_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PlanError, match=r"check that this machine can reach the hub \(HF_ENDPOINT, HF_HUB_OFFLINE"):
-        find_split(NAME, "test")
+        split(config=None)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,8 @@ import pytest
 
 import raysp
 from raysp import RunError
-from raysp.ops.filtering import RowOp, apply
-from raysp.ops.rows import RowStatus
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
-from tests.user_specs import EnoughWords, Spoken
+from tests.corpora import AUDIO, a_pipeline, rows_table, wav, write_shard
+from tests.user_specs import Short, Spoken
 
 
 @pytest.mark.slow
@@ -30,20 +28,26 @@ def test_a_users_own_step_chooses_rows_before_and_after_decoding(tmp_path):
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
 
 
-def test_a_row_is_judged_by_its_seconds_when_they_are_known():
-    statuses = [RowStatus(row) for row in range(3)]
-    statuses[0].seconds, statuses[1].seconds = 0.1, 1.0
-    apply(EnoughWords(Spoken(most_per_second=5)), statuses, pa.table({"text": ["a", "a", "a"]}))
-    assert [one.error_message for one in statuses] == ["spoken too fast", None, None]
+@pytest.mark.slow
+def test_a_row_is_judged_by_its_seconds_when_they_are_known(tmp_path):
+    audio = [wav(1600), wav(16_000), b"no audio", wav(20)]
+    values = pa.array([{"bytes": one, "path": None} for one in audio], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(4).set_column(1, "audio", values))
+    steps = [raysp.Decode(), Spoken(most_per_second=5), a_pipeline().label]
+    pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=steps, max_error_rate=1)
+    raysp.run(pipeline, engine="here", progress=False)
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert [row["error_type"] for row in rows] == ["filtered", None, "unsupported_format", "filtered"]
+    assert [rows[row]["error_message"] for row in (0, 1)] == ["spoken too fast", None]
 
 
-def test_an_op_that_returns_too_few_values_is_named():
-    class Short(RowOp):
-        def __call__(self, rows):
-            return [None]
-
-    with pytest.raises(RunError, match=r"Short returned 1 value for 2 rows; expected None or the reason"):
-        apply(Short(), [RowStatus(0), RowStatus(1)], pa.table({"a": [1, 2]}))
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_an_op_that_returns_too_few_values_is_named(tmp_path, is_behind):
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    steps = [raysp.Decode(), Short()] if is_behind else [Short(), raysp.Decode()]
+    pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=[*steps, a_pipeline().label])
+    with pytest.raises(RunError, match=r"FirstAlone returned 1 value for 2 rows; expected None or the reason"):
+        raysp.run(pipeline, engine="here", progress=False)
 
 
 def test_a_step_that_reads_the_audio_or_seconds_too_early_is_refused():

@@ -189,11 +189,3 @@ def test_blocks_without_rows_between_others_change_neither_rows_nor_types(steps,
     assert table_of(labelled).column("id").to_pylist() == some.column("id").to_pylist()
     with_null_ids = raysp.apply(steps, ray.data.from_arrow(rows.slice(0, 0)), id=None, row="place").schema()
     assert dict(zip(with_null_ids.names, with_null_ids.types, strict=True))["id"] == pa.string()
-
-
-def test_actors_with_a_device_are_given_the_next_slice_while_they_label_one():
-    from raysp.labelling.engine.datasets.applying import SLICES, _actors
-
-    on_device, on_cpus = _actors(1, 4, "cuda"), _actors(1, 4, "cpu")
-    assert (on_device.max_concurrent_calls_per_actor, on_device.min_size, on_device.max_size) == (SLICES, 1, 4)
-    assert on_cpus.max_concurrent_calls_per_actor != SLICES

@@ -17,6 +17,7 @@ import raysp
 from raysp import PlanError, SpecError
 from raysp.audio import isolation
 from raysp.cluster.pools import ActorCpus
+from raysp.labelling.engine.datasets.applying import SLICES, _actors
 from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling
@@ -316,6 +317,12 @@ def test_a_labeller_imports_no_ray():
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ)
     assert ran.stdout.split() == ["no_audio", "False"]
+
+
+def test_actors_with_a_device_are_given_the_next_slice_while_they_label_one():
+    on_device, on_cpus = _actors(1, 4, "cuda"), _actors(1, 4, "cpu")
+    assert (on_device.max_concurrent_calls_per_actor, on_device.min_size, on_device.max_size) == (SLICES, 1, 4)
+    assert on_cpus.max_concurrent_calls_per_actor != SLICES
 
 
 def test_numbers_are_compared_to_three_digits():
