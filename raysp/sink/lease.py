@@ -218,22 +218,29 @@ def held(store: Store, share: Share = ALL) -> Iterator[Lease]:
 
     Raises:
         PlanError: an active run holds the lease of this share, or of one that overlaps it.
+        RunError: the store refused a request while the lease was held.
     """
-    beat_seconds = seconds_between_beats()
-    lease = acquire(store, beat_seconds=beat_seconds, holder=Holder.now(share))
-    done = threading.Event()
-    thread = threading.Thread(target=_keep_beating, args=(lease, done, beat_seconds), name="raysp-lease", daemon=True)
-    thread.start()
+    beat_seconds, holder = seconds_between_beats(), Holder.now(share)
     try:
-        yield lease
+        lease = acquire(store, beat_seconds=beat_seconds, holder=holder)
+        done = threading.Event()
+        beating = threading.Thread(
+            target=_keep_beating, args=(lease, done, beat_seconds), name="raysp-lease", daemon=True
+        )
+        beating.start()
+        try:
+            yield lease
+        except StoreError as error:
+            raise RunError(str(error)) from error
+        finally:
+            done.set()
+            # Bounded: a beat may hang in a request to the store.
+            beating.join(beat_seconds)
+            with contextlib.suppress(StoreError):
+                lease.release()
     finally:
-        # First: if the store cannot be written now, the next run of this process still does not wait.
-        _ended.add(lease.owner)
-        done.set()
-        # Bounded: a beat may hang in a request to the store.
-        thread.join(beat_seconds)
-        with contextlib.suppress(StoreError):
-            lease.release()
+        # Also if the answer of the store was lost: the next run of this process does not wait for this one.
+        _ended.add(holder.owner)
 
 
 def acquire(

@@ -124,8 +124,8 @@ def run(
 
     Raises:
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
-        RunError: too many error rows, Ray failed, or no shard could be committed; committed shards remain. With the
-            engine "here" also if earlier processes ended over the same rows again and again.
+        RunError: too many error rows, Ray or the store of the sink failed, or no shard could be committed; committed
+            shards remain. With the engine "here" also if earlier processes ended over the same rows again and again.
     """
     refuse_without_processes("labelling")
     if rows is not None:
