@@ -1,4 +1,3 @@
-import importlib.util
 import json
 
 import pytest
@@ -15,7 +14,9 @@ from raysp.models import (
     AutoModelForAudioXVector,
     AutoModelForCausalLM,
     AutoModelForCTC,
+    AutoModelForRNNT,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForTDT,
     AutoProcessor,
     AutoTokenizer,
     BertConfig,
@@ -28,17 +29,33 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Processor,
 )
-from raysp.models.auto import OTHER_NAMES
-from raysp.models.registry import DECODERS, MODULES, config_class, module_of
 from tests.models.decoder_oracles import BERT, make_speech_model
 from tests.models.oracles import TINY
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 AUTO = [name for name in raysp.models.__all__ if name.startswith("Auto")]
-# Those of the table whose module is there.
-PRESENT = [
-    name for name, module in {**MODULES, **DECODERS}.items() if importlib.util.find_spec(f"raysp.models.{module}")
-]
+CONFIGS = {
+    cls.model_type: cls
+    for cls in (getattr(raysp.models, name) for name in raysp.models.__all__ if name.endswith("Config"))
+    if hasattr(cls, "model_type")
+}
+DECODERS = {"bart", "bert", "gpt2", "mbart"}
+PARAKEET = {
+    "parakeet_encoder": {AutoModel: "ParakeetEncoder"},
+    "parakeet_ctc": {AutoModel: "ParakeetForCTC", AutoModelForCTC: "ParakeetForCTC"},
+    "parakeet_rnnt": {AutoModel: "ParakeetForRNNT", AutoModelForRNNT: "ParakeetForRNNT"},
+    "parakeet_tdt": {AutoModel: "ParakeetForTDT", AutoModelForTDT: "ParakeetForTDT"},
+}
+"""Classes whose names do not begin with that of their configuration."""
+ENDINGS = {
+    AutoModel: "Model",
+    AutoModelForCTC: "ForCTC",
+    AutoModelForAudioClassification: "ForSequenceClassification",
+    AutoModelForAudioFrameClassification: "ForAudioFrameClassification",
+    AutoModelForAudioXVector: "ForXVector",
+    AutoModelForRNNT: "ForRNNT",
+    AutoModelForTDT: "ForTDT",
+}
 
 
 def test_classes_are_found_by_what_a_checkpoint_says(checkpoint):
@@ -71,31 +88,41 @@ def test_a_folder_with_half_of_a_processor_gives_that_half(tmp_path):
     assert type(AutoProcessor.from_pretrained(tmp_path / "text")) is TextTokenizer
 
 
-@pytest.mark.parametrize("model_type", PRESENT)
-def test_every_architecture_of_the_tables_is_found_by_its_names(model_type):
-    config = config_class(model_type)
-    assert config.model_type == model_type
-    parts = {"encoder": {"model_type": "unispeech"}} if model_type == "speech-encoder-decoder" else {}
-    assert type(AutoConfig.for_model(model_type, **parts)) is config
-    auto = AutoModelForCausalLM if model_type in DECODERS else AutoModel
-    found = auto._class_of(model_type)
-    assert found.config_class is config
-    assert found.__module__ == module_of(model_type).__name__
-    prefix = config.__name__.removesuffix("Config")
-    for task, ending in (
-        (AutoModelForCTC, "ForCTC"),
-        (AutoModelForAudioClassification, "ForSequenceClassification"),
-        (AutoModelForAudioFrameClassification, "ForAudioFrameClassification"),
-        (AutoModelForAudioXVector, "ForXVector"),
-    ):
-        name = OTHER_NAMES.get(prefix + ending, prefix + ending)
-        if hasattr(module_of(model_type), name):
-            assert task._class_of(model_type).__name__ == name
-        else:
-            with pytest.raises(
-                CheckpointError, match=rf"{prefix} has none of the classes {prefix + ending}|expects one"
-            ):
-                task._class_of(model_type)
+def expected_of(model_type, auto):
+    """Return the name of the class that an auto class has for a model type; empty for none."""
+    if model_type in PARAKEET:
+        return PARAKEET[model_type].get(auto, "")
+    name = CONFIGS[model_type].__name__.removesuffix("Config") + ENDINGS[auto]
+    return name if name in raysp.models.__all__ else ""
+
+
+@pytest.mark.parametrize("model_type", CONFIGS.keys() - DECODERS - {"speech-encoder-decoder"})
+def test_every_architecture_is_found_by_its_names(model_type):
+    assert type(AutoConfig.for_model(model_type)) is CONFIGS[model_type]
+    config = AutoConfig.for_model(model_type, **({"vocab_size": 20} if "parakeet" not in model_type else {}))
+    for auto in ENDINGS:
+        with torch.device("meta"):
+            if name := expected_of(model_type, auto):
+                assert type(auto.from_config(config)) is getattr(raysp.models, name)
+            else:
+                with pytest.raises(CheckpointError, match=r"has none of the classes|expects one of"):
+                    auto.from_config(config)
+
+
+@pytest.mark.parametrize("model_type", sorted(DECODERS))
+def test_every_text_decoder_is_found_by_its_name(model_type):
+    config = AutoConfig.for_model(model_type)
+    assert type(config) is CONFIGS[model_type]
+    with torch.device("meta"):
+        assert AutoModelForCausalLM.from_config(config).config_class is CONFIGS[model_type]
+    for auto in ENDINGS:
+        with pytest.raises(CheckpointError, match=r"expects one of"):
+            auto.from_config(config)
+
+
+def test_the_configuration_of_a_speech_model_that_writes_is_found_by_its_name():
+    config = AutoConfig.for_model("speech-encoder-decoder", encoder={"model_type": "unispeech"})
+    assert type(config) is CONFIGS["speech-encoder-decoder"]
 
 
 def test_a_configuration_gives_a_random_model():

@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 
-from raysp.capabilities import Capability
 from raysp.models import check_checkpoint, load_checkpoint
 from raysp.models.encoder import relative_attention
 from raysp.models.encoder.disentangled import Distances
@@ -104,7 +103,7 @@ def test_a_whole_checkpoint_loads_and_is_described(tmp_path):
     summary = check_checkpoint(tmp_path)
     assert (summary.architecture, summary.gives, summary.vocab_size) == (
         "SEWDForCTC",
-        (Capability.CTC, Capability.HIDDEN_STATES),
+        ("ctc", "hidden_states"),
         20,
     )
     assert (summary.min_samples, summary.frame_stride, summary.num_layers) == (30, 10, 3)

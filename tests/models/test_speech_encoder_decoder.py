@@ -1,5 +1,4 @@
 import copy
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import safetensors.torch
 import torch
 
 from raysp import CheckpointError
-from raysp.capabilities import Capability
 from raysp.models import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -27,7 +25,6 @@ from raysp.models import (
     checkpoint_files,
     load_checkpoint,
 )
-from raysp.models.registry import MODULES, decoder_types, encoder_types
 from tests.models.decoder_oracles import (
     BART,
     BERT,
@@ -43,8 +40,7 @@ from tests.models.decoder_oracles import (
 )
 from tests.models.oracles import TINY, transformers
 
-# Those of the table whose module is there.
-ENCODERS = [name for name in encoder_types() if importlib.util.find_spec(f"raysp.models.{MODULES[name]}")]
+ENCODERS = ["hubert", "sew-d", "unispeech", "wav2vec2", "wav2vec2-bert"]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -407,7 +403,9 @@ def test_a_configuration_is_made_of_two_and_read_back(tmp_path):
 
 
 def test_parts_that_are_not_supported_are_refused(bart):
-    with pytest.raises(CheckpointError, match=r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart"):
+    with pytest.raises(
+        CheckpointError, match=r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart[^,]*$"
+    ):
         SpeechEncoderDecoderConfig(encoder=UniSpeechConfig(**TINY), decoder={"model_type": "t5"})
     with pytest.raises(
         CheckpointError, match="encoder has model_type 'whisper', expected one of hubert, sew-d, unispeech"
@@ -422,7 +420,6 @@ def test_parts_that_are_not_supported_are_refused(bart):
         SpeechEncoderDecoderModel(encoder=model.encoder)
     with pytest.raises(ValueError, match="config is of BertConfig, expected SpeechEncoderDecoderConfig"):
         SpeechEncoderDecoderModel(BertConfig(**BERT))
-    assert decoder_types() == ["bart", "bert", "gpt2", "mbart"]
 
 
 def test_tokens_can_be_added(bart, tmp_path):
@@ -521,7 +518,7 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert (summary.hidden_size, summary.num_layers, summary.gives) == (
         32,
         4,
-        (Capability.TEXT_DECODER, Capability.HIDDEN_STATES),
+        ("text_decoder", "hidden_states"),
     )
     assert (summary.min_samples, summary.frame_stride) == (40, 30) == (model.min_samples, model.frame_stride)
     assert (summary.sample_rate, model.num_frames(100)) == (16000, 3)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from raysp.models.encoder.quantization import sample_negative_indices
 from tests.models.encoder.encoder_cases import CODES, HEADS
 from tests.models.oracles import make_pair, transformers
 from tests.models.parity import assert_close, waves_and_mask
@@ -48,6 +47,12 @@ def test_the_perplexity_of_an_exact_batch_leaves_padding_out(tmp_path):
     assert_close(found, expected, 1e-6)
 
 
+def theirs_of(masked):
+    """Return the negatives that theirs draws for masked frames (B, T)."""
+    draw = transformers.models.wav2vec2.modeling_wav2vec2._sample_negative_indices
+    return torch.from_numpy(draw(masked.shape, 5, masked.numpy())).long()
+
+
 def by_the_page(model, output, masked, negatives):
     """The loss as wav2vec 2.0's page writes it, with every product that it names."""
     compute = transformers.Wav2Vec2ForPreTraining.compute_contrastive_logits
@@ -73,7 +78,7 @@ def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training, p
     num_frames = model.num_frames(waves.shape[1])
     masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.3)
     masked &= model._get_feature_vector_attention_mask(num_frames, mask)
-    negatives = torch.from_numpy(sample_negative_indices(masked.shape, 5, masked.numpy())).long()
+    negatives = theirs_of(masked)
     output = model(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives)
     assert_close(output.loss, by_the_page(model, output, masked, negatives))
     output.loss.backward()
@@ -106,12 +111,28 @@ def test_rows_with_one_masked_frame_have_no_part_in_the_loss(tmp_path):
     waves, _ = waves_and_mask()
     masked = torch.zeros(4, model.num_frames(waves.shape[1]), dtype=torch.bool)
     masked[:, 3] = True
-    negatives = sample_negative_indices(masked.shape, 5, masked.numpy())
-    assert (negatives == np.arange(4)[:, None, None] * masked.shape[1]).all()
     model.config.diversity_loss_weight = 0.0
     loss = model(waves, mask_time_indices=masked).loss
     assert loss == 0
     loss.backward()
+
+
+def test_negatives_are_drawn_as_theirs(tmp_path):
+    _, model = pretraining(tmp_path)
+    waves, mask = waves_and_mask()
+    num_frames = model.num_frames(waves.shape[1])
+    valid = model._get_feature_vector_attention_mask(num_frames, mask)
+    masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.4) & valid
+    masked[3] = torch.isin(torch.arange(num_frames), torch.tensor([0, 5]))  # as few as have negatives
+    losses = []
+    for seed in (5, 6):
+        np.random.seed(seed)
+        negatives = theirs_of(masked)
+        np.random.seed(seed)
+        found = model(waves, mask, mask_time_indices=masked).loss
+        assert_close(found, model(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives).loss, 1e-6)
+        losses.append(found.item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
 
 
 def test_asking_for_hidden_states_leaves_the_sum_of_layers_as_it_is(tmp_path):

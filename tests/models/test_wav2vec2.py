@@ -3,10 +3,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers.models.wav2vec2 import modeling_wav2vec2 as theirs
 
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
-from raysp.models.wav2vec2 import _compute_mask_indices, _sample_negative_indices
 from tests.models.encoder.encoder_cases import ADAPTER, LAYER, SPEAKERS, labels_of
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import LENGTHS, as_reference, assert_close, check_gradients, waves_and_mask
@@ -83,16 +81,6 @@ def test_frames_of_an_adapter_are_counted_in_their_way_and_as_they_are(tmp_path,
         assert torch.equal(model.num_frames(counts), expected) == (kernel == 3) or add_adapter is False
     with torch.inference_mode():
         assert [model(torch.randn(1, int(n)))[0].shape[1] for n in counts] == model.num_frames(counts).tolist()
-
-
-def test_negatives_are_drawn_as_theirs():
-    masked = np.random.default_rng(0).random((3, 20)) < 0.4
-    found = []
-    for sample in (theirs._sample_negative_indices, _sample_negative_indices):
-        np.random.seed(5)
-        found.append(sample((3, 20), 7, masked))
-    assert (found[0] == found[1]).all()
-    assert _compute_mask_indices((2, 30), 0.5, 3).shape == (2, 30)
 
 
 @pytest.mark.parametrize("cls", [Wav2Vec2ForCTC, Wav2Vec2Model])

@@ -10,8 +10,6 @@ import transformers
 
 import raysp
 from raysp import CheckpointError
-from raysp.backends.hugging_face.describing import describe
-from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
@@ -21,6 +19,8 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
+from tests.corpora import rows_table
+from tests.kit import run
 from tests.models.oracles import TINY
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmno"]
@@ -51,11 +51,15 @@ def checkpoint(tmp_path):
     return tmp_path
 
 
-OPENINGS = (check_checkpoint, load_checkpoint, describe, lambda folder: raysp.Labeller([raysp.Decode(), of(folder)]))
+def labeller(folder, **options):
+    return raysp.Labeller([raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()], **options)])
 
 
-def of(folder):
-    return raysp.Label(str(folder), outputs=[raysp.Transcript()])
+def labeller_of_transformers(folder):
+    return labeller(folder, backend="transformers")
+
+
+OPENINGS = (check_checkpoint, load_checkpoint, labeller, labeller_of_transformers)
 
 
 @pytest.mark.parametrize("opened", OPENINGS)
@@ -96,13 +100,13 @@ def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(chec
     assert check_checkpoint(checkpoint).adapter == "adapter.eng.safetensors"
     theirs = transformers.Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang="eng")
     waves = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
-    for loaded in (
-        load_checkpoint(checkpoint),
-        HuggingFaceModels().load(checkpoint, dtype="float32", device="cpu", exact=True),
-    ):
-        assert torch.equal(loaded.model.get_parameter(name), weights[name])
-        with torch.inference_mode():
-            torch.testing.assert_close(loaded.model(waves).logits, theirs(waves).logits, atol=1e-4, rtol=1e-4)
+    model = load_checkpoint(checkpoint).model
+    assert torch.equal(model.get_parameter(name), weights[name])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(waves).logits, theirs(waves).logits, atol=1e-4, rtol=1e-4)
+    found, expected = (opened(checkpoint)(rows_table(1)).to_pylist() for opened in (labeller_of_transformers, labeller))
+    assert found[0]["pred_score"] == pytest.approx(expected[0]["pred_score"], abs=1e-4)
+    assert found[0]["pred_text"] == expected[0]["pred_text"]
 
 
 def test_an_adapter_that_wins_may_have_a_head_of_another_size(checkpoint):
@@ -112,7 +116,8 @@ def test_an_adapter_that_wins_may_have_a_head_of_another_size(checkpoint):
         json.dumps({"eng": {letter: number for letter, number in VOCABULARY.items() if number < 9}})
     )
     assert check_checkpoint(checkpoint).vocab_size == load_checkpoint(checkpoint).model.lm_head.out_features == 9
-    assert describe(checkpoint).vocab_size == 9
+    shown = run(["inspect", checkpoint, "--backend", "transformers", "--json"])
+    assert json.loads(shown.out)["vocab_size"] == 9
 
 
 def test_weights_that_are_their_language_need_no_adapter(checkpoint):

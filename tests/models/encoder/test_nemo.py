@@ -11,11 +11,10 @@ import sentencepiece
 import torch
 import transformers
 import yaml
-from typer.testing import CliRunner
 
 from raysp import CheckpointError
-from raysp.cli.entry import application
 from raysp.models import AutoProcessor, ParakeetForCTC, convert_nemo
+from tests.kit import run
 from tests.models.encoder.nemo_archives import (
     TEXTS,
     config_of,
@@ -79,9 +78,9 @@ def test_a_hybrid_model_gives_its_ctc_head(model, tokenizer_model, tmp_path):
 
 def test_the_command_converts_and_describes(model, tokenizer_model, tmp_path):
     archive = write_archive(tmp_path / "model.nemo", members_of(model, tokenizer_model))
-    result = CliRunner().invoke(application(), ["convert", str(archive), str(tmp_path / "out")])
-    assert result.exit_code == 0, result.output
-    assert "ParakeetForCTC" in result.output
+    ran = run(["convert", archive, tmp_path / "out"])
+    assert (ran.code, ran.err) == (0, "")
+    assert "ParakeetForCTC" in ran.out
     with pytest.raises(CheckpointError, match="out: is not empty, expected a new folder"):
         convert_nemo(archive, tmp_path / "out")
 

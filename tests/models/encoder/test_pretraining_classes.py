@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from raysp import CheckpointError
-from raysp.capabilities import Capability
 from raysp.models import (
     AutoModel,
     AutoModelForCTC,
@@ -54,7 +53,7 @@ def test_a_class_of_pre_training_opens_as_its_encoder(tmp_path, name):
     theirs = save_as_published(tmp_path, name)
     architecture, unused = PRETRAINED[name]
     summary = check_checkpoint(tmp_path)
-    assert (summary.architecture, summary.gives) == (architecture, (Capability.HIDDEN_STATES,))
+    assert (summary.architecture, summary.gives) == (architecture, ("hidden_states",))
     assert summary.unused == unused
     loaded = load_checkpoint(tmp_path)
     features = loaded.feature_extractor.extract(waves(), torch.tensor([3000, 3000]))

@@ -9,8 +9,8 @@ import transformers
 
 from raysp import CheckpointError
 from raysp.models import AutoTokenizer, TextTokenizer
-from raysp.models.tokenizers.sentencepiece import MODEL_FILE, read_pieces
 
+MODEL_FILE = "sentencepiece.bpe.model"
 CORPUS = [
     "Mr. Quilter is the apostle of the middle classes, and we are glad to welcome his gospel.",
     "Mr. Quilter ist der Apostel der Mittelschicht und wir freuen uns, sein Evangelium willkommen heißen zu können.",
@@ -41,20 +41,25 @@ def model() -> bytes:
     return train()
 
 
+def written(folder, model, tokenizer="MBartTokenizer"):
+    """Write the files of a tokenizer, and return their folder."""
+    (folder / MODEL_FILE).write_bytes(model)
+    config = {"tokenizer_class": tokenizer, "src_lang": SOURCE[tokenizer]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.fixture(params=SOURCE)
 def folder(request, model, tmp_path):
-    (tmp_path / MODEL_FILE).write_bytes(model)
-    config = {"tokenizer_class": request.param, "src_lang": SOURCE[request.param]}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    return tmp_path
+    return written(tmp_path, model, request.param)
 
 
-def test_pieces_have_the_ids_and_scores_that_sentencepiece_gives_them(model, tmp_path):
-    (tmp_path / MODEL_FILE).write_bytes(model)
+def test_pieces_have_the_ids_and_scores_that_sentencepiece_gives_them(folder, model):
     oracle = sentencepiece.SentencePieceProcessor(model_proto=model)
-    pieces = read_pieces(tmp_path / MODEL_FILE)
-    assert pieces.scores == [(oracle.id_to_piece(i), oracle.get_score(i)) for i in range(len(oracle))]
-    assert pieces.normalisation
+    TextTokenizer.from_pretrained(folder).save_pretrained(folder / "saved")
+    pieces = json.loads((folder / "saved" / "tokenizer.json").read_text())["model"]["vocab"]
+    expected = [(oracle.id_to_piece(i), oracle.get_score(i)) for i in range(3, len(oracle))]
+    assert [(piece, pytest.approx(score)) for piece, score in pieces[4 : len(oracle) + 1]] == expected
 
 
 def test_texts_have_the_pieces_that_sentencepiece_cuts(folder, model):
@@ -98,9 +103,8 @@ def test_a_saved_tokenizer_loads_in_both(folder, tmp_path):
     ],
 )
 def test_files_that_are_no_such_model_are_refused(model, tmp_path, damage, message):
-    (tmp_path / MODEL_FILE).write_bytes(damage(model))
     with pytest.raises(CheckpointError, match=message):
-        read_pieces(tmp_path / MODEL_FILE)
+        TextTokenizer.from_pretrained(written(tmp_path, damage(model)))
 
 
 def test_a_missing_file_and_an_unknown_language_are_named(folder):
