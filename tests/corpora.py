@@ -1,6 +1,7 @@
 """What tests share: small shards, recordings made on the spot, pipelines over them, and sinks of given label rows."""
 
 import io
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import raysp
+from tests import kit
 
 DEMO = Path(__file__).parents[1] / "pipelines" / "demo"
 CHECKPOINT = DEMO / "unispeech-digits-ctc"
@@ -122,3 +124,46 @@ def labelled(
     reasons = dict.fromkeys(("error_type", "error_message"), [None] * number)
     rewrite(folder / name / "a.parquet", lambda table: with_columns(table, {**ok, **reasons, **columns}))
     return folder / name
+
+
+def reading(source: raysp.Shards | str | Path, sink: object, *columns: str) -> raysp.Pipeline:
+    """Return a pipeline that decodes each row and labels none; its label rows have these columns of the source."""
+    return raysp.Pipeline(
+        source=source if isinstance(source, raysp.Shards) else raysp.Shards(str(source)),
+        steps=[raysp.Decode(), raysp.Keep(min_seconds=1e6), raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()])],
+        sink=raysp.Parquet(str(sink), keep=list(columns)),
+        max_error_rate=1.0,
+    )
+
+
+def read(source: raysp.Shards | str | Path, *columns: str) -> list[dict[str, Any]]:
+    """Return the rows of a corpus as a run reads them.
+
+    A row has id, row, seconds, status (never `ok`), error_type, error_message and the columns; rows that are decoded
+    have the error_type `filtered`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = raysp.run(reading(source, folder, *columns), engine="here", progress=False)
+        assert not result.shards_failed, result.shards_failed
+        return kit.rows(folder)
+
+
+def refusal(source: raysp.Shards | str | Path, *columns: str) -> str:
+    """Return why a plan cannot read the only shard of a corpus."""
+    with tempfile.TemporaryDirectory() as folder:
+        [reason] = raysp.plan(reading(source, folder, *columns)).corpus.unreadable.values()
+    return reason
+
+
+def failures(source: raysp.Shards | str | Path, change: Callable[[], object], *columns: str) -> dict[str, str]:
+    """Return why a run cannot read shards of a corpus that changes once it is planned, by the names of label shards.
+
+    Without a shard that can be read the only name is "".
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = reading(source, folder, *columns)
+        try:
+            result = raysp.run(pipeline, engine="here", progress=False, on_plan=lambda _: change())
+        except raysp.RunError as error:
+            return {"": str(error)}
+    return dict(result.shards_failed)

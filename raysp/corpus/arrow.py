@@ -188,6 +188,9 @@ def _plain_rows(
     batch: pa.RecordBatch, first: int, piece: Piece, columns: Sequence[str], as_dictionaries: Collection[str]
 ) -> Iterator[pa.RecordBatch]:
     """Yield a piece's rows of a batch, with validated offsets: no other check bounds where they point."""
+    missing = [name for name in columns if batch.schema.get_field_index(name) < 0]
+    if missing:
+        raise ShardError(f"its footer names no column {missing[0]!r}, or several; its header does")
     chosen = batch.select(list(columns))
     plain: list[Any] = [cast("Any", one).storage if _has_foreign_type(one.type) else one for one in chosen.columns]
     for column in plain:

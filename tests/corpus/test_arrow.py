@@ -1,20 +1,17 @@
 """Arrow IPC shards: both formats, in pieces, from strangers."""
 
-import contextlib
-import itertools
+import re
 import struct
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from raysp import ShardError
-from raysp.corpus import arrow, sources
-from raysp.corpus.shards import Piece, Shard, input_id
-from tests.corpora import rows_table
+import raysp
+from tests import corpora
+from tests.corpora import AUDIO, a_pipeline, rows_table, wav, write_shard
 
 
 def write(path, table, *, stream=False, rows=10, compression=None):
@@ -32,39 +29,47 @@ def written(new: Callable[..., Any], table: pa.Table, **options: object) -> byte
     return sink.getvalue().to_pybytes()
 
 
-def shard_of(path) -> Shard:
-    found = sources.survey("arrow", str(path), "")
-    num_bytes = path.stat().st_size
-    digest = input_id(num_bytes, "1", found)
-    return Shard("x.parquet", str(path), num_bytes, "1", found.num_rows, digest, found.pieces, kind="arrow")
+FORMS = [
+    (num_rows, rows, stream, compression)
+    for num_rows, rows in ((1, 1), (25, 10), (60, 7), (60, 60))
+    for stream in (False, True)
+    for compression in (None, "zstd", "lz4")
+]
+
+
+def test_the_rows_of_a_shard_are_read_in_order(tmp_path):
+    for number, (num_rows, rows, stream, compression) in enumerate(FORMS):
+        table = rows_table(num_rows, audio=wav(160), prefix=f"{number}-")
+        write(tmp_path / f"{number:02}.arrow", table, stream=stream, rows=rows, compression=compression)
+    found = corpora.read(tmp_path, "language")
+    expected = [(number, row) for number, (num_rows, *_) in enumerate(FORMS) for row in range(num_rows)]
+    assert [(row["id"], row["row"], row["language"]) for row in found] == [
+        (f"{number}-{row}", row, "en" if row % 2 else "de") for number, row in expected
+    ]
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
-@given(
-    num_rows=st.integers(1, 60),
-    rows=st.integers(1, 60),
-    edges=st.lists(st.integers(0, 60), max_size=4),
-    stream=st.booleans(),
-    compression=st.sampled_from([None, "zstd", "lz4"]),
-)
-def test_the_pieces_of_a_shard_give_its_rows_in_order(tmp_path_factory, num_rows, rows, edges, stream, compression):
-    table = rows_table(num_rows, audio=b"some bytes")
-    path = tmp_path_factory.getbasetemp() / "x.arrow"
-    shard = shard_of(write(path, table, stream=stream, rows=rows, compression=compression))
-    assert shard.num_rows == num_rows
-    cuts = sorted({0, num_rows, *(min(edge, num_rows) for edge in edges)})
-    found = [sources.read_table(shard, Piece(a, b), ["language", "id"]) for a, b in itertools.pairwise(cuts)]
-    assert pa.concat_tables(found).combine_chunks() == table.select(["language", "id"]).combine_chunks()
-
-
 @pytest.mark.parametrize("stream", [False, True])
-def test_pieces_are_cut_by_the_bytes_of_record_batches(tmp_path, stream, monkeypatch):
-    sizes = []
-    monkeypatch.setattr("raysp.corpus.arrow.cut_groups", lambda groups: sizes.extend(groups) or ())
-    sources.survey("arrow", str(write(tmp_path / "x.arrow", rows_table(25, audio=bytes(1000)), stream=stream)), "")
-    assert [rows for _, rows in sizes] == [10, 10, 5]
-    assert all(1000 * rows < num_bytes < 1500 * rows for num_bytes, rows in sizes)
+def test_the_pieces_of_a_shard_give_its_rows_in_order(tmp_path, stream):
+    audio = pa.array([{"bytes": None, "path": None}] * 10_499 + [{"bytes": wav(160), "path": None}], AUDIO)
+    table = pa.table({"id": [f"{row}" for row in range(10_500)], "audio": audio})
+    path = write(tmp_path / "x.arrow", table, stream=stream, rows=300)
+    assert pieces_of(path) == [(0, 9900), (9900, 10_500)]
+    assert [row["id"] for row in corpora.read(path)] == table.column("id").to_pylist()
+
+
+def pieces_of(path) -> list[tuple[int, int]]:
+    [shard] = raysp.plan(a_pipeline(str(path), path.parent / "out")).corpus.shards
+    return [(piece.first, piece.end) for piece in shard.pieces]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_pieces_are_cut_by_the_bytes_of_record_batches(tmp_path, stream):
+    path = write(tmp_path / "x.arrow", rows_table(25, audio=bytes(11_000_000)), stream=stream)
+    pieces = pieces_of(path)
+    path.unlink()
+    assert pieces == [(0, 20), (20, 25)]  # of 220 and 55 MB
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -78,10 +83,12 @@ def test_columns_of_any_type_are_read(tmp_path, stream):
             "list": pa.array([[1], None, []]),
         }
     )
-    shard = shard_of(write(tmp_path / "x.arrow", table, stream=stream, rows=2))
-    found = sources.read_table(shard, Piece(1, 3), table.column_names)
-    assert found.to_pylist() == table.slice(1).to_pylist()
-    assert found.schema == sources.survey("arrow", shard.url, "").schema
+    names = table.column_names
+    for name in ("id", "audio"):
+        table = table.append_column(name, rows_table(3).column(name))
+    write(tmp_path / "x.arrow", table, stream=stream, rows=2)
+    found = corpora.read(tmp_path, *names)
+    assert [{name: row[name] for name in names} for row in found] == table.select(names).to_pylist()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -97,12 +104,12 @@ def test_an_extension_type_of_ray_is_refused_before_the_schema_is_made(tmp_path,
     path = write(tmp_path / "x.arrow", table, stream=stream)
     for opening in ("open_file", "open_stream"):
         monkeypatch.setattr(pa.ipc, opening, lambda *_: pytest.fail("the schema was made"))
-    with pytest.raises(ShardError, match=r"x.arrow: its schema holds an extension type of Ray, which would run code"):
-        sources.survey("arrow", str(path), "")
+    message = f"{path}: its schema holds an extension type of Ray, which would run code"
+    assert corpora.refusal(path).startswith(message)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_without_the_guard_a_registered_type_would_run_its_code(tmp_path, stream, monkeypatch):
+def test_code_of_a_registered_type_is_not_run(tmp_path, stream):
     ran = []
 
     class Evil(pa.ExtensionType):
@@ -123,11 +130,9 @@ def test_without_the_guard_a_registered_type_would_run_its_code(tmp_path, stream
     )
     pa.register_extension_type(Evil())
     try:
-        with pytest.raises(ShardError, match="extension type of Ray"):
-            sources.survey("arrow", str(path), "")
+        assert "extension type of Ray" in corpora.refusal(path)
         assert ran == []
-        monkeypatch.setattr(arrow, "refuse_ray_types", lambda url, raw: None)
-        sources.survey("arrow", str(path), "")
+        (pa.ipc.open_stream if stream else pa.ipc.open_file)(path)
         assert ran
     finally:
         pa.unregister_extension_type("ray.data.evil")
@@ -138,70 +143,76 @@ def test_another_extension_type_is_read_as_its_storage(tmp_path, stream):
     values = pa.ExtensionArray.from_storage(
         pa.opaque(pa.binary(16), "own", "raysp"), pa.array([b"0123456789abcdef"], pa.binary(16))
     )
-    shard = shard_of(write(tmp_path / "x.arrow", pa.table({"id": values}), stream=stream))
-    assert sources.read_table(shard, Piece(0, 1), ["id"]).column("id").to_pylist() == [b"0123456789abcdef"]
+    write(tmp_path / "x.arrow", rows_table(1).append_column("own", values), stream=stream)
+    assert [row["own"] for row in corpora.read(tmp_path, "own")] == [b"0123456789abcdef"]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda data: b"",
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-30],
-        lambda data: b"PAR1" + data[4:],
-        lambda data: b"\0" * len(data),
-        lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:],
-        lambda data: b"<html>404</html>" * 9,
-    ],
-)
-def test_a_damaged_shard_is_refused_by_name_or_read(tmp_path, stream, spoil):
-    path = write(tmp_path / "x.arrow", rows_table(25, audio=b"bytes"), stream=stream)
-    shard = shard_of(path)
-    path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ShardError, match=r"^/.*x.arrow: "):
-        sources.read_table(shard, Piece(0, 25), ["id", "audio"])
+def with_other_offsets(data: bytes) -> bytes:
+    """Return a shard of which the ids of the first record batch point behind their end."""
+    offsets = struct.pack("<4i", 0, 4, 8, 12)
+    assert data.count(offsets) == 1
+    return data.replace(offsets, struct.pack("<4i", 0, 4, 2_000_000_000, 12))
+
+
+DAMAGES = [
+    lambda data: b"",
+    lambda data: data[: len(data) // 2],
+    lambda data: data[:-30],
+    lambda data: b"PAR1" + data[4:],
+    lambda data: b"\0" * len(data),
+    lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:],
+    lambda data: b"<html>404</html>" * 9,
+    with_other_offsets,
+]
+
+
+def test_shards_that_are_damaged_or_changed_since_they_were_planned_are_refused_by_name(tmp_path):
+    write_shard(tmp_path / "good.parquet", 1)
+    files = [
+        (
+            write(tmp_path / f"{number}-{stream}.arrow", rows_table(3, audio=b"bytes", prefix="ids"), stream=stream),
+            change,
+        )
+        for number, change in enumerate([*DAMAGES, None])
+        for stream in (False, True)
+    ]
+
+    def spoil() -> None:
+        for file, change in files:
+            if change is None:
+                write(file, rows_table(4), stream="True" in file.name)
+            else:
+                file.write_bytes(change(file.read_bytes()))
+
+    found = corpora.failures(tmp_path, spoil)
+    assert {*found} == {f"{file.stem}.parquet" for file, _ in files}
+    for file, change in files:
+        reason = found[f"{file.stem}.parquet"]
+        assert reason.startswith(f"{file}: ")
+        assert ("changed since it was planned" in reason) or change is not None
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_any_content_of_a_shard_is_read_or_refused_by_name(data, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "fuzzed.arrow"
-    write(path, rows_table(5, audio=b"bytes"), stream=data.draw(st.booleans()), rows=2)
-    shard = shard_of(path)
-    raw = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw)
-    refused = "fuzzed.arrow"
-    try:
-        found = sources.read_table(shard, Piece(0, 5), ["id", "audio", "text"])
-    except ShardError as error:
-        refused = str(error)
-    else:
-        with contextlib.suppress(UnicodeDecodeError):  # texts are the source's own affair
-            found.to_pylist()
-    assert "fuzzed.arrow" in refused
-    assert "\n" not in refused
+def test_any_content_of_a_shard_is_read_or_refused_by_name(tmp_path):
+    write_shard(tmp_path / "good.parquet", 1)
+    random = Random(0)
+    files = [
+        write(tmp_path / f"{number}.arrow", rows_table(5, audio=b"bytes"), stream=number % 2 == 0, rows=2)
+        for number in range(200)
+    ]
 
+    def spoil() -> None:
+        for file in files:
+            raw = bytearray(file.read_bytes())
+            for _ in range(random.randint(1, 4)):
+                raw[random.randrange(len(raw))] = random.randrange(256)
+            file.write_bytes(raw)
 
-def test_offsets_that_point_elsewhere_are_refused(tmp_path):
-    path = write(tmp_path / "x.arrow", pa.table({"id": pa.array(["aa", "bb", "cc"])}))
-    shard = shard_of(path)
-    raw = path.read_bytes()
-    offsets = struct.pack("<4i", 0, 2, 4, 6)
-    assert raw.count(offsets) == 1
-    path.write_bytes(raw.replace(offsets, struct.pack("<4i", 0, 2, 2_000_000_000, 6)))
-    with pytest.raises(ShardError, match=r"x.arrow: "):
-        sources.read_table(shard, Piece(0, 3), ["id"])
-
-
-def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path):
-    shard = shard_of(write(tmp_path / "x.arrow", rows_table(5)))
-    write(tmp_path / "x.arrow", rows_table(6))
-    with pytest.raises(ShardError, match=r"x.arrow: changed since it was planned"):
-        sources.read_table(shard, Piece(0, 5), ["id"])
+    found = corpora.failures(tmp_path, spoil, "text")
+    assert 20 < len(found) < 200
+    for name, reason in found.items():
+        assert name.replace(".parquet", ".arrow") in reason
+        assert "\n" not in reason
 
 
 @pytest.mark.parametrize("padding", [b"", b"\0" * 100], ids=["joined", "padded and joined"])
@@ -209,11 +220,10 @@ def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path):
 def test_files_and_streams_that_are_joined_are_refused_and_not_read_in_part(tmp_path, new, padding):
     data = written(new, rows_table(3))
     (tmp_path / "a.arrow").write_bytes(data + padding + written(new, rows_table(2)))
-    with pytest.raises(
-        ShardError,
-        match=r"its messages end at byte .*, and [\d,]+ bytes follow; expected one .*\(are several joined\?\)",
-    ):
-        sources.survey("arrow", f"{tmp_path}/a.arrow", "")
+    assert re.search(
+        r"its messages end at byte .*, and [\d,]+ bytes follow; expected one .*\(are several joined\?\)",
+        corpora.refusal(tmp_path),
+    )
 
 
 @pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream], ids=["file", "stream"])
@@ -231,4 +241,4 @@ def test_ends_of_every_writer_and_zeros_behind_a_stream_are_no_data(tmp_path, ne
     data = written(new, rows_table(3), options=options)
     (tmp_path / "a.arrow").write_bytes(data)
     (tmp_path / "b.arrow").write_bytes(data + (b"\0" * 100 if new is pa.ipc.new_stream else b""))
-    assert [sources.survey("arrow", f"{tmp_path}/{one}.arrow", "").num_rows for one in "ab"] == [3, 3]
+    assert [row["id"] for row in corpora.read(tmp_path)] == ["u0", "u1", "u2"] * 2

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,13 +11,9 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 import raysp
-from raysp import AudioError, PlanError, ShardError, plan
-from raysp.corpus import sources
-from raysp.corpus.recording_columns import check_columns
-from raysp.corpus.shards import AUDIO, Piece, Shard
-from raysp.ops.recordings import Recordings
-from raysp.storage.audio_root import AudioRoot
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from raysp import PlanError, plan
+from tests import corpora
+from tests.corpora import AUDIO, a_pipeline, rows_table, wav, write_shard
 
 SAMPLES = pa.list_(pa.float32())
 
@@ -44,13 +40,13 @@ SAMPLES = pa.list_(pa.float32())
     ],
     ids=str,
 )
-def test_a_column_of_another_type_is_refused_with_its_type_and_what_to_do(kind, remedy):
-    schema = pa.schema([("id", pa.string()), ("audio", kind)])
+def test_a_column_of_another_type_is_refused_with_its_type_and_what_to_do(tmp_path, kind, remedy):
+    _write_file(pa.table({"id": ["a", "b"], "audio": pa.nulls(2, kind)}), tmp_path)
     expected = (
         r"\. The expected types are binary, and struct<bytes: binary, path: string> with the bytes of audio files"
     )
-    with pytest.raises(ShardError, match=r"a\.parquet: column 'audio' is .*" + remedy + ".*" + expected):
-        check_columns("a.parquet", schema, audio="audio", others=())
+    with pytest.raises(PlanError, match=r"a\.arrow: column 'audio' is .*" + remedy + ".*" + expected):
+        plan(a_pipeline(f"{tmp_path}/a.arrow", tmp_path / "out"))
 
 
 RECORDINGS = [wav(800, seed=seed) for seed in range(3)]
@@ -111,29 +107,23 @@ def _save_to_disk(table: pa.Table, folder: Path) -> None:
 WRITERS = {"parquet": _write_parquet, "file": _write_file, "stream": _write_stream, "save_to_disk": _save_to_disk}
 
 
-def planned(write: Callable[[pa.Table, Path], None], column: pa.Array, folder: Path) -> Shard:
-    (folder / "in").mkdir()
-    write(pa.table({"id": ["a", "b", "c", "d"], "audio": column}), folder / "in")
-    [shard] = plan(a_pipeline(f"{folder}/in", folder / "out")).corpus.shards
-    return shard
-
-
-def _readings() -> Iterator[tuple[str, pa.Array]]:
-    for writer in WRITERS:
+def test_bytes_are_read_from_a_column_of_any_type_of_bytes(tmp_path):
+    for writer, write in WRITERS.items():
         columns = COLUMNS | (OF_ARROW_ALONE if writer != "parquet" else {})
-        yield from ((f"{writer}-{name}", (writer, column)) for name, column in columns.items())
-
-
-@pytest.mark.parametrize("as_dictionaries", [(), ("audio",)], ids=["plain", "dictionaries"])
-@pytest.mark.parametrize(("writer", "column"), [one for _, one in _readings()], ids=[name for name, _ in _readings()])
-def test_bytes_are_read_from_a_column_of_any_type_of_bytes(tmp_path, writer, column, as_dictionaries):
-    shard = planned(WRITERS[writer], column, tmp_path)
-    tables = [sources.read_table(shard, one, ["audio"], None, as_dictionaries) for one in shard.pieces]
-    recordings = [(Recordings(table, "audio"), row) for table in tables for row in range(table.num_rows)]
-    assert [bytes(one.get(row)) for one, row in recordings[:-1]] == RECORDINGS
-    without, row = recordings[-1]
-    with pytest.raises(AudioError, match="null; expected the bytes of an audio file"):
-        without.get(row)
+        for number, column in enumerate(columns.values()):
+            folder = tmp_path / "in" / f"{writer}-{number:02}"
+            folder.mkdir(parents=True)
+            write(pa.table({"id": ["a", "b", "c", "d"], "audio": column}), folder)
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"outputs": [raysp.Embedding()]})
+    assert not raysp.run(pipeline, engine="here", progress=False).shards_failed
+    shards = {str(file): pq.read_table(file).to_pylist() for file in (tmp_path / "out").rglob("*.parquet")}
+    assert len(shards) == len(WRITERS) * len(COLUMNS) + (len(WRITERS) - 1) * len(OF_ARROW_ALONE)
+    expected = pq.read_table(tmp_path / "out/parquet-00/a.parquet").column("embedding").to_pylist()
+    assert len({*map(tuple, expected[:3])}) == 3
+    for name, found in shards.items():
+        assert [row["embedding"] for row in found] == expected, name
+        assert [row["error_type"] for row in found] == [None, None, None, "no_audio"], name
+        assert "null; expected the bytes of an audio file" in found[3]["error_message"], name
 
 
 @pytest.mark.lengthy
@@ -148,10 +138,11 @@ def test_lists_of_bytes_are_labelled_as_bytes(tmp_path):
 
 
 def test_bytes_of_which_some_are_null_are_no_recording():
-    table = pa.table({"audio": pa.array([[1, None, 3, None]], pa.list_(pa.uint8()))})
-    with pytest.raises(AudioError, match=r"2 of its 4 bytes are null") as error:
-        Recordings(table, "audio").get(0)
-    assert error.value.error_type == "corrupt_audio"
+    table = pa.table({"id": ["a"], "audio": pa.array([[1, None, 3, None]], pa.list_(pa.uint8()))})
+    with raysp.Labeller(a_pipeline().steps) as labeller:
+        [row] = labeller(table).to_pylist()
+    assert row["error_type"] == "corrupt_audio"
+    assert "2 of its 4 bytes are null" in row["error_message"]
 
 
 PATHS = ["a.wav", "", None]
@@ -172,17 +163,11 @@ def test_paths_are_read_from_a_column_of_any_type_of_text_below_audio_root(tmp_p
     (tmp_path / "a.wav").write_bytes(RECORDINGS[0])
     write(pa.table({"id": ["a", "b", "c"], "audio": column}), tmp_path / "in")
     pipeline = a_pipeline(raysp.Shards(f"{tmp_path}/in", audio_root=str(tmp_path)), tmp_path / "out")
-    [shard] = plan(pipeline).corpus.shards
-    assert sources.read_paths(shard, Piece(0, 3), "audio") == ["a.wav", None, None]
     raysp.run(pipeline, engine="here", progress=False)
-    labels = pq.read_table(tmp_path / "out" / shard.name)
+    [shard] = (tmp_path / "out").rglob("*.parquet")
+    labels = pq.read_table(shard)
     assert labels.column("status").to_pylist() == ["ok", "error", "error"]
     assert labels.column("error_type").to_pylist() == [None, "no_audio", "no_audio"]
-
-
-def test_there_are_no_paths_in_a_column_of_bytes(tmp_path):
-    shard = planned(_write_parquet, COLUMNS["binary"], tmp_path)
-    assert sources.read_paths(shard, Piece(0, 4), "audio") == [None] * 4
 
 
 @pytest.mark.parametrize("kind", [pa.null(), pa.struct([("bytes", pa.null()), ("path", pa.null())])], ids=str)
@@ -253,34 +238,30 @@ def write_encrypted(path: object, table: pa.Table, columns: list[str], *, plaint
 def test_encrypted_columns_behind_a_plain_footer_are_named_and_do_not_end_the_process(tmp_path, columns, found):
     path = tmp_path / "a.parquet"
     write_encrypted(path, rows_table(3), columns)
-    with pytest.raises(
-        ShardError,
-        match=rf"a\.parquet: its columns {found} are encrypted; expected a Parquet file without encryption\. "
-        "Write it decrypted, and label that",
-    ):
-        sources.survey("parquet", str(path), "", None, ["id", "audio"])
+    assert corpora.refusal(path).startswith(
+        f"{path}: its columns {found} are encrypted; expected a Parquet file without encryption. "
+        "Write it decrypted, and label that"
+    )
 
 
 def test_an_encrypted_footer_says_so(tmp_path):
     path = tmp_path / "a.parquet"
     write_encrypted(path, rows_table(3), ["text"], plaintext_footer=False)
-    with pytest.raises(ShardError, match=r"an encrypted Parquet file \(its footer is encrypted\)\. Write it decrypted"):
-        sources.survey("parquet", str(path), "")
+    assert "an encrypted Parquet file (its footer is encrypted). Write it decrypted" in corpora.refusal(path)
 
 
 @pytest.mark.parametrize("value", [["a.wav", "b.wav"], {"left": "a.wav"}], ids=["list", "object"])
 def test_a_list_in_place_of_the_path_of_a_manifest_says_what_to_write(tmp_path, value):
     (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": value, "text": "six"}) + "\n")
-    shard = plan(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out")).corpus.shards[0]
-    [path] = sources.read_paths(shard, shard.pieces[0], "audio")
-    assert path is not None
-    with pytest.raises(
-        AudioError, match=r"no such file .*; it looks like a JSON list or object: write one path, and a row for each"
-    ):
-        AudioRoot(str(tmp_path)).open(path)
+    [row] = corpora.read(tmp_path / "m.jsonl")
+    assert row["error_type"] == "not_found"
+    assert re.search(
+        r"no such file .*; it looks like a JSON list or object: write one path, and a row for each",
+        row["error_message"],
+    )
 
 
 def test_a_file_whose_name_begins_like_a_list_is_read(tmp_path):
-    (tmp_path / "[1].wav").write_bytes(b"x")
-    assert AudioRoot(str(tmp_path)).open("[1].wav").head == b"x"
-    assert raysp.Shards(str(tmp_path)).audio == "audio"
+    (tmp_path / "[1].wav").write_bytes(RECORDINGS[0])
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": "[1].wav"}) + "\n")
+    assert [row["seconds"] for row in corpora.read(tmp_path / "m.jsonl")] == [0.05]

@@ -31,6 +31,22 @@ RAY_SETTINGS = {
 
 Document = dict[str, Any]
 
+SINK = "sink"
+"""Label of all metrics of a run."""
+METRICS = {
+    "raysp_rows_total": ("counter", "status"),
+    "raysp_audio_seconds_total": ("counter", ""),
+    "raysp_errors_total": ("counter", "error_type"),
+    "raysp_blocks_staged_total": ("counter", ""),
+    "raysp_shards_committed_total": ("counter", ""),
+    "raysp_pieces_in_flight": ("gauge", ""),
+    "raysp_rtfx": ("gauge", ""),
+    "raysp_padding_efficiency": ("gauge", ""),
+    "raysp_wait_share": ("gauge", ""),
+    "raysp_batch_memory_bytes": ("gauge", ""),
+}
+"""Metrics of a run with their types and their labels beside `sink`; a test scrapes them from a node of Ray."""
+
 KNOWN_FIELDS = {
     "apiVersion",
     "kind",

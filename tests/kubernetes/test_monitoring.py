@@ -11,14 +11,24 @@ from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
 from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 from ray.dashboard.modules.reporter import reporter_agent
 
-from raysp.labelling.engine.ray_metrics import METRICS, SINK
-from tests.kubernetes.manifests import CLUSTER, KUBERNETES, Document, at, pods, read, rendered, schema_faults
+from tests.kubernetes.manifests import (
+    CLUSTER,
+    KUBERNETES,
+    METRICS,
+    SINK,
+    Document,
+    at,
+    pods,
+    read,
+    rendered,
+    schema_faults,
+)
 
 MONITORING = CLUSTER / "monitoring"
 OPERATIONS = (CLUSTER.parent / "docs/cluster.md").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
-RAYSP_METRICS = {metric.name: {SINK, *filter(None, [metric.label])} for metric in METRICS}
+RAYSP_METRICS = {name: {SINK, *filter(None, [label])} for name, (_, label) in METRICS.items()}
 """Metrics of a run with their labels; Ray exports them with the prefix `ray_`."""
 OF_THE_SCRAPE = {"ip", "SessionName", "ray_io_cluster", "ray_io_group", "ray_io_node_type"}
 OF_RAY = {"State", "Location", "GpuIndex", "NodeType"}
@@ -96,7 +106,7 @@ def test_every_metric_of_a_run_is_shown():
 
 def test_the_document_for_operators_has_every_metric_with_its_type_and_label():
     rows = re.findall(r"^\| `(\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
-    assert sorted(rows) == sorted((metric.name, metric.label, metric.kind) for metric in METRICS)
+    assert sorted(rows) == sorted((name, label, kind) for name, (kind, label) in METRICS.items())
 
 
 def test_alerts_of_the_document_name_metrics_that_exist():

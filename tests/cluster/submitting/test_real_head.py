@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import raysp
-from raysp.labelling.engine.ray_metrics import METRICS, SINK
 from tests.cluster.submitting.real_head import RealHead, real_head
 from tests.corpora import wav
+from tests.kubernetes.manifests import METRICS, SINK
 from tests.runs import CHECKPOINT, audio_shard, row_hash
 from tests.s3_servers import S3Server
 
@@ -259,8 +259,9 @@ def scraped(url: str, sink: str) -> dict[tuple[str, str], float]:
     """Return the metrics of a sink at the endpoint of a node, by name and label."""
     text = urllib.request.urlopen(url, timeout=30).read().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    labels = {f"ray_{metric.name}": metric.label for metric in METRICS}
-    mine = [sample for sample in samples if sample.name in labels and sample.labels[SINK] == sink]
+    mine = [sample for sample in samples if sample.name.startswith("ray_raysp_") and sample.labels[SINK] == sink]
+    assert {sample.name.removeprefix("ray_") for sample in mine} <= {*METRICS}
+    labels = {f"ray_{name}": label for name, (_, label) in METRICS.items()}
     return {(sample.name, sample.labels.get(labels[sample.name], "")): sample.value for sample in mine}
 
 
