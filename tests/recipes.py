@@ -13,23 +13,43 @@ from raysp.models import (
     UniSpeechForCTC,
     UniSpeechModel,
     Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     Wav2Vec2Processor,
 )
-from raysp.text.vocabulary import build, count_characters
-from raysp.training.characters import tokenizer_for
 from tests.corpora import AUDIO, wav, write_shard
-from tests.training.conftest import SMALL
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "pad_token_id": 0,
+    "ctc_zero_infinity": True,
+    "mask_time_prob": 0.05,
+    "mask_time_length": 4,
+}
+"""Fields of a small wav2vec 2.0."""
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"]
+
+
+def letters_tokenizer() -> Wav2Vec2CTCTokenizer:
+    """Make a tokenizer of the letters, whose blank is token 0."""
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "|", *LETTERS])}
+    named = {"unk_token": "<unk>", "pad_token": "<pad>", "word_delimiter_token": "|"}
+    return Wav2Vec2CTCTokenizer(vocabulary, bos_token=None, eos_token=None, **named)
 
 
 def tiny_checkpoint(folder: Path, *, head: bool = True) -> Path:
     """Write a checkpoint of random weights, with a CTC head on letters or without a head."""
     torch.manual_seed(0)
-    tokenizer = tokenizer_for(build(count_characters([LETTERS, " "])))
+    tokenizer = letters_tokenizer()
     config = UniSpeechConfig(**{**SMALL, "vocab_size": len(tokenizer.get_vocab())})
     (UniSpeechForCTC if head else UniSpeechModel)(config).save_pretrained(folder)
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)

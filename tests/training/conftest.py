@@ -14,24 +14,10 @@ import torch
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 from raysp.training.data.micro_batches import MicroBatch
 from tests.corpora import DEMO
+from tests.recipes import SMALL
 
 LETTERS = "|EFGHINORSTUVWXZ"
 IDS = {letter: number for number, letter in enumerate(LETTERS, 4)}
-
-SMALL = {
-    "vocab_size": 20,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "conv_dim": (16,) * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "pad_token_id": 0,
-    "ctc_zero_infinity": True,
-    "mask_time_prob": 0.05,
-    "mask_time_length": 4,
-}
 
 
 def small_model(cls: type = Wav2Vec2ForCTC, config: type = Wav2Vec2Config, **fields: object):

@@ -7,12 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import raysp
 from raysp import ChangedError, Evaluation, Finetune, Schedule, Speakers, finetune
-from raysp.specs.values import override
-from raysp.storage.store import LocalStore
-from raysp.training.estimates.training_rows import RowFacts
-from raysp.training.finetuning import plan_with_sink
-from raysp.training.reading.training_status import training_status
 from tests.recipes import a_recipe, second_shard
 from tests.soaked import soaked
 
@@ -62,7 +58,7 @@ def test_a_finished_training_goes_on_to_a_greater_length_bit_for_bit(words, tiny
     assert result.steps > begun.steps
     assert result.fingerprint == begun.fingerprint
     assert same(weights(extended), weights(whole))
-    status = training_status(LocalStore(extended))
+    status = raysp.status(str(extended))
     assert status.is_complete
     assert (status.steps_planned, status.epochs_planned) == (long.get("steps"), long.get("epochs"))
     assert finetune(longer).steps == result.steps
@@ -73,8 +69,7 @@ def test_a_finished_training_goes_on_to_a_greater_length_bit_for_bit(words, tiny
 
 def test_a_training_that_was_stopped_amid_its_greater_length_goes_on(words, tiny, tmp_path):
     finetune(with_schedule(words, tiny, tmp_path / "out", steps=2))
-    longer = override(with_schedule(words, tiny, tmp_path / "out", steps=2), "schedule.steps", "6")
-    assert isinstance(longer, Finetune)
+    longer = with_schedule(words, tiny, tmp_path / "out", steps=6)
     stops = iter([False, False, True, True])
     assert not finetune(longer, should_stop=lambda: next(stops, True)).is_done
     assert finetune(longer).steps == 6
@@ -91,11 +86,8 @@ def test_a_training_may_end_earlier_than_it_was_begun_for(words, tiny, tmp_path)
 
 def test_the_plan_of_a_greater_length_shows_what_is_left(words, tiny, tmp_path):
     finetune(with_schedule(words, tiny, tmp_path / "out", steps=2))
-    _, prepared, store = plan_with_sink(with_schedule(words, tiny, tmp_path / "out", steps=6), lambda done, of: None)
-    assert prepared is not None
-    left = RowFacts.of(prepared, store).left
-    assert left is not None
-    assert left.steps == 4
+    left = raysp.estimate(with_schedule(words, tiny, tmp_path / "out", steps=6)).left
+    assert (left.steps, left.share) == (4, pytest.approx(4 / 6))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +121,7 @@ def test_a_training_that_patience_ended_has_no_other_length(words, tiny, tmp_pat
     recipe = with_schedule(words, tiny, tmp_path / "out", steps=9, evaluation=evaluation)
     assert finetune(recipe).steps < 9
     with pytest.raises(ChangedError, match=r"it ended by evaluation.patience=1 after \d steps, not by its length"):
-        finetune(override(recipe, "schedule.steps", "12"))
+        finetune(dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, steps=12)))
 
 
 def test_another_length_and_another_field_are_another_recipe(words, tiny, tmp_path):

@@ -13,7 +13,6 @@ from raysp.models import (
     ParakeetProcessor,
     ParakeetTokenizer,
 )
-from raysp.training.finetuning import plan_recipe
 from tests.corpora import DEMO, write_shard
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -98,4 +97,4 @@ def test_digits_are_learnt_and_labelled_in_any_batch(digits, checkpoint, tmp_pat
 
 def test_a_vocabulary_of_characters_is_refused(digits, checkpoint, tmp_path):
     with pytest.raises(PlanError, match="ParakeetForCTC has one of pieces of words: use vocabulary='keep'"):
-        plan_recipe(recipe(digits, checkpoint, tmp_path / "out", vocabulary="build"))
+        finetune(recipe(digits, checkpoint, tmp_path / "out", vocabulary="build"))

@@ -1,7 +1,10 @@
 """Checkpoints of pre-training, as published: labels, plans and trainings begin with their encoder."""
 
+import io
+
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -9,10 +12,9 @@ from safetensors.torch import load_file
 import raysp
 from raysp import CheckpointError, Classify, ClassifyFrames, Schedule, Seq2Seq, Speakers, Text, finetune
 from raysp.models import AutoModel, Wav2Vec2FeatureExtractor, check_checkpoint
-from raysp.training.finetuning import plan_recipe
 from tests.here import run_without_ray
-from tests.recipes import a_recipe, write_words
-from tests.training.conftest import SMALL
+from tests.recipes import SMALL, a_recipe, write_words
+from tests.trained import planned
 from tests.training.objectives.originals import save_decoder
 
 FIELDS = {"num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 32, "ctc_zero_infinity": True}
@@ -61,7 +63,7 @@ def test_every_training_begins_with_the_encoder_of_pre_training(words, pretraine
     recipe = a_recipe(
         words, pretrained, tmp_path / "out", objective=objective, schedule=Schedule(steps=1, learning_rate=1e-9)
     )
-    assert plan_recipe(recipe)[0].facts["not used"] == UNUSED
+    assert planned(recipe).facts["not used"] == UNUSED
     finetune(recipe)
     assert check_checkpoint(tmp_path / "out").unused == ()
     before = load_file(pretrained / "model.safetensors")
@@ -73,7 +75,7 @@ def test_every_training_begins_with_the_encoder_of_pre_training(words, pretraine
 
 def test_a_vocabulary_that_pre_training_does_not_have_is_not_kept(words, pretrained, tmp_path):
     with pytest.raises(CheckpointError, match="Wav2Vec2Model has no CTC head whose vocabulary could be kept"):
-        plan_recipe(a_recipe(words, pretrained, tmp_path, objective={"vocabulary": "keep"}))
+        finetune(a_recipe(words, pretrained, tmp_path / "out", objective={"vocabulary": "keep"}))
 
 
 @pytest.mark.slow
@@ -92,9 +94,10 @@ def test_inspect_plan_and_labels_use_the_encoder(words, pretrained, tmp_path, ra
     assert raysp.plan(pipeline).facts["not used"] == UNUSED
     raysp.run(pipeline)
     row = pq.read_table(tmp_path / "out").to_pylist()[0]
-    wave = raysp.audio.decode(pq.read_table(words.replace("*", "0"))["audio"][0].as_py()["bytes"], sample_rate=16_000)
+    recording = pq.read_table(words.replace("*", "0"))["audio"][0].as_py()["bytes"]
+    wave, _ = soundfile.read(io.BytesIO(recording), dtype="float32")
     extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(pretrained)
-    inputs = extractor(wave / 32768, sampling_rate=16_000, return_tensors="pt").input_values
+    inputs = extractor(wave, sampling_rate=16_000, return_tensors="pt").input_values
     with torch.no_grad():
         theirs = transformers.Wav2Vec2Model.from_pretrained(pretrained).eval()(inputs).last_hidden_state.mean(1)[0]
         ours = AutoModel.from_pretrained(pretrained)(inputs).last_hidden_state.mean(1)[0]

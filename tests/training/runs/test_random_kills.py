@@ -8,13 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from raysp.storage.store import Store
-from raysp.storage.stores import open_store
-from raysp.training.sink import committed_steps
+import raysp
 from tests.runs import processes
-from tests.s3_servers import SECRET_VARIABLE
 from tests.training.runs.test_finetuning import DROPPING
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak]
@@ -42,11 +40,15 @@ recipe = raysp.Finetune(
 class Training:
     """A recipe that is run by the command line, again and again until it is done."""
 
-    def __init__(self, folder: Path, store: Store, options: str, words: str, checkpoint: Path) -> None:
-        self.store = store
-        self.file = folder / f"recipe_{store.url.rpartition('/')[2]}.py"
+    def __init__(self, folder: Path, sink: str, options: dict[str, object], words: str, checkpoint: Path) -> None:
+        values = {
+            name: os.environ[value.name] if isinstance(value, raysp.Env) else value for name, value in options.items()
+        }
+        self.files, self.root = fsspec.core.url_to_fs(sink, **values)
+        self.file = folder / f"recipe_{sink.rpartition('/')[2]}.py"
         given = {"source": words, "checkpoint": str(checkpoint), "masks": DROPPING}
-        self.file.write_text(RECIPE.format(**given, sink=store.url, options=options))
+        shown = repr(options).replace("Env(", "raysp.Env(")
+        self.file.write_text(RECIPE.format(**given, sink=sink, options=shown))
         self.begin()
 
     def begin(self) -> None:
@@ -59,8 +61,9 @@ class Training:
         )
 
     def done(self) -> int:
-        found = committed_steps.latest(self.store)
-        return found.position.done if found else 0
+        self.files.invalidate_cache()
+        markers = self.files.glob(f"{self.root}/.raysp/steps/*.json")
+        return max((int(Path(marker).stem) for marker in markers), default=0)
 
     def wait_for_a_commit(self) -> bool:
         """Wait until more steps are committed, and return whether the training goes on."""
@@ -85,18 +88,17 @@ class Training:
     def weights(self) -> bytes:
         _, said = self.process.communicate(timeout=600)
         assert self.process.returncode == 0, said
-        return self.store.read("model.safetensors")
+        return self.files.cat_file(f"{self.root}/model.safetensors")
 
 
 @pytest.fixture(params=["disk", "s3"])
 def train(request, words, tiny, tmp_path):
     """Begins a training with a sink of this name."""
     if request.param == "disk":
-        return lambda name: Training(tmp_path, open_store(str(tmp_path / name)), "{}", words, tiny)
+        return lambda name: Training(tmp_path, str(tmp_path / name), {}, words, tiny)
     s3 = request.getfixturevalue("s3")
     bucket = s3.bucket()
-    options = f'{{"key": {s3.key!r}, "secret": raysp.Env({SECRET_VARIABLE!r}), "endpoint_url": {s3.endpoint!r}}}'
-    return lambda name: Training(tmp_path, open_store(f"s3://{bucket}/{name}", s3.options), options, words, tiny)
+    return lambda name: Training(tmp_path, f"s3://{bucket}/{name}", s3.options, words, tiny)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""What a user reads of a training: its plan, a try-out, and the files of its sink."""
+
+import functools
+import json
+import re
+import struct
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from raysp import Finetune
+from tests import kit
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Plan of a recipe, as `raysp plan` prints it."""
+
+    facts: Mapping[str, str]
+    """The printed lines by their names."""
+    json: Mapping[str, Any]
+    """The object of `--json`."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.json[name]
+
+
+def planned(recipe: Finetune) -> Planned:
+    """Return the plan of a recipe; it must not be refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = kit.pipeline_file(Path(folder) / "planned_recipe.py", recipe)
+        shown, as_json = kit.run(["plan", file]), kit.run(["plan", file, "--json"])
+    assert (shown.code, as_json.code) == (0, 0), shown.err
+    lines = (re.split(r"\s{2,}", line, maxsplit=1) for line in shown.out.splitlines())
+    return Planned({line[0]: line[1] for line in lines if len(line) == 2}, json.loads(as_json.out))
+
+
+def tried(recipe: Finetune, steps: int) -> dict[str, Any]:
+    """Return the result of `raysp finetune --steps`."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = kit.pipeline_file(Path(folder) / "tried_recipe.py", recipe)
+        ran = kit.run(["finetune", file, "--steps", steps, "--json"])
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def steps_of(sink: Path) -> list[dict[str, Any]]:
+    """Return the metrics of the steps in order; of a step that several runs made, those of the last run."""
+    found: dict[int, dict[str, Any]] = {}
+    for file in sorted((sink / ".raysp" / "metrics").glob("*.jsonl")):
+        found |= {step["done"]: step for step in map(json.loads, file.read_text().splitlines())}
+    return [found[done] for done in sorted(found)]
+
+
+def evaluations_of(sink: Path) -> dict[int, dict[str, Any]]:
+    """Return the evaluations by the updates before them, in order; of several of a step, that of the last run."""
+    files = sorted((sink / ".raysp" / "evaluations").glob("*.json"))
+    return {int(file.name.partition(".")[0]): json.loads(file.read_text()) for file in files}
+
+
+def commits_of(sink: Path) -> dict[int, dict[str, Any]]:
+    """Return the markers of the committed steps by the updates before them, in order."""
+    files = (sink / ".raysp" / "steps").glob("*.json")
+    return {int(file.stem): json.loads(file.read_text()) for file in sorted(files, key=lambda file: int(file.stem))}
+
+
+def committed_file(sink: Path, done: int, name: str) -> Path:
+    """Return the path of a file of a committed step."""
+    return sink / commits_of(sink)[done]["files"][name]["path"]
+
+
+def committed_weights(sink: Path, done: int, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    """Return the weights of a committed step."""
+    return load_file(committed_file(sink, done, name))
+
+
+def events_of(sink: Path) -> dict[str, list[Any]]:
+    """Return the events of TensorBoard by their files, in order."""
+    files = sorted((sink / ".raysp" / "tensorboard").iterdir())
+    return {file.name: _events(file.read_bytes()) for file in files}
+
+
+def _events(data: bytes) -> list[Any]:
+    """Parse the records of an event file: length, its checksum, event, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def scalars(events: Iterable[Any]) -> dict[tuple[str, int], float]:
+    """Return the values of events by tag and step."""
+    return {(one.tag, event.step): one.simple_value for event in events for one in event.summary.value}
+
+
+def error_rows_of(sink: Path) -> list[dict[str, Any]]:
+    """Return the error rows of all runs, each once and in order."""
+    files = sorted((sink / ".raysp" / "errors").glob("*.jsonl"))
+    rows = {line: json.loads(line) for file in files for line in file.read_text().splitlines()}
+    return sorted(rows.values(), key=lambda row: (row["shard"], row["row"]))
+
+
+def record_of(sink: Path) -> dict[str, Any]:
+    """Return the record of a training: its recipe, parts and fingerprint."""
+    return json.loads((sink / ".raysp" / "recipe.json").read_text())
+
+
+def recorded(sink: Path, path: str) -> Any:
+    """Return a value of the recorded recipe by its dotted path."""
+    return functools.reduce(lambda value, name: value[name], path.split("."), record_of(sink)["recipe"])
+
+
+def stopping_after(number: int):
+    """Return a request to stop after this many steps, for `raysp.finetune`."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= number
