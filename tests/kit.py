@@ -464,6 +464,8 @@ class FailingFiles:
     def __init__(self) -> None:
         self.changes = 0
         """Changes so far, those that failed included."""
+        self.changed: list[str] = []
+        """Paths of the changes that were made, in order."""
         self._at: int | None = None
         self._how = "error"
         self._is_dead = False
@@ -520,6 +522,7 @@ class FailingFiles:
         if at is not None and ((how == "full" and number >= at) or (how == "error" and number == at)):
             raise OSError(errno.ENOSPC if how == "full" else errno.EIO, f"change {number} failed", path)
         yield
+        self.changed.append(path)
         if how == "lost" and number == at:
             raise OSError(errno.EIO, f"the answer to change {number} was lost", path)
 

@@ -5,8 +5,7 @@ import json
 import re
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,33 @@ from raysp import Finetune
 from tests import kit
 
 
-@dataclass(frozen=True)
 class Planned:
-    """Plan of a recipe, as `raysp plan` prints it."""
+    """Plan of a recipe, as `raysp plan` prints it: `plan[name]` of the object of `--json`, and the printed lines."""
 
-    facts: Mapping[str, str]
-    """The printed lines by their names."""
-    json: Mapping[str, Any]
-    """The object of `--json`."""
+    def __init__(self, recipe: Finetune) -> None:
+        self._recipe = recipe
+        self._json = json.loads(self._ran("--json"))
 
     def __getitem__(self, name: str) -> Any:
-        return self.json[name]
+        return self._json[name]
+
+    @functools.cached_property
+    def facts(self) -> dict[str, str]:
+        """The printed lines by their names, of the plan as it is now."""
+        lines = (re.split(r"\s{2,}", line, maxsplit=1) for line in self._ran().splitlines())
+        return {line[0]: line[1] for line in lines if len(line) == 2}
+
+    def _ran(self, *options: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            file = kit.pipeline_file(Path(folder) / "planned_recipe.py", self._recipe)
+            ran = kit.run(["plan", file, *options])
+        assert ran.code == 0, ran.err
+        return ran.out
 
 
 def planned(recipe: Finetune) -> Planned:
     """Return the plan of a recipe; it must not be refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = kit.pipeline_file(Path(folder) / "planned_recipe.py", recipe)
-        shown, as_json = kit.run(["plan", file]), kit.run(["plan", file, "--json"])
-    assert (shown.code, as_json.code) == (0, 0), shown.err
-    lines = (re.split(r"\s{2,}", line, maxsplit=1) for line in shown.out.splitlines())
-    return Planned({line[0]: line[1] for line in lines if len(line) == 2}, json.loads(as_json.out))
+    return Planned(recipe)
 
 
 def tried(recipe: Finetune, steps: int) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def recorded(sink: Path, path: str) -> Any:
     return functools.reduce(lambda value, name: value[name], path.split("."), record_of(sink)["recipe"])
 
 
-def stopping_after(number: int):
+def stopping_after(number: int) -> Callable[[], bool]:
     """Return a request to stop after this many steps, for `raysp.finetune`."""
     asked = iter(range(1, 1000))
     return lambda: next(asked) >= number

@@ -7,14 +7,10 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import Batching, CheckpointError, PlanError, Speakers, Text
-from raysp.storage.store import LocalStore
-from raysp.training.data import indexes
-from raysp.training.planning import workers
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import prepare
+from raysp import Batching, CheckpointError, PlanError, Speakers, Text, finetune
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
+from tests.trained import planned
 
 ROWS = [
     ("kept", wav(8000), "six", "en"),
@@ -47,8 +43,20 @@ def odd(tmp_path) -> str:
     return f"{tmp_path}/odd/*.parquet"
 
 
-def prepared(recipe, store=None):
-    return prepare(plan_training(recipe), store)
+class StopError(Exception):
+    """End of a training before its first step."""
+
+
+def indexed(recipe, **options) -> list[tuple[int, int]]:
+    """Index the rows of a training into its sink, and return the calls of `on_indexed`."""
+    calls: list[tuple[int, int]] = []
+
+    def stop(_: object) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        finetune(recipe, on_plan=stop, on_indexed=lambda *call: calls.append(call), **options)
+    return calls
 
 
 def upper_half(rows):
@@ -65,21 +73,18 @@ def test_every_row_that_is_left_out_has_a_reason(odd, tiny, tmp_path, late):
         steps=[*STEPS, *mapped],
         objective={"vocabulary": "keep", "text": Text(keep="letters")},
     )
-    found = prepared(recipe)
-    assert found.index.seconds.tolist() == [0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    assert (
-        found.corpus.left_out
-        == {
-            "empty_text": 2,
-            "outside_vocabulary": 1,
-            "label_too_long": 1,
-            "too_short": 1,
-            "too_long": 1,
-            "filtered": 1,
-            **({"unsupported_format": 1, "no_audio": 1} if late else {"corrupt": 1, "no_audio": 1}),
-        }
-        or found.corpus.left_out
-    )
+    found = planned(recipe)
+    assert (found["rows"], found["rows_trained"], found["audio_seconds"]) == (10, 1, 0.5)
+    assert found["left_out"] == {
+        "empty_text": 2,
+        "outside_vocabulary": 1,
+        "label_too_long": 1,
+        "too_short": 1,
+        "too_long": 1,
+        "filtered": 1,
+        "unsupported_format": 1,
+        "no_audio": 1,
+    }
 
 
 def test_a_filter_by_an_added_column_leaves_rows_out(words, tiny, tmp_path):
@@ -88,46 +93,55 @@ def test_a_filter_by_an_added_column_leaves_rows_out(words, tiny, tmp_path):
         raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"]),
         raysp.Keep(where=[("half", "==", 2)]),
     ]
-    found = prepared(a_recipe(words, tiny, tmp_path / "out", steps=steps))
-    assert found.corpus.left_out == {"filtered": 11}  # one, two, six
-    assert found.index.num_rows == 19
+    found = planned(a_recipe(words, tiny, tmp_path / "out", steps=steps))
+    assert found["left_out"] == {"filtered": 11}  # one, two, six
+    assert found["rows_trained"] == 19
 
 
 def test_durations_are_those_of_the_recordings(words, tiny, tmp_path):
-    found = prepared(a_recipe(words, tiny, tmp_path / "out"))
+    found = planned(a_recipe(words, tiny, tmp_path / "out"))
     lengths = [np.random.default_rng(seed).integers(4800, 11_200, rows) for seed, rows in ((0, 18), (100, 12))]
-    assert np.array_equal(found.index.seconds, (np.concatenate(lengths) / 16_000).astype(np.float32))
+    assert found["audio_seconds"] == pytest.approx(np.concatenate(lengths).sum() / 16_000, abs=1e-5)
+    longest = np.concatenate(lengths).max() / 16_000
+    for least, rows in ((longest - 1e-6, 1), (longest + 1e-6, 0)):
+        steps = [raysp.Decode(), raysp.Keep(min_seconds=0.0), raysp.Keep(min_seconds=least)]
+        recipe = a_recipe(words, tiny, tmp_path / "out", steps=steps)
+        if rows:
+            assert planned(recipe)["rows_trained"] == rows
+        else:
+            with pytest.raises(PlanError, match="no row is left"):
+                finetune(recipe)
 
 
 def test_durations_of_a_manifest_are_used_without_reading_audio(tiny, tmp_path):
     rows = [{"audio_filepath": f"missing-{n}.wav", "duration": 0.5 + n, "text": "six"} for n in range(3)]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = a_recipe(str(tmp_path / "m.jsonl"), tiny, tmp_path / "out")
-    assert prepared(recipe).index.seconds.tolist() == [0.5, 1.5, 2.5]
+    found = planned(recipe)
+    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (3, 4.5, {})
 
 
-def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path, monkeypatch):
-    store = LocalStore(tmp_path / "out")
-    made = []
-    original = indexes.index_shard
-    monkeypatch.setattr(indexes, "index_shard", lambda *a, **k: made.append(a[2].name) or original(*a, **k))
+def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path):
     recipe = a_recipe(words, tiny, tmp_path / "out")
-    first, second = prepared(recipe, store), prepared(recipe, store)
-    assert made == ["0.parquet", "1.parquet"]
-    assert (first.index.digest, first.fingerprint) == (second.index.digest, second.fingerprint)
-    prepared(a_recipe(words, tiny, tmp_path / "out", objective={"text": Text("upper")}), store)
-    assert made == ["0.parquet", "1.parquet"] * 2
+    assert indexed(recipe) == [(0, 2), (1, 2)]
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.arrow")}
+    assert len(files) == 2
+    assert indexed(recipe) == []
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    other = a_recipe(words, tiny, tmp_path / "out", objective={"text": Text("upper")})
+    assert planned(other)["vocabulary"].keys() >= {*"SIX"}
+    assert indexed(other, restart=True) == [(0, 2), (1, 2)]
 
 
 @pytest.mark.slow
 def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
-    found = prepared(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
-    assert [*found.task.tokenizer.get_vocab()] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
+    found = planned(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
+    assert [*found["vocabulary"]] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
 
 
 def test_facts_say_what_is_trained_on(odd, tiny, tmp_path):
     recipe = a_recipe(odd, tiny, tmp_path / "out", objective={"vocabulary": "keep"})
-    facts = prepared(recipe).facts
+    facts = planned(recipe).facts
     assert facts["rows"].startswith("3 rows, 0:04 of audio; left out: ")
     assert facts["characters"] == "29 tokens; outside: '!' (1) 'ß' (1) 'ö' (1)"
     assert facts["epoch"].startswith("1 step of 3 rows on average, padding efficiency ")
@@ -148,17 +162,7 @@ def test_what_cannot_begin_is_refused(words, tiny, tmp_path, fields, error, mess
         fields["source"] = raysp.Shards(words, text=str(fields["source"]))
     recipe = a_recipe(words, tiny, tmp_path / "out", **fields)
     with pytest.raises(error, match=message):
-        prepared(recipe)
-
-
-def test_sizes_that_follow_the_device_are_part_of_the_fingerprint(words, tiny, tmp_path, monkeypatch):
-    recipe = a_recipe(words, tiny, tmp_path / "out", batching=Batching(micro_batches=3), dtype="float32")
-    on_cpu = prepared(recipe)
-    assert (on_cpu.parts["batching.seconds"], on_cpu.parts["batching.window_seconds"]) == (45.0, 4500.0)
-    monkeypatch.setattr(workers, "count_gpus", lambda: 1)
-    on_gpu = prepared(recipe)
-    assert on_gpu.parts["batching.seconds"] == 240.0
-    assert on_gpu.fingerprint != on_cpu.fingerprint
+        raysp.estimate(recipe)
 
 
 def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):
@@ -166,12 +170,12 @@ def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):
     batching = Batching(seconds=6, micro_batches=3)
     recipe = a_recipe(url, tiny, tmp_path / "out", pool=raysp.Pool(3, cpus=1), batching=batching)
     with pytest.raises(PlanError, match=r"2 rows to train on, and 3 workers: lower pool.actors"):
-        prepared(recipe)
+        raysp.estimate(recipe)
 
 
 def test_a_vocabulary_is_kept_only_from_a_head(words, headless, tmp_path):
     with pytest.raises(CheckpointError, match="UniSpeechModel has no CTC head whose vocabulary could be kept"):
-        prepared(a_recipe(words, headless, tmp_path / "out", objective={"vocabulary": "keep"}))
+        finetune(a_recipe(words, headless, tmp_path / "out", objective={"vocabulary": "keep"}))
 
 
 def test_a_column_of_numbers_is_no_text(tiny, tmp_path):
@@ -179,16 +183,16 @@ def test_a_column_of_numbers_is_no_text(tiny, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=table)
     expected = r"column 'text' holds int64, expected strings: source.text holds the texts of rows; set it to a column"
     with pytest.raises(PlanError, match=expected):
-        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
 
 
 def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
     url = write_words(tmp_path / "in", 12)
     write_shard(tmp_path / "in" / "none.parquet", table=words_table(3).slice(0, 0))
     (tmp_path / "in" / "zz.parquet").write_bytes(b"PAR1 not really")
-    found = prepared(a_recipe(url, tiny, tmp_path / "out"))
-    assert found.index.num_rows == 12
-    assert [*found.unreadable] == ["zz.parquet"]
+    found = planned(a_recipe(url, tiny, tmp_path / "out"))
+    assert found["rows_trained"] == 12
+    assert [*found["shards_unreadable"]] == ["zz.parquet"]
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +209,9 @@ def with_a_long_row(tmp_path_factory) -> str:
 def test_rows_above_the_default_limit_are_left_out_and_counted(with_a_long_row, tiny, tmp_path, late):
     mapped = [raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"])] if late else []
     recipe = a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode(), *mapped])
-    found = prepared(recipe)
-    assert found.index.seconds.tolist() == [0.5, 120, 0]
-    assert found.corpus.left_out == {"too_long": 1}
+    found = planned(recipe)
+    assert (found["rows_trained"], found["audio_seconds"]) == (2, 120.5)
+    assert found["left_out"] == {"too_long": 1}
     assert found.facts["longest row"] == "120 s, by default"
     assert "left out: 1 too_long (above 120 s; Decode(max_seconds=...) changes it)" in found.facts["rows"]
 
@@ -221,13 +225,10 @@ def test_rows_above_the_default_limit_are_left_out_and_counted(with_a_long_row, 
     ],
 )
 def test_a_limit_of_the_recipe_takes_the_place_of_the_default_one(with_a_long_row, tiny, tmp_path, steps):
-    store = LocalStore(tmp_path / "index")
-    limited = prepared(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode()]), store)
-    found = prepared(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=steps), store)
-    assert found.index.seconds.tolist() == [0.5, 120, 121]
-    assert not found.corpus.left_out
+    indexed(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode()]))
+    found = planned(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=steps))  # not by that index
+    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (3, 241.5, {})
     assert "longest row" not in found.facts
-    assert limited.index.digest != found.index.digest
 
 
 def test_an_objective_that_cuts_rows_has_no_default_limit(with_a_long_row, tiny, tmp_path):
@@ -244,7 +245,7 @@ def test_a_corpus_of_long_rows_alone_is_refused_with_the_limit(tiny, tmp_path):
     table = pa.table({"id": ["a"], "audio": recordings, "text": ["six"]})
     write_shard(tmp_path / "in" / "a.parquet", table=table)
     with pytest.raises(PlanError, match=r"no row is left .* 1 too_long \(above 120 s; Decode\(max_seconds=\.\.\.\)"):
-        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
@@ -259,4 +260,4 @@ def test_characters_outside_the_vocabulary_are_named_where_no_row_is_left(tmp_pa
     write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a"], "audio": recordings, "text": [text]}))
     objective = {"vocabulary": "keep", "text": Text()}
     with pytest.raises(PlanError, match=message):
-        prepared(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective=objective))
+        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective=objective))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysp import RunError
+from raysp import Batching, RunError, Schedule, finetune
+from raysp.ops import ordering
 from raysp.ops.ordering import Index, Sizes, Window
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
@@ -24,6 +25,7 @@ from raysp.training.sink.committed_steps import Position
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
 from tests.training.conftest import small_model
+from tests.training.runs.test_finetuning import again
 
 pytestmark = pytest.mark.slow
 
@@ -281,3 +283,47 @@ def test_an_error_of_reading_ends_the_training_after_a_commit(new_session):
     with pytest.raises(RunError, match="the shard is gone"):
         record(session, positions)
     assert new_session().position == positions[-1]
+
+
+def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monkeypatch):
+    costs = []
+    original = ordering.micro_batch_edges
+    monkeypatch.setattr(ordering, "micro_batch_edges", lambda cost, *rest: costs.append(cost) or original(cost, *rest))
+    schedule, batching = Schedule(epochs=2, learning_rate=1e-3), Batching(seconds=6, micro_batches=3, window_seconds=5)
+    recipe = again(words, tiny, tmp_path / "out", schedule=schedule, batching=batching)
+    finetune(recipe, on_plan=lambda prepared: prepared.facts)
+    assert sum(len(cost) for cost in costs) == 30 * 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
+    original, sink = CTCObjective.__call__, tmp_path / "out"
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        bad = torch.tensor([7 in (row,) for row in batch.rows])
+        rows = torch.where(bad, torch.nan, losses.rows_B)
+        return replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
+
+    recipe = again(words, tiny, sink)
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"the loss is nan .* at fault: 0.parquet:7\. Lower schedule"):
+        finetune(recipe)
+    monkeypatch.undo()
+    assert finetune(recipe).is_done
+
+
+def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, tiny, tmp_path, monkeypatch):
+    original, done = CTCObjective.__call__, []
+
+    def broken(self, batch):
+        losses = original(self, batch)
+        done.append(batch)
+        factor = torch.nan if len(done) > 6 else 1.0  # from the fourth step of two micro-batches on
+        return replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
+
+    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    with pytest.raises(RunError, match=r"diverged: no row of the \d+ of the step has a finite loss and gradient, so"):
+        finetune(again(words, tiny, tmp_path / "out"))
+    assert [one.path for one in LocalStore(tmp_path / "out").list(".raysp/steps/") if one.path.endswith(".json")] == [
+        ".raysp/steps/2.json"
+    ]

@@ -117,3 +117,13 @@ def test_the_next_command_evaluates_what_was_evaluated(words, tiny, objective, f
     evaluation = Evaluation(source, best=best)
     given = {"evaluation": evaluation} | ({"objective": objective} if objective else {})
     assert evaluating(a_recipe(words, tiny, "model", **given), "model") == ["raysp", *command]
+
+
+def test_sizes_that_follow_the_device_are_part_of_the_fingerprint(words, tiny, tmp_path, monkeypatch):
+    recipe = a_recipe(words, tiny, tmp_path / "out", batching=Batching(micro_batches=3), dtype="float32")
+    on_cpu = plan_recipe(recipe)[1]
+    assert (on_cpu.parts["batching.seconds"], on_cpu.parts["batching.window_seconds"]) == (45.0, 4500.0)
+    monkeypatch.setattr(workers, "count_gpus", lambda: 1)
+    on_gpu = plan_recipe(recipe)[1]
+    assert on_gpu.parts["batching.seconds"] == 240.0
+    assert on_gpu.fingerprint != on_cpu.fingerprint

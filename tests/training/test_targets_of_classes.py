@@ -4,23 +4,21 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import Classify, Evaluation, PlanError, SpecError
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import prepare
-from raysp.training.tasks.class_targets import ClassTargets, NumberTargets, sorted_classes
+from raysp import Classify, Evaluation, Finetune, PlanError, SpecError, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
+from tests.trained import planned
 
 TEXTS, LISTS, NUMBERS = pa.string(), pa.list_(pa.string()), pa.list_(pa.float32())
 
 
-def prepared(folder, checkpoint, values, kind, **fields):
-    """Prepare a training on a row for each value."""
+def of_classes(folder, checkpoint, values, kind, **fields) -> Finetune:
+    """Make a recipe over a row for each value."""
     table = words_table(len(values)).append_column("target", pa.array(values, kind))
     write_shard(folder / "in" / "a.parquet", table=table)
     objective = Classify(str(checkpoint), **{"column": "target", **fields})
     source = raysp.Shards(f"{folder}/in/*.parquet")
-    return prepare(plan_training(a_recipe("", checkpoint, folder / "out", source=source, objective=objective)), None)
+    return a_recipe("", checkpoint, folder / "out", source=source, objective=objective)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +27,8 @@ def prepared(folder, checkpoint, values, kind, **fields):
         (["b", "a", None, "", "a"], TEXTS, {}, ("a", "b"), {"no_class": 2}),
         (["b", "a", "c"], TEXTS, {"classes": ["b", "a"]}, ("b", "a"), {"unknown_class": 1}),
         ([10, 9, None], pa.int64(), {}, ("9", "10"), {"no_class": 1}),
+        (["10", "9", "-1"], TEXTS, {}, ("-1", "9", "10"), {}),
+        (["10", "9", "a"], TEXTS, {}, ("10", "9", "a"), {}),
         (["a", "ä"], pa.binary(), {}, ("a", "ä"), {}),
         (["a", "b"], pa.dictionary(pa.int8(), TEXTS), {}, ("a", "b"), {}),
         ([["a", "b"], [], None, [None]], LISTS, {"problem": "multi"}, ("a", "b"), {"no_class": 2}),
@@ -44,24 +44,24 @@ def prepared(folder, checkpoint, values, kind, **fields):
     ],
 )
 def test_every_row_has_a_class_or_a_reason(headless, tmp_path, values, kind, fields, names, left_out):
-    found = prepared(tmp_path, headless, values, kind, **fields)
-    assert found.task.names == names
-    assert found.corpus.left_out == left_out
-    assert found.index.num_rows == len(values) - sum(left_out.values())
+    found = planned(of_classes(tmp_path, headless, values, kind, **fields))
+    assert found["classes"] == [*names]
+    assert found["left_out"] == left_out
+    assert found["rows_trained"] == len(values) - sum(left_out.values())
 
 
 def test_facts_name_the_classes_with_their_rows_and_what_is_none_of_them(headless, tmp_path):
     values = ["b", "a", "c", "b"]
-    assert prepared(tmp_path, headless, values, TEXTS).facts["classes"] == "3 classes: b (2) a (1) c (1)"
-    found = prepared(tmp_path, headless, values, TEXTS, classes=["a", "b"])
+    assert planned(of_classes(tmp_path, headless, values, TEXTS)).facts["classes"] == "3 classes: b (2) a (1) c (1)"
+    found = planned(of_classes(tmp_path, headless, values, TEXTS, classes=["a", "b"]))
     assert found.facts["classes"] == "2 classes: b (2) a (1); unknown: c (1)"
     assert found.facts["objective"] == "Classify, single, of the column target"
 
 
 def test_other_classes_are_another_training(headless, tmp_path):
     given = [{}, {"classes": ["b", "a"]}]
-    found = {prepared(tmp_path, headless, ["b", "a"], TEXTS, **fields).fingerprint for fields in given}
-    assert len(found) == 2
+    recipes = [of_classes(tmp_path, headless, ["b", "a"], TEXTS, **fields) for fields in given]
+    assert len({planned(recipe)["fingerprint"] for recipe in recipes}) == 2
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_other_classes_are_another_training(headless, tmp_path):
 )
 def test_what_holds_no_classes_is_refused(headless, tmp_path, values, kind, fields, message):
     with pytest.raises(PlanError, match=message):
-        prepared(tmp_path, headless, values, kind, **fields)
+        finetune(of_classes(tmp_path, headless, values, kind, **fields))
 
 
 def test_a_metric_of_texts_is_refused_for_classes(headless):
@@ -93,24 +93,20 @@ def test_references_of_an_evaluation_have_the_same_types(words, headless, tmp_pa
     evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet"), column="age", best="accuracy")
     objective = Classify(str(headless), column="speaker")
     with pytest.raises(PlanError, match=r"evaluation.*column 'age' holds double, expected strings or integers"):
-        plan_training(a_recipe(words, headless, tmp_path / "out", objective=objective, evaluation=evaluation))
+        finetune(a_recipe(words, headless, tmp_path / "out", objective=objective, evaluation=evaluation))
 
 
 def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
     objective = Classify(str(headless), column="speaker", masks={"mask_tiem_prob": 0.1})
-    found = prepare(plan_training(a_recipe(words, headless, tmp_path / "out", objective=objective)), None)
     with pytest.raises(PlanError, match=r"objective.masks: .*mask_tiem_prob"):
-        found.task.objective(found.plan)
-
-
-def test_classes_that_are_integers_are_sorted_by_value():
-    assert sorted_classes(["10", "9", "-1"]) == ("-1", "9", "10")
-    assert sorted_classes(["10", "9", "a"]) == ("10", "9", "a")
+        finetune(a_recipe(words, headless, tmp_path / "out", objective=objective))
 
 
 @pytest.mark.slow
-def test_a_list_has_each_class_once_and_no_class_needs_frames():
-    targets = ClassTargets(["a", "b"], is_many=True)
-    assert targets(["b", "a", "b"]).ids == [0, 1]
-    assert targets.counts == {"a": 1, "b": 1}
-    assert targets.misfit(targets(["a"]), 0) == NumberTargets(1).misfit(NumberTargets(1)(2), 0) == ""
+def test_a_list_has_each_class_once_and_no_class_needs_frames(headless, tmp_path):
+    names = [f"c{number}" for number in range(100)]  # more than a recording has frames
+    found = planned(of_classes(tmp_path, headless, [[*names, "c0"], ["c0"]], LISTS, problem="multi"))
+    assert (found["left_out"], found["rows_trained"]) == ({}, 2)
+    assert found.facts["classes"].startswith("100 classes: c0 (2) c1 (1) ")
+    numbers = of_classes(tmp_path, headless, [[1.0] * 100] * 2, NUMBERS, problem="regression", classes=names)
+    assert planned(numbers)["left_out"] == {}

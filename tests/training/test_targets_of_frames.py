@@ -1,37 +1,37 @@
 """Targets of classes of frames: lists that fit their recordings, rows that are left out, what is refused."""
 
-from dataclasses import replace
+import io
+import json
 
 import pyarrow as pa
 import pytest
+import soundfile
 
 import raysp
-from raysp import CheckpointError, ClassifyFrames, Evaluation, PlanError, SpecError
+from raysp import CheckpointError, ClassifyFrames, Evaluation, PlanError, SpecError, finetune
 from raysp.models import check_checkpoint, load_model
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import prepare
-from raysp.training.tasks.frame_task import frames_of, runs_of
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe
+from tests.trained import error_rows_of, planned, tried
 
 LISTS, LARGE_LISTS = pa.list_(pa.string()), pa.large_list(pa.string())
 FRAMES = 24
 """Frames of the recordings, half a second each."""
 
 
+def half_a_second(_: object) -> bytes:
+    return wav(8000)
+
+
 def a_frames_recipe(folder, checkpoint, values, kind, **fields):
     """Write a row of half a second for each value, and return a recipe over them."""
-    recordings = [{"bytes": wav(8000, seed=row), "path": None} for row in range(len(values))]
+    recordings = [{"bytes": one, "path": None} for one in fields.pop("recordings", map(half_a_second, values))]
     ids = [str(row) for row in range(len(values))]
     table = pa.table({"id": ids, "audio": pa.array(recordings, AUDIO), "target": pa.array(values, kind)})
     write_shard(folder / "in" / "a.parquet", table=table)
     given = {"source": raysp.Shards(f"{folder}/in/*.parquet"), **fields}
     objective = ClassifyFrames(str(checkpoint), column="target", **given.pop("objective", {}))
     return a_recipe("", checkpoint, folder / "out", objective=objective, **given)
-
-
-def prepared(*arguments, **fields):
-    return prepare(plan_training(a_frames_recipe(*arguments, **fields)), None)
 
 
 @pytest.mark.parametrize(
@@ -46,24 +46,23 @@ def prepared(*arguments, **fields):
     ],
 )  # fmt: skip
 def test_every_row_has_a_class_for_each_frame_or_a_reason(listener, tmp_path, values, kind, names, left_out):
-    found = prepared(tmp_path, listener, values, kind)
+    found = planned(a_frames_recipe(tmp_path, listener, values, kind))
     expected = {{"other": "other_num_frames"}.get(name, name): number for name, number in left_out.items()}
-    assert found.task.names == names
-    assert found.corpus.left_out == expected
-    assert found.index.num_rows == len(values) - sum(left_out.values())
+    assert found["classes"] == [*names]
+    assert found["left_out"] == expected
+    assert found["rows_trained"] == len(values) - sum(left_out.values())
 
 
 def test_rows_with_a_class_that_is_none_of_the_given_ones_are_left_out(listener, tmp_path):
     values = [["a"] * FRAMES, ["a"] * (FRAMES - 1) + ["c"], ["b", None] * 12]
-    found = prepared(tmp_path, listener, values, LISTS, objective={"classes": ["b", "a"]})
-    assert found.corpus.left_out == {"unknown_class": 1}
-    assert found.task.targets()(values[2]).ids == [0, -100] * 12
+    found = planned(a_frames_recipe(tmp_path, listener, values, LISTS, objective={"classes": ["b", "a"]}))
+    assert (found["left_out"], found["classes"]) == ({"unknown_class": 1}, ["b", "a"])
     assert found.facts["classes"] == "2 classes: a (47) b (12); unknown: c (1)"
 
 
 def test_facts_show_how_many_frames_a_recording_has_and_a_row_with_another_number(listener, tmp_path):
     values = [["a", "b"] * 12, ["a"] * 10, ["b"] * 50]
-    facts = prepared(tmp_path, listener, values, LISTS).facts
+    facts = planned(a_frames_recipe(tmp_path, listener, values, LISTS)).facts
     assert facts["objective"] == "ClassifyFrames, of the column target"
     assert facts["frames"] == "(samples - 400) // 320 + 1, at 16000 Hz"
     assert facts["rows"].endswith(
@@ -88,12 +87,12 @@ def test_the_number_of_frames_of_a_checkpoint_is_that_of_its_model(listener, num
 )
 def test_what_holds_no_classes_of_frames_is_refused(listener, tmp_path, values, kind, message):
     with pytest.raises(PlanError, match=message):
-        prepared(tmp_path, listener, values, kind)
+        finetune(a_frames_recipe(tmp_path, listener, values, kind))
 
 
 def test_an_architecture_without_a_head_for_frames_is_refused(headless, tmp_path):
     with pytest.raises(CheckpointError, match="UniSpeech has none of the classes UniSpeechForAudioFrameClassification"):
-        prepared(tmp_path, headless, [["a"] * FRAMES], LISTS)
+        finetune(a_frames_recipe(tmp_path, headless, [["a"] * FRAMES], LISTS))
 
 
 @pytest.mark.parametrize(
@@ -109,19 +108,24 @@ def test_what_does_not_go_with_frames_is_refused(listener, tmp_path, fields, mes
 
 
 def test_a_row_whose_decoded_recording_has_other_frames_than_its_header_fails_alone(listener, tmp_path):
-    reader = prepared(tmp_path, listener, [["a", "b"] * 12, ["b"] * FRAMES], LISTS).reader()
-    assert len(reader(0, [0, 1]).rows) == 2
-    reader.checkpoint = replace(reader.checkpoint, frame_stride=160)
-    found = reader(0, [1])
-    assert not found.rows
-    assert [tuple(one) for one in found.failed] == [(1, "other_num_frames", "24 labels and 48 frames")]
+    samples, rate = soundfile.read(io.BytesIO(wav(8000)))
+    file = io.BytesIO()
+    soundfile.write(file, samples[:4000], rate, format="FLAC")
+    flac = bytearray(file.getvalue())
+    assert int.from_bytes(flac[22:26], "big") == 4000
+    flac[22:26] = (8000).to_bytes(4, "big")
+    values, recordings = [["a", "b"] * 12, ["b"] * FRAMES], [wav(8000), bytes(flac)]
+    result = finetune(a_frames_recipe(tmp_path, listener, values, LISTS, recordings=recordings))
+    assert (result.rows, result.is_done, [*result.errors]) == (2, True, ["other_num_frames"])
+    [row] = error_rows_of(tmp_path / "out")
+    assert (row["row"], row["error_message"]) == (1, "24 labels and 12 frames")
 
 
-@pytest.mark.parametrize("names", [[], ["a", "a", None, "b, c", "a"], [None], ['"x"', "ä"]])
-def test_runs_of_classes_are_read_back(names):
-    assert frames_of(runs_of(names)) == names
-
-
-@pytest.mark.slow
-def test_runs_are_short():
-    assert runs_of(["speech"] * 12 + [None] * 3) == '[["speech", 12], [null, 3]]'
+def test_a_try_out_shows_short_runs_of_classes(listener, tmp_path):
+    values = [["speech"] * 12 + [None] * 12, ["a", "a", None, "b, c"] * 6, ['"x"', "ä"] * 12]
+    texts = tried(a_frames_recipe(tmp_path, listener, values, LISTS), 1)["texts"]
+    shown = [reference for reference, _ in texts]
+    assert '[["speech", 12], [null, 12]]' in shown
+    runs = [json.loads(one) for one in shown]
+    found = [[name for name, length in one for _ in range(length)] for one in runs]
+    assert sorted(map(str, found)) == sorted(map(str, values))

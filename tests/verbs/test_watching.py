@@ -9,6 +9,7 @@ from raysp.sink import lease, run_record
 from raysp.sink.lease import STALE_BEATS, Holder, Process, Running, seconds_between_beats
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
+from raysp.storage.stores import open_store
 from raysp.training.reading.training_status import TrainingStatus
 from raysp.verbs.watching import Watch
 from tests.trainings import Sink
@@ -91,14 +92,15 @@ def test_a_run_without_a_heartbeat_is_lost_after_a_minute_of_ones_own_clock(stor
 
 def test_a_training_is_watched_too(tmp_path):
     sink = Sink(tmp_path / "model")
-    held = lease.acquire(sink.store, holder=Holder.now())
+    store = open_store(sink.url)
+    held = lease.acquire(store, holder=Holder.now())
 
     def happens(number: int) -> None:
         sink.train(range(number, number + 1))
         if number == 2:
             held.release()
 
-    found = list(watch(sink.store, Clock(happens)))
+    found = list(watch(store, Clock(happens)))
     assert all(isinstance(one, TrainingStatus) for one in found)
     assert [one.steps for one in found] == [0, 1, 2]
 

@@ -5,11 +5,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from raysp import bounds
 from raysp.errors import StoreError
 from raysp.sink.layout import ERRORS
 from raysp.storage.store import Store
-from raysp.training.sink import training_record
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +53,3 @@ class ErrorsLog:
             logger.warning("%s: %d error rows are not written yet: %s", self.store.url, len(self._rows), error)
             return
         self._rows, self._num_files = [], self._num_files + 1
-
-
-def load(store: Store) -> list[ErrorRow]:
-    """Return the error rows of all runs, each once, in the order of shards and rows.
-
-    Raises:
-        StoreError: a file cannot be parsed.
-    """
-    found: dict[tuple[str, int], ErrorRow] = {}
-    runs = {entry.path: entry.path.removeprefix(ERRORS).rpartition("-")[0] for entry in store.list(ERRORS)}
-    known = training_record.belongs(store, {*runs.values()})
-    for path in sorted(path for path, run_id in runs.items() if run_id in known):
-        try:
-            rows = [ErrorRow(**bounds.parse_record(line)) for line in store.read(path).decode().splitlines()]
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{store.url}/{path}: not a list of error rows ({bounds.plain(error)}); remove this file"
-            ) from error
-        found |= {(row.shard, row.row): row for row in rows}
-    return [found[place] for place in sorted(found)]

@@ -5,16 +5,25 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.models import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetFeatureExtractor, ParakeetForCTC
+from raysp.models import (
+    ParakeetCTCConfig,
+    ParakeetEncoderConfig,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
+    load_checkpoint,
+)
 from raysp.models.files.unweighted import without_weights
 from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes
+from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes, logits_bytes
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.transducer_task import TransducerObjective
 from tests.models.tokenizers.word_pieces import save_transducer
 from tests.soaked import some
 from tests.training.objectives.originals import decoder_pair
+from tests.training.runs.test_transducers import checkpoint
+
+__all__ = ["checkpoint"]  # a fixture
 
 RATE = 16_000
 FIELDS = {
@@ -146,3 +155,13 @@ def test_bfloat16_halves_the_front_end():
         model = model_of("layer norm")
     on_gpu = Arithmetic(on_gpu=True, is_half=True, checkpointing=False)
     assert activation_bytes(model, Batch(4, 5.0), RATE, on_gpu) < 0.6 * predicted("layer norm", Batch(4, 5.0))
+
+
+def test_logits_of_more_than_a_chunk_need_no_more_memory(checkpoint):
+    model = load_checkpoint(checkpoint).model
+    model.joint.head = torch.nn.Linear(64, 8192, device="meta")
+    batches = [Batch(rows, 20.0, 60) for rows in (8, 16)]
+    logits = [logits_bytes(model, one, 250) for one in batches]
+    assert logits == [4 * rows * 250 * 61 * 8192 for rows in (8, 16)]
+    needed = [activation_bytes(model, one, 16_000, Arithmetic(False, False, False)) for one in batches]
+    assert needed[1] < 2 * needed[0] < 0.5 * logits[0]

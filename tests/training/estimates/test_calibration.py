@@ -1,59 +1,53 @@
 """Speed measured on a few micro-batches."""
 
-from dataclasses import replace
+import re
 
 import pytest
 import torch
 
-from raysp import PlanError
-from raysp.training.estimates.training_calibration import calibrate
-from raysp.training.finetuning import plan_recipe
-from raysp.training.loop.training_steps import Training
+import raysp
+from raysp import Batching, PlanError
+from tests.corpora import write_shard
 from tests.recipes import a_recipe
+from tests.training.runs.test_finetuning import broken_table
 
 
-@pytest.fixture(scope="module")
-def prepared(words, tiny, tmp_path_factory):
-    recipe = a_recipe(words, tiny, tmp_path_factory.mktemp("sink") / "out", ema=0.9)
-    return plan_recipe(recipe)[1]
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration such as 0:12."""
+    minutes, seconds = text.split(":")
+    return 60 * int(minutes) + int(seconds)
 
 
 @pytest.mark.slow
-def test_the_largest_micro_batch_warms_up_and_two_of_middle_cost_are_timed(prepared, monkeypatch):
-    window = prepared.first_window
-    ran: list[list[int]] = []
-    step = Training.step
-
-    def counted(self, epoch, number, batches, **options):
-        ran.append([one.number for one in batches])
-        before = [one.detach().clone() for one in self.objective.model.parameters()]
-        update = step(self, epoch, number, batches, **options)
-        assert all(map(torch.equal, before, self.objective.model.parameters()))
-        assert update.is_finite
-        return update
-
-    monkeypatch.setattr(Training, "step", counted)
+def test_micro_batches_of_middle_cost_are_timed_and_an_update(words, tiny, tmp_path):
     threads = torch.get_num_threads()
-    found = calibrate(prepared)
-    assert [len(one) for one in ran] == [1, 2, 0]
-    assert {number for numbers in ran for number in numbers} <= {*range(window.micro_batches)}
-    assert found.rtfx > 0
-    assert found.memory_bytes > 1e8
-    assert found.origin.startswith("measured here on 1 CPU: 0:0")
+    recipe = a_recipe(words, tiny, tmp_path / "out", ema=0.9, batching=Batching(seconds=12, micro_batches=3))
+    found = raysp.estimate(recipe, calibrate=True)
+    assert found.speed.rtfx > 0
+    assert found.speed.memory_bytes > 1e8
+    told = re.fullmatch(
+        r"measured here on 1 CPU: (\d+:\d\d) of audio in ([\d.]+) s, of which an update is ([\d.]+) s",
+        found.speed.origin,
+    )
+    assert told
+    assert 4 <= seconds_of(told[1]) <= 8  # two micro-batches of at most 4 padded seconds
+    assert float(told[3]) <= float(told[2])
+    assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / found.speed.rtfx)
     assert torch.get_num_threads() == threads
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_device_that_is_not_here_is_refused(prepared):
-    plan = prepared.plan
-    on_gpu = replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cuda")))
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_a_device_that_is_not_here_is_refused(words, tiny, tmp_path):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has such a device")
+    recipe = a_recipe(words, tiny, tmp_path / "out", device="mps")
     with pytest.raises(PlanError, match="--calibrate: the workers train on GPUs, and this machine has none"):
-        calibrate(on_gpu)
+        raysp.estimate(recipe, calibrate=True)
 
 
 @pytest.mark.slow
-def test_rows_that_cannot_be_decoded_are_refused(prepared, monkeypatch):
-    monkeypatch.setattr("raysp.training.data.row_windows.PieceReader._add", lambda *_: None)
+def test_rows_that_cannot_be_decoded_are_refused(tiny, tmp_path):
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(12))
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out")
     with pytest.raises(PlanError, match="--calibrate: no row of a micro-batch of the first window can be decoded"):
-        calibrate(prepared)
+        raysp.estimate(recipe, calibrate=True)

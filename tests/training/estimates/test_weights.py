@@ -7,15 +7,9 @@ import pytest
 import raysp
 from raysp import CTC, Checkpoint, Classify, ClassifyFrames, Pretrain, Schedule, Seq2Seq, Speakers, Text, finetune
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
-from raysp.text.vocabulary import build, count_characters
-from raysp.training.characters import tokenizer_for
-from raysp.training.estimates.weight_sizes import model_of, weights_of
-from raysp.training.finetuning import plan_recipe
-from raysp.training.loop import state
-from raysp.training.specs.objectives import trains_few_weights
-from tests.recipes import LETTERS, a_recipe
+from tests.recipes import SMALL, a_recipe, letters_tokenizer
 from tests.soaked import some
-from tests.training.conftest import SMALL, small_model
+from tests.trained import commits_of, planned
 from tests.training.objectives.originals import save_decoder
 
 LORA, CONVOLUTIONS = raysp.LoRA(4), "feature_encoder"
@@ -24,9 +18,9 @@ LORA, CONVOLUTIONS = raysp.LoRA(4), "feature_encoder"
 @pytest.fixture
 def adapted(tmp_path) -> str:
     """A checkpoint that can have adapter layers."""
-    tokenizer = tokenizer_for(build(count_characters([LETTERS, " "])))
+    tokenizer = letters_tokenizer()
     fields = {"do_stable_layer_norm": True, "vocab_size": len(tokenizer.get_vocab())}
-    small_model(Wav2Vec2ForCTC, Wav2Vec2Config, **{**SMALL, **fields}).save_pretrained(tmp_path / "stable")
+    Wav2Vec2ForCTC(Wav2Vec2Config(**{**SMALL, **fields})).save_pretrained(tmp_path / "stable")
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
     Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path / "stable")
     return str(tmp_path / "stable")
@@ -62,17 +56,16 @@ def trained(words, sink, objective, **fields) -> raysp.Finetune:
 
 
 @pytest.mark.slow
-def test_a_model_without_values_has_the_weights_of_the_one_that_is_trained(words, objective, tmp_path):
-    plan, prepared = plan_recipe(trained(words, tmp_path / "out", objective))
-    found, real = model_of(plan, prepared.task), prepared.task.objective(plan).model
-
-    def facts(model):
-        parameters = {name: (one.shape, one.requires_grad) for name, one in model.named_parameters()}
-        kept = state.weights(model, trained_only=trains_few_weights(objective))
-        return parameters, {name: (one.shape, one.dtype) for name, one in kept.items()}, model.new_weights
-
-    assert all(one.is_meta for one in found.parameters())
-    assert facts(found) == facts(real)
+def test_a_commit_of_every_objective_has_the_estimated_files(words, objective, tmp_path):
+    """Weights and moments by name, shape and dtype: a file has a header with all of them."""
+    recipe = trained(words, tmp_path / "out", objective, schedule=Schedule(steps=1))
+    found = raysp.estimate(recipe)
+    finetune(recipe)
+    files = commits_of(tmp_path / "out")[1]["files"]
+    assert found.commit.files == {name: file["num_bytes"] for name, file in files.items()}
+    moments = found.memory.moments
+    assert moments == 2 * found.memory.gradients
+    assert files["optimizer.safetensors"]["num_bytes"] == pytest.approx(moments, rel=0.2, abs=20_000)
 
 
 @pytest.mark.slow
@@ -98,16 +91,16 @@ def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path,
 
 
 def test_the_best_evaluation_and_averaged_commits_are_kept_too(words, tiny, tmp_path):
-    plan, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", average=5))
-    model = model_of(plan, prepared.task)
-    assert weights_of(plan.recipe, model).commit.kept == 6  # one between those that are averaged
+    averaged = a_recipe(words, tiny, tmp_path / "out", average=5)
+    assert raysp.estimate(averaged).commit.kept == 6  # one between those that are averaged
     evaluation = raysp.Evaluation(raysp.Shards(words, text="text"))
-    assert weights_of(a_recipe(words, tiny, tmp_path / "out", evaluation=evaluation), model).commit.kept == 3
+    assert raysp.estimate(a_recipe(words, tiny, tmp_path / "out", evaluation=evaluation)).commit.kept == 3
 
 
 def test_bytes_of_what_is_trained(words, tiny, tmp_path):
-    plan, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"freeze": "base"}))
-    found = weights_of(plan.recipe, model_of(plan, prepared.task))
-    assert found.trained == 4 * 33 * len(prepared.task.tokenizer)  # 32 weights and a bias for each token
-    assert found.largest == 4 * 32 * len(prepared.task.tokenizer)
-    assert found.model == found.committed > 10 * found.trained
+    recipe = a_recipe(words, tiny, tmp_path / "out", objective={"freeze": "base"})
+    tokens, found = len(planned(recipe)["vocabulary"]), raysp.estimate(recipe)
+    assert found.memory.gradients == 4 * 33 * tokens  # 32 weights and a bias for each token
+    assert found.memory.moments == 2 * found.memory.gradients
+    assert found.memory.weights > 10 * found.memory.gradients
+    assert found.commit.files["model.safetensors"] == pytest.approx(found.memory.weights, rel=0.1)

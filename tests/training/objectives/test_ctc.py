@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor
 
 from raysp.models.encoder.heads import ctc_loss
+from raysp.models.tokenizers import pieces
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.tasks.ctc_task import UNIFORM_SHARE, CTCObjective, prior_ctc_loss
 from tests.training.conftest import SMALL, micro_batch, small_model
@@ -149,3 +150,10 @@ def test_tokens_last_longer() -> None:
             optimizer.step()
         shares.append((logits.argmax(-1) != BLANK).float().mean().item())
     assert shares[0] < 0.3 < 0.6 < shares[1]
+
+
+def test_pieces_of_words_scale_with_their_numbers(monkeypatch):
+    monkeypatch.setattr(pieces, "MOST_WORDS", 10_000)
+    many = {word: number * pieces.MOST_WORDS for word, number in {"aab": 3, "ab": 2}.items()}
+    found = [pieces.learn_pieces(words, 10, ("p", "u")) for words in (many, {"aab": 3, "ab": 2})]
+    assert pieces.merges_of(found[0]) == pieces.merges_of(found[1])

@@ -2,7 +2,7 @@
 
 import io
 import json
-import pickle
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +16,10 @@ from safetensors.torch import load_file
 import raysp
 from raysp import Batching, ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.models import load_checkpoint
-from raysp.models.tokenizers import pieces
-from raysp.models.tokenizers.pieces import learn_pieces, merges_of
-from raysp.training.finetuning import plan_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.models.oracles import transformers
 from tests.recipes import a_recipe, words_table
+from tests.trained import planned
 from tests.training.runs.test_pieces import parakeet_checkpoint
 
 SIZE = 32
@@ -114,12 +112,17 @@ def test_transformers_reads_the_files_and_the_same_texts(trained, pairs):
 
 @pytest.mark.slow
 def test_a_trained_head_is_kept_by_a_further_training(trained, pairs, tmp_path):
-    again = recipe(pairs, tmp_path / "out", checkpoint=trained, vocabulary="keep")
-    plan, prepared = plan_recipe(again)
-    assert prepared.task.tokenizer.get_vocab() == load_checkpoint(trained).tokenizer.get_vocab()
-    assert not prepared.corpus.left_out
-    assert "outside" not in prepared.facts["characters"]
-    assert prepared.task.objective(plan).model.lm_head.out_features == SIZE
+    again = recipe(pairs, tmp_path / "out", checkpoint=trained, vocabulary="keep", rate=1e-30)
+    plan = planned(again)
+    assert plan["vocabulary"] == load_checkpoint(trained).tokenizer.get_vocab()
+    assert plan["left_out"] == {}
+    assert "outside" not in plan.facts["characters"]
+    finetune(again)
+    before, after = (
+        load_file(folder / "model.safetensors")["lm_head.weight"] for folder in (trained, tmp_path / "out")
+    )
+    assert torch.equal(after, before)
+    assert len(after) == SIZE
 
 
 @pytest.mark.slow
@@ -157,42 +160,42 @@ def test_rows_whose_words_no_frames_hold_are_left_out_and_pieces_too_many_fail(t
 def test_texts_with_marks_of_pieces_are_left_out(tiny, tmp_path):
     write_shard(tmp_path / "in" / "0.parquet", table=words_table(4, texts=["a|b", "\u2581a", "a <pad> b", "a b"]))
     made = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"})
-    _, prepared = plan_recipe(made)
-    assert prepared.corpus.left_out == {"outside_vocabulary": 2}
-    assert {"|", "a", "b"} <= prepared.task.tokenizer.get_vocab().keys()
-    assert prepared.facts["pieces"] == f"{len(prepared.task.tokenizer)} tokens, learnt from 3 different words"
+    plan = planned(made)
+    assert plan["left_out"] == {"outside_vocabulary": 2}
+    assert {"|", "a", "b"} <= plan["vocabulary"].keys()
+    assert plan.facts["pieces"] == f"{len(plan['vocabulary'])} tokens, learnt from 3 different words"
 
 
-def test_pieces_travel_to_workers(words, tiny, tmp_path):
-    _, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:30"}))
-    travelled = pickle.loads(pickle.dumps(prepared))
-    assert travelled.task.digest == prepared.task.digest
-    assert travelled.task.targets()("seven nine") == prepared.task.targets()("seven nine")
-    assert prepared.task.shown(prepared.task.targets()("seven nine").ids) == "seven nine"
+def write_texts(folder: Path, texts: list[str]) -> str:
+    write_shard(folder / "0.parquet", table=words_table(len(texts), texts=texts))
+    return f"{folder}/*.parquet"
+
+
+def test_pieces_do_not_depend_on_the_order_of_words(tiny, tmp_path):
+    drawn = np.random.default_rng(0)
+    words = ["".join(drawn.choice([*"abcdefg"], drawn.integers(1, 5))) for _ in range(160)]
+    found = []
+    for name in ("sorted", "shuffled"):
+        url = write_texts(tmp_path / name, [" ".join(words[first : first + 2]) for first in range(0, 160, 2)])
+        plan = planned(a_recipe(url, tiny, tmp_path / "out", objective={"vocabulary": "bpe:60"}))
+        assert plan["left_out"] == {}
+        found.append(plan["vocabulary"])
+        drawn.shuffle(words)
+    assert found[0] == found[1]
+    assert len(found[0]) == 60
+    assert [found[0][one] for one in ("<pad>", "<unk>")] == [0, 1]
 
 
 @pytest.mark.slow
-def test_pieces_do_not_depend_on_the_order_of_words_and_scale_with_their_numbers(monkeypatch):
-    monkeypatch.setattr(pieces, "MOST_WORDS", 10_000)
-    drawn = np.random.default_rng(0)
-    words = {"".join(drawn.choice([*"abcdefg"], drawn.integers(1, 8))): int(drawn.integers(1, 4)) for _ in range(3000)}
-    shuffled = dict(drawn.permutation([*words.items()]).tolist())
-    shuffled = {word: int(number) for word, number in shuffled.items()}
-    made = [learn_pieces(one, 200, ("<pad>", "<unk>")) for one in (words, shuffled)]
-    assert made[0].get_vocab() == made[1].get_vocab()
-    assert merges_of(made[0]) == merges_of(made[1])
-    assert len(made[0]) == 200
-    assert [made[0].get_vocab()[one] for one in ("<pad>", "<unk>")] == [0, 1]
-    many = {word: number * pieces.MOST_WORDS for word, number in {"aab": 3, "ab": 2}.items()}
-    large = learn_pieces(many, 10, ("p", "u"))
-    assert merges_of(large) == merges_of(learn_pieces({"aab": 3, "ab": 2}, 10, ("p", "u")))
-
-
-def test_pieces_follow_byte_pair_encoding():
+def test_pieces_follow_byte_pair_encoding(tiny, tmp_path):
     """The example of Sennrich et al. 2016: low 5, lower 2, newest 6, widest 3."""
-    made = learn_pieces({"low": 5, "lower": 2, "newest": 6, "widest": 3}, 17, ("<pad>", "<unk>"))
-    assert merges_of(made)[:3] == ["e s", "es t", "l o"]
-    assert made.decode_collapsed(made.ids_of_written("lowest newer")) == "lowest newer"
+    url = write_texts(tmp_path / "in", ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3)
+    schedule = Schedule(steps=1)
+    finetune(a_recipe(url, tiny, tmp_path / "out", objective={"vocabulary": "bpe:17"}, schedule=schedule))
+    model = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["model"]
+    assert [*map(tuple, model["merges"][:3])] == [("e", "s"), ("es", "t"), ("l", "o")]
+    tokenizer = load_checkpoint(tmp_path / "out").tokenizer
+    assert tokenizer.decode(tokenizer("lowest newer")["input_ids"]) == "lowest newer"
 
 
 @pytest.mark.parametrize("vocabulary", ["bpe:", "bpe:many", "bpe:-5", "bpe:9", "bpe:100001", "BPE:1.5"])
@@ -210,4 +213,4 @@ def test_pieces_for_adapters_and_pretraining_are_refused():
 
 def test_fewer_tokens_than_characters_are_refused(words, tiny, tmp_path):
     with pytest.raises(PlanError, match=r"found 'bpe:10'; the texts have 15 characters: set it to 'bpe:18' or more"):
-        plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"}))
+        finetune(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"}))

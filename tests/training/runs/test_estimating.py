@@ -6,7 +6,7 @@ import pytest
 
 import raysp
 from raysp import Batching, Checkpoint, PlanError, Schedule, SpecError, finetune
-from raysp.training import finetuning
+from tests.corpora import rows_table, wav, write_shard
 from tests.recipes import a_recipe
 
 BY_THREE = Batching(seconds=6, micro_batches=3, window_seconds=10)
@@ -67,11 +67,19 @@ def test_a_calibration_measures_speed_and_memory_and_writes_nothing(words, tiny,
     assert not (tmp_path / "out").exists()
 
 
+MANY = 20_001
+"""Rows that an estimate does not index."""
+
+
 class TestRowsThatAreNotIndexed:
+    @pytest.fixture(scope="class")
+    def many(self, tmp_path_factory) -> str:
+        table = rows_table(MANY, audio=wav(800))
+        return str(write_shard(tmp_path_factory.mktemp("many") / "0.parquet", table=table))
+
     @pytest.fixture
-    def recipe(self, words, tiny, tmp_path, monkeypatch) -> raysp.Finetune:
-        monkeypatch.setattr(finetuning, "PLANNED_ROWS", 10)
-        return a_recipe(words, tiny, tmp_path / "out", batching=BY_THREE)
+    def recipe(self, many, tiny, tmp_path) -> raysp.Finetune:
+        return a_recipe(many, tiny, tmp_path / "out", batching=BY_THREE)
 
     def test_commit_memory_and_the_time_of_full_steps_are_known(self, recipe):
         found = raysp.estimate(recipe, rtfx=3.0)
@@ -79,14 +87,14 @@ class TestRowsThatAreNotIndexed:
         assert found.cost.wall_seconds.value == pytest.approx(8.0)
         assert found.commit.num_bytes > 100_000
         assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
-        assert "30 rows are not indexed yet" in found.notes[0]
+        assert "20,001 rows are not indexed yet" in found.notes[0]
 
     def test_a_calibration_is_refused(self, recipe):
-        with pytest.raises(PlanError, match=r"--calibrate: 30 rows are not indexed yet; begin the training"):
+        with pytest.raises(PlanError, match=r"--calibrate: 20,001 rows are not indexed yet; begin the training"):
             raysp.estimate(recipe, calibrate=True)
 
-    def test_without_declared_durations_epochs_have_no_time(self, recipe, words, tiny, tmp_path):
-        found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
+    def test_without_declared_durations_epochs_have_no_time(self, recipe, many, tiny, tmp_path):
+        found = raysp.estimate(a_recipe(many, tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
         assert (found.left, found.cost) == (None, None)
         assert Path(recipe.sink.url).name == "out"
 

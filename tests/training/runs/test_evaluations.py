@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,10 @@ from raysp.training.tasks.task import PredictedRows, Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
+from tests.training.runs.test_speakers import others, recipe_of
 from tests.training.teams import Member, Team
+
+__all__ = ["others"]  # a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -329,3 +333,45 @@ def test_an_evaluation_compares_by_the_case_rules_of_the_texts(words, tiny, tmp_
         PredictedRows(["İSPARTA IĞDIR"], [Prediction("isparta ığdır", 0.0)], columns, evaluation, None)
     )
     assert found.scores.metrics["cer"].value == 0
+
+
+class Recorder:
+    """A worker of two, or one that is alone; `gathered` holds what each has predicted."""
+
+    def __init__(self, gathered: dict, number: int, count: int = 2) -> None:
+        self.gathered, self.number, self.count = gathered, number, count
+
+    def gather(self, value):
+        self.gathered[self.number] = value
+        return [self.gathered.get(number, value) for number in range(self.count)]
+
+
+def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listener, others, tmp_path):
+    words = write_words(tmp_path / "words", 18, 12)
+    from raysp.training.loop.worker import new_session
+
+    _, prepared = plan_recipe(recipe_of(words, listener, others, tmp_path / "out"))
+    run = new_session(prepared, lambda window: {}, None).evaluations.run
+
+    def evaluated(member: Recorder, plan=prepared.plan):
+        return Evaluator(plan, run.evaluation, run.objective, prepared.task, member)()
+
+    once, by_two, one_by_one = {}, {}, {}
+    alone = evaluated(Recorder(once, 0, 1))
+    for number in (0, 1, 0):
+        last = evaluated(Recorder(by_two, number))
+    assert (last.value, last.comparison) == (alone.value, alone.comparison)
+    assert last.loss == pytest.approx(alone.loss, rel=1e-5)
+    sizes = dataclasses.replace(prepared.plan.sizes, micro_seconds=0.001)
+    evaluated(Recorder(one_by_one, 0, 1), dataclasses.replace(prepared.plan, sizes=sizes))
+    expected = vectors_of(once)
+    assert len(expected) > 10
+    for found in (vectors_of(by_two), vectors_of(one_by_one)):
+        assert found.keys() == expected.keys()
+    assert all(np.array_equal(vector, expected[place]) for place, vector in vectors_of(by_two).items())
+    for place, vector in vectors_of(one_by_one).items():
+        np.testing.assert_allclose(vector, expected[place], rtol=1e-4, atol=1e-5)
+
+
+def vectors_of(gathered: dict) -> dict[tuple[int, int], np.ndarray]:
+    return {row.place: row.prediction.vector for rows, _ in gathered.values() for row in rows}

@@ -4,7 +4,10 @@ import dataclasses
 import io
 import json
 import re
+import resource
 import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +19,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp
-from raysp import Batching, ChangedError, PlanError, RunError, Schedule, StoreError, finetune
+from raysp import Batching, ChangedError, PlanError, RunError, Schedule, finetune
 from raysp.models import check_checkpoint
-from raysp.ops import ordering
-from raysp.storage.store import LocalStore
-from raysp.training.finetuning import plan_recipe, try_out
-from raysp.training.sink import row_errors, step_metrics
-from raysp.training.tasks.ctc_task import CTCObjective
+from tests import kit
 from tests.corpora import wav, write_shard
 from tests.recipes import WORDS, a_recipe, words_table, write_words
 from tests.soaked import some
+from tests.trained import commits_of, error_rows_of, planned, steps_of, tried
 from tests.training.conftest import interrupted_amid_an_update
 
 pytestmark = pytest.mark.slow
 
 DROPPING = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
-
-
-@pytest.fixture
-def seen(monkeypatch) -> list[int]:
-    """Rows in the order in which the model saw them."""
-    rows: list[int] = []
-    original = CTCObjective.__call__
-
-    def recorded(self, batch):
-        rows.extend(batch.rows)
-        return original(self, batch)
-
-    monkeypatch.setattr(CTCObjective, "__call__", recorded)
-    return rows
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -97,16 +83,6 @@ def test_what_comes_out_is_a_checkpoint_that_raysp_and_transformers_load(undistu
     assert not {sign for sign in (str(undisturbed.parent), str(Path.home()), '"/', "`/", "file://") if sign in card}
 
 
-def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monkeypatch):
-    costs = []
-    original = ordering.micro_batch_edges
-    monkeypatch.setattr(ordering, "micro_batch_edges", lambda cost, *rest: costs.append(cost) or original(cost, *rest))
-    schedule, batching = Schedule(epochs=2, learning_rate=1e-3), Batching(seconds=6, micro_batches=3, window_seconds=5)
-    recipe = again(words, tiny, tmp_path / "out", schedule=schedule, batching=batching)
-    finetune(recipe, on_plan=lambda prepared: prepared.facts)
-    assert sum(len(cost) for cost in costs) == 30 * 2
-
-
 def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, tiny, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tiny, other)
@@ -126,15 +102,51 @@ def test_random_weights_are_those_of_the_seed_and_not_of_the_checkpoint(words, t
     assert "and random weights, trained by raysp" in card
 
 
-def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path, seen):
-    result = finetune(again(words, tiny, tmp_path / "out"))
+def num_samples(*files: Path) -> list[int]:
+    """Return the lengths of the recordings of some shards, of which two at most are equal."""
+    recordings = [row["bytes"] for file in files for row in pq.read_table(file)["audio"].to_pylist()]
+    found = [soundfile.info(io.BytesIO(recording)).frames for recording in recordings]
+    assert len({*found}) >= len(found) - 1
+    return found
+
+
+def seen_of(sink: Path) -> list[list[tuple[int, int]]]:
+    """Return rows and samples of the steps of each epoch, of all runs."""
+    lines = [
+        json.loads(line)
+        for file in sorted((sink / ".raysp" / "metrics").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    epochs: list[list[tuple[int, int]]] = []
+    for line in lines:
+        if not epochs or line["step"] == 1:
+            epochs.append([])
+        epochs[-1].append((line["rows"], round(16_000 * line["audio_seconds"])))
+    return epochs
+
+
+def check_seen_once(sink: Path, *files: Path, failed: int = 0) -> list[list[tuple[int, int]]]:
+    """Check that the steps of each epoch have the rows of some shards, and no others but failed samples."""
+    lengths, epochs = num_samples(*files), seen_of(sink)
+    for steps in epochs:
+        assert tuple(map(sum, zip(*steps, strict=True))) == (len(lengths), sum(lengths) + failed)
+    return epochs
+
+
+def shards_of(url: str) -> list[Path]:
+    return sorted(Path(url).parent.glob("*.parquet"))
+
+
+def test_every_row_is_trained_on_once_an_epoch(words, tiny, tmp_path):
+    result = finetune(again(words, tiny, tmp_path / "out", batching=Batching(seconds=2.5, micro_batches=2)))
     assert (result.epochs, result.is_done, result.exit_code, result.rows) == (2, True, 0, 30)
-    assert sorted(seen[:30]) == sorted(seen[30:]) == list(range(30))
-    assert seen[:30] != seen[30:]
+    first, second = check_seen_once(tmp_path / "out", *shards_of(words))
+    assert len(first) > 6
+    assert first != second
 
 
 @pytest.mark.parametrize("number", some([1, 3, 4], 3))
-def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_path, seen, number):
+def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_path, number):
     recipe = again(words, tiny, tmp_path / "out")
     first = finetune(recipe, should_stop=steps_until(number))
     assert (first.steps, first.is_done) == (number, False)
@@ -142,9 +154,8 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_pa
     second = finetune(recipe)
     assert second.is_done
     assert same(weights(tmp_path / "out"), weights(undisturbed))
-    assert sorted(seen) == sorted([*range(30)] * 2)
-    lines = step_metrics.load(LocalStore(tmp_path / "out"))
-    assert [step.done for step in lines] == [*range(1, second.steps + 1)]
+    assert len(check_seen_once(tmp_path / "out", *shards_of(words))) == 2
+    assert [step["done"] for step in steps_of(tmp_path / "out")] == [*range(1, second.steps + 1)]
 
 
 @pytest.mark.parametrize("name", some(["NAdam", "Adafactor", "ASGD", "SGD"], "NAdam"))
@@ -161,13 +172,14 @@ def test_a_training_by_another_optimiser_goes_on_bit_for_bit(words, tiny, undist
     assert not same(weights(tmp_path / "stopped"), weights(undisturbed))
 
 
-def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed, tmp_path, seen):
+def test_a_training_that_is_done_is_only_exported_again(words, tiny, undisturbed, tmp_path):
     recipe = again(words, tiny, tmp_path / "out")
     shutil.copytree(undisturbed, tmp_path / "out")
     (tmp_path / "out" / "config.json").unlink()
     result = finetune(recipe)
     published = json.loads((undisturbed / "metrics.json").read_text())
-    assert (seen, result.is_done, result.loss) == ([], True, pytest.approx(published["loss"]))
+    assert (result.is_done, result.audio_seconds, result.loss) == (True, 0, pytest.approx(published["loss"]))
+    assert seen_of(tmp_path / "out") == seen_of(undisturbed)
     assert same(weights(tmp_path / "out"), weights(undisturbed))
     check_checkpoint(tmp_path / "out")
 
@@ -306,23 +318,6 @@ def test_a_sink_of_labels_is_refused_and_stays_as_it_is(words, tiny, tmp_path, r
     assert files == ["run.json"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
-    original, sink = CTCObjective.__call__, tmp_path / "out"
-
-    def broken(self, batch):
-        losses = original(self, batch)
-        bad = torch.tensor([7 in (row,) for row in batch.rows])
-        rows = torch.where(bad, torch.nan, losses.rows_B)
-        return dataclasses.replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
-
-    recipe = again(words, tiny, sink)
-    monkeypatch.setattr(CTCObjective, "__call__", broken)
-    with pytest.raises(RunError, match=r"the loss is nan .* at fault: 0.parquet:7\. Lower schedule"):
-        finetune(recipe)
-    monkeypatch.undo()
-    assert finetune(recipe).is_done
-
-
 @pytest.mark.parametrize("rate", [1e12, 1e30])
 def test_a_training_that_diverged_says_so_and_names_no_row(words, tiny, tmp_path, rate):
     schedule = Schedule(steps=40, learning_rate=rate, warmup=0.0, clip=None, shape="constant")
@@ -336,36 +331,19 @@ def test_a_training_that_diverged_says_so_and_names_no_row(words, tiny, tmp_path
     assert "Lower schedule.learning_rate" in message
 
 
-def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, tiny, tmp_path, monkeypatch):
-    original, done = CTCObjective.__call__, []
-
-    def broken(self, batch):
-        losses = original(self, batch)
-        done.append(batch)
-        factor = torch.nan if len(done) > 6 else 1.0  # from the fourth step of two micro-batches on
-        return dataclasses.replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
-
-    monkeypatch.setattr(CTCObjective, "__call__", broken)
-    with pytest.raises(RunError, match=r"diverged: no row of the \d+ of the step has a finite loss and gradient, so"):
-        finetune(again(words, tiny, tmp_path / "out"))
-    assert [one.path for one in LocalStore(tmp_path / "out").list(".raysp/steps/") if one.path.endswith(".json")] == [
-        ".raysp/steps/2.json"
-    ]
-
-
-def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path, seen):
+def test_rows_that_cannot_be_decoded_are_left_out_of_every_epoch(tiny, tmp_path):
     """Their headers are whole, so the index does not know."""
     write_words(tmp_path / "in", 20)
     write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
     recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", schedule=Schedule(epochs=2))
     result = finetune(recipe)
     assert result.rows == 26
-    assert sorted(seen) == sorted([*range(20)] * 2)
+    assert len(check_seen_once(tmp_path / "out", tmp_path / "in" / "0.parquet", failed=6 * 8000)) == 2
     assert sum(result.errors.values()) == 12
     assert result.error_examples[0].startswith("z.parquet:")
-    listed = row_errors.load(LocalStore(tmp_path / "out"))
-    assert [(one.shard, one.row) for one in listed] == [("z.parquet", row) for row in range(6)]
-    assert {one.error_type for one in listed} == {*result.errors}
+    listed = error_rows_of(tmp_path / "out")
+    assert [(one["shard"], one["row"]) for one in listed] == [("z.parquet", row) for row in range(6)]
+    assert {one["error_type"] for one in listed} == {*result.errors}
 
 
 def test_too_many_of_them_end_the_training(tiny, tmp_path):
@@ -394,9 +372,9 @@ def _broken_flac() -> bytes:
 
 def test_a_try_out_writes_nothing_and_shows_texts(words, tiny, tmp_path):
     recipe = a_recipe(words, tiny, tmp_path / "out")
-    result = try_out(recipe, 2)
-    assert (result.steps, result.is_done) == (2, True)
-    assert next(reference for reference, _ in result.texts) in words_of(words)
+    result = tried(recipe, 2)
+    assert (result["steps"], result["is_done"]) == (2, True)
+    assert next(reference for reference, _ in result["texts"]) in words_of(words)
     assert not (tmp_path / "out").exists()
 
 
@@ -406,10 +384,10 @@ def words_of(url: str) -> set[str]:
 
 def test_a_plan_writes_nothing_and_is_that_of_the_training(words, tiny, tmp_path):
     recipe = a_recipe(words, tiny, tmp_path / "out")
-    _, prepared = plan_recipe(recipe)
-    assert prepared is not None
+    plan = planned(recipe)
     assert not (tmp_path / "out").exists()
-    assert finetune(recipe).fingerprint == prepared.fingerprint
+    result = finetune(recipe)
+    assert (result.fingerprint, result.rows) == (plan["fingerprint"], plan["rows_trained"])
 
 
 def test_only_the_head_is_trained_at_first(words, headless, tmp_path):
@@ -437,33 +415,45 @@ def test_recordings_beside_their_table_are_read(tiny, tmp_path):
     assert finetune(a_recipe("", tiny, tmp_path / "out", source=source)).rows == 12
 
 
-def test_a_sink_that_cannot_be_written_any_more_ends_the_training(words, tiny, tmp_path, monkeypatch):
-    original, calls = LocalStore.publish, []
-
-    def full(self, scratch, path, **options):
-        calls.append(path) if path.endswith(".safetensors") else None
-        if len(calls) == 3:
-            raise StoreError(f"{path}: No space left on device")
-        return original(self, scratch, path, **options)
-
-    recipe = again(words, tiny, tmp_path / "out")
-    monkeypatch.setattr(LocalStore, "publish", full)
-    with pytest.raises(RunError, match="No space left on device"):
-        finetune(recipe)
-    monkeypatch.undo()
-    assert finetune(recipe).is_done
-
-
-def test_a_checkpoint_that_cannot_be_written_is_written_by_the_same_command(words, tiny, tmp_path, monkeypatch):
-    recipe = again(words, tiny, tmp_path / "out")
-
-    def full(self, folder, **options):
-        raise OSError(28, "No space left on device", str(folder))
-
-    with monkeypatch.context() as patched:
-        patched.setattr("raysp.models.base.modeling.Model.save_pretrained", full)
-        with pytest.raises(RunError, match=r"cannot write it \(No space left on device\); .* from the last committed"):
+def test_a_sink_that_cannot_be_written_any_more_ends_the_training(words, tiny):
+    with kit.failing_files() as files:
+        recipe = again(words, tiny, files.url("out"))
+        finetune(recipe, should_stop=steps_until(2))
+        files.fail_at(6, "full")
+        with pytest.raises(RunError, match=r"cannot write it \(OSError: \[Errno 28\] .* from the last committed step"):
             finetune(recipe)
+        files.revive()
+        assert finetune(recipe).is_done
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Limit the bytes of a file from now on, which fails as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda num_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_state_that_cannot_be_written_names_the_file_and_what_to_do(words, tiny, tmp_path, limited):
+    limited(50_000)
+    with pytest.raises(RunError, match=r"\.raysp/tmp/\w+: cannot write it \(File too large\); .* run again"):
+        finetune(again(words, tiny, tmp_path / "out"))
+    assert not (tmp_path / "out" / ".raysp" / "steps").exists() or commits_of(tmp_path / "out") == {}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_written_by_the_same_command(words, tiny, tmp_path, limited):
+    recipe = again(words, tiny, tmp_path / "out")
+    last = planned(recipe)["steps_per_epoch"] * 2
+
+    def fill(progress):
+        if progress.done == last:
+            while last not in commits_of(tmp_path / "out"):
+                time.sleep(0.01)
+            limited(50_000)
+
+    with pytest.raises(RunError, match=r"cannot write it \(File too large\); .* from the last committed"):
+        finetune(recipe, on_progress=fill)
+    limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert not (tmp_path / "out" / "config.json").exists()
     assert finetune(recipe).is_done
     assert (tmp_path / "out" / "config.json").exists()

@@ -15,17 +15,19 @@ import transformers
 import raysp
 from raysp import Batching, ClassifyFrames, Evaluation, Schedule, finetune
 from raysp.models import load_checkpoint
-from raysp.storage.store import LocalStore
-from raysp.training.finetuning import try_out
-from raysp.training.reading.training_report import evaluation_in_detail
-from raysp.training.sink import evaluation_records, step_metrics
-from raysp.training.tasks.frame_task import frames_of
 from tests.corpora import DEMO, write_shard
+from tests.pages import Page
 from tests.recipes import a_recipe, words_table
+from tests.trained import evaluations_of, steps_of, tried
 
 pytestmark = pytest.mark.slow
 
 NUM_DIGITS = 40
+
+
+def frames_of(runs: str) -> list[str | None]:
+    """Return the class of each frame, from runs such as `[["speech", 12], [null, 3]]`."""
+    return [name for name, length in json.loads(runs) for _ in range(length)]
 
 
 def loud_frames(recording: bytes) -> list[str]:
@@ -68,23 +70,25 @@ def trained(digits, listener, tmp_path_factory):
 @pytest.mark.drivers
 def test_frames_of_real_digits_are_learnt(trained, digits):
     sink, result = trained
-    losses = [step.loss for step in step_metrics.load(LocalStore(sink))]
+    losses = [step["loss"] for step in steps_of(sink)]
     assert result.left_out == {}
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
     frames = [name for row in pq.read_table(Path(digits).parent).column("frames").to_pylist() for name in row]
     assert result.best > 0.05 + max(frames.count("loud"), frames.count("quiet")) / len(frames)
-    before, evaluated = evaluation_records.load(LocalStore(sink)).values()
-    assert before.estimate.value < evaluated.estimate.value
-    assert evaluated.scores.counts["frames"] == len(frames)
-    assert evaluated.scores.rows == NUM_DIGITS
-    assert evaluated.metrics.keys() == {"accuracy", "f1", "loss"}
-    assert {one.name for one in evaluated.classes} == {"loud", "quiet"}
-    worst = evaluated.worst[0]
-    assert worst.errors == sum(map(operator.ne, frames_of(worst.reference), frames_of(worst.hypothesis))) > 0
-    [table] = [one for one in evaluation_in_detail(40, evaluated).tables if one.title == "Classes"]
-    assert table.names[1] == "frames"
-    [shown, *_] = evaluation_in_detail(40, evaluated).worst
-    assert shown.about == f"{worst.errors} errors, score {worst.score:.3f}"
+    before, evaluated = evaluations_of(sink).values()
+    scores, metrics = evaluated["scores"], evaluated["scores"]["metrics"]
+    assert before["scores"]["metrics"]["accuracy"]["value"] < metrics["accuracy"]["value"] == result.best
+    assert scores["counts"]["frames"] == len(frames)
+    assert scores["rows"] == NUM_DIGITS
+    assert metrics.keys() == {"accuracy", "f1"}
+    assert evaluated["loss"] > 0
+    assert {one["name"] for one in evaluated["classes"]} == {"loud", "quiet"}
+    worst = evaluated["worst"][0]
+    reference, hypothesis = frames_of(worst["reference"]), frames_of(worst["hypothesis"])
+    assert worst["errors"] == sum(map(operator.ne, reference, hypothesis)) > 0
+    page = Page((sink / ".raysp" / "report.html").read_text())
+    assert page.texts[page.texts.index("Classes") + 2] == "frames"
+    assert f"{worst['errors']} errors, score {worst['score']:.3f}" in page.texts
 
 
 @pytest.mark.drivers
@@ -124,7 +128,7 @@ def test_a_head_with_the_same_classes_is_trained_further(trained, digits, tmp_pa
         objective=ClassifyFrames(str(trained[0]), column="frames"),
         schedule=Schedule(steps=1, learning_rate=1e-6),
     )
-    first, last = finetune(recipe).loss, step_metrics.load(LocalStore(trained[0]))[-1].loss
+    first, last = finetune(recipe).loss, steps_of(trained[0])[-1]["loss"]
     assert first == pytest.approx(last, abs=0.1)
 
 
@@ -140,7 +144,7 @@ def test_frames_of_another_architecture_are_learnt(digits, shared, tmp_path):
         batching=Batching(seconds=6, micro_batches=3, window_seconds=10),
     )
     result = finetune(recipe)
-    losses = [step.loss for step in step_metrics.load(LocalStore(tmp_path / "out"))]
+    losses = [step["loss"] for step in steps_of(tmp_path / "out")]
     assert result.left_out == {}
     assert losses[-1] < 0.9 * losses[0]
     assert load_checkpoint(tmp_path / "out").summary.architecture == "Wav2Vec2BertForAudioFrameClassification"
@@ -148,9 +152,9 @@ def test_frames_of_another_architecture_are_learnt(digits, shared, tmp_path):
 
 def test_a_try_out_shows_runs_of_classes(words, listener, tmp_path):
     recipe = a_recipe(words, Path(), tmp_path / "out", objective=ClassifyFrames(listener, column="frames"))
-    result = try_out(recipe, 1)
-    assert len(result.texts) == 5
-    for reference, found in result.texts:
+    texts = tried(recipe, 1)["texts"]
+    assert len(texts) == 5
+    for reference, found in texts:
         assert {*frames_of(reference)} <= {"low", "high", None}
         assert {*frames_of(found)} <= {"low", "high"}
         assert len(frames_of(reference)) == len(frames_of(found))

@@ -14,13 +14,9 @@ from safetensors.torch import load_file
 import raysp
 from raysp import CTC, Batching, CheckpointError, Evaluation, PlanError, Pretrain, Schedule, SpecError, Text, finetune
 from raysp.models import check_checkpoint
-from raysp.storage.store import LocalStore
-from raysp.training.finetuning import try_out
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import prepare
-from raysp.training.sink import committed_steps, evaluation_records, step_metrics
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav, write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table, write_words
+from tests.trained import commits_of, committed_weights, evaluations_of, events_of, planned, scalars, steps_of, tried
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +29,6 @@ def a_pretraining(words, checkpoint, sink, **fields):
     objective = Pretrain(str(checkpoint), **{"text": Text("lower"), **fields.pop("objective", {})})
     given = {"schedule": Schedule(steps=2, learning_rate=1e-3), **fields}
     return a_recipe(words, Path(), sink, objective=objective, **given)
-
-
-def prepared(*arguments, **fields):
-    return prepare(plan_training(a_pretraining(*arguments, **fields)), None)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -75,19 +67,20 @@ def test_codes_and_texts_of_real_digits_are_learnt(tmp_path):
         batching=Batching(seconds=8, micro_batches=2),
     )
     finetune(recipe)
-    found = step_metrics.load(LocalStore(tmp_path / "out"))
-    for value in (lambda step: step.loss, lambda step: step.terms["contrast"], lambda step: step.terms["ctc"]):
+    found = steps_of(tmp_path / "out")
+    terms = (lambda step: step["terms"]["contrast"], lambda step: step["terms"]["ctc"])
+    for value in (lambda step: step["loss"], *terms):
         assert np.mean([*map(value, found[-4:])]) < 0.9 * np.mean([*map(value, found[:4])])
 
 
 def test_the_terms_of_each_step_are_recorded(pretrained):
-    store = LocalStore(pretrained)
-    found = step_metrics.load(store)
-    assert [[*step.terms] for step in found] == [[*TERMS]] * 2
-    assert {f"train/{name}" for name in TERMS} < found[0].tracked.keys()
-    assert {*TERMS} < committed_steps.load(store, 2).metrics.keys()
+    found = steps_of(pretrained)
+    assert [[*step["terms"]] for step in found] == [[*TERMS]] * 2
+    shown = {tag for events in events_of(pretrained).values() for tag, _ in scalars(events)}
+    assert {f"train/{name}" for name in TERMS} < shown
+    assert {*TERMS} < commits_of(pretrained)[2]["metrics"].keys()
     # All rows have a text, so that both parts have the weight 1/2.
-    assert found[0].loss == pytest.approx(sum(found[0].terms.values()) / 2, rel=1e-4)
+    assert found[0]["loss"] == pytest.approx(sum(found[0]["terms"].values()) / 2, rel=1e-4)
 
 
 def test_the_checkpoint_has_the_vocabulary_of_the_texts(pretrained):
@@ -128,33 +121,38 @@ def test_the_vocabulary_and_the_head_of_a_checkpoint_are_kept(words, pretrained,
 
 
 def test_the_vocabulary_of_a_recogniser_is_kept_with_a_new_head(words, tiny, tmp_path):
-    found = prepared(words, tiny, tmp_path / "out", objective={"vocabulary": "keep"})
-    model = found.task.objective(found.plan).model
-    assert model.ctc_proj.out_features == len(found.task.tokenizer.get_vocab()) == 29
-    assert model.ctc_proj.weight.requires_grad
+    heads = []
+    for rate in (1e-3, 1e-30):
+        schedule = Schedule(steps=2, learning_rate=rate)
+        sink = tmp_path / f"{rate}"
+        finetune(a_pretraining(words, tiny, sink, objective={"vocabulary": "keep"}, schedule=schedule))
+        heads.append(weights(sink)["ctc_proj.weight"])
+    assert len(json.loads((sink / "vocab.json").read_text())) == len(heads[0]) == 29
+    assert not torch.equal(*heads)
 
 
 def test_rows_without_a_text_are_trained_on(headless, tmp_path):
     url = written(tmp_path / "in", ["one", None, "", " ", "two"])
-    found = prepared(url, headless, tmp_path / "out")
-    assert found.corpus.left_out == {}
-    assert found.corpus.num_labels.tolist() == [3, 0, 0, 0, 3]
-    assert found.index.num_rows == 5
+    found = planned(a_pretraining(url, headless, tmp_path / "out"))
+    assert (found["left_out"], found["rows_trained"]) == ({}, 5)
+    assert {*found["vocabulary"]} == {"<pad>", "<unk>", "|", *"onetw"}
 
 
 def test_texts_that_ctc_could_not_read_are_left_out(tiny, tmp_path):
     url = written(tmp_path / "in", ["one", "größe", "two " * 30, None])
-    found = prepared(url, tiny, tmp_path / "out", objective={"vocabulary": "keep"})
-    assert found.corpus.left_out == {"outside_vocabulary": 1, "label_too_long": 1}
+    found = planned(a_pretraining(url, tiny, tmp_path / "out", objective={"vocabulary": "keep"}))
+    assert found["left_out"] == {"outside_vocabulary": 1, "label_too_long": 1}
     assert found.facts["characters"] == "29 tokens; outside: 'ß' (1) 'ö' (1)"
 
 
 def test_a_source_without_texts_trains_all_but_the_head(without_texts, headless, tmp_path, words):
     assert not (without_texts / "vocab.json").exists()
-    assert [step.terms["ctc"] for step in step_metrics.load(LocalStore(without_texts))] == [0, 0]
-    found = prepared(words, headless, tmp_path / "out", source=raysp.Shards(words))
-    assert found.facts["characters"] == "no row has a text: the CTC head is not trained"
-    before, after = found.task.objective(found.plan).model.stored_weights(), weights(without_texts)
+    assert [step["terms"]["ctc"] for step in steps_of(without_texts)] == [0, 0]
+    schedule = Schedule(steps=2, learning_rate=1e-30)  # so that no weight but a zero changes
+    still = a_pretraining(words, headless, tmp_path / "out", source=raysp.Shards(words), schedule=schedule)
+    assert planned(still).facts["characters"] == "no row has a text: the CTC head is not trained"
+    finetune(still)
+    before, after = weights(tmp_path / "out"), weights(without_texts)
     same = {name for name, value in after.items() if torch.equal(before[name], value)}
     assert same == {"ctc_proj.weight", "ctc_proj.bias"}
 
@@ -176,7 +174,6 @@ def test_a_column_that_holds_nulls_alone_is_a_source_without_texts(without_texts
 def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path, text):
     url = written(tmp_path / "dev", ["one", None, "six", ""])
     evaluation = Evaluation(raysp.Shards(url, text=text), every=1, best="loss", by=["speaker"])
-    seen = []
     recipe = a_pretraining(
         words,
         headless,
@@ -185,14 +182,11 @@ def test_the_weights_with_the_lowest_loss_are_exported(words, headless, tmp_path
         schedule=Schedule(steps=3, learning_rate=2e-3),
         evaluation=evaluation,
     )
-    result = finetune(recipe, on_progress=lambda progress: seen.append(progress.evaluated[1]))
-    losses = [evaluated.loss for evaluated in seen]
-    assert [evaluated.comparison.scores.metrics for evaluated in seen] == [{}] * 3
-    recorded = evaluation_records.load(LocalStore(tmp_path / "out"))
-    assert recorded.pop(0).scores.rows == 4  # before the first step
-    assert {done: (one.loss, one.scores.rows) for done, one in recorded.items()} == {
-        done: (loss, 4) for done, loss in enumerate(losses, 1)
-    }
+    result = finetune(recipe)
+    recorded = evaluations_of(tmp_path / "out")
+    assert [*recorded] == [0, 1, 2, 3]  # the first before any step
+    assert [(one["scores"]["rows"], one["scores"]["metrics"]) for one in recorded.values()] == [(4, {})] * 4
+    losses = [one["loss"] for done, one in recorded.items() if done]
     assert len({*losses}) == 3
     assert (result.metric, result.best, result.best_step) == ("loss", min(losses), 1 + losses.index(min(losses)))
 
@@ -201,26 +195,20 @@ def test_an_evaluation_of_the_same_weights_gives_the_same_loss_and_changes_no_we
     evaluation = Evaluation(second_shard(words), every=1, best="loss")
     losses = {}
     for name, given in {"with": evaluation, "again": evaluation, "without": None}.items():
-        seen = losses.setdefault(name, [])
-        finetune(
-            a_pretraining(words, headless, tmp_path / name, evaluation=given),
-            on_progress=lambda progress, seen=seen: seen.append(progress.evaluated and progress.evaluated[1].loss),
-        )
+        finetune(a_pretraining(words, headless, tmp_path / name, evaluation=given))
+        losses[name] = [one["loss"] for one in evaluations_of(tmp_path / name).values()]
     assert losses["with"] == losses["again"]
-    stores = [LocalStore(tmp_path / name) for name in losses]
-    found = []
-    for store in stores:
-        with committed_steps.local_file(store, committed_steps.load(store, 2), "model.safetensors") as file:
-            found.append(load_file(file))
+    assert (len(losses["with"]), losses["without"]) == (3, [])
+    found = [committed_weights(tmp_path / name, 2) for name in losses]
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name])
         assert torch.equal(value, found[2][name])
 
 
 def test_a_try_out_shows_no_texts(words, headless, tmp_path):
-    result = try_out(a_pretraining(words, headless, tmp_path / "out"), 1)
-    assert result.texts == ()
-    assert result.loss > 0
+    result = tried(a_pretraining(words, headless, tmp_path / "out"), 1)
+    assert result["texts"] == []
+    assert result["loss"] > 0
     assert not (tmp_path / "out").exists()
 
 
@@ -240,7 +228,7 @@ def test_a_try_out_shows_no_texts(words, headless, tmp_path):
 )
 def test_what_cannot_be_pretrained_is_refused(words, request, tmp_path, checkpoint, fields, error, message):
     with pytest.raises(error, match=message):
-        prepared(words, request.getfixturevalue(checkpoint), tmp_path / "out", objective=fields)
+        finetune(a_pretraining(words, request.getfixturevalue(checkpoint), tmp_path / "out", objective=fields))
 
 
 def test_a_vocabulary_that_is_not_that_of_the_head_is_refused(words, pretrained, tmp_path):
@@ -250,13 +238,13 @@ def test_a_vocabulary_that_is_not_that_of_the_head_is_refused(words, pretrained,
     with pytest.raises(
         CheckpointError, match=r"18 tokens with the blank 0, the head 18 with the blank 1 \(config.json"
     ):
-        prepared(words, changed, tmp_path / "out", objective={"vocabulary": "keep"})
+        finetune(a_pretraining(words, changed, tmp_path / "out", objective={"vocabulary": "keep"}))
 
 
 def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
-    found = prepared(words, headless, tmp_path / "out", objective={"masks": {"mask_time_prob": 0.5, "mask_tiem": 1}})
+    masks = {"mask_time_prob": 0.5, "mask_tiem": 1}
     with pytest.raises(PlanError, match=r"objective.masks: .*mask_tiem"):
-        found.task.objective(found.plan)
+        finetune(a_pretraining(words, headless, tmp_path / "out", objective={"masks": masks}))
 
 
 def test_a_column_of_numbers_is_no_text(headless, tmp_path):
@@ -264,7 +252,7 @@ def test_a_column_of_numbers_is_no_text(headless, tmp_path):
     table = table.set_column(table.column_names.index("text"), "text", pa.array([1, 2, 3]))
     write_shard(tmp_path / "in" / "a.parquet", table=table)
     with pytest.raises(PlanError, match=r"column 'text' holds int64, expected strings"):
-        prepared(f"{tmp_path}/in/*.parquet", headless, tmp_path / "out")
+        finetune(a_pretraining(f"{tmp_path}/in/*.parquet", headless, tmp_path / "out"))
 
 
 def test_a_metric_of_texts_is_refused(headless):

@@ -1,5 +1,6 @@
 """Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -15,12 +16,11 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import Batching, PlanError, RunError, Schedule, finetune
-from raysp.storage.store import LocalStore
-from raysp.training.sink import committed_steps, evaluation_records, step_metrics, training_record
 from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words
 from tests.runs import processes
+from tests.trained import commits_of, committed_file, evaluations_of, steps_of
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_finetuning import DROPPING, broken_table
 from tests.training.runs.test_taking_over import take_over
@@ -49,7 +49,7 @@ def several(words, tiny, sink, num_workers: int, **fields):
 
 
 def curve(sink: Path) -> list[float]:
-    return [step.loss for step in step_metrics.load(LocalStore(sink))]
+    return [step["loss"] for step in steps_of(sink)]
 
 
 def weights(sink: Path) -> dict[str, torch.Tensor]:
@@ -114,28 +114,31 @@ def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, t
 
 def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, words, tiny, tmp_path):
     """They hold no lease themselves, and go on while their driver is suspended."""
-    store, theirs = LocalStore(tmp_path / "out"), {}
-    paths = ("config.json", "model.safetensors", "vocab.json", training_record.RECIPE, f"{committed_steps.STEPS}4.json")
+    sink, theirs = tmp_path / "out", {}
+    paths = ("config.json", "model.safetensors", "vocab.json", ".raysp/recipe.json", ".raysp/steps/4.json")
 
     def suspend(progress):
         if progress.committed and not theirs:
-            take_over(store)
-            theirs.update({path: store.read(path) for path in paths})
+            take_over(str(sink))
+            theirs.update({path: (sink / path).read_bytes() for path in paths})
 
     with pytest.raises(RunError, match="another run took over"):
         finetune(several(words, tiny, tmp_path / "out", 2), on_progress=suspend)
-    assert {path: store.read(path) for path in paths} == theirs
+    assert {path: (sink / path).read_bytes() for path in paths} == theirs
 
 
 def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, tiny, by_two, tmp_path):
     sink = tmp_path / "out"
     shutil.copytree(by_two, sink)
     (sink / "config.json").unlink()
-    last = committed_steps.latest(LocalStore(sink))
-    path = sink / last.files["model.safetensors"].path
+    last = max(commits_of(sink))
+    path = committed_file(sink, last, "model.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     assert finetune(several(words, tiny, sink, 2)).is_done
-    assert committed_steps.latest(LocalStore(sink), checks=True).position == last.position
+    found = commits_of(sink)
+    assert max(found) == last
+    for file in found[last]["files"].values():
+        assert hashlib.sha256((sink / file["path"]).read_bytes()).hexdigest() == file["sha256"]
     assert (sink / "config.json").exists()
     assert_same(sink, by_two)
 
@@ -286,7 +289,7 @@ def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_r
         assert finetune(several(words, tiny, tmp_path / f"by {number}", number, **fields)).is_done
     one, two = curve(tmp_path / "by 1"), curve(tmp_path / "by 2")
     assert two == pytest.approx(one, abs=1e-4)
-    alone, both = (evaluation_records.load(LocalStore(tmp_path / f"by {number}")) for number in (1, 2))
+    alone, both = (evaluations_of(tmp_path / f"by {number}") for number in (1, 2))
     assert [*alone] == [*both]
     for found in (*alone.values(), *both.values()):
-        assert found.others["again"].scores == found.scores
+        assert found["others"]["again"]["scores"] == found["scores"]

@@ -12,9 +12,8 @@ import raysp
 from raysp import finetune
 from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTokenizer, load_checkpoint
 from raysp.models import parakeet_transducers as transducers
-from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
-from raysp.training.finetuning import plan_recipe
 from tests.models.oracles import transformers
+from tests.trained import planned
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 
 PIECES = ["<unk>", *(f"▁{word}" for word in WORDS), "▁", "<pad>", "<blank>"]
@@ -103,19 +102,9 @@ def test_a_stopped_training_goes_on_and_its_checkpoint_loads_in_both_libraries(d
 
 
 def test_a_plan_has_the_bytes_of_the_logits(digits, checkpoint, tmp_path):
-    plan, _ = plan_recipe(recipe(digits, checkpoint, tmp_path / "out"))
+    plan = planned(recipe(digits, checkpoint, tmp_path / "out"))
     assert plan.facts["objective"] == "Transducer, vocabulary of the checkpoint, from random weights"
     found = raysp.estimate(recipe(digits, checkpoint, tmp_path / "out"))
     facts = dict(found.facts)
     assert facts["logits"].endswith("MB in the largest micro-batch (rows x frames x tokens x vocabulary)")
     assert 0 < found.memory.logits < 1e6
-
-
-def test_logits_of_more_than_a_chunk_need_no_more_memory(checkpoint):
-    model = load_checkpoint(checkpoint).model
-    model.joint.head = torch.nn.Linear(64, 8192, device="meta")
-    batches = [Batch(rows, 20.0, 60) for rows in (8, 16)]
-    logits = [logits_bytes(model, one, 250) for one in batches]
-    assert logits == [4 * rows * 250 * 61 * 8192 for rows in (8, 16)]
-    needed = [activation_bytes(model, one, 16_000, Arithmetic(False, False, False)) for one in batches]
-    assert needed[1] < 2 * needed[0] < 0.5 * logits[0]

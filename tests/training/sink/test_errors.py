@@ -1,46 +1,60 @@
 """Error rows of a training in its sink."""
 
+import json
 import logging
 
 import pytest
 
-from raysp import StoreError
-from raysp.sink.layout import ERRORS
-from raysp.storage.store import LocalStore
-from raysp.training.sink import row_errors
-from raysp.training.sink.row_errors import ErrorRow, ErrorsLog
+from raysp import Batching, Schedule, finetune
+from tests.corpora import write_shard
+from tests.recipes import a_recipe, write_words
+from tests.trained import error_rows_of, stopping_after
+from tests.training.runs.test_finetuning import broken_table
 
-FIRST, SECOND, THIRD = (ErrorRow("a/b.parquet", row, "corrupt_audio", f"frame {row}") for row in range(3))
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def store(tmp_path):
-    return LocalStore(tmp_path)
+def recipe(tiny, tmp_path):
+    """Two epochs of some steps, of which six rows fail in each."""
+    write_words(tmp_path / "in", 20)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
+    batching, schedule = Batching(seconds=3, micro_batches=1, window_seconds=5), Schedule(epochs=2)
+    return a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", batching=batching, schedule=schedule)
 
 
-def test_rows_of_all_runs_are_read_back_once_and_in_order(store):
-    for run, written in (("1", [[THIRD], [FIRST]]), ("2", [[SECOND, FIRST], []])):
-        log = ErrorsLog(store, run)
-        for rows in written:
-            log.add(rows)
-            log.write()
-    assert row_errors.load(store) == [FIRST, SECOND, THIRD]
-    assert len([*store.list(ERRORS)]) == 3
+def test_each_run_lists_its_rows_once_after_a_commit(recipe, tmp_path):
+    half = finetune(recipe, should_stop=stopping_after(4))
+    assert sum(half.errors.values()) > 0
+    whole = finetune(recipe)
+    assert 12 >= sum(whole.errors.values()) >= 6
+    runs: dict[str, list[tuple[str, int]]] = {}
+    files = sorted((tmp_path / "out" / ".raysp" / "errors").iterdir())
+    for file in files:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert rows
+        runs.setdefault(file.name.rpartition("-")[0], []).extend((row["shard"], row["row"]) for row in rows)
+    assert len(runs) == 2
+    assert all(len({*rows}) == len(rows) for rows in runs.values())
+    found = error_rows_of(tmp_path / "out")
+    assert [(row["shard"], row["row"]) for row in found] == [("z.parquet", row) for row in range(6)]
+    assert {row["error_type"] for row in found} == {"corrupt_audio"}
+    assert all(row["error_message"] for row in found)
 
 
-def test_rows_that_cannot_be_written_are_written_later(store, monkeypatch, caplog):
-    log = ErrorsLog(store, "1")
-    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(LocalStore, "create", lambda *_: (_ for _ in ()).throw(StoreError("no space left")))
-        log.add([FIRST])
-        log.write()
-    assert "1 error rows are not written yet: no space left" in caplog.text
-    log.add([SECOND])
-    log.write()
-    assert row_errors.load(store) == [FIRST, SECOND]
+def test_rows_that_cannot_be_written_are_written_later(recipe, tmp_path, caplog):
+    folder = tmp_path / "out" / ".raysp" / "errors"
+    warned = []
 
+    def put(_: object) -> None:
+        folder.write_text("in the place of the folder")
 
-def test_a_file_that_cannot_be_parsed_is_named(store):
-    store.create(f"{ERRORS}1-000000.jsonl", b'{"shard": "a"}\n')
-    with pytest.raises(StoreError, match=r"1-000000.jsonl: not a list of error rows .*; remove this file"):
-        row_errors.load(store)
+    def remove(progress):
+        if folder.is_file() and "error rows are not written yet: " in caplog.text:
+            warned.append(progress.done)
+            folder.unlink()
+
+    with caplog.at_level(logging.WARNING):
+        finetune(recipe, on_plan=put, on_progress=remove)
+    assert warned
+    assert [row["row"] for row in error_rows_of(tmp_path / "out")] == [*range(6)]

@@ -1,63 +1,64 @@
 """Evaluations of steps: read back as they were saved, that of the last run for a step, and the best of them."""
 
-import json
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import raysp
 from raysp import StoreError
-from raysp.evaluation.scores import ClassScores, Estimate, Group, Scores
-from raysp.storage.store import LocalStore
-from raysp.training.sink import evaluation_records
-from raysp.training.sink.evaluation_records import StepEvaluation
-from tests.evaluation.evaluated import an_evaluation
+from tests.pages import Page
+from tests.trainings import EVALUATION, Sink
 
 
 @pytest.fixture
-def store(tmp_path) -> LocalStore:
-    return LocalStore(tmp_path / "model")
+def sink(tmp_path) -> Sink:
+    sink = Sink(tmp_path / "model")
+    sink.train(range(1, 31))
+    return sink
 
 
-def with_values(metric: str, *values: float | None) -> dict[int, StepEvaluation]:
-    """Make evaluations after 10, 20, ... steps."""
-    made = (Scores(1, {} if metric == "loss" else {metric: Estimate(value)}, {}) for value in values)
-    loss = values if metric == "loss" else [None] * len(values)
-    return {10 * i: StepEvaluation(metric, one, {}, loss=loss[i - 1]) for i, one in enumerate(made, 1)}
+def best(sink: Sink):
+    return raysp.status(sink.url).best
 
 
-def test_an_evaluation_is_read_back_as_it_was_saved(store):
-    classes = (ClassScores("a", 3, 2, None, 0.5, 0.4),)
-    groups = tuple(Group(value, an_evaluation().scores) for value in (True, 1, 1.5, "1", None))
-    made = an_evaluation(classes=classes, by={"mixed": groups})
-    evaluation_records.save(store, 1200, made, run_id="r1")
-    evaluation_records.save(store, 90, an_evaluation(loss=None), run_id="r1")
-    found = evaluation_records.load(store)
-    assert list(found) == [90, 1200]
-    assert found == {90: an_evaluation(loss=None), 1200: made}
-    assert [type(group.value) for group in found[1200].by["mixed"]] == [bool, int, float, str, type(None)]
+def shown(sink: Sink) -> str:
+    return str(raysp.status(sink.url).facts["evaluation"])
 
 
-def test_ids_without_a_type_in_json_become_texts(store):
-    row = an_evaluation().worst[0]
-    evaluation_records.save(store, 1, an_evaluation(worst=(replace(row, id=b"x"), replace(row, id=7))), run_id="r")
-    assert [row.id for row in evaluation_records.load(store)[1].worst] == ["b'x'", 7]
+def with_values(sink: Sink, metric: str, *values: float | None) -> None:
+    """Record evaluations after 10, 20, ... steps with the values of a metric alone."""
+    for done, value in enumerate(values, 1):
+        metrics = {} if metric == "loss" else {metric: {"value": value, "low": None, "high": None}}
+        scores = {"rows": 1, "metrics": metrics, "counts": {}, "seconds": None}
+        loss = value if metric == "loss" else None
+        sink.evaluate(10 * done, metric=metric, scores=scores, by={}, worst=[], loss=loss)
 
 
-def test_of_a_step_that_several_runs_evaluated_the_last_run_counts_and_a_run_never_overwrites(store):
-    for run_id, loss in (("r2", 2.0), ("r1", 1.0), ("r2", 3.0)):
-        evaluation_records.save(store, 10, an_evaluation(loss=loss), run_id=run_id)
-    assert {done: one.loss for done, one in evaluation_records.load(store).items()} == {10: 2.0}
+def test_values_of_groups_keep_their_types(sink):
+    """Numbers and texts that look alike are groups of their own."""
+    values = (True, 1, 1.5, "1", None)
+    groups = [{"value": value, "scores": EVALUATION["scores"]} for value in values]
+    sink.evaluate(30, by={"mixed": groups}, worst=[])
+    page = Page(Path(raysp.report(sink.url)).read_text())
+    first = page.texts.index("By mixed")
+    assert page.texts[first + 7 : first + 37 : 6] == ["True", "1", "1.5", "1", "-"]
 
 
-def test_metrics_are_those_of_all_rows_and_the_loss():
-    found = an_evaluation()
-    assert list(found.metrics) == ["wer", "cer", "loss"]
-    assert found.estimate == found.scores.metrics["wer"]
-    assert "loss" not in an_evaluation(loss=None).metrics
+def test_of_a_step_that_several_runs_evaluated_the_last_run_counts(sink):
+    for run_id, wer in (("20260103", 0.2), ("20260102", 0.1)):
+        sink.begin(run_id)
+        sink.evaluate(10, run_id=run_id, wer=wer)
+    assert (best(sink).estimate.value, best(sink).evaluations) == (0.2, 1)
+
+
+def test_evaluations_of_an_unknown_run_do_not_count(sink):
+    sink.evaluate(10, wer=0.5)
+    sink.evaluate(20, run_id="20270101", wer=0.1)
+    assert (best(sink).steps, best(sink).evaluations) == (10, 1)
 
 
 @pytest.mark.parametrize(
-    ("metric", "values", "best"),
+    ("metric", "values", "step"),
     [
         ("wer", [0.3, 0.2, 0.2, 0.4], 20),
         ("accuracy", [0.3, 0.9, 0.2], 20),
@@ -67,35 +68,42 @@ def test_metrics_are_those_of_all_rows_and_the_loss():
         ("wer", [], None),
     ],
 )
-def test_the_best_step_is_that_of_the_best_value(metric, values, best):
-    found = with_values(metric, *values)
-    assert evaluation_records.best(found) == evaluation_records.best(found, metric) == best
+def test_the_best_step_is_that_of_the_best_value(sink, metric, values, step):
+    with_values(sink, metric, *values)
+    found = best(sink)
+    assert (found and found.steps) == step
+    assert found is None or found.metric == metric
 
 
-def test_metrics_are_shown_by_their_usual_names_and_units():
-    assert (evaluation_records.title("wer"), evaluation_records.text("wer", Estimate(0.1234))) == ("WER", "12.34%")
-    assert evaluation_records.text("wer", Estimate(0.1234, 0.1, 0.2)) == "12.34% (10.00% to 20.00%)"
-    assert (evaluation_records.title("loss"), evaluation_records.text("loss", Estimate(0.123456))) == ("loss", "0.1235")
+def test_metrics_are_shown_by_their_usual_names_and_units(sink):
+    sink.evaluate(10, wer=0.1234)
+    assert shown(sink).startswith("WER 12.34% at step 10")
+    interval = {"wer": {"value": 0.1234, "low": 0.1, "high": 0.2}}
+    sink.evaluate(10, scores={**EVALUATION["scores"], "metrics": interval})
+    assert shown(sink).startswith("WER 12.34% (10.00% to 20.00%) at step 10")
+    sink.evaluate(10, metric="loss", loss=0.123456)
+    assert shown(sink).startswith("loss 0.1235 at step 10")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"{", r"not an evaluation \(Invalid JSON"), (b"{}", r"not an evaluation \(metric: Field required\)")],
 )
-def test_a_damaged_file_is_refused_by_its_name(store, content, message):
-    store.create(".raysp/evaluations/000000010.r.json", content)
-    with pytest.raises(StoreError, match=rf"evaluations/000000010\.r\.json: {message}.*; remove this file"):
-        evaluation_records.load(store)
+def test_a_damaged_file_is_refused_by_its_name(sink, content, message):
+    name = f"000000010.{sink.run['run_id']}.json"
+    sink.files.write(f".raysp/evaluations/{name}", content)
+    with pytest.raises(StoreError, match=rf"evaluations/{name}: {message}.*; remove this file"):
+        raysp.status(sink.url)
 
 
-def test_fields_of_a_newer_version_are_ignored(store):
-    evaluation_records.save(store, 1, an_evaluation(), run_id="r")
-    path = next(store.list(".raysp/evaluations/")).path
-    store.replace(path, json.dumps({**json.loads(store.read(path)), "more": 1}).encode())
-    assert evaluation_records.load(store) == {1: an_evaluation()}
+def test_fields_of_a_newer_version_are_ignored(sink):
+    sink.evaluate(10, more=1, wer=0.5)
+    assert best(sink).estimate.value == 0.5
 
 
-def test_the_weights_before_a_training_are_never_its_best():
-    found = {done: an_evaluation(loss=loss) for done, loss in {0: 0.1, 5: 0.4, 9: 0.3}.items()}
-    assert evaluation_records.best(found, "loss") == 9
-    assert evaluation_records.best({0: found[0]}, "loss") is None
+def test_the_weights_before_a_training_are_never_its_best(sink):
+    sink.evaluate(0, metric="loss", loss=0.1)
+    assert best(sink) is None
+    for done, loss in {5: 0.4, 9: 0.3}.items():
+        sink.evaluate(done, metric="loss", loss=loss)
+    assert (best(sink).steps, best(sink).before.value) == (9, 0.1)
