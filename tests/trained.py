@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from raysp import Finetune
+from raysp import Finetune, finetune
 from tests import kit
 
 
@@ -52,6 +53,25 @@ def tried(recipe: Finetune, steps: int) -> dict[str, Any]:
         ran = kit.run(["finetune", file, "--steps", steps, "--json"])
     assert ran.code == 0, ran.err
     return json.loads(ran.out)
+
+
+class StopError(Exception):
+    """End of a training before its first step."""
+
+
+def indexed(recipe: Finetune, **options: Any) -> list[tuple[int, int]]:
+    """Begin a training, or go on with it, up to its first step: index and record are in the sink then.
+
+    Returns the calls of `on_indexed`, one for each shard that is indexed.
+    """
+    calls: list[tuple[int, int]] = []
+
+    def stop(_: object) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        finetune(recipe, engine="here", on_plan=stop, on_indexed=lambda *call: calls.append(call), **options)
+    return calls
 
 
 def steps_of(sink: Path) -> list[dict[str, Any]]:

@@ -6,9 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from raysp import finetune
 from raysp.training.data.augmenting import AugmentedRows, Speeds
 from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
+from raysp.training.finetuning import plan_recipe
+from raysp.training.loop.worker import new_session
+from raysp.training.tasks.ctc_task import CTCObjective
+from tests.training.runs.test_augmented import noisy, sounds
+
+__all__ = ["sounds"]  # a fixture
 
 RATE = 16_000
 
@@ -241,3 +248,45 @@ def test_rows_of_a_window_are_augmented_by_seed_epoch_and_number():
     assert [*found] == [3, 1]
     for row, wave in waves.items():
         np.testing.assert_array_equal(found[row].wave, augmented(wave, [gain], seed=7, epoch=2, row=row))
+
+
+@pytest.fixture
+def seen(monkeypatch) -> dict[tuple[int, int], list[np.ndarray]]:
+    """Samples that the model saw, by row."""
+    waves: dict[int, list[np.ndarray]] = {}
+    original = CTCObjective.__call__
+
+    def recorded(self, batch):
+        for row, wave in zip(batch.rows, batch.waves, strict=True):
+            waves.setdefault(row, []).append(wave)
+        return original(self, batch)
+
+    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    return waves
+
+
+@pytest.mark.slow
+def test_each_row_is_changed_anew_in_each_epoch(words, tiny, sounds, tmp_path, seen):
+    _, prepared = plan_recipe(noisy(words, tiny, tmp_path / "out", sounds))
+    finetune(noisy(words, tiny, tmp_path / "out", sounds))
+    assert sorted(seen) == [*range(30)]
+    lengths = set()
+    for row, waves in seen.items():
+        first, second = waves
+        before = round(float(prepared.index.seconds[row]) * 16_000)
+        assert {len(first), len(second)} <= {round(before / 0.9), round(before / 1.1)}
+        lengths.add(len(first) == len(second))
+        assert len(first) != len(second) or not np.array_equal(first, second)
+    assert lengths == {True, False}
+
+
+@pytest.mark.slow
+def test_the_changes_do_not_depend_on_the_worker(words, tiny, sounds, tmp_path):
+    _, prepared = plan_recipe(noisy(words, tiny, tmp_path / "out", sounds))
+    window = next(prepared.first_epoch.windows_from(0))
+    read = {row: TrainingRow(np.full(8000, row + 1, np.int16), [3]) for row in window.rows.tolist()}
+    whole = new_session(prepared, lambda _: read, None).rows(window)
+    part = new_session(prepared, lambda _: {row: read[row] for row in [*read][::3]}, None).rows(window)
+    assert len(part) == len(range(0, len(whole), 3))
+    for row, found in part.items():
+        assert np.array_equal(found.wave, whole[row].wave)

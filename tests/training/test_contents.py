@@ -14,15 +14,9 @@ import pytest
 
 import raysp
 from raysp import ChangedError, Shards
-from raysp.ops.recordings import contents
-from raysp.storage.audio_root import AudioRoot
-from raysp.storage.opened import END_BYTES, SAMPLE_BYTES, STRIDE_BYTES
-from raysp.storage.store import LocalStore
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import Prepared, prepare
-from raysp.training.sink.training_record import RECIPE
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.recipes import a_recipe
+from tests.trained import indexed, planned, record_of
 
 ROWS = 6
 
@@ -69,17 +63,18 @@ class Corpus:
     """Replaces a file."""
     labels: raysp.Parquet
 
-    def prepared(self, **fields: object) -> Prepared:
-        return prepare(plan_training(a_recipe("", self.checkpoint, self.out, source=self.source, **fields)), self.store)
+    def recipe(self, **fields: object) -> raysp.Finetune:
+        return a_recipe("", self.checkpoint, self.out, source=self.source, **fields)
 
-    @property
-    def store(self) -> LocalStore:
-        return LocalStore(self.out)
+    def begin(self, **fields: object) -> str:
+        """Index the corpus, and record the training, or go on with it; return the digest of the recordings."""
+        indexed(self.recipe(**fields))
+        return record_of(self.out)["parts"]["recordings"]
 
-    def begin(self) -> str:
-        """Index the corpus, let the sink have a record, and return the digest of the recordings."""
-        digest = self.prepared().corpus.recordings_digest
-        self.store.create(RECIPE, b"{}")
+    def digest(self, **fields: object) -> str:
+        """Index the corpus, but record no training, as if it was killed before; return the digest of the recordings."""
+        digest = self.begin(**fields)
+        (self.out / ".raysp" / "recipe.json").unlink()
         return digest
 
 
@@ -108,7 +103,7 @@ def corpus(request, tmp_path, tiny) -> Corpus:
 def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepted(corpus):
     before = corpus.begin()
     corpus.put("clips/3.wav", wav(8000, seed=3))
-    assert corpus.prepared().corpus.recordings_digest == before
+    assert corpus.begin() == before
     corpus.put("clips/4.wav", wav(8000, seed=104))
     for _ in range(2):  # a run that is refused leaves nothing behind
         with pytest.raises(
@@ -117,56 +112,54 @@ def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepte
             r"\S+\.parquet:4 \('(clips/)?4\.wav'\); put the earlier files back, use another sink, or start over with "
             "--restart",
         ):
-            corpus.prepared()
+            corpus.begin()
     corpus.put("clips/4.wav", wav(8000, seed=4))
-    assert corpus.prepared().corpus.recordings_digest == before
+    assert corpus.begin() == before
 
 
 def test_without_a_recorded_training_replaced_recordings_are_indexed_again(corpus):
-    before = corpus.prepared().corpus.recordings_digest
+    before = corpus.digest()
     corpus.put("clips/4.wav", wav(8000, seed=104))
     after = corpus.begin()
     assert after != before
-    assert corpus.prepared().corpus.recordings_digest == after
+    assert corpus.begin() == after
 
 
 def test_replaced_noise_is_named_and_touched_noise_is_accepted(corpus, words):
     source, corpus.source = corpus.source, Shards(words, text="text")
     noise = {"augment": [raysp.Gain(), raysp.Noise(source)]}
-    before = corpus.prepared(**noise).fingerprint
+    corpus.digest(**noise)
+    before = planned(corpus.recipe(**noise))["fingerprint"]
     corpus.put("clips/3.wav", wav(8000, seed=3))
-    assert corpus.prepared(**noise).fingerprint == before
+    assert planned(corpus.recipe(**noise))["fingerprint"] == before
     corpus.put("clips/3.wav", wav(8000, seed=103))
-    assert corpus.prepared(**noise).fingerprint != before
-    corpus.store.create(RECIPE, b"{}")
+    assert planned(corpus.recipe(**noise))["fingerprint"] != before
+    corpus.begin(**noise)
     corpus.put("clips/3.wav", wav(8000, seed=3))
     with pytest.raises(ChangedError, match=r"1 recording of augment\.1\.source has another content .*3\.wav"):
-        corpus.prepared(**noise)
+        corpus.begin(**noise)
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_files_that_are_the_same_are_not_read_again(kind, tmp_path, tiny, monkeypatch):
+def test_files_of_the_same_size_and_time_are_not_read_again(kind, tmp_path, tiny):
+    """So that another content is not noticed."""
     folder = tmp_path / "in"
     name = NAMED[kind](folder)
     source = Shards(f"{folder}/{name}", text="text", audio_root=str(folder) if kind == "table" else None)
     corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
-    corpus.begin()
-    opened: list[str] = []
-    original = AudioRoot.open
-
-    def opening(self, path, *given):
-        if path != "metadata.csv":
-            opened.append(path)
-        return original(self, path, *given)
-
-    monkeypatch.setattr(AudioRoot, "open", opening)
-    corpus.prepared()
-    assert opened == []
-    os.utime(folder / "clips" / "2.wav", (0, 0))
-    corpus.prepared()
-    assert [Path(path).name for path in opened] == ["2.wav"]
-    corpus.prepared()
-    assert len(opened) == 1
+    before, file = corpus.begin(), folder / "clips" / "2.wav"
+    for time_ns in (file.stat().st_mtime_ns, 10**18):
+        os.utime(file, ns=(time_ns, time_ns))
+        assert corpus.begin() == before
+        file.write_bytes(wav(8000, seed=102))
+        os.utime(file, ns=(time_ns, time_ns))
+        assert corpus.begin() == before
+        file.write_bytes(wav(8000, seed=2))
+    os.utime(file, ns=(time_ns, time_ns))
+    file.write_bytes(wav(8000, seed=102))
+    os.utime(file, (0, 0))
+    with pytest.raises(ChangedError, match=r"1 recording of source has another content .*2\.wav"):
+        corpus.begin()
 
 
 def test_a_missing_recording_is_not_compared_and_is_indexed_once_it_is_there(tmp_path, tiny):
@@ -176,12 +169,14 @@ def test_a_missing_recording_is_not_compared_and_is_indexed_once_it_is_there(tmp
     path.write_text(path.read_text().replace('"duration": 0.5, ', ""))
     corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
     (folder / "clips" / "5.wav").rename(tmp_path / "5.wav")
-    assert corpus.prepared().corpus.left_out == {"not_found": 1}
+    corpus.digest()
+    assert planned(corpus.recipe())["left_out"] == {"not_found": 1}
     (tmp_path / "5.wav").rename(folder / "clips" / "5.wav")
-    assert corpus.prepared().corpus.left_out == {}
+    assert planned(corpus.recipe())["left_out"] == {}
     corpus.begin()
     (folder / "clips" / "5.wav").unlink()
-    assert corpus.prepared().index.num_rows == ROWS
+    corpus.begin()
+    assert planned(corpus.recipe())["rows_trained"] == ROWS
 
 
 def tar_of(path: Path, seeds: range) -> None:
@@ -220,9 +215,9 @@ def test_embedded_recordings_are_compared_by_their_bytes(name, tmp_path, tiny, w
         corpus = Corpus(
             Shards(str(path), text="text"), tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels"))
         )
-        digest = corpus.prepared().corpus.recordings_digest
+        digest = corpus.digest()
         corpus.source = Shards(words, text="text")
-        found.append((digest, corpus.prepared(augment=[raysp.Room(Shards(str(path)))]).fingerprint))
+        found.append((digest, planned(corpus.recipe(augment=[raysp.Room(Shards(str(path)))]))["fingerprint"]))
     assert found[0] == found[1]
     assert found[0][0] != found[2][0]
     assert found[0][1] != found[2][1]
@@ -243,13 +238,11 @@ def test_recordings_that_are_not_read_since_they_are_labelled_are_compared_too(c
     before = corpus.begin()
     is_folder = corpus.source.urls[0].endswith("clips")  # its labels are those of the files as they were
     corpus.put("clips/3.wav", wav(8000, seed=3))
-    assert (relabelled(corpus) if is_folder else corpus).prepared().corpus.recordings_digest == before
+    assert (relabelled(corpus) if is_folder else corpus).begin() == before
     corpus.put("clips/4.wav", wav(8000, seed=104))
-    if is_folder:
-        assert relabelled(corpus).prepared().corpus.recordings_digest != before
-    else:
-        with pytest.raises(ChangedError, match=r"parquet:4 \('clips/4\.wav'\); put the earlier files back"):
-            corpus.prepared()
+    of_files = r"parquet:4 \('clips/4\.wav'\); put the earlier files back"
+    with pytest.raises(ChangedError, match="`recordings` was" if is_folder else of_files):
+        (relabelled(corpus) if is_folder else corpus).begin()
 
 
 @pytest.mark.slow
@@ -262,49 +255,57 @@ def test_shards_of_labelled_recordings_are_compared_by_their_content(name, tmp_p
         EMBEDDED[name](path, range(first, first + ROWS))
         corpus = Corpus(Shards(str(path)), tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
         corpus.source = replace(corpus.source, labels=corpus.labels.url if found else None)
-        found.append(relabelled(corpus).prepared().corpus.recordings_digest)
+        found.append(relabelled(corpus).digest())
     assert found[0] == found[1] != found[2]
 
 
+END_BYTES, STRIDE_BYTES, SAMPLE_BYTES = 64 * 1024, 128 * 1024, 4096
 BYTES = 10 * STRIDE_BYTES + 1000
+"""Bytes of a large file: both ends and the end of each stride are compared."""
 
 
-@pytest.mark.parametrize("num_bytes", [STRIDE_BYTES, STRIDE_BYTES + 1])
-@pytest.mark.parametrize("first", range(0, BYTES - STRIDE_BYTES, STRIDE_BYTES // 3))
-def test_a_change_of_a_stride_of_a_large_file_is_noticed_wherever_it_is(tmp_path, first, num_bytes):
-    path, data = tmp_path / "a.wav", bytearray(BYTES)
-    found = []
-    for content in (data, data[:first] + b"x" * num_bytes + data[first + num_bytes :]):
-        path.write_bytes(content)
-        found.append(digest_of_file(tmp_path))
-    assert found[0] != found[1]
+def large_files(folder: Path, number: int) -> Shards:
+    """Write a manifest over large files of zeros, with their durations, so that no recording is decoded."""
+    (folder / "clips").mkdir(parents=True)
+    names = [f"clips/{row}.wav" for row in range(number)]
+    for name in names:
+        (folder / name).write_bytes(bytes(BYTES))
+    lines = [{"audio_filepath": name, "duration": 0.5, "text": "six"} for name in names]
+    (folder / "m.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    return Shards(f"{folder}/m.jsonl", text="text")
 
 
-def test_the_parts_of_a_large_file_that_are_compared_are_those_documented(tmp_path):
-    path, data = tmp_path / "a.wav", bytes(BYTES)
+def write_at(file: Path, place: int, data: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        opened.write(data)
+
+
+def test_a_change_of_a_stride_of_a_large_file_is_noticed_wherever_it_is(tmp_path, tiny):
+    places = range(0, BYTES - STRIDE_BYTES, STRIDE_BYTES // 3)
+    source = large_files(tmp_path / "in", len(places))
+    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+    corpus.begin()
+    for row, place in enumerate(places):
+        write_at(tmp_path / "in" / "clips" / f"{row}.wav", place, b"x" * STRIDE_BYTES)
+    with pytest.raises(ChangedError, match=rf"{len(places)} recordings of source have another content"):
+        corpus.begin()
+
+
+def test_the_parts_of_a_large_file_that_are_compared_are_those_documented(tmp_path, tiny):
     sample = END_BYTES + STRIDE_BYTES - SAMPLE_BYTES
-    digests = {}
-    for place in (
-        -1,
-        0,
-        END_BYTES - 1,
-        END_BYTES,
-        sample - 1,
-        sample,
-        sample + SAMPLE_BYTES,
-        BYTES - END_BYTES,
-        BYTES - 1,
-    ):
-        path.write_bytes(data if place < 0 else data[:place] + b"x" + data[place + 1 :])
-        digests[place] = digest_of_file(tmp_path)
-    same = [place for place, digest in digests.items() if digest == digests[-1]]
-    assert same == [-1, END_BYTES, sample - 1, sample + SAMPLE_BYTES]
-
-
-def digest_of_file(folder: Path) -> bytes:
-    table = pa.table({"audio": pa.array([{"bytes": None, "path": "a.wav"}], AUDIO)})
-    [found] = contents(table, "audio", AudioRoot(str(folder)))
-    return found.digest
+    compared = (0, END_BYTES - 1, sample, sample + SAMPLE_BYTES - 1, BYTES - END_BYTES, BYTES - 1)
+    others = (END_BYTES, sample - 1, sample + SAMPLE_BYTES)
+    source = large_files(tmp_path / "in", len(compared))
+    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
+    before = corpus.begin()
+    for row, place in enumerate(others):
+        write_at(tmp_path / "in" / "clips" / f"{row}.wav", place, b"x")
+    assert corpus.begin() == before
+    for row, place in enumerate(compared):
+        write_at(tmp_path / "in" / "clips" / f"{row}.wav", place, b"x")
+    with pytest.raises(ChangedError, match=rf"{len(compared)} recordings of source have another content"):
+        corpus.begin()
 
 
 def test_a_copied_corpus_is_the_same(tmp_path, tiny):
@@ -315,4 +316,4 @@ def test_a_copied_corpus_is_the_same(tmp_path, tiny):
     before = corpus.begin()
     shutil.move(folder, tmp_path / "moved")
     shutil.copytree(tmp_path / "moved", folder, copy_function=shutil.copyfile)
-    assert corpus.prepared().corpus.recordings_digest == before
+    assert corpus.begin() == before

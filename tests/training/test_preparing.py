@@ -10,7 +10,7 @@ import raysp
 from raysp import Batching, CheckpointError, PlanError, Speakers, Text, finetune
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.trained import planned
+from tests.trained import indexed, planned
 
 ROWS = [
     ("kept", wav(8000), "six", "en"),
@@ -41,22 +41,6 @@ def odd(tmp_path) -> str:
     )
     write_shard(tmp_path / "odd" / "a.parquet", table=table, row_group_size=4)
     return f"{tmp_path}/odd/*.parquet"
-
-
-class StopError(Exception):
-    """End of a training before its first step."""
-
-
-def indexed(recipe, **options) -> list[tuple[int, int]]:
-    """Index the rows of a training into its sink, and return the calls of `on_indexed`."""
-    calls: list[tuple[int, int]] = []
-
-    def stop(_: object) -> None:
-        raise StopError
-
-    with pytest.raises(StopError):
-        finetune(recipe, on_plan=stop, on_indexed=lambda *call: calls.append(call), **options)
-    return calls
 
 
 def upper_half(rows):

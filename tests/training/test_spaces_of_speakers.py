@@ -1,26 +1,28 @@
 """The file of the space of speakers, which a training by `Speakers` ends with."""
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+import soundfile
 
 import raysp
 from raysp import Classify, Schedule, Speakers, finetune
-from raysp.audio import decode
-from raysp.models import load_checkpoint
-from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
-from raysp.ops.speakers.turning import WindowVectors
 from tests.classifiers import make_classifier, make_speaker_model
-from tests.corpora import a_pipeline
+from tests.corpora import AUDIO, a_pipeline
+from tests.kit import sound
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 from tests.recipes import a_recipe
 
 pytestmark = pytest.mark.slow
 NAMES = ["george", "jackson", "lucas", "nicolas"]
+SPEAKERS_FILE = "speakers.json"
+SHRINKAGE = 0.1
+"""Share of the covariance within speakers that is the same in all directions."""
 
 
 def write_speakers(folder: Path, names: list[str], count: int) -> tuple[str, list[np.ndarray]]:
@@ -31,8 +33,9 @@ def write_speakers(folder: Path, names: list[str], count: int) -> tuple[str, lis
     path = folder / "a.parquet"
     table = pq.read_table(path)
     pq.write_table(table.append_column("speaker", pa.array(names * count)), path, row_group_size=7)
-    stored = [decode(one["bytes"], sample_rate=RATE) for one in table["audio"].to_pylist()]
-    return source, [one.astype(np.float32) / 32768 for one in stored]
+    stored = [soundfile.read(io.BytesIO(one["bytes"]), dtype="int16") for one in table["audio"].to_pylist()]
+    assert {rate for _, rate in stored} == {RATE}
+    return source, [samples for samples, _ in stored]
 
 
 def recipe_of(source: str, checkpoint: str, sink: Path, kind: type = Speakers, **fields: object):
@@ -48,18 +51,37 @@ def parts_of(wave: np.ndarray) -> list[np.ndarray]:
     return [wave[:RATE], wave[RATE : 2 * RATE]][: min(2, len(wave) // RATE)]
 
 
+def vectors_of(checkpoint: Path, parts: list[np.ndarray]) -> np.ndarray:
+    """Return the vectors of recordings, (N, E)."""
+    recordings = [{"bytes": sound(part, RATE), "path": None} for part in parts]
+    table = pa.table({"id": [*map(str, range(len(parts)))], "audio": pa.array(recordings, AUDIO)})
+    label = raysp.Label(str(checkpoint), outputs=[raysp.Embedding(pooling="xvector")], dtype="float32")
+    labels = raysp.Labeller([raysp.Decode(), label], keep=())(table)
+    return np.array(labels["embedding"].to_pylist(), np.float64)
+
+
 def test_it_is_that_of_parts_of_the_rows(tmp_path):
+    """Covariances within and between speakers, by their moments, are 1 and `between` in the directions of the file."""
     source, waves = write_speakers(tmp_path / "in", NAMES, 6)
     finetune(recipe_of(source, make_speaker_model(tmp_path / "random"), tmp_path / "out"))
-    found = SpeakerSpace.load(tmp_path / "out", 12)
-    vectors_of = WindowVectors(load_checkpoint(tmp_path / "out", dtype="float32", device="cpu", padding="exact"))
+    found = json.loads((tmp_path / "out" / SPEAKERS_FILE).read_text())
     parts = [(NAMES[row % 4], part) for row, wave in enumerate(waves) for part in parts_of(wave)]
     assert {len(part) for _, part in parts} > {RATE}
-    vectors = torch.cat([vectors_of(torch.from_numpy(part), [0], len(part)) for _, part in parts]).detach().numpy()
-    expected = SpeakerSpace.of(vectors, np.array([NAMES.index(name) for name, _ in parts]))
-    assert len(found.between_D) == len(expected.between_D) > 0
-    np.testing.assert_allclose(found.between_D, expected.between_D, rtol=0.02)
-    np.testing.assert_allclose(found.mean_E, expected.mean_E, rtol=0.01, atol=1e-3)
+    vectors = vectors_of(tmp_path / "out", [part for _, part in parts])
+    groups = [vectors[[one == name for one, _ in parts]] for name in NAMES]
+    means = np.stack([group.mean(0) for group in groups])
+    apart = np.concatenate([group - mean for group, mean in zip(groups, means, strict=True)])
+    within = apart.T @ apart / (len(apart) - len(groups))
+    within = (1 - SHRINKAGE) * within + SHRINKAGE * np.trace(within) / len(within) * np.eye(len(within))
+    spread = np.cov(means.T) - within * np.mean([1 / len(group) for group in groups])
+    between = sorted(np.linalg.eigvals(np.linalg.solve(within, spread)).real, reverse=True)
+    between = [one for one in between if one > 0.2]
+    assert len(found["between"]) == len(between) > 0
+    np.testing.assert_allclose(found["between"], between, rtol=0.02)
+    np.testing.assert_allclose(found["mean"], means.mean(0), rtol=0.01, atol=1e-3)
+    directions = np.array(found["directions"])
+    np.testing.assert_allclose(directions @ within @ directions.T, np.eye(len(between)), atol=0.03)
+    np.testing.assert_allclose(directions @ spread @ directions.T, np.diag(between), atol=0.03 * between[0])
 
 
 def test_it_is_part_of_the_digest_and_decides_turns(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.devices import is_accelerator, is_available, synchronize
+from raysp.devices import is_accelerator, synchronize
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
 from raysp.ops.balance import micro_batch_costs
@@ -39,16 +39,11 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
         decoder: decoding functions; None: those of this process.
 
     Raises:
-        PlanError: this machine does not have the device of the plan, or no row of a micro-batch can be decoded.
+        PlanError: no row of a micro-batch can be decoded.
         CheckpointError: the checkpoint cannot be loaded.
     """
     plan = prepared.plan
     workers = plan.workers
-    if not is_available(workers.device):
-        raise PlanError(
-            "--calibrate: the workers train on GPUs, and this machine has none; calibrate where one is, name the sink "
-            "of another training with --like, or state the speed with --rtfx"
-        )
     warm_up, *timed = _micro_batches(prepared, decoder)
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
         training, groups = new_training(prepared)

@@ -37,14 +37,6 @@ def test_micro_batches_of_middle_cost_are_timed_and_an_update(words, tiny, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_device_that_is_not_here_is_refused(words, tiny, tmp_path):
-    if torch.backends.mps.is_available():
-        pytest.skip("this machine has such a device")
-    recipe = a_recipe(words, tiny, tmp_path / "out", device="mps")
-    with pytest.raises(PlanError, match="--calibrate: the workers train on GPUs, and this machine has none"):
-        raysp.estimate(recipe, calibrate=True)
-
-
 @pytest.mark.slow
 def test_rows_that_cannot_be_decoded_are_refused(tiny, tmp_path):
     write_shard(tmp_path / "in" / "z.parquet", table=broken_table(12))
