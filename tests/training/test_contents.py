@@ -16,7 +16,7 @@ import raysp
 from raysp import ChangedError, Shards
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.recipes import a_recipe
-from tests.trained import indexed, planned, record_of
+from tests.training.trained import indexed, planned, record_of
 
 ROWS = 6
 

@@ -10,7 +10,7 @@ import raysp
 from raysp import Batching, CheckpointError, PlanError, Speakers, Text, finetune
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.trained import indexed, planned
+from tests.training.trained import indexed, planned
 
 ROWS = [
     ("kept", wav(8000), "six", "en"),

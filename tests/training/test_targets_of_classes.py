@@ -7,7 +7,7 @@ import raysp
 from raysp import Classify, Evaluation, Finetune, PlanError, SpecError, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
-from tests.trained import planned
+from tests.training.trained import planned
 
 TEXTS, LISTS, NUMBERS = pa.string(), pa.list_(pa.string()), pa.list_(pa.float32())
 

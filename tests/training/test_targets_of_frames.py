@@ -12,7 +12,7 @@ from raysp import CheckpointError, ClassifyFrames, Evaluation, PlanError, SpecEr
 from raysp.models import check_checkpoint, load_model
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe
-from tests.trained import error_rows_of, planned, tried
+from tests.training.trained import error_rows_of, planned, tried
 
 LISTS, LARGE_LISTS = pa.list_(pa.string()), pa.large_list(pa.string())
 FRAMES = 24

@@ -8,7 +8,7 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests.recipes import a_recipe
-from tests.trained import planned
+from tests.training.trained import planned
 from tests.trainings import Sink
 
 ALIKE = {"device": "cpu", "dtype": "float32", "cpus_per_worker": 1}

@@ -9,8 +9,8 @@ from raysp import CTC, Checkpoint, Classify, ClassifyFrames, Pretrain, Schedule,
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 from tests.recipes import SMALL, a_recipe, letters_tokenizer
 from tests.soaked import some
-from tests.trained import commits_of, planned
 from tests.training.objectives.originals import save_decoder
+from tests.training.trained import commits_of, planned
 
 LORA, CONVOLUTIONS = raysp.LoRA(4), "feature_encoder"
 

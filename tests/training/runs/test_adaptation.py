@@ -29,10 +29,10 @@ from tests.corpora import write_shard
 from tests.hub_server import lay_out
 from tests.recipes import SMALL, a_recipe, second_shard, words_table
 from tests.soaked import some
-from tests.trained import planned
 from tests.training.conftest import interrupted_amid_an_update
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_objectives import assert_same_logits
+from tests.training.trained import planned
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 LORA = raysp.LoRA(4, dropout=0.1)

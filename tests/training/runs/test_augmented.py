@@ -8,7 +8,7 @@ import raysp
 from raysp import PlanError, Schedule, SpecError, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.trained import planned
+from tests.training.trained import planned
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from raysp.models import load_checkpoint
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.models.oracles import transformers
 from tests.recipes import a_recipe, words_table
-from tests.trained import planned
 from tests.training.runs.test_pieces import parakeet_checkpoint
+from tests.training.trained import planned
 
 SIZE = 32
 

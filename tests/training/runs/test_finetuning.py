@@ -25,8 +25,8 @@ from tests import kit
 from tests.corpora import wav, write_shard
 from tests.recipes import WORDS, a_recipe, words_table, write_words
 from tests.soaked import some
-from tests.trained import commits_of, error_rows_of, planned, steps_of, tried
 from tests.training.conftest import interrupted_amid_an_update
+from tests.training.trained import commits_of, error_rows_of, planned, steps_of, tried
 
 pytestmark = pytest.mark.slow
 

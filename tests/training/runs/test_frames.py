@@ -18,7 +18,7 @@ from raysp.models import load_checkpoint
 from tests.corpora import DEMO, write_shard
 from tests.pages import Page
 from tests.recipes import a_recipe, words_table
-from tests.trained import evaluations_of, steps_of, tried
+from tests.training.trained import evaluations_of, steps_of, tried
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,8 @@ from raysp.models import load_checkpoint
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table
 from tests.soaked import some
-from tests.trained import evaluations_of, planned, tried
 from tests.training.objectives.originals import save_decoder
+from tests.training.trained import evaluations_of, planned, tried
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {

@@ -14,8 +14,8 @@ from raysp import CheckpointError, Classify, ClassifyFrames, Schedule, Seq2Seq, 
 from raysp.models import AutoModel, Wav2Vec2FeatureExtractor, check_checkpoint
 from tests.here import run_without_ray
 from tests.recipes import SMALL, a_recipe, write_words
-from tests.trained import planned
 from tests.training.objectives.originals import save_decoder
+from tests.training.trained import planned
 
 FIELDS = {"num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 32, "ctc_zero_infinity": True}
 FIELDS |= {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}

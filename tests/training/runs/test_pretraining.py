@@ -16,7 +16,16 @@ from raysp import CTC, Batching, CheckpointError, Evaluation, PlanError, Pretrai
 from raysp.models import check_checkpoint
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav, write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table, write_words
-from tests.trained import commits_of, committed_weights, evaluations_of, events_of, planned, scalars, steps_of, tried
+from tests.training.trained import (
+    commits_of,
+    committed_weights,
+    evaluations_of,
+    events_of,
+    planned,
+    scalars,
+    steps_of,
+    tried,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import raysp
 from raysp import Evaluation, PlanError, Schedule, SpecError, finetune
 from tests import kit
 from tests.recipes import a_recipe, second_shard, write_words
-from tests.trained import evaluations_of, events_of, planned, record_of, scalars
+from tests.training.trained import evaluations_of, events_of, planned, record_of, scalars
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from tests.corpora import write_shard
 from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words
 from tests.runs import processes
-from tests.trained import commits_of, committed_file, evaluations_of, steps_of
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_finetuning import DROPPING, broken_table
 from tests.training.runs.test_taking_over import take_over
+from tests.training.trained import commits_of, committed_file, evaluations_of, steps_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 

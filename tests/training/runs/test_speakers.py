@@ -14,7 +14,7 @@ from raysp import Batching, Classify, Evaluation, RunError, Schedule, Speakers, 
 from tests import kit
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
-from tests.trained import evaluations_of, events_of, scalars
+from tests.training.trained import evaluations_of, events_of, scalars
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ import raysp
 from raysp import Evaluation, RunError, Schedule, finetune
 from tests import kit
 from tests.recipes import a_recipe, second_shard
-from tests.trained import commits_of, committed_file, steps_of
 from tests.training.runs.test_finetuning import again, same, steps_until, weights
+from tests.training.trained import commits_of, committed_file, steps_of
 from tests.trainings import Files
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from raysp import finetune
 from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTokenizer, load_checkpoint
 from raysp.models import parakeet_transducers as transducers
 from tests.models.oracles import transformers
-from tests.trained import planned
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
+from tests.training.trained import planned
 
 PIECES = ["<unk>", *(f"▁{word}" for word in WORDS), "▁", "<pad>", "<blank>"]
 

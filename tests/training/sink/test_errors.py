@@ -8,8 +8,8 @@ import pytest
 from raysp import Batching, Schedule, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, write_words
-from tests.trained import error_rows_of, stopping_after
 from tests.training.runs.test_finetuning import broken_table
+from tests.training.trained import error_rows_of, stopping_after
 
 pytestmark = pytest.mark.slow
 

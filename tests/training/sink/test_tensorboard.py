@@ -8,7 +8,7 @@ from tensorboardX.proto.event_pb2 import SessionLog
 
 from raysp import Evaluation, Schedule, finetune
 from tests.recipes import a_recipe, second_shard
-from tests.trained import evaluations_of, events_of, scalars, steps_of, stopping_after
+from tests.training.trained import evaluations_of, events_of, scalars, steps_of, stopping_after
 
 pytestmark = pytest.mark.slow
 
