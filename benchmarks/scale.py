@@ -92,19 +92,24 @@ class Measuring:
 
 def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
     """Plan, begin, resume, show, and drive a run over this many shards."""
-    with tempfile.TemporaryDirectory(prefix="raysp-scale-") as folder:
-        return _measure(num_shards, SyntheticBucket(Path(folder), latency))
+    from raysp.corpus import surveys
+
+    most = surveys.MOST_PROCESSES
+    surveys.MOST_PROCESSES = 1  # the bucket is in this process
+    try:
+        with tempfile.TemporaryDirectory(prefix="raysp-scale-") as folder:
+            return _measure(num_shards, SyntheticBucket(Path(folder), latency))
+    finally:
+        surveys.MOST_PROCESSES = most
 
 
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
-    from raysp.corpus import surveys
     from raysp.labelling.planning.opening import begin_share
     from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
     from raysp.sink.shares import ALL
 
-    surveys.MOST_PROCESSES = 1  # the bucket is in this process
     data = the_shard()
     bucket.series.append(numbered("in/{}/", ".parquet", num_shards, data))
     measuring, pipeline = Measuring(bucket), the_pipeline()

@@ -1,8 +1,11 @@
-"""Commands of raysp run in the test's own process, and a pipeline file for them."""
+"""Commands of raysp run in the test's own process, what their help says, and a pipeline file for them."""
 
+import functools
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+from tests import kit
 from tests.corpora import CHECKPOINT
 
 RECIPE = """
@@ -32,3 +35,63 @@ def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:
     path = folder / "recipe_for_the_cli.py"
     path.write_text(text.format(**values))
     return path
+
+
+class Option(NamedTuple):
+    """An option of a verb, as its help shows it."""
+
+    value: str
+    """Name of its value, in brackets if it may be left out; empty if it has none."""
+    words: str
+
+
+class Help(NamedTuple):
+    """Arguments and options of a verb, as its help shows them."""
+
+    least: int
+    """Least number of arguments."""
+    most: float
+    options: dict[str, Option]
+    names: dict[str, str]
+    """Options by their names, of which `--no-audio` is one of `--audio`."""
+
+
+@functools.cache
+def verbs() -> dict[str, list[str]]:
+    """Return the verbs of `raysp --help` by the example of their group."""
+    groups = re.findall(
+        r"^\S.*, as in `(.*)`:\n((?:  .*\n)+)", kit.run("--help", COLUMNS="80").out + "\n", re.MULTILINE
+    )
+    return {example: [line.split()[0] for line in lines.splitlines()] for example, lines in groups}
+
+
+@functools.cache
+def help_of(verb: str) -> Help:
+    """Return what the help of a verb says."""
+    text = kit.run([verb, "--help"], COLUMNS="80").out
+    usage = re.search(r"^Usage: raysp \S+ \[OPTIONS\](.*)", text)[1].split()
+    options, names = {}, {}
+    lines = re.split(r"\n  (?=-)", text.partition("\nOptions:")[2])[1:]
+    for line in lines:
+        shown = re.match(r"(?:-\w, )?(--[\w-]+)(?: / (--[\w-]+))?(?: (\S+))?(?:  +|\n +)", line)
+        options[shown[1]] = Option(shown[3] or "", " ".join(line[shown.end() :].split()))
+        names |= {name: shown[1] for name in shown.group(1, 2) if name}
+    many = any("..." in one for one in usage)
+    return Help(sum(one[0] != "[" for one in usage), float("inf") if many else len(usage), options, names)
+
+
+def check_understood(verb: str, *words: str) -> None:
+    """Check that a verb has the options of a command, each with a value where it needs one, and the arguments."""
+    ran = kit.run([verb, *words, "--help"])
+    assert (ran.code, ran.out[:6]) == (0, "Usage:"), ran.err
+    found, left, arguments = help_of(verb), [*words], 0
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            arguments += 1
+            continue
+        name, _, given = word.partition("=")
+        value = found.options[found.names["--verbose" if name == "-v" else name]].value
+        if value and not given and (value[0] != "[" or (left and re.fullmatch(r"[\d.]+", left[0]))):
+            left.pop(0)
+    assert found.least <= arguments <= found.most, (verb, words)

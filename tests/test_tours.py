@@ -1,6 +1,5 @@
 """The tours of docs/tour: their commands parse, and their output fits a screen and hides no failure."""
 
-import contextlib
 import importlib.util
 import re
 import shlex
@@ -13,12 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import typer
 
-from raysp import SpecError
-from raysp.cli.console import out
-from raysp.cli.entry import application
-from raysp.specs.work_files import load_pipeline, with_overrides
+from tests import kit
+from tests.commands import check_understood
 
 FOLDER = Path(__file__).parents[1] / "docs" / "tour"
 _SPEC = importlib.util.spec_from_file_location("make_tours", FOLDER / "make.py")
@@ -93,20 +89,19 @@ def test_a_command_of_raysp_is_understood(shown, tmp_path, monkeypatch):
         if isinstance(step, make.File):
             (tmp_path / step.name).write_text(step.text)
     for verb, *words in shown.raysp_commands:
-        context = typer.main.get_command(application()).commands[verb].make_context(verb, words, parent=None)
-        target = context.params.get("pipeline", "")
-        if target.endswith(".py"):
-            is_refused = f"--set {(context.params['settings'] or [''])[-1].partition('=')[0]}: " in "".join(
-                shown.printed
-            )
-            with pytest.raises(SpecError) if is_refused else contextlib.nullcontext():
-                with_overrides(load_pipeline(target), context.params["settings"] or [])
+        check_understood(verb, *words)
+        settings = [word for place, word in enumerate(words) if words[place - 1 : place] == ["--set"]]
+        for target in (word for word in words if re.search(r"\.py(:|$)", word) and "=" not in word):
+            changes = [word for one in settings for word in ("--set", one)]
+            said = kit.run(["plan", target, *changes, "--rtfx", "0"]).err  # refused after the file is loaded
+            is_refused = f"--set {(settings or [''])[-1].partition('=')[0]}: " in "".join(shown.printed)
+            assert said.startswith("raysp: --set " if is_refused else "raysp: rtfx: found 0"), said
 
 
 @pytest.mark.slow
 def test_the_page_for_sceptics_has_the_output_of_its_commands(raysp_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(out, "_width", 100)
+    monkeypatch.setenv("COLUMNS", "100")
     make.prepare(tmp_path)
     tour = make.TOURS["sceptic"]
     steps = tour.steps[: tour.steps.index("$ raysp run label.py --rows 3") + 1]

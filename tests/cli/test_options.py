@@ -4,22 +4,19 @@ The options are those of the parsers: one without a row here fails.
 """
 
 import json
+import runpy
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
-import typer
 
 import raysp
 from raysp.cli import main
-from raysp.cli.entry import application
-from raysp.specs.work_files import load_pipeline
-from raysp.training.specs.recipe import load_recipe
-from tests import trainings
+from tests import kit, trainings
 from tests.cli.test_finetune import RECIPE
-from tests.commands import write_recipe
+from tests.commands import help_of, verbs, write_recipe
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
 from tests.here import run_without_ray
 from tests.test_documents import names_in
@@ -52,10 +49,8 @@ class Acts(NamedTuple):
 
 
 Row = Refused | Said | Helped | Acts
-PARSERS = typer.main.get_command(application()).commands
-OPTIONS = {
-    f"{verb} {one.opts[0]}" for verb, parser in PARSERS.items() for one in parser.params if one.opts[0][0] == "-"
-}
+VERBS = [verb for group in verbs().values() for verb in group]
+OPTIONS = {f"{verb} {name}" for verb in VERBS for name in help_of(verb).options if name != "--help"}
 DIFF, MERGE, EXPORT = "diff {a} {b}", "merge {a} {b} --by pred_score --to {tmp}/merged", "export {a} {tmp}/x --to"
 EVALUATE = f"evaluate {CHECKPOINT} {{folder}}/in"
 SUBMIT = "submit {remote} --address http://head:8265"
@@ -79,9 +74,9 @@ def of_format(option: str, to: str) -> Refused:
 
 
 COMMON: dict[str, dict[str, list[Row]]] = {
-    "--debug": {verb: [Acts(f"{HERE}test_debug_shows_the_traceback_of_an_error")] for verb in PARSERS},
+    "--debug": {verb: [Acts(f"{HERE}test_debug_shows_the_traceback_of_an_error")] for verb in VERBS},
     "--json": {
-        **{verb: [Acts(f"{HERE}test_json_is_one_object")] for verb in PARSERS},
+        **{verb: [Acts(f"{HERE}test_json_is_one_object")] for verb in VERBS},
         "run": [Acts("cli/test_displays.py::test_a_try_out_shows_rows_with_invalid_text")],
         "finetune": [Acts("cli/test_finetune.py::test_a_training_prints_where_the_checkpoint_is")],
         "evaluate": [Acts("cli/test_evaluate.py::test_json_has_everything")],
@@ -343,7 +338,7 @@ def places(tmp_path_factory):
     for sink in "ab":
         raysp.run(a_pipeline(source, f"{folder}/{sink}", steps=steps), engine="here", progress=False)
     raysp.run(a_pipeline(f"{folder}/noise/*.parquet", f"{folder}/failed"), engine="here", progress=False)
-    raysp.run(load_pipeline(str(files["done"])), engine="here", progress=False)
+    assert kit.run(["run", files["done"]]).code == 0
     trainings.Sink(folder / "training").train(range(1, 4))
     return {"folder": folder, **{name: folder / name for name in ("a", "b", "failed", "training")}, **files}
 
@@ -382,11 +377,10 @@ def test_an_option_without_effect_is_said_to_have_none(command, name, row):
 @pytest.mark.parametrize(("name", "row"), rows_of(Helped))
 def test_the_help_of_an_option_says_where_it_changes_nothing(name, row):
     verb, option = name.split()
-    (found,) = [one for one in PARSERS[verb].params if option in one.opts]
-    assert row.words in found.help
+    assert row.words in help_of(verb).options[option].words
 
 
-@pytest.mark.parametrize("verb", PARSERS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_debug_shows_the_traceback_of_an_error(raysp_command, verb):
     assert raysp_command(verb, "--no-such-option").code == 2
     with pytest.raises(raysp.SpecError):
@@ -432,4 +426,4 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
 def test_an_argument_without_effect_is_refused(places, monkeypatch, call, message):
     run_without_ray(monkeypatch)
     with pytest.raises(raysp.SpecError, match=f"^{message}"):
-        call(load_pipeline(str(places["file"])), load_recipe(str(places["recipe"])))
+        call(runpy.run_path(str(places["file"]))["pipeline"], runpy.run_path(str(places["recipe"]))["recipe"])
