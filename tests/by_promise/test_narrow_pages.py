@@ -21,4 +21,6 @@ def test_numbers_of_a_report_do_not_break_and_tables_scroll_in_their_own_box(tmp
     narrow = text.partition("@media (max-width: 36rem) {")[2].partition("\n}")[0]
     assert not re.search(r"\btd\b[^}]*white-space: normal", narrow.replace("td:first-child", ""))
     assert re.search(r"\.verdict dd \{[^}]*white-space: nowrap", text)
+    assert re.search(r"td\.whole:first-child \{[^}]*white-space: nowrap", text)
+    assert re.search(r'<tr><td dir="auto" class="whole">\d{4}-\d\d-\d\d \d\d:\d\d UTC</td>', text)
     assert text.count("<table>") == text.count('<div class="scroll"><table>') > 0
