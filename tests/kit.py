@@ -2,6 +2,7 @@
 
 - `corpus`: real digits in Parquet shards, a manifest, a folder or tar files, with faults by name and their outcomes.
 - `run`, `killed_at`: a command line in this process, or in one of its own that dies at a phase of the run.
+- `planned`: the plan of a pipeline with settings of the command line.
 - `interrupted`, `begun`: a run in this process that ends after its first block, or before it labels.
 - `rows`, `planned_shards`: the label rows of a sink, and the shards that runs have recorded in it.
 - `failing_files`: a file system, reached by url, that fails or dies at its n-th change.
@@ -362,6 +363,19 @@ def killed_at(phase: str, n: int, line: str | Sequence[object], **variables: str
         ran = run_apart(line, **at, **variables)
     assert ran.code == -signal.SIGKILL, f"not killed at {phase}:{n}, but ended with {ran.code}: {ran.err}"
     return ran
+
+
+def planned(pipeline: raysp.Pipeline, folder: Path, *settings: str) -> Ran:
+    """Plan a pipeline on the command line with settings for `--set`, and print the plan as JSON.
+
+    Args:
+        pipeline: the pipeline, which is written to a file.
+        folder: folder for that file.
+        settings: settings as `PATH=VALUE`.
+    """
+    file = pipeline_file(folder / "planned_by_the_kit.py", pipeline)
+    options = [part for setting in settings for part in ("--set", setting)]
+    return run(["plan", file, "--sample", "0", "--json", *options])
 
 
 def run_apart(line: str | Sequence[object], **variables: str) -> Ran:

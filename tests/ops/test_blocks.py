@@ -347,3 +347,8 @@ class TestPacksOfOneSize:
 
     def test_no_windows_are_no_packs(self):
         assert self.GROUPING.cut([], 512 * 320) == []
+
+
+def test_blocks_hold_recordings_of_one_kind_after_the_other():
+    blocks = cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, kinds=["b", "a", "b", "a", "a"])
+    assert blocks == [[3], [4, 1], [0, 2]]

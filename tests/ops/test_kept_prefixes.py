@@ -1,22 +1,19 @@
 """Rows whose recording is damaged: error rows, on request with the outputs of the samples before the damage."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 import raysp
-from raysp import AudioError, audio
-from raysp.audio import DecodeOptions, Excerpt
-from raysp.ops.keeping import Keeping
-from tests.corpora import DEMO, a_pipeline, wav, write_shard
-from tests.ops.test_decoding import piece
-from tests.ops.test_long_rows import label, labelling, nearsighted
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, wav, write_shard
 
-assert nearsighted  # a fixture
 RATE = 16_000
+TIMED = raysp.Transcript(words=True, chars=True)
 
 
 def flac(samples: np.ndarray) -> bytes:
@@ -25,53 +22,67 @@ def flac(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def halved(raw: bytes) -> tuple[bytes, bytes]:
-    """Return a FLAC cut in half, and the frames before the cut as a recording."""
-    cut, found = raw[: len(raw) // 2], []
-    with pytest.raises(AudioError):
-        found.extend(audio.decode_chunks(Excerpt(cut), DecodeOptions(RATE, keep_prefix=True)))
-    return cut, flac(np.concatenate(found))
+def halved(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
 
 
-def noise(num_samples: int, seed: int) -> bytes:
-    return flac((np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples) * 32767).astype(np.int16))
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    """Spoken digits of twelve seconds."""
+    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 40)
+    found = [soundfile.read(io.BytesIO(one["bytes"]), dtype="int16")[0] for one in table.column("audio").to_pylist()]
+    return np.repeat(np.concatenate(found), 2)[: 12 * RATE]
 
 
-@pytest.mark.parametrize("num_samples", [12_000, 90_000])
-def test_the_outputs_are_those_of_the_samples_before_the_damage(nearsighted, num_samples):
-    damaged, before = halved(noise(num_samples, 1))
-    rows = piece([wav(8000), damaged, wav(40_000)])
-    usual = label(labelling(nearsighted), rows)
-    found = label(labelling(nearsighted), rows, keep_prefix=True)
-    [expected] = label(labelling(nearsighted), piece([before])).values()
+@pytest.fixture(scope="module")
+def labelled():
+    """Label recordings by windows of a second, and return their rows."""
+    label = raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=2, window_seconds=1, overlap_seconds=0.25)
+
+    def rows(recordings: Sequence[bytes | None], *after: raysp.Keep, keep_prefix: bool = False) -> list[dict]:
+        audio = pa.array([{"bytes": one, "path": None} for one in recordings], AUDIO)
+        steps = [raysp.Decode(keep_prefix=keep_prefix), *after, label]
+        with raysp.Labeller(steps, id=None) as labeller:
+            return labeller(pa.table({"audio": audio})).to_pylist()
+
+    return rows
+
+
+@pytest.mark.parametrize("num_samples", [24_000, 180_000])
+def test_the_outputs_are_those_of_the_samples_before_the_damage(labelled, spoken, num_samples):
+    whole = spoken[:num_samples]
+    recordings = [wav(8000), halved(flac(whole)), wav(40_000)]
+    usual, found = labelled(recordings), labelled(recordings, keep_prefix=True)
     assert (found[0], found[2]) == (usual[0], usual[2])
     names = ("status", "error_type", "error_message")
     assert [found[1][name] for name in names] == [usual[1][name] for name in names]
     assert (usual[1]["status"], usual[1]["pred_text"], usual[1]["seconds"]) == ("error", None, None)
+    samples = round(found[1]["seconds"] * RATE)
+    assert num_samples // 4 < samples < num_samples
+    [expected] = labelled([flac(whole[:samples])])
     assert expected["pred_text"]
     for name in ("seconds", "pred_text", "pred_words", "pred_chars"):
         assert found[1][name] == expected[name], name
     assert found[1]["pred_score"] == pytest.approx(expected["pred_score"], abs=5e-4)
 
 
-@pytest.mark.parametrize("raw", [b"garbage" * 100, b"", None, noise(30_000, 1)[:200]])
-def test_recordings_without_decoded_samples_have_no_outputs(nearsighted, raw):
-    rows = piece([wav(8000), raw])
-    assert label(labelling(nearsighted), rows, keep_prefix=True) == label(labelling(nearsighted), rows)
+def test_recordings_without_decoded_samples_have_no_outputs(labelled):
+    recordings = [wav(8000), b"garbage" * 100, b"", None, flac(np.zeros(30_000, np.int16))[:50]]
+    found = labelled(recordings, keep_prefix=True)
+    assert found == labelled(recordings)
+    assert [row["status"] for row in found] == ["ok", *["error"] * 4]
 
 
-def test_a_prefix_shorter_than_the_model_needs_has_no_outputs(nearsighted):
+def test_a_prefix_shorter_than_the_model_needs_has_no_outputs(labelled):
     raw = bytearray(wav(20_000, subtype="FLOAT"))
     raw[-4 * 19_900 : -4 * 19_900 + 4] = np.float32("nan").tobytes()
-    [row] = label(labelling(nearsighted), piece([bytes(raw)]), keep_prefix=True).values()
+    [row] = labelled([bytes(raw)], keep_prefix=True)
     assert (row["status"], row["error_type"], row["pred_text"]) == ("error", "invalid_audio", None)
     assert row["seconds"] == 100 / RATE
 
 
-def test_filters_by_length_leave_damaged_rows_errors(nearsighted):
-    damaged, _ = halved(noise(90_000, 1))
-    after = [Keeping(where=None, max_seconds=3)]
-    [row] = label(labelling(nearsighted), piece([damaged]), keep_prefix=True, after=after).values()
+def test_filters_by_length_leave_damaged_rows_errors(labelled, spoken):
+    [row] = labelled([halved(flac(spoken))], raysp.Keep(max_seconds=3), keep_prefix=True)
     assert (row["status"], row["error_type"]) == ("error", "corrupt_audio")
     assert row["pred_text"]
 

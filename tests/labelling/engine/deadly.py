@@ -41,6 +41,19 @@ class _Deadly:
         return self.op.empty()
 
 
+@spec
+class FailingTranscript(Transcript):
+    """A transcript whose op fails over every batch."""
+
+    def op(self, loaded):
+        return _Failing(super().op(loaded))
+
+
+class _Failing(_Deadly):
+    def __call__(self, forward: Forward):
+        raise ValueError("no such language")
+
+
 def spares_nobody(table: pa.Table) -> list[bool]:
     """Keep all rows, unless one is called `deadly`."""
     if "deadly" in table.column("id").to_pylist():

@@ -9,9 +9,6 @@ import pytest
 
 import raysp
 from benchmarks.inputs.synthetic_bucket import SyntheticBucket
-from raysp.labelling.engine import execution
-from raysp.sink import event_log, lease
-from raysp.storage.stores import open_store
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
 from tests.runs import DEMO
@@ -23,13 +20,12 @@ pytestmark = pytest.mark.slow
 def bucket(tmp_path, monkeypatch):
     """A bucket that counts requests; runs label in this process, so that it sees all of them."""
     run_without_ray(monkeypatch)
-    monkeypatch.setenv(lease.BEAT_VARIABLE, "3600")  # what depends on time is left out
-    monkeypatch.setattr(execution, "RECEIPTS_SECONDS", 3600.0)
-    monkeypatch.setattr(event_log, "WRITE_SECONDS", 3600.0)
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "3600")  # what depends on time is left out
     (tmp_path / "objects").mkdir()
     made = SyntheticBucket(tmp_path / "objects")
     with made.used():
-        open_store("s3://bucket/any").probe()  # a process asks once which conditions a store honours
+        put_shards(made, tmp_path, 1)
+        requests(made, "in-1", "any")  # a process asks once which conditions a store honours
         yield made
 
 

@@ -1,6 +1,7 @@
 """A try-out of a few rows: labelled in this process, without Ray."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,12 +13,10 @@ import pytest
 import torch
 
 import raysp
-from raysp.cluster import connection, resources
-from raysp.labelling.engine import running
-from raysp.labelling.engine.running import try_out
-from raysp.ops.labelling import Labelling
-from raysp.verbs.verify.recomputing import differing
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+from tests.labelling.engine.datasets.comparing import alike
+from tests.labelling.engine.deadly import FailingTranscript, UnloadableTranscript
+from tests.runs import processes
 
 MOST_MODULES = 240
 """Modules of raysp that a try-out may load."""
@@ -44,13 +43,8 @@ def digits(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def without_ray(monkeypatch):
-    def started(*_: object) -> None:
-        raise AssertionError("a Ray was started")
-
-    monkeypatch.setenv("RAYSP_ENGINE", "here")
-    monkeypatch.setattr(connection, "local_ray", started)
+def tried(pipeline: raysp.Pipeline, rows: int) -> raysp.TryOut:
+    return raysp.run(pipeline, rows=rows, engine="here", progress=False)
 
 
 @pytest.mark.drivers
@@ -70,86 +64,79 @@ def test_the_command_line_labels_three_rows_without_ray_and_by_few_modules(tmp_p
 
 
 @pytest.mark.slow
-def test_its_label_rows_are_those_of_a_run_error_rows_included(digits, without_ray):
+def test_its_label_rows_are_those_of_a_run_error_rows_included(digits):
     threads = torch.get_num_threads()
-    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
+    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 20)
     assert not (digits / "out").exists()
     raysp.run(a_pipeline(f"{digits}/in", digits / "run"), engine="here", progress=False)
     whole = pa.concat_tables([pq.read_table(name) for name in sorted((digits / "run").glob("*.parquet"))])
-    assert table.to_pylist() == whole.to_pylist()
+    assert result.table.to_pylist() == whole.to_pylist()
     assert result.errors == {"unsupported_format": 1, "no_audio": 1}
     assert (result.rows, result.shards_committed) == (5, 2)
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.slow
-def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, without_ray, monkeypatch):
-    monkeypatch.setattr(resources, "num_cpus", lambda: 3)
+def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
     write_shard(
         tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 20)
     )
     asked = [raysp.Pool(cpus=1), raysp.Pool(cpus=2), raysp.Pool()]
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     one, *others = (
-        try_out(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"pool": pool, "outputs": outputs}), 20)[1]
+        tried(a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"pool": pool, "outputs": outputs}), 20).table
         for pool in asked
     )
     assert one["pred_text"][:3].to_pylist() == ["THREE", "FIVE", "FOUR"]
     for other in others:
         assert other["pred_text"].equals(one["pred_text"])
-        pairs = zip(other.to_pylist(), one.to_pylist(), strict=True)
-        assert [found for found in (differing(*pair) for pair in pairs) if found] == []
+        assert alike(other.to_pylist(), one.to_pylist())
 
 
-def test_a_step_that_fails_makes_error_rows(digits, without_ray, monkeypatch):
-    def fail(*_: object) -> None:
-        raise ValueError("no such language")
-
-    monkeypatch.setattr(Labelling, "forward", fail)
-    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out", max_error_rate=1.0), 3)
+def test_a_step_that_fails_makes_error_rows(digits):
+    label = {"outputs": [FailingTranscript()]}
+    result = tried(a_pipeline(f"{digits}/in", digits / "out", label=label, max_error_rate=1.0), 3)
     assert result.errors == {"step_failed": 3}
-    message = table["error_message"][0].as_py()
-    assert re.fullmatch(r"the model failed: tests/.*/test_try_out\.py:\d+: ValueError: no such language", message)
+    message = result.table["error_message"][0].as_py()
+    assert re.fullmatch(r"the model failed: tests/.*/deadly\.py:\d+: ValueError: no such language", message)
 
 
-def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits, without_ray):
+def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits):
     (digits / "in" / "b.parquet").write_bytes(b"PAR1 and no more")
-    result, table = try_out(a_pipeline(f"{digits}/in", digits / "out"), 20)
-    assert (result.exit_code, list(result.shards_failed), table.num_rows) == (3, ["b.parquet"], 3)
+    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 20)
+    assert (result.exit_code, list(result.shards_failed), result.table.num_rows) == (3, ["b.parquet"], 3)
 
 
-def test_a_model_that_cannot_be_loaded_ends_it(digits, without_ray, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
-        raise raysp.CheckpointError("model.safetensors: cut off")
-
-    monkeypatch.setattr("raysp.labelling.engine.workers.label_actor.load_labelling", fail)
-    with pytest.raises(raysp.RunError, match=r"CheckpointError: model\.safetensors: cut off"):
-        try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
+def test_a_model_that_cannot_be_loaded_ends_it(digits):
+    outputs = [UnloadableTranscript(folder=str(digits), failures=1000)]
+    with pytest.raises(raysp.RunError, match=r"OSError: \[Errno 28\] No space left on device"):
+        tried(a_pipeline(f"{digits}/in", digits / "out", label={"outputs": outputs}), 3)
 
 
-@pytest.mark.parametrize("address", ["local", "10.0.0.7:6379"])
-def test_rows_are_labelled_on_ray_at_an_address(digits, monkeypatch, address):
-    class StartedError(Exception):
-        pass
-
-    def started(*_: object) -> None:
-        raise StartedError
-
-    monkeypatch.setattr(running, "is_cluster", lambda asked: asked not in (None, "local"))
-    monkeypatch.setattr(connection, "local_ray", started)
-    monkeypatch.setattr(connection, "connected", started)
-    with pytest.raises(StartedError):
-        try_out(a_pipeline(f"{digits}/in", digits / "out"), 3, address=address)
+def test_rows_are_labelled_at_an_address(digits):
+    with pytest.raises(raysp.PlanError, match=r"127\.0\.0\.1:9"):
+        raysp.run(a_pipeline(f"{digits}/in", digits / "out"), rows=3, address="127.0.0.1:9", progress=False)
 
 
-def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
+@pytest.mark.cluster
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_rows_are_labelled_by_ray_at_the_local_address(digits):
+    actors = []
+    pipeline = a_pipeline(f"{digits}/in", digits / "out")
+    raysp.run(pipeline, rows=3, address="local", on_progress=lambda _: actors.extend(processes("LabelActor")))
+    assert actors
+
+
+def test_a_result_has_the_word_errors_with_their_rate(digits):
     (digits / "in" / "b.parquet").unlink()
     table = pq.read_table(digits / "in" / "a.parquet")
     references = pa.array(["ZERO WRONG", "", None])
     write_shard(digits / "in" / "a.parquet", table=table.set_column(2, "text", references))
-    result, labels = try_out(a_pipeline(raysp.Shards(f"{digits}/in", text="text"), digits / "out"), 3)
+    result = tried(a_pipeline(raysp.Shards(f"{digits}/in", text="text"), digits / "out"), 3)
     found = result.word_errors
-    said = labels["pred_text"].to_pylist()
+    said = result.table["pred_text"].to_pylist()
     assert (found.rows, found.words, found.unlabelled) == (2, 2, 0)
     assert found.insertions == len(said[1].split())  # of speech where the reference has no word
     assert found.substitutions + found.deletions == (1 if said[0].casefold() == "zero" else 2)
@@ -157,6 +144,6 @@ def test_a_result_has_the_word_errors_with_their_rate(digits, without_ray):
 
 
 @pytest.mark.slow
-def test_a_result_without_references_has_no_word_errors(digits, without_ray):
-    result, _ = try_out(a_pipeline(f"{digits}/in", digits / "out"), 3)
+def test_a_result_without_references_has_no_word_errors(digits):
+    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 3)
     assert (result.word_errors, result.word_error_rate) == (None, None)

@@ -1,6 +1,7 @@
 """The description of a checkpoint is cached while neither its files nor the code of the models change."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,68 +9,75 @@ from pathlib import Path
 
 import pytest
 
+import raysp
 from raysp import CheckpointError
-from raysp.labelling.planning.planned_checkpoint import summary_of
-from raysp.models import checking
-from tests.corpora import CHECKPOINT
-
-CHECK = checking.check_checkpoint
+from raysp.models import check_checkpoint
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_shard(tmp_path / "in" / "a.parquet")
     return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
 
 
-@pytest.fixture
-def checked(monkeypatch) -> list[Path]:
-    """The folders that were checked."""
-    found: list[Path] = []
-
-    def noting(folder, **options):
-        found.append(folder)
-        return CHECK(folder, **options)
-
-    monkeypatch.setattr(checking, "check_checkpoint", noting)
-    return found
+def described(checkpoint: Path):
+    """Return the description of a checkpoint in a plan."""
+    folder = checkpoint.parent
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])]
+    return raysp.plan(a_pipeline(f"{folder}/in", folder / "out", steps=steps)).settings.checkpoint
 
 
-def test_a_checkpoint_is_checked_once(checkpoint, checked):
-    assert summary_of(checkpoint) == summary_of(checkpoint) == CHECK(checkpoint)
-    assert checked == [checkpoint]
+def cached(checkpoint: Path) -> list[Path]:
+    return [*(checkpoint.parent / "cache" / "raysp" / "summaries").iterdir()]
 
 
-def test_a_changed_file_is_checked(checkpoint, checked):
-    summary_of(checkpoint)
+def mark(checkpoint: Path) -> None:
+    """Change the number of parameters in the cached description."""
+    [file] = cached(checkpoint)
+    file.write_text(re.sub(r'"num_parameters":\s*\d+', '"num_parameters":7', file.read_text()))
+
+
+def test_a_checkpoint_is_checked_once(checkpoint):
+    assert described(checkpoint) == check_checkpoint(checkpoint)
+    mark(checkpoint)
+    assert described(checkpoint).num_parameters == 7
+
+
+def test_a_changed_file_is_checked(checkpoint):
+    described(checkpoint)
+    mark(checkpoint)
     config = checkpoint / "config.json"
     values = json.loads(config.read_text())
     config.write_text(json.dumps({**values, "num_hidden_layers": values["num_hidden_layers"] - 1}))
     for _ in range(2):  # what was refused is not cached
         with pytest.raises(CheckpointError):
-            summary_of(checkpoint)
-    assert len(checked) == 3
+            described(checkpoint)
+    config.write_text(json.dumps(values))
+    assert described(checkpoint) == check_checkpoint(checkpoint)
+    assert len(cached(checkpoint)) == 2
 
 
-def test_a_damaged_cache_is_written_again(checkpoint, checked, tmp_path):
-    found = summary_of(checkpoint)
-    [file] = (tmp_path / "cache" / "raysp" / "summaries").iterdir()
+def test_a_damaged_cache_is_written_again(checkpoint):
+    found = described(checkpoint)
+    [file] = cached(checkpoint)
     whole = file.read_text()
     file.write_text(whole[:-40])
-    assert summary_of(checkpoint) == found
-    assert (file.read_text(), len(checked)) == (whole, 2)
+    assert described(checkpoint) == found
+    assert file.read_text() == whole
 
 
-def test_no_cache_can_be_written(checkpoint, checked, tmp_path, monkeypatch):
+def test_no_cache_can_be_written(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert summary_of(checkpoint) == summary_of(checkpoint)
-    assert len(checked) == 2
+    assert described(checkpoint) == described(checkpoint) == check_checkpoint(checkpoint)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="nothing-here"):
-        summary_of(tmp_path / "nothing-here")
+def test_a_folder_that_is_not_there_is_named(checkpoint):
+    shutil.rmtree(checkpoint)
+    with pytest.raises(CheckpointError, match="checkpoint'"):
+        described(checkpoint)
 
 
 @pytest.mark.drivers

@@ -7,11 +7,7 @@ import pytest
 
 import raysp
 from raysp import CheckpointError, SpecError
-from raysp.checkpoints import language_models, user_cache
-from raysp.cluster.resources import Resources
-from raysp.labelling.planning.fingerprints import hash_pipeline
-from raysp.labelling.planning.settling import settle
-from raysp.text.beams import arpa
+from tests import kit
 from tests.corpora import a_pipeline, write_shard
 from tests.text.beams.arpa_files import write_arpa
 
@@ -21,7 +17,6 @@ PAIRS = [["ONE", "TWO"], ["NINE"], ["TWO", "ONE", "ONE"]]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    language_models._opened.cache_clear()
 
 
 @pytest.fixture
@@ -29,17 +24,21 @@ def lm(tmp_path):
     return write_arpa(tmp_path / "words.arpa", PAIRS, 2)
 
 
-def searching(**fields: object) -> raysp.Pipeline:
-    return a_pipeline(label={"outputs": [raysp.Transcript(beams=8, **fields)]})
+@pytest.fixture
+def searching(tmp_path):
+    """Make a pipeline with a beam search over two rows."""
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+
+    def make(**fields: object) -> raysp.Pipeline:
+        outputs = [raysp.Transcript(**{"beams": 8, **fields})]
+        return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": outputs})
+
+    return make
 
 
-def settled(**fields: object):
-    return settle(searching(**fields), Resources(4, 0))
-
-
-def hashed(**fields: object) -> str:
-    pipeline = searching(**fields)
-    return hash_pipeline(pipeline, settle(pipeline, Resources(4, 0)))[1]
+@pytest.fixture
+def planned(searching):
+    return lambda **fields: raysp.plan(searching(**fields))
 
 
 @pytest.mark.parametrize(
@@ -62,27 +61,30 @@ def test_settings_that_contradict_each_other_are_refused(fields, message):
         raysp.Transcript(**fields)
 
 
-def test_a_model_that_does_not_exist_or_is_broken_is_refused_before_any_work(tmp_path, lm):
+def test_a_model_that_does_not_exist_or_is_broken_is_refused_before_any_work(tmp_path, lm, planned):
     with pytest.raises(CheckpointError, match=r"language model '.*none.arpa': no such file; expected an ARPA file"):
-        settled(lm=str(tmp_path / "none.arpa"))
+        planned(lm=str(tmp_path / "none.arpa"))
     lm.write_text(lm.read_text().replace("\\2-grams:", "\\3-grams:"))
     with pytest.raises(CheckpointError, match=r"language model '.*words.arpa', line 13: found .*3-grams:'; expected"):
-        settled(lm=str(lm))
+        planned(lm=str(lm))
 
 
-def test_a_model_whose_words_the_checkpoint_cannot_write_is_refused(tmp_path):
+def test_a_model_whose_words_the_checkpoint_cannot_write_is_refused(tmp_path, planned):
     path = write_arpa(tmp_path / "lower.arpa", [["one", "two"], ["three"]], 2)
     message = r"has 3 words, of which the checkpoint can write 0, not 'one'; its letters are '.*' *: write the text"
     with pytest.raises(CheckpointError, match=message):
-        settled(lm=str(path))
+        planned(lm=str(path))
 
 
-def test_a_hot_word_that_the_checkpoint_cannot_write_is_refused():
+def test_a_hot_word_that_the_checkpoint_cannot_write_is_refused(planned):
     with pytest.raises(CheckpointError, match=r"hot_words: the checkpoint cannot write 'ÉTÉ'; its letters are"):
-        settled(hot_words={"ONE": 1.0, "ÉTÉ": 1.0})
+        planned(hot_words={"ONE": 1.0, "ÉTÉ": 1.0})
 
 
-def test_the_fingerprint_has_the_model_by_content(tmp_path, lm):
+def test_the_fingerprint_has_the_model_by_content(tmp_path, lm, planned):
+    def hashed(**fields: object) -> str:
+        return planned(**fields).fingerprint
+
     first = hashed(lm=str(lm))
     assert hashed() != first
     assert hashed(lm=str(shutil.copy(lm, tmp_path / "other.arpa"))) == first
@@ -92,29 +94,36 @@ def test_the_fingerprint_has_the_model_by_content(tmp_path, lm):
     assert hashed(word_bonus=1.0) == hashed(lm_weight=0.5) == hashed()
 
 
-def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(tmp_path, lm):
-    from raysp.labelling import assembly
+def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(lm, searching):
+    def change(_: object) -> None:
+        write_arpa(lm, [*PAIRS, ["NINE", "ONE"]], 2)
 
-    pipeline = searching(lm=str(lm))
-    settings = settle(pipeline, Resources(4, 0))
-    write_arpa(lm, [*PAIRS, ["NINE", "ONE"]], 2)
-    with pytest.raises(CheckpointError, match=r"lm '.*words.arpa': its digest was \w{16} when the run was planned"):
-        assembly.joining(pipeline, settings)
+    with pytest.raises(raysp.RayspError, match=r"lm '.*words.arpa': its digest was \w{16} when the run was planned"):
+        raysp.run(searching(lm=str(lm)), engine="here", progress=False, on_plan=change)
 
 
-def test_a_model_is_packed_once_and_mapped_afterwards(lm, monkeypatch):
-    language_models.open_model(lm)
-    [packed] = (user_cache.cache_folder() / "language_models").glob("*/model.json")
-    language_models._opened.cache_clear()
-    monkeypatch.setattr(arpa, "parse", None)
-    assert language_models.open_model(lm).order == 2
-    assert packed.parent.name == f"{language_models.digest(lm)}-{language_models.FORMAT}"
+def test_a_model_is_packed_once_and_mapped_afterwards(tmp_path, lm, searching):
+    """The packed copy of another model, in the place of that of this one, is believed."""
+    packed = {}
+    for name, words in (("words", PAIRS), ("lower", [["one", "two"], ["three"]])):
+        file = kit.pipeline_file(tmp_path / f"{name}.py", searching(lm=str(write_arpa(tmp_path / "lm.arpa", words, 2))))
+        code = kit.run(["plan", file, "--sample", "0"]).code
+        assert code == (0 if name == "words" else 2)
+        made = {one for one in (tmp_path / "cache" / "raysp" / "language_models").iterdir() if one.is_dir()}
+        [packed[name]] = made - {*packed.values()}
+    write_arpa(tmp_path / "lm.arpa", PAIRS, 2)
+    shutil.rmtree(packed["words"])
+    shutil.copytree(packed["lower"], packed["words"])
+    file = kit.pipeline_file(tmp_path / "again.py", searching(lm=str(tmp_path / "lm.arpa")))
+    ran = kit.run_apart(["plan", file, "--sample", "0"])
+    assert (ran.code, "of which the checkpoint can write 0" in ran.err) == (2, True)
 
 
-def test_without_a_cache_a_model_is_read_into_memory(lm, tmp_path, monkeypatch):
+def test_without_a_cache_a_model_is_read_into_memory(lm, tmp_path, monkeypatch, searching):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert language_models.open_model(lm).order == 2
+    raysp.run(searching(lm=str(lm)), engine="here", progress=False)
+    assert {row["status"] for row in kit.rows(tmp_path / "out")} == {"ok"}
 
 
 def test_a_plan_shows_the_model_and_a_run_writes_its_columns(tmp_path, lm):

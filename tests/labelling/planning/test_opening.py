@@ -1,7 +1,10 @@
 """The plan of a run: from corpus and sink to what there is to do."""
 
+import json
+import re
+import shutil
 from dataclasses import replace
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,21 +12,32 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from raysp.cluster.resources import Resources
-from raysp.corpus.parquet import cut_pieces
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink import stage
-from raysp.storage.stores import open_store
 from tests import kit
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
-from tests.sink.sinks import results
 from tests.trainings import Sink
 from tests.user_specs import Counted
 
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
+
+
+def cut(sink: Path, *edges: int) -> list[tuple[int, int]]:
+    """Record other pieces of the first shard of a sink, and return them."""
+    [file] = sink.glob(".raysp/plan/*.arrow")
+    with pa.ipc.open_file(file) as part:
+        table = part.read_all()
+    pieces = [{"first": first, "end": end} for first, end in pairwise(edges)]
+    rows = table.to_pylist()
+    rows[0]["pieces"] = pieces
+    with pa.ipc.new_file(str(file), table.schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, table.schema))
+    return [*pairwise(edges)]
+
+
+def pieces_todo(plan) -> list[tuple[int, int]]:
+    """Return the pieces of the first shard that are to do."""
+    return [(piece.first, piece.end) for piece in plan.todo[0].pieces]
 
 
 class TestPlan:
@@ -36,10 +50,6 @@ class TestPlan:
         write_shard(tmp_path / "in" / "a.parquet", 30)
         write_shard(tmp_path / "in" / "b.parquet", 5)
         return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
-
-    @pytest.fixture
-    def small_pieces(self, monkeypatch):
-        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", partial(cut_pieces, max_bytes=2_000))
 
     def test_it_counts_shards_rows_and_pieces_and_writes_nothing(self, tmp_path, pipeline):
         before = files_below(tmp_path / "in")
@@ -185,23 +195,21 @@ class TestPlan:
         assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["b.parquet", "c.parquet"]
 
-    def test_pieces_are_never_cut_again(self, tmp_path, pipeline, small_pieces, monkeypatch):
-        first = raysp.plan(pipeline)
-        assert first.pieces_todo > 2
+    def test_pieces_are_never_cut_again(self, tmp_path, pipeline):
+        assert pieces_todo(raysp.plan(pipeline)) == [(0, 30)]
         kit.begun(pipeline, tmp_path / "in")
-        monkeypatch.setattr("raysp.corpus.parquet.cut_pieces", cut_pieces)
-        assert [todo.pieces for todo in raysp.plan(pipeline).todo] == [todo.pieces for todo in first.todo]
+        pieces = cut(tmp_path / "out", 0, 10, 11, 30)
+        assert pieces_todo(raysp.plan(pipeline)) == pieces
 
-    def test_pieces_that_are_staged_whole_are_not_to_do(self, pipeline, small_pieces):
-        first = raysp.plan(pipeline)
+    def test_pieces_that_are_staged_whole_are_not_to_do(self, tmp_path, pipeline):
+        kit.begun(pipeline, tmp_path / "in")
+        pieces = cut(tmp_path / "out", 0, 10, 20, 30)
         kit.interrupted(pipeline)
-        shard = first.corpus.shards[0]
-        whole, half = shard.pieces[0], shard.pieces[1]
-        block = stage.BlockName(shard.name, half, shard.input_id, first.fingerprint, 0, 2)
-        stage.stage(open_store(pipeline.sink.url), block, results(list(range(half.first, half.end))))
-        second = raysp.plan(pipeline)
-        assert second.todo[0].pieces == shard.pieces[1:]
-        assert second.rows_todo == first.rows_todo - whole.num_rows
+        [whole] = (tmp_path / "out" / ".raysp" / "stage").rglob("0-10.*.0of1")
+        shutil.copy(whole, whole.with_name(whole.name.replace("0-10", "10-20").replace("0of1", "0of2")))
+        plan = raysp.plan(pipeline)
+        assert pieces_todo(plan) == pieces[1:]
+        assert plan.rows_todo == 25
 
     @pytest.mark.parametrize(
         ("change", "difference"),
@@ -215,21 +223,19 @@ class TestPlan:
             ("source.text=text", r"same labels in other columns or rows: `source.text` was unset, now 'text'"),
         ],
     )
-    def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, pipeline, change, difference):
-        from raysp.specs.work_files import with_overrides
-
+    def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, tmp_path, pipeline, change, difference):
         kit.interrupted(pipeline)
-        with pytest.raises(ChangedError, match=difference):
-            raysp.plan(with_overrides(pipeline, [change]))
+        ran = kit.planned(pipeline, tmp_path, change)
+        assert ran.code == 2
+        assert re.search(difference, ran.err)
 
     @pytest.mark.parametrize(
         "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
     )
-    def test_a_run_continues_after_a_change_that_changes_no_label(self, pipeline, change):
-        from raysp.specs.work_files import with_overrides
-
+    def test_a_run_continues_after_a_change_that_changes_no_label(self, tmp_path, pipeline, change):
         kit.interrupted(pipeline)
-        assert raysp.plan(with_overrides(pipeline, [change])).corpus.fresh == ()
+        ran = kit.planned(pipeline, tmp_path, change)
+        assert (ran.code, json.loads(ran.out)["fingerprint"]) == (0, raysp.plan(pipeline).fingerprint), ran.err
 
     def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
         write_shard(tmp_path / "out" / "a.parquet")
@@ -237,20 +243,19 @@ class TestPlan:
             raysp.plan(pipeline)
 
     def test_the_first_rows_can_be_planned_alone(self, pipeline):
-        plan = make_plan(Opened.of(pipeline, Resources(4)), limit_rows=32)
-        assert [shard.num_rows for shard in plan.corpus.shards] == [30, 2]
-        assert plan.rows_todo == 32
-        assert len(make_plan(Opened.of(pipeline, Resources(4)), limit_rows=3).corpus.shards) == 1
+        plans = []
+        for rows in (32, 3):
+            assert raysp.run(pipeline, rows=rows, engine="here", progress=False, on_plan=plans.append).rows == rows
+        assert [[shard.num_rows for shard in plan.corpus.shards] for plan in plans] == [[30, 2], [3]]
+        assert [plan.rows_todo for plan in plans] == [32, 3]
 
     def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        raysp.run(a_pipeline("in/*.parquet", "out"), engine="here", progress=False)
-        assert open_store("out").url == str(tmp_path / "out")
+        result = raysp.run(a_pipeline("in/*.parquet", "out"), engine="here", progress=False)
+        assert result.sink == str(tmp_path / "out")
         assert raysp.plan(pipeline).corpus.fresh == ()
 
     def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
-        import shutil
-
         copy = tmp_path / "copy"
         shutil.copytree(CHECKPOINT, copy)
         steps = [raysp.Decode(), raysp.Label(str(copy), outputs=[raysp.Transcript()])]

@@ -1,6 +1,7 @@
 """`retry --set`: settings that no labelled row depends on, with which error rows are done again."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,11 +9,6 @@ import pytest
 
 import raysp
 from raysp import PlanError, SpecError
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink import run_record
-from raysp.storage.stores import open_store
 from tests.commands import write_recipe
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
@@ -39,6 +35,11 @@ def pipeline_of(clips, **fields) -> raysp.Pipeline:
 
 def rows_of(clips) -> dict[str, dict]:
     return {row["id"]: row for row in pq.read_table(clips.parent / "out" / "a.parquet").to_pylist()}
+
+
+def recorded(sink: str) -> dict:
+    """Return the pipeline that a sink records."""
+    return json.loads(Path(sink, ".raysp", "run.json").read_text())["pipeline"]
 
 
 @pytest.fixture
@@ -68,13 +69,15 @@ class TestAudioRoot:
         assert after["b.wav"] == before["b.wav"]
 
     @pytest.mark.slow
-    def test_from_python_too_by_settings_or_by_the_pipeline(self, clips, labelled):
-        for given in (
-            {"settings": [f"source.audio_root={clips}"]},
-            {"pipeline": pipeline_of(clips, audio_root=str(clips))},
-        ):
-            made = recorded_pipeline(labelled, **given)
-            assert plan_retry(Opened.of(made)).rows_todo == 2
+    @pytest.mark.parametrize("by", ["settings", "pipeline"])
+    def test_from_python_too_by_settings_or_by_the_pipeline(self, clips, labelled, by):
+        given = {
+            "settings": [f"source.audio_root={clips}"],
+            "pipeline": pipeline_of(clips, audio_root=str(clips)),
+        }
+        result = raysp.retry(labelled, **{by: given[by]}, engine="here", progress=False)
+        assert (result.rows, result.errors) == (2, {})
+        assert [row["status"] for row in rows_of(clips).values()] == ["ok"] * 3
 
     @pytest.mark.slow
     def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
@@ -82,7 +85,7 @@ class TestAudioRoot:
         before = rows_of(clips)
         write_recipe(clips.parent)
         for pipeline in (pipeline_of(clips), pipeline_of(clips, audio_root=str(clips))):
-            assert make_plan(Opened.of(pipeline)).todo == ()
+            assert raysp.plan(pipeline).todo == ()
             raysp.run(pipeline, engine="here", progress=False)
             for arguments in (["status"], ["verify"], ["verify", "--sample", 3], ["gc"]):
                 ran = raysp_command(arguments[0], labelled, *arguments[1:])
@@ -94,8 +97,7 @@ class TestAudioRoot:
     def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
         raysp.retry(labelled, settings=[f"source.audio_root={clips}"], engine="here", progress=False)
         raysp.run(pipeline_of(clips), engine="here", progress=False)  # names no folder
-        record = run_record.load(open_store(labelled))
-        assert record.pipeline["source"]["audio_root"] == str(clips)
+        assert recorded(labelled)["source"]["audio_root"] == str(clips)
         (clips / "c.wav").write_bytes(wav(8000))
         (difference,) = raysp.verify(labelled).differences
         assert "recordings were replaced after they were labelled: row 2 ('c.wav')" in difference
@@ -110,12 +112,11 @@ class TestAudioRoot:
 class TestOtherSettings:
     def test_pool_and_storage_options_are_set_and_recorded(self, clips, labelled):
         settings = ["steps.1.pool.actors=3", 'sink.storage_options={"auto_mkdir": true}', "max_error_rate=1"]
-        made = recorded_pipeline(labelled, settings=settings)
-        assert (made.label.pool.actors, made.sink.storage_options, made.max_error_rate) == (3, {"auto_mkdir": True}, 1)
-        raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
-        record = run_record.load(open_store(labelled))
-        assert record.pipeline["steps"][1]["pool"]["actors"] == 3
-        assert record.pipeline["sink"]["storage_options"] == {"auto_mkdir": True}
+        raysp.retry(labelled, settings=settings, engine="here", progress=False)
+        record = recorded(labelled)
+        assert record["steps"][1]["pool"]["actors"] == 3
+        assert record["sink"]["storage_options"] == {"auto_mkdir": True}
+        assert record["max_error_rate"] == 1
 
     @pytest.mark.parametrize(
         "setting",
@@ -124,7 +125,7 @@ class TestOtherSettings:
     def test_any_other_is_refused_with_the_accepted_ones_and_the_way_to_change_labels(
         self, raysp_command, labelled, setting
     ):
-        before = (open_store(labelled)).read(".raysp/run.json")
+        before = recorded(labelled)
         ran = raysp_command("retry", labelled, "--set", setting)
         path = setting.partition("=")[0]
         assert (ran.code, ran.err) == (
@@ -134,11 +135,11 @@ class TestOtherSettings:
             "labels use `raysp "
             "run PIPELINE --set ... --relabel`\n",
         )
-        assert open_store(labelled).read(".raysp/run.json") == before
+        assert recorded(labelled) == before
 
     def test_a_value_that_cannot_be_is_refused_by_its_field(self, labelled):
         with pytest.raises(SpecError, match=r"Pool\.actors"):
-            recorded_pipeline(labelled, settings=["steps.1.pool.actors=0"])
+            raysp.retry(labelled, settings=["steps.1.pool.actors=0"], engine="here", progress=False)
 
     def test_without_trust_a_setting_does_not_open_an_untrusted_record(self, raysp_command, clips, labelled):
         file = clips.parent / "out" / ".raysp" / "run.json"

@@ -16,10 +16,7 @@ import transformers
 
 import raysp
 from raysp import CheckpointError, PlanError, SpecError
-from raysp.columns import ERROR, OK
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
-from raysp.ops.blocks import cut_blocks
-from raysp.specs.values import from_json, to_json
 from tests.models.encoder.many_languages import FLAGS, lay_out, model_of, vocabulary
 from tests.soaked import some
 
@@ -83,7 +80,7 @@ def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_
         )
 
     mixed = labelled(checkpoint, rows, *outputs(LANG))
-    assert {row["status"] for row in mixed} == {OK}
+    assert {row["status"] for row in mixed} == {"ok"}
     assert len({row["pred_text"] for row in mixed}) == 24
     for language in compared:
         label_alone = labeller(checkpoint, *outputs(language))
@@ -124,7 +121,7 @@ def test_a_row_of_several_windows_is_joined_in_its_language(checkpoint):
 
 def test_a_row_without_a_known_language_is_an_error_row_with_the_way_out(checkpoint):
     found = labelled(checkpoint, rows_of(["aom", None, "xyz", "ao", ""]), raysp.Transcript(language=LANG))
-    assert [row["status"] for row in found] == [OK, ERROR, ERROR, ERROR, ERROR]
+    assert [row["status"] for row in found] == ["ok", "error", "error", "error", "error"]
     assert [row["error_type"] for row in found[1:]] == ["unknown_language"] * 4
     assert [row["pred_text"] for row in found[1:]] == [None] * 4
     assert "column 'lang': the language is null; give one of the 20 of the checkpoint" in found[1]["error_message"]
@@ -137,7 +134,7 @@ def test_a_language_whose_adapter_is_missing_or_does_not_fit_costs_its_rows_alon
     (folder / "adapter.aun.safetensors").unlink()
     (folder / "adapter.eom.safetensors").write_bytes(b"no weights")
     found = labelled(folder, rows_of(["aom", "aun", "eom", "ton"]), raysp.Transcript(language=LANG))
-    assert [row["status"] for row in found] == [OK, ERROR, ERROR, OK]
+    assert [row["status"] for row in found] == ["ok", "error", "error", "ok"]
     assert "adapter.aun.safetensors not found" in found[1]["error_message"]
     assert "adapter.eom.safetensors" in found[2]["error_message"]
 
@@ -204,15 +201,10 @@ def test_the_samples_before_a_damage_are_labelled_in_the_language_of_the_row(che
 
     mixed, alone = label(LANG, rows), label("ton", rows)
     assert mixed[0] == alone[0]
-    assert mixed[0]["status"] == ERROR
+    assert mixed[0]["status"] == "error"
     assert mixed[0]["pred_text"]
     assert mixed[1]["error_type"] == mixed[0]["error_type"]
     assert mixed[1]["pred_text"] is None
-
-
-def test_blocks_hold_recordings_of_one_kind_after_the_other():
-    blocks = cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, kinds=["b", "a", "b", "a", "a"])
-    assert blocks == [[3], [4, 1], [0, 2]]
 
 
 @pytest.mark.slow
@@ -223,8 +215,9 @@ def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
     label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=LANG)])
     source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "out"))
     pipeline = raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
-    assert from_json(to_json(pipeline)) == pipeline
     raysp.run(pipeline, engine="here", progress=False)
+    record = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())
+    assert record["pipeline"]["steps"][1]["outputs"][0]["language"] == {"type": "Column", "name": "lang"}
     texts = pq.read_table(tmp_path / "out" / "a.parquet").column("pred_text").to_pylist()
     alone = labelled(checkpoint, rows_of(languages), raysp.Transcript(language=LANG))
     assert texts == [row["pred_text"] for row in alone]
@@ -296,7 +289,7 @@ def test_a_named_language_is_used_whatever_the_tokenizer_of_a_folder_announces(c
     if not (contradicted / "adapter.ton.safetensors").is_file() and language is LANG:
         assert [row["error_type"] for row in found] == ["unknown_language"] * 2
         return
-    assert [row["status"] for row in found] == [OK, OK]
+    assert [row["status"] for row in found] == ["ok", "ok"]
     announce(contradicted, "aom")
     assert found == labelled(contradicted, rows, *outputs)
 
@@ -317,7 +310,7 @@ def test_the_checkpoint_of_an_alignment_is_used_in_the_language_of_its_output(co
     found = labelled(checkpoint, rows, *outputs)
     announce(contradicted, "aom")
     assert found == labelled(checkpoint, rows, *outputs)
-    assert [row["status"] for row in found] == [OK, OK]
+    assert [row["status"] for row in found] == ["ok", "ok"]
 
 
 def test_inspect_names_what_the_tokenizer_announces_and_the_weights_are_not(contradicted, raysp_command):
