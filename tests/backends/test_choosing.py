@@ -10,28 +10,21 @@ from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp import ChangedError, CheckpointError, PlanError
-from raysp.backends import hf_installed
-from raysp.backends.hugging_face import checkpoint_kinds
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.planned_checkpoint import summary_of
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink.run_record import load
-from raysp.storage.stores import open_store
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import tiny_waveform_model
-from tests.here import run_without_ray
+from tests.here import run_without_ray, without_packages
 from tests.models.oracles import transformers
 
 VERSION = f"transformers {transformers.__version__}"
+OF_TRANSFORMERS = (
+    "audio-spectrogram-transformer", "data2vec-audio", "moonshine", "sew", "speech_to_text", "unispeech-sat",
+    "wav2vec2-conformer", "wavlm", "whisper",
+)  # fmt: skip
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
 
 
 def left_open(folder, checkpoint, **label) -> raysp.Pipeline:
     return pipeline(folder, checkpoint, **{"backend": None, **label})
-
-
-def without_transformers(monkeypatch) -> None:
-    monkeypatch.setattr(hf_installed, "version", lambda: "")
 
 
 @pytest.fixture
@@ -66,15 +59,15 @@ def test_a_sink_keeps_the_backend_of_its_first_plan(corpus, whisper, tiny, monke
     run_without_ray(monkeypatch)
     made = left_open(corpus, whisper)
     assert raysp.run(made).rows == 4
-    record = load(open_store(made.sink.url, {}))
-    assert record.pipeline["steps"][1]["backend"] == "transformers"
-    assert record.parts["steps.1.backend"] == "transformers"
+    record = json.loads((corpus / "out" / ".raysp" / "run.json").read_text())
+    assert record["pipeline"]["steps"][1]["backend"] == "transformers"
+    assert record["parts"]["steps.1.backend"] == "transformers"
     assert raysp.plan(made).rows_todo == 0
     assert raysp.verify(made.sink.url, sample=4).differences == ()
     assert raysp.verify(made.sink.url, sample=4, pipeline=made).differences == ()
     with pytest.raises(ChangedError, match=r"the files of `steps.1.checkpoint` changed"):
         raysp.plan(left_open(corpus, tiny))
-    without_transformers(monkeypatch)
+    without_packages(monkeypatch, "transformers")
     with pytest.raises(PlanError, match=r"made with backend='transformers', and transformers is not .*pip install"):
         raysp.plan(made)
 
@@ -85,9 +78,10 @@ def test_a_backend_that_was_named_once_is_kept_though_raysp_reads_the_checkpoint
     again = raysp.plan(left_open(corpus, tiny))
     assert again.settings.checkpoint.backend == "transformers"
     assert again.rows_todo == 0
-    without_transformers(monkeypatch)
-    relabelled = make_plan(Opened.of(left_open(corpus, tiny)), relabel=True)
-    assert (relabelled.settings.checkpoint.backend, relabelled.rows_todo) == ("torch", 4)
+    without_packages(monkeypatch, "transformers")
+    plans = []
+    assert raysp.run(left_open(corpus, tiny), relabel=True, on_plan=plans.append).rows == 4
+    assert plans[0].settings.checkpoint.backend == "torch"
 
 
 @pytest.mark.slow
@@ -106,7 +100,7 @@ def test_a_sink_of_raysp_is_not_labelled_by_transformers_later(corpus, tiny, whi
 
 
 def test_without_transformers_the_message_says_that_it_would_read_the_checkpoint(corpus, whisper, monkeypatch):
-    without_transformers(monkeypatch)
+    without_packages(monkeypatch, "transformers")
     with pytest.raises(CheckpointError, match=r"transformers reads it, and is not installed: pip install 'raysp\[tra"):
         raysp.plan(left_open(corpus, whisper))
     (corpus / "unknown").mkdir()
@@ -115,9 +109,15 @@ def test_without_transformers_the_message_says_that_it_would_read_the_checkpoint
         raysp.plan(left_open(corpus, corpus / "unknown"))
 
 
-def test_the_models_that_messages_promise_are_those_of_transformers():
-    read = {model_type for names in checkpoint_kinds.HEADS.values() for model_type in names}
-    assert read >= hf_installed.OF_SPEECH
+@pytest.mark.parametrize("model_type", OF_TRANSFORMERS)
+def test_the_models_that_messages_promise_are_those_of_transformers(corpus, model_type, monkeypatch):
+    (corpus / "model").mkdir()
+    (corpus / "model" / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(CheckpointError, match=r"transformers [\d.]+ refuses it too: .*architectures is None, expected"):
+        raysp.plan(left_open(corpus, corpus / "model"))
+    without_packages(monkeypatch, "transformers")
+    with pytest.raises(CheckpointError, match=r"transformers reads it, and is not installed: pip install 'raysp\[tra"):
+        raysp.plan(left_open(corpus, corpus / "model"))
 
 
 def test_a_checkpoint_that_neither_reads_has_one_message_with_both_reasons(corpus):
@@ -150,7 +150,7 @@ def test_files_that_disagree_are_refused_though_transformers_would_take_them(cor
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] = torch.zeros(3, 3)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    summary_of(folder, "transformers")
+    assert raysp.plan(left_open(corpus, folder, backend="transformers")).rows_todo == 4
     with pytest.raises(CheckpointError, match=r"lm_head.weight"):
         raysp.plan(left_open(corpus, folder))
 
@@ -205,13 +205,17 @@ def empty(tokens):
         (empty, r"vocab.json holds no tokens"),
     ],
 )
-def test_both_backends_answer_alike_about_an_odd_vocabulary(tmp_path, change, answer):
+def test_both_backends_answer_alike_about_an_odd_vocabulary(corpus, tmp_path, change, answer):
     for name in ("HubertForCTC", "WavLMForCTC"):
         folder = tiny_waveform_model(tmp_path / name, name)
         (folder / "vocab.json").write_text(json.dumps(change(TOKENS)))
     answers = [
-        answer_of(tmp_path / name, backend)
-        for name, backend in (("HubertForCTC", "torch"), ("HubertForCTC", "transformers"), ("WavLMForCTC", None))
+        answer_of(pipeline(corpus, tmp_path / name, backend=backend))
+        for name, backend in (
+            ("HubertForCTC", "torch"),
+            ("HubertForCTC", "transformers"),
+            ("WavLMForCTC", "transformers"),
+        )
     ]
     assert answers[0] == answers[1] == answers[2].replace("WavLM", "Hubert")
     if answer is None:
@@ -220,10 +224,10 @@ def test_both_backends_answer_alike_about_an_odd_vocabulary(tmp_path, change, an
         assert re.search(answer, answers[0])
 
 
-def answer_of(folder, backend) -> str:
-    """Return the error for a checkpoint; empty if it is accepted."""
+def answer_of(made) -> str:
+    """Return the error for the checkpoint of a pipeline; empty if it is accepted."""
     try:
-        summary_of(folder, backend or "transformers")
+        raysp.plan(made)
     except CheckpointError as error:
         return str(error)
     return ""
@@ -248,6 +252,4 @@ def test_weights_of_another_shape_are_named_by_transformers_too(tmp_path):
 
 
 def loaded(folder):
-    from raysp.backends.finding import choose
-
-    return choose(folder, "transformers").open().load(folder, dtype="float32", device="cpu", exact=True)
+    return raysp.Labeller(pipeline(folder, folder).steps)

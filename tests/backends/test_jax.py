@@ -8,12 +8,10 @@ import pytest
 
 import raysp
 from raysp import CheckpointError
-from raysp.backends.finding import LIBRARIES, Library, choose
-from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.theirs import labelling, waves
 from tests.corpora import CHECKPOINT, write_shard
 from tests.device.class_cases import make_checkpoint
-from tests.here import run_without_ray
+from tests.here import run_without_ray, without_packages
 from tests.ops.test_labelling import block_of, labels
 
 LENGTHS = (9_000, 12_000, 16_000)
@@ -69,9 +67,10 @@ def test_a_model_of_features_has_the_texts_of_torch(tmp_path):
 
 @pytest.mark.drivers
 @pytest.mark.slow
-def test_a_decoder_writes_the_texts_of_torch_in_any_batch(writer):
+def test_a_decoder_writes_the_texts_of_torch_in_any_batch(writer, tmp_path):
     recordings = waves(LENGTHS)
-    TEXTS.check(summary_of(writer, "jax"))
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    assert raysp.plan(pipeline(tmp_path, writer, "jax", outputs=[TEXTS])).rows_todo == 1
     theirs = labels(labelling(writer, TEXTS, backend="torch"), block_of(recordings))
     for seconds in (0.6, 600):
         ours = labels(labelling(writer, TEXTS, batch_seconds=seconds, backend="jax"), block_of(recordings))
@@ -91,15 +90,19 @@ def test_samples_depend_on_the_row_and_not_on_its_batch(writer):
 
 @pytest.mark.slow
 def test_what_has_no_flax_class_is_refused(tmp_path, writer):
-    make_checkpoint("UniSpeechForSequenceClassification", tmp_path)
+    (tmp_path / "classes").mkdir()
+    make_checkpoint("UniSpeechForSequenceClassification", tmp_path / "classes")
+    write_shard(tmp_path / "in" / "a.parquet", 1)
     with pytest.raises(CheckpointError, match="UniSpeechForSequenceClassification has no Flax class that gives texts"):
-        choose(tmp_path, "jax").open().describe(tmp_path)
+        raysp.plan(pipeline(tmp_path, tmp_path / "classes", "jax"))
     with pytest.raises(CheckpointError, match="backend='jax' takes no language and task"):
-        raysp.Transcript(language="de").check(summary_of(writer, "jax"))
+        raysp.plan(pipeline(tmp_path, writer, "jax", outputs=[raysp.Transcript(language="de")]))
 
 
 def test_without_the_extra_the_plan_says_what_to_install(tmp_path, monkeypatch):
     write_shard(tmp_path / "in" / "a.parquet", 1)
-    monkeypatch.setitem(LIBRARIES, "jax", Library("jax", ("jax_of_another_world",)))
-    with pytest.raises(CheckpointError, match=r"jax_of_another_world is not installed; pip install 'raysp\[jax\]'"):
-        raysp.plan(pipeline(tmp_path, CHECKPOINT, "jax", outputs=[raysp.Transcript()]))
+    for name in ("jax", "flax"):
+        with monkeypatch.context() as patched:
+            without_packages(patched, name)
+            with pytest.raises(CheckpointError, match=rf"package {name} is not installed; pip install 'raysp\[jax\]'"):
+                raysp.plan(pipeline(tmp_path, CHECKPOINT, "jax", outputs=[raysp.Transcript()]))

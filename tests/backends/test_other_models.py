@@ -1,12 +1,12 @@
 """Other models of transformers: a row in a batch has the label that it has alone, which is that of transformers."""
 
+import json
+
 import pytest
 import torch
 
 import raysp
 from raysp import CheckpointError
-from raysp.labelling.planning.planned_checkpoint import summary_of
-from raysp.ops.precision import Batching
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import (
     RATE,
@@ -122,7 +122,7 @@ def test_without_exact_labels_may_depend_on_the_batch_and_the_plan_says_so(tmp_p
     assert same == [length == max(LENGTHS) for length in LENGTHS]  # those without padding
     write_corpus(tmp_path)
     exact, inexact = (pipeline(tmp_path, folder, exact=exact) for exact in (True, False))
-    assert raysp.plan(exact).settings.batching is Batching.FREE
+    assert raysp.plan(exact).settings.batching == "in batches of any size"
     assert "padded seconds a pass of one length" in raysp.plan(exact).facts["model"]
     assert raysp.plan(inexact).parts["steps.1.batch_seconds"] == raysp.plan(inexact).settings.batch_seconds
     code = f"pipeline = pipeline(Path({str(tmp_path)!r}), {str(folder)!r}, exact=False)\n"
@@ -141,17 +141,18 @@ def test_without_exact_labels_may_depend_on_the_batch_and_the_plan_says_so(tmp_p
     ],
 )
 def test_models_that_cannot_label_are_refused(tmp_path, name, fields, words):
+    folder = tiny_waveform_model(tmp_path / "model", name, **fields)
     with pytest.raises(CheckpointError, match=words):
-        summary_of(tiny_waveform_model(tmp_path, name, **fields), "transformers")
+        raysp.plan(pipeline(write_corpus(tmp_path), folder))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Wav2Vec2ConformerForPreTraining", "UniSpeechSatForPreTraining"])
-def test_classes_of_pre_training_open_as_their_encoder(tmp_path, name):
+def test_classes_of_pre_training_open_as_their_encoder(tmp_path, name, raysp_command):
     folder = tiny_waveform_model(tmp_path, name)
-    summary = summary_of(folder, "transformers")
-    assert summary.architecture == name.replace("ForPreTraining", "Model")
-    assert {"project_hid", "project_q", "quantizer"} <= {*summary.unused}
+    facts = json.loads(raysp_command("inspect", folder, "--backend", "transformers", "--json").out)
+    assert facts["architecture"] == name.replace("ForPreTraining", "Model")
+    assert {"project_hid", "project_q", "quantizer"} <= {*facts["unused"]}
     check_rows_alone(folder, raysp.Embedding())
 
 

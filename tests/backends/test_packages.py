@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 import raysp
-from raysp import CheckpointError
-from raysp.backends.finding import check_library, choice_of, choose
-from raysp.labelling.planning.planned_checkpoint import summary_of
+from raysp import CheckpointError, RayspError
 from tests.backends.runs import write_corpus
-from tests.here import run_without_ray
+from tests.here import run_without_ray, without_packages
+from tests.kit import rows, run
 
 EXAMPLE = Path(__file__).parent / "example"
 
@@ -87,33 +86,47 @@ def test_name_version_and_code_of_the_package_are_part_of_the_fingerprint(packag
     assert plan.facts["checkpoint"].endswith(f"by {found}")
     (package / "raysp_loudness.py").write_text((package / "raysp_loudness.py").read_text() + "# changed\n")
     assert raysp.plan(made).fingerprint != plan.fingerprint
-    with pytest.raises(CheckpointError, match=r"planned with raysp-loudness 0.1 \w+, and here is raysp-loudness 0.1"):
-        check_library(plan.settings.checkpoint, plan.settings.library)
+
+
+def test_a_package_that_changes_behind_the_plan_labels_nothing(package, checkpoint, tmp_path):
+    def change(_: object) -> None:
+        (package / "raysp_loudness.py").write_text((package / "raysp_loudness.py").read_text() + "# changed\n")
+
+    made = pipeline(write_corpus(tmp_path), checkpoint)
+    with pytest.raises(RayspError, match=r"planned with raysp-loudness 0.1 \w+, and here is raysp-loudness 0.1"):
+        raysp.run(made, engine="here", progress=False, on_plan=change)
+    assert rows(tmp_path / "out") == []
 
 
 def test_a_package_replaces_no_model_of_raysp(tmp_path, monkeypatch, tiny):
     monkeypatch.syspath_prepend(installed(tmp_path / "installed", points={"unispeech": "raysp_loudness:Loudness"}))
-    assert choose(tiny, "torch").name == "torch"
+    parts = raysp.plan(pipeline(write_corpus(tmp_path), tiny, outputs=[raysp.Embedding()])).parts
+    assert "steps.1.package" not in parts
+    assert json.loads(run(["inspect", tiny, "--json"]).out)["backend"] == "torch"
 
 
-def test_a_worker_without_the_package_names_it(package, checkpoint, monkeypatch):
-    described = summary_of(checkpoint, "torch")
-    monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
-    with pytest.raises(
-        CheckpointError, match="the package raysp-loudness, which offers the model type 'loudness', is not"
-    ):
-        choice_of(described)
+def test_a_worker_without_the_package_names_it(package, checkpoint, tmp_path, monkeypatch):
+    def remove(_: object) -> None:
+        monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
+
+    made = pipeline(write_corpus(tmp_path), checkpoint)
+    with pytest.raises(RayspError, match="the package raysp-loudness, which offers the model type 'loudness', is not"):
+        raysp.run(made, engine="here", progress=False, on_plan=remove)
+    assert rows(tmp_path / "out") == []
 
 
 def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "installed"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    assert choose(checkpoint, "torch").package is None
+    made = pipeline(write_corpus(tmp_path), checkpoint)
+    with pytest.raises(CheckpointError, match="model_type is 'loudness', expected one of"):
+        raysp.plan(made)
     installed(folder)
-    assert str(choose(checkpoint, "torch").package) == "raysp-loudness 0.1"
+    assert raysp.plan(made).settings.checkpoint.backend == "raysp-loudness"
     shutil.rmtree(folder / "raysp_loudness-0.1.dist-info")
-    assert choose(checkpoint, "torch").package is None
+    with pytest.raises(CheckpointError, match="model_type is 'loudness', expected one of"):
+        raysp.plan(made)
 
 
 @pytest.mark.parametrize(
@@ -131,41 +144,42 @@ def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp
         ("class Loudness: ...", "describe failed with AttributeError"),
     ],
 )
-def test_errors_name_the_package(package, checkpoint, code, words):
+def test_errors_name_the_package(package, checkpoint, tmp_path, code, words):
     (package / "raysp_loudness.py").write_text(code)
     with pytest.raises(CheckpointError, match=words):
-        summary_of(checkpoint, "torch")
+        raysp.plan(pipeline(write_corpus(tmp_path), checkpoint))
 
 
-def test_a_model_that_lacks_a_part_of_the_protocol_is_refused(package, checkpoint):
+def test_a_model_that_lacks_a_part_of_the_protocol_is_refused(package, checkpoint, tmp_path):
     with (package / "raysp_loudness.py").open("a") as file:
         file.write("\ndel LoudnessModel.run\n")
-    backend = choose(checkpoint, "torch").open()
     with pytest.raises(CheckpointError, match="a model with summary, device, dtype and run; it has no run"):
-        backend.load(checkpoint, dtype="float32", device="cpu", exact=True)
+        raysp.Labeller(pipeline(tmp_path, checkpoint).steps)
 
 
 def test_two_packages_for_one_model_type_are_refused(package, checkpoint, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(installed(tmp_path / "other", name="raysp-noise"))
     with pytest.raises(CheckpointError, match=r"found models of raysp-noise 0.1 and raysp-loudness 0.1"):
-        summary_of(checkpoint, "torch")
+        raysp.plan(pipeline(write_corpus(tmp_path), checkpoint))
 
 
-def test_a_description_survives_the_cache(package, checkpoint):
-    first, again = summary_of(checkpoint, "torch"), summary_of(checkpoint, "torch")
+def test_a_description_survives_the_cache(package, checkpoint, tmp_path):
+    made = pipeline(write_corpus(tmp_path), checkpoint)
+    first, again = (raysp.plan(made).settings.checkpoint for _ in range(2))
     assert first == again == replace(first, backend="raysp-loudness")
     assert np.isclose(first.frame_seconds, 0.01)
 
 
-def test_an_architecture_that_nobody_reads_is_one_clear_line(checkpoint):
+def test_an_architecture_that_nobody_reads_is_one_clear_line(checkpoint, tmp_path):
     words = r"model_type is 'loudness', expected one of hubert, .*: transformers [\d.]+ does not read it either; use a "
     with pytest.raises(CheckpointError, match=words):
-        summary_of(checkpoint, "torch")
+        raysp.plan(pipeline(write_corpus(tmp_path), checkpoint, backend="torch"))
 
 
-def test_without_transformers_the_error_says_what_to_install(checkpoint, monkeypatch):
-    monkeypatch.setattr("raysp.backends.hf_installed.version", lambda: "")
+def test_without_transformers_the_error_says_what_to_install(checkpoint, tmp_path, monkeypatch):
+    without_packages(monkeypatch, "transformers")
+    write_corpus(tmp_path)
     with pytest.raises(CheckpointError, match=r"pass backend=\"transformers\" .*pip install 'raysp\[transformers\]'"):
-        summary_of(checkpoint, "torch")
+        raysp.plan(pipeline(tmp_path, checkpoint, backend="torch"))
     with pytest.raises(CheckpointError, match=r"transformers is not installed; pip install 'raysp\[transformers\]'"):
-        summary_of(checkpoint, "transformers")
+        raysp.plan(pipeline(tmp_path, checkpoint, backend="transformers"))

@@ -9,8 +9,6 @@ import torch
 
 import raysp
 from raysp import CheckpointError, PlanError
-from raysp.backends.finding import choose
-from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import check_run, pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written
 from tests.here import run_without_ray
@@ -31,9 +29,9 @@ LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
         (raysp.Transcript(generate={"num_beams": 3, "max_new_tokens": 9}), {"num_beams": 3, "max_new_tokens": 9}),
     ],
 )
-def test_texts_are_those_of_a_loop_over_rows_in_any_batch(whisper, output, options):
+def test_texts_are_those_of_a_loop_over_rows_in_any_batch(whisper, corpus, output, options):
     recordings = waves(LENGTHS)
-    output.check(summary_of(whisper, "transformers"))
+    assert raysp.plan(pipeline(corpus, whisper, outputs=[output])).rows_todo == 4
     expected = written(whisper, recordings, **options)
     assert len({*expected}) == len(LENGTHS)
     found = [labels(labelling(whisper, output, batch_seconds=s), block_of(recordings)) for s in (1, 600)]
@@ -147,21 +145,21 @@ def changed(whisper, folder, file: str, **values: object):
         ),
     ],
 )
-def test_checkpoints_that_do_not_fit_are_refused(whisper, tmp_path, file, values, words):
+def test_checkpoints_that_do_not_fit_are_refused(whisper, corpus, tmp_path, file, values, words):
     with pytest.raises(CheckpointError, match=words):
-        summary_of(changed(whisper, tmp_path / "changed", file, **values), "transformers")
+        raysp.plan(pipeline(corpus, changed(whisper, tmp_path / "changed", file, **values)))
 
 
-def test_weights_of_another_shape_or_in_a_pickle_are_refused(whisper, tmp_path):
+def test_weights_of_another_shape_or_in_a_pickle_are_refused(whisper, corpus, tmp_path):
     folder = changed(whisper, tmp_path / "deeper", "config.json", encoder_layers=3)
     with pytest.raises(CheckpointError, match="weights do not fit WhisperForConditionalGeneration: missing_keys "):
-        choose(folder, "transformers").open().load(folder, dtype="float32", device="cpu", exact=True)
+        raysp.Labeller(pipeline(corpus, folder).steps)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="has pickled weights only"):
-        summary_of(folder, "transformers")
+        raysp.plan(pipeline(corpus, folder))
 
 
-def test_code_of_a_checkpoint_is_never_run(whisper, tmp_path):
+def test_code_of_a_checkpoint_is_never_run(whisper, corpus, tmp_path):
     (tmp_path / "ran").mkdir()
     code = f"open({str(tmp_path / 'ran' / 'code')!r}, 'w')\n"
     of_code = {"auto_map": {"AutoConfig": "evil.Evil", "AutoModelForSpeechSeq2Seq": "evil.Evil"}}
@@ -170,5 +168,5 @@ def test_code_of_a_checkpoint_is_never_run(whisper, tmp_path):
     labels(labelling(folder, raysp.Transcript()), block_of(waves([9_000])))
     changed(folder, tmp_path / "unknown", "config.json", model_type="eardrum")
     with pytest.raises(CheckpointError):
-        summary_of(tmp_path / "unknown", "transformers")
+        raysp.plan(pipeline(corpus, tmp_path / "unknown"))
     assert [*(tmp_path / "ran").iterdir()] == []

@@ -4,14 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 import raysp
-from raysp.audio import decode
-from raysp.labelling.engine.datasets import labeller
 from tests.corpora import AUDIO, wav
 from tests.published import theirs
 from tests.published.aligned import text_of
@@ -39,16 +36,6 @@ def layouts(*, opens: bool, pickle: bool | None = None, marked: bool = True) -> 
         tried.add(layout.keys)
         chosen.append(pytest.param(name, marks=marks, id=name))
     return chosen
-
-
-@pytest.fixture(scope="module")
-def decoder():
-    """One decoding process for all rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        process = labeller.Decoder()
-        patch.setattr(labeller, "Decoder", lambda: process)
-        yield process
-        process.close()
 
 
 def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
@@ -80,7 +67,7 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(name, hub, raysp_
 
 @pytest.mark.parametrize("name", layouts(opens=True, pickle=True))
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers, with a mask
-def test_a_converted_pickle_has_the_label_of_transformers(name, laid_out, raysp_command, decoder, tmp_path):
+def test_a_converted_pickle_has_the_label_of_transformers(name, laid_out, raysp_command, tmp_path):
     layout, folder = TABLE[name], laid_out(name)
     done = raysp_command("convert", folder, tmp_path / "converted")
     assert done.code == 0, done.err
@@ -98,7 +85,7 @@ def test_a_published_checkpoint_opens_by_its_name(name, hub, raysp_command):
 
 
 @pytest.mark.parametrize("name", layouts(opens=True, pickle=False))
-def test_a_row_has_the_label_of_transformers(name, hub, laid_out, decoder):
+def test_a_row_has_the_label_of_transformers(name, hub, laid_out):
     layout = TABLE[name]
     check_row(labelled(hub(name), layout, wav(16_000)), layout, laid_out(name))
 
@@ -106,8 +93,7 @@ def test_a_row_has_the_label_of_transformers(name, hub, laid_out, decoder):
 def check_row(row: dict[str, object], layout: Layout, folder: Path) -> None:
     """Compare a row with the results of transformers on a folder."""
     assert row["status"] == "ok", row["error_message"]
-    wave = decode(wav(16_000), sample_rate=theirs.RATE) / np.float32(32768)
-    expected = theirs.results(layout, folder, wave)
+    expected = theirs.results(layout, folder, theirs.samples_of(wav(16_000)))
     if "Transcript" in layout.outputs:
         assert row["pred_text"] == expected["pred_text"]
         assert expected["pred_text"] or layout.builds == "moonshine", "a label that shows nothing"

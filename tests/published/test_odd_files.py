@@ -5,15 +5,12 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 import raysp
 from raysp import CheckpointError
-from raysp.audio import decode
-from raysp.checkpoints.locating import locate
 from raysp.models import AutoTokenizer, check_checkpoint
 from tests.corpora import wav
 from tests.models.oracles import transformers
@@ -21,6 +18,7 @@ from tests.published.building import OLD_NAMES, WAVEFORM, lay_out
 from tests.published.layout import Layout
 from tests.published.table import TABLE
 from tests.published.test_layouts import labelled
+from tests.published.theirs import samples_of
 
 VOCAB = {token: index for index, token in enumerate([*"abcdefghijklmnopqrstuvwxyz'", "|", "[UNK]", "[PAD]"])}
 SPECIAL = {"unk_token": "[UNK]", "pad_token": "[PAD]"}
@@ -125,7 +123,7 @@ OPENING = {
 
 
 def text_of_theirs(folder: Path) -> str:
-    wave = decode(wav(16_000), sample_rate=16_000) / np.float32(32768)
+    wave = samples_of(wav(16_000))
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         model = transformers.Wav2Vec2ForCTC.from_pretrained(folder, dtype=torch.float32).eval()
@@ -193,7 +191,7 @@ def test_files_of_other_tools_are_refused_with_a_way_out(kind, folder):
     change, message = REFUSED[kind]
     change(folder)
     with pytest.raises(CheckpointError, match=message):
-        raysp.Labeller([raysp.Decode(), raysp.Label(str(locate(str(folder))), outputs=[raysp.Transcript()])])
+        raysp.Labeller([raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()])])
 
 
 @pytest.mark.parametrize("kind", ["weights of a variant", "no architectures"])

@@ -1,11 +1,13 @@
 """Results of transformers on the folder of a checkpoint, one recording at a time."""
 
+import io
 import itertools
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 
 from tests.models.oracles import transformers
@@ -22,6 +24,13 @@ CLASSES = {
     "translation": "SpeechEncoderDecoderModel",
 }
 """Classes of checkpoints that `written.py` writes."""
+
+
+def samples_of(recording: bytes) -> np.ndarray:
+    """Return the samples of a recording of 16 kHz in a file, in [-1, 1]."""
+    samples, rate = soundfile.read(io.BytesIO(recording), dtype="float32")
+    assert rate == RATE
+    return samples
 
 
 def results(layout: Layout, folder: Path, wave: np.ndarray) -> dict[str, Any]:

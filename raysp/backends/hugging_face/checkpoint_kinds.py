@@ -66,7 +66,7 @@ def kind_of(folder: Path) -> Kind:
     name, *others = values.get("architectures") or [None]
     if str(name).endswith(PRETRAINING):
         name = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, name)
-    heads = [head for head, names in HEADS.items() if names.get(model_type) == name]
+    heads = [head for head, names in HEADS.items() if name is not None and names.get(model_type) == name]
     is_encoder = modeling_auto.MODEL_MAPPING_NAMES.get(model_type) == name and "conv_kernel" in values
     if others or not (heads or is_encoder):
         known = [names[model_type] for names in HEADS.values() if model_type in names]
