@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ class FakeHead:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     logs: list[list[object]] = field(default_factory=list)
     """A script for each connection to a log, in order; the last one repeats. A function is called."""
+    beside: Callable[[], object] = object
+    """Called before a job is submitted."""
     stops_after: int = 1
     """Number of questions for a job after which a stopped one has ended."""
     failing: list[int] = field(default_factory=list)
@@ -114,6 +116,7 @@ class FakeHead:
 
     async def _submit(self, request: web.Request) -> web.Response:
         asked = await request.json()
+        self.beside()
         self.add(asked["submission_id"], **{name: asked[name] for name in ("entrypoint", "metadata", "runtime_env")})
         return web.json_response({"job_id": asked["submission_id"], "submission_id": asked["submission_id"]})
 
