@@ -1,21 +1,18 @@
 """Files of the languages of a checkpoint: those that are fetched, and those that the fingerprint covers."""
 
 import json
-import os
-import subprocess
-import sys
+import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import safetensors.torch
 
 import raysp
 from raysp import PlanError
-from raysp.checkpoints import language_adapters
-from raysp.checkpoints.hub import snapshot_of
-from raysp.storage.stores import open_store
-from tests import hub_server
+from tests import hub_server, kit
 from tests.corpora import rows_table, write_shard
 from tests.hub_server import COMMIT
 from tests.models.encoder.many_languages import lay_out
@@ -28,39 +25,65 @@ def checkpoint(tmp_path) -> Path:
     return lay_out(tmp_path / "checkpoint", NAMES)
 
 
-def in_a_process(server: hub_server.HubServer, home: Path, code: str, **environment: str) -> object:
-    """Run code in a process that finds the hub; returns what it prints as JSON, or the last line of its errors."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    env |= {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_ETAG_TIMEOUT": "2", **environment}
-    begin = "import json\nfrom pathlib import Path\nfrom raysp.checkpoints import hub\n"
-    command = [sys.executable, "-c", f"{begin}print(json.dumps(str({code})))"]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-    return json.loads(ran.stdout) if ran.returncode == 0 else ran.stderr.splitlines()[-1]
+@pytest.fixture
+def hub(tmp_path, monkeypatch, checkpoint) -> Iterator[hub_server.HubServer]:
+    """A hub that has the checkpoint, and an empty cache."""
+    with hub_server.serving() as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        served.push("owner/name", checkpoint)
+        yield served
+
+
+def label(folder: Path, checkpoint: object, *outputs: object) -> set[str]:
+    """Label a row by a checkpoint; return its status."""
+    write_shard(folder / "in" / "a.parquet", table=rows_table(1))
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=list(outputs))]
+    sink = raysp.Parquet(f"{folder}/{uuid.uuid4().hex}")
+    raysp.run(raysp.Pipeline(raysp.Shards(f"{folder}/in"), steps=steps, sink=sink), engine="here", progress=False)
+    return {row["status"] for row in kit.rows(sink.url)}
 
 
 @pytest.mark.slow
-def test_of_a_hub_id_the_adapters_that_are_used_are_fetched_alone(tmp_path, checkpoint):
-    with hub_server.serving() as server:
-        server.push("owner/name", checkpoint)
+def test_of_a_hub_id_the_adapters_that_are_used_are_fetched_alone(tmp_path, hub, monkeypatch):
+    def adapters() -> set[str]:
+        found = {part for asked in hub.asked for part in asked.split("/") if part.startswith("adapter.")}
+        hub.asked.clear()
+        return {part.partition("?")[0] for part in found}
 
-        def adapters() -> set[str]:
-            found = {part for asked in server.asked for part in asked.split("/") if part.startswith("adapter.")}
-            server.asked.clear()
-            return {part.partition("?")[0] for part in found}
+    def offline(value: bool) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", value)
 
-        name, home = f"owner/name@{COMMIT}", tmp_path / "home"
-        folder = in_a_process(server, home, f"hub.local_checkpoint({name!r}, languages=['deu'])")
-        assert adapters() == {"adapter.deu.safetensors"}
-        assert in_a_process(server, home, f"hub.local_checkpoint({name!r}, languages=[])") == folder
-        assert adapters() == set()
-        later = f"hub.with_file(Path({folder!r}), 'adapter.fra.safetensors')"
-        assert in_a_process(server, home, later, HF_HUB_OFFLINE="1").startswith("raysp.errors.StoreError: ")
-        assert in_a_process(server, home, later) == f"{folder}/adapter.fra.safetensors"
-        assert adapters() == {"adapter.fra.safetensors"}
-        assert in_a_process(server, home, later, HF_HUB_OFFLINE="1") == f"{folder}/adapter.fra.safetensors"
-        assert in_a_process(server, home, f"hub.with_file(Path({folder!r}), 'adapter.xyz.safetensors')") == "None"
-        assert in_a_process(server, home, f"hub.local_checkpoint({name!r})") == folder
-        assert adapters() == {"adapter.eng.safetensors"}
+    name = f"owner/name@{COMMIT}"
+    assert label(tmp_path, name, raysp.Transcript(language="deu")) == {"ok"}
+    assert adapters() == {"adapter.deu.safetensors"}
+    assert label(tmp_path, name, raysp.Transcript(language="deu"), raysp.Embedding()) == {"ok"}
+    assert adapters() == set()
+    [folder] = (tmp_path / "hub" / "models--owner--name" / "snapshots").iterdir()
+    assert folder.name == COMMIT
+    for checkpoint in (name, folder):  # a snapshot is known by its path
+        language = "fra" if checkpoint == folder else "eng"
+        output = raysp.Transcript(language=language)
+        offline(True)
+        with pytest.raises((raysp.CheckpointError, raysp.StoreError), match=f"adapter.{language}.safetensors"):
+            label(tmp_path, checkpoint, output)
+        offline(False)
+        assert label(tmp_path, checkpoint, output) == {"ok"}
+        assert adapters() == {f"adapter.{language}.safetensors"}
+        offline(True)
+        assert label(tmp_path, checkpoint, output) == {"ok"}
+        offline(False)
+
+
+@pytest.mark.slow
+def test_without_a_language_the_announced_one_is_fetched(tmp_path, hub):
+    assert label(tmp_path, "owner/name", raysp.Transcript()) == {"ok"}
+    asked = " ".join(hub.asked)
+    assert "adapter.eng.safetensors" in asked
+    assert "adapter.deu.safetensors" not in asked
 
 
 @pytest.mark.parametrize("named", ["deu", raysp.Column("language"), None])
@@ -68,24 +91,17 @@ def test_of_a_checkpoint_on_storage_a_pipeline_fetches_the_adapters_that_its_row
     tmp_path, checkpoint, named, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    store = open_store(f"memory://{uuid.uuid4().hex}/model")
+    url = f"memory://{uuid.uuid4().hex}/model"
     for file in checkpoint.iterdir():
-        store.create(file.name, file.read_bytes())
+        fsspec.filesystem("memory").pipe_file(f"{url}/{file.name}", file.read_bytes())
     rows = rows_table(2).set_column(3, "language", [["fra", "fra"]])
     outputs = [raysp.Transcript(language=named), raysp.Align("text"), raysp.Embedding()]
-    found = raysp.Labeller([raysp.Decode(), raysp.Label(store.url, outputs=outputs)])(rows).to_pylist()
+    found = raysp.Labeller([raysp.Decode(), raysp.Label(url, outputs=outputs)])(rows).to_pylist()
     fetched = {file.name.split(".")[1] for file in (tmp_path / "cache" / "raysp").rglob("adapter.*")}
     assert fetched == {"deu" if named == "deu" else "eng" if named is None else "fra"}
     expected = raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs)])(rows).to_pylist()
     assert found == expected
     assert {row["status"] for row in found} == {"ok"}
-
-
-def test_a_snapshot_of_the_hub_is_known_by_its_path(tmp_path):
-    folder = tmp_path / "models--owner--name" / "snapshots" / COMMIT
-    assert snapshot_of(folder) == f"owner/name@{COMMIT}"
-    for other in (tmp_path, folder.parent, tmp_path / "datasets--owner--name" / "snapshots" / COMMIT):
-        assert snapshot_of(other) is None
 
 
 def fingerprint(checkpoint: Path, *outputs: raysp.Transcript, folder: Path) -> str:
@@ -130,16 +146,24 @@ def test_a_column_of_languages_that_is_missing_or_holds_no_strings_is_refused_by
         ("Deu", ["deu"]),
         ("uzb", ["uzb-script_cyrillic", "uzb-script_latin"]),
         ("zzz", []),
-        ("", []),
+        ("d", []),
     ],
 )
-def test_similar_names_of_languages_begin_alike_or_have_like_letters(asked, found):
-    known = ["deu", "fra", "uzb-script_cyrillic", "uzb-script_latin", "yor"]
-    assert language_adapters.similar(asked, known) == found
+def test_similar_names_of_languages_begin_alike_or_have_like_letters(tmp_path, asked, found):
+    folder = lay_out(tmp_path / "model", ["deu", "fra", "uzb-script_cyrillic", "uzb-script_latin", "yor"])
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1))
+    near = f"similar to {', '.join(map(repr, found))}" if found else "such as 'deu'"
+    message = f"has no language '{asked}'; give one of its 5, {near} (the languages of vocab.json"
+    with pytest.raises(PlanError, match=re.escape(message)):
+        fingerprint(folder, raysp.Transcript(language=asked), folder=tmp_path / "in")
 
 
 def test_a_checkpoint_of_one_vocabulary_has_no_languages(tmp_path, checkpoint):
-    assert language_adapters.languages_of(checkpoint) == ("deu", "eng", "fra")
+    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1))
+    output = raysp.Transcript(language="yor")
+    with pytest.raises(PlanError, match="the checkpoint has no language 'yor'; give one of its 3"):
+        fingerprint(checkpoint, output, folder=tmp_path / "in")
     (checkpoint / "vocab.json").write_text(json.dumps({"a": 0}))
-    assert language_adapters.languages_of(checkpoint) == ()
-    assert language_adapters.languages_of(tmp_path / "none") == ()
+    with pytest.raises((PlanError, raysp.CheckpointError)) as found:
+        fingerprint(checkpoint, output, folder=tmp_path / "in")
+    assert "none (the vocabulary is not nested)" in str(found.value)

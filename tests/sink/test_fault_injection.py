@@ -1,3 +1,6 @@
+"""RAYSP_FAIL_AT kills a run at a passing of a phase, in whichever process it is counted."""
+
+import json
 import os
 import signal
 import subprocess
@@ -5,83 +8,77 @@ import sys
 
 import pytest
 
-from raysp import PlanError
-from raysp.sink import fault_injection
+from tests.corpora import a_pipeline, write_shard
+from tests.kit import label_shards, pipeline_file, run
+
+PHASES = "plan_written, block_staged, shard_committed, stage_removed, run_finished"
+
+
+@pytest.fixture
+def line(tmp_path) -> list[object]:
+    """A run over three shards of a row each."""
+    for name in "abc":
+        write_shard(tmp_path / "in" / f"{name}.parquet", 1)
+    return ["run", pipeline_file(tmp_path / "made.py", a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))]
+
 
 PROGRAM = """
-import os, sys
-from raysp.sink import fault_injection
-told = fault_injection.arm()
-for n in range(3):
-    with fault_injection.passing("shard_committed"):
-        print("in", n, flush=True)
-worker = os.fork()
-if worker == 0:
-    fault_injection.adopt(told)
-    with fault_injection.passing("block_staged"):
-        print("staged", flush=True)
-    os._exit(0)
-os.waitpid(worker, 0)
-print("survived", flush=True)
+import json, os, sys
+import torch
+import raysp.models
+from raysp.cli import main
+
+codes = []
+for environment, arguments in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        os.environ |= environment
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            os._exit(int(stop.code or 0))
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
 """
+"""Runs of the command line one after the other, each in a process of its own that needs no time for imports."""
 
 
-def die(tmp_path, at: str) -> tuple[int, list[str]]:
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, fault_injection.FAIL_AT: at, fault_injection.FOLDER: str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ran.returncode, ran.stdout.split("\n")[:-1]
-
-
-@pytest.mark.parametrize(
-    ("at", "lines"),
-    [
-        ("before_shard_committed:1", []),
-        ("after_shard_committed:1", ["in 0"]),
-        ("before_shard_committed:3", ["in 0", "in 1"]),
-        ("after_block_staged:1", ["in 0", "in 1", "in 2", "staged"]),
-    ],
-)
-def test_the_driver_is_killed_at_that_count_by_any_process(tmp_path, at, lines):
-    assert die(tmp_path, at) == (-signal.SIGKILL, lines)
-
-
-def test_a_count_that_is_never_reached_kills_no_process(tmp_path):
-    code, lines = die(tmp_path, "after_shard_committed:9")
-    assert (code, lines[-1]) == (0, "survived")
+@pytest.mark.slow
+def test_a_run_is_killed_at_a_count_of_all_processes_and_never_where_it_is_not_reached(tmp_path, line):
+    cases = [
+        ("before_shard_committed:1", "a", (-signal.SIGKILL, 0)),
+        ("after_shard_committed:1", "b", (-signal.SIGKILL, 1)),
+        ("before_shard_committed:3", "c", (-signal.SIGKILL, 2)),
+        ("after_shard_committed:4", "d", (0, 3)),
+        ("after_shard_committed:4", "d", (-signal.SIGKILL, 1)),  # of a run after the one above
+        ("before_shard_committed:1", "not there", (0, 3)),  # on another machine than that of the counts
+    ]
+    runs = []
+    for number, (at, folder, _) in enumerate(cases):
+        if folder != "not there":
+            (tmp_path / folder).mkdir(exist_ok=True)
+        environment = {"RAYSP_FAIL_AT": at, "RAYSP_FAIL_FOLDER": f"{tmp_path}/{folder}", "RAYSP_ENGINE": "here"}
+        runs.append((environment, [*map(str, line), "--set", f"sink.url={tmp_path}/out-{number}"]))
+    command = [sys.executable, "-c", PROGRAM, json.dumps(runs)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    codes = json.loads(ran.stdout.splitlines()[-1])
+    committed = [len(label_shards(tmp_path / f"out-{number}")) for number in range(len(cases))]
+    assert [*zip(codes, committed, strict=True)] == [expected for *_, expected in cases]
 
 
 @pytest.mark.parametrize(
     "value", ["shard_committed:1", "before_shard_committed", "after_lunch:1", "after_plan_written:0"]
 )
-def test_an_invalid_value_is_refused_with_the_expected_ones(monkeypatch, value):
-    monkeypatch.setenv(fault_injection.FAIL_AT, value)
-    with pytest.raises(
-        PlanError, match=rf"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of plan_written, .*2"
-    ):
-        fault_injection.arm()
+def test_an_invalid_value_is_refused_with_the_expected_ones(tmp_path, line, value):
+    found = run(line, RAYSP_FAIL_AT=value)
+    assert found.code == 2
+    assert f"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of {PHASES}, " in found.err
+    assert found.err.rstrip().endswith("and a count from 1, such as after_shard_committed:2")
+    assert label_shards(tmp_path / "out") == {}
 
 
-def test_without_the_variable_nothing_is_reported_or_counted(monkeypatch, tmp_path):
-    monkeypatch.delenv(fault_injection.FAIL_AT, raising=False)
-    monkeypatch.setenv(fault_injection.FOLDER, str(tmp_path))
-    assert fault_injection.arm() == {}
-    with fault_injection.passing("run_finished"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_on_another_machine_than_the_drivers_no_process_is_killed(monkeypatch, tmp_path):
-    monkeypatch.setenv(fault_injection.DRIVER, str(os.getpid()))
-    settings = {fault_injection.FAIL_AT: "before_run_finished:1", fault_injection.FOLDER: "/no"}
-    fault_injection.adopt({**settings, fault_injection.DRIVER: str(os.getpid())})
-    try:
-        with fault_injection.passing("run_finished"):
-            pass
-    finally:
-        fault_injection.adopt({})
-    assert fault_injection.FAIL_AT not in os.environ
+def test_without_the_variable_nothing_is_counted(tmp_path, line, monkeypatch):
+    monkeypatch.delenv("RAYSP_FAIL_AT", raising=False)
+    (tmp_path / "counts").mkdir()
+    assert run(line, RAYSP_FAIL_FOLDER=str(tmp_path / "counts")).code == 0
+    assert os.listdir(tmp_path / "counts") == []
