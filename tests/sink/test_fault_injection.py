@@ -46,7 +46,6 @@ print(json.dumps(codes))
 @pytest.mark.slow
 def test_a_run_is_killed_at_a_count_of_all_processes_and_never_where_it_is_not_reached(tmp_path, line):
     cases = [
-        ("before_shard_committed:1", "a", (-signal.SIGKILL, 0)),
         ("after_shard_committed:1", "b", (-signal.SIGKILL, 1)),
         ("before_shard_committed:3", "c", (-signal.SIGKILL, 2)),
         ("after_shard_committed:4", "d", (0, 3)),
