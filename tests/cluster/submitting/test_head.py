@@ -1,6 +1,8 @@
 """The head of a cluster: addresses, tokens, TLS, and errors that say what to do."""
 
 import datetime
+import json
+import re
 import ssl
 from pathlib import Path
 
@@ -10,113 +12,131 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from ray._raylet import AuthenticationTokenLoader
 
-from raysp import PlanError
-from raysp.cluster.submitting.head import OLDEST_RAY, Head, UnreachableError
-from raysp.cluster.submitting.job_entries import Job, job_of
-from raysp.cluster.submitting.job_stop import stop
 from tests.cluster.submitting.fake_head import FakeHead
+from tests.kit import Ran, run
 from tests.s3_servers import free_port
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_oldest_ray_is_the_one_of_the_requirements():
-    assert f'"ray[data,train,default]>={OLDEST_RAY}"' in (ROOT / "pyproject.toml").read_text()
+def jobs(address: str | None, *options: object, **variables: str) -> Ran:
+    """List the jobs of a cluster, with Ray's token read anew."""
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        return run(["jobs", *(["--address", address] if address else []), *options], **variables)
+    finally:
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def listed(address: str | None, *options: object, **variables: str) -> list[dict[str, object]]:
+    ran = jobs(address, "--json", *options, **variables)
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)["jobs"]
+
+
+def refusal(address: str | None, *options: object, **variables: str) -> str:
+    ran = jobs(address, *options, **variables)
+    assert (ran.code, ran.out) == (2, "")
+    return ran.err.removeprefix("raysp: ")
+
+
+def test_the_oldest_ray_is_the_one_of_the_requirements(head: FakeHead):
+    [oldest] = re.findall(r'"ray\[data,train,default\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    head.ray_version = f"{oldest}.0"
+    assert listed(head.url) == []
+    head.ray_version = f"{oldest.split('.')[0]}.{int(oldest.split('.')[1]) - 1}.9"
+    assert f"found Ray {head.ray_version} there, expected {oldest} or later" in refusal(head.url)
 
 
 class TestAddresses:
-    def test_the_given_address_goes_before_the_environment(self, head: FakeHead, monkeypatch):
-        monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-        assert Head(head.url).jobs() == []
+    def test_the_given_address_goes_before_the_environment(self, head: FakeHead):
+        assert listed(head.url, RAY_ADDRESS="http://127.0.0.1:1") == []
 
-    def test_without_one_the_environment_names_it(self, head: FakeHead, monkeypatch):
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"{head.url}/")
-        assert Head(None).address == head.url
+    def test_without_one_the_environment_names_it(self, head: FakeHead):
+        shown = jobs(None, RAY_API_SERVER_ADDRESS=f"{head.url}/").out
+        assert " ".join(shown.split()) == f"jobs none of raysp at {head.url}"
 
     def test_a_missing_scheme_is_http(self, head: FakeHead):
-        assert Head(head.url.removeprefix("http://")).address == head.url
+        assert head.url in jobs(head.url.removeprefix("http://")).out
 
     @pytest.mark.parametrize("variable", [None, "auto", "head:6379"])
-    def test_no_address_is_refused(self, monkeypatch, variable):
-        if variable:
-            monkeypatch.setenv("RAY_ADDRESS", variable)
-        with pytest.raises(PlanError, match=r"^no cluster given; give --address http://HEAD:8265"):
-            Head(None)
+    def test_no_address_is_refused(self, variable):
+        given = {"RAY_ADDRESS": variable} if variable else {}
+        assert refusal(None, **given).startswith("no cluster given; give --address http://HEAD:8265")
 
     def test_an_address_of_ray_client_is_refused(self):
-        with pytest.raises(PlanError, match=r"^--address ray://head:10001: expected the address of the"):
-            Head("ray://head:10001")
+        found = refusal("ray://head:10001")
+        assert found.startswith("--address ray://head:10001: expected the address of the")
 
     def test_a_head_that_is_not_up_is_said_to_be(self):
-        port = free_port()
-        with pytest.raises(UnreachableError, match=rf"^--address http://127\.0\.0\.1:{port}: nothing answers there"):
-            Head(f"http://127.0.0.1:{port}")
+        address = f"http://127.0.0.1:{free_port()}"
+        ran = jobs(address)
+        assert ran.code in (1, 2)
+        assert ran.err.startswith(f"raysp: --address {address}: nothing answers there")
 
     def test_an_answer_of_another_server_is_said_to_be(self, head: FakeHead):
         head.ray_version = None
-        head.failing = [500]
-        with pytest.raises(PlanError, match=rf"^--address {head.url}: .*500"):
-            Head(head.url)
-        head.failing = [404]
-        with pytest.raises(PlanError, match=rf"^--address {head.url}: .*404"):
-            Head(head.url)
+        for code in (500, 404):
+            head.failing = [code]
+            ran = jobs(head.url)
+            assert ran.code in (1, 2)
+            assert re.search(rf"^raysp: --address {head.url}: .*{code}", ran.err)
 
     def test_an_old_ray_is_refused(self, head: FakeHead):
         head.ray_version = "2.9.3"
-        with pytest.raises(PlanError, match=r"found Ray 2\.9\.3 there, expected 2\.56 or later"):
-            Head(head.url)
+        assert "found Ray 2.9.3 there, expected 2.56 or later" in refusal(head.url)
 
 
 class TestTokens:
     @pytest.fixture
-    def guarded(self, head: FakeHead, monkeypatch) -> FakeHead:
-        """A head with a token; the token of this process is a wrong one until a test changes it."""
-        head.token = "right"
-        monkeypatch.setattr("raysp.cluster.submitting.head.own_token", lambda: "wrong")
+    def guarded(self, head: FakeHead, tmp_path, monkeypatch) -> FakeHead:
+        """A head with a token, of which the home of the user has another one."""
+        head.token = "right" * 8
+        self.home(tmp_path, monkeypatch, "wrong" * 8)
         return head
 
+    def home(self, folder: Path, monkeypatch, token: str) -> None:
+        (folder / "home" / ".ray").mkdir(parents=True, exist_ok=True)
+        (folder / "home" / ".ray" / "auth_token").write_text(token)
+        monkeypatch.setenv("HOME", f"{folder}/home")
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+
     def test_without_a_token_the_message_says_how_to_give_it(self, guarded):
-        with pytest.raises(PlanError, match=r"the head requires a token and got none; set RAY_AUTH_MODE="):
-            Head(guarded.url)
+        assert "the head requires a token and got none; set RAY_AUTH_MODE=" in refusal(guarded.url)
 
-    def test_a_wrong_token_is_said_to_be(self, guarded, monkeypatch):
-        monkeypatch.setenv("RAY_AUTH_MODE", "token")
-        with pytest.raises(PlanError, match=r"the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own"):
-            Head(guarded.url)
+    def test_a_wrong_token_is_said_to_be(self, guarded):
+        found = refusal(guarded.url, RAY_AUTH_MODE="token")
+        assert "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own" in found
 
-    @pytest.mark.parametrize("variable", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
-    def test_a_given_token_is_sent(self, guarded, monkeypatch, variable):
-        monkeypatch.setenv(variable, "given")
-        monkeypatch.setattr("raysp.cluster.submitting.head.own_token", lambda: "right")
-        assert Head(guarded.url).jobs() == []
+    def test_a_given_token_is_sent(self, guarded, tmp_path):
+        assert listed(guarded.url, RAY_AUTH_TOKEN=guarded.token) == []
+        (tmp_path / "token").write_text(guarded.token)
+        assert listed(guarded.url, RAY_AUTH_TOKEN_PATH=f"{tmp_path}/token") == []
 
-    def test_a_token_of_a_local_ray_is_not_sent_unasked(self, guarded, monkeypatch):
-        monkeypatch.setattr("raysp.cluster.submitting.head.own_token", lambda: "right")
-        with pytest.raises(PlanError, match="requires a token"):
-            Head(guarded.url)
+    def test_a_token_of_a_local_ray_is_not_sent_unasked(self, guarded, tmp_path, monkeypatch):
+        self.home(tmp_path, monkeypatch, guarded.token)
+        assert "requires a token" in refusal(guarded.url)
         assert not any("Authorization" in headers for _, _, headers in guarded.requests)
+        assert listed(guarded.url, RAY_AUTH_MODE="token") == []
 
-    def test_headers_for_a_proxy_are_sent_beside_the_token(self, guarded, monkeypatch):
-        monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
-        monkeypatch.setattr("raysp.cluster.submitting.head.own_token", lambda: "right")
-        monkeypatch.setenv("RAY_JOB_HEADERS", '{"X-Team": "speech"}')
-        Head(guarded.url)
+    def test_headers_for_a_proxy_are_sent_beside_the_token(self, guarded):
+        given = {"RAY_AUTH_TOKEN": guarded.token}
+        assert listed(guarded.url, **given, RAY_JOB_HEADERS='{"X-Team": "speech"}') == []
         assert guarded.requests[-1][2]["X-Team"] == "speech"
-        monkeypatch.setenv("RAY_JOB_HEADERS", '{"Authorization": "Basic proxy"}')
-        with pytest.raises(PlanError, match="refuses the token"):  # there is no proxy here that takes its header away
-            Head(guarded.url)
+        # There is no proxy here that takes its header away.
+        found = refusal(guarded.url, **given, RAY_JOB_HEADERS='{"Authorization": "Basic proxy"}')
+        assert "refuses the token" in found
         sent = guarded.requests[-1][2]
-        assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", "Bearer right")
-        monkeypatch.setenv("RAY_JOB_HEADERS", "X-Team: speech")
-        with pytest.raises(PlanError, match=r"^RAY_JOB_HEADERS: expected a JSON object"):
-            Head(guarded.url)
+        assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", f"Bearer {guarded.token}")
+        found = refusal(guarded.url, **given, RAY_JOB_HEADERS="X-Team: speech")
+        assert found.startswith("RAY_JOB_HEADERS: expected a JSON object")
 
-    def test_no_token_at_all_is_refused_before_any_request(self, guarded, monkeypatch):
-        monkeypatch.setenv("RAY_AUTH_MODE", "token")
-        monkeypatch.setattr("raysp.cluster.submitting.head.own_token", lambda: None)
-        with pytest.raises(PlanError, match=r"^RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or"):
-            Head(guarded.url)
+    def test_no_token_at_all_is_refused_before_any_request(self, guarded, tmp_path):
+        (tmp_path / "home" / ".ray" / "auth_token").unlink()
+        found = refusal(guarded.url, RAY_AUTH_MODE="token")
+        assert found.startswith("RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or")
         assert not guarded.requests
 
 
@@ -152,15 +172,15 @@ class TestTls:
 
     def test_a_private_authority_is_trusted_if_it_is_given(self, secure, certificate):
         assert secure.url.startswith("https://")
-        assert Head(secure.url, str(certificate)).jobs() == []
+        assert listed(secure.url, "--ca", certificate) == []
 
     def test_an_unknown_certificate_is_refused(self, secure):
-        with pytest.raises(PlanError, match=rf"^--address {secure.url}: TLS failed \(.*certificate.*\).*--ca FILE"):
-            Head(secure.url)
+        ran = jobs(secure.url)
+        assert ran.code in (1, 2)
+        assert re.search(rf"^raysp: --address {secure.url}: TLS failed \(.*certificate.*\).*--ca FILE", ran.err)
 
     def test_a_missing_file_of_certificates_is_refused(self, secure):
-        with pytest.raises(PlanError, match=r"^--ca: .*gone\.pem"):
-            Head(secure.url, "/gone.pem")
+        assert re.search(r"^--ca: .*gone\.pem", refusal(secure.url, "--ca", "/gone.pem"))
 
 
 class TestJobs:
@@ -169,17 +189,16 @@ class TestJobs:
         head.add("raysp-a", start_time=1000)
         head.add("other", metadata={"team": "x"})
         head.add("bare", metadata=None)
-        assert [job.id for job in Head(head.url).jobs()] == ["raysp-a", "raysp-b"]
+        assert [job["id"] for job in listed(head.url)] == ["raysp-a", "raysp-b"]
 
     @pytest.mark.parametrize("job_id", ["gone", "other"])
     def test_a_job_that_is_not_of_raysp_is_not_found(self, head: FakeHead, job_id):
         head.add("other", metadata={})
-        with pytest.raises(PlanError, match=rf"has no job of raysp named '{job_id}'; `raysp jobs` lists them"):
-            Head(head.url).job(job_id)
+        found = refusal(head.url, job_id)
+        assert f"has no job of raysp named '{job_id}'; `raysp jobs` lists them" in " ".join(found.split())
 
-    @pytest.mark.parametrize(
-        ("status", "code", "message", "exit_code"),
-        [
+    def test_the_exit_code_is_that_of_the_run(self, head: FakeHead):
+        cases = [
             ("RUNNING", None, "", None),
             ("PENDING", None, "", None),
             ("SUCCEEDED", 0, "", 0),
@@ -193,26 +212,21 @@ class TestJobs:
             ("FAILED", 127, "sh: 1: python: not found", 2),
             ("FAILED", 1, "/usr/bin/python: No module named raysp", 2),
             ("FAILED", None, "ModuleNotFoundError: No module named 'raysp'", 2),
-        ],
-    )
-    def test_the_exit_code_is_that_of_the_run(self, head: FakeHead, status, code, message, exit_code):
-        head.add("raysp-a", status, driver_exit_code=code, message=message)
-        job = Head(head.url).job("raysp-a")
-        assert (job.exit_code, job.is_over) == (exit_code, exit_code is not None)
-        assert job.lacks_raysp == ("raysp" in message or "not found" in message)
+        ]
+        for number, (status, code, message, _) in enumerate(cases):
+            head.add(f"raysp-{number}", status, driver_exit_code=code, message=message, start_time=1000 * (number + 1))
+        found = [(job["status"], job["exit_code"]) for job in listed(head.url)]
+        assert found == [(status.lower(), exit_code) for status, *_, exit_code in cases]
+        [one] = listed(head.url, "raysp-6")
+        assert (one["id"], one["exit_code"]) == ("raysp-6", 137)
 
-    def test_a_job_is_stopped_and_waited_for(self, head: FakeHead, monkeypatch):
-        monkeypatch.setattr("raysp.cluster.submitting.job_stop.POLL_SECONDS", 0.01)
+    def test_a_job_is_stopped_and_waited_for(self, head: FakeHead):
         head.add("raysp-a")
-        head.stops_after = 3
-        assert stop(Head(head.url), "raysp-a").status == "stopped"
+        head.stops_after = 2
+        ran = run(["stop", "raysp-a", "--address", head.url, "--json"])
+        assert (ran.code, json.loads(ran.out)["status"]) == (0, "stopped")
 
     def test_a_job_that_has_ended_is_not_asked_to_stop(self, head: FakeHead):
         head.add("raysp-a", "SUCCEEDED", driver_exit_code=0)
-        assert stop(Head(head.url), "raysp-a").exit_code == 0
+        assert json.loads(run(["stop", "raysp-a", "--address", head.url, "--json"]).out)["exit_code"] == 0
         assert "asked_to_stop" not in head.jobs["raysp-a"]
-
-
-def test_a_job_without_metadata_is_not_one_of_raysp():
-    assert job_of({"submission_id": "x", "status": "RUNNING", "metadata": None}) is None
-    assert isinstance(job_of({"submission_id": "x", "status": "RUNNING", "metadata": {"raysp_version": "1"}}), Job)
