@@ -1,13 +1,17 @@
-"""What `raysp doctor` finds without starting Ray."""
+"""What `raysp doctor` finds, where Ray does not start."""
 
 import importlib.metadata
+import os
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from raysp.cluster import doctor
+from tests.cluster.ray_starts import findings
+
+pytestmark = pytest.mark.usefixtures("starts")
 
 
 @pytest.fixture
@@ -19,48 +23,76 @@ def free(monkeypatch):
 def test_extras_are_those_of_the_package_and_missing_ones_are_no_failure(monkeypatch):
     lines = ["torch>=2.10", 'av>=15; extra == "av"', 'jax>=0.10; extra == "jax"', "nowhere; extra == 'jax'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: [*lines, 'ruff>=0.8; extra == "dev"'])
-    found = doctor._extras()
-    assert (found.found, found.ok) == ("av", True)
-    assert found.advice == "not installed: jax; pip install 'raysp[NAME]' adds one"
+    found = findings()["extras"]
+    assert (found["found"], found["ok"]) == ("av", True)
+    assert found["advice"] == "not installed: jax; pip install 'raysp[NAME]' adds one"
 
 
 def test_extras_of_this_installation_are_named():
-    assert {"av", "s3", "transformers", "kenlm"} <= {*doctor._packages_of_extras()}
-    assert not doctor.DEVELOPMENT & {*doctor._packages_of_extras()}
+    found = findings()["extras"]
+    names = set(re.findall(r"[\w-]+", f"{found['found']}, {found['advice']}"))
+    assert {"av", "s3", "transformers", "kenlm"} <= names
+    assert not {"dev", "docs", "audit"} & names
 
 
 def test_a_full_disk_is_found(free, monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "not" / "yet" / "made"))
-    free(1e9)
-    found = doctor._disk()
-    assert (found.found, found.ok) == (f"1.0 GB free in {tmp_path}", False)
-    assert "RAY_TMPDIR" in found.advice
-    free(3e9)
-    assert doctor._disk().ok
+    free(1.9e9)
+    found = findings()["disk"]
+    assert (found["found"], found["ok"]) == (f"1.9 GB free in {tmp_path}", False)
+    assert "RAY_TMPDIR" in found["advice"]
+    free(2e9)
+    assert findings()["disk"]["ok"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no shared memory as a folder")
+def test_little_shared_memory_is_found(free):
+    free(0.4e9)
+    found = findings()["shared memory"]
+    assert (found["found"], found["ok"]) == ("0.4 GB free in /dev/shm", False)
+    assert "--shm-size=4g" in found["advice"]
+    free(0.5e9)
+    assert findings()["shared memory"]["ok"]
 
 
 def test_a_cache_that_is_not_made_yet_is_sought_where_it_would_be(free, monkeypatch, tmp_path):
     free(3e9)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
-    found = doctor._cache()
-    assert found.ok
-    assert found.found.startswith(f"{tmp_path}/home/.cache/raysp, 3.0 GB free")
+    found = findings()["cache"]
+    assert found["ok"]
+    assert found["found"].startswith(f"{tmp_path}/home/.cache/raysp, 3.0 GB free")
 
 
 def test_a_cache_that_cannot_be_made_is_found(free, monkeypatch, tmp_path):
     free(3e9)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    found = doctor._cache()
-    assert not found.ok
-    assert found.advice.startswith(f"{tmp_path}/file cannot be written")
+    found = findings()["cache"]
+    assert not found["ok"]
+    assert found["advice"].startswith(f"{tmp_path}/file cannot be written")
 
 
 @pytest.mark.parametrize(("cuda", "says"), [(None, "is a build for CPUs"), ("12.8", "fits the driver")])
 def test_a_gpu_that_torch_cannot_use_is_told_with_the_build_of_torch(monkeypatch, cuda, says):
-    monkeypatch.setattr(doctor, "count_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    found = doctor._processors()
-    assert not found.ok
-    assert says in found.advice
+    found = findings()["processors"]
+    assert not found["ok"]
+    assert "2 GPUs, torch cannot use CUDA" in found["found"]
+    assert says in found["advice"]
+
+
+def test_a_ray_that_starts_is_found(starts):
+    found = findings()["local Ray"]
+    assert (found["ok"], found["advice"]) == (True, "")
+    assert re.fullmatch(r"started and stopped in [\d.]+ s", found["found"])
+    assert (starts.seen, starts.options[0]["num_cpus"]) == (["started", "ended"], 1)
+
+
+def test_a_ray_that_does_not_start_is_found_without_advice_to_ask_the_doctor(starts):
+    starts.failing = 9
+    found = findings()["local Ray"]
+    assert not found["ok"]
+    assert found["found"].startswith("the local Ray did not start: ")
+    assert "raysp doctor" not in f"{found['found']} {found['advice']}"

@@ -1,14 +1,10 @@
 """A local Ray starts while the checkpoint is checked, once there is sure to be work."""
 
-from contextlib import contextmanager
-
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import run
-from raysp.cluster import connection
-from raysp.labelling.engine import running
 from tests.corpora import a_pipeline, write_shard
 from tests.runs import DEMO
 
@@ -20,46 +16,28 @@ def corpus(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def noted(monkeypatch, with_ray):
-    """What happens to the local Ray, which is none here; `fails` is raised by its start."""
-    seen = Noted()
-
-    @contextmanager
-    def local_ray(_):
-        seen.append("started")
-        if seen.fails:
-            raise seen.fails
-        yield
-        seen.append("ended")
-
-    monkeypatch.setattr(running, "is_cluster", lambda _: False)
+@pytest.fixture(autouse=True)
+def _on_a_ray_of_its_own(starts, monkeypatch) -> None:
     monkeypatch.setenv("RAYSP_ENGINE", "ray")
-    monkeypatch.setattr(connection, "local_ray", local_ray)
-    return seen
 
 
-class Noted(list):
-    fails: Exception | None = None
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused_when_ray_has_ended_and_nothing_is_written(corpus, noted):
+def test_a_checkpoint_that_does_not_fit_is_refused_when_ray_has_ended_and_nothing_is_written(corpus, starts):
     pipeline = a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]})
     with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
         run(pipeline)
-    assert noted == ["started", "ended"]
+    assert starts.seen == ["started", "ended"]
     assert not (corpus / "out").exists()
 
 
-def test_a_refusal_is_reported_even_if_ray_does_not_start(corpus, noted):
-    noted.fails = raysp.RunError("the local Ray did not start")
+def test_a_refusal_is_reported_even_if_ray_does_not_start(corpus, starts):
+    starts.failing = 9
     with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
         run(a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]}))
     with pytest.raises(raysp.RunError, match="the local Ray did not start"):
         run(a_pipeline(f"{corpus}/in", corpus / "out"))
 
 
-def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, noted):
+def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, starts):
     no_model = raysp.Label(f"{corpus}/no-model", outputs=[raysp.Transcript()])
     for pipeline in (
         a_pipeline(f"{corpus}/elsewhere", corpus / "out"),
@@ -68,11 +46,11 @@ def test_an_unfit_source_or_checkpoint_is_refused_before_ray_starts(corpus, note
     ):
         with pytest.raises((raysp.PlanError, raysp.CheckpointError)):
             run(pipeline)
-    assert noted == []
+    assert starts.seen == []
 
 
 @pytest.mark.slow
-def test_where_all_is_committed_ray_is_not_started(corpus, noted):
+def test_where_all_is_committed_ray_is_not_started(corpus, starts):
     raysp.run(a_pipeline(f"{corpus}/in", corpus / "out"), engine="here", progress=False)
     result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
-    assert (result.shards_before, result.rows, noted) == (1, 0, [])
+    assert (result.shards_before, result.rows, starts.seen) == (1, 0, [])
