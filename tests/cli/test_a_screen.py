@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.cluster import doctor
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.here import run_without_ray
@@ -84,9 +83,14 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
 
 
 @pytest.mark.slow
-def test_nor_of_a_checkpoint_the_models_the_machine_and_of_help(shown, monkeypatch):
-    monkeypatch.setattr(doctor, "_ray", lambda: doctor.Finding("local Ray", "not started here", ok=True))
-    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["models"], ["doctor"], ["--help"]):
+def test_nor_of_a_checkpoint_the_models_and_of_help(shown):
+    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["models"], ["--help"]):
         shown(0, *arguments)
     for verb in VERBS:
         shown(0, verb, "--help")
+
+
+@pytest.mark.drivers
+@pytest.mark.soak
+def test_nor_of_the_machine(shown):
+    shown(0, "doctor")

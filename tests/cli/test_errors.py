@@ -10,7 +10,6 @@ import pytest
 
 from raysp import RunError, SpecError
 from raysp.cli import main
-from raysp.cli.console import printing
 
 
 class TestErrors:
@@ -18,8 +17,6 @@ class TestErrors:
         assert "Traceback" not in raysp_command("plan", tmp_path / "missing.py").err
         with pytest.raises(SpecError, match="no such file"):
             main(["plan", str(tmp_path / "missing.py"), "--debug"])
-        with printing():
-            raise TypeError("no format")
 
     @pytest.mark.slow
     def test_debug_shows_it_in_a_real_process_too(self, tmp_path):

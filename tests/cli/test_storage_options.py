@@ -1,13 +1,15 @@
 """`--storage-option` in every verb that takes a sink, and next commands that work as they are printed."""
 
 import json
+import re
 import shlex
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp.cli.arguments import command_line, parse_storage_options
-from raysp.storage.stores import open_store
+from tests import kit
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
@@ -20,14 +22,25 @@ def test_every_verb_that_takes_a_sink_lists_it(raysp_command, verb):
 
 
 def test_values_are_text_except_for_true_false_and_variables():
-    given = ["key=0123", "secret=env:THE_SECRET", "anon=false", "client_kwargs.region_name=eu-1", "path=a=b"]
-    assert parse_storage_options(given) == {
-        "key": "0123",
-        "secret": raysp.Env("THE_SECRET"),
-        "anon": False,
-        "client_kwargs": {"region_name": "eu-1"},
-        "path": "a=b",
-    }
+    seen: list[dict[str, object]] = []
+
+    class Memory(MemoryFileSystem):
+        cachable = False
+
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments)
+            seen.append(options)
+
+    given = ["key=0123", "secret=env:THE_SECRET", "anon=false", "client_kwargs.region_name=eu-1", "path=a=b", "x=null"]
+    fsspec.register_implementation("memory", Memory, clobber=True)
+    try:
+        options = [word for one in given for word in ("--storage-option", one)]
+        ran = kit.run(["status", "memory://nothing", *options], THE_SECRET="hunter2")
+    finally:
+        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
+    assert "not a sink of raysp" in ran.err
+    expected = {"key": "0123", "secret": "hunter2", "anon": False, "client_kwargs": {"region_name": "eu-1"}}
+    assert {**expected, "path": "a=b", "x": None}.items() <= seen[0].items()
 
 
 @pytest.mark.parametrize(
@@ -59,8 +72,8 @@ def test_a_sink_in_a_bucket_is_reached_by_options_and_by_its_pipeline_file(raysp
     raysp.run(a_pipeline(source, raysp.Parquet(url, storage_options=s3.options)), engine="here", progress=False)
     options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
     for verb, exit_code in (("status", 0), ("verify", 0), ("gc", 0)):
-        command = shlex.split(command_line(verb, url, None, options))
-        ran = raysp_command(*command[1:], "--json")
+        given = [word for one in options for word in ("--storage-option", one)]
+        ran = raysp_command(verb, url, *given, "--json")
         assert ran.code == exit_code, ran.err
         assert json.loads(ran.out)["sink"] == url
     recipe = write_recipe(
@@ -89,24 +102,51 @@ def test_sinks_in_a_bucket_are_reported_exported_and_merged_by_options(raysp_com
     ):
         ran = raysp_command(*command, *given)
         assert ran.code == 0, ran.err
-    store = open_store(place, s3.options)
-    assert b"</html>" in store.read("first/.raysp/report.html")
-    assert [entry.path for entry in store.list("merged/") if entry.path.endswith(".parquet")] == ["merged/a.parquet"]
-    assert [entry.path for entry in store.list("texts/") if entry.path.endswith(".jsonl")]
+    s3.download(place.removeprefix("s3://"), tmp_path / "copy")
+    assert "</html>" in (tmp_path / "copy/first/.raysp/report.html").read_text()
+    assert [file.name for file in (tmp_path / "copy/merged").rglob("*.parquet")] == ["a.parquet"]
+    assert [*(tmp_path / "copy/texts").rglob("*.jsonl")]
 
 
-def test_a_next_command_is_quoted_and_has_its_options():
-    assert command_line("status", "my labels", None) == "raysp status 'my labels'"
-    words = shlex.split(command_line("status", "a.py", ["sink.url=it's here"], None))
-    assert words == ["raysp", "status", "a.py", "--set", "sink.url=it's here"]
-    assert command_line("retry", "s3://b/x", None, ["secret=env:KEY"]).endswith(" --storage-option secret=env:KEY")
+def next_of(out: str) -> list[str]:
+    [line] = re.findall(r"^next +raysp (.*)$", out, re.MULTILINE)
+    return shlex.split(line)
+
+
+def test_a_next_command_is_quoted_and_works_as_it_is_printed(raysp_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    recipe = write_recipe(tmp_path, sink="my labels")
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
+    ran = raysp_command("run", recipe)
+    assert "raysp status 'my labels'\n" in ran.out
+    assert raysp_command(*next_of(ran.out)).code == 0
+    ran = raysp_command("run", recipe, "--set", "sink.url=it's here", "--rows", 1)
+    assert next_of(ran.out) == ["run", str(recipe), "--set", "sink.url=it's here"]
+    assert raysp_command(*next_of(ran.out)).code == 0
+    ran = raysp_command("retry", recipe, "--set", "sink.url=it's here")
+    assert next_of(ran.out) == ["status", str(recipe), "--set", "sink.url=it's here"]
+    assert raysp_command(*next_of(ran.out)).code == 0
+
+
+@pytest.mark.slow
+def test_a_next_command_has_the_options_of_the_sink(raysp_command, tmp_path, s3, monkeypatch):
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
+    url = f"s3://{s3.bucket()}/labels"
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    sink = raysp.Parquet(url, storage_options=s3.options)
+    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink), engine="here", progress=False)
+    options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
+    given = [word for one in options for word in ("--storage-option", one)]
+    ran = raysp_command("retry", url, *given)
+    assert next_of(ran.out) == ["status", url, *given]
+    assert raysp_command(*next_of(ran.out)).code == 0
 
 
 def test_a_checkpoint_in_a_bucket_is_inspected_with_options(raysp_command, s3):
-    url = f"s3://{s3.bucket()}/models/digits"
-    store = open_store(url, s3.options)
-    for file in CHECKPOINT.iterdir():
-        store.create(file.name, file.read_bytes())
+    bucket = s3.bucket()
+    s3.upload(CHECKPOINT, bucket, "models/digits/")
+    url = f"s3://{bucket}/models/digits"
     options = (f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}")
     ran = raysp_command("inspect", url, "--json", *(word for one in options for word in ("--storage-option", one)))
     assert (ran.code, json.loads(ran.out)["architecture"]) == (0, "UniSpeechForCTC")

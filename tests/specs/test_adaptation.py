@@ -3,15 +3,14 @@
 import pytest
 
 from raysp import LoRA, SpecError
-from raysp.specs.values import from_json, to_json
 
 
-def test_lora_has_a_rank_and_travels_as_json():
+def test_lora_has_a_rank_and_comes_back_from_its_representation():
     assert repr(LoRA(8)) == "LoRA()"
     assert repr(LoRA(4, alpha=8)) == "LoRA(4, alpha=8.0)"
     made = LoRA(4, targets=["q_proj"])
     assert made.targets == ("q_proj",)
-    assert from_json(to_json(made)) == made
+    assert eval(repr(made)) == made != LoRA(4)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@
 
 import pytest
 
+import raysp
 from raysp import CTC, Classify, ClassifyFrames, LoRA, Pretrain, Seq2Seq, Speakers, SpecError, Text
-from raysp.specs.values import to_json
-from raysp.training.specs.objectives import freeze_steps_of, metrics_of, needs_texts
 
 ALL = {
     Seq2Seq: {},
@@ -20,7 +19,6 @@ def test_an_objective_is_made_of_its_checkpoint_and_its_column(cls, fields):
     made = cls("checkpoint", **fields)
     shown = "".join(f", {name}={value!r}" for name, value in fields.items())
     assert repr(made) == f"{cls.__name__}('checkpoint'{shown})"
-    assert to_json(made)["type"] == cls.__name__
     assert made == cls("checkpoint", **fields)
     with pytest.raises(SpecError, match="takes only its first field by position"):
         cls("checkpoint", "other")
@@ -70,6 +68,18 @@ def test_wrong_values_are_refused(cls, fields, message):
         cls("checkpoint", **fields)
 
 
+def a_recipe(objective: object, *, best: str, text: str | None = "text") -> raysp.Finetune:
+    source = raysp.Shards("in", text=text)
+    return raysp.Finetune(
+        source,
+        steps=[raysp.Decode()],
+        objective=objective,
+        schedule=raysp.Schedule(epochs=1),
+        evaluation=raysp.Evaluation(source, best=best),
+        sink=raysp.Checkpoint("out"),
+    )
+
+
 @pytest.mark.parametrize(
     ("objective", "metrics"),
     [
@@ -81,16 +91,25 @@ def test_wrong_values_are_refused(cls, fields, message):
     ],
 )
 def test_each_objective_has_its_metrics(objective, metrics):
-    assert metrics_of(objective) == metrics
+    for name in ("wer", "cer", "accuracy", "f1", "eer", "loss"):
+        if name in metrics:
+            assert a_recipe(objective, best=name).evaluation.best == name
+        else:
+            with pytest.raises(SpecError, match=f"found evaluation.best='{name}'; .* has {', '.join(metrics)}$"):
+                a_recipe(objective, best=name)
 
 
-def test_pretraining_has_no_first_steps_and_needs_no_texts():
-    assert (freeze_steps_of(Pretrain("c")), freeze_steps_of(Seq2Seq("c", freeze_steps=3))) == (0, 3)
-    assert [needs_texts(one) for one in (Pretrain("c"), Seq2Seq("c"), Classify("c", column="s"))] == [
-        False,
-        True,
-        False,
-    ]
+def test_pretraining_has_no_first_steps():
+    with pytest.raises(SpecError, match="Pretrain has no field 'freeze_steps'"):
+        Pretrain("c", freeze_steps=3)
+
+
+@pytest.mark.parametrize("objective", [Pretrain("c"), Classify("c", column="s"), Speakers("c", column="s")], ids=str)
+def test_only_objectives_of_texts_need_them(objective):
+    assert a_recipe(objective, text=None, best="loss").source.text is None
+    for one in (Seq2Seq("c"), CTC("c"), raysp.Transducer("c")):
+        with pytest.raises(SpecError, match=r"source\.text is not set; give the column of the reference texts"):
+            a_recipe(one, text=None, best="loss")
 
 
 def test_one_output_may_be_regressed():

@@ -1,17 +1,15 @@
 """Relabelling and retrying whole sinks, by the parts of a run and without Ray; `verify` is the judge."""
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink import footer
-from raysp.storage.store import LocalStore
+from tests import kit
 from tests.corpora import DEMO, a_pipeline, write_shard
 
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
@@ -80,53 +78,50 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     assert {name for name in before if before[name] != after[name]} == {"1.parquet"}
     assert pq.read_table(corpus / "out" / "1.parquet").column("id") == DIGITS.slice(20, 7).column("id")
     assert raysp.verify(str(corpus / "out"), sample=3).differences == ()
-    assert make_plan(Opened.of(pipeline(corpus))).todo == ()
+    assert raysp.plan(pipeline(corpus)).todo == ()
 
 
 @pytest.mark.slow
 def test_a_relabelling_that_differs_in_nothing_does_nothing(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
-    plan = make_plan(Opened.of(pipeline(corpus)), relabel=True)
-    assert (plan.todo, len(plan.done)) == ((), 3)
+    before = {file: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
+    found = raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
+    assert (found.rows, found.shards_before) == (0, 3)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 class TestRetry:
     @pytest.fixture(params=["all", "ok"])
-    def flawed(self, corpus, request, monkeypatch) -> Path:
-        """Two rows fail at the first labelling, as if a decoder had crashed."""
-        from raysp import AudioError, audio
-        from raysp.audio import stream_decoding
+    def kept(self, request) -> str:
+        return request.param
 
-        ids = {DIGITS.column("id")[row].as_py(): row for row in (1, 4, 11)}
-        bad = {bytes(DIGITS.column("audio")[row].as_py()["bytes"]) for row in ids.values()}
-        decode_chunks = stream_decoding.decode_chunks
-
-        def crash(excerpt, wanted):
-            if bytes(excerpt.audio) in bad:
-                raise AudioError("decoder_crashed", "signal 11")
-            return decode_chunks(excerpt, wanted)
-
+    @pytest.fixture
+    def flawed(self, corpus, kept, monkeypatch) -> Path:
+        """Three rows fail at the first labelling: the decoder crashes."""
+        rows = DIGITS.slice(0, 15).to_pylist()
+        for row in (1, 4, 11):
+            rows[row]["audio"]["bytes"] = kit.FAULTS["crash_decoder"].audio(rows[row]["audio"]["bytes"])
+        table = pa.Table.from_pylist(rows, DIGITS.schema)
+        for number in range(3):
+            write_shard(corpus / "in" / f"{number}.parquet", table=table.slice(5 * number, 5), row_group_size=2)
         with monkeypatch.context() as once:
-            # In this process, where it can be made to fail.
-            once.setattr("raysp.labelling.engine.workers.reader.process_decoder", lambda: audio)
-            once.setattr("raysp.labelling.engine.here.close_decoder", lambda: None)
-            once.setattr(stream_decoding, "decode_chunks", crash)
-            raysp.run(pipeline(corpus, rows=request.param), engine="here", progress=False)
+            once.setenv("RAYSP_DECODER_FAULTS", f"{kit.CRASH.decode()}=SIGSEGV")
+            found = raysp.run(pipeline(corpus, rows=kept), engine="here", progress=False)
+        assert found.errors == {"decoder_crashed": 3}
         return corpus
 
     @pytest.mark.slow
-    def test_the_rows_are_done_again_and_the_others_stay_bit_for_bit(self, flawed):
+    def test_the_rows_are_done_again_and_the_others_stay_bit_for_bit(self, flawed, kept):
         before = {row["id"]: row for row in rows(flawed / "out") if row["status"] == "ok"}
         assert len(before) == 12
-        recorded = pipeline(flawed, rows=raysp_rows(flawed))
         untouched = (flawed / "out" / "1.parquet").stat().st_mtime_ns
-        raysp.retry(recorded.sink.url, pipeline=recorded, engine="here", progress=False)
+        raysp.retry(f"{flawed}/out", pipeline=pipeline(flawed, rows=kept), engine="here", progress=False)
         after = {row["id"]: row for row in rows(flawed / "out")}
         assert len(after) == 15
         assert {row["status"] for row in after.values()} == {"ok"}
         assert {key: after[key] for key in before} == before
         assert (flawed / "out" / "1.parquet").stat().st_mtime_ns == untouched  # it has no error rows
-        raysp.run(pipeline(flawed, "fresh", rows=raysp_rows(flawed)), engine="here", progress=False)
+        raysp.run(pipeline(flawed, "fresh", rows=kept), engine="here", progress=False)
         assert texts(flawed / "out") == texts(flawed / "fresh")
         verified = raysp.verify(str(flawed / "out"), sample=15)
         assert (verified.differences, verified.sampled) == ((), 15)
@@ -135,16 +130,13 @@ class TestRetry:
 
     @pytest.mark.slow
     def test_the_counts_are_those_of_the_new_rows(self, flawed):
-        assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 2
-        made = pipeline(flawed, rows=raysp_rows(flawed))
-        raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
-        assert footer.read(LocalStore(flawed / "out"), "0.parquet").receipt.error == 0
+        def counts() -> list[int]:
+            files = [pq.read_metadata(flawed / "out" / f"{number}.parquet") for number in range(3)]
+            return [json.loads(one.metadata[b"raysp.counts"])["error"] for one in files]
 
-
-def raysp_rows(folder: Path) -> str:
-    from raysp.labelling.planning.retrying import recorded_pipeline
-
-    return recorded_pipeline(str(folder / "out")).sink.rows
+        assert (counts(), raysp.status(f"{flawed}/out").error) == ([2, 0, 1], 3)
+        raysp.retry(f"{flawed}/out", engine="here", progress=False)
+        assert (counts(), raysp.status(f"{flawed}/out").error) == ([0, 0, 0], 0)
 
 
 def texts(folder: Path) -> list[tuple]:
@@ -153,10 +145,9 @@ def texts(folder: Path) -> list[tuple]:
 
 @pytest.mark.slow
 def test_a_pipeline_is_read_from_its_sink_after_the_sink_moved(corpus):
-    from raysp.labelling.planning.retrying import recorded_pipeline
-
     raysp.run(pipeline(corpus, keep=["speaker_id"]), engine="here", progress=False)
     moved = (corpus / "out").rename(corpus / "moved")
-    given = pipeline(corpus, "moved", keep=["speaker_id"])
-    steps = tuple(replace(step, backend="torch") if isinstance(step, raysp.Label) else step for step in given.steps)
-    assert recorded_pipeline(str(moved)) == replace(given, steps=steps)  # the record names the backend that was chosen
+    verified = raysp.verify(str(moved), sample=4, trust=True)
+    assert (verified.differences, verified.sampled) == ((), 4)
+    found = raysp.retry(str(moved), trust=True, engine="here", progress=False)
+    assert (found.sink, found.rows, found.exit_code) == (str(moved), 0, 0)
