@@ -14,7 +14,7 @@ import pytest
 
 import raysp
 from raysp import run
-from raysp.cluster.process_state import Environment
+from tests.cluster.ray_starts import findings
 from tests.corpora import write_shard
 from tests.runs import CHECKPOINT, DEMO
 
@@ -141,20 +141,28 @@ def test_a_run_that_fails_or_is_interrupted_leaves_them_as_well(two_blocks, with
     assert "stopped by its caller" in str(kept.value)
 
 
-def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch):
-    monkeypatch.setenv("RAYSP_TEST_MINE", "mine")
-    monkeypatch.setenv("RAYSP_TEST_OVERWRITTEN", "mine")
-    for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER"):
+def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch, starts):
+    for name in ("RAY_worker_niceness", "RAY_task_oom_retries", "RAYSP_TEST_MINE"):
+        monkeypatch.setenv(name, "7")
+    for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER", "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "")  # so that the end of the test removes it
         monkeypatch.delenv(name)
-    changes = Environment({"RAYSP_TEST_MINE": "ours", "RAYSP_TEST_NEW": "ours", "RAYSP_TEST_LATER": "ours"})
-    os.environ["RAYSP_TEST_OVERWRITTEN"] = "Ray's"
-    changes.record()
-    os.environ["RAYSP_TEST_LATER"] = "the caller's"
-    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_NEW"]) == ("mine", "ours")
-    changes.restore()
-    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_OVERWRITTEN"]) == ("mine", "mine")
-    assert os.environ["RAYSP_TEST_LATER"] == "the caller's"
+    names = ("RAY_worker_niceness", "RAY_task_oom_retries", "RAY_USAGE_STATS_ENABLED")
+    of_the_run = []
+
+    def change_as_ray() -> None:
+        of_the_run.extend(os.environ[name] for name in names)
+        os.environ |= {"RAY_task_oom_retries": "9", "RAYSP_TEST_MINE": "Ray's", "RAYSP_TEST_NEW": "Ray's"}
+
+    def change_as_the_owner() -> None:
+        os.environ |= {"RAYSP_TEST_LATER": "the owner's", "RAY_USAGE_STATS_ENABLED": "the owner's"}
+
+    starts.look = change_as_ray
+    monkeypatch.setattr("ray.shutdown", change_as_the_owner)
+    assert findings()["local Ray"]["ok"]
+    assert of_the_run == ["7", "7", "0"]  # what the owner has set stays
+    assert [os.environ[name] for name in names] == ["7", "7", "the owner's"]
+    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_LATER"]) == ("7", "the owner's")
     assert "RAYSP_TEST_NEW" not in os.environ
 
 

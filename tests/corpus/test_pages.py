@@ -12,7 +12,7 @@ import pytest
 
 import raysp
 from raysp import ShardError, bounds
-from raysp.corpus import arrow, pages, sources
+from raysp.corpus import arrow, pages, sources, views
 from raysp.corpus.pages import PagedFile, read_whole
 from raysp.corpus.shards import Shard, input_id
 from raysp.labelling.engine import running
@@ -190,3 +190,14 @@ def test_a_run_goes_on_beside_a_shard_of_too_large_pages(tmp_path, monkeypatch):
     result, table = running.try_out(pipeline, 2)
     assert table["id"].to_pylist() == ["a"]
     assert "bytes in a page" in result.shards_failed["bad.parquet"]
+
+
+def test_lists_that_share_their_values_are_split_into_rows_within_bounds():
+    shared = pa.array(np.zeros(8_000_000, np.uint8))
+    lists = pa.ListViewArray.from_arrays(
+        pa.array([0] * 200, pa.int32()), pa.array([8_000_000] * 200, pa.int32()), shared
+    )
+    batch = pa.record_batch({"lists": lists, "in structs": pa.StructArray.from_arrays([lists], ["a"])})
+    parts = [part.num_rows for part in views.parts_of(batch)]
+    assert sum(parts) == 200
+    assert max(parts) * shared.nbytes <= pages.BATCH_BYTES

@@ -1,9 +1,16 @@
-import decimal
+"""Columns that labels carry, of types that differ over shards: the common type, and values that it does not hold."""
+
+import json
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from raysp.corpus.widening import cast_column, common_type, common_type_in_json
+import raysp
+from raysp import PlanError
+from tests import corpora
+from tests.corpora import rows_table
 
 WIDER = [
     (pa.int32(), pa.int64(), pa.int64()),
@@ -21,7 +28,7 @@ WIDER = [
     (pa.timestamp("ms", "UTC"), pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
     (pa.duration("s"), pa.duration("ns"), pa.duration("ns")),
     (pa.time32("ms"), pa.time64("us"), pa.time64("us")),
-    (pa.date32(), pa.date64(), pa.date64()),
+    (pa.date32(), pa.date64(), pa.date32()),  # of date64, as Parquet stores it
     (pa.decimal128(5, 2), pa.decimal128(6, 1), pa.decimal128(7, 2)),
     (pa.decimal128(38, 0), pa.decimal128(38, 10), pa.decimal256(48, 10)),
     (pa.list_(pa.int32()), pa.large_list(pa.int64()), pa.large_list(pa.int64())),
@@ -33,13 +40,33 @@ WIDER = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other", "expected"), WIDER, ids=str)
-def test_the_common_type_holds_both_and_both_can_be_cast(one, other, expected):
-    for first, second in ((one, other), (other, one)):
-        assert common_type(first, second) == expected
-        for rows in (0, 2):
-            column = pa.chunked_array([pa.nulls(rows, first)])
-            assert cast_column(column, expected).type == expected
+def write(path: Path, kinds: list[pa.DataType], num_rows: int = 2) -> None:
+    """Write an Arrow shard with a column of nulls of each type."""
+    table = rows_table(num_rows, prefix=path.stem)
+    for number, kind in enumerate(kinds):
+        table = table.append_column(f"c{number}", pa.nulls(num_rows, kind))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_common_type_holds_both_and_both_are_carried_in_it(tmp_path, is_first):
+    kinds = [[one for one, _, _ in WIDER], [other for _, other, _ in WIDER]]
+    first, second = kinds if is_first else kinds[::-1]
+    write(tmp_path / "in" / "a.arrow", first)
+    write(tmp_path / "in" / "b.arrow", second)
+    write(tmp_path / "in" / "c.arrow", second, num_rows=0)
+    names = [f"c{number}" for number in range(len(WIDER))]
+    raysp.run(corpora.reading(f"{tmp_path}/in", tmp_path / "out", *names), engine="here", progress=False)
+    for shard in "abc":
+        found = pq.read_schema(tmp_path / "out" / f"{shard}.parquet")
+        wrong = [
+            (one, other, found.field(f"c{n}").type)
+            for n, (one, other, kind) in enumerate(WIDER)
+            if found.field(f"c{n}").type != kind
+        ]
+        assert wrong == [], shard
 
 
 APART = [
@@ -60,22 +87,36 @@ APART = [
 
 
 @pytest.mark.parametrize(("one", "other"), APART, ids=str)
-def test_types_whose_values_no_type_holds_have_none(one, other):
-    assert common_type(one, other) is common_type(other, one) is None
+def test_types_whose_values_no_type_holds_are_refused(tmp_path, one, other):
+    for number, kinds in enumerate(((one, other), (other, one))):
+        for name, kind in zip("ab", kinds, strict=True):
+            write(tmp_path / f"{number}" / f"{name}.arrow", [kind])
+        with pytest.raises(PlanError, match="column 'c0'"):
+            raysp.plan(corpora.reading(f"{tmp_path}/{number}", tmp_path / "out", "c0"))
 
 
-def test_values_of_json_become_text_as_within_a_shard():
-    assert common_type_in_json(pa.int64(), pa.string()) == pa.string()
-    assert common_type_in_json(pa.int64(), pa.float64()) == pa.float64()
-    assert common_type_in_json(pa.bool_(), pa.int64()) == pa.string()
-    assert cast_column(pa.chunked_array([[1, None]]), pa.string()).to_pylist() == ["1", None]
-    assert cast_column(pa.chunked_array([[0.5, 2.0]]), pa.string()).to_pylist() == ["0.5", "2"]
-    assert cast_column(pa.chunked_array([[True]]), pa.string()).to_pylist() == ["true"]
+def test_values_of_json_become_text_as_within_a_shard(tmp_path):
+    columns = {"a": (1, "x"), "b": (1, 0.5), "c": (True, 1), "d": (0.5, "x"), "e": (2.0, "x"), "f": (True, "x")}
+    for place, name in enumerate(("1.jsonl", "2.jsonl")):
+        row = {"audio_filepath": "a.wav", **{key: values[place] for key, values in columns.items()}}
+        (tmp_path / name).write_text(json.dumps(row) + "\n" + json.dumps({"audio_filepath": "a.wav"}) + "\n")
+    (tmp_path / "a.wav").write_bytes(corpora.wav(1600))
+    first, empty, second, _ = corpora.read(raysp.Shards([f"{tmp_path}/1.jsonl", f"{tmp_path}/2.jsonl"]), *columns)
+    assert {name: first[name] for name in columns} == {
+        "a": "1",
+        "b": 1.0,
+        "c": "true",
+        "d": "0.5",
+        "e": "2",
+        "f": "true",
+    }
+    assert {name: second[name] for name in columns} == {"a": "x", "b": 0.5, "c": "1", "d": "x", "e": "x", "f": "x"}
+    assert {empty[name] for name in columns} == {None}
 
 
-def test_a_cast_that_loses_a_value_is_refused():
-    with pytest.raises(pa.ArrowInvalid):
-        cast_column(pa.chunked_array([[2**53 + 1]]), pa.float64())
-    exact = pa.chunked_array([pa.array([decimal.Decimal("1.25")])])
-    with pytest.raises(pa.ArrowInvalid):
-        cast_column(exact, pa.decimal128(5, 1))
+def test_an_integer_that_no_float_holds_is_carried_as_its_digits(tmp_path):
+    for name, value in (("1", 2**53 + 1), ("2", 0.5)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "n": value}) + "\n")
+    (tmp_path / "a.wav").write_bytes(corpora.wav(1600))
+    found = corpora.read(raysp.Shards([f"{tmp_path}/1.jsonl", f"{tmp_path}/2.jsonl"]), "n")
+    assert [row["n"] for row in found] == ["9007199254740993", "0.5"]

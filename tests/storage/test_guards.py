@@ -1,52 +1,52 @@
-"""Guards of secrets in messages, switched off one by one: the fault that each prevents happens then."""
-
-import re
+"""Messages of stores that fail repeat no secret, whatever their servers and clients say."""
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp import StoreError
-from raysp.storage import fsspec_store, s3_client
-from raysp.storage.s3 import S3Store
-from raysp.storage.stores import open_store
+from raysp import PlanError, StoreError
+from tests.corpora import a_pipeline, write_shard
 
 SECRET = "sEcReT/neverInAMessage"
 
 
-class TestSecrets:
-    """No secret stands in a message."""
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch) -> None:
+    monkeypatch.setenv("THE_SECRET", SECRET)
 
-    def test_without_the_filter_messages_of_a_store_repeat_its_secrets(self, proxy, monkeypatch):
-        monkeypatch.setenv("THE_SECRET", SECRET)
-        proxy.judge = lambda method, path: "403 AccessDenied"  # and it repeats how the request was signed
 
-        def said() -> str:
-            s3_client._clients.clear()
-            with pytest.raises(StoreError) as caught:
-                S3Store("s3://bucket/x", {**proxy.options, "secret": raysp.Env("THE_SECRET")}).read("a")
-            return str(caught.value)
+def said(tmp_path, url: str, options: dict[str, object], place: str) -> str:
+    """Return why a plan cannot read its source, or look at its sink, at a url."""
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    source = raysp.Shards(f"{url}/*.parquet", storage_options=options) if place == "source" else f"{tmp_path}/in"
+    sink = raysp.Parquet(url, storage_options=options) if place == "sink" else tmp_path / "out"
+    with pytest.raises((StoreError, PlanError)) as caught:
+        raysp.plan(a_pipeline(source, sink))
+    return str(caught.value)
 
-        assert "Signature=" not in said()
-        monkeypatch.setattr(s3_client, "_OF_SIGNING", re.compile("(?!)"))
-        monkeypatch.setattr(s3_client, "SHOWN_CHARACTERS", 1000)
-        assert "Signature=" in said()
 
-    def test_without_the_filter_messages_of_a_client_repeat_its_secrets(self, monkeypatch):
-        monkeypatch.setenv("THE_SECRET", SECRET)
+@pytest.mark.parametrize("place", ["source", "sink"])
+def test_answers_of_a_store_are_shown_without_how_a_request_was_signed(proxy, tmp_path, place):
+    proxy.judge = lambda method, path: "403 AccessDenied"  # and it repeats how the request was signed
+    found = said(tmp_path, "s3://bucket/x", {**proxy.options, "secret": raysp.Env("THE_SECRET")}, place)
+    assert "AccessDenied" in found
+    assert proxy.requests
+    assert "Signature" not in found
+    assert SECRET not in found
 
-        class Loud(MemoryFileSystem):
-            def _open(self, path, *args, **kwargs):
-                raise RuntimeError(f"no entry for {SECRET}")
 
-        monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: Loud())
+@pytest.mark.parametrize("place", ["source", "sink"])
+def test_errors_of_a_client_are_shown_without_the_secrets_in_them(monkeypatch, tmp_path, place):
+    class Loud(MemoryFileSystem):
+        cachable = False
 
-        def said() -> str:
-            with pytest.raises(StoreError) as caught:
-                open_store("memory://x", {"token": raysp.Env("THE_SECRET")}).read("a")
-            return str(caught.value)
+        def fail(self, path: str, *arguments: object, **options: object) -> None:
+            raise RuntimeError(f"no entry for {SECRET}")
 
-        assert SECRET not in said()
-        monkeypatch.setattr(fsspec_store, "_texts", lambda value: iter(()))
-        assert SECRET in said()
+        _open = info = find = ls = cat_file = fail
+
+    monkeypatch.setattr(fsspec, "filesystem", lambda *arguments, **options: Loud())
+    found = said(tmp_path, "memory://x", {"token": raysp.Env("THE_SECRET")}, place)
+    assert "no entry for ***" in found
+    assert SECRET not in found
