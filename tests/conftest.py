@@ -54,6 +54,7 @@ ON_OBJECT_STORAGE = (
     "cluster/test_isolated_nodes.py",
     "cluster/submitting/test_real_head.py",
     "labelling/engine/test_object_storage.py",
+    "labelling/planning/test_checkpoints.py",
     "ops/test_refusals.py",
     "verbs/export/test_in_a_bucket.py",
     "labelling/reports/test_in_a_bucket.py",

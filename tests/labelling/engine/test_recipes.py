@@ -1,10 +1,10 @@
 """The pipelines that ship: each runs as its docstring says, and is short."""
 
 import importlib
+import json
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,12 +14,8 @@ import pytest
 import torch
 
 import raysp
-from raysp import Pool, Schedule, finetune
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-from raysp.specs.values import override
-from raysp.specs.work_files import load_pipeline, with_overrides
-from raysp.training.finetuning import try_out
-from raysp.training.specs.recipe import load_recipe
+from tests import kit
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
 from tests.device.class_cases import make_checkpoint
@@ -49,6 +45,17 @@ NOT_BUNDLED = ("adapter", "finetune_seq2seq")
 """Those that name checkpoints that are not bundled."""
 
 
+def command(verb: str, target: object, settings: dict[str, object] | None = None, *options: str) -> dict:
+    """Run a command for a recipe with settings, and return its JSON."""
+    changes = [part for path, value in (settings or {}).items() for part in ("--set", f"{path}={value}")]
+    ran = kit.run([verb, target, *changes, *options, "--json"])
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+ONE_WORKER = {"pool.actors": 1, "pool.cpus": 1}
+
+
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
     assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP, BY_LANGUAGE, RESTORE])
@@ -59,9 +66,11 @@ def test_every_recipe_is_tested_and_short():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_recipe_trains(name):
-    recipe = load_recipe(str(PIPELINES / f"{name}.py"))
+    file = PIPELINES / f"{name}.py"
     if name not in NOT_BUNDLED:
-        assert try_out(replace(recipe, pool=Pool(1, cpus=1)), 1).is_done
+        assert command("finetune", file, ONE_WORKER, "--steps", "1")["is_done"]
+    else:
+        assert isinstance(runpy.run_path(str(file))["recipe"], raysp.Finetune)
 
 
 @pytest.mark.drivers
@@ -70,11 +79,9 @@ def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words,
     mms = tmp_path / "mms"
     Wav2Vec2Model(Wav2Vec2Config(**SMALL, do_stable_layer_norm=True, adapter_attn_dim=8)).save_pretrained(mms)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(mms)
-    recipe, sink = load_recipe(str(PIPELINES / "adapter.py")), tmp_path / "out"
+    sink = tmp_path / "out"
     settings = {"source.url": words, "objective.checkpoint": mms, "sink.url": sink, "schedule.epochs": 1}
-    for path, value in settings.items():
-        recipe = override(recipe, path, str(value))
-    assert finetune(replace(recipe, pool=Pool(1, cpus=1))).is_done
+    assert command("finetune", PIPELINES / "adapter.py", {**settings, **ONE_WORKER})["is_done"]
     assert {"adapter.tur.safetensors", "config.json", "vocab.json"} <= {file.name for file in sink.iterdir()}
 
 
@@ -88,10 +95,12 @@ def test_a_recipe_labels_a_corpus(name, tmp_path):
         folder = tmp_path / "checkpoint"
         make_checkpoint(checkpoint, folder)
     write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5))
-    loaded = load_pipeline(str(PIPELINES / f"{name}.py"))
+    file = PIPELINES / f"{name}.py"
+    loaded = runpy.run_path(str(file))["pipeline"]
     step = loaded.steps.index(loaded.label)
-    settings = [f"source.url={tmp_path}/in", f"steps.{step}.checkpoint={folder}", f"sink.url={tmp_path}/out"]
-    raysp.run(with_overrides(loaded, settings), engine="here", progress=False)
+    command(
+        "run", file, {"source.url": f"{tmp_path}/in", f"steps.{step}.checkpoint": folder, "sink.url": f"{tmp_path}/out"}
+    )
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"ok"}
     assert columns <= rows[0].keys()
@@ -136,12 +145,11 @@ def test_the_recipe_of_subtitles_ends_with_one_message_if_it_cannot_begin(tmp_pa
 def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = PIPELINES / f"{LOOP}.py"
-    raysp.run(load_pipeline(f"{file}:label"), engine="here", progress=False)
-    recipe = load_recipe(str(file))
-    result = finetune(replace(recipe, pool=Pool(1, cpus=1), schedule=Schedule(steps=1)))
-    assert result.is_done
-    assert 0 < result.left_out["filtered"] < 60
-    raysp.run(load_pipeline(f"{file}:relabel"), engine="here", progress=False)
+    command("run", f"{file}:label")
+    result = command("finetune", file, {**ONE_WORKER, "schedule.epochs": 1})
+    assert result["is_done"]
+    assert 0 < result["left_out"]["filtered"] < 60
+    command("run", f"{file}:relabel")
     assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
         path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
     }
@@ -158,17 +166,9 @@ def test_each_row_has_the_label_of_the_checkpoint_of_its_language(tmp_path, monk
     make_checkpoint("Wav2Vec2ForCTC", checkpoints["german"])
     file = PIPELINES / f"{BY_LANGUAGE}.py"
     classifier = make_classifier(tmp_path / "classifier", "de", "en")
-    raysp.run(
-        with_overrides(load_pipeline(f"{file}:languages"), [f"steps.1.checkpoint={classifier}"]),
-        engine="here",
-        progress=False,
-    )
+    command("run", f"{file}:languages", {"steps.1.checkpoint": classifier})
     for name, checkpoint in checkpoints.items():
-        raysp.run(
-            with_overrides(load_pipeline(f"{file}:{name}"), [f"steps.2.checkpoint={checkpoint}"]),
-            engine="here",
-            progress=False,
-        )
+        command("run", f"{file}:{name}", {"steps.2.checkpoint": checkpoint})
         alone = raysp.Pipeline(
             raysp.Shards(f"{tmp_path}/corpus"),
             steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])],
@@ -205,11 +205,7 @@ def test_texts_get_the_marks_of_a_token_classifier(tmp_path, monkeypatch):
     (tmp_path / "restore_here.py").write_text(copied)
     speakers = make_speaker_model(tmp_path / "speakers")
     monkeypatch.syspath_prepend(str(tmp_path))
-    raysp.run(
-        with_overrides(load_pipeline("restore_here.py"), [f"steps.2.checkpoint={speakers}"]),
-        engine="here",
-        progress=False,
-    )
+    command("run", "restore_here.py", {"steps.2.checkpoint": speakers})
     found = pq.read_table(tmp_path / "restored" / "a.parquet").to_pylist()
     texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
     marks = {"SEVEN": ".", "FOUR": "?"}

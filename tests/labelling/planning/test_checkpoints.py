@@ -1,38 +1,54 @@
 """Checkpoints of pipelines: by url, by digest, by hub id."""
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import raysp
 from raysp import CheckpointError
-from raysp.checkpoints import locating
-from raysp.cluster.resources import Resources
-from raysp.labelling.planning import planned_checkpoint
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.retrying import recorded_pipeline
-from raysp.labelling.planning.run_plan import Opened, Plan
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.hub_server import COMMIT, lay_out
 
 
-def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(monkeypatch):
-    asked = []
-    monkeypatch.setattr(locating, "fetch", lambda url, options, **_: asked.append(options) or Path("copy"))
-    options = {"key": "A", "secret": raysp.Env("S")}
-    label = raysp.Label("s3://models/m", outputs=[raysp.Transcript()])
-    for url in ("s3://corpus/in", "memory://corpus/in"):
-        source = raysp.Shards(url, storage_options=options)
-        pipeline = a_pipeline(source, steps=[raysp.Decode(), label])
-        assert planned_checkpoint.checkpoint_folder(pipeline) == Path("copy")
-    assert asked == [options, {}]
+@pytest.mark.slow
+def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(tmp_path, monkeypatch, s3):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    url = s3.url(bucket := s3.bucket())
+    s3.upload(CHECKPOINT, bucket, "model/")
+    s3.upload(write_shard(tmp_path / "in" / "a.parquet").parent, bucket, "in/")
+    steps = [raysp.Decode(), raysp.Label(f"{url}/model", outputs=[raysp.Transcript()])]
+    local = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=steps)
+    with pytest.raises(raysp.RayspError, match=r"127\.0\.0\.1:9|[Cc]redentials"):
+        raysp.plan(local)
+    pipeline = a_pipeline(raysp.Shards(f"{url}/in", storage_options=s3.options), tmp_path / "out", steps=steps)
+    assert raysp.plan(pipeline).settings.checkpoint.architecture == "UniSpeechForCTC"
 
 
-def test_a_checkpoint_that_came_with_other_bytes_is_refused():
+@pytest.mark.slow
+def test_a_checkpoint_that_changes_after_the_plan_is_refused(tmp_path):
+    folder = Path(shutil.copytree(CHECKPOINT, tmp_path / "model"))
+    write_shard(tmp_path / "in" / "a.parquet")
+    steps = [raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()])]
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=steps)
+
+    plan = raysp.plan(pipeline)
+
+    def change(_: object) -> None:
+        raw = bytearray((folder / "model.safetensors").read_bytes())
+        raw[-1] ^= 1
+        (folder / "model.safetensors").write_bytes(raw)
+
     with pytest.raises(
-        CheckpointError, match=r"s3://m.*its digest was 00ff when .* planned, on this worker it is [0-9a-f]+"
-    ):
-        planned_checkpoint.check_digest("s3://m", CHECKPOINT, "00ff")
+        raysp.RayspError, match=r"model'.*its digest was [0-9a-f]+ when .* planned, on this worker it is [0-9a-f]+"
+    ) as refused:
+        raysp.run(pipeline, engine="here", progress=False, on_plan=change)
+    before, after = re.findall(r"(?:was|it is) ([0-9a-f]+)", str(refused.value))[:2]
+    assert before in plan.parts.values()
+    assert after in raysp.plan(a_pipeline(pipeline.source, tmp_path / "other", steps=steps)).parts.values()
 
 
 class TestHubIds:
@@ -50,19 +66,20 @@ class TestHubIds:
             raysp.Shards(str(tmp_path / "in")), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(tmp_path / "out"))
         )
 
-    def plan(self, tmp_path, checkpoint: str) -> Plan:
-        return make_plan(Opened.of(self.pipeline(tmp_path, checkpoint), Resources(4)))
+    def plan(self, tmp_path, checkpoint: str):
+        return raysp.plan(self.pipeline(tmp_path, checkpoint))
 
     def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
         lay_out(cache, CHECKPOINT)
 
-        def push(plan: Plan) -> None:
+        def push(plan) -> None:
             assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
             (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)
 
         pipeline = self.pipeline(tmp_path, "owner/name")
         assert raysp.run(pipeline, engine="here", progress=False, on_plan=push).shards_committed == 1
-        assert recorded_pipeline(str(tmp_path / "out")).label.checkpoint == f"owner/name@{COMMIT}"
+        record = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())
+        assert record["pipeline"]["steps"][1]["checkpoint"] == f"owner/name@{COMMIT}"
 
     @pytest.mark.lengthy
     def test_the_fingerprint_is_that_of_the_same_files_in_a_folder(self, cache, tmp_path, monkeypatch):

@@ -4,17 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import raysp
 from raysp import ChangedError
-from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.planning.listing import list_corpus, root_of
-from raysp.labelling.planning.opening import make_plan
-from raysp.labelling.planning.run_plan import Opened
-from raysp.sink import layout, plan_record
-from raysp.sink.sinks import Sink
-from tests.corpora import a_pipeline, rows_table, write_shard
+from tests import kit
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
+
+RUN = ".raysp/run.json"
 
 
 def label(pipeline: raysp.Pipeline) -> None:
@@ -37,7 +35,7 @@ def sink(data, tmp_path) -> Path:
 
 def forget_root(sink: Path) -> None:
     """Make the record that of a sink from before roots were recorded."""
-    file = sink / layout.RUN
+    file = sink / RUN
     found = json.loads(file.read_text())
     del found["root"]
     file.write_text(json.dumps(found))
@@ -66,7 +64,7 @@ def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is
         rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
-        make_plan(Opened.of(pipeline), relabel=relabel)
+        raysp.run(pipeline, relabel=relabel, engine="here", progress=False)
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
 
@@ -82,7 +80,7 @@ def test_the_remedy_of_the_message_works(data, sink, tmp_path):
 
 def test_the_root_is_in_the_record_and_an_old_record_gets_it_with_its_next_run(data, sink):
     def recorded() -> str | None:
-        return json.loads((sink / layout.RUN).read_text()).get("root")
+        return json.loads((sink / RUN).read_text()).get("root")
 
     assert recorded() == str(data / "a")
     forget_root(sink)
@@ -95,7 +93,7 @@ def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
     plan = raysp.plan(a_pipeline(str(moved), sink))
     assert (plan.corpus.fresh, plan.corpus.vanished) == ((), ())
     label(a_pipeline(str(moved), sink))
-    assert json.loads((sink / layout.RUN).read_text())["root"] == str(moved)
+    assert json.loads((sink / RUN).read_text())["root"] == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
 
@@ -113,37 +111,63 @@ def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
     assert [shard.name for shard in raysp.plan(a_pipeline(str(data), tmp_path / "out")).corpus.fresh] == ["b/y.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", [None, "."])
 @pytest.mark.parametrize("url", ["in/*.parquet", "in/m.jsonl", "in/voices", "**/x.arrow", "[in/x.arrow,in/voices]"])
 def test_the_root_of_an_old_sink_follows_from_its_shards(tmp_path, monkeypatch, root, url):
     (tmp_path / "in" / "voices").mkdir(parents=True)
-    (tmp_path / "in" / "voices" / "v.wav").write_bytes(b"x")
-    (tmp_path / "in" / "x.arrow").write_bytes(b"x")
-    (tmp_path / "in" / "m.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
-    write_shard(tmp_path / "in" / "x.parquet")
+    (tmp_path / "in" / "voices" / "v.wav").write_bytes(wav())
+    (tmp_path / "in" / "m.jsonl").write_text('{"audio_filepath": "voices/v.wav"}\n')
+    write_shard(tmp_path / "in" / "x.parquet", 1)
+    with pa.ipc.new_file(str(tmp_path / "in" / "x.arrow"), (table := rows_table(1)).schema) as writer:
+        writer.write_table(table)
     monkeypatch.chdir(tmp_path)
     urls = url.strip("[]").split(",")
     source = raysp.Shards(urls if len(urls) > 1 else url, root=root)
     expected = str(tmp_path if root or url.startswith("**") else tmp_path / "in")
     if url == "in/voices" and not root:
         expected = str(tmp_path / "in" / "voices")
-    for one in list_corpus(source).found:
-        shard = Shard(one.name, one.url, 1, "1", 1, "a", (Piece(0, 1),), one.kind, one.part)
-        assert root_of([shard]) == expected
+    sink = tmp_path / "out"
+    kit.interrupted(a_pipeline(source, sink))
+    assert json.loads((sink / RUN).read_text())["root"] == expected
+    forget_root(sink)
+    assert raysp.plan(a_pipeline(source, sink)).corpus.fresh == ()
+    with pytest.raises(ChangedError, match=f"its label shards are named relative to '{expected}', this source's to '"):
+        raysp.plan(a_pipeline(raysp.Shards(source.url, root="/"), sink))
 
 
 @pytest.mark.parametrize(
     ("name", "url", "expected"),
     [
-        ("a/b.parquet", "s3://bucket/a/b.parquet", "s3://bucket"),
-        ("b.parquet", "/b.parquet", "/"),
-        ("c.parquet", "/data/b.parquet", None),
-        ("a/b.parquet", "/b.parquet", None),
+        ("x.parquet", "{data}/x.parquet", "{data}"),
+        ("a/x.parquet", "{data}/a/x.parquet", "{data}"),
+        ("a/x.parquet", "s3://bucket/a/x.parquet", "s3://bucket"),
+        ("x.parquet", "/x.parquet", "/"),
+        ("x.parquet", "/data/y.parquet", None),
+        ("a/x.parquet", "/x.parquet", None),
     ],
 )
-def test_a_root_is_reported_only_where_name_and_url_agree(name, url, expected):
-    assert root_of([Shard(name, url, 1, "1", 1, "a", ())]) == expected
-    assert root_of([]) is None
+def test_a_root_is_inferred_only_where_name_and_url_agree(data, sink, name, url, expected):
+    forget_root(sink)
+    [file] = sink.glob(".raysp/plan/*.arrow")
+    [shard] = kit.planned_shards(sink)
+    record_shards(file, {**shard, "name": name, "url": url.format(data=data)})
+    pipeline = a_pipeline(raysp.Shards(str(data / "b")), sink)
+    if expected is None:
+        assert [one.name for one in raysp.plan(pipeline).corpus.fresh] == ["y.parquet"]
+        return
+    message = f"named relative to '{expected.format(data=data)}', this source's to '{data}/b'"
+    with pytest.raises(ChangedError, match=message):
+        raysp.plan(pipeline)
+
+
+def record_shards(file: Path, *shards: dict[str, object]) -> None:
+    """Write a part of the recorded plan in the form of the first one."""
+    first = min(file.parent.glob("*.arrow"))
+    with pa.ipc.open_file(first) as part:
+        schema = part.schema
+    with pa.ipc.new_file(str(file), schema) as writer:
+        writer.write_table(pa.Table.from_pylist(list(shards), schema))
 
 
 @pytest.mark.lengthy
@@ -153,10 +177,9 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
     assert raysp.verify(str(tmp_path / "out")).differences == ()
-    store = Sink.of(pipeline.sink).store
-    [shard] = plan_record.load(store)
-    doubled = Shard(**{**vars(shard), "name": "a/x.parquet"})
-    plan_record.record(store, [doubled])
+    [file] = (tmp_path / "out").glob(".raysp/plan/*.arrow")
+    [shard] = kit.planned_shards(tmp_path / "out")
+    record_shards(file.with_stem(f"{1:0{len(file.stem)}}"), {**shard, "name": "a/x.parquet"})
     (tmp_path / "out" / "a").mkdir()
     shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "a" / "x.parquet")
     found = raysp.verify(str(tmp_path / "out"))

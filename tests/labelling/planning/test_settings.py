@@ -18,6 +18,7 @@ from raysp.sink.shares import ALL
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import results
+from tests.user_specs import odd_rows
 
 SCALED_TO_ZERO = Resources(4, can_grow=True)
 GPUS_MAY_COME = Resources(4, can_grow=True, gpus_may_come=True)
@@ -183,6 +184,22 @@ class TestBudget:
 
     def test_that_of_another_device_has_no_effect(self):
         assert self.budget(Resolved("float32", "cuda", 600), LAPTOP, device="cpu") == 15
+
+
+def test_a_cluster_without_a_cpu_for_decoding_is_refused():
+    """A local Ray always has one more."""
+    for cpus, step in ((4, None), (1, raysp.Pool(3))):
+        added = [raysp.Map(odd_rows, adds={"odd": "bool"}, reads=["text"], pool=step)] if step else []
+        pipeline = a_pipeline(keep=added, label={"pool": raysp.Pool(cpus=cpus)})
+        message = rf"one actor of {cpus} CPUs? leaves no CPU of {cpus} for decoding"
+        with pytest.raises(PlanError, match=message):
+            settle(pipeline, Resources(4))
+
+
+def test_tf32_is_refused_on_another_accelerator():
+    """On this machine torch can use none."""
+    with pytest.raises(PlanError, match=r"dtype='tf32' on the device 'xpu', expected the device 'cuda' .* Set dtype="):
+        settle(a_pipeline(label={"device": "xpu", "dtype": "tf32"}), Resources(4, 1))
 
 
 def test_resources_of_a_local_machine_are_fixed():

@@ -3,7 +3,8 @@
 import base64
 import json
 import re
-from dataclasses import replace
+import shutil
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,20 +13,24 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from raysp.columns import OK
-from raysp.evaluation.recognition import compare_texts
-from raysp.evaluation.scores import Columns
-from raysp.labelling.reports.label_figures import SCORE_BANDS
-from raysp.labelling.reports.label_report import MOST_BYTES
-from raysp.sink import known, run_record
-from raysp.sink.run_record import RunEntry
-from raysp.storage.store import LocalStore
-from tests.corpora import DEMO, a_pipeline, write_shard
+from tests import kit
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, write_shard
 from tests.pages import HOSTILE, Page
 
 pytestmark = pytest.mark.lengthy
 
 DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24)
+SCORE_BANDS = (
+    "above -0.01",
+    "-0.05 to -0.01",
+    "-0.1 to -0.05",
+    "-0.2 to -0.1",
+    "-0.5 to -0.2",
+    "-1 to -0.5",
+    "-1 and below",
+)
+MOST_BYTES = 300_000
+"""Bytes of a page."""
 BROKEN = 10
 """A recording that cannot be decoded."""
 WRONG = {3: "nine two", 14: "", 20: "two eight"}
@@ -83,10 +88,9 @@ def test_the_figures_are_those_of_status(page, made):
 
 
 def test_the_error_rates_are_those_of_an_evaluation(page, made):
-    tables = [pq.read_table(path).to_pylist() for path in sorted((made / "out").glob("*.parquet"))]
-    rows = [row for table in tables for row in table if row["status"] == OK]
-    columns = Columns([row["seconds"] for row in rows], {"speaker_id": [row["speaker_id"] for row in rows]})
-    expected = compare_texts([row["text"] for row in rows], [row["pred_text"] for row in rows], columns)
+    expected = raysp.evaluate(
+        str(CHECKPOINT), f"{made}/in/*.parquet", text="text", by=["speaker_id"], engine="here", progress=False
+    )
     assert page.after("WER") == expected.scores.described("wer")
     assert expected.scores.metrics["wer"].value > 0
     for group in (*expected.by["speaker_id"], *expected.by["seconds"]):
@@ -145,8 +149,8 @@ def test_small_recordings_can_be_played(page, made):
     assert base64.b64decode(players[0]) == stored[worst]
 
 
-def test_recordings_are_not_read_for_a_record_of_somebody_else(made, monkeypatch):
-    monkeypatch.setattr(known, "is_known", lambda _: False)
+def test_recordings_are_not_read_for_a_record_of_somebody_else(made, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # of somebody who has run nothing
     strange = page_of(made / "out")
     assert strange.tags["audio"] == 0
     assert [text for text in strange.texts if text.startswith("The recordings are not here")]
@@ -177,10 +181,10 @@ def test_the_page_is_in_the_sink_unless_a_file_is_given(made):
     assert raysp.gc(str(made / "out"), dry_run=True).orphans == ()
 
 
-def test_a_sink_without_a_label_says_so(tmp_path):
-    store = LocalStore(tmp_path / "labels")
-    run = RunEntry.now(command=["raysp", "run", "label.py"])
-    run_record.begin(store, run, pipeline={}, fingerprint="f00d", parts={}, file_parts={})
+def test_a_sink_without_a_label_says_so(tmp_path, monkeypatch):
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    monkeypatch.setattr(sys, "argv", ["raysp", "run", "label.py"])
+    kit.begun(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "labels"), tmp_path / "in")
     found = page_of(tmp_path / "labels", by=["speaker_id"])
     assert "No shard is committed yet: there are no labels to show." in found.texts
     assert found.after("The last run was started by") == "raysp run label.py"
@@ -195,11 +199,7 @@ def test_a_folder_that_is_no_sink_is_refused_as_by_status(tmp_path):
 
 def relabelled(folder: Path, made: Path, change: dict[str, str]) -> Path:
     """Copy a sink with other texts in all rows of its label shards, and in its record."""
-    store = LocalStore(made / "out")
-    for entry in store.list():
-        place = folder / "out" / entry.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(store.read(entry.path))
+    shutil.copytree(made / "out", folder / "out")
     for path in (folder / "out").glob("*.parquet"):
         file = pq.ParquetFile(path)
         table = file.read()
@@ -247,13 +247,13 @@ def test_huge_texts_do_not_make_a_huge_page(made, tmp_path):
 
 def test_every_run_is_listed_and_the_last_one_is_shown(made, tmp_path):
     sink = relabelled(tmp_path, made, {})
-    store = LocalStore(sink)
-    record = run_record.load(store)
-    runs = (*record.runs, replace(RunEntry.now(), host="elsewhere"))
-    (sink / ".raysp/run.json").write_text(json.dumps({**vars(record), "runs": [vars(run) for run in runs]}))
+    record = json.loads((sink / ".raysp/run.json").read_text())
+    [first] = record["runs"]
+    later = {**first, "run_id": "20990101T000000000000Z-abcdef", "host": "elsewhere"}
+    (sink / ".raysp/run.json").write_text(json.dumps({**record, "runs": [first, later]}))
     page = page_of(sink)
     assert page.after("elsewhere") == "0"
-    assert page.texts.index("elsewhere") < page.texts.index(record.runs[0].host)
+    assert page.texts.index("elsewhere") < page.texts.index(first["host"])
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -10,14 +10,12 @@ import pytest
 import soundfile
 import torch
 import transformers
-from typer.testing import CliRunner
 
 import raysp
 from raysp import CheckpointError
-from raysp.cli.entry import application
 from raysp.models import load_checkpoint
-from raysp.training.characters import encode_of, tokenizer_of
-from tests.corpora import AUDIO, a_pipeline, wav, write_shard
+from tests import kit
+from tests.corpora import AUDIO, a_pipeline, rows_table, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
 from tests.ops.test_transcribing import ctc_forward
 from tests.soaked import some
@@ -155,15 +153,33 @@ def test_the_text_of_the_step_itself_is_aligned(tmp_path, plain):
 
 
 def test_trainings_take_phonemes_where_the_checkpoint_expects_them_and_say_so_elsewhere(tmp_path, plain):
+    table = rows_table(3, audio=wav(32_000))
+    write_shard(tmp_path / "in" / "a.parquet", table=table.set_column(2, "text", pa.array(["n tʃ ɔː", "n xx", "l ɛ"])))
+
+    def train(folder) -> None:
+        recipe = raysp.Finetune(
+            raysp.Shards(f"{tmp_path}/in", text="text"),
+            steps=[raysp.Decode()],
+            objective=raysp.CTC(str(folder)),
+            schedule=raysp.Schedule(steps=1, learning_rate=1e-4),
+            batching=raysp.Batching(seconds=6, micro_batches=1),
+            sink=raysp.Checkpoint(str(tmp_path / "out")),
+            pool=raysp.Pool(1, cpus=1),
+        )
+        raysp.finetune(recipe, engine="here", on_plan=stop)
+
+    def stop(prepared) -> None:
+        assert prepared.corpus.left_out == {"outside_vocabulary": 1}
+        assert [count for count in prepared.corpus.num_labels.tolist() if count] == [3, 2]
+        raise KeyboardInterrupt
+
     with pytest.raises(CheckpointError, match=r"do_phonemize is true in tokenizer_config.json, and raysp does not"):
-        tokenizer_of(plain)
-    folder = save_phonemes(tmp_path / "own", do_phonemize=False)
-    encode = encode_of(tokenizer_of(folder))
-    assert encode("n tʃ ɔː") == [4, 8, 9]
-    assert encode("n xx") == [4, -1]
+        train(plain)
+    with pytest.raises(KeyboardInterrupt):
+        train(save_phonemes(tmp_path / "own", do_phonemize=False))
 
 
 def test_inspect_shows_the_phonemes(plain):
-    found = CliRunner().invoke(application(), ["inspect", str(plain)])
-    assert found.exit_code == 0
-    assert "18 tokens, phonemes of en-us: <pad> <s>" in " ".join(found.output.split())
+    found = kit.run(["inspect", plain])
+    assert found.code == 0
+    assert "18 tokens, phonemes of en-us: <pad> <s>" in " ".join(found.out.split())
