@@ -96,27 +96,29 @@ def labelled(
     outputs: Sequence[object] = (raysp.Transcript(words=True, chars=True),),
     source: Mapping[str, Any] | None = None,
     name: str = "out",
+    checkpoint: object = CHECKPOINT,
 ) -> Path:
     """Return a sink of one label shard, `a.parquet`, with given label rows.
 
     A run labels recordings that are too short for a model, so it takes no time; then the rows get their values.
 
     Args:
-        folder: folder of the corpus and of the sink.
+        folder: folder of the corpus, which is made once, and of the sink.
         columns: columns of label rows, of equal lengths; without `status` and `seconds`, rows of 1 second are ok.
         outputs: outputs of `Label`, whose columns are null where they are not given.
         source: columns of the source that are kept; `text` is the column of reference texts.
         name: name of the sink.
+        checkpoint: checkpoint that has the outputs.
     """
     number = len(next(iter({**(source or {}), **columns}.values())))
     ids = columns.get("id", [f"u{row}" for row in range(number)])
     audio = pa.array([{"bytes": wav(20), "path": None}] * number, AUDIO)
-    (folder / "in").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"id": ids, "audio": audio, **(source or {})}), folder / "in" / "a.parquet")
+    if not (folder / "in").exists():
+        write_shard(folder / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio, **(source or {})}))
     text = {"text": "text"} if "text" in (source or {}) else {}
     pipeline = raysp.Pipeline(
         raysp.Shards(f"{folder}/in", **text),
-        steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[*outputs])],
+        steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[*outputs])],
         sink=raysp.Parquet(f"{folder}/{name}", keep=[*(source or {})]),
     )
     raysp.run(pipeline, engine="here", progress=False)

@@ -7,11 +7,10 @@ import shutil
 import pytest
 
 import raysp
-from raysp.cli import printed_scores
-from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LowRow
-from raysp.evaluation.scores import Estimate, Scores
+from tests import kit
+from tests.classifiers import make_classifier
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, a_pipeline, label_twice, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, label_twice, labelled, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -125,10 +124,16 @@ def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, t
     assert "pred_text" not in ran.out
 
 
-def test_a_column_by_which_no_row_can_be_compared_has_no_groups(capsys):
-    scores = Scores(0, {"cosine": Estimate(None)}, {})
-    printed_scores._print_column(ColumnDifference("embedding", "vector", scores, {"seconds": ()}), ["seconds"])
-    assert capsys.readouterr().out == "embedding, B against A\ncosine       - (-)\n"
+def vectors(*values: float | None) -> list[list[float] | None]:
+    """Return embeddings in the plane of the first two axes, by their cosines with the first one."""
+    return [None if one is None else [one, (1 - one**2) ** 0.5] + [0.0] * 142 for one in values]
+
+
+def test_a_column_by_which_no_row_can_be_compared_has_no_groups(tmp_path):
+    for name in "AB":
+        labelled(tmp_path, {"embedding": vectors(None, None)}, [raysp.Embedding()], name=name)
+    ran = kit.run(["diff", tmp_path / "A", tmp_path / "B", "--by", "seconds"])
+    assert ran.out.endswith("embedding, B against A\ncosine       - (-)\n")
 
 
 def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
@@ -141,13 +146,23 @@ def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
     assert "only in B    1 shard: b.parquet\nunfinished   1 shard: b.parquet of B\n" in ran.out
 
 
-def test_changes_of_classes_and_lowest_cosines_are_harmless_on_a_terminal(capsys):
-    printed_scores._print_changes([ClassChange(HOSTILE, "b", 3), *[ClassChange("a", f"{n}", 1) for n in range(11)]])
-    printed_scores._print_lowest([LowRow(HOSTILE, "a.parquet", 0, 1.0, 0.25)])
-    said = capsys.readouterr().out
+def test_changes_of_classes_are_harmless_on_a_terminal_and_lowest_cosines_too(tmp_path):
+    classifier = make_classifier(tmp_path / "classifier", "cat", "dog", "owl")
+    changes = {(HOSTILE, "b"): 3, **{("a", f"{number}"): 1 for number in range(11)}}
+    for side, name in enumerate("AB"):
+        classes = [pair[side] for pair, times in changes.items() for _ in range(times)]
+        columns = {"pred_label": classes, "pred_label_scores": [0.5] * len(classes)}
+        labelled(tmp_path, columns, [raysp.Classes()], name=name, checkpoint=classifier)
+    said = kit.run(["diff", tmp_path / "A", tmp_path / "B"]).out
     assert re.search(r"│ .*\[bold\].* │ +b │ +3 │", said)
     assert "... and 2 more changes; --json lists all" in said
-    assert re.search(r"\[bold\].*  0\.2500\n", said)
+    assert not {"\x1b", "\x07", "\r"} & {*said}
+    ids = [HOSTILE, "other"]
+    for name, cosines in {"C": (1.0, 1.0), "D": (0.25, 0.5)}.items():
+        columns = {"id": ids, "embedding": vectors(*cosines)}
+        labelled(tmp_path / "vectors", columns, [raysp.Embedding()], name=name)
+    said = kit.run(["diff", tmp_path / "vectors/C", tmp_path / "vectors/D"]).out
+    assert re.search(r"Lowest cosines\n.*\[bold\].*  0\.2500\nother  0\.5000\n", said)
     assert not {"\x1b", "\x07", "\r"} & {*said}
 
 

@@ -1,24 +1,20 @@
 """What `raysp evaluate` prints, and its exit codes."""
 
-import io
 import json
 import re
+from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer
+from fsspec.implementations.memory import MemoryFileSystem
 from rich.cells import cell_len
-from rich.console import Console
 
 import raysp
-from raysp.cli import console, printed_scores
-from raysp.cli.printed_scores import differences, print_evaluation
-from raysp.cli.stop_signals import resume_hint
-from raysp.evaluation.scores import WorstRow
-from raysp.text.error_rates import edits
+from tests import kit
 from tests.classifiers import make_classifier, make_speaker_model
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, labelled, rows_table, write_shard
 from tests.here import run_without_ray
 
 HOSTILE = "\x1b]0;owned\x07[bold]\r\n"
@@ -113,11 +109,14 @@ def test_every_row_failing_ends_with_exit_code_3_the_reason_and_no_rate(evaluate
     assert "0 of 2 rows were labelled (2 unsupported_format)" in ran.err
 
 
-def test_no_row_being_compared_is_said(corpus, capsys):
-    steps = [raysp.Keep(where=[("speaker_id", "==", "nobody")]), raysp.Decode()]
-    found = raysp.evaluate(str(CHECKPOINT), str(corpus), text="text", steps=steps, rows=6, progress=False)
-    print_evaluation(found, ())
-    assert capsys.readouterr().err == "raysp: no row was compared: 1 without a reference, 5 skipped (filtered)\n"
+def test_no_row_being_compared_is_said(evaluate, corpus):
+    table = pq.read_table(corpus / "a.parquet")
+    place = table.column_names.index("text")
+    write_shard(corpus / "a.parquet", table=table.set_column(place, "text", [[None] * 4 + ["four", None]]))
+    ran = evaluate(corpus, "--rows", 6)
+    assert ran.code == 3
+    said = "raysp: no row was compared: 5 without a reference, 1 error (unsupported_format)"
+    assert [line for line in ran.err.splitlines() if line.startswith("raysp: no row was compared")] == [said]
 
 
 @pytest.mark.parametrize(
@@ -193,14 +192,32 @@ def test_speakers_without_a_pair_of_both_kinds_end_with_exit_code_3_and_the_numb
 
 
 @pytest.mark.parametrize(
-    ("is_kept", "said"),
-    [(True, "committed and staged labels are kept. To resume: raysp"), (False, "no labels were kept")],
+    ("options", "said"),
+    [
+        (["--sink", "{tmp}/out"], "committed and staged labels are kept. To resume: raysp"),
+        (["--rows", "2"], "no labels were kept"),
+    ],
 )
-def test_a_stopped_evaluation_says_whether_it_can_be_resumed(capsys, is_kept, said):
-    with pytest.raises(typer.Exit) as stop, resume_hint(False, is_kept=is_kept):
-        raise KeyboardInterrupt
-    assert stop.value.exit_code == 130
-    assert f"raysp: stopped; {said}" in capsys.readouterr().err
+def test_a_stopped_evaluation_says_whether_it_can_be_resumed(evaluate, corpus, tmp_path, options, said):
+    class Stopping(MemoryFileSystem):
+        """Files while which are read somebody presses Ctrl-C."""
+
+        cachable = False
+
+        def _open(self, *arguments, **keywords):
+            raise KeyboardInterrupt
+
+        cat_file = _open
+
+    MemoryFileSystem().pipe_file("/stopping/a.parquet", (corpus / "a.parquet").read_bytes())
+    fsspec.register_implementation("memory", Stopping, clobber=True)
+    try:
+        ran = evaluate("memory://stopping/a.parquet", *(one.format(tmp=tmp_path) for one in options))
+    finally:
+        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
+        MemoryFileSystem().rm("/stopping", recursive=True)
+    assert ran.code == 130
+    assert f"raysp: stopped; {said}" in ran.err
 
 
 @pytest.mark.slow
@@ -228,51 +245,55 @@ def test_the_example_of_texts_in_memory_runs(capsys):
     assert capsys.readouterr().out.startswith("0.333")
 
 
-def worst(reference: str, hypothesis: str, *, score: float | None = None, id: object = "u1") -> WorstRow:
-    found = () if score is not None else edits(reference, hypothesis)
-    return WorstRow(id, "a.parquet", 0, 1.0, reference, hypothesis, len(found), score, found)
+def worst_rows(folder: Path, texts: dict[str, tuple[str, str]], **variables: str) -> list[str]:
+    """Return the lines of the worst rows of a comparison of texts, by the ids of their rows."""
+    for side, name in enumerate("AB"):
+        labelled(folder, {"id": [*texts], "pred_text": [pair[side] for pair in texts.values()]}, name=name)
+    options = ["--column", "pred_text", "--normalise", "none", "--worst", "20"]
+    said = kit.run(["diff", folder / "A", folder / "B", *options], **variables).out
+    return said.partition("Worst rows, as [-A-]{+B+}\n")[2].splitlines()
 
 
 class TestDifferences:
-    @pytest.mark.parametrize(
-        ("reference", "hypothesis", "shown"),
-        [
-            ("one two three", "one too three", "one [-two-]{+too+} three"),
-            ("one two", "one two three", "one two {+three+}"),
-            ("", "one two", "{+one two+}"),
-            ("one", "", "[-one-]"),
-            ("a b c d e f g", "x b c d e f g", "[-a-]{+x+} b c d …"),
-            ("a b c d e f g", "a b c d e f x", "… d e f [-g-]{+x+}"),
-            ("x b c d e f g h y", "b c d e f g h", "[-x-] b c d … f g h [-y-]"),
-            ("x b c d e f g y", "b c d e f g", "[-x-] b c d e f g [-y-]"),
-        ],
+    SHOWN = (
+        ("one two three", "one too three", "1/3  one [-two-]{+too+} three"),
+        ("one two", "one two three", "1/2  one two {+three+}"),
+        ("", "one two", "2/0  {+one two+}"),
+        ("one", "", "1/1  [-one-]"),
+        ("a b c d e f g", "x b c d e f g", "1/7  [-a-]{+x+} b c d …"),
+        ("a b c d e f g", "a b c d e f x", "1/7  … d e f [-g-]{+x+}"),
+        ("x b c d e f g h y", "b c d e f g h", "2/9  [-x-] b c d … f g h [-y-]"),
+        ("x b c d e f g y", "b c d e f g", "2/8  [-x-] b c d e f g [-y-]"),
     )
-    def test_differing_words_are_marked_and_equal_ones_far_from_them_left_out(self, reference, hypothesis, shown):
-        assert differences(worst(reference, hypothesis)).plain == shown
 
-    def test_a_wrong_class_is_marked(self):
-        assert differences(worst("cat", "dog", score=0.9)).plain == "[-cat-]{+dog+}"
+    def test_differing_words_are_marked_and_equal_ones_far_from_them_left_out(self, tmp_path):
+        texts = {f"r{number}": (a, b) for number, (a, b, _) in enumerate(self.SHOWN)}
+        found = worst_rows(tmp_path, texts)
+        assert sorted(found) == [f"r{number}  {shown}" for number, (_, _, shown) in enumerate(self.SHOWN)]
 
-    def test_texts_of_a_corpus_are_harmless_on_a_terminal(self, capsys):
-        printed_scores.print_worst([worst(f"one {HOSTILE}", "one two", id=HOSTILE)])
-        said = capsys.readouterr().out
-        assert "[bold]" in said
-        assert not {"\x1b", "\x07", "\r"} & {*said}
-        assert len(said.splitlines()) == 2
+    def test_a_wrong_class_is_marked(self, tmp_path):
+        classifier = make_classifier(tmp_path / "classifier", "cat", "dog")
+        for name, label in {"A": "cat", "B": "dog"}.items():
+            columns = {"pred_label": [label], "pred_label_scores": [0.9]}
+            labelled(tmp_path, columns, [raysp.Classes()], name=name, checkpoint=classifier)
+        said = kit.run(["diff", tmp_path / "A", tmp_path / "B"]).out
+        assert "u0  0.900  [-cat-]{+dog+}\n" in said
+
+    def test_texts_of_a_corpus_are_harmless_on_a_terminal(self, tmp_path):
+        found = worst_rows(tmp_path, {HOSTILE: (f"one {HOSTILE}", "one two")})
+        assert "[bold]" in found[0]
+        assert not {"\x1b", "\x07", "\r"} & {*found[0]}
+        assert len(found) == 1
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
-def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(monkeypatch, width):
-    drawn = Console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=True, color_system=None)
-    for module in (console, printed_scores):
-        monkeypatch.setattr(module, "out", drawn)
-    reference = " ".join(f"word{number} same" for number in range(60))
-    rows = [worst(reference, " ".join(["same"] * 60), id="a-very-long-id-of-a-recording" * number) for number in (1, 2)]
-    printed_scores.print_worst(rows)
-    lines = drawn.file.getvalue().splitlines()
-    assert len(lines) <= 1 + 2 * (printed_scores.LINES_OF_A_ROW + 1)
+def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(tmp_path, width):
+    texts = " ".join(f"word{number} same" for number in range(60)), " ".join(["same"] * 60)
+    ids = ["a-very-long-id-of-a-recording" * number for number in (1, 2)]
+    lines = worst_rows(tmp_path, dict.fromkeys(ids, texts), COLUMNS=str(width), FORCE_COLOR="1")
+    assert len(lines) <= 2 * (2 + 1)
     assert max(map(cell_len, lines)) <= width
-    assert "60/120" in lines[1]
+    assert "60/120" in lines[0]
 
 
 @pytest.mark.slow

@@ -2,9 +2,8 @@
 
 import pyarrow as pa
 
-from raysp.cli.printed_runs import print_failures, print_rows
-from raysp.labelling.engine.display import progress_line
-from raysp.labelling.engine.run_progress import Progress
+import raysp
+from tests import kit
 from tests.corpora import rows_table, write_shard
 
 
@@ -27,32 +26,27 @@ class TestTerminal:
         assert "evil" in ran.err
         assert "\x1b" not in ran.err
 
-    def test_ids_and_texts_are_shown_as_they_are_but_harmless(self, capsys):
-        columns = {"id": [self.HOSTILE], "row": [0], "status": ["ok"], "pred_text": ["größer [red]ok"]}
-        print_rows(pa.table({**columns, "error_type": pa.nulls(1), "error_message": pa.nulls(1)}), "t\x1b[2J")
-        print_failures({self.HOSTILE: self.HOSTILE})
-        said = capsys.readouterr()
-        for bad in ("\x1b", "\x9b", "\x07", "\r"):
-            assert bad not in said.out + said.err
-        assert "größer [red]ok" in said.out
-        assert "[bold]" in said.out
-        assert "error_type" not in said.out
-        assert len(said.err.splitlines()) == 1
+    def test_ids_and_texts_are_shown_as_they_are_but_harmless(self, recipe, tmp_path):
+        table = rows_table(1, audio=kit.digits(1)[0]["audio"])
+        for name, value in {"id": self.HOSTILE, "text": "größer [red]ok"}.items():
+            table = table.set_column(table.column_names.index(name), name, [[value]])
+        write_shard(tmp_path / "in" / "a.parquet", table=table)
+        (tmp_path / "in" / f"{self.HOSTILE}.parquet").write_text("nothing")
+        for more in (["--rows", 1], []):
+            ran = kit.run(["run", recipe, *more, "--set", 'sink.keep=["text"]'], COLUMNS="200")
+            for bad in ("\x1b", "\x9b", "\x07", "\r"):
+                assert bad not in ran.out + ran.err
+            assert "größer [red]ok" in ran.out
+            assert "[bold]" in ran.out
+            assert "error_type" not in ran.out
+            [line] = [line for line in ran.err.splitlines() if "not committed: " in line]
+            assert "[bold]" in line
 
-    def test_a_progress_line_has_progress_and_speed(self):
-        progress = Progress(rows_total=1000, shards_total=4, shards_committed=1, rows=200, audio_seconds=3600)
-        progress.add_block(20, 1800)
-        progress.add_block(30, 1800)
-        progress.real_samples, progress.padded_samples = 9, 10
-        progress.errors["no_audio"] = 3
-        line = progress_line(progress)
-        for part in (
-            "25% · ETA ",
-            "250/1,000 rows",
-            "2:00:00 of audio",
-            "shards 1/4",
-            "padding efficiency 90%",
-            "3 errors",
-            "ETA",
-        ):
+    def test_a_progress_line_has_progress_and_speed(self, tmp_path, capsys):
+        corpus = kit.corpus(tmp_path / "in", rows=4, faults=["not_audio", "not_audio"], shards=2)
+        raysp.run(corpus.pipeline(tmp_path / "out", label={"batch_seconds": 5}), engine="here", progress=True)
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("raysp: 100% · 2 errors · 6/6 rows · 0:0")
+        for part in (" of audio · RTFx ", " · shards 2/2 · padding efficiency ", " · model waited "):
             assert part in line
+        assert "ETA" not in line

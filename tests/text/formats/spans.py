@@ -1,8 +1,32 @@
 """Hostile texts and times for tests of formats."""
 
+from typing import Any, NamedTuple
+
 from hypothesis import strategies as st
 
-from raysp.text.times import Span
+
+class Span(NamedTuple):
+    """A word with its times in seconds and its probability."""
+
+    text: str
+    start: float
+    end: float
+    score: float
+    speaker: str = ""
+
+
+def as_labels(spans: list[Span], key: str = "word") -> list[dict[str, Any]]:
+    """Return spans as a label shard has them."""
+    return [{key: one.text, "start": one.start, "end": one.end, "score": one.score} for one in spans]
+
+
+def labels_of(rows: list[list[Span]]) -> dict[str, list[Any]]:
+    """Return columns of label rows with words."""
+    return {
+        "pred_text": [" ".join(one.text for one in spans) for spans in rows],
+        "pred_words": [as_labels(spans) for spans in rows],
+    }
+
 
 HOSTILE = (
     *("00:01 --> 00:02", "a\nb\r\n\r\nc", "<b>&amp;</b>", 'say "no" ""', "../../etc/passwd", "{\\an8}", "\\N"),
@@ -21,6 +45,8 @@ HOSTILE = (
 )
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(), max_size=30))
 """Texts with any characters, surrogates included."""
+STORED = TEXTS.map(lambda text: text.encode("utf-8", "replace").decode())
+"""Texts that a label shard can hold."""
 
 
 @st.composite
@@ -37,3 +63,4 @@ def words(draw, texts=TEXTS, most: int = 12) -> list[Span]:
 WILD_NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 WILD = st.lists(st.builds(Span, TEXTS, WILD_NUMBERS, WILD_NUMBERS, WILD_NUMBERS), max_size=8)
 """Spans as no model writes them."""
+STORED_WILD = st.lists(st.builds(Span, STORED, WILD_NUMBERS, WILD_NUMBERS, WILD_NUMBERS), max_size=8)

@@ -1,69 +1,85 @@
 """TextGrids, read back by praatio."""
 
+import math
+import tempfile
+import unicodedata
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from praatio import textgrid as praat
 
-from raysp.text.formats.annotations import textgrid
-from raysp.text.formats.safe_values import on_one_line
-from raysp.text.times import Span
-from tests.text.formats.spans import WILD, words
+import raysp
+from tests.corpora import labelled
+from tests.text.formats.spans import STORED, STORED_WILD, Span, as_labels, labels_of, words
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return tmp_path_factory.mktemp("praat") / "file.TextGrid"
+def grids(folder: Path, rows: list[tuple[list[Span], list[Span]]], seconds: list[float]) -> list[Any]:
+    """Return the grids of rows of words and characters, by praatio."""
+    columns = labels_of([spans for spans, _ in rows])
+    chars = [as_labels(chars, "char") for _, chars in rows]
+    ids = [f"r{number:03}" for number in range(len(rows))]
+    sink = labelled(folder, {**columns, "id": ids, "pred_chars": chars, "seconds": seconds})
+    raysp.export(str(sink), to="textgrid", dest=str(folder / "grids"))
+    return [praat.openTextgrid(str(folder / f"grids/a/{id_}.TextGrid"), includeEmptyIntervals=True) for id_ in ids]
 
 
-def read(file, text: str):
-    file.write_bytes(text.encode())
-    return praat.openTextgrid(str(file), includeEmptyIntervals=True)
+def intervals(folder: Path, spans: list[Span], seconds: float, chars: tuple[Span, ...] = ()) -> dict[str, list[Any]]:
+    """Return the intervals of a row by their tier."""
+    [grid] = grids(folder, [(spans, [*chars])], [seconds])
+    return {name: [(one.start, one.end, one.label) for one in grid.getTier(name).entries] for name in grid.tierNames}
 
 
-def test_intervals_cover_the_recording_with_empty_ones_between(file):
+def on_one_line(text: str) -> str:
+    kept = (" " if one.isspace() else one for one in text if one.isspace() or unicodedata.category(one) != "Cc")
+    return " ".join("".join(kept).split())
+
+
+def test_intervals_cover_the_recording_with_empty_ones_between(tmp_path):
     spans = [Span('say "hi"', 0.5, 1.0, 1.0), Span("you", 1.0, 1.25, 1.0)]
-    found = read(file, textgrid({"words": spans}, 2.0)).getTier("words")
-    entries = [(one.start, one.end, one.label) for one in found.entries]
+    entries = intervals(tmp_path, spans, 2.0)["words"]
     assert entries == [(0, 0.5, ""), (0.5, 1.0, 'say "hi"'), (1.0, 1.25, "you"), (1.25, 2.0, "")]
-    assert 'text = "say ""hi"""' in file.read_text()
+    assert 'text = "say ""hi"""' in (tmp_path / "grids/a/r000.TextGrid").read_text()
 
 
-def test_a_span_that_overlaps_the_one_before_is_shortened(file):
+def test_a_span_that_overlaps_the_one_before_is_shortened(tmp_path):
     spans = [Span("a", 0.0, 1.0, 1.0), Span("b", 0.5, 1.5, 1.0), Span("c", 0.6, 0.9, 1.0)]
-    found = read(file, textgrid({"words": spans}, 1.0)).getTier("words")
-    assert [(one.start, one.end, one.label) for one in found.entries] == [(0, 1, "a"), (1, 1.5, "b")]
+    assert intervals(tmp_path, spans, 1.0)["words"] == [(0, 1, "a"), (1, 1.5, "b")]
 
 
-def test_a_span_without_a_duration_joins_its_neighbour(file):
+def test_a_span_without_a_duration_joins_its_neighbour(tmp_path):
     spans = [Span('"', 0.0, 0.0, 1.0), Span("a", 0.0, 1.0, 1.0), Span("-", 1.0, 1.0, 1.0), Span("b", 1.5, 2.0, 1.0)]
-    found = read(file, textgrid({"words": spans, "marks": spans[2:3]}, 2.0))
-    entries = [(one.start, one.end, one.label) for one in found.getTier("words").entries]
-    assert entries == [(0, 1, '" a -'), (1, 1.5, ""), (1.5, 2, "b")]
-    assert [one.label for one in found.getTier("marks").entries] == ["-"]
+    found = intervals(tmp_path, spans, 2.0, (spans[2],))
+    assert found["words"] == [(0, 1, '" a -'), (1, 1.5, ""), (1.5, 2, "b")]
+    assert [label for _, _, label in found["chars"]] == ["-"]
 
 
-@pytest.mark.slow
-@given(spans=words(), chars=words(most=4))
-def test_praatio_reads_the_same_texts_and_times(file, spans, chars):
-    found = read(file, textgrid({"words": spans, "chars": chars}, 5.0))
-    assert list(found.tierNames) == ["words", "chars"]
-    for name, given_spans in (("words", spans), ("chars", chars)):
-        entries = found.getTier(name).entries
-        assert all(a.end == b.start for a, b in pairwise(entries))
-        assert (entries[0].start, entries[-1].end) == (0, found.maxTimestamp)
-        texts = {round(one.start, 6): one.label for one in entries if one.label}
-        assert texts == {one.start: on_one_line(one.text) for one in given_spans if on_one_line(one.text)}
+@settings(max_examples=3, deadline=None)
+@given(st.lists(st.tuples(words(STORED), words(STORED, most=4)), min_size=10, max_size=25))
+def test_praatio_reads_the_same_texts_and_times(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        found = grids(Path(folder), rows, [5.0] * len(rows))
+    for grid, spans in zip(found, rows, strict=True):
+        assert list(grid.tierNames) == ["words", "chars"]
+        for name, given_spans in zip(grid.tierNames, spans, strict=True):
+            entries = grid.getTier(name).entries
+            assert all(a.end == b.start for a, b in pairwise(entries))
+            assert (entries[0].start, entries[-1].end) == (0, grid.maxTimestamp)
+            texts = {round(one.start, 6): one.label for one in entries if one.label}
+            assert texts == {one.start: on_one_line(one.text) for one in given_spans if on_one_line(one.text)}
 
 
-@given(spans=WILD)
-def test_intervals_are_contiguous_for_any_spans(file, spans):
-    bounded = [one for one in spans if abs(one.start) < 1e6 and abs(one.end) < 1e6]
-    entries = read(file, textgrid({"words": bounded}, float("nan"))).getTier("words").entries
-    assert all(a.end == b.start for a, b in pairwise(entries))
+@settings(max_examples=3, deadline=None)
+@given(st.lists(STORED_WILD, min_size=10, max_size=25))
+def test_intervals_are_contiguous_for_any_spans(rows):
+    bounded = [[one for one in spans if abs(one.start) < 1e6 and abs(one.end) < 1e6] for spans in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        found = grids(Path(folder), [(spans, []) for spans in bounded], [math.nan] * len(rows))
+    for grid in found:
+        assert all(a.end == b.start for a, b in pairwise(grid.getTier("words").entries))
 
 
-def test_a_recording_without_words_is_one_empty_interval(file):
-    [one] = read(file, textgrid({"words": []}, 1.5)).getTier("words").entries
-    assert (one.start, one.end, one.label) == (0, 1.5, "")
+def test_a_recording_without_words_is_one_empty_interval(tmp_path):
+    assert intervals(tmp_path, [], 1.5)["words"] == [(0, 1.5, "")]
