@@ -239,22 +239,26 @@ class AudioRoot:
         Raises:
             StoreError: the storage fails.
         """
-        found = versions(self.store, paths)
-        if self.below and (others := {join_url(self.below, path): path for path in paths if path not in found}):
-            found |= {others[name]: version for name, version in versions(self.store, others).items()}
-        return found
+        return self._known(paths, version_of)
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
-        found = versions(self.store, paths, content_of)
-        for path in [path for path in paths if path not in found]:
-            entries = (self.store.stat(one) for one in self._other_places(path))
-            if (entry := next((one for one in entries if one is not None), None)) is not None:
-                found[path] = content_of(entry)
-        for path in (path for path in paths if self.by_form and path not in found and not path.isascii()):
-            others = forms.existing(path, self._exists)
-            if len(others) == 1 and (entry := self.store.stat(others[0])) is not None:
-                found[path] = content_of(entry)
+        return self._known(paths, content_of)
+
+    def _known(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
+        """Return facts on files by path, each found at the place where `open` finds it."""
+        found = versions(self.store, paths, of)
+        if not (missing := {path: self._other_places(path) for path in paths if path not in found}):
+            return found
+        others = versions(self.store, {place for places in missing.values() for place in places}, of)
+        for path, places in missing.items():
+            names = [place for place in places if place in others]
+            if names:
+                found[path] = others[names[0]]
+            elif self.by_form and not path.isascii():
+                names = forms.existing(path, self._exists)
+                if len(names) == 1 and (there := versions(self.store, names, of)):
+                    found[path] = there[names[0]]
         return found
 
     def has(self, relative: str) -> bool:

@@ -161,8 +161,10 @@ def stored(request, tmp_path) -> tuple[Callable[[str, bytes], object], Callable[
         source = raysp.Shards(f"{place}/in/a.parquet", audio_root=f"{place}/audio", storage_options=options)
         pipeline = corpora.reading(source, sink)
         raysp.run(pipeline, engine="here", progress=False)
-        assert raysp.verify(str(sink), pipeline=pipeline).differences == ()
-        return kit.rows(sink)
+        found, verified = kit.rows(sink), raysp.verify(str(sink), pipeline=pipeline)
+        assert verified.differences == ()
+        assert verified.sources_missing == ()
+        return found
 
     return store, labelled
 
