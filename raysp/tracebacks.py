@@ -24,12 +24,12 @@ _lock = threading.Lock()
 
 
 def place(error: BaseException, owner: str = "") -> str | None:
-    """Return the last line in a user's files that an error passed, such as "rules/levels.py:7"; None: it passed none.
+    """Return the last line of a user's files in a traceback, such as "rules/levels.py:7"; None if there is none.
 
     Paths are relative to the folder from which modules are imported, so they are equal on all machines.
 
     Args:
-        error: the error, as it was caught.
+        error: a caught error.
         owner: module of the function that was called, whose package counts as the user's where it is installed too.
     """
     if isinstance(error, SyntaxError) and error.filename is not None and _is_users(error.filename):
@@ -39,21 +39,21 @@ def place(error: BaseException, owner: str = "") -> str | None:
 
 
 def described(error: BaseException, owner: str = "") -> str:
-    """Return the type and the message of an error, after its place if it passed a user's code; arguments as `place`."""
+    """Return "place: type: message" of an error, without the place if `place` returns None for these arguments."""
     where, message = place(error, owner), str(error)
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return f"{where}: {words}" if where else words
 
 
 def is_of_users_code(error: BaseException) -> bool:
-    """Return whether a user's code raised an error, or a library that it called; not raysp."""
+    """Return whether a user's code, or a library that it called, raised an error; not raysp."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     last = next((frame for frame in reversed(frames) if _is_of_user(frame) or _is_of_raysp(frame)), None)
     return last is not None and _is_of_user(last)
 
 
 def stop_if_left(error: BaseException | None) -> None:
-    """Raise KeyboardInterrupt if an error, or a cause of it, is that of a debugger that the user has left."""
+    """Raise KeyboardInterrupt if an error, or one of its causes, is `BdbQuit`: the user has left the debugger."""
     while error is not None:
         if isinstance(error, BdbQuit):
             raise KeyboardInterrupt
@@ -61,14 +61,14 @@ def stop_if_left(error: BaseException | None) -> None:
 
 
 def note(error: BaseException) -> None:
-    """Keep the traceback of an error for the next message of this process, one for each place and type."""
+    """Keep the traceback of an error for the next message of this process; one per place and type."""
     key = f"{place(error)} {type(error).__name__}"
     if key not in _pending:
         keep({key: "".join(traceback.format_exception(error))[-MOST_CHARACTERS:]})
 
 
 def keep(found: Mapping[str, str]) -> None:
-    """Keep tracebacks that arrived from another process, for the next message of this one."""
+    """Keep tracebacks of another process, by place and type, for the next message of this process."""
     with _lock:
         for key, text in found.items():
             if len(_pending) < MOST_PENDING:
@@ -76,7 +76,7 @@ def keep(found: Mapping[str, str]) -> None:
 
 
 def taken() -> dict[str, str]:
-    """Return the tracebacks since the last call, by place and type."""
+    """Return and remove the kept tracebacks, by place and type."""
     with _lock:
         found = dict(_pending)
         _pending.clear()
@@ -84,10 +84,10 @@ def taken() -> dict[str, str]:
 
 
 def report(shown: set[str]) -> None:
-    """Log the tracebacks since the last call, at the level DEBUG; each place and type once.
+    """Log and remove the kept tracebacks, at the level DEBUG; each place and type once.
 
     Args:
-        shown: places and types that were logged, to which new ones are added.
+        shown: places and types that were logged before; new ones are added.
     """
     for key, text in taken().items():
         if key not in shown:
@@ -104,7 +104,7 @@ def is_installed_path(path: Path) -> bool:
 
 
 def is_standard_path(path: Path) -> bool:
-    """Return whether a file belongs to Python."""
+    """Return whether a file belongs to the standard library."""
     resolved = path.resolve()
     return not is_installed_path(resolved) and any(str(resolved).startswith(f"{folder}/") for folder in _STANDARD)
 

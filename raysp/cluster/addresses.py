@@ -1,4 +1,4 @@
-"""Where work is done: in this process, on the Ray at an address, on a local one, or in a job; and on which systems."""
+"""Engine and address of a run, the job that it belongs to, and the operating systems that it supports."""
 
 import os
 import sys
@@ -32,15 +32,16 @@ def asked_engine(engine: str, address: str | None) -> Engine:
     """Return the engine that the caller or RAYSP_ENGINE names.
 
     Args:
-        engine: engine of the caller; RAYSP_ENGINE stands in for "auto" without an address.
-        address: address of the caller.
+        engine: engine that the caller names; RAYSP_ENGINE replaces "auto" if there is no address.
+        address: address that the caller names; not RAY_ADDRESS.
 
     Raises:
-        SpecError: there is no such engine, or "here" has an address.
+        SpecError: the engine is unknown, or is "here" and there is an address.
     """
     if engine == "here" and address is not None:
         raise SpecError(
-            f"engine: found 'here' with the address {address!r}, expected one of them: 'here' works in this process"
+            f"engine: found 'here' with the address {address!r}, expected one of the two: 'here' uses no Ray; "
+            "leave out the address, or use the engine 'ray'"
         )
     name, value = "engine", engine
     if engine == "auto" and address is None:
@@ -51,7 +52,9 @@ def asked_engine(engine: str, address: str | None) -> Engine:
 
 
 def resolve_engine(engine: str, address: str | None) -> Engine:
-    """Return "here" or "ray", or "auto" if the amount of audio decides: an address or a connection means "ray".
+    """Return "ray" instead of "auto" if an address or a connection names a Ray; else the asked engine.
+
+    "auto" remains where the amount of audio decides.
 
     Raises:
         SpecError: as `asked_engine`.
@@ -61,7 +64,7 @@ def resolve_engine(engine: str, address: str | None) -> Engine:
 
 
 def uses_cluster(engine: str, address: str | None) -> bool:
-    """Return whether a run of this engine and address uses an existing Ray.
+    """Return whether a run with this engine and address uses an existing Ray.
 
     Raises:
         SpecError: as `asked_engine`.
@@ -79,21 +82,21 @@ def is_submitted() -> bool:
 
 
 def refuse_on(systems: Collection[str], what: str) -> None:
-    """Raise PlanError on one of some operating systems (`machine.system`).
+    """Raise PlanError if this operating system is one of `systems`.
 
     Args:
-        systems: the systems.
-        what: clause on the limit there, with a remedy.
+        systems: names as of `machine.system`.
+        what: clause that says what does not work there, and what to do instead.
     """
     if (found := system()) in systems:
         raise PlanError(f"{found}: {what}")
 
 
 def refuse_without_processes(work: str) -> None:
-    """Raise PlanError where no process can be given pipes, so that a damaged recording would end the work: Windows.
+    """Raise PlanError on Windows, where recordings cannot be decoded in a separate process, which may crash.
 
     Args:
-        work: the work.
+        work: noun for the message, such as "labelling".
     """
     here = "models, plan, status, report, diff, merge and export work here"
     refuse_on(["Windows"], f"{work} needs Linux or macOS, for instance in WSL 2; {here}")

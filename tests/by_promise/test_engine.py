@@ -223,7 +223,7 @@ def test_rows_that_crash_the_process_are_told_and_after_three_processes_refused(
         assert was_warned == (number > 0), killed.stderr
     refused = run_in_a_process(corpus, mapping.__name__, "deadly")
     assert refused.returncode == 1
-    assert "0.parquet: rows 0 to 2 were begun by 3 processes in a row" in refused.stderr
+    assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.stderr
     assert "--engine ray" in refused.stderr
     (corpus / f"{mapping.__name__}.py").write_text(MAPPING.replace("os.kill(os.getpid(), signal.SIGKILL)", "return {}"))
     assert list((corpus / "out" / ".raysp" / "begun").iterdir())

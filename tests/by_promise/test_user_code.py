@@ -292,11 +292,11 @@ def test_a_filter_that_names_a_column_that_is_not_there_is_refused_before_any_wo
     assert not (folder / "out").exists()
 
 
-def test_a_filter_that_fails_without_rows_is_told_that_it_may_get_none(command):
+def test_the_refusal_of_a_filter_that_fails_without_rows_says_so(command):
     ran = command("plan", 'raysp.Decode(), label, raysp.Keep(where="rules:largest")')
     assert ran.code == 2
     assert f"Keep rules:largest failed: {line_of('largest')}: ValueError: zero-size array" in ran.err
-    assert "also with none: let it return an empty list for them" in ran.err
+    assert "A filter may be called with no rows: let it return an empty list then" in ran.err
 
 
 def test_a_recipe_refuses_such_a_filter_too(folder, raysp_command):

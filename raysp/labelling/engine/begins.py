@@ -1,7 +1,7 @@
-"""Pieces that a process of the engine `here` has begun and not ended: one small file a run, below `.raysp/begun/`.
+"""Pieces that a process of the engine `here` has begun and not ended: one small file per run, in `.raysp/begun/`.
 
-A run replaces its file before it begins a piece, and deletes it when it ends in order, also by an error or a signal. A
-file that a run finds when it holds the lease is therefore that of a process that crashed or was killed.
+A run replaces its file before it begins a piece, and deletes it at its end, also after an error or a signal. A file
+that another run finds while it holds the lease was therefore left by a process that crashed or was killed.
 """
 
 import json
@@ -44,7 +44,7 @@ class Begins:
             self._store.replace(self._path, data.encode())
 
     def end(self, shard: str, piece: Piece) -> None:
-        """Note that a piece is done; the file says so with the next piece."""
+        """Record in memory that a piece is done; the next `begin` writes it."""
         place = shard, piece.first, piece.end
         with self._lock:
             if place in self._open:
@@ -52,14 +52,15 @@ class Begins:
                 self._ended += 1
 
     def close(self) -> None:
-        """Delete the file: this process ends in order."""
+        """Delete the file, since the run ends without a crash."""
         self._store.delete(self._path)
 
 
 def unfinished(store: Store) -> Mapping[Place, int]:
-    """Return the pieces that processes began before they ended early, with the number of processes in a row.
+    """Return the pieces that crashed processes had begun, with the number of consecutive crashes over each.
 
-    A row ends where another piece ended. Damaged files are logged and ignored.
+    Crashes are counted back from the newest, until a process that had not begun the piece or had ended another one.
+    Damaged files are logged and ignored.
     """
     times: Counter[Place] = Counter()
     counted: set[Place] = set()
@@ -79,6 +80,6 @@ def unfinished(store: Store) -> Mapping[Place, int]:
 
 
 def forget(store: Store) -> None:
-    """Delete the files of all runs, once nothing is left to do."""
+    """Delete the files of all runs."""
     for path in [entry.path for entry in store.list(layout.BEGUN)]:
         store.delete(path)

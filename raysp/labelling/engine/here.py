@@ -1,8 +1,8 @@
 """The engine `here`: pieces are read, labelled and committed in the calling process, without Ray.
 
-Blocks are decoded ahead while the model runs. A pipeline with code of the user works in the calling thread alone, so
-that its breakpoints and prints behave as in any program. A row that crashes the process ends the run: the log of begun
-pieces tells the next run of it, and the engine `ray` isolates such rows.
+Blocks are decoded ahead while the model runs. A pipeline with a user's code runs in the calling thread alone, so that
+breakpoints and prints behave as in any program. A row that crashes the process ends the run; the next run reads the
+record of begun pieces (`begins.py`) and warns. The engine `ray` isolates such rows.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Here:
         def labelled(item: PieceTodo | ShardFailure | pa.Table) -> PieceTodo | ShardFailure | list[Message]:
             return [*read_messages(actor(item))] if isinstance(item, pa.Table) else item
 
-        # A device goes from block to block without a gap if it has the next one before it ends one; one is staged.
+        # One block is staged while the device has the others, so that it never waits for the next one.
         calls = 1 if actor.op.blocks_in_hand == 1 else 1 + actor.op.blocks_in_hand
         for item in map(labelled, items) if job.code else in_order(labelled, items, calls):
             if isinstance(item, PieceTodo):
@@ -152,7 +152,7 @@ class CommitsHere:
 
 @contextlib.contextmanager
 def _own_debugger() -> Iterator[None]:
-    """Take away the debugger of workers, which a Ray that the program is connected to sets for `breakpoint()`."""
+    """Unset PYTHONBREAKPOINT if a connected Ray has set it: its debugger is for workers."""
     debugger = os.environ.get("PYTHONBREAKPOINT", "")
     if not debugger.startswith("ray."):
         yield
@@ -165,7 +165,7 @@ def _own_debugger() -> Iterator[None]:
 
 
 def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:
-    """Return a function that applies the stages with pools of their own, which most pipelines lack."""
+    """Return a function that applies the steps with pools of their own to a block; most pipelines have none."""
     if len(job.pipeline.stages) < 2:
         return lambda packed: packed
     from raysp.labelling.engine.workers.step_actor import in_turn
@@ -174,7 +174,7 @@ def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:
 
 
 def _ahead(items: Iterable[Item]) -> Generator[Item]:
-    """Yield items that another thread takes, at most `BLOCKS_AHEAD` of them in advance.
+    """Yield items that another thread produces, at most `BLOCKS_AHEAD` of them in advance.
 
     Raises:
         BaseException: the error that ended the other thread.

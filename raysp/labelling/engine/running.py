@@ -1,4 +1,4 @@
-"""Runs of a pipeline: pieces are decoded, blocks labelled here or on Ray, label shards committed as they complete."""
+"""Runs, retries and try-outs of a pipeline: the plan, the lease, the choice of the engine, and the result."""
 
 import contextlib
 import logging
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_BEGINS = 3
-"""Processes in a row that may end over a piece before the engine "here" refuses it."""
+"""Consecutive processes that may crash over a piece before the engine "here" refuses it."""
 
 
 @overload
@@ -125,7 +125,7 @@ def run(
     Raises:
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any work.
         RunError: too many error rows, Ray or the store of the sink failed, or no shard could be committed; committed
-            shards remain. With the engine "here" also if earlier processes ended over the same rows again and again.
+            shards remain. With the engine "here" also if three consecutive processes crashed over the same rows.
     """
     refuse_without_processes("labelling")
     if rows is not None:
@@ -223,8 +223,9 @@ def try_out(
 ) -> tuple[RunResult, pa.Table]:
     """Label the first rows of a corpus, or all (None), into a temporary sink.
 
-    At "auto" a few rows are labelled in this process, on CPUs or on one GPU, if no cluster is used. Any share of these
-    rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`, `normalise` as of `run`.
+    The engine "auto" labels at most `FEW_ROWS` rows in this process if no cluster is named. If `num_rows` is set, any
+    share of the rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`, `normalise` as in
+    `run`.
 
     Returns:
         The result, and the label rows as a table, in the order of the corpus.
@@ -275,7 +276,7 @@ def _rules(pipeline: Pipeline, normalise: str | Text | None) -> Normalisation | 
     """Return the normalisation that a caller names.
 
     Raises:
-        SpecError: there is none of this name.
+        SpecError: its name is unknown.
         PlanError: the pipeline counts no word errors.
     """
     rules = asked_rules(normalise)
@@ -320,7 +321,7 @@ def _begin(
     so few rows.
     """
     stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
-    own_ray = Background(lambda: _ray_and_ray_data(opened.resources))
+    own_ray = Background(lambda: _ray_and_its_workers(opened.resources))
     stack.callback(own_ray.end)
 
     def on_surveyed(corpus: Corpus) -> None:
@@ -403,10 +404,10 @@ def _import_models() -> None:
 
 
 def _check_begun(plan: Plan) -> None:
-    """Warn of pieces that an earlier process began and did not end, or refuse one over which several have ended.
+    """Warn of pieces over which an earlier process crashed, or refuse one over which several did.
 
     Raises:
-        RunError: `MOST_BEGINS` processes in a row ended over a piece.
+        RunError: `MOST_BEGINS` consecutive processes crashed over a piece.
     """
     if not plan.todo:
         return
@@ -418,7 +419,7 @@ def _check_begun(plan: Plan) -> None:
             where = f"{todo.shard.name}: rows {piece.first:,} to {piece.end - 1:,}"
             if number >= MOST_BEGINS:
                 raise RunError(
-                    f"{where} were begun by {number} processes in a row, and each of them ended before these rows "
+                    f"{where} were begun by {number} consecutive processes, and each of them ended before these rows "
                     "were done; run again with --engine ray, which isolates rows that crash their process"
                 )
             logger.warning(
@@ -428,8 +429,8 @@ def _check_begun(plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _ray_and_ray_data(resources: Resources) -> Iterator[None]:
-    """Start a local Ray unless one is connected, and import `on_ray`, which takes half a second of a core."""
+def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
+    """Start a local Ray unless one is connected, and import `on_ray` and Ray Data, which takes half a second."""
     from raysp.cluster.connection import local_ray
     from raysp.cluster.process_state import pickling_kept, quiet_datasets
 
@@ -459,7 +460,7 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: 
 
 
 def _fits_one_process(plan: Plan) -> bool:
-    """Return whether the model of a plan asks for at most one GPU, and no other step for any."""
+    """Return whether `Label` needs at most one GPU, and no other step needs any."""
     return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
 
 

@@ -81,7 +81,7 @@ def forget(
     Args:
         sink: url of the sink.
         ids: ids of the recordings, compared as texts.
-        storage_options: options to reach the sink; None: those of `pipeline`, or the recorded ones if they may be used.
+        storage_options: options of the sink; None: those of `pipeline`, or the recorded ones if they may be used.
         pipeline: pipeline that made the labels, to read the ids of shards that are not committed; None: the recorded
             one, if this user ran it on this machine.
         trust: use the recorded pipeline, regardless of who recorded it.
@@ -99,7 +99,7 @@ def forget(
 
 
 class _Forgetting:
-    """Callable that removes the labels of some ids."""
+    """Removal of the labels of some ids."""
 
     def __init__(self, recorded: Recorded, ids: frozenset[str]) -> None:
         self.recorded = recorded
@@ -117,7 +117,7 @@ class _Forgetting:
         uncommitted = [shard for shard in shards if shard.name not in self.labelling.done]
         pieces = [(shard, piece) for shard in uncommitted for piece in self._search_source(shard)]
         self._refuse_unknown()
-        # First: whatever writes a label shard from here on leaves out these labels.
+        # Before any change: from here on nothing writes a label of these ids.
         label_rows.record_forgotten(self.store, self.ids)
         removed = 0
         for shard, piece in pieces:
@@ -154,7 +154,7 @@ class _Forgetting:
         return has_more
 
     def _search_source(self, shard: Shard) -> Iterator[Piece]:
-        """Yield the pieces of an uncommitted shard that have rows with one of the ids, which only its source names."""
+        """Count the rows of an uncommitted shard with one of the ids, read from its source, and yield their pieces."""
         pipeline = self.recorded.pipeline
         if pipeline is None or self.recorded.outside([shard]):
             self.not_searched[shard.name] = f"its source was not read: {explain(self.recorded.unused)}"

@@ -1,4 +1,4 @@
-"""Trial of filters before any work: functions that may read any column are called on tables without rows."""
+"""Trial of filters before any work: filters that may read any column are called with a table without rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -12,11 +12,11 @@ from raysp.specs.steps import Step
 
 MOST_NAMES = 40
 """Columns that a message names."""
-NO_ROWS = "A filter is called with any number of rows, also with none: let it return an empty list for them"
+NO_ROWS = "A filter may be called with no rows: let it return an empty list then"
 
 
 def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
-    """Call the filters before the model that may read any column, on a table without rows.
+    """Call the filters before the model with a table without rows, if they may read any column.
 
     Args:
         url: name of the source for messages.
@@ -24,7 +24,7 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
         work: the pipeline or recipe.
 
     Raises:
-        PlanError: a filter raises an error, or returns values; the message has the line in its file and the columns.
+        PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
     """
     columns = _of_source(schema, work.source.audio)
     for index, step in enumerate(work.source_steps):
@@ -33,19 +33,19 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
 
 
 def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
-    """Call the filters behind the model as `try_filters` those before it; `added` are the columns of all steps."""
+    """Call the filters after the model as `try_filters` does; `added` is the schema of the columns of all steps."""
     columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
     for index, step in enumerate(work.steps[len(work.source_steps) :], len(work.source_steps)):
         _try(url, f"steps[{index}]", step, columns)
 
 
 def has_late_trials(work: ReadsCorpus) -> bool:
-    """Return whether `try_late_filters` calls a function."""
+    """Return whether `try_late_filters` calls any filter."""
     return any(map(_is_tried, work.steps[len(work.source_steps) :]))
 
 
 def _of_source(schema: pa.Schema, audio: str) -> dict[str, pa.DataType]:
-    """Return the columns that filters get, in the order in which they are read, with the types that reading gives."""
+    """Return the types of the columns that filters get, in the order of their names; dictionaries are decoded."""
     return {name: _plain(schema.field(name).type) for name in sorted({*schema.names} - {audio})}
 
 
