@@ -1,4 +1,4 @@
-"""Commands of raysp run in the test's own process, what their help says, and a pipeline file for them."""
+"""Results and help of commands, and a pipeline file for them."""
 
 import functools
 import re
@@ -18,11 +18,8 @@ pipeline = raysp.Pipeline(
 """
 
 
-class Ran:
+class Ran(kit.Ran):
     """Result of a command."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
 
     @property
     def complaints(self) -> list[str]:

@@ -1,6 +1,5 @@
-"""What tests share: small shards, recordings made on the spot, pipelines over them, and sinks of given label rows."""
+"""Small shards, recordings of noise, pipelines over them, and sinks of chosen label rows, for many tests."""
 
-import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,22 +8,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
 
 import raysp
 from tests import kit
+from tests.kit import AUDIO, CHECKPOINT, DEMO
 
-DEMO = Path(__file__).parents[1] / "pipelines" / "demo"
-CHECKPOINT = DEMO / "unispeech-digits-ctc"
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+def digits_table(number: int | None = None, first: int = 0) -> pa.Table:
+    """Return rows of the first demo shard: recordings of spoken digits with their columns."""
+    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
 
 
 def wav(num_samples: int = 1600, rate: int = 16_000, subtype: str = "PCM_16", seed: int = 0) -> bytes:
     """Make a recording of noise."""
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples).astype(np.float32)
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
-    return file.getvalue()
+    return kit.sound(samples, rate, subtype=subtype)
 
 
 def rows_table(num_rows: int, *, audio: bytes | None = None, prefix: str = "u") -> pa.Table:
@@ -60,8 +58,7 @@ def a_pipeline(source: object = "in/*.parquet", sink: object = "out", **fields: 
 
 def label_twice(folder: Path) -> None:
     """Label six spoken digits to `A`, and by a pipeline that skips one of them to `B`."""
-    table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
-    write_shard(folder / "in" / "a.parquet", table=table)
+    write_shard(folder / "in" / "a.parquet", table=digits_table(6))
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
     raysp.run(a_pipeline(source, raysp.Parquet(f"{folder}/A", keep=["speaker_id"])), engine="here", progress=False)
     skipping = a_pipeline(source, raysp.Parquet(f"{folder}/B"), keep=[raysp.Keep(max_seconds=0.4)])
@@ -98,7 +95,7 @@ def labelled(
     name: str = "out",
     checkpoint: object = CHECKPOINT,
 ) -> Path:
-    """Return a sink of one label shard, `a.parquet`, with given label rows.
+    """Return a sink of one label shard, `a.parquet`, with chosen label rows.
 
     A run labels recordings that are too short for a model, so it takes no time; then the rows get their values.
 

@@ -1,4 +1,4 @@
-"""Places that tests of whole runs read from and label into, whatever store those are on: a folder, or a bucket."""
+"""Places that tests of whole runs read from and label into: a folder, or a bucket of an object store."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -20,21 +20,21 @@ class Folder:
         return str(self.path / name)
 
     def put(self, folder: Path, name: str) -> None:
-        """Bring the files of a folder there."""
+        """Make the files of a folder available at this name."""
         (self.path / name).symlink_to(folder)
 
     def copy(self, name: str) -> Path:
-        """Give a folder with all that is there now, hidden files included."""
+        """Return a folder with all present files, hidden ones included."""
         return self.path / name
 
     def writes(self, name: str) -> dict[str, object]:
-        """Tell the label shards that can be seen, each with what changes whenever it is written."""
+        """Return the visible label shards, each with a value that changes at every write."""
         return {path.name: path.stat().st_mtime_ns for path in (self.path / name).glob("*.parquet")}
 
 
 @dataclass
 class Bucket:
-    """A bucket of an object store, and a folder to look at copies of it in."""
+    """A bucket of an object store, and a local folder for copies of it."""
 
     server: S3Server | Cloud
     name: str

@@ -1,7 +1,6 @@
 """Fixtures of runs: one Ray for all tests of a process, and small corpora of real recordings."""
 
 import contextlib
-import io
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -16,9 +15,7 @@ from raysp.cluster.connection import local_ray as own_ray
 from raysp.cluster.resources import Resources
 from tests import forked
 from tests.here import run_without_ray
-
-DEMO = Path(__file__).parents[1] / "pipelines" / "demo"
-CHECKPOINT = DEMO / "unispeech-digits-ctc"
+from tests.kit import AUDIO, CHECKPOINT, DEMO
 
 
 class SharedRay:
@@ -129,11 +126,8 @@ def row_hash(folder) -> str:
 def audio_shard(path: Path, recordings: list[tuple[str, bytes | None]]) -> None:
     """Write recordings as a shard in the HF-audio layout."""
     audio = [{"bytes": data, "path": None} for _, data in recordings]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"id": [name for name, _ in recordings], "audio": pa.array(audio, kind)})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, row_group_size=16)
-    path.write_bytes(buffer.getvalue())
+    table = pa.table({"id": [name for name, _ in recordings], "audio": pa.array(audio, AUDIO)})
+    pq.write_table(table, path, row_group_size=16)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class S3Server:
 
 
 def shared_folder() -> Path:
-    """Name the folder of shared data and tools."""
+    """Return the folder of real recordings and tools: RAYSP_SHARED, or beside the checkout."""
     return Path(os.environ.get("RAYSP_SHARED") or Path(__file__).parents[2] / "shared")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import raysp
 from raysp import PlanError
+from tests import kit
 from tests.corpora import a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -45,7 +46,7 @@ def run(url: Path, out: Path, **fields: object) -> dict[str, dict[str, object]]:
 
 
 def rows_of(out: Path) -> dict[str, dict[str, object]]:
-    return {row["id"]: row for file in out.glob("**/*.parquet") for row in pq.read_table(file).to_pylist()}
+    return {row["id"]: row for row in kit.rows(out)}
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

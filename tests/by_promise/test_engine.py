@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from tests import kit
 from tests.classifiers import make_classifier, make_frame_classifier, make_speaker_model
+from tests.corpora import digits_table
 
-DEMO = Path(__file__).parents[2] / "pipelines" / "demo"
-CHECKPOINT = str(DEMO / "unispeech-digits-ctc")
+CHECKPOINT = str(kit.CHECKPOINT)
 OUTPUTS = {
     "transcript": raysp.Transcript(words=True, chars=True),
     "beams": raysp.Transcript(beams=4, nbest=3, hot_words={"THREE": 1.0}),
@@ -35,7 +36,7 @@ MODELS = {
     "turns": make_speaker_model,
     "x-vector": make_speaker_model,
 }
-"""Makers of checkpoints for outputs that the bundled one does not give."""
+"""Functions that write checkpoints for the outputs that the bundled checkpoint lacks."""
 MAPPING = """import os
 import pdb
 import signal
@@ -66,14 +67,10 @@ def stops_in_a_notebook(rows):  # where `breakpoint()` is for the debugger of th
 """
 
 
-def label_rows(sink: Path) -> list[dict[str, object]]:
-    return [row for file in sorted(sink.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
-
-
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """Two shards of three digits, of which one is no recording and one is long."""
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6).select(["id", "audio", "text"])
+    """Two shards of three digits, one of which is not audio."""
+    rows = digits_table(6).select(["id", "audio", "text"])
     audio = rows["audio"].to_pylist()
     audio[4] = {"bytes": b"no audio at all", "path": None}
     rows = rows.set_column(1, "audio", pa.array(audio, rows.schema.field("audio").type))
@@ -120,7 +117,7 @@ def test_rows_are_equal_under_both_engines(corpus, local_ray, output):
         made = pipeline(corpus, engine, outputs=outputs, **label)
         result = raysp.run(made, engine=engine, progress=False)
         assert (result.rows, result.errors) == (6, {"unsupported_format": 1})
-    assert_same(label_rows(corpus / "here"), label_rows(corpus / "ray"))
+    assert_same(kit.rows(corpus / "here"), kit.rows(corpus / "ray"))
 
 
 def assert_same(value: object, other: object) -> None:
@@ -166,11 +163,7 @@ def test_the_environment_names_the_engine_where_the_caller_does_not(corpus, monk
         raysp.run(pipeline(corpus, "out"), progress=False)
     assert raysp.run(pipeline(corpus, "out"), engine="here", progress=False).rows == 6
     monkeypatch.setenv("RAYSP_ENGINE", "here")
-    file = corpus / "label.py"
-    file.write_text(
-        f"import raysp\npipeline = raysp.Pipeline(raysp.Shards({str(corpus / 'in')!r}), steps=[raysp.Decode(), "
-        f"raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()])], sink=raysp.Parquet({str(corpus / 'cli')!r}))\n"
-    )
+    file = kit.pipeline_file(corpus / "label.py", pipeline(corpus, "cli"))
     said = raysp_command("run", file)
     assert (said.code, "Ray" in said.err) == (0, False), said.err
     said = raysp_command("run", file, "--engine", "here", "--address", "auto")
@@ -196,7 +189,7 @@ def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(cor
     raysp.run(pipeline(corpus, "out", step), engine="here", progress=False)
     assert sum(mapping.calls) == 5
     assert capsys.readouterr().out.count("called with") == len(mapping.calls)
-    assert [row["loud"] for row in label_rows(corpus / "out")] == [True, True, True, True, None, True]
+    assert [row["loud"] for row in kit.rows(corpus / "out")] == [True, True, True, True, None, True]
 
 
 def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -209,13 +202,11 @@ def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") ->
         f"    sink=raysp.Parquet({str(corpus / 'out')!r}),\n)\n"
     )
     command = [sys.executable, "-m", "raysp", "run", str(file), "--engine", "here"]
-    return subprocess.run(
-        command, input=stdin, cwd=corpus, capture_output=True, text=True, timeout=120, env={**os.environ}
-    )
+    return subprocess.run(command, input=stdin, cwd=corpus, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.slow
-def test_rows_that_crash_the_process_are_told_and_after_three_processes_refused(corpus, mapping):
+def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(corpus, mapping):
     for number in range(3):
         killed = run_in_a_process(corpus, mapping.__name__, "deadly")
         assert killed.returncode == -9, killed.stderr
@@ -225,21 +216,15 @@ def test_rows_that_crash_the_process_are_told_and_after_three_processes_refused(
     assert refused.returncode == 1
     assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.stderr
     assert "--engine ray" in refused.stderr
-    (corpus / f"{mapping.__name__}.py").write_text(MAPPING.replace("os.kill(os.getpid(), signal.SIGKILL)", "return {}"))
     assert list((corpus / "out" / ".raysp" / "begun").iterdir())
 
 
 def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
     step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
-    with pytest.raises(KeyboardInterrupt):
-        raysp.run(pipeline(corpus, "out", step), engine="here", progress=False, on_progress=_interrupt)
-    begun = corpus / "out" / ".raysp" / "begun"
-    assert not begun.exists() or not list(begun.iterdir())
+    kit.interrupted(pipeline(corpus, "out", step))
+    assert (corpus / "out" / ".raysp" / "run.json").exists()
+    assert not list((corpus / "out").glob(".raysp/begun/*"))
     assert raysp.run(pipeline(corpus, "out", step), engine="here", progress=False).exit_code == 0
-
-
-def _interrupt(_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
@@ -256,7 +241,7 @@ def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
     left = run_in_a_process(corpus, mapping.__name__, "stops", "q\n")
     assert left.returncode == 130, left.stderr
     assert "raysp: stopped" in left.stderr
-    assert label_rows(corpus / "out") == []
+    assert kit.rows(corpus / "out") == []
 
 
 @pytest.mark.slow
@@ -294,10 +279,10 @@ def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
 
 @pytest.mark.slow
 def test_the_session_of_the_guide_is_what_a_debugger_shows(tmp_path):
-    page = (DEMO.parents[1] / "docs" / "extend.md").read_text()
+    page = (kit.CHECKOUT / "docs" / "extend.md").read_text()
     for name in ("levels.py", "label_level.py"):
         (tmp_path / name).write_text(page.partition(f"`{name}`:\n\n```python\n")[2].partition("```")[0])
-    (tmp_path / "pipelines").symlink_to(DEMO.parent)
+    (tmp_path / "pipelines").symlink_to(kit.DEMO.parent)
     command, *session = page.partition("```console\n$ raysp run label_level.py")[2].partition("```")[0].splitlines()
     typed = [line.removeprefix("(Pdb) ") for line in session if line.startswith("(Pdb) ")]
     command = [sys.executable, "-m", "raysp", "run", "label_level.py", *command.split()]

@@ -11,7 +11,7 @@ import pytest
 
 import raysp
 from tests.classifiers import make_classifier
-from tests.corpora import CHECKPOINT, DEMO
+from tests.corpora import CHECKPOINT, digits_table
 from tests.device.class_cases import make_checkpoint
 from tests.here import run_without_ray
 
@@ -75,7 +75,7 @@ def _is_label(node: ast.AST) -> bool:
 def folder(tmp_path, monkeypatch):
     """A folder with three recordings."""
     (tmp_path / "audio").mkdir()
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 3)
+    rows = digits_table(3)
     pq.write_table(rows, tmp_path / "audio" / "a.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path

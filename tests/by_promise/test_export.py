@@ -19,7 +19,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.corpora import CHECKPOINT, DEMO
+from tests.corpora import CHECKPOINT, DEMO, digits_table
 from tests.here import run_without_ray
 
 TEXT = "one two three"
@@ -50,7 +50,7 @@ def label(source: str, sink: str, *, keep: tuple[str, ...] = (), channel: str = 
 def made(tmp_path_factory) -> Path:
     """A corpus `in` of recordings at several rates, of odd lengths, and its labels `out` with columns of the corpus."""
     folder = tmp_path_factory.mktemp("made")
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, NUM_ROWS).to_pylist()
+    rows = digits_table(NUM_ROWS).to_pylist()
     for row, rate in zip(rows, RATES, strict=True):
         samples, of = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
         places = np.arange(int(len(samples) * rate / of) - 37) * of / rate
@@ -160,7 +160,7 @@ class TestTextsWithoutTimes:
 
     def test_a_text_that_cannot_be_aligned_is_that_of_its_column(self, tmp_path, without_ray):
         steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Align("text")])]
-        table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 1)
+        table = digits_table(1)
         table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(["ไทย ไทย"]))
         (tmp_path / "in").mkdir()
         pq.write_table(table, tmp_path / "in" / "a.parquet")
@@ -171,7 +171,7 @@ class TestTextsWithoutTimes:
             assert texts_of(tmp_path, to) == ["ไทย ไทย"]
 
     def test_each_channel_keeps_its_text(self, tmp_path):
-        rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2).column("audio").to_pylist()
+        rows = digits_table(2).column("audio").to_pylist()
         sides = [soundfile.read(io.BytesIO(one["bytes"]))[0][:2000] for one in rows]
         (tmp_path / "in").mkdir()
         soundfile.write(tmp_path / "in" / "call.wav", np.stack(sides, axis=1), 8000)
@@ -314,7 +314,7 @@ class TestClips:
         assert "source_start" in (tmp_path / "clips" / "README.md").read_text()
 
     def test_names_that_stay_equal_are_refused(self, tmp_path):
-        table = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 1)
+        table = digits_table(1)
         for name in ("row_", "source_text"):
             table = table.append_column(name, pa.array([1]))
         (tmp_path / "in").mkdir()

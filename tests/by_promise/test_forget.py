@@ -8,10 +8,10 @@ import pytest
 
 import raysp
 from tests.by_promise.test_run_results import break_pages, damaged
-from tests.corpora import CHECKPOINT, DEMO, write_shard
-from tests.kit import killed_at, pipeline_file
+from tests.corpora import CHECKPOINT, digits_table, write_shard
+from tests.kit import killed_at, pipeline_file, rows
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 8)
+DIGITS = digits_table(8)
 IDS = DIGITS.column("id").to_pylist()
 LABELS = ["seconds", "pred_text", "pred_score", "pred_words", "embedding"]
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -34,10 +34,6 @@ def sink(tmp_path):
     return tmp_path / "out"
 
 
-def rows_of(sink) -> list[dict[str, object]]:
-    return [row for name in "ab" for row in pq.read_table(sink / f"{name}.parquet").to_pylist()]
-
-
 def is_withdrawn(row: dict[str, object], source: dict[str, object]) -> bool:
     """Return whether a row has its identity and its kept columns alone."""
     kept = all(row[name] == source[name] for name in ("id", "row", "speaker_id", "text"))
@@ -46,14 +42,14 @@ def is_withdrawn(row: dict[str, object], source: dict[str, object]) -> bool:
 
 
 def test_the_labels_of_the_ids_go_and_all_other_rows_stay(sink, tmp_path, raysp_command):
-    before = rows_of(sink)
+    before = rows(sink)
     untouched = (sink / "a.parquet").stat().st_mtime_ns
     ran = raysp_command("forget", sink, IDS[4], IDS[5])
     assert (ran.code, ran.err) == (0, "")
     shown = " ".join(ran.out.split())
     assert "withdrawn 2 rows, 0 of them before" in shown
     assert "labels 1 removed, in 1 label shard" in shown
-    after = rows_of(sink)
+    after = rows(sink)
     assert [row for row in after if row["id"] not in IDS[4:6]] == [row for row in before if row["id"] not in IDS[4:6]]
     assert all(is_withdrawn(after[place], before[place]) for place in (4, 5))
     assert (sink / "a.parquet").stat().st_mtime_ns == untouched
@@ -65,14 +61,14 @@ def test_every_verb_counts_them_and_none_labels_them_again(sink, tmp_path, raysp
     raysp_command("report", sink)
     raysp.forget(str(sink), [IDS[0], IDS[5]])
     assert not (sink / ".raysp" / "report.html").exists()
-    after = rows_of(sink)
+    after = rows(sink)
     found = raysp.status(str(sink))
     assert (found.ok, found.skipped, found.error, found.errors_by_type) == (6, 2, 0, {"withdrawn": 2})
     assert (found.word_errors.rows, found.word_errors.skipped) == (6, 2)
     assert raysp.verify(str(sink), sample=8, pipeline=pipeline).differences == ()
     assert raysp.retry(str(sink), pipeline=pipeline).rows == 0
     assert raysp.run(pipeline).rows == 0
-    assert rows_of(sink) == after
+    assert rows(sink) == after
     again = raysp.forget(str(sink), [IDS[0]])
     assert (again.rows, again.already, again.labels, again.shards_replaced) == (1, 1, 0, ())
     assert raysp_command("report", sink).code == 0
@@ -84,13 +80,13 @@ def test_every_verb_counts_them_and_none_labels_them_again(sink, tmp_path, raysp
 
 def test_a_relabelling_leaves_them_without_labels(sink, tmp_path):
     raysp.forget(str(sink), [IDS[0]])
-    before = rows_of(sink)
+    before = rows(sink)
     outputs = [raysp.Transcript(words=True, beams=2), raysp.Embedding()]
     steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=outputs)]
     pipeline = raysp.Pipeline(made(tmp_path).source, steps=steps, sink=made(tmp_path).sink)
     assert raysp.run(pipeline, relabel=True).rows == 8
-    assert is_withdrawn(rows_of(sink)[0], before[0])
-    assert [row["status"] for row in rows_of(sink)].count("ok") == 6
+    assert is_withdrawn(rows(sink)[0], before[0])
+    assert [row["status"] for row in rows(sink)].count("ok") == 6
 
 
 def test_left_out_rows_are_withdrawn_too(tmp_path):
@@ -120,7 +116,7 @@ def test_staged_labels_go_and_the_next_run_leaves_the_row_without_one(tmp_path):
     assert found.pieces_removed == 1
     assert not [file for file in stage.rglob("*") if file.is_file()]
     assert raysp.run(pipeline).shards_committed == 2
-    withdrawn = [row["id"] for row in rows_of(tmp_path / "out") if row["error_type"] == "withdrawn"]
+    withdrawn = [row["id"] for row in rows(tmp_path / "out") if row["error_type"] == "withdrawn"]
     assert sorted(withdrawn) == sorted([IDS[0], IDS[0], IDS[5]])
     assert raysp.status(f"{tmp_path}/out").errors_by_type == {"withdrawn": 3}
     assert raysp.verify(f"{tmp_path}/out", pipeline=pipeline).differences == ()
@@ -138,15 +134,15 @@ def test_a_row_of_an_uncommitted_shard_whose_ids_cannot_be_read_is_withdrawn_by_
         raysp.forget(f"{tmp_path}/out", [IDS[7]], pipeline=pipeline)
     (tmp_path / "in" / "b.parquet").write_bytes(good)
     raysp.run(pipeline, relabel=True)
-    assert [row["id"] for row in rows_of(tmp_path / "out") if row["error_type"] == "withdrawn"] == [IDS[1]] * 2
+    assert [row["id"] for row in rows(tmp_path / "out") if row["error_type"] == "withdrawn"] == [IDS[1]] * 2
 
 
 def test_unknown_ids_are_refused_and_nothing_changes(sink, raysp_command):
-    before = rows_of(sink)
+    before = rows(sink)
     ran = raysp_command("forget", sink, IDS[0], "nobody")
     assert ran.code == 2
     assert ran.err.startswith(f"raysp: {sink}: no row has the id 'nobody'; give ids as in the column `id`")
-    assert rows_of(sink) == before
+    assert rows(sink) == before
     assert not (sink / ".raysp" / "forgotten.json").exists()
     assert raysp_command("forget", sink.parent / "in", "x").code == 2
     with pytest.raises(raysp.PlanError, match="found no id to forget"):

@@ -9,9 +9,10 @@ import pytest
 
 import raysp
 from tests.by_promise.test_run_results import damaged
-from tests.corpora import CHECKPOINT, DEMO, write_shard
+from tests.corpora import CHECKPOINT, digits_table, write_shard
+from tests.kit import pipeline_file
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 12)
+DIGITS = digits_table(12)
 LONG = "long, expected == 'x', " * 30
 """A value that a message cannot hold whole, and that reads like the message of another condition."""
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -95,18 +96,13 @@ def test_a_run_its_status_and_its_report_count_the_rows_of_each_condition(shards
     assert "out: min_seconds=0.3" in page
 
 
-def test_counts_stay_over_retries_left_out_rows_and_try_outs(shards, tmp_path, raysp_command, monkeypatch):
+def test_counts_stay_over_retries_left_out_rows_and_try_outs(shards, tmp_path, raysp_command):
     pipeline = made(tmp_path, rows="ok")
     before = raysp.run(pipeline).kept
     assert raysp.run(pipeline).kept == before
     raysp.retry(f"{tmp_path}/out", pipeline=pipeline)
     assert raysp.status(f"{tmp_path}/out").kept == before
-    monkeypatch.setenv("MADE", str(tmp_path))
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(
-        "import os\nfrom tests.by_promise.test_kept_rows import made\npipeline = made(os.environ['MADE'], rows='ok')"
-    )
-    ran = raysp_command("run", recipe, "--rows", "100", "--json")
+    ran = raysp_command("run", pipeline_file(tmp_path / "label.py", pipeline), "--rows", "100", "--json")
     assert json.loads(ran.out)["kept"] == json.loads(json.dumps([dataclasses.asdict(one) for one in before]))
 
 

@@ -8,10 +8,10 @@ import pytest
 
 import raysp
 from tests.by_promise.test_run_results import damaged
-from tests.corpora import CHECKPOINT, DEMO, write_shard
+from tests.corpora import CHECKPOINT, digits_table, write_shard
 from tests.kit import pipeline_file
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 6)
+DIGITS = digits_table(6)
 CORRECT = [text.lower() for text in DIGITS.column("text").to_pylist()]
 LABEL = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
 

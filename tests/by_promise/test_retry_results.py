@@ -7,9 +7,9 @@ import pytest
 
 import raysp
 from tests.by_promise.test_run_results import damaged
-from tests.corpora import DEMO, a_pipeline, write_shard
+from tests.corpora import a_pipeline, digits_table, write_shard
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+DIGITS = digits_table()
 pytestmark = pytest.mark.usefixtures("without_ray")
 
 

@@ -1,13 +1,12 @@
 """What `raysp run` returns and prints: its own first labels, and an error where no shard was committed."""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+from tests.corpora import AUDIO, a_pipeline, digits_table, write_shard
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet")))
+DIGITS = digits_table()
 pytestmark = pytest.mark.usefixtures("without_ray")
 
 

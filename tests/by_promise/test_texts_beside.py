@@ -12,6 +12,7 @@ import pytest
 
 import raysp
 from raysp import PlanError
+from tests import kit
 from tests.corpora import AUDIO, a_pipeline, wav
 
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -40,8 +41,7 @@ def pipeline(place, text="text", **fields):
 
 def labels(place):
     """Return the rows of the labels of a folder by id."""
-    rows = [row for file in (place.parent / "labels").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-    return {row["id"]: row for row in rows}
+    return {row["id"]: row for row in kit.rows(place.parent / "labels")}
 
 
 def texts(place):
@@ -219,7 +219,7 @@ def test_a_text_that_is_no_utf_8_is_the_error_of_its_row_in_every_source(tmp_pat
     (tmp_path / "in").mkdir()
     source, messages = SOURCES[kind](tmp_path / "in")
     raysp.run(a_pipeline(raysp.Shards(str(source), text="text"), tmp_path / "out"), progress=False)
-    rows = [row for file in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    rows = kit.rows(tmp_path / "out")
     assert rows[0]["text"] in ("fine", b"fine")
     for row, message in zip(rows, [None, *messages], strict=True):
         assert row["status"] == ("error" if message else "ok"), row

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import CHECKPOINT, DEMO, write_shard
+from tests.corpora import CHECKPOINT, digits_table, write_shard
 from tests.kit import pipeline_file
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 4)
+DIGITS = digits_table(4)
 NONE = {"recordings": 0, "ids": [], "shards": 0, "shard_names": [], "forgotten": 0, "forgotten_ids": []}
 
 

@@ -41,14 +41,14 @@ class Labels:
 
     @property
     def missing(self) -> str:
-        """Why the case cannot run here, if it cannot."""
+        """Reason why the case cannot run here; empty if it can."""
         is_there = self.reads is None or (corpora.RECORDINGS / self.reads).is_dir()
         return "" if is_there else f"needs the recordings of {self.reads}, which are not part of the project"
 
     def run(self, folder: Path) -> Result:
         """Label in a folder."""
         (folder / "in").mkdir()
-        checkpoint = corpora.DEMO / "unispeech-digits-ctc"
+        checkpoint = kit.CHECKPOINT
         if self.checkpoint is not None:
             self.checkpoint(checkpoint := folder / "checkpoint")
         label = raysp.Label(

@@ -62,19 +62,19 @@ EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
 
 
 def of_encoder(*names: str, **fields: Any) -> Write:
-    """Return what writes a checkpoint of an encoder with a head, or with several."""
+    """Return a function that writes a checkpoint of an encoder with one or several heads."""
     return partial(_write_encoder, names=names, fields=fields)
 
 
 def parakeet(kind: str) -> Write:
-    """Return what writes a Parakeet: "CTC", "RNNT" or "TDT"."""
+    """Return a function that writes a Parakeet: "CTC", "RNNT" or "TDT"."""
     return partial(_write_parakeet, kind=kind)
 
 
 def encoder_decoder(
     decoder: str, encoder: str = "Wav2Vec2", of_decoder: Mapping[str, Any] = MappingProxyType({}), **fields: Any
 ) -> Write:
-    """Return what writes an encoder with a text decoder; fields are those of the encoder."""
+    """Return a function that writes an encoder with a text decoder; `fields` are of the encoder."""
     return partial(_write_encoder_decoder, decoder=decoder, encoder=encoder, of_decoder=of_decoder, fields=fields)
 
 

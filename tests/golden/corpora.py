@@ -14,13 +14,12 @@ import soundfile
 
 import raysp
 from tests import kit
+from tests.kit import AUDIO, DEMO
+from tests.s3_servers import shared_folder
 
-CHECKOUT = Path(__file__).parents[2]
-DEMO = CHECKOUT / "pipelines" / "demo"
-RECORDINGS = CHECKOUT.parent / "shared" / "data"
+RECORDINGS = shared_folder() / "data"
 """Real recordings, which are not part of the project."""
 DIGITS_RATE = 8_000
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 WORDS_OF_A_ROW = (3, 1, 4, 2, 18)
 """Digits of each row of `joined`. The last one is several windows long."""
 
@@ -94,9 +93,7 @@ def _side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _flac(wave: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, wave, DIGITS_RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
+    return kit.sound(wave, DIGITS_RATE, "FLAC")
 
 
 def _written(folder: Path, recordings: Sequence[bytes], texts: Sequence[str]) -> raysp.Shards:

@@ -114,3 +114,10 @@ def test_a_trace_counts_functions_of_raysp(name):
     figures = house.traced(name)
     assert 50 < figures["functions"] < 3000
     assert 10 < figures["files"] <= figures["modules"] + 1
+
+
+def test_tests_by_promise_use_public_names_and_patch_nothing_of_raysp():
+    texts = {path.name: path.read_text() for path in (sizes.CHECKOUT / "tests" / "by_promise").glob("*.py")}
+    assert len(texts) > 20
+    assert {name for name, text in texts.items() if sizes.inside_imports(text, sizes.CHECKOUT / "raysp")} == set()
+    assert {name for name, text in texts.items() if sizes.patches(text)[1]} == set()
