@@ -69,15 +69,15 @@ def test_a_commit_of_every_objective_has_the_estimated_files(words, objective, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["whole", "frozen", "few", "averaged", "Adafactor", "SGD"])
+@pytest.mark.parametrize("kind", ["frozen", "averaged", "Adafactor", "SGD"])
 def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path, kind):
-    fields = {"frozen": {"freeze": CONVOLUTIONS}, "few": {"lora": LORA}}.get(kind, {})
+    fields = {"freeze": CONVOLUTIONS} if kind == "frozen" else {}
     objective = CTC(str(tiny), vocabulary="build", text=Text("lower"), **fields)
     recipe = trained(
         words,
         Checkpoint(str(tmp_path / "out"), every=1),
         objective,
-        schedule=Schedule(steps=4, optimizer=kind if kind in {"Adafactor", "SGD"} else "AdamW"),
+        schedule=Schedule(steps=3, optimizer=kind if kind in {"Adafactor", "SGD"} else "AdamW"),
         ema=0.9 if kind == "averaged" else None,
     )
     found = raysp.estimate(recipe).commit

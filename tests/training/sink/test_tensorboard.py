@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def recipe(words, tiny, sink, **fields):
-    schedule = Schedule(steps=5, learning_rate=1e-3)
+    schedule = Schedule(steps=7, learning_rate=1e-3)
     return a_recipe(words, tiny, sink, schedule=schedule, **fields)
 
 
@@ -35,8 +35,11 @@ def losses(events: list) -> list[int]:
 
 @pytest.fixture(scope="module")
 def trained(words, tiny, tmp_path_factory) -> Path:
+    """A training that was stopped after three of its seven steps."""
     sink = tmp_path_factory.mktemp("trained") / "out"
-    finetune(recipe(words, tiny, sink, evaluation=Evaluation(second_shard(words), every=4)))
+    made = recipe(words, tiny, sink, evaluation=Evaluation(second_shard(words), every=4))
+    finetune(made, should_stop=stopping_after(3))
+    finetune(made)
     return sink
 
 
@@ -53,7 +56,7 @@ def test_steps_and_evaluations_become_scalars(trained):
             "train/epoch": step["epoch"],
         }
         assert {name: shown[name, step["done"]] for name in expected} == pytest.approx(expected)
-    assert [*evaluations] == [0, 4, 5]
+    assert [*evaluations] == [0, 4, 7]
     for done, one in evaluations.items():
         metrics = one["scores"]["metrics"]
         expected = {
@@ -70,19 +73,13 @@ def test_steps_and_evaluations_become_scalars(trained):
     assert all(event.wall_time > 0 for event in events)
 
 
-def test_each_commit_makes_a_file_in_the_order_of_the_steps_and_only_the_first_one_forgets(trained):
+def test_each_commit_makes_a_file_and_only_the_first_one_of_a_run_forgets_its_steps_of_earlier_runs(trained):
     found = files(trained)
-    assert [*found] == ["000000000", "000000003", "000000005"]
-    assert [losses(events) for events in found.values()] == [[1, 2], [3, 4], [5]]
-    assert [starts(events) for events in found.values()] == [[0], [], []]
-
-
-def test_a_run_that_goes_on_tells_tensorboard_to_forget_its_steps(words, tiny, tmp_path):
-    made = recipe(words, tiny, tmp_path / "out")
-    finetune(made, should_stop=stopping_after(3))
-    finetune(made)
-    found = files(tmp_path / "out")
-    assert [(starts(found[name]), losses(found[name])) for name in [*found][-2:]] == [([4], [4]), ([], [5])]
+    assert [*found] == ["000000000", "000000003", "000000004", "000000005", "000000007"]
+    assert [losses(events) for events in found.values()] == [[1, 2], [3], [4], [5, 6], [7]]
+    first_run, second_run = [*found.values()][:2], [*found.values()][2:]
+    assert [starts(events) for events in first_run] == [[0], []]
+    assert [starts(events) for events in second_run] == [[4], [], []]
 
 
 def test_values_that_cannot_be_written_are_written_with_the_next_ones(words, tiny, tmp_path, caplog):
@@ -92,11 +89,11 @@ def test_values_that_cannot_be_written_are_written_with_the_next_ones(words, tin
         folder.write_text("in the place of the folder")
 
     def remove(progress):
-        if progress.done == 5:
+        if progress.done == 7:
             folder.unlink()
 
     with caplog.at_level(logging.WARNING):
         finetune(recipe(words, tiny, tmp_path / "out"), on_plan=put, on_progress=remove)
     assert "events of TensorBoard are not written yet: " in caplog.text
     [events] = files(tmp_path / "out").values()
-    assert (losses(events), starts(events)) == ([1, 2, 3, 4, 5], [1])
+    assert (losses(events), starts(events)) == ([1, 2, 3, 4, 5, 6, 7], [1])
