@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,6 @@ import pytest
 
 import raysp
 from raysp import PlanError, SpecError
-from raysp.corpus import sources
-from raysp.labelling.estimates import row_sampling
-from raysp.labelling.estimates.durations import histogram, seconds_to_label
-from raysp.labelling.estimates.row_sampling import read_sample
-from raysp.labelling.planning.costs import Amount
-from raysp.sink import receipts
-from raysp.sink.sinks import Sink
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.models.encoder.many_languages import lay_out
@@ -50,6 +44,21 @@ def labelled(tmp_path_factory) -> raysp.Pipeline:
     return pipeline
 
 
+def amount(found) -> tuple[float, float]:
+    return found.audio_seconds.value, found.audio_seconds.margin
+
+
+def blocks_of(pipeline: raysp.Pipeline) -> list[SimpleNamespace]:
+    """Return the receipts of blocks in a sink."""
+    files = sorted(Path(pipeline.sink.url, ".raysp", "receipts").iterdir())
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [SimpleNamespace(**one) for one in found if one["kind"] == "block"]
+
+
+def label_rows(pipeline: raysp.Pipeline) -> pa.Table:
+    return pq.read_table(Path(pipeline.sink.url, "a.parquet"))
+
+
 def again(pipeline: raysp.Pipeline, tmp_path, **label: object) -> raysp.Pipeline:
     """Return the pipeline of a labelled corpus with a new sink."""
     fields = {"window_seconds": 2.0, "overlap_seconds": 0.5, "batch_seconds": 8.0, **label}
@@ -65,11 +74,9 @@ class TestAgainstTheRun:
     @pytest.mark.slow
     def test_a_sample_of_all_rows_gives_the_passes_the_hours_and_the_outcomes_of_the_run(self, labelled, tmp_path):
         found = raysp.estimate(again(labelled, tmp_path))
-        sink = Sink.of(labelled.sink)
-        with sink.store.open("a.parquet") as file:
-            rows = pa.parquet.read_table(file).to_pylist()
+        rows = label_rows(labelled).to_pylist()
         ok = [row["seconds"] for row in rows if row["status"] == "ok"]
-        assert found.audio_seconds == Amount(pytest.approx(sum(ok)), 0)
+        assert amount(found) == (pytest.approx(sum(ok)), 0)
         assert found.not_labelled == {"unsupported_format": pytest.approx(1 / 41), "filtered": pytest.approx(1 / 41)}
         assert found.windowed == pytest.approx(sum(one > 2 for one in ok) / len(rows))
         assert found.longest_seconds == max(ok)
@@ -83,7 +90,7 @@ class TestAgainstTheRun:
         pipeline = again(labelled, tmp_path)
         simulated = raysp.estimate(pipeline).simulation
         ran = raysp.run(pipeline, progress=False)
-        blocks = [block for _, block in receipts.blocks_by_run(Sink.of(pipeline.sink).store)]
+        blocks = blocks_of(pipeline)
         assert ran.exit_code == 0
         assert simulated.windows == sum(block.windows for block in blocks)
         assert simulated.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
@@ -111,37 +118,39 @@ class TestAgainstTheRun:
             pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / f"out-{budget}", label=label)
             simulated = raysp.estimate(pipeline).simulation
             assert raysp.run(pipeline, progress=False).exit_code == 0
-            store = Sink.of(pipeline.sink).store
-            blocks = [block for _, block in receipts.blocks_by_run(store)]
+            blocks = blocks_of(pipeline)
             padded = sum(block.padded_samples for block in blocks)
             assert simulated.padded_seconds * RATE == pytest.approx(padded)
             assert sum(block.real_samples for block in blocks) >= 0.95 * padded  # most last frames are in part a row's
-            with store.open("a.parquet") as file:
-                tables.append(pq.read_table(file))
+            tables.append(label_rows(pipeline))
         assert tables[0].equals(tables[1])
+
+
+def seconds_of_shard(number: int) -> list[float]:
+    seconds = np.random.default_rng(number).choice([0.1, 0.2, 0.3], 40) + 0.1 * (number % 4)
+    return seconds.round(1).tolist()
+
+
+def twelve_shards(folder: Path) -> raysp.Pipeline:
+    """Write twelve shards of four row groups, with rows of 0.1 to 0.6 seconds; shards have rows of like length."""
+    for shard in range(12):
+        write_rows(folder / "in" / f"{shard:02}.parquet", seconds_of_shard(shard), row_group_size=10)
+    return a_pipeline(f"{folder}/in/*.parquet", folder / "out")
 
 
 class TestSample:
     @pytest.fixture(scope="class")
     def pipeline(self, tmp_path_factory) -> raysp.Pipeline:
-        """Twelve shards of four row groups, with rows of 0.1 to 0.6 seconds; shards have rows of like length."""
-        folder = tmp_path_factory.mktemp("twelve")
-        for shard in range(12):
-            seconds = np.random.default_rng(shard).choice([0.1, 0.2, 0.3], 40) + 0.1 * (shard % 4)
-            write_rows(folder / "in" / f"{shard:02}.parquet", seconds.round(1).tolist(), row_group_size=10)
-        return a_pipeline(f"{folder}/in/*.parquet", folder / "out")
+        return twelve_shards(tmp_path_factory.mktemp("twelve"))
 
     @pytest.mark.slow
-    def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline, monkeypatch):
+    def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline):
         plan = raysp.plan(pipeline)
-        with monkeypatch.context() as patch:
-            patch.setattr(row_sampling, "MOST_PLACES", 480)
-            exact = seconds_to_label(read_sample(plan, 480), None)
-        found = [seconds_to_label(read_sample(plan, 64, seed=seed), None) for seed in range(20)]
-        assert exact.margin == 0
+        exact = sum(sum(seconds_of_shard(shard)) for shard in range(12))
+        found = [raysp.estimate(plan, sample=64, seed=seed).audio_seconds for seed in range(20)]
         assert len({one.value for one in found}) > 10  # sums of 64 durations from a few, so that some are equal
         assert all(0.02 < one.margin / one.value < 0.25 for one in found)
-        assert sum(abs(one.value - exact.value) <= one.margin for one in found) >= 16
+        assert sum(abs(one.value - exact) <= one.margin for one in found) >= 16
 
     @pytest.mark.slow
     def test_the_same_seed_gives_the_same_sample(self, pipeline):
@@ -149,22 +158,6 @@ class TestSample:
         one, other = (raysp.estimate(plan, sample=40, seed=1) for _ in range(2))
         assert one == other
         assert one.rows_sampled < 80
-
-    def test_rows_bytes_and_places_are_bounded(self, pipeline, monkeypatch):
-        read: list[int] = []
-        table = sources.read_table
-
-        def counted(shard, piece, *others, **options):
-            read.append(piece.num_rows)
-            return table(shard, piece, *others, **options)
-
-        monkeypatch.setattr(sources, "read_table", counted)
-        row_bytes = len(wav(round(0.4 * RATE)))
-        monkeypatch.setattr(row_sampling, "PLACE_BYTES", 3 * row_bytes)
-        found = raysp.estimate(pipeline, sample=200)
-        assert found.places == len(read) == row_sampling.MOST_PLACES
-        assert found.sampled_bytes < 1.5 * row_sampling.MOST_PLACES * row_sampling.PLACE_BYTES
-        assert max(read) < 10
 
     @pytest.mark.slow
     def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
@@ -179,7 +172,7 @@ class TestSample:
         lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
         (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
         found = raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))
-        assert found.audio_seconds == Amount(5403.0, 0)
+        assert amount(found) == (5403.0, 0)
         assert found.windowed == 1
 
     def test_the_share_of_rows_that_are_too_short_to_be_cut_at_pauses_is_shown(self, tmp_path):
@@ -204,7 +197,7 @@ def test_passes_are_simulated_by_the_languages_of_rows(tmp_path, monkeypatch):
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label])
     found = raysp.estimate(pipeline).simulation
     assert raysp.run(pipeline, progress=False).exit_code == 0
-    blocks = [block for _, block in receipts.blocks_by_run(Sink.of(pipeline.sink).store)]
+    blocks = blocks_of(pipeline)
     assert found.windows == sum(block.windows for block in blocks)
     assert found.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
     assert found.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
@@ -250,16 +243,3 @@ class TestSpeed:
         pipeline = a_pipeline(labelled.source, tmp_path / "new", steps=steps)
         with pytest.raises(PlanError, match="its labels were made with another checkpoint"):
             raysp.estimate(pipeline, like=labelled.sink.url)
-
-
-def test_bars_reach_from_the_shortest_to_the_longest_duration():
-    bars = histogram([(0.5, 1.0), (12.0, 2.0), (4.0, 1.0)])
-    assert [(bar.low, bar.high, bar.share) for bar in bars] == [
-        (0, 1, 0.25),
-        (1, 2, 0),
-        (2, 5, 0.25),
-        (5, 10, 0),
-        (10, 15, 0.5),
-    ]
-    assert histogram([(9000.0, 1.0)])[0].high is None
-    assert histogram([]) == ()

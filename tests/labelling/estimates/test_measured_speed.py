@@ -1,4 +1,4 @@
-"""Speed and batches of an estimate by the passes that a run measured on its device."""
+"""Parts of an estimate: speed by the passes that a run measured, bounded samples, and bars of durations."""
 
 from dataclasses import replace
 
@@ -6,13 +6,16 @@ import pytest
 
 import raysp
 from raysp import PlanError
+from raysp.corpus import sources
+from raysp.labelling.estimates import row_sampling
 from raysp.labelling.estimates.actor_speed import of_measured_passes, of_receipts
+from raysp.labelling.estimates.durations import histogram
 from raysp.labelling.estimates.row_sampling import read_sample
 from raysp.labelling.estimates.simulation import simulate
 from raysp.labelling.planning.pack_use import PackUse
 from raysp.ops.passes.measured_budget import MeasuredBudget, MeasuredPass
-from tests.corpora import a_pipeline
-from tests.labelling.estimates.test_estimating import write_rows
+from tests.corpora import a_pipeline, wav
+from tests.labelling.estimates.test_estimating import RATE, twelve_shards, write_rows
 
 PASSES = (MeasuredPass(2.0, 9000.0, 7, 5), MeasuredPass(4.0, 10_000.0, 14, 10))
 
@@ -67,3 +70,34 @@ def test_a_plan_names_the_size_of_each_device(plan):
     both = of(plan, used, replace(used, card="another", seconds=4.0)).facts["model"]
     assert "4 padded seconds a pass (measured as fastest: a card 2 s, 9,000" in both
     assert "; another 4 s, 10,000 times real time)" in both
+
+
+def test_rows_bytes_and_places_are_bounded(tmp_path, monkeypatch):
+    pipeline = twelve_shards(tmp_path)
+    read: list[int] = []
+    table = sources.read_table
+
+    def counted(shard, piece, *others, **options):
+        read.append(piece.num_rows)
+        return table(shard, piece, *others, **options)
+
+    monkeypatch.setattr(sources, "read_table", counted)
+    row_bytes = len(wav(round(0.4 * RATE)))
+    monkeypatch.setattr(row_sampling, "PLACE_BYTES", 3 * row_bytes)
+    found = raysp.estimate(pipeline, sample=200)
+    assert found.places == len(read) == row_sampling.MOST_PLACES
+    assert found.sampled_bytes < 1.5 * row_sampling.MOST_PLACES * row_sampling.PLACE_BYTES
+    assert max(read) < 10
+
+
+def test_bars_reach_from_the_shortest_to_the_longest_duration():
+    bars = histogram([(0.5, 1.0), (12.0, 2.0), (4.0, 1.0)])
+    assert [(bar.low, bar.high, bar.share) for bar in bars] == [
+        (0, 1, 0.25),
+        (1, 2, 0),
+        (2, 5, 0.25),
+        (5, 10, 0),
+        (10, 15, 0.5),
+    ]
+    assert histogram([(9000.0, 1.0)])[0].high is None
+    assert histogram([]) == ()

@@ -1,5 +1,6 @@
 """Columns of label shards beside the shards of a source: conditions on labels, labels as texts, and what is refused."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,12 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import CTC, Batching, Checkpoint, Finetune, PlanError, Schedule, ShardError, Text, finetune, plan
-from raysp.audio.isolation import Decoder
-from raysp.corpus import beside, sources
-from raysp.corpus.shards import Piece
-from raysp.labelling.planning.listing import list_corpus
-from raysp.training.finetuning import plan_recipe
+from raysp import CTC, Batching, Checkpoint, Finetune, PlanError, RunError, Schedule, Text, finetune, plan
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, wav, write_shard
 
 ROWS = 6
@@ -59,14 +55,17 @@ def texts(sink: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.slow
-def test_columns_of_label_shards_are_read_row_for_row(url, labelled):
-    pipeline = a_pipeline(raysp.Shards(url, labels=str(labelled)))
-    found = plan(pipeline).corpus.shards[0]
-    whole = sources.read_table(found, Piece(0, ROWS), ["pred_text", "id", "text"])
-    assert whole.column_names == ["pred_text", "id", "text"]
-    expected = texts(labelled)
+def test_columns_of_label_shards_are_read_row_for_row(url, labelled, tmp_path):
+    sink = raysp.Parquet(str(tmp_path / "again"), keep=["pred_text", "text"])
+    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript("again")])]
+    pipeline = a_pipeline(raysp.Shards(url, labels=str(labelled)), sink, steps=steps)
+    raysp.run(pipeline, engine="here", progress=False)
+    whole = pq.read_table(tmp_path / "again" / "0.parquet")
+    assert whole.column_names[:3] == ["id", "pred_text", "text"]
+    expected, source = texts(labelled), pq.read_table(tmp_path / "in" / "0.parquet")
+    assert whole.column("id").to_pylist() == source.column("id").to_pylist()
+    assert whole.column("text").to_pylist() == source.column("text").to_pylist()
     assert [row["pred_text"] for row in whole.to_pylist()] == [expected.get(row["id"]) for row in whole.to_pylist()]
-    assert sources.read_table(found, Piece(2, 5), ["pred_text"]).equals(whole.select(["pred_text"]).slice(2, 3))
 
 
 @pytest.mark.slow
@@ -104,25 +103,49 @@ def recipe(url: str, labels: Path, sink: Path, **fields: object) -> Finetune:
 
 @pytest.mark.slow
 def test_a_training_learns_the_labels_of_confident_rows(url, labelled, tmp_path):
-    plan, prepared = plan_recipe(recipe(url, labelled, tmp_path / "model"))
+    found = []
+    assert finetune(recipe(url, labelled, tmp_path / "model"), engine="here", on_plan=found.append).is_done
+    [prepared] = found
     expected = [text for text in texts(labelled).values() if text != "SIX"]
     assert prepared.index.num_rows == len(expected)
     assert prepared.corpus.counts == {
         one: sum(text.count(one) for text in expected) for one in sorted({*"".join(expected)})
     }
-    assert prepared.corpus.left_out == {"filtered": plan.num_rows - len(expected)}
-    assert finetune(recipe(url, labelled, tmp_path / "model")).is_done
+    assert prepared.corpus.left_out == {"filtered": 2 * ROWS - len(expected)}
+    assert seconds_of(prepared) == seconds_of_labels(labelled)
+
+
+def seconds_of(prepared) -> list[np.float32]:
+    return sorted(prepared.index.seconds[prepared.index.seconds > 0])
+
+
+def seconds_of_labels(sink: Path) -> list[np.float32]:
+    """Return the durations of the rows that the recipe trains on, from their label shards."""
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted(sink.glob("*.parquet"))]).to_pylist()
+    return sorted(np.float32(row["seconds"]) for row in rows if row["status"] == "ok" and row["pred_text"] != "SIX")
 
 
 @pytest.mark.slow
-def test_rows_with_labels_are_indexed_without_their_recordings(url, labelled, tmp_path, monkeypatch):
-    monkeypatch.setattr(Decoder, "read_headers", lambda *_: pytest.fail("a header was read"))
-    _, prepared = plan_recipe(recipe(url, labelled, tmp_path / "model"))
-    rows = pa.concat_tables([pq.read_table(path) for path in sorted(labelled.glob("*.parquet"))]).to_pylist()
-    found = {
-        (row["id"], np.float32(row["seconds"])) for row in rows if row["status"] == "ok" and row["pred_text"] != "SIX"
-    }
-    assert sorted(seconds for _, seconds in found) == sorted(prepared.index.seconds[prepared.index.seconds > 0])
+def test_rows_with_labels_are_indexed_without_their_recordings(tmp_path):
+    """The recordings are gone when the training is planned."""
+    digits = pq.read_table(next((DEMO / "audio").glob("*.parquet"))).slice(0, ROWS).to_pylist()
+    (tmp_path / "in").mkdir()
+    for row in digits:
+        (tmp_path / "in" / f"{row['id']}.wav").write_bytes(row["audio"]["bytes"])
+    lines = [json.dumps({"audio_filepath": f"{row['id']}.wav", "id": row["id"]}) for row in digits]
+    (tmp_path / "in" / "m.jsonl").write_text("\n".join(lines) + "\n")
+    url, labels = f"{tmp_path}/in/m.jsonl", tmp_path / "labels"
+    raysp.run(a_pipeline(url, labels), engine="here", progress=False)
+    for file in (tmp_path / "in").glob("*.wav"):
+        file.unlink()
+
+    def stop(prepared) -> None:
+        assert seconds_of(prepared) == seconds_of_labels(labels)
+        assert seconds_of(prepared)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(recipe(url, labels, tmp_path / "model"), engine="here", on_plan=stop)
 
 
 @pytest.mark.slow
@@ -131,10 +154,13 @@ def test_other_labels_are_other_rows(url, labelled, tmp_path):
     raysp.run(pipeline, engine="here", progress=False)
     assert not plan(pipeline).todo
     shard = labelled / "1.parquet"
-    known = plan(pipeline).corpus.shards[1]
-    os.utime(shard, ns=(1, 1))
-    with pytest.raises(ShardError, match=r"1\.parquet: this label shard changed since it was planned"):
-        beside.read_columns(known, Piece(0, ROWS), ["pred_text"])
+    other = a_pipeline(
+        raysp.Shards(f"{tmp_path}/in/1.parquet", labels=str(labelled)),
+        raysp.Parquet(f"{tmp_path}/other", keep=["pred_text"]),
+        steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript("again")])],
+    )
+    with pytest.raises(RunError, match=r"1\.parquet: this label shard changed since it was planned"):
+        raysp.run(other, engine="here", progress=False, on_plan=lambda _: os.utime(shard, ns=(1, 1)))
     with pytest.raises(PlanError, match=r"its label shard .*1\.parquet changed since it was planned"):
         plan(pipeline)
 
@@ -142,10 +168,10 @@ def test_other_labels_are_other_rows(url, labelled, tmp_path):
 def test_a_corpus_without_all_labels_is_refused(url, labelled, tmp_path):
     write_shard(tmp_path / "in" / "2.parquet", table=rows_table(2, audio=wav()))
     with pytest.raises(PlanError, match=r"no finished label shard for 1 of 3 shards, such as 2\.parquet: finish"):
-        list_corpus(raysp.Shards(url, labels=str(labelled)))
+        plan(a_pipeline(raysp.Shards(url, labels=str(labelled))))
     write_shard(tmp_path / "in" / "2.parquet", table=rows_table(3))
     with pytest.raises(PlanError, match=r"source\.labels: .*nowhere: not a sink of raysp"):
-        list_corpus(raysp.Shards(url, labels=str(tmp_path / "nowhere")))
+        plan(a_pipeline(raysp.Shards(url, labels=str(tmp_path / "nowhere"))))
 
 
 def test_labels_of_other_recordings_are_refused(url, labelled, tmp_path):
@@ -153,7 +179,7 @@ def test_labels_of_other_recordings_are_refused(url, labelled, tmp_path):
     with pytest.raises(
         PlanError, match=r"labels was made from another .*in/1\.parquet \([\d,]+ bytes.*: label it again"
     ):
-        list_corpus(raysp.Shards(url, labels=str(labelled)))
+        plan(a_pipeline(raysp.Shards(url, labels=str(labelled))))
 
 
 @pytest.mark.lengthy

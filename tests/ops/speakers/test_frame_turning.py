@@ -12,9 +12,7 @@ import torch
 
 import raysp
 from raysp import CheckpointError
-from raysp.audio import decode
 from raysp.models import check_checkpoint, load_checkpoint
-from raysp.ops.speakers.frame_turning import WindowFrames
 from tests.classifiers import make_frame_classifier
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.device.class_cases import make_checkpoint
@@ -50,8 +48,10 @@ def probabilities(folder: str, wave: np.ndarray) -> np.ndarray:
     loaded = load_checkpoint(Path(folder), dtype="float32", device="cpu", padding="exact")
     file = io.BytesIO()
     soundfile.write(file, wave, RATE, format="WAV", subtype="PCM_16")
-    samples = decode(file.getvalue(), sample_rate=RATE).astype(np.float32) / 32768
-    return WindowFrames(loaded)(torch.from_numpy(samples)).detach().sigmoid().numpy()
+    samples = torch.from_numpy(soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0])
+    with torch.inference_mode():
+        found = loaded.run(samples[None], torch.tensor([len(samples)]), hidden_states=False)
+    return found.heads["frame_classes"]["logits"][0].sigmoid().numpy()
 
 
 @pytest.mark.slow
@@ -88,36 +88,6 @@ def test_turns_are_those_of_the_probabilities(frames, waves, threshold, tmp_path
         active[first:end, number] = True
     sure = np.abs(scores - threshold) > 1e-5
     np.testing.assert_array_equal(active[sure], (scores > threshold)[sure])
-
-
-@pytest.mark.slow
-def test_windows_of_a_longer_row_have_the_turns_of_the_whole(tmp_path, monkeypatch):
-    draw = np.random.default_rng(0)
-    made = np.repeat(draw.permuted(np.tile([-0.5, 0.1, 0.5], (20, 1)), axis=1).ravel(), RATE).astype(np.float32)
-    source = write_recordings(tmp_path / "in", [made])
-    calls = []
-
-    def of_level(self: object, wave: torch.Tensor) -> torch.Tensor:
-        """Stand in for the model: two speakers, of whom one or both speak, in another order in each window."""
-        levels = wave.unfold(0, 86, 80).mean(1)
-        logits = 8 * torch.stack([(levels < 0.3).float() - 0.5, (levels > -0.3).float() - 0.5], 1)
-        calls.append(len(wave))
-        return logits.flip(1) if len(calls) % 2 else logits
-
-    monkeypatch.setattr(WindowFrames, "__call__", of_level)
-    output = raysp.Turns(checkpoint=make_frame_classifier(tmp_path / "two", "a", "b"), merge_seconds=0)
-    tables = [
-        labelled(tmp_path / name, source, output, raysp.Transcript(words=True), window_seconds=seconds)
-        for name, seconds in (("whole", 120), ("parts", 8))
-    ]
-    assert len(calls) > 8
-    assert_alike(*(table["pred_turns"].to_pylist() for table in tables))
-    [turns] = tables[0]["pred_turns"].to_pylist()
-    assert {one["speaker"] for one in turns} == {0, 1}
-    shared = sum(
-        max(0, min(a["end"], b["end"]) - max(a["start"], b["start"])) for a in turns for b in turns if a is not b
-    )
-    assert shared / 2 == pytest.approx(20, abs=2)  # seconds in which both speak
 
 
 @pytest.mark.slow

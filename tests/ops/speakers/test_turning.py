@@ -13,9 +13,10 @@ import raysp
 from raysp import CheckpointError, PlanError, SpecError
 from raysp.models import check_checkpoint, load_checkpoint
 from raysp.ops.speakers import turning
+from raysp.ops.speakers.frame_turning import WindowFrames
 from raysp.specs.outputs import turns as turns_spec
 from raysp.specs.values import from_json, to_json
-from tests.classifiers import make_speaker_model
+from tests.classifiers import make_frame_classifier, make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 
@@ -128,6 +129,36 @@ def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path,
             [one["speaker"] for one in turns if one["start"] <= time < one["end"]] for turns in (whole, parts)
         ]
         assert speakers_at[0] == speakers_at[1] or [] in speakers_at  # regions of speech differ where windows begin
+
+
+@pytest.mark.slow
+def test_classes_of_windows_of_a_longer_row_give_the_turns_of_the_whole(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    made = np.repeat(draw.permuted(np.tile([-0.5, 0.1, 0.5], (20, 1)), axis=1).ravel(), RATE).astype(np.float32)
+    source = write_recordings(tmp_path / "in", [made])
+    calls = []
+
+    def of_level(self: object, wave: torch.Tensor) -> torch.Tensor:
+        """Stand in for the model: two speakers, of whom one or both speak, in another order in each window."""
+        levels = wave.unfold(0, 86, 80).mean(1)
+        logits = 8 * torch.stack([(levels < 0.3).float() - 0.5, (levels > -0.3).float() - 0.5], 1)
+        calls.append(len(wave))
+        return logits.flip(1) if len(calls) % 2 else logits
+
+    monkeypatch.setattr(WindowFrames, "__call__", of_level)
+    output = raysp.Turns(checkpoint=make_frame_classifier(tmp_path / "two", "a", "b"), merge_seconds=0)
+    tables = [
+        labelled(tmp_path / name, source, output, raysp.Transcript(words=True), window_seconds=seconds)
+        for name, seconds in (("whole", 120), ("parts", 8))
+    ]
+    assert len(calls) > 8
+    assert_alike(*(table["pred_turns"].to_pylist() for table in tables))
+    [turns] = tables[0]["pred_turns"].to_pylist()
+    assert {one["speaker"] for one in turns} == {0, 1}
+    shared = sum(
+        max(0, min(a["end"], b["end"]) - max(a["start"], b["start"])) for a in turns for b in turns if a is not b
+    )
+    assert shared / 2 == pytest.approx(20, abs=2)  # seconds in which both speak
 
 
 @pytest.mark.lengthy
