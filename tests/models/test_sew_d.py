@@ -4,31 +4,22 @@ import pytest
 import torch
 
 from raysp.models import check_checkpoint, load_checkpoint
-from raysp.models.encoder import relative_attention
-from raysp.models.encoder.disentangled import Distances
 from tests.models.oracles import make_oracle, make_pair, random_model, transformers
 from tests.models.parity import LENGTHS_OF_SEW_D as LENGTHS
 from tests.models.parity import assert_close, check_rows_alone_are_theirs, waves_and_mask
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("tile", [1, 7, 59, 200])
-@pytest.mark.parametrize("num_frames", [1, 9, 59])
-def test_tiles_of_biases_equal_a_product_with_all_distances(num_frames, tile, monkeypatch):
-    monkeypatch.setattr(relative_attention, "TILE_FRAMES", tile)
-    frames, table = torch.randn(2, 3, num_frames, 8), torch.randn(3, 2 * num_frames - 1, 8)
-    expected = relative_attention.skewed(frames @ table.transpose(1, 2))
-    assert_close(relative_attention.tiled(frames, table), expected, 1e-5)
+def samples_of(num_squeezed):
+    """Return the samples of a row with an odd number of frames, of which two make a squeezed one."""
+    return 10 * (2 * num_squeezed + 1) + 11
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("buckets", [8, 300])
-@pytest.mark.parametrize("tile", [3, 20])
-def test_biases_gathered_and_in_tiles_equal_theirs(buckets, tile, monkeypatch, tmp_path):
-    monkeypatch.setattr(relative_attention, "TILE_FRAMES", tile)
+def test_biases_gathered_and_in_tiles_equal_theirs(buckets, tmp_path):
+    """With few buckets they are gathered, with many computed for 96 squeezed frames at a time."""
     oracle, model = make_pair("SEWDForCTC", tmp_path, position_buckets=buckets, max_position_embeddings=300)
-    table = model.sew_d.encoder.encoder._normalised_table()
-    assert Distances.of(model.config, table, 59).reading == ("gathered" if buckets == 8 else "tiled")
+    check_rows_alone_are_theirs(oracle, model, [samples_of(count) for count in (193, 192, 97, 96, 95, 9, 1)])
     check_rows_alone_are_theirs(oracle, model, LENGTHS)
 
 
@@ -53,16 +44,16 @@ def test_a_batch_without_a_whole_frame_gives_zeros():
     assert not model(torch.randn(2, 60), mask).last_hidden_state.any()
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize(
     ("num_frames", "buckets", "furthest"),
     [(1, 16, 40), (9, 16, 40), (90, 16, 40), (700, 256, 512), (90, 2, 10), (50, -1, 20)],
 )
-def test_buckets_of_distances_equal_theirs(num_frames, buckets, furthest):
-    theirs = transformers.models.sew_d.modeling_sew_d.build_relative_position(
-        num_frames, num_frames, bucket_size=buckets, max_position=furthest
-    )[0]
-    ours = relative_attention.by_distance(relative_attention.log_buckets(num_frames, buckets, furthest))
-    assert torch.equal(ours, theirs)
+def test_buckets_of_distances_equal_theirs(num_frames, buckets, furthest, tmp_path):
+    flags = {"position_buckets": buckets, "max_position_embeddings": furthest}
+    oracle, model = make_pair("SEWDModel", tmp_path, **flags)
+    waves = waves_and_mask([samples_of(num_frames)])[0]
+    assert_close(model(waves)[0], oracle(waves)[0])
 
 
 def test_an_input_below_one_squeezed_frame_is_refused():

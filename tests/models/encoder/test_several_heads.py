@@ -17,7 +17,6 @@ from raysp.models import (
     load_checkpoint,
     save_heads,
 )
-from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
 from tests.models.oracles import TINY
 
 CLASSES = {"classifier_proj_size": 24, "id2label": {0: "cat", 1: "dog", 2: "owl"}}
@@ -28,7 +27,8 @@ def two_heads(checkpoint, **flags) -> tuple[UniSpeechForCTC, UniSpeechForSequenc
     torch.manual_seed(3)
     ctc = UniSpeechForCTC.from_pretrained(checkpoint)
     classifier = UniSpeechForSequenceClassification(UniSpeechConfig(**{**TINY, **CLASSES, **flags})).init_weights()
-    return ctc, with_encoder_of(ctc, classifier)
+    classifier.unispeech = ctc.unispeech
+    return ctc, classifier.eval()
 
 
 @pytest.fixture(params=[False, True], ids=["last layer", "weighted layers"])
@@ -52,48 +52,45 @@ def test_each_head_loads_as_it_was(saved):
             assert model.base_model is loaded.model.base_model
 
 
-def test_a_head_may_take_what_the_encoder_gave_before(saved):
-    folder, _, classifier = saved
-    loaded = load_checkpoint(folder)
-    with torch.inference_mode():
-        with encoded_by(loaded.model) as encoded:
-            loaded.model(waves(), output_hidden_states=True)
-        with encoded_before(loaded.model, encoded[0]):
-            given = loaded.more_heads[0](torch.zeros_like(waves()))  # so that it cannot come from the waves
-        assert torch.equal(given.logits, classifier(waves()).logits)
-        assert not torch.equal(loaded.more_heads[0](torch.zeros_like(waves())).logits, given.logits)
+@torch.inference_mode()
+def run(loaded, one: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of both heads by one pass over one row."""
+    heads = loaded.run(one, torch.tensor([one.shape[1]]), hidden_states=False).heads
+    return heads["ctc"].logits, heads["classes"].logits
 
 
-def test_what_is_replayed_within_a_block_is_collected_and_then_gone(saved):
-    loaded = load_checkpoint(saved[0])
-    with torch.inference_mode(), encoded_by(loaded.model) as outer:
-        with encoded_by(loaded.model) as inner:
-            loaded.model(waves())
-        loaded.model(waves()[:1])
-    assert ([len(one.last_hidden_state) for one in outer], len(inner)) == ([2, 1], 1)
-    assert "encode" not in vars(loaded.model.speech_encoder)
+def features_of(loaded, one: torch.Tensor) -> torch.Tensor:
+    return loaded.feature_extractor.extract(one, torch.tensor([one.shape[1]]))["input_values"]
+
+
+def test_both_heads_read_one_pass_of_the_encoder(saved):
+    folder, ctc, classifier = saved
+    loaded, passes = load_checkpoint(folder), []
+    loaded.model.unispeech.encoder.layers[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    first, second = waves()[:1], waves()[1:, :2600]
+    for one in (first, second, first):
+        found, features = run(loaded, one), features_of(loaded, one)
+        with torch.inference_mode():
+            for logits, original in zip(found, (ctc, classifier), strict=True):
+                torch.testing.assert_close(logits, original(features).logits, rtol=1e-4, atol=1e-6)
+    assert len(passes) == 3
+    assert loaded.model(waves()).logits.shape[0] == 2  # a head by itself makes its own pass again
+    assert not torch.equal(loaded.more_heads[0](waves()).logits, loaded.more_heads[0](torch.zeros_like(waves())).logits)
+    assert len(passes) == 6
 
 
 @pytest.mark.slow
-def test_threads_collect_and_replay_the_outputs_of_their_own_passes(saved):
-    folder, _, classifier = saved
+def test_threads_read_the_outputs_of_their_own_passes(saved):
+    folder, ctc, classifier = saved
     loaded = load_checkpoint(folder)
     given = [
         torch.randn(1, 2000 + 400 * number, generator=torch.Generator().manual_seed(number)) for number in range(24)
     ]
-
-    def run(one: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            with encoded_by(loaded.model) as encoded:
-                loaded.model(one, output_hidden_states=True)
-            assert len(encoded) == 1
-            with encoded_before(loaded.model, encoded[0]):
-                return loaded.more_heads[0](torch.zeros_like(one)).logits
-
     with ThreadPoolExecutor(6) as pool, torch.inference_mode():
-        for one, found in zip(given, pool.map(run, given), strict=True):
-            torch.testing.assert_close(found, classifier(one).logits, rtol=1e-4, atol=1e-7)
-    assert "encode" not in vars(loaded.model.speech_encoder)
+        for one, found in zip(given, pool.map(lambda one: run(loaded, one), given), strict=True):
+            features = features_of(loaded, one)
+            for logits, original in zip(found, (ctc, classifier), strict=True):
+                torch.testing.assert_close(logits, original(features).logits, rtol=1e-4, atol=1e-6)
 
 
 def test_the_summary_is_of_all_heads(saved):

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 import raysp.models
 from raysp import CheckpointError
 from raysp.models import SEWDConfig, UniSpeechConfig, Wav2Vec2BertConfig
-from raysp.models.encoder.augmentation import compute_mask_indices
-from raysp.models.kernels.activations import activation
 from tests.models import oracles
 from tests.models.promises.promised import CLASSES, TINY, inputs_of, labels_of, seeded
 
@@ -191,11 +189,16 @@ def test_classes_have_names_both_ways(tmp_path):
 def test_an_activation_is_a_name_and_no_function(name):
     """A configuration is what config.json can hold; theirs refuses a function, too."""
     values = torch.linspace(-3, 3, 50)
+    small = TINY[UniSpeechConfig]
     known = {"gelu": F.gelu, "gelu_python": F.gelu, "relu": F.relu, "selu": F.selu, "swish": F.silu}
     known["gelu_new"] = oracles.transformers.activations.NewGELUActivation()
     for act, expected in known.items():  # transformers has forgotten selu, which the pages name
-        found = activation(getattr(UniSpeechConfig(**{name: act}), name))
-        torch.testing.assert_close(found(values), expected(values))
+        model = raysp.models.UniSpeechModel(UniSpeechConfig(**{**small, name: act})).eval()
+        if name == "feat_extract_activation":
+            torch.testing.assert_close(model.feature_extractor.act(values), expected(values))
+            continue
+        layer, hidden = model.encoder.layers[0].feed_forward, values[:, None].expand(-1, model.config.hidden_size)
+        torch.testing.assert_close(layer(hidden), layer.output_dense(expected(layer.intermediate_dense(hidden))))
     with pytest.raises(CheckpointError, match=rf"UniSpeechConfig\.{name} is .*gelu.*, expected str"):
         UniSpeechConfig(**{name: torch.nn.functional.gelu})
 
@@ -375,8 +378,11 @@ def test_a_configuration_makes_random_weights_as_it_says():
 def test_the_number_of_spans_is_their_share_of_the_axis():
     """prob x length of the axis / length of a span, rounded up or down, but at least so many."""
 
+    model = raysp.models.UniSpeechModel(UniSpeechConfig(**TINY[UniSpeechConfig]))
+
     def counts(prob, span, least=0, places=1000):
-        rows = compute_mask_indices((200, places), prob, span, min_masks=least)
+        model.config.update({"mask_time_prob": prob, "mask_time_length": span, "mask_time_min_masks": least})
+        rows = model.draw_time_mask(200, places, None).numpy()
         starts = np.diff(rows.astype(int), prepend=0, axis=1) == 1
         assert rows.sum(1).max() <= span * (int(prob * places / span) + 1 + least)  # spans overlap, and so cover less
         return rows, starts.sum(1)
