@@ -2,14 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import ray
-from ray._raylet import AuthenticationTokenLoader
 
 from tests.kit import run
-from tests.runs import shared_ray
 
 SLOW = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
 
@@ -39,19 +37,15 @@ class Starts:
 
 
 @pytest.fixture
-def starts(monkeypatch) -> Iterator[Starts]:
-    """Starts of Ray in this process, which is connected to none."""
-    shared_ray.end()  # it would lose its token
+def starts(monkeypatch) -> Starts:
+    """Starts of Ray in this process, as if it were connected to none."""
     noted = Starts()
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", noted.init)
     monkeypatch.setattr(ray, "shutdown", noted.shutdown)
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_TMPDIR", "RAY_ADDRESS"):
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    loader = AuthenticationTokenLoader.instance()
-    loader.reset_cache()
-    yield noted
-    loader.reset_cache()
+    return noted
 
 
 def findings(**variables: str) -> dict[str, dict[str, object]]:

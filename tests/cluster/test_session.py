@@ -2,11 +2,25 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._raylet import AuthenticationTokenLoader
 
 from tests.cluster.ray_starts import findings
+from tests.runs import shared_ray
+
+
+@pytest.fixture(autouse=True)
+def _without_a_token(monkeypatch) -> Iterator[None]:
+    shared_ray.end()  # it would lose its token
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    yield
+    loader.reset_cache()
 
 
 def started(starts, **variables: str) -> None:
