@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from raysp import Parquet, Shards
 from raysp.sink.lease import Running
 from raysp.sink.orphans import Orphan
 from raysp.sink.sinks import Sink
+from raysp.specs.pipeline import Parquet, Shards
 from raysp.specs.values import spec
 from raysp.storage.store import Store
 from raysp.work import Asked, Given, PlanPart
