@@ -55,32 +55,32 @@ def test_the_seconds_may_be_left_out(given, complete):
 
 
 def test_changes_are_lines_and_the_end_is_the_whole_status(raysp_command, training, sleeps):
-    held = lease.acquire(training.store, holder=Holder.now())
+    held = lease.acquire(LocalStore(training.url), holder=Holder.now())
     slept = sleeps(lambda: training.train(range(1, 11)), lambda: None, held.release)
-    ran = raysp_command("status", training.store.url, "--watch")
+    ran = raysp_command("status", training.url, "--watch")
     first, second, *rest = ran.out.splitlines()
     assert (ran.code, slept) == (0, [5.0] * 3)
     assert first.split(" ", 1)[1].startswith("0 steps (0%)")
     assert second.split(" ", 1)[1].startswith("10 steps (25%), loss ")
-    assert rest[rest.index(training.store.url) + 1].startswith("  run ")
+    assert rest[rest.index(training.url) + 1].startswith("  run ")
 
 
 def test_json_is_one_object_after_the_end(raysp_command, training, sleeps):
-    held = lease.acquire(training.store, holder=Holder.now())
+    held = lease.acquire(LocalStore(training.url), holder=Holder.now())
     sleeps(held.release)
-    ran = raysp_command("status", training.store.url, "--watch", "2", "--json")
+    ran = raysp_command("status", training.url, "--watch", "2", "--json")
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out)["running"] == "no"
 
 
 def test_ctrl_c_ends_it(raysp_command, training, sleeps):
-    lease.acquire(training.store, holder=Holder.now())
+    lease.acquire(LocalStore(training.url), holder=Holder.now())
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     sleeps(interrupt)
-    assert raysp_command("status", training.store.url, "--watch").code == 130
+    assert raysp_command("status", training.url, "--watch").code == 130
 
 
 def test_a_lost_run_is_said(raysp_command, tmp_path, sleeps, monkeypatch):
@@ -98,9 +98,9 @@ def test_on_a_terminal_it_is_one_block_in_place(raysp_command, training, sleeps,
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100, height=40, highlight=False)
     monkeypatch.setattr(sink_verbs, "out", console)
-    held = lease.acquire(training.store, holder=Holder.now())
+    held = lease.acquire(LocalStore(training.url), holder=Holder.now())
     sleeps(lambda: training.train(range(1, 11)), held.release)
-    assert raysp_command("status", training.store.url, "--watch").code == 0
+    assert raysp_command("status", training.url, "--watch").code == 0
     shown = screen.getvalue()
     assert "\x1b[1A" in shown  # the cursor goes up, so that the block is replaced
     assert shown.count("10 committed") >= 1
