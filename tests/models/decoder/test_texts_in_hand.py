@@ -19,10 +19,10 @@ from raysp.models import (
     SpeechEncoderDecoderModel,
     Wav2Vec2Config,
 )
-from raysp.models.decoder.generation import RowText
-from raysp.models.decoder.texts_in_hand import PADDING
 from tests.soaked import some
 
+PADDING = 0
+"""Token of a place without a text."""
 ENDS = [2, *range(20, 60)]
 """Tokens that end a text, so many that texts have different lengths."""
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ def written(one: SpeechEncoderDecoderModel, rows: Sequence[Tensor], order: Seque
     return [value for _, value in sorted(zip(order, map(as_values, found), strict=True))]
 
 
-def as_values(text: RowText) -> tuple[list[list[int]], list[list[float]] | None]:
+def as_values(text: Any) -> tuple[list[list[int]], list[list[float]] | None]:
     return text.ids_1T.tolist(), None if text.log_probs_1N is None else text.log_probs_1N.tolist()
 
 
