@@ -125,9 +125,9 @@ def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     )
 
     def fail(_):
-        raise StoreError(f"denied for {secret!s}, {'another-secret'}, {'y' * event_log.MOST_CHARACTERS}")
+        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * event_log.MOST_CHARACTERS}")
 
-    with pytest.raises(StoreError):
+    with pytest.raises(raysp.RunError):
         raysp.run(pipeline, on_progress=fail, progress=False)
     found = events(tmp_path / "out")
     text = "".join(str(value) for one in found for value in one.values())
