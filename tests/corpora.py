@@ -1,5 +1,6 @@
 """Small shards, recordings of noise, pipelines over them, and sinks of chosen label rows, for many tests."""
 
+import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 
 import raysp
 from tests import kit
@@ -54,6 +56,19 @@ def a_pipeline(source: object = "in/*.parquet", sink: object = "out", **fields: 
         sink=sink if isinstance(sink, raysp.Parquet) else raysp.Parquet(str(sink)),
         **fields,
     )
+
+
+def labels_alone(folder: object, output: object, recordings: Sequence[bytes], **fields: object) -> list[dict[str, Any]]:
+    """Return label rows of recordings by an output of a checkpoint; `fields` are those of `Label`."""
+    rows = {"id": list(map(str, range(len(recordings)))), "audio": [{"bytes": one, "path": None} for one in recordings]}
+    steps = [raysp.Decode(), raysp.Label(str(folder), outputs=[output], **fields)]
+    with raysp.Labeller(steps) as labeller:
+        return labeller(pa.table({**rows, "audio": pa.array(rows["audio"], AUDIO)})).to_pylist()
+
+
+def samples_of(recording: bytes) -> np.ndarray:
+    """Return the samples of a recording of 16 bits, float32 of shape (num_samples,)."""
+    return soundfile.read(io.BytesIO(recording), dtype="float32")[0]
 
 
 def label_twice(folder: Path) -> None:

@@ -11,9 +11,7 @@ import threading
 import pytest
 
 import raysp
-from raysp.cli.job_verbs import _Log
-from raysp.labelling.engine.display import progress_line
-from raysp.labelling.engine.run_progress import Progress
+from tests import kit
 from tests.cluster.submitting.fake_head import HANGS, FakeHead
 from tests.commands import write_recipe
 from tests.corpora import CHECKPOINT
@@ -209,9 +207,19 @@ def test_a_job_is_stopped_and_shown(raysp_command, head):
     assert (ran.code, ran.complaints[-1][:50]) == (2, f"raysp: {head.url} has no job of raysp named"[:50])
 
 
-def test_the_progress_line_of_a_run_is_found_in_a_log():
-    assert _Log.PROGRESS.fullmatch(f"raysp: {progress_line(Progress(rows_total=4, shards_total=1))}")
-    assert not _Log.PROGRESS.fullmatch("raysp: 300 of 300 rows to do; 0 of 2 shards committed already")
+def test_the_progress_of_a_run_is_one_live_line_on_a_terminal(raysp_command, file, head, tmp_path, capsys, monkeypatch):
+    corpus = kit.corpus(tmp_path / "in", rows=2)
+    raysp.run(corpus.pipeline(tmp_path / "out"), engine="here", progress=True)
+    said = capsys.readouterr().err.splitlines()
+    first, progress = said[0], said[-1]
+    assert re.match(r"raysp: 100% · 2/2 rows · ", progress)
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    head.logs = [[f"{first}\n", f"{progress}\n", ending(head, "SUCCEEDED", 0)]]
+    ran = raysp_command("submit", file, "--address", head.url)
+    assert ran.code == 0
+    assert first in ran.err
+    assert progress not in ran.err
 
 
 class TestInsideAJob:

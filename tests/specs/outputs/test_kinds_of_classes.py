@@ -2,20 +2,14 @@
 
 import functools
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 import raysp
 from raysp import CheckpointError, SpecError
-from raysp.audio import decode
 from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint
-from raysp.ops.labelling import Labelling
-from raysp.specs.values import to_json
-from tests.corpora import wav
+from tests.corpora import labels_alone, samples_of, wav
 from tests.models.oracles import make_oracle, transformers
-from tests.ops.test_decoding import blocks_of, decoding, piece
 
 NAMES = ["joy", "anger", "fear"]
 KINDS = {
@@ -66,13 +60,9 @@ def test_they_are_those_of_the_logits_of_transformers(oracles, kind, fields, len
     model, folder = oracles(kind)
     output = raysp.Classes(**fields)
     output.check(check_checkpoint(folder))
-    op = Labelling(str(folder), lambda one: [output.op(one)], batch_seconds=4)
-    rows = piece([wav(n, seed=n) for n in lengths])
-    table = pa.concat_tables([op(block)[0] for block in blocks_of(decoding(windowing=op.windowing), rows)])
-    for row in table.sort_by("row").to_pylist():
-        length = lengths[row["row"]]
-        samples = decode(wav(length, seed=length), sample_rate=16_000) / np.float32(32768)
-        logits = logits_of(model, torch.from_numpy(samples))
+    recordings = [wav(n, seed=n) for n in lengths]
+    for row, recording in zip(labels_alone(folder, output, recordings, batch_seconds=4), recordings, strict=True):
+        logits = logits_of(model, torch.from_numpy(samples_of(recording)))
         if kind == "multi":
             scores, least = logits.sigmoid(), -1 if fields.get("top_k") == "all" else fields.get("threshold", 0.5)
             order = [i for i in scores.argsort(descending=True).tolist() if scores[i] > least]
@@ -110,4 +100,5 @@ def test_a_threshold_and_all_classes_exclude_each_other():
 
 def test_fields_count_in_the_fingerprint_only_if_they_are_set():
     assert "threshold" not in raysp.Classes().label_fields({})
-    assert raysp.Classes(threshold=0.2).label_fields({}) == to_json(raysp.Classes(threshold=0.2))
+    expected = {"type": "Classes", "name": "pred_label", "top_k": 1, "threshold": 0.2}
+    assert raysp.Classes(threshold=0.2).label_fields({}) == expected

@@ -7,13 +7,9 @@ import torch
 
 import raysp
 from raysp import CheckpointError, SpecError
-from raysp.audio import decode
 from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint, load_checkpoint
-from raysp.ops.joining import Joining
-from raysp.ops.labelling import Labelling
-from tests.corpora import wav
+from tests.corpora import labels_alone, samples_of, wav
 from tests.models.oracles import make_oracle, transformers
-from tests.ops.test_decoding import blocks_of, decoding, piece
 
 LENGTHS = (3_000, 9_000, 6_400)
 WIDTH, STATES = 32, 3
@@ -31,21 +27,13 @@ def oracle(tmp_path_factory):
     return model, folder
 
 
-def labelled(folder, output: raysp.Embedding, rows: pa.Table, **windows: float) -> list[dict]:
-    op = Labelling(str(folder), lambda one: [output.op(one)], batch_seconds=2, **windows)
-    table = pa.concat_tables([op(block)[0] for block in blocks_of(decoding(windowing=op.windowing), rows)])
-    is_whole = table.column("windows").to_numpy() == 1
-    parts = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
-    joined = Joining([output.join_op(op.loaded.summary)], 16_000)(parts)
-    whole = table.filter(is_whole).select(joined.column_names)
-    return pa.concat_tables([whole, joined]).sort_by("row").to_pylist()
+def labelled(folder, output: raysp.Embedding, recordings: list[bytes], **windows: float) -> list[dict]:
+    return labels_alone(folder, output, recordings, batch_seconds=2, **windows)
 
 
 def states_of(model, recording: bytes) -> list[np.ndarray]:
     """Return the hidden states (T, H) of transformers for a recording alone, and their learned sum."""
-    samples = decode(recording, sample_rate=16_000)
-    wave = torch.from_numpy(samples / np.float32(32768))
-    values = transformers.Wav2Vec2FeatureExtractor()(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    values = transformers.Wav2Vec2FeatureExtractor()(samples_of(recording), sampling_rate=16_000, return_tensors="pt")
     with torch.inference_mode():
         states = torch.stack(model(values.input_values, output_hidden_states=True).hidden_states)[:, 0]
         mix = (states * model.layer_weights.softmax(-1)[:, None, None]).sum(0)
@@ -57,7 +45,7 @@ def states_of(model, recording: bytes) -> list[np.ndarray]:
 def test_they_are_the_hidden_states_of_transformers(oracle, layer, places, pooling):
     model, folder = oracle
     recordings = [wav(n, seed=n) for n in LENGTHS]
-    found = labelled(folder, raysp.Embedding(layer=layer, pooling=pooling), piece(recordings))
+    found = labelled(folder, raysp.Embedding(layer=layer, pooling=pooling), recordings)
     for row, recording in zip(found, recordings, strict=True):
         states = states_of(model, recording)
         expected = [states[k] for k in places] if isinstance(places, tuple) else states[places]
@@ -68,7 +56,7 @@ def test_they_are_the_hidden_states_of_transformers(oracle, layer, places, pooli
 @pytest.mark.parametrize("options", [{}, {"pooling": "none", "dtype": "float16"}, {"normalize": True}])
 def test_layers_of_a_longer_row_are_those_of_outputs_of_one_layer(oracle, options):
     _, folder = oracle
-    rows, windows = piece([wav(40_000, seed=1)]), {"window_seconds": 1, "overlap_seconds": 0.25}
+    rows, windows = [wav(40_000, seed=1)], {"window_seconds": 1, "overlap_seconds": 0.25}
     [found] = labelled(folder, raysp.Embedding(layer="all", **options), rows, **windows)
     for layer in range(STATES):
         [alone] = labelled(folder, raysp.Embedding(layer=layer, **options), rows, **windows)
@@ -77,7 +65,7 @@ def test_layers_of_a_longer_row_are_those_of_outputs_of_one_layer(oracle, option
 
 def test_the_learned_sum_is_what_the_head_reads_and_longer_rows_count_each_frame_once(oracle):
     _, folder = oracle
-    rows, windows = piece([wav(40_000, seed=1)]), {"window_seconds": 1, "overlap_seconds": 0.25}
+    rows, windows = [wav(40_000, seed=1)], {"window_seconds": 1, "overlap_seconds": 0.25}
     [mean] = labelled(folder, raysp.Embedding(layer="mix"), rows, **windows)
     [frames] = labelled(folder, raysp.Embedding(layer="mix", pooling="none"), rows, **windows)
     assert len(frames["embedding"]) == load_checkpoint(folder).summary.num_frames(40_000)
@@ -86,7 +74,7 @@ def test_the_learned_sum_is_what_the_head_reads_and_longer_rows_count_each_frame
 
 @pytest.mark.parametrize(("pooling", "empty"), [("mean", None), ("none", [[], []])])
 def test_a_recording_shorter_than_a_frame_is_null_or_has_no_frames(oracle, pooling, empty):
-    [row] = labelled(oracle[1], raysp.Embedding(layer=(0, 1), pooling=pooling), piece([wav(10)]))
+    [row] = labelled(oracle[1], raysp.Embedding(layer=(0, 1), pooling=pooling), [wav(10)])
     assert (row["status"], row["embedding"]) == ("skipped", empty)
 
 

@@ -2,20 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 import raysp
 from raysp import CheckpointError, SpecError
-from raysp.audio import decode
 from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint
-from raysp.ops.labelling import Labelling
-from tests.corpora import CHECKPOINT, wav
+from tests.corpora import CHECKPOINT, labels_alone, samples_of, wav
 from tests.models.decoder_oracles import VOCAB, make_speech_model, save_pair, theirs_generated
 from tests.models.oracles import transformers
-from tests.ops.test_decoding import piece
-from tests.specs.outputs.test_layers import labelled
 
 PROMPTS = ["en_XX", "de_DE", "deu_Latn", "fr_FR", "fr_CA", "<|translate|>", "de", "<de>"]
 WORDS = ["<s>", "<pad>", "</s>", "[UNK]", *PROMPTS]
@@ -41,8 +36,7 @@ def writer(tmp_path_factory):
 
 
 def theirs(oracle, recording: bytes, **options) -> list[int]:
-    samples = decode(recording, sample_rate=16_000) / np.float32(32768)
-    values = transformers.Wav2Vec2FeatureExtractor()(samples, sampling_rate=16_000, return_tensors="pt")
+    values = transformers.Wav2Vec2FeatureExtractor()(samples_of(recording), sampling_rate=16_000, return_tensors="pt")
     return theirs_generated(oracle, values.input_values, **options)[0].tolist()
 
 
@@ -65,7 +59,7 @@ def test_texts_are_those_of_forced_tokens(tmp_path, prompt, tokens, start, beams
     ids = [VOCABULARY.index(token) for token in tokens]
     forced = {0: {"decoder_start_token_id": VOCABULARY.index("deu_Latn")}, 1: {"forced_bos_token_id": (*ids, 0)[0]}}
     forced[2] = {"decoder_input_ids": torch.tensor([ids])}
-    for row, recording in zip(labelled(folder, output, piece(recordings)), recordings, strict=True):
+    for row, recording in zip(labels_alone(folder, output, recordings, batch_seconds=2), recordings, strict=True):
         found = theirs(oracle, recording, **options, **forced[len(ids)])
         assert found[1 : 1 + len(ids)] == ids
         written = [VOCABULARY[index] for index in found[1 + len(ids) :] if VOCABULARY[index] not in SPECIAL.values()]
@@ -77,14 +71,13 @@ def test_the_score_is_the_mean_over_the_tokens_after_the_prompt(writer):
     oracle, folder = writer
     recording = wav(4_000, seed=1)
     found = theirs(oracle, recording, max_new_tokens=9, forced_bos_token_id=VOCABULARY.index("de_DE"))
-    samples = torch.from_numpy(decode(recording, sample_rate=16_000) / np.float32(32768))
-    values = transformers.Wav2Vec2FeatureExtractor()(samples.numpy(), sampling_rate=16_000, return_tensors="pt")
+    values = transformers.Wav2Vec2FeatureExtractor()(samples_of(recording), sampling_rate=16_000, return_tensors="pt")
     with torch.inference_mode():
         logits = oracle(values.input_values, decoder_input_ids=torch.tensor([found[:-1]])).logits[0].log_softmax(-1)
     chosen = logits.gather(-1, torch.tensor(found[1:])[:, None])[:, 0]
     ends = [place for place, token in enumerate(found[1:], 1) if token == 2]
     output = raysp.Transcript(language="de_DE", generate={"max_new_tokens": 9})
-    [row] = labelled(folder, output, piece([recording]))
+    [row] = labels_alone(folder, output, [recording], batch_seconds=2)
     assert row["pred_score"] == pytest.approx(float(chosen[1 : (ends or [len(found)])[0]].mean()), abs=1e-4)
 
 
@@ -107,9 +100,15 @@ def test_names_without_a_token_are_refused(writer, prompt, words):
 
 
 def test_a_plain_word_is_no_language_but_its_token_is(writer):
+    generate, recording = {"max_new_tokens": 9}, wav(4_000, seed=1)
     raysp.Transcript(language="<de>").check(check_checkpoint(writer[1]))
-    op = Labelling(str(writer[1]), lambda one: [raysp.Transcript(language="de").op(one)], batch_seconds=4)
-    assert op.outputs[0].prompt == (VOCABULARY.index("<de>"),)
+    [plain], [token] = (
+        labels_alone(writer[1], raysp.Transcript(language=one, generate=generate), [recording])
+        for one in ("de", "<de>")
+    )
+    assert (plain["pred_text"], plain["pred_score"]) == (token["pred_text"], token["pred_score"])
+    [other] = labels_alone(writer[1], raysp.Transcript(language="de_DE", generate=generate), [recording])
+    assert other["pred_score"] != plain["pred_score"]
 
 
 def test_ctc_checkpoints_and_options_that_say_the_same_are_refused():
