@@ -105,7 +105,7 @@ def module_of(device: "str | torch.device") -> Any:  # noqa: ANN401 - a module t
     return getattr(torch, kind_of(device), None)
 
 
-def refuse_lost(error: Exception) -> None:
+def refuse_lost(error: BaseException) -> None:
     """Raise DeviceLostError if an error makes every further call of this process fail."""
     import torch
 
@@ -114,7 +114,7 @@ def refuse_lost(error: Exception) -> None:
         raise DeviceLostError(f"the device failed and cannot be used any more by this process: {error}") from error
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error is lack of memory, after which a smaller batch may work."""
     import torch
 

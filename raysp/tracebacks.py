@@ -40,9 +40,14 @@ def place(error: BaseException, owner: str = "") -> str | None:
 
 def described(error: BaseException, owner: str = "") -> str:
     """Return "place: type: message" of an error, without the place if `place` returns None for these arguments."""
-    where, message = place(error, owner), str(error)
-    words = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return f"{where}: {words}" if where else words
+    where = place(error, owner)
+    return f"{where}: {named(error)}" if where else named(error)
+
+
+def named(error: BaseException) -> str:
+    """Return the type and the message of an error, or the type alone."""
+    message = str(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def is_of_users_code(error: BaseException) -> bool:

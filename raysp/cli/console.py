@@ -135,20 +135,56 @@ def results_alone(*, on_stdout: bool) -> Iterator[None]:
     if not on_stdout:
         yield
         return
-    setting = _results.set(sys.stdout)
+    stdout = sys.stdout
+    setting = _results.set(stdout)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _descriptor_on_stderr(stdout):
             yield
     finally:
         _results.reset(setting)
+
+
+_kept = ContextVar[int | None]("kept", default=None)
+"""Descriptor of stdout while its number leads to stderr, for programs and libraries that user's code calls."""
+
+
+@contextlib.contextmanager
+def _descriptor_on_stderr(stream: TextIO) -> Iterator[None]:
+    """Lead descriptor 1 to stderr within the `with` block, unless a program has replaced the stream."""
+    try:
+        is_own = stream.fileno() == 1
+        kept = os.dup(1) if is_own else -1
+    except (OSError, ValueError, AttributeError):
+        is_own = False
+    if not is_own:
+        yield
+        return
+    stream.flush()
+    os.dup2(2, 1)
+    setting = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(setting)
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     from raysp.text.formats.safe_values import plain
 
+    kept, stream = _kept.get(), _results.get() or sys.stdout
+    if kept is not None:
+        stream.flush()
+        os.dup2(kept, 1)
     # In ASCII: no control character reaches the terminal, and any locale can print it.
-    print(json.dumps(plain(value), allow_nan=False), file=_results.get())
+    print(json.dumps(plain(value), allow_nan=False), file=stream)
+    if kept is not None:
+        stream.flush()
+        os.dup2(2, 1)
 
 
 @contextlib.contextmanager

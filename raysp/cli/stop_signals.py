@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -41,21 +42,47 @@ def resume_hint(quiet: bool, *, is_kept: bool = True) -> Iterator[Callable[[], N
         if asked:
             raise KeyboardInterrupt if asked[0] == signal.SIGINT else _Terminated
 
-    previous = {number: signal.signal(number, stop_run) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled_by(stop_run):
+        try:
+            with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
+                yield check
+        except (KeyboardInterrupt, _Terminated, Exception) as stop:
+            # Native code interrupted by a signal, such as a wait of Ray, may raise another error than the handler.
+            if isinstance(stop, Exception) and not asked:
+                raise
+            is_interrupt = isinstance(stop, KeyboardInterrupt) or asked[:1] == [signal.SIGINT]
+            if not quiet:
+                err.print(escape(said))
+            raise typer.Exit(INTERRUPTED if is_interrupt else TERMINATED) from None
+
+
+_previous: dict[int, Any] = {}
+"""Handlers of signals from before this module set its own."""
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone."""
+    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    _previous.update(previous)
     try:
-        with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
-            yield check
-    except (KeyboardInterrupt, _Terminated, Exception) as stop:
-        # Native code interrupted by a signal, such as a wait of Ray, may raise another error in place of the handler's.
-        if isinstance(stop, Exception) and not asked:
-            raise
-        is_interrupt = isinstance(stop, KeyboardInterrupt) or asked[:1] == [signal.SIGINT]
-        if not quiet:
-            err.print(escape(said))
-        raise typer.Exit(INTERRUPTED if is_interrupt else TERMINATED) from None
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        _previous.clear()
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def _leave_to_the_parent() -> None:
+    """Restore the handlers in a forked process, whose signals are not those of the run: pools end theirs by SIGTERM."""
+    if _previous:
+        signal.set_wakeup_fd(-1)
+        for number, before in _previous.items():
+            signal.signal(number, before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class Stop:
@@ -83,13 +110,9 @@ def stopping_after_a_step(quiet: bool) -> Iterator[Stop]:
     def ask(number: int, _frame: FrameType | None) -> None:
         stop.number = stop.number or number
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with _leaving_at_the_second("" if quiet else "raysp: stopped; committed steps are kept\n"):
-            yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    said = "" if quiet else "raysp: stopped; committed steps are kept\n"
+    with _handled_by(ask), _leaving_at_the_second(said):
+        yield stop
 
 
 @contextmanager

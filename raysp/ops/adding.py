@@ -1,7 +1,7 @@
 """Ops of steps that add columns, their application to rows, and the way of added columns through other ops."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -98,9 +98,10 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     """
     if rows.num_rows == 0:
         return op.schema.empty_table(), []
+    failed: BaseException
     try:
         result = op(rows)
-    except Exception as error:  # a function of a user may raise any error
+    except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
         tracebacks.stop_if_left(error)
         if "CUDA error" in str(error) and "out of memory" not in str(error):
             raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {error}") from error
@@ -118,7 +119,7 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {_described(op, failed, rows)}"]
 
 
-def _described(op: ColumnOp, error: Exception, rows: pa.Table) -> str:
+def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
     function = getattr(op, "function", type(op))
     is_missing = isinstance(error, KeyError) and "in schema" in str(error)  # by pyarrow: a column that there is not
     columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
@@ -165,7 +166,17 @@ def _array(values: object, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
         return values.cast(kind)
     if isinstance(values, np.ndarray) and values.ndim > 1:
         values = list(values)
-    return pa.chunked_array([pa.array(cast("Sequence[object]", values), kind)])
+    values = values if isinstance(values, np.ndarray) else list(cast("Iterable[object]", values))
+    made = pa.array(cast("Sequence[Any]", values), kind)
+    if pa.types.is_integer(_innermost(kind)) and len(made) and pa.types.is_floating(_innermost(pa.array(values).type)):
+        pa.array(values).cast(kind)  # raises for fractions, which `pa.array` cuts off
+    return pa.chunked_array([made])
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    while isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        kind = kind.value_type
+    return kind
 
 
 def _type_of(values: object) -> str:

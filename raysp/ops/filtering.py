@@ -79,7 +79,7 @@ def calling(op: RowOp) -> Iterator[None]:
         yield
     except RayspError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         owner: str = getattr(op, "owner", type(op).__module__)
         raise RunError(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
 

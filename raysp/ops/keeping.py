@@ -139,12 +139,16 @@ def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table)
     given: object = function(rows)
     if isinstance(given, pa.Array | pa.ChunkedArray):
         given = given.to_pylist()
-    wanted = list(cast("Sequence[bool]", given))
+    wanted = [value.as_py() if isinstance(value, pa.Scalar) else value for value in cast("Sequence[Any]", given)]
     if len(wanted) != rows.num_rows:
         raise RunError(
             f"Keep {_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
             "expected one for each row"
         )
+    for value in wanted:
+        # A text such as "no", or NaN, is true to Python.
+        if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
+            raise RunError(f"Keep {_name(function)} returned the value {value!r}, expected True or False for each row")
     return wanted
 
 

@@ -313,7 +313,7 @@ class Labelling:
         try:
             OneBatch(self, chosen, given).run_stages()
             return
-        except Exception as error:  # a model, an output or a user's output may raise any error
+        except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
             tracebacks.stop_if_left(error)
             refuse_lost(error)
             why = tracebacks.described(error)
@@ -329,7 +329,7 @@ class Labelling:
     def _costs(self, chosen: Sequence[int], given: BlockInHand) -> list[int]:
         return [self._cost(given.waves[i]) for i in chosen]
 
-    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: Exception, why: str) -> None:
+    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: BaseException, why: str) -> None:
         """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`.
 
         Raises:
@@ -573,7 +573,7 @@ class OneBatch:
         self.launch()
         self.finish()
 
-    def run(self, error: Exception | None = None) -> None:
+    def run(self, error: BaseException | None = None) -> None:
         """Label the batch, or its halves, in the calling thread."""
         self.release()
         if error is not None:

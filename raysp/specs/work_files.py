@@ -88,10 +88,10 @@ def _module(path: Path, expected: str) -> ModuleType:
         definition.loader.exec_module(module)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = tracebacks.place(error)
         at = f", at {where}" if where else ""
-        raise SpecError(f"{path} raised {type(error).__name__}: {error}{at}") from error
+        raise SpecError(f"{path} raised {tracebacks.named(error)}{at}") from error
     return module
 
 

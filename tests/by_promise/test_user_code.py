@@ -22,7 +22,11 @@ pipeline = raysp.Pipeline(
 )
 """
 RULES = """
+import multiprocessing
+import os
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +74,49 @@ def printing(rows):
     return {"level": [0.0] * rows.num_rows}
 
 
+def leaving(rows):
+    sys.exit()  # the line of `leaving`
+
+
+def cutting(rows):
+    return {"level": [1.5] * rows.num_rows}
+
+
+def cutting_lists(rows):
+    return {"level": [[1, 1.5]] * rows.num_rows}
+
+
+def whole(rows):
+    return {"level": [1.0] * rows.num_rows}
+
+
+def wordy(rows):
+    return ["no"] * rows.num_rows
+
+
+def holes(rows):
+    return [float("nan")] * rows.num_rows
+
+
+def none_of_them(rows):
+    return [pa.scalar(False), np.False_, 0][: rows.num_rows]
+
+
+def calling(rows):
+    subprocess.run(["echo", "of a child"], check=True)
+    os.write(1, b"of a library")
+    return {"level": [1] * rows.num_rows}
+
+
+def pooling(rows):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        levels = pool.map(len, [[0]] * rows.num_rows)
+        for _ in range(4):
+            pool.apply_async(time.sleep, (60,))
+        time.sleep(0.2)
+    return {"level": levels}
+
+
 @spec
 class Strict(Step):
     min_words: int = 1
@@ -94,7 +141,7 @@ class ShoutedOp:
         self.schema, self.staged = pa.schema([("shouted", pa.string())]), pa.schema([])
 
     def __call__(self, forward):
-        raise KeyError("shout")  # the line of `Shouted`
+        raise SystemExit if os.path.exists("exit") else KeyError("shout")  # the line of `Shouted`
 
     def empty(self):
         return (None,)
@@ -232,6 +279,67 @@ def test_prints_of_a_users_code_reach_the_terminal(command):
     ran = command("run", steps, "--rows", 3, "--json")
     assert len(json.loads(ran.out)["table"]) == 3  # one JSON object alone
     assert "rows " in ran.err
+
+
+INTEGER = 'raysp.Map(rules.{}, adds={{"level": "{}"}}, reads=["id"])'
+
+
+def test_a_function_that_exits_fails_and_does_not_end_the_run_as_if_it_were_done(command, folder):
+    ran = command("run", f"raysp.Decode(), {INTEGER.format('leaving', 'int64')}, label", "--rows", 3, "--json")
+    expected = f"Map rules:leaving failed: {line_of('leaving')}: SystemExit"
+    assert [row["error_message"] for row in json.loads(ran.out)["table"]] == [expected] * 3
+    ran = command("plan", 'raysp.Keep(where="rules:leaving"), raysp.Decode(), label')
+    assert (ran.code, f"Keep rules:leaving failed: {line_of('leaving')}: SystemExit" in ran.err) == (2, True), ran.err
+    (folder / "exit").touch()
+    ran = command("run", f"raysp.Decode(), {LABEL}", "--rows", 3, "--json")
+    expected = f"the model failed: {line_of('Shouted')}: SystemExit"
+    assert [row["error_message"] for row in json.loads(ran.out)["table"]] == [expected] * 3
+
+
+def test_a_file_that_exits_is_refused(folder, raysp_command):
+    (folder / "broken.py").write_text("import sys\n\nsys.exit()\n")
+    ran = raysp_command("plan", "broken.py")
+    assert (ran.code, ran.err) == (2, "raysp: broken.py raised SystemExit, at broken.py:3\n")
+
+
+@pytest.mark.parametrize(("function", "kind"), [("cutting", "int64"), ("cutting_lists", "list<int32>")])
+def test_fractions_for_a_column_of_integers_are_refused_and_not_cut_off(command, function, kind):
+    ran = command("run", f"{INTEGER.format(function, kind)}, raysp.Decode(), label", "--rows", 3)
+    assert ran.code == 3
+    assert f"Map rules:{function} returned column 'level' as list, expected " in ran.err
+    assert "Float value 1.500000 was truncated" in ran.err
+
+
+def test_whole_numbers_of_any_type_are_integers(command):
+    ran = command("run", f"{INTEGER.format('whole', 'int64')}, raysp.Decode(), label", "--rows", 3, "--json")
+    assert [row["level"] for row in json.loads(ran.out)["table"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("function", "value"), [("wordy", "'no'"), ("holes", "nan")])
+@pytest.mark.parametrize("steps", ["{keep}, raysp.Decode(), label", "raysp.Decode(), label, {keep}"])
+def test_a_filter_answers_true_or_false(command, steps, function, value):
+    ran = command("run", steps.format(keep=f'raysp.Keep(where="rules:{function}")'), "--rows", 3)
+    assert ran.code == 3
+    expected = f"Keep rules:{function} returned the value {value}, expected True or False for each row"
+    assert expected in ran.err, ran.err
+
+
+def test_false_of_any_library_leaves_a_row_out(command):
+    ran = command("run", 'raysp.Keep(where="rules:none_of_them"), raysp.Decode(), label', "--rows", 3, "--json")
+    assert [row["status"] for row in json.loads(ran.out)["table"]] == ["skipped"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("function", "said"), [("calling", "of a child"), ("pooling", "")])
+def test_processes_that_a_function_starts_change_no_output_and_end_no_run(folder, function, said):
+    steps = f"{INTEGER.format(function, 'int64')}, raysp.Decode(), label"
+    (folder / "label.py").write_text(PIPELINE.format(checkpoint=str(CHECKPOINT), steps=steps, text="text"))
+    command = [sys.executable, "-m", "raysp", "run", "label.py", "--engine", "here", "--rows", "3", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert [row["level"] for row in json.loads(ran.stdout)["table"]] == [1, 1, 1]  # one JSON object alone
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ class Batch(Protocol):
         """Wait for the results, and store the labels."""
         ...
 
-    def run(self, error: Exception | None = None) -> None:
+    def run(self, error: BaseException | None = None) -> None:
         """Label the batch in the calling thread, in as many passes as it needs.
 
         Args:

@@ -19,7 +19,7 @@ from raysp.device_streams import for_copies, for_passes
 from raysp.devices import synchronize
 from raysp.ops.passes.batch_stages import Batch
 
-Done: TypeAlias = "SimpleQueue[Exception | None]"
+Done: TypeAlias = "SimpleQueue[BaseException | None]"
 
 LAUNCHED = 2
 """Batches between launch and labels: while one is on the device, columns are made of another."""
@@ -37,7 +37,7 @@ class _Item:
     def __init__(self, batch: Batch, done: Done) -> None:
         self.batch, self.done = batch, done
         self.room: Room
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def stage(self, work: Callable[[], object], stream: AbstractContextManager[object]) -> None:
         """Do a stage within a stream, unless one before it failed."""
@@ -45,7 +45,7 @@ class _Item:
             try:
                 with stream:
                     work()
-            except Exception as error:  # a model, an output or a user's output may raise any error
+            except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
                 self.error = error
 
 
@@ -149,7 +149,7 @@ class DevicePasses:
             self._places.put(None)
         self._kept = 0
 
-    def _leave(self, item: _Item, error: Exception | None) -> None:
+    def _leave(self, item: _Item, error: BaseException | None) -> None:
         # Before the right to it, with which `_fill` takes a room.
         self._free_rooms.append(item.room)
         self._rooms.put(None)

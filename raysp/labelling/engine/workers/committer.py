@@ -51,7 +51,7 @@ def commit_shard(
         return error
     except ChangedRecordingsError as error:
         return error
-    except Exception as error:  # steps behind the model are code of the user
+    except (Exception, SystemExit) as error:  # steps behind the model are code of the user
         return shard_failure(shard.name, error)
 
 

@@ -107,7 +107,7 @@ def from_json(text: str) -> Message:
             return FatalFailure(**fields)
 
 
-def shard_failure(shard: str, error: Exception) -> ShardFailure:
+def shard_failure(shard: str, error: BaseException) -> ShardFailure:
     """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
     tracebacks.stop_if_left(error)
     if isinstance(error, RayspError):
