@@ -96,7 +96,7 @@ def expected_of(model_type, auto):
     return name if name in raysp.models.__all__ else ""
 
 
-@pytest.mark.parametrize("model_type", CONFIGS.keys() - DECODERS - {"speech-encoder-decoder"})
+@pytest.mark.parametrize("model_type", sorted(CONFIGS.keys() - DECODERS - {"speech-encoder-decoder"}))
 def test_every_architecture_is_found_by_its_names(model_type):
     assert type(AutoConfig.for_model(model_type)) is CONFIGS[model_type]
     config = AutoConfig.for_model(model_type, **({"vocab_size": 20} if "parakeet" not in model_type else {}))
