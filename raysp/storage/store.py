@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -489,7 +489,7 @@ def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterat
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as children:
         for child in children:
             below = f"{path}{child.name}"
-            if child.is_dir():
+            if _leads_to(child.is_dir):
                 if not (f"{below}/".startswith(prefix) or prefix.startswith(f"{below}/")):
                     continue
                 real = f"{above[-1]}/{child.name}"
@@ -500,8 +500,18 @@ def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterat
                 yield from _walk(child.path, f"{below}/", prefix, (*above, real))
             elif below.startswith(prefix):
                 with suppress(FileNotFoundError):
-                    if child.is_file():
+                    if _leads_to(child.is_file):
                         yield _entry(child.stat(), below)
+
+
+def _leads_to(look: Callable[[], bool]) -> bool:
+    """Return what a look at a file says; False for a link in a circle, as for a link that leads nowhere."""
+    try:
+        return look()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _entry(found: os.stat_result, path: str) -> Entry:
@@ -540,15 +550,15 @@ def _match(
     matches = re.compile(fnmatch.translate(part)).match
     with _explained("list", folder), os.scandir(folder) as children:
         for child in children:
-            below = f"{path}{child.name}"
-            if not matches(child.name) or is_passed_over(child.name, is_folder=child.is_dir()):
-                if is_passed_over(child.name, is_folder=child.is_dir()) or child.name.endswith(".json"):
+            below, is_folder = f"{path}{child.name}", _leads_to(child.is_dir)
+            if not matches(child.name) or is_passed_over(child.name, is_folder=is_folder):
+                if is_passed_over(child.name, is_folder=is_folder) or child.name.endswith(".json"):
                     markers.add(below)
                 continue
-            if not child.is_dir():
+            if not is_folder:
                 if rest or part == "**":
                     continue
-                if child.is_file():
+                if _leads_to(child.is_file):
                     found[below] = _entry(child.stat(), below)
                 else:  # a link that leads nowhere, or a pipe: listed, so that whoever reads it names it
                     found[below] = Entry(below, 0, "", 0.0)

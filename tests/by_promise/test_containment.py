@@ -148,3 +148,19 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path, name):
     else:
         with pytest.raises(PlanError, match=message):
             raysp.plan(pipeline)
+
+
+def test_a_link_to_itself_costs_its_row(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        (folder / name).write_bytes(wav(8000))
+    for name in ("a.txt", "circle.wav"):
+        (folder / name).symlink_to(name)
+    rows = run(folder, tmp_path / "out", text="text")
+    assert {name: row["error_type"] for name, row in rows.items()} == {
+        "a.wav": "unreadable_text",
+        "b.wav": None,
+        "circle.wav": "path_not_allowed",
+    }
+    assert "path 'a.txt': it cannot be followed" in rows["a.wav"]["error_message"]
