@@ -1,5 +1,6 @@
 """Small shards, recordings of noise, pipelines over them, and sinks of chosen label rows, for many tests."""
 
+import dataclasses
 import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -181,3 +182,28 @@ def failures(source: raysp.Shards | str | Path, change: Callable[[], object], *c
         except raysp.RunError as error:
             return {"": str(error)}
     return dict(result.shards_failed)
+
+
+_HEARD: dict[str, np.ndarray] = {}
+
+
+def remember(rows: pa.Table) -> dict[str, list[int]]:
+    """Keep the samples of rows, as a step of a pipeline."""
+    for name, audio in zip(rows["id"].to_pylist(), rows["audio"].combine_chunks(), strict=True):
+        _HEARD[name] = np.asarray(audio["samples"].values)
+    return {"heard": [1] * rows.num_rows}
+
+
+def decoded(recordings: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
+    """Return what a run decodes: samples at 16 kHz by id, and the type and message of errors and short rows by id."""
+    _HEARD.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        audio = [{"bytes": data, "path": None} for data in recordings.values()]
+        table = pa.table({"id": list(recordings), "audio": pa.array(audio, AUDIO)})
+        made = reading(write_shard(Path(folder) / "in" / "a.parquet", table=table), f"{folder}/out")
+        step = raysp.Map(remember, adds={"heard": "int8"}, reads=["id", "audio"])
+        steps = [raysp.Decode(), step, raysp.Keep(where=[("heard", "==", 0)]), made.steps[-1]]
+        raysp.run(dataclasses.replace(made, steps=steps), engine="here", progress=False)
+        rows = kit.rows(f"{folder}/out")
+    failed = {row["id"]: (row["error_type"], row["error_message"]) for row in rows if row["error_type"] != "filtered"}
+    return dict(_HEARD), failed
