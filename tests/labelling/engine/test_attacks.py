@@ -28,6 +28,7 @@ import pytest
 import soundfile
 
 import raysp
+from tests import kit
 from tests.corpora import AUDIO, DEMO
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
 from tests.runs import CHECKPOINT, row_hash
@@ -141,9 +142,8 @@ class Attacked:
 
     def differences(self) -> Counter[str]:
         """Count rows that differ from those that the same parts give here, undisturbed."""
-        from raysp.specs.work_files import load_pipeline
-
-        raysp.run(load_pipeline(str(self.reference_file)), engine="here", progress=False)
+        undisturbed = kit.run(["run", self.reference_file, "--engine", "here"])
+        assert undisturbed.code == 0, undisturbed.err
         wanted, found = (_rows(folder) for folder in (self.folder / "undisturbed", self.sink))
         places = Counter(place for place, _ in found)
         labels = dict(found)
