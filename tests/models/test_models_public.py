@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import raysp.models
-import raysp.models.base.outputs
+from tests.models.oracles import make_oracle, random_model
 from tests.models.promises.promised import FORWARD
 
 
@@ -51,13 +51,20 @@ def test_names_of_the_pages_are_public():
     mine = "Wav2Vec2BertProcessor SEWDConfig Wav2Vec2BertConfig UniSpeechConfig UniSpeechForPreTrainingOutput"
     wanted = {*FORWARD, *" ".join([auto, models, heads, others, mine]).split()}
     assert wanted <= {*raysp.models.__all__}
-    for output in [
-        "BaseModelOutput",
-        "Wav2Vec2BaseModelOutput",
-        "CausalLMOutput",
-        "SequenceClassifierOutput",
-        "TokenClassifierOutput",
-        "XVectorOutput",
-        "Seq2SeqLMOutput",
-    ]:
-        assert hasattr(raysp.models.base.outputs, output)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SEWDModel",
+        "UniSpeechModel",
+        "UniSpeechForCTC",
+        "UniSpeechForSequenceClassification",
+        "Wav2Vec2ForAudioFrameClassification",
+        "Wav2Vec2ForXVector",
+    ],
+)
+def test_outputs_have_the_class_names_of_transformers(name):
+    wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    ours, theirs = random_model(name)(wave), make_oracle(name)(wave)
+    assert type(ours).__name__ == type(theirs).__name__
