@@ -57,12 +57,20 @@ def is_of_users_code(error: BaseException) -> bool:
     return last is not None and _is_of_user(last)
 
 
-def stop_if_left(error: BaseException | None) -> None:
-    """Raise KeyboardInterrupt if an error, or one of its causes, is `BdbQuit`: the user has left the debugger."""
-    while error is not None:
-        if isinstance(error, BdbQuit):
+def stop_if_left(error: BaseException) -> None:
+    """Raise what ends the process and is no fault of the code that it interrupted.
+
+    Raises:
+        KeyboardInterrupt: the error or one of its causes is `BdbQuit`: the user has left the debugger.
+        SystemExit: the error is that by which a worker of Ray answers SIGTERM.
+    """
+    if isinstance(error, SystemExit) and any(_is_of_ray(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
+        raise error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BdbQuit):
             raise KeyboardInterrupt
-        error = error.__cause__
+        cause = cause.__cause__
 
 
 def note(error: BaseException) -> None:
@@ -121,6 +129,10 @@ def _is_of_user(frame: FrameType, owner: str = "") -> bool:
     if not Path(frame.f_code.co_filename).is_absolute():  # typed at a prompt, generated, or compiled by Cython
         return module == "__main__"
     return _is_users(frame.f_code.co_filename)
+
+
+def _is_of_ray(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("ray.")
 
 
 def _is_of_raysp(frame: FrameType) -> bool:

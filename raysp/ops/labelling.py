@@ -577,6 +577,7 @@ class OneBatch:
         """Label the batch, or its halves, in the calling thread."""
         self.release()
         if error is not None:
+            tracebacks.stop_if_left(error)
             refuse_lost(error)
             error.with_traceback(None)  # which holds the tensors of the pass
             if self.op.graphs is not None and is_out_of_memory(error):

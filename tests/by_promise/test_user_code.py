@@ -78,6 +78,18 @@ def leaving(rows):
     sys.exit()  # the line of `leaving`
 
 
+def interrupted(rows):
+    if rows.num_rows:
+        worker = {"__name__": "ray._private.worker"}
+        exec("import sys; sigterm_handler = lambda: sys.exit(1)", worker)
+        worker["sigterm_handler"]()
+    return {"level": [1] * rows.num_rows}
+
+
+def kept_until_interrupted(rows):
+    return [bool(one) for one in interrupted(rows)["level"]]
+
+
 def cutting(rows):
     return {"level": [1.5] * rows.num_rows}
 
@@ -294,6 +306,20 @@ def test_a_function_that_exits_fails_and_does_not_end_the_run_as_if_it_were_done
     ran = command("run", f"raysp.Decode(), {LABEL}", "--rows", 3, "--json")
     expected = f"the model failed: {line_of('Shouted')}: SystemExit"
     assert [row["error_message"] for row in json.loads(ran.out)["table"]] == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        f"raysp.Decode(), {INTEGER.format('interrupted', 'int64')}, label",
+        'raysp.Decode(), raysp.Keep(where="rules:kept_until_interrupted"), label',
+    ],
+    ids=["a Map", "a Keep"],
+)
+def test_a_worker_of_ray_that_is_terminated_within_a_function_blames_no_row(folder, command, steps):
+    ran = command("run", steps, "--engine", "here")
+    assert (ran.code, "SystemExit: 1" in ran.err) == (1, True), ran.err
+    assert not [*(folder / "out").glob("*.parquet")]
 
 
 def test_a_file_that_exits_is_refused(folder, raysp_command):
