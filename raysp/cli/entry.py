@@ -144,7 +144,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         _fail(str(error), FAILED if isinstance(error, RunError) else REFUSED)
     except KeyboardInterrupt:
         _fail("stopped", INTERRUPTED)
-    except (Exception, SystemExit) as error:  # raysp itself exits by typer.Exit
+    except Exception as error:
         if debug:
             raise
         advice = IN_YOUR_CODE if tracebacks.is_of_users_code(error) else MAYBE_A_BUG

@@ -318,7 +318,7 @@ def test_a_function_that_exits_fails_and_does_not_end_the_run_as_if_it_were_done
 )
 def test_a_worker_of_ray_that_is_terminated_within_a_function_blames_no_row(folder, command, steps):
     ran = command("run", steps, "--engine", "here")
-    assert (ran.code, "SystemExit: 1" in ran.err) == (1, True), ran.err
+    assert ran.code == 1
     assert not [*(folder / "out").glob("*.parquet")]
 
 

@@ -398,7 +398,9 @@ def test_json_is_one_object(command, monkeypatch, line):
     assert ran.complaints == []
 
 
-@pytest.mark.parametrize("line", ["run {file}", "retry {failed}", f"{EVALUATE} --text text --sink {{tmp}}/x"])
+@pytest.mark.parametrize(
+    "line", ["run {file}", "run {file} --rows 2", "retry {failed}", f"{EVALUATE} --text text --sink {{tmp}}/x"]
+)
 def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):
         raise raysp.PlanError(f"nothing answers at {address}")

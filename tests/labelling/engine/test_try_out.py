@@ -114,11 +114,6 @@ def test_a_model_that_cannot_be_loaded_ends_it(digits):
         tried(a_pipeline(f"{digits}/in", digits / "out", label={"outputs": outputs}), 3)
 
 
-def test_rows_are_labelled_at_an_address(digits):
-    with pytest.raises(raysp.PlanError, match=r"127\.0\.0\.1:9"):
-        raysp.run(a_pipeline(f"{digits}/in", digits / "out"), rows=3, address="127.0.0.1:9", progress=False)
-
-
 @pytest.mark.cluster
 @pytest.mark.drivers
 @pytest.mark.slow

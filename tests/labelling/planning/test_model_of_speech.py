@@ -1,83 +1,66 @@
 """The model of speech: part of the fingerprint, the same on all workers, and refused where it cannot be used."""
 
-import hashlib
-import shutil
-import sys
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 import raysp
-from raysp import CheckpointError, SpecError
+from raysp.cluster.resources import Resources
+from raysp.errors import CheckpointError, SpecError
+from raysp.labelling import assembly
+from raysp.labelling.planning.settling import settle
+from raysp.specs.outputs.output import SPEECH_MODEL
+from raysp.specs.pipeline import label_parts
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 CUT = {"windows": "speech"}
 FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
 
 
-@pytest.fixture
-def pipeline(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet")
-    return lambda **label: a_pipeline(f"{tmp_path}/in", tmp_path / "out", label=label)
+def parts(**label: object) -> dict[str, object]:
+    made = a_pipeline(label=label)
+    return label_parts(made, checkpoint_digest="d", dtype="float32", file_digests={SPEECH_MODEL: "ab"})
 
 
-def package() -> Path:
-    """Return the folder of the package with the weights."""
-    [folder] = find_spec("silero_vad").submodule_search_locations
-    return Path(folder)
-
-
-def digest(weights: Path) -> str:
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-
-
-def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint(pipeline):
-    even, cut = (raysp.plan(pipeline(**label)).parts for label in ({}, CUT))
+def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():
+    even, cut = parts(), parts(**CUT)
     assert "steps.1.windows" not in even
     assert {key for key in {**even, **cut} if even.get(key) != cut.get(key)} == {
         "steps.1.windows",
         "steps.1.windows_by",
     }
-    weights = digest(package() / "data" / "silero_vad_16k.safetensors")
     assert cut["steps.1.windows_by"] == {
-        **{"type": "Speech", "name": "pred_speech", "threshold": 0.5, "weights": weights},
+        **{"type": "Speech", "name": "pred_speech", "threshold": 0.5, "weights": "ab"},
         **{"min_speech_seconds": 0.25, "min_silence_seconds": 0.1},
     }
 
 
-def test_windows_are_cut_by_the_settings_of_the_first_speech_output(pipeline):
+def test_windows_are_cut_by_the_settings_of_the_first_speech_output():
     outputs = [raysp.Speech("a", threshold=0.3), raysp.Speech("b", threshold=0.4)]
-    assert raysp.plan(pipeline(outputs=outputs, **CUT)).parts["steps.1.windows_by"]["threshold"] == 0.3
+    assert parts(outputs=outputs, **CUT)["steps.1.windows_by"]["threshold"] == 0.3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("label", [CUT, FOUND, {**FOUND, **CUT}])
-def test_a_worker_with_other_weights_is_refused(pipeline, tmp_path, monkeypatch, label):
-    weights = package() / "data" / "silero_vad_16k.safetensors"
-    other = tmp_path / "other" / "silero_vad" / "data" / weights.name
-    other.parent.mkdir(parents=True)
-    (other.parent.parent / "__init__.py").touch()
-    shutil.copy(weights, other)
-    raw = bytearray(other.read_bytes())
-    raw[-1] ^= 1
-    other.write_bytes(raw)
-    raysp.run(pipeline(**label), rows=1, engine="here", progress=False)
-    message = rf"digest of its weights was {digest(weights)} when .* it is {digest(other)}; inst"
-    with pytest.raises(raysp.RayspError, match=message):
-        raysp.run(
-            pipeline(**label),
-            engine="here",
-            progress=False,
-            on_plan=lambda _: monkeypatch.syspath_prepend(str(tmp_path / "other")),
-        )
+@pytest.mark.parametrize("build", [assembly.labelling, assembly.joining, assembly.decoding])
+def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
+    write_shard(tmp_path / "in" / "a.parquet")
+    made = a_pipeline(str(tmp_path / "in"), label=label)
+    settings = settle(made, Resources(cpus=2))
+    arguments = (None,) if build is assembly.decoding else ()
+    build(made, settings, *arguments)
+    other = replace(settings, file_digests={SPEECH_MODEL: "0123456789abcdef"})
+    if build is assembly.decoding and label is FOUND:
+        build(made, other, *arguments)  # decodes, and needs no model of speech
+        return
+    with pytest.raises(CheckpointError, match=r"digest of its weights was 0123456789abcdef when .* it is \w{16}; inst"):
+        build(made, other, *arguments)
 
 
 @pytest.mark.parametrize("label", [CUT, FOUND])
-def test_without_the_package_the_plan_says_what_to_install(pipeline, monkeypatch, label):
-    monkeypatch.setitem(sys.modules, "silero_vad", None)
+def test_without_the_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label):
+    monkeypatch.setattr("raysp.checkpoints.packaged.find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match=r"silero-vad.* is not installed: pip install 'raysp\[speech\]'"):
-        raysp.plan(pipeline(**label))
+        settle(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
 
 
 @pytest.mark.parametrize(
