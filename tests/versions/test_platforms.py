@@ -225,12 +225,12 @@ def test_several_workers_of_a_training_are_refused_on_macos(on_macos):
     assert said == "raysp: macOS: training by several workers or on a cluster needs Linux; use one worker here"
 
 
-QUICK = {"macos": ["audio"], "windows": ["storage"]}
+QUICK = {"macos": ["audio"], "windows": ["page_parts"]}
 """Folders of quick tests that `make test-drivers` runs. Those of `REST` belong to `make soak`. Windows has no runs: its
 folders start none."""
 REST = {
     "macos": ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"],
-    "windows": ["labelling/finished", "specs", "text"],
+    "windows": ["specs"],
 }
 OF_PROC = [
     "audio/test_isolation.py::test_the_child_is_given_no_secrets_and_no_files_of_its_parent",

@@ -21,7 +21,7 @@ def main(corpus: str, sink: str, card: Path) -> None:
         sys.stdout.write("\n".join([*plan.facts.values(), *plan.messages, ""]))
         card.write_text("NVIDIA L4, 580.95\n")
 
-    ray.init(num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=3, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         raysp.run(pipeline, on_plan=exchange, progress=False)
     except raysp.RunError as error:
