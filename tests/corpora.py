@@ -206,4 +206,5 @@ def decoded(recordings: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], dic
         raysp.run(dataclasses.replace(made, steps=steps), engine="here", progress=False)
         rows = kit.rows(f"{folder}/out")
     failed = {row["id"]: (row["error_type"], row["error_message"]) for row in rows if row["error_type"] != "filtered"}
+    assert {*_HEARD, *failed} == {*recordings}
     return dict(_HEARD), failed
