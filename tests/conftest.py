@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import raysp.cli.console  # noqa: F401 - consoles keep COLUMNS of their import, which is that of no test
 from raysp.cli import main
 from tests import decoders, s3_servers
 from tests.clouds.azure_server import running_azure

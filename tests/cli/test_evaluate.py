@@ -1,7 +1,10 @@
 """What `raysp evaluate` prints, and its exit codes."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -245,12 +248,25 @@ def test_the_example_of_texts_in_memory_runs(capsys):
     assert capsys.readouterr().out.startswith("0.333")
 
 
-def worst_rows(folder: Path, texts: dict[str, tuple[str, str]], **variables: str) -> list[str]:
-    """Return the lines of the worst rows of a comparison of texts, by the ids of their rows."""
+def worst_rows(folder: Path, texts: dict[str, tuple[str, str]], width: int | None = None) -> list[str]:
+    """Return the lines of the worst rows of a comparison of texts, by the ids of their rows.
+
+    Args:
+        folder: folder of the sinks.
+        texts: texts of both sinks by id.
+        width: width of a terminal in characters; None: the output is a file.
+    """
     for side, name in enumerate("AB"):
         labelled(folder, {"id": [*texts], "pred_text": [pair[side] for pair in texts.values()]}, name=name)
     options = ["--column", "pred_text", "--normalise", "none", "--worst", "20"]
-    said = kit.run(["diff", folder / "A", folder / "B", *options], **variables).out
+    line = ["diff", f"{folder}/A", f"{folder}/B", *options]
+    if width is None:
+        said = kit.run(line).out
+    else:  # a console that was once forced to be a terminal stays one
+        variables = {**os.environ, "COLUMNS": str(width), "FORCE_COLOR": "1", "TERM": "xterm"}
+        command = [sys.executable, "-m", "raysp", *line]
+        drawn = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+        said = re.sub(r"\x1b\[\d+m", "", drawn)
     return said.partition("Worst rows, as [-A-]{+B+}\n")[2].splitlines()
 
 
@@ -290,7 +306,7 @@ class TestDifferences:
 def test_on_a_terminal_a_worst_row_has_few_lines_that_fit(tmp_path, width):
     texts = " ".join(f"word{number} same" for number in range(60)), " ".join(["same"] * 60)
     ids = ["a-very-long-id-of-a-recording" * number for number in (1, 2)]
-    lines = worst_rows(tmp_path, dict.fromkeys(ids, texts), COLUMNS=str(width), FORCE_COLOR="1")
+    lines = worst_rows(tmp_path, dict.fromkeys(ids, texts), width)
     assert len(lines) <= 2 * (2 + 1)
     assert max(map(cell_len, lines)) <= width
     assert "60/120" in lines[0]
