@@ -57,7 +57,7 @@ def is_of_users_code(error: BaseException) -> bool:
     return last is not None and _is_of_user(last)
 
 
-def stop_if_left(error: BaseException) -> None:
+def raise_if_stopped(error: BaseException) -> None:
     """Raise what ends the process and is no fault of the code that it interrupted.
 
     Raises:

@@ -102,7 +102,7 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     try:
         result = op(rows)
     except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
-        tracebacks.stop_if_left(error)
+        tracebacks.raise_if_stopped(error)
         if "CUDA error" in str(error) and "out of memory" not in str(error):
             raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {error}") from error
         failed = error

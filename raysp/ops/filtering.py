@@ -80,7 +80,7 @@ def calling(op: RowOp) -> Iterator[None]:
     except RayspError:
         raise
     except (Exception, SystemExit) as error:
-        tracebacks.stop_if_left(error)
+        tracebacks.raise_if_stopped(error)
         owner: str = getattr(op, "owner", type(op).__module__)
         raise RunError(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
 

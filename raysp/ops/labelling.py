@@ -314,7 +314,7 @@ class Labelling:
             OneBatch(self, chosen, given).run_stages()
             return
         except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
-            tracebacks.stop_if_left(error)
+            tracebacks.raise_if_stopped(error)
             refuse_lost(error)
             why = tracebacks.described(error)
             if len(chosen) == 1:
@@ -577,7 +577,7 @@ class OneBatch:
         """Label the batch, or its halves, in the calling thread."""
         self.release()
         if error is not None:
-            tracebacks.stop_if_left(error)
+            tracebacks.raise_if_stopped(error)
             refuse_lost(error)
             error.with_traceback(None)  # which holds the tensors of the pass
             if self.op.graphs is not None and is_out_of_memory(error):

@@ -109,7 +109,7 @@ def from_json(text: str) -> Message:
 
 def shard_failure(shard: str, error: BaseException) -> ShardFailure:
     """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
-    tracebacks.stop_if_left(error)
+    tracebacks.raise_if_stopped(error)
     if isinstance(error, RayspError):
         if error.__cause__ is not None:
             tracebacks.note(error.__cause__)
