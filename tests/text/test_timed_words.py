@@ -1,31 +1,69 @@
-"""Words of a text with the times of its characters."""
+"""Words of a text with the times of its characters: subtitles of labels that have characters and no words."""
 
-import math
+from pathlib import Path
 
-from raysp.text.times import Span, timed_words
+import pysubs2
+import pytest
 
+import raysp
+from tests.corpora import labelled
 
-def spans(*texts: str) -> list[Span]:
-    """Return spans of one second each."""
-    return [Span(text, float(place), place + 1.0, 0.5) for place, text in enumerate(texts)]
-
-
-def test_words_have_the_times_of_their_characters():
-    assert timed_words("ab c", spans("a", "b", "c")) == [Span("ab", 0, 2, 0.5), Span("c", 2, 3, 0.5)]
+CHARS = list[dict[str, object]]
 
 
-def test_pieces_of_several_letters_belong_to_the_word_in_which_they_begin():
-    assert [(one.text, one.start, one.end) for one in timed_words("one two", spans(" on", "e", " two"))] == [
-        ("one", 0, 2),
-        ("two", 2, 3),
-    ]
+def chars(*texts: str) -> CHARS:
+    """Return characters of one second each, every three seconds."""
+    return [{"char": text, "start": 3.0 * n, "end": 3.0 * n + 1, "score": 0.5} for n, text in enumerate(texts)]
 
 
-def test_a_text_that_differs_from_its_characters_keeps_all_words():
-    found = timed_words("a b cd", spans("xyz", "w"))
-    assert [one.text for one in found] == ["a", "b", "cd"]
-    assert [math.isfinite(one.start) for one in found] == [True, False, True]
+def cues(folder: Path, rows: dict[str, CHARS]) -> tuple[int, list[list[tuple[str, float, float]]]]:
+    """Export texts with characters, and return the number of texts without times and the cues of each text.
+
+    A cue is its text with its start and end in seconds. Words that are a second apart have a cue each.
+    """
+    columns = {"pred_text": [*rows], "pred_chars": [*rows.values()]}
+    sink = labelled(folder, columns, [raysp.Transcript(chars=True)])
+    quick = {"min_seconds": 0.0, "max_seconds": 3600.0, "max_chars_per_second": 1000.0}
+    found = raysp.export(str(sink), to="srt", dest=f"{folder}/srt", **quick)
+    files = [pysubs2.load(f"{folder}/srt/a/u{row}.srt") for row in range(len(rows))]
+    return found.untimed, [[(one.plaintext, one.start / 1000, one.end / 1000) for one in file] for file in files]
 
 
-def test_without_characters_or_text_there_are_no_words():
-    assert timed_words("a b", []) == timed_words(" ", spans("a")) == []
+@pytest.mark.parametrize(
+    ("text", "written", "words"),
+    [
+        ("ab c", chars("a", "b", "c"), [("ab", 0, 4), ("c", 6, 7)]),
+        ("ab c", chars("a", "b", " ", "c"), [("ab", 0, 4), ("c", 9, 10)]),
+        ("one two", chars(" on", "e", " two"), [("one", 0, 4), ("two", 6, 7)]),
+        (
+            "a b c defghij",
+            chars(" a", " b", " c", " defghij"),
+            [("a", 0, 1), ("b", 3, 4), ("c", 6, 7), ("defghij", 9, 10)],
+        ),
+        ("one two", chars("onet", "wo"), [("one", 0, 1), ("two", 3, 4)]),
+        ("ab. c!", chars("ab", "c"), [("ab.", 0, 1), ("c!", 3, 4)]),
+    ],
+    ids=[
+        "letters",
+        "letters and spaces",
+        "pieces of several letters",
+        "pieces of words",
+        "a piece of two words",
+        "added punctuation",
+    ],
+)
+def test_words_have_the_times_of_the_characters_that_begin_in_them(tmp_path, text, written, words):
+    untimed, [shown] = cues(tmp_path, {text: written})
+    assert (shown, untimed) == (words, 0)
+
+
+def test_a_text_that_differs_from_its_characters_keeps_all_words(tmp_path):
+    _, shown = cues(tmp_path, {"a b cd": chars("xyz", "w"), "a bcd e fg": chars("a", "k", "lmn", "op")})
+    assert shown[0] == [("a b", 0, 1), ("cd", 3, 4)]  # no character begins in b, which is shown after the word before
+    assert shown[1] == [("a", 0, 1), ("bcd e", 3, 7), ("fg", 9, 10)]
+
+
+def test_without_characters_a_text_has_no_times_and_without_a_text_there_are_no_words(tmp_path):
+    untimed, shown = cues(tmp_path, {"a b": [], " ": chars("a")})
+    assert shown == [[("a b", 0, 1)], [("", 0, 0.001)]]  # the whole row
+    assert untimed == 1
