@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
+from raysp import tracebacks
 from raysp.errors import RunError
 
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def refuse_lost(error: BaseException) -> None:
     """Raise DeviceLostError if an error makes every further call of this process fail."""
     import torch
 
-    is_named = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-    if is_named and not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
-        raise DeviceLostError(f"the device failed and cannot be used any more by this process: {error}") from error
+    message = tracebacks.message_of(error)
+    is_named = isinstance(error, torch.AcceleratorError) or "CUDA error" in message
+    if is_named and not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in message:
+        raise DeviceLostError(f"the device failed and cannot be used any more by this process: {message}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -119,7 +121,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     # Plain RuntimeErrors too: "DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory".
-    named = "CPUAllocator" in str(error) or "out of memory" in str(error)
+    message = tracebacks.message_of(error)
+    named = "CPUAllocator" in message or "out of memory" in message
     return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

@@ -46,8 +46,16 @@ def described(error: BaseException, owner: str = "") -> str:
 
 def named(error: BaseException) -> str:
     """Return the type and the message of an error, or the type alone."""
-    message = str(error)
+    message = message_of(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error; the empty text if the error fails to give one."""
+    try:
+        return str(error)
+    except Exception:  # by `__str__` of a user's class
+        return ""
 
 
 def is_of_users_code(error: BaseException) -> bool:

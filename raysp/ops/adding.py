@@ -103,14 +103,16 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
         result = op(rows)
     except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
         tracebacks.raise_if_stopped(error)
-        if "CUDA error" in str(error) and "out of memory" not in str(error):
-            raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {error}") from error
+        message = tracebacks.message_of(error)
+        if "CUDA error" in message and "out of memory" not in message:
+            raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {message}") from error
         failed = error
     else:
         # Not in `try`: a result of the wrong kind ends the run instead of failing one row after another.
         return _checked(op, result, rows.num_rows), [None] * rows.num_rows
     if rows.num_rows > 1:
-        logger.debug("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, failed)
+        why = tracebacks.named(failed)
+        logger.debug("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, why)
         middle = rows.num_rows // 2
         (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
         return pa.concat_tables([first, second]), reasons + more
@@ -121,7 +123,9 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
 
 def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
     function = getattr(op, "function", type(op))
-    is_missing = isinstance(error, KeyError) and "in schema" in str(error)  # by pyarrow: a column that there is not
+    is_missing = isinstance(error, KeyError) and "in schema" in tracebacks.message_of(
+        error
+    )  # by pyarrow: a column that there is not
     columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
     return f"{tracebacks.described(error, function.__module__)}{columns}"
 

@@ -336,7 +336,7 @@ class Labelling:
             RunError: a pack of one size exceeds the memory of the device, whatever its rows.
         """
         if len(chosen) > 1:
-            logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), error)
+            logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), tracebacks.named(error))
             if is_out_of_memory(error):
                 counted = self.grouping.counted(self._costs(chosen, given))
                 self.max_samples = min(self.max_samples, counted // 2)

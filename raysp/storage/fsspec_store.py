@@ -75,7 +75,10 @@ class FsspecStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
         if self._scheme in UNLISTED:
-            raise StoreError(f"{self._url}: a web server does not list its files; give the url of each")
+            raise StoreError(
+                f"{self._url}: a web server does not list its files; give the url of each file of a source. Labels "
+                "need a folder of a disk or of object storage"
+            )
         begins = f"{self._locate('')}/"
         with self._explained("list", ""):
             for place, facts in self._client.list(begins + prefix):

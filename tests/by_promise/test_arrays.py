@@ -68,6 +68,11 @@ def test_what_is_no_recording_is_refused(labeller, recording, rate, message):
         labeller.arrays([recording], rate, columns={"text": [None]})
 
 
+def test_recordings_that_cannot_be_counted_are_refused(labeller):
+    with pytest.raises(raysp.SpecError, match="recordings: found a generator, expected a list of arrays"):
+        labeller.arrays((one for one in RECORDINGS), RATE)
+
+
 def test_columns_have_a_value_for_each_recording(labeller):
     with pytest.raises(raysp.SpecError, match=r"columns\['text'\]: found 1 value, expected 3, one for each recording"):
         labeller.arrays(RECORDINGS, RATE, columns={"text": ["one"]})

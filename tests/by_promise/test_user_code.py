@@ -78,6 +78,15 @@ def leaving(rows):
     sys.exit()  # the line of `leaving`
 
 
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def muted(rows):
+    raise Mute  # the line of `muted`
+
+
 def interrupted(rows):
     if rows.num_rows:
         worker = {"__name__": "ray._private.worker"}
@@ -296,12 +305,16 @@ def test_prints_of_a_users_code_reach_the_terminal(command):
 INTEGER = 'raysp.Map(rules.{}, adds={{"level": "{}"}}, reads=["id"])'
 
 
-def test_a_function_that_exits_fails_and_does_not_end_the_run_as_if_it_were_done(command, folder):
-    ran = command("run", f"raysp.Decode(), {INTEGER.format('leaving', 'int64')}, label", "--rows", 3, "--json")
-    expected = f"Map rules:leaving failed: {line_of('leaving')}: SystemExit"
+@pytest.mark.parametrize(("function", "error"), [("leaving", "SystemExit"), ("muted", "Mute")])
+def test_a_function_that_exits_or_raises_what_has_no_message_fails_its_rows(command, function, error):
+    ran = command("run", f"raysp.Decode(), {INTEGER.format(function, 'int64')}, label", "--rows", 3, "--json")
+    expected = f"Map rules:{function} failed: {line_of(function)}: {error}"
     assert [row["error_message"] for row in json.loads(ran.out)["table"]] == [expected] * 3
-    ran = command("plan", 'raysp.Keep(where="rules:leaving"), raysp.Decode(), label')
-    assert (ran.code, f"Keep rules:leaving failed: {line_of('leaving')}: SystemExit" in ran.err) == (2, True), ran.err
+    ran = command("plan", f'raysp.Keep(where="rules:{function}"), raysp.Decode(), label')
+    assert (ran.code, f"Keep rules:{function} failed: {line_of(function)}: {error}" in ran.err) == (2, True), ran.err
+
+
+def test_an_output_that_exits_fails_and_does_not_end_the_run_as_if_it_were_done(command, folder):
     (folder / "exit").touch()
     ran = command("run", f"raysp.Decode(), {LABEL}", "--rows", 3, "--json")
     expected = f"the model failed: {line_of('Shouted')}: SystemExit"

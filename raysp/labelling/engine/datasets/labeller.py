@@ -2,7 +2,7 @@
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -110,6 +110,8 @@ class Labeller:
             SpecError: an array has another shape or dtype, the rate is not possible, or a column has another length.
             PlanError: a column is missing, or has another type than expected.
         """
+        if not isinstance(recordings, Sized):
+            raise SpecError(f"recordings: found a {type(recordings).__name__}, expected a list of arrays")
         found = {name: list(values) for name, values in (columns or {}).items()}
         names, audio = self._job.columns, self._job.pipeline.source.audio
         id_column = self._job.pipeline.source.id
