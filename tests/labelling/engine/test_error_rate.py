@@ -1,70 +1,104 @@
 """When a run stops because too many rows fail, and which shards wait until it is known."""
 
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
-from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.error_rate import ErrorRate
-from raysp.sink.todo import Todo
+import raysp
+from tests import kit
+from tests.corpora import AUDIO, a_pipeline, wav, write_shard
+
+SHORT, BAD = wav(20), b"no audio at all"
+"""Recordings of rows that are skipped, and of error rows: both take no time."""
+FILES_A_PIECE = 400
+"""Files of a folder that are labelled together, and staged."""
 
 
-class TestErrorRate:
-    def todo(self, name: str, rows: int = 100, staged: int = 0) -> Todo:
-        pieces = (Piece(0, rows // 2), Piece(rows // 2, rows))
-        return Todo(Shard(name, name, 1, "1", rows, "a", pieces), pieces[staged:])
+def write(folder: Path, *shards: tuple[int, int]) -> None:
+    """Write shards a, b, c, ... of these numbers of rows and error rows, which are the last ones."""
+    for name, (rows, errors) in zip("abcdef", shards, strict=False):
+        audio = [{"bytes": SHORT if row < rows - errors else BAD, "path": None} for row in range(rows)]
+        table = pa.table({"id": [f"{name}{row}" for row in range(rows)], "audio": pa.array(audio, AUDIO)})
+        write_shard(folder / "in" / f"{name}.parquet", table=table)
 
-    def test_clean_shards_wait_for_nothing_and_flawed_ones_for_enough_rows(self):
-        rate = ErrorRate(0.5)
-        rate.add("a", 100, 0)
-        rate.add("b", 99, 1)
-        assert [shard.name for shard in rate.release(self.todo("a"))] == ["a"]
-        assert rate.release(self.todo("b")) == rate.released() == []
-        rate.add("c", 1, 0)
-        assert [shard.name for shard in rate.released()] == ["b"]
 
-    def test_a_shard_that_fails_by_itself_waits_for_the_end(self):
-        rate = ErrorRate(0.5)
-        rate.add("a", 900, 0)
-        rate.add("b", 100, 80)
-        assert rate.release(self.todo("b")) == rate.released() == []
-        assert not rate.is_exceeded
-        assert [shard.name for shard in rate.released(at_end=True)] == ["b"]
-        assert rate.released(at_end=True) == []
+def pipeline(folder: Path, most: float) -> raysp.Pipeline:
+    return a_pipeline(f"{folder}/in", folder / "out", max_error_rate=most)
 
-    def test_staged_results_of_an_earlier_run_may_hold_error_rows(self):
-        rate = ErrorRate(0.5)
-        rate.add("a", 30, 0)
-        assert rate.release(self.todo("a", staged=1)) == []
-        assert [shard.name for shard in rate.released(at_end=True)] == ["a"]
 
-    @pytest.mark.parametrize(
-        ("rows", "errors", "is_exceeded"),
-        [
-            (19, 19, False),
-            (20, 16, False),
-            (20, 17, True),
-            (39, 27, False),
-            (39, 30, True),
-            (199, 121, False),
-            (199, 122, True),
-            (200, 100, False),
-            (200, 101, True),
-        ],
-    )
-    def test_few_rows_stop_a_run_only_beyond_doubt(self, rows, errors, is_exceeded):
-        rate = ErrorRate(0.5)
-        rate.add("a", rows, errors)
-        assert rate.is_exceeded == is_exceeded
+def label(folder: Path, most: float) -> dict[int, str]:
+    """Run, and return the label shards that were there once so many rows were counted; 0 stands for the end."""
+    seen: dict[int, str] = {}
 
-    def test_without_a_limit_nothing_stops_and_without_tolerance_one_row_does(self):
-        for most, is_exceeded in ((1.0, False), (0.0, True)):
-            rate = ErrorRate(most)
-            rate.add("a", 20, 20 if most else 1)
-            assert rate.is_exceeded == is_exceeded
+    def look(number: int) -> None:
+        seen.setdefault(number, "".join(sorted(path.stem[0] for path in (folder / "out").glob("*.parquet"))))
 
-    def test_rows_that_are_taken_back_do_not_count(self):
-        rate = ErrorRate(0.1)
-        rate.add("a", 200, 30)
-        assert rate.is_exceeded
-        rate.add("a", -50, -30)
-        rate.add("a", 50, 0)
-        assert (rate.is_known, rate.is_exceeded) == (True, False)
+    counted = {"on_progress": lambda progress: look(progress.rows)}
+    raysp.run(pipeline(folder, most), engine="here", progress=False, **counted)
+    look(0)
+    return seen
+
+
+def stops(folder: Path, most: float, *shards: tuple[int, int]) -> bool:
+    """Return whether a run over these shards stops; if not, all are committed, and else none with an error row."""
+    write(folder, *shards)
+    try:
+        found = label(folder, most)
+    except raysp.RunError as error:
+        if f"more than max_error_rate={most}" not in str(error):
+            raise
+        return all(row["status"] == "skipped" for row in kit.rows(folder / "out", "status"))
+    return len(found[0]) != len(shards)
+
+
+def test_clean_shards_wait_for_nothing_and_flawed_ones_for_enough_rows(tmp_path):
+    write(tmp_path, (100, 0), (99, 1), (1, 0), (1, 0))
+    assert label(tmp_path, 0.5) == {100: "a", 199: "a", 200: "ac", 201: "abcd", 0: "abcd"}
+
+
+def test_a_shard_that_fails_by_itself_waits_for_the_end(tmp_path):
+    write(tmp_path, (900, 0), (100, 80), (1, 0), (1, 0))
+    assert label(tmp_path, 0.5) == {900: "a", 1000: "a", 1001: "ac", 1002: "acd", 0: "abcd"}
+
+
+def test_as_many_error_rows_of_a_shard_as_the_limit_are_no_failure_of_the_shard(tmp_path):
+    write(tmp_path, (900, 0), (100, 50), (1, 0))
+    assert label(tmp_path, 0.5) == {900: "a", 1000: "a", 1001: "abc", 0: "abc"}
+
+
+def test_staged_results_of_an_earlier_run_may_hold_error_rows(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(FILES_A_PIECE + 1):
+        (tmp_path / "in" / f"{number:03}.wav").write_bytes(SHORT if number else BAD)
+    kit.interrupted(pipeline(tmp_path, 0.5))
+    assert raysp.plan(pipeline(tmp_path, 0.5)).rows_todo == 1
+    assert label(tmp_path, 0.5) == {1: "", 0: "i"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "errors", "is_exceeded"),
+    [
+        (19, 19, False),
+        (20, 16, False),
+        (20, 17, True),
+        (39, 27, False),
+        (39, 30, True),
+        (199, 121, False),
+        (199, 122, True),
+        (200, 100, False),
+        (200, 101, True),
+    ],
+)
+def test_few_rows_stop_a_run_only_beyond_doubt(tmp_path, rows, errors, is_exceeded):
+    assert stops(tmp_path, 0.5, (rows, errors)) == is_exceeded
+
+
+def test_without_a_limit_nothing_stops_and_without_tolerance_one_row_does(tmp_path):
+    assert not stops(tmp_path / "any", 1.0, (20, 20))
+    assert stops(tmp_path / "none", 0.0, (20, 1))
+
+
+def test_rows_of_all_shards_count_together(tmp_path):
+    assert not stops(tmp_path / "few", 0.5, (100, 0), (100, 100))
+    assert stops(tmp_path / "many", 0.5, (99, 0), (101, 101))

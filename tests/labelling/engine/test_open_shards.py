@@ -3,6 +3,7 @@
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.workers.messages import LabelledBlock, RowError
@@ -93,3 +94,12 @@ def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_given(sh
     shards.failed["a.parquet"] = "no such file"
     assert add(shards, block(PIECES[1], 0, 1, 2)) is None
     assert shards.unfinished() == {"a.parquet": "no such file"}
+
+
+def test_rows_that_are_taken_back_do_not_count_for_the_error_rate():
+    rate = ErrorRate(0.1)
+    rate.add("a", 200, 30)
+    assert rate.is_exceeded
+    rate.add("a", -50, -30)
+    rate.add("a", 50, 0)
+    assert (rate.is_known, rate.is_exceeded) == (True, False)
