@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,6 +47,12 @@ def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
     result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), progress=False)
     assert (result.exit_code, result.errors) == (0, {})
     return Counter(bucket.requests)
+
+
+def labels(bucket: SyntheticBucket, name: str) -> list[dict[str, object]]:
+    """Return the rows of a label shard."""
+    data = bucket.get_object("bucket", name)["Body"].read()
+    return pq.read_table(pa.BufferReader(data)).to_pylist()
 
 
 def each(fewer: Counter[str], more: Counter[str], number: int) -> dict[str, float]:
@@ -100,3 +107,30 @@ def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp
     # The footer of each shard, and of each place; one range of its row group or two. HEAD: the record of the sink.
     assert counts["GET"] <= 4 * 32
     assert counts == {"GET": counts["GET"], "HEAD": 1}
+
+
+def test_a_further_block_of_a_shard(bucket):
+    """Of six recordings, as one block and as three pieces of two blocks: claimed hours fill a piece, and a block."""
+    found = []
+    for name, claims in (("one", [0.5] * 6), ("six", [8000.0, 0.5] * 3)):
+        lines = []
+        for place, (row, seconds) in enumerate(zip(digits(0, 6).to_pylist(), claims, strict=True)):
+            bucket.put_object("bucket", f"{name}/{place}.flac", row["audio"]["bytes"])
+            lines.append(json.dumps({"audio_filepath": f"{place}.flac", "id": row["id"], "duration": seconds}))
+        bucket.put_object("bucket", f"{name}/m.jsonl", "\n".join(lines).encode())
+        found.append(requests(bucket, f"{name}/m.jsonl", f"of-{name}"))
+    # A piece reads its lines once to label and once to commit, and is recorded when it begins. A block is staged, read
+    # and removed. One listing finds them all.
+    pieces, blocks = 2, 5
+    assert each(*found, 1) == {
+        "LIST": 0,
+        "GET": 2 * pieces + blocks,
+        "HEAD": 0,
+        "PUT": pieces + blocks,
+        "DELETE": blocks,
+    }
+    left = bucket.list_objects_v2(Bucket="bucket", Prefix="of-six/.raysp/stage/")
+    assert left["Contents"] == []
+    one, six = (labels(bucket, f"of-{name}/m-00000.parquet") for name in ("one", "six"))
+    assert [row["status"] for row in six] == ["ok"] * 6
+    assert six == one
