@@ -19,7 +19,6 @@ from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.evaluation.scores import Estimate
-from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
 from raysp.models.checking import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.layout import ERRORS
@@ -32,7 +31,7 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
 from raysp.training.loop.evaluated import comparable
-from raysp.training.loop.process_settings import process_settings
+from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Report, Session
 from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError
@@ -185,11 +184,10 @@ def finetune(
         fault_injection.arm()
         if by_ray and on_cluster:
             train_workers.check_places(plan, sink)
-        stack.callback(close_decoder)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
             _remove(store)
-        decoder = process_decoder()
+        decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
         committed = steps.latest(store, checks=by_ray)
         entry, record = _begin(prepared, store, committed)
@@ -198,6 +196,8 @@ def finetune(
         run = RunOfSink(entry.run_id, store.epoch)
         if on_plan:
             on_plan(prepared)
+        if not by_ray:
+            stack.enter_context(turn_of_process())
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         begun = committed.position if committed else Position(0, 0, 0)
@@ -272,21 +272,21 @@ def plan_recipe(
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
     """
-    try:
-        plan, prepared, _ = plan_with_sink(recipe, on_indexed)
-    finally:
-        close_decoder()
+    with Decoder() as decoder:
+        plan, prepared, _ = plan_with_sink(recipe, decoder, on_indexed)
     return plan, prepared
 
 
-def plan_with_sink(recipe: Finetune, on_indexed: OnIndexed) -> tuple[TrainingPlan, Prepared | None, Store]:
-    """Return the plan of `plan_recipe`, and the sink; the decoder of this process stays open."""
+def plan_with_sink(
+    recipe: Finetune, decoder: Decoder, on_indexed: OnIndexed
+) -> tuple[TrainingPlan, Prepared | None, Store]:
+    """Return the plan of `plan_recipe`, and the sink."""
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
     if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(training_record.INDEX)):
         return plan, None, store
-    return plan, prepare(plan, store, saves=False, decoder=process_decoder(), on_indexed=on_indexed), store
+    return plan, prepare(plan, store, saves=False, decoder=decoder, on_indexed=on_indexed), store
 
 
 def try_out(
@@ -306,12 +306,13 @@ def try_out(
     plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
     with contextlib.ExitStack() as stack:
-        stack.callback(close_decoder)
-        prepared = prepare(plan, None, decoder=process_decoder(), on_indexed=on_indexed).of_length(num_steps)
+        decoder = stack.enter_context(Decoder())
+        prepared = prepare(plan, None, decoder=decoder, on_indexed=on_indexed).of_length(num_steps)
         if on_plan:
             on_plan(prepared)
+        stack.enter_context(turn_of_process())
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
-        reading = Reading(prepared.reader(process_decoder()), Failures(prepared.corpus, recipe.max_error_rate))
+        reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)
         _follow(_alone(session, should_stop), prepared, progress, None, on_progress)

@@ -48,15 +48,13 @@ def _estimated(
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`, and as `estimate`.
     """
-    from raysp.labelling.engine.workers.reader import close_decoder, process_decoder
+    from raysp.audio.isolation import Decoder
     from raysp.training.estimates.training_estimate import estimate_training
     from raysp.training.finetuning import plan_with_sink
 
-    try:
-        plan, prepared, store = plan_with_sink(recipe, on_indexed)
-        return plan, prepared, estimate_training(plan, prepared, store, given, process_decoder())
-    finally:
-        close_decoder()
+    with Decoder() as decoder:
+        plan, prepared, store = plan_with_sink(recipe, decoder, on_indexed)
+        return plan, prepared, estimate_training(plan, prepared, store, given, decoder)
 
 
 def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,6 +191,15 @@ def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(cor
     assert sum(mapping.calls) == 5
     assert capsys.readouterr().out.count("called with") == len(mapping.calls)
     assert [row["loud"] for row in kit.rows(corpus / "out")] == [True, True, True, True, None, True]
+
+
+def test_several_threads_of_a_program_run_pipelines_at_once(corpus, mapping):
+    step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
+    made = [pipeline(corpus, "first"), pipeline(corpus, "second"), pipeline(corpus, "third", step)]
+    with ThreadPoolExecutor(3) as threads:
+        results = [*threads.map(lambda one: raysp.run(one, engine="here", progress=False), made)]
+    assert [(one.rows, one.exit_code) for one in results] == [(6, 0)] * 3
+    assert_same(kit.rows(corpus / "first"), kit.rows(corpus / "second"))
 
 
 def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

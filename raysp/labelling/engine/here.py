@@ -14,17 +14,19 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import Piece, Shard
 from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.begins import Begins
 from raysp.labelling.engine.execution import OnPiece, Outcome
+from raysp.labelling.engine.workers import watchdog
 from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised, sleep_while_waiting
 from raysp.labelling.engine.workers.label_actor import LabelActor
 from raysp.labelling.engine.workers.messages import LabelledBlock, Message, read_messages
-from raysp.labelling.engine.workers.reader import Reader, close_decoder
+from raysp.labelling.engine.workers.reader import Reader
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry
@@ -58,8 +60,8 @@ class Here:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
-            stack.callback(close_decoder)
-            items = stack.enter_context(contextlib.closing(self._items(plan, job)))
+            decoder = stack.enter_context(Decoder(on_wait=watchdog.touch))  # not that of the process: runs in threads
+            items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder)))
             if not job.code:
                 items = stack.enter_context(contextlib.closing(_ahead(items)))
             try:
@@ -91,9 +93,9 @@ class Here:
                         self._begins.end(message.receipt.shard, Piece(message.receipt.first, message.receipt.end))
                     yield message
 
-    def _items(self, plan: Plan, job: Job) -> "Generator[PieceTodo | ShardFailure | pa.Table]":
+    def _items(self, plan: Plan, job: Job, decoder: Decoder) -> "Generator[PieceTodo | ShardFailure | pa.Table]":
         """Yield each piece, then its packed blocks; or the failure of its shard."""
-        reader, apply_steps = Reader(job), _steps(job)
+        reader, apply_steps = Reader(job, decoder), _steps(job)
         for piece in serialised(plan.todo):
             if isinstance(piece, ShardFailure):
                 yield piece

@@ -1,13 +1,17 @@
 """Settings of the process in which a worker trains."""
 
 import contextlib
+import logging
 import os
+import threading
 from collections.abc import Iterator
 
 import torch
 
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import steady_convolutions
+
+logger = logging.getLogger(__name__)
 
 CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 """Variable that oneDNN reads before its first operation in a process."""
@@ -17,8 +21,21 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Variable that cuBLAS reads before its first product in a process."""
 FIXED_WORKSPACE = ":4096:8"
 """Workspaces of cuBLAS with which a product has the same bits each time: eight of 4 MiB (NVIDIA's documentation)."""
+_turn = threading.RLock()
 REFUSALS = ("does not have a deterministic implementation", WORKSPACE)
 """Parts of torch's messages on an operation that has no deterministic kernel."""
+
+
+@contextlib.contextmanager
+def turn_of_process() -> Iterator[None]:
+    """Wait until no other thread of this process trains: its masks would be drawn from the same generator of torch."""
+    if not _turn.acquire(blocking=False):
+        logger.warning("another training of this process goes on: this one waits for its end")
+        _turn.acquire()
+    try:
+        yield
+    finally:
+        _turn.release()
 
 
 @contextlib.contextmanager

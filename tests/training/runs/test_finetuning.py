@@ -8,6 +8,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,13 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, undisturbed, tmp_pa
     assert same(weights(tmp_path / "out"), weights(undisturbed))
     assert len(check_seen_once(tmp_path / "out", *shards_of(words))) == 2
     assert [step["done"] for step in steps_of(tmp_path / "out")] == [*range(1, second.steps + 1)]
+
+
+def test_trainings_in_threads_of_a_program_have_the_weights_of_one_alone(words, tiny, undisturbed, tmp_path):
+    sinks = [tmp_path / name for name in ("first", "second")]
+    with ThreadPoolExecutor(2) as threads:
+        [*threads.map(lambda sink: finetune(again(words, tiny, sink)), sinks)]
+    assert all(same(weights(sink), weights(undisturbed)) for sink in sinks)
 
 
 @pytest.mark.parametrize("name", some(["NAdam", "Adafactor", "ASGD", "SGD"], "NAdam"))

@@ -26,11 +26,16 @@ SPARE_PLACES = 4
 
 
 class Reader:
-    """Reader and decoder of pieces, which yields packed blocks."""
+    """Reader and decoder of pieces, which yields packed blocks.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        decoder: None: that of this process.
+    """
+
+    def __init__(self, job: Job, decoder: Decoder | None = None) -> None:
         self.job = job
         self.attempts = job.attempts
+        self._decoder = decoder
 
     def __call__(self, items: pa.Table) -> Iterator[pa.Table]:
         """Yield packed blocks of the pieces in column `piece`, which one task reads."""
@@ -78,8 +83,9 @@ class Reader:
         Steps with a pool of their own were not applied to them.
         """
         job = self.job
+        decoder = self._decoder or process_decoder()
         op = assembly.decoding(
-            job.pipeline, job.settings, shard, decoder=process_decoder(), functions=job.functions, by_stage=True
+            job.pipeline, job.settings, shard, decoder=decoder, functions=job.functions, by_stage=True
         )
         columns = assembly.decoded_columns(job.pipeline, shard)
         source = job.pipeline.source
@@ -102,15 +108,6 @@ def process_decoder() -> Decoder:
     decoder = Decoder(on_wait=watchdog.touch)  # its own limits are shorter
     atexit.register(decoder.close)
     return decoder
-
-
-def close_decoder() -> None:
-    """End this process's decoding process; the next use starts a new one."""
-    if process_decoder.cache_info().currsize:
-        decoder = process_decoder()
-        process_decoder.cache_clear()
-        atexit.unregister(decoder.close)
-        decoder.close()
 
 
 def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
