@@ -1,43 +1,103 @@
-"""The comparison of weights by name and shape, without a model or a file."""
+"""Weights that do not fit their configuration by name or shape: a check of the folder and a load refuse them alike."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from raysp import CheckpointError
-from raysp.models.files.comparison import Difference, compare, short
+import raysp
+from raysp.models import UniSpeechForCTC, check_checkpoint, load_checkpoint
+from tests.corpora import CHECKPOINT
 
-MODEL = {"encoder.weight": (4, 3), "encoder.bias": (4,), "head.weight": (2, 4)}
-
-
-def test_equal_weights_do_not_differ():
-    difference = compare(dict(reversed(MODEL.items())), MODEL)
-    assert difference == Difference()
-    difference.check("folder")
-
-
-def test_a_difference_lists_missing_unexpected_and_mismatched_names():
-    difference = compare({"encoder.weight": (4, 5), "pooler": (1,), "head.weight": (2, 4)}, MODEL)
-    assert difference == Difference(("encoder.bias",), ("pooler",), (("encoder.weight", (4, 5), (4, 3)),))
-    assert difference.names == ["encoder.bias", "pooler", "encoder.weight"]
+HEAD, BIAS = "lm_head.weight", "lm_head.bias"
+EMBED = "unispeech.masked_spec_embed"
+Weights = dict[str, torch.Tensor]
 
 
-def test_optional_names_are_dropped_from_a_difference_but_keep_their_shapes():
-    difference = compare({"encoder.weight": (4, 5), "pooler": (1,), "head.weight": (2, 4)}, MODEL)
-    left = difference.without(["encoder.bias", "pooler", "encoder.weight"])
-    assert left == Difference(mismatched=(("encoder.weight", (4, 5), (4, 3)),))
-    assert left.without(shapes=["encoder.weight"]) == Difference()
+def changed(folder: Path, change: Callable[[Weights], object]) -> Path:
+    """Copy the demo checkpoint with other weights."""
+    shutil.copytree(CHECKPOINT, folder / "checkpoint")
+    file = folder / "checkpoint" / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+    return folder / "checkpoint"
 
 
-def test_names_that_differ_are_refused_with_both_sides():
-    with pytest.raises(CheckpointError, match=r"^folder: .*missing head; unexpected pooler: use the config\.json"):
-        Difference(("head",), ("pooler",)).check("folder")
+@pytest.fixture(params=[check_checkpoint, load_checkpoint])
+def opened(request) -> Callable[[Path], object]:
+    """The check of a folder, which reads headers, and the loader, which reads tensors."""
+    return request.param
 
 
-def test_shapes_that_differ_are_refused_with_both():
-    with pytest.raises(CheckpointError, match=r"^folder: .*encoder is \(4, 5\), expected \(4, 3\): use the config"):
-        Difference(mismatched=(("encoder", (4, 5), (4, 3)),)).check("folder")
+def refusal(opened: Callable[[Path], object], folder: Path) -> str:
+    with pytest.raises(raysp.CheckpointError) as refused:
+        opened(folder)
+    where, _, reason = str(refused.value).partition(": ")
+    assert where == str(folder)
+    return reason
 
 
-def test_a_long_list_of_names_is_cut_with_its_count():
-    assert short([]) == "none"
-    assert short("abcdefgh") == "a, b, c, d, e, f, g, h"
-    assert short("abcdefghij") == "a, b, c, d, e, f, g, h and 2 more (10 in all)"
+def resized(weights: Weights, *names: str) -> None:
+    weights.update({name: torch.ones(4, 5) for name in names})
+
+
+def test_equal_weights_do_not_differ_in_whatever_order(opened):
+    names = [*UniSpeechForCTC.from_pretrained(CHECKPOINT).state_dict()]
+    stored = [*load_file(CHECKPOINT / "model.safetensors")]
+    assert sorted(names) == sorted(stored)
+    assert names != stored
+    opened(CHECKPOINT)
+
+
+def test_a_difference_lists_missing_unexpected_and_mismatched_names(tmp_path):
+    def change(weights: Weights) -> None:
+        del weights[BIAS]
+        resized(weights, HEAD, "pooler")
+
+    found, info = UniSpeechForCTC.from_pretrained(
+        changed(tmp_path, change), ignore_mismatched_sizes=True, strict=False, output_loading_info=True
+    )
+    assert (info["missing_keys"], info["unexpected_keys"]) == ({BIAS}, {"pooler"})
+    assert info["mismatched_keys"] == {(HEAD, (4, 5), (20, 144))}
+    assert found.new_weights == {BIAS, HEAD}
+
+
+def test_optional_names_may_be_missing_but_keep_their_shapes(opened, tmp_path):
+    opened(changed(tmp_path / "without", lambda weights: weights.pop(EMBED)))
+    folder = changed(tmp_path / "resized", lambda weights: resized(weights, EMBED))
+    assert refusal(opened, folder) == (
+        f"shapes of weights do not fit config.json: {EMBED} is (4, 5), expected (144,): "
+        "use the config.json that was saved with these weights"
+    )
+
+
+def test_names_that_differ_are_refused_with_both_sides_before_shapes(opened, tmp_path):
+    def change(weights: Weights) -> None:
+        del weights[BIAS]
+        resized(weights, HEAD, "pooler")
+
+    assert refusal(opened, changed(tmp_path, change)) == (
+        f"weights do not fit config.json: missing {BIAS}; unexpected pooler: "
+        "use the config.json that was saved with these weights"
+    )
+
+
+def test_shapes_that_differ_are_refused_with_both(opened, tmp_path):
+    folder = changed(tmp_path, lambda weights: resized(weights, HEAD))
+    assert refusal(opened, folder) == (
+        f"shapes of weights do not fit config.json: {HEAD} is (4, 5), expected (20, 144): "
+        "use the config.json that was saved with these weights"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [("abcdefgh", "a, b, c, d, e, f, g, h"), ("abcdefghij", "a, b, c, d, e, f, g, h and 2 more (10 in all)")],
+)
+def test_a_long_list_of_names_is_cut_with_its_count(opened, tmp_path, names, listed):
+    folder = changed(tmp_path, lambda weights: resized(weights, *names))
+    assert f": missing none; unexpected {listed}: use" in refusal(opened, folder)
