@@ -19,7 +19,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.corpora import CHECKPOINT, DEMO, digits_table
+from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled
 from tests.here import run_without_ray
 
 TEXT = "one two three"
@@ -190,6 +190,22 @@ class TestTextsWithoutTimes:
         sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": None})
         ran = raysp_command("export", sink, tmp_path / "x", "--to", "textgrid")
         assert (ran.code, f"no times     {NUM_ROWS} rows" in ran.out) == (0, True)
+
+
+def test_rows_without_a_reference_have_their_transcript_in_a_manifest_and_are_counted(tmp_path, raysp_command):
+    source = {"text": ["said", None, ""]}
+    sink = labelled(tmp_path, {"pred_text": ["heard"] * 3}, source=source, outputs=[raysp.Transcript()])
+    line = "no reference 1 row without a reference text, whose text is the transcript\n"
+    for _ in range(2):  # the second export finds the files of the first
+        ran = raysp_command("export", sink, tmp_path / "nemo", "--to", "nemo")
+        assert (ran.code, line in ran.out) == (0, True), ran.out
+    written = files_of(tmp_path / "nemo")["a.jsonl"].splitlines()
+    assert [json.loads(one)["text"] for one in written] == ["said", "heard", ""]
+    ran = raysp_command("export", sink, tmp_path / "nemo", "--to", "nemo", "--json")
+    assert json.loads(ran.out)["without_reference"] == 1
+    (tmp_path / "plain").mkdir()
+    sink = labelled(tmp_path / "plain", {"pred_text": ["heard"]}, outputs=[raysp.Transcript()])
+    assert export(tmp_path, sink, "nemo", restart=True).without_reference == 0
 
 
 class TestFilesOfEarlierExports:

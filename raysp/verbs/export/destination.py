@@ -61,6 +61,8 @@ class ShardMark:
     """Bytes of the files of the whole shard, by path; empty where each row has a file."""
     untimed: int = 0
     """Rows with a text none of whose words has a time."""
+    without_reference: int = 0
+    """Rows without a reference text, where other rows may have one; their text is the transcript."""
     kept: tuple[str, ...] = ()
     """Paths of files of rows that no export wrote, or that were edited since."""
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class ShardFiles:
     rows: int = 0
     clips: int = 0
     untimed: int = 0
+    without_reference: int = 0
     seconds: float = 0.0
     left_out: Counter[str] = field(default_factory=Counter)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -224,6 +227,7 @@ class ShardFiles:
             left_out=dict(sorted(self.left_out.items())),
             sizes=self.sizes,
             untimed=self.untimed,
+            without_reference=self.without_reference,
             kept=tuple(self.kept),
             hashes=self.hashes,
         )

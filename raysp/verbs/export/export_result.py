@@ -36,6 +36,8 @@ class Export(Brief):
     """Rows that were left out by reason, and clips of exported rows."""
     untimed: int = 0
     """Rows with a text none of whose words has a time; subtitles, tiers and clips show it over the whole row."""
+    without_reference: int = 0
+    """Lines of a NeMo manifest whose text is the transcript, in a sink with a column of reference texts."""
     names: str | None = None
     """Source of the names of the files of rows, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
@@ -59,6 +61,7 @@ class Export(Brief):
             "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
+            "no reference": self._without_reference,
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
             "kept": self._kept,
             "restored": self._rewritten,
@@ -78,6 +81,11 @@ class Export(Brief):
     def exit_code(self) -> int:
         """Exit code: 3 if shards of the plan are not finished or no row was exported, else 0."""
         return INCOMPLETE if self.unfinished or self.nothing_exported else 0
+
+    @property
+    def _without_reference(self) -> str:
+        found = f"{count(self.without_reference, 'row')} without a reference text"
+        return f"{found}, whose text is the transcript" if self.without_reference else ""
 
     @property
     def _kept(self) -> str:

@@ -317,6 +317,7 @@ def _result(
         seconds=round(sum(mark.seconds for mark in marks), 3),
         left_out=dict(left_out.most_common()),
         untimed=sum(mark.untimed for mark in marks),
+        without_reference=sum(mark.without_reference for mark in marks),
         names=named.kind if named else None,
         not_by_path=named.not_by_path if named else "",
         kept=len(kept),

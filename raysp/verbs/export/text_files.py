@@ -338,5 +338,8 @@ def manifest_lines(
 
         return line
 
+    def count(row: Row, files: ShardFiles) -> None:
+        files.without_reference += known is not None and row[known] is None
+
     columns = [text, *([score] if score in names else []), *([known] if known else [])]
-    return LineFiles(labelling, ".jsonl", columns, lines, bool(options["one_file"]))
+    return LineFiles(labelling, ".jsonl", columns, lines, bool(options["one_file"]), count=count)
