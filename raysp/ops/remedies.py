@@ -12,7 +12,8 @@ REMEDIES: Mapping[str, str] = {
     "path_not_allowed": "set source.audio_root to the folder that contains the files, or the targets of their links, "
     "or embed the recordings",
     "not_found": "check that the files exist, and that paths are relative to source.audio_root",
-    "unreadable_text": "correct the texts that error_message of these rows names, or remove those beside recordings",
+    "unreadable_text": "correct the texts that error_message of these rows names, or remove those beside recordings; "
+    "if they are links, set source.audio_root to a folder that contains their targets",
     "not_readable": "give permission to read the recordings, and restore archived ones",
     "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'",
     "corrupt_audio": "copy the recordings again from their source",

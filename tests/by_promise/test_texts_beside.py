@@ -158,6 +158,23 @@ def test_a_text_that_cannot_be_read_costs_its_row_and_a_retry_finds_it_corrected
     assert not [note for note in plan.notes if UNREADABLE in note]
 
 
+def test_texts_that_are_links_are_explained_once_with_their_remedy(folder, raysp_command):
+    (folder("d.wav", wav(8000)).parent / "store").mkdir()
+    for name in ("a", "b/c"):
+        place = folder(f"{name}.txt", b"replaced")
+        (place / f"{name}.txt").unlink()
+        (place.parent / "store" / name.replace("/", "-")).write_text("text")
+        (place / f"{name}.txt").symlink_to(place.parent / "store" / name.replace("/", "-"))
+    folder("d.txt", LATIN)
+    [note] = [note for note in raysp.plan(pipeline(place)).notes if UNREADABLE in note]
+    assert note.count("set source.audio_root to a folder that holds all their targets") == 1
+    for part in ("path 'a.txt': a link leads out", "path 'b/c.txt': a link leads out", "'d.txt', has b'\\xf6' at byte 2"):
+        assert part in note, note
+    file = kit.pipeline_file(place.parent / "label.py", pipeline(place))
+    ran = raysp_command("run", file)
+    assert "if they are links, set source.audio_root to a folder that contains their targets" in ran.out + ran.err
+
+
 def tar_of(place, members):
     with tarfile.open(place, "w") as tar:
         for name, data in members.items():

@@ -31,6 +31,9 @@ from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 from raysp.words import listed as first_of
 
+_EXPECTED = "; expected "
+"""Ends what an error message says of one file."""
+
 if TYPE_CHECKING:
     from raysp.cluster.cards import Card
     from raysp.labelling.planning.certified import Certified, GraphUse
@@ -478,7 +481,7 @@ class Plan(Brief):
             more = "" if unread == len(self.corpus.faults) else "; ..."
             found.append(
                 f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
-                f"({UNREADABLE_TEXT}). {'; '.join(self.corpus.faults)}{more}"
+                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(self.corpus.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:
@@ -504,6 +507,15 @@ class Plan(Brief):
     def pieces_todo(self) -> int:
         """Number of pieces to label."""
         return sum(len(todo.pieces) for todo in self.todo)
+
+
+def _with_each_remedy_once(messages: Sequence[str]) -> str:
+    """Join error messages; those that expect the same are followed by it once."""
+    found: dict[str, list[str]] = {}
+    for message in messages:
+        what, _, expected = message.partition(_EXPECTED)
+        found.setdefault(expected, []).append(what)
+    return "; ".join(_EXPECTED.join(filter(None, ("; ".join(what), expected))) for expected, what in found.items())
 
 
 def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
