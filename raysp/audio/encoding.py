@@ -42,7 +42,8 @@ def wav_of(samples: object, sample_rate: int, place: str) -> bytes:
         raise SpecError(f"{place}: found a {type(samples).__name__}, expected a numpy array: numpy.asarray makes one")
     if samples.dtype not in (np.float32, np.float64, np.int16):
         raise SpecError(
-            f"{place}: found dtype {samples.dtype}, expected float32 from -1 to 1, or int16; convert and scale it"
+            f"{place}: found dtype {samples.dtype}, expected float32 or float64 from -1 to 1, or int16; convert "
+            "and scale it"
         )
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= len(samples) <= MAX_CHANNELS):
         raise SpecError(f"{place}: found shape {samples.shape}, expected (num_samples,) or (channels, num_samples)")

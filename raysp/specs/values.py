@@ -107,6 +107,7 @@ def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[
         return f"{path}: ", message
     if one["type"] in ("is_instance_of", "dataclass_type") and isinstance(one["input"], Mapping):
         message += '; in JSON it has a key "type", the name of its class'
+    message = message.replace("an instance of Sequence", "a list")
     found = "***" if name == "storage_options" else _shown(one["input"])
     return f"{path}: found {found}; ", f"{message[0].lower()}{message[1:]}"
 

@@ -56,7 +56,7 @@ def test_an_array_without_a_label_costs_its_row_alone(labeller):
     ("recording", "rate", "message"),
     [
         ([0.0, 0.1], RATE, r"recordings\[0\]: found a list, expected a numpy array"),
-        (np.zeros(400, np.int32), RATE, r"recordings\[0\]: found dtype int32, expected float32 from -1 to 1, or int16"),
+        (np.zeros(400, np.int32), RATE, r"recordings\[0\]: found dtype int32, expected float32 or float64 from -1 to 1, "),
         (np.zeros((400, 2), np.float32), RATE, r"found shape \(400, 2\), more channels than samples; .* transpose it"),
         (np.zeros((1, 1, 400), np.float32), RATE, r"found shape \(1, 1, 400\), expected \(num_samples,\)"),
         (np.zeros(400, np.float32), 16_000.5, r"rate=16000.5: expected a whole number"),
@@ -66,6 +66,18 @@ def test_an_array_without_a_label_costs_its_row_alone(labeller):
 def test_what_is_no_recording_is_refused(labeller, recording, rate, message):
     with pytest.raises(raysp.SpecError, match=message):
         labeller.arrays([recording], rate, columns={"text": [None]})
+
+
+def test_one_array_in_place_of_a_list_of_them_is_refused(labeller):
+    message = r"recordings: found one array of shape \(4000,\); give a list: arrays\(\[samples\], rate=16000\)"
+    with pytest.raises(raysp.SpecError, match=message):
+        labeller.arrays(np.zeros(4000, np.float32), 16_000)
+
+
+@pytest.mark.parametrize("steps", [STEPS[1], None, 5])
+def test_steps_that_are_no_list_are_refused(steps):
+    with pytest.raises(raysp.SpecError, match=r"^Pipeline\.steps: found .*; input should be a list$"):
+        raysp.Labeller(steps)
 
 
 def test_recordings_that_cannot_be_counted_are_refused(labeller):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, Self, cast
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
@@ -112,6 +113,10 @@ class Labeller:
         """
         if not isinstance(recordings, Sized):
             raise SpecError(f"recordings: found a {type(recordings).__name__}, expected a list of arrays")
+        if isinstance(recordings, np.ndarray) and recordings.ndim < 2 and recordings.dtype != object:
+            raise SpecError(
+                f"recordings: found one array of shape {recordings.shape}; give a list: arrays([samples], rate={rate!r})"
+            )
         found = {name: list(values) for name, values in (columns or {}).items()}
         names, audio = self._job.columns, self._job.pipeline.source.audio
         id_column = self._job.pipeline.source.id

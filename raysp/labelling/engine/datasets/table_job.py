@@ -1,6 +1,6 @@
 """Steps to apply to tables of a program, with the columns of these tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -174,12 +174,12 @@ def local_job(steps: Sequence[Step], columns: Columns) -> TableJob:
     Pools are those of other processes, so the default one of the `Label` step takes its place, and `Map` steps have
     none.
     """
-    alone = [
-        replace(step, pool=Pool())
-        if isinstance(step, Label)
-        else replace(step, pool=None)
-        if isinstance(step, Map)
-        else step
-        for step in steps
-    ]
+    # What is no list stays as it is: the pipeline refuses it, with its name.
+    alone = [_without_pool(step) for step in steps] if isinstance(steps, Iterable) else steps
     return table_job(alone, columns, local_resources)
+
+
+def _without_pool(step: Step) -> Step:
+    if isinstance(step, Label):
+        return replace(step, pool=Pool())
+    return replace(step, pool=None) if isinstance(step, Map) else step
