@@ -51,9 +51,10 @@ class Forgotten(Brief):
     def facts(self) -> dict[str, object]:
         """Facts to print, by name."""
         repeated = [f"{one!r} {number:,} times" for one, number in self.repeated.items()]
+        before = f", {self.already:,} of them before" if self.already else ""
         unread = [f"{name}: {reason}" for name, reason in self.not_searched.items()]
         return {
-            "withdrawn": f"{count(self.rows, 'row')}, {self.already:,} of them before",
+            "withdrawn": f"{count(self.rows, 'row')}{before}",
             "labels": f"{self.labels:,} removed, in {count(len(self.shards_replaced), 'label shard')}",
             "staged": f"{count(self.pieces_removed, 'piece')} removed; the next run labels the other rows again"
             if self.pieces_removed
