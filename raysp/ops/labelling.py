@@ -44,6 +44,7 @@ from raysp.ops.places import PLACE, places_of, staged_places
 from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.text.time_bounds import within_recordings
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes
@@ -243,7 +244,7 @@ class Labelling:
                 continue
             if row_status.status == OK and is_short:
                 least = self.loaded.summary.min_samples
-                row_status.skip("too_short", f"{len(waves[index])} samples; the model needs at least {least}")
+                row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
                 labels[index] = self._empty()
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)

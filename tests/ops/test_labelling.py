@@ -245,7 +245,8 @@ class TestRows:
         assert op.loaded.model.min_samples == 400
         found = labels(op, block_of([np.zeros(num_samples, np.int16), waves[0]]))
         assert (found[0]["status"], found[0]["error_type"]) == ("skipped", "too_short")
-        assert found[0]["error_message"] == f"{num_samples} samples; the model needs at least 400"
+        samples = "1 sample" if num_samples == 1 else f"{num_samples} samples"
+        assert found[0]["error_message"] == f"{samples}; the model needs at least 400"
         assert (found[0]["pred_text"], found[0]["pred_score"]) == ("", None)
         assert found[1]["status"] == "ok"
 
