@@ -74,9 +74,11 @@ def _body(
         for reason, number in mark.left_out.items():
             left_out[reason] = left_out.get(reason, 0) + number
     reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(left_out.items()))
+    time = duration(seconds)
+    units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
     checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
     made = [
-        f"- {count(rows, 'clip' if to == 'clips' else 'row')}, {duration(seconds)} hours:minutes:seconds of audio",
+        f"- {count(rows, 'clip' if to == 'clips' else 'row')}, {time} of audio ({units})",
         f"- split: {options['split']}",
         f"- left out: {reasons or 'nothing'}",
         f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
