@@ -72,7 +72,12 @@ class TestWithAudio:
         assert (split["name"], split["num_examples"]) == ("train", 7)
         text = (tmp_path / "dest" / "README.md").read_text()
         fingerprint = json.loads((made / "out" / ".raysp" / "run.json").read_text())["fingerprint"]
-        for part in ("- 7 rows, 0:02 of audio (minutes:seconds)\n", "1 unsupported_format", "unispeech-digits-ctc", fingerprint):
+        for part in (
+            "- 7 rows, 0:02 of audio (minutes:seconds)\n",
+            "1 unsupported_format",
+            "unispeech-digits-ctc",
+            fingerprint,
+        ):
             assert part in text
         assert "raysp export out DEST --to dataset --licence cc-by-4.0" in text
 
