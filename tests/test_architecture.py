@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
     {"bounds", "capabilities", "columns", "errors", "machine", "public_names", "tracebacks", "words"},
-    {"devices"},
+    {"devices", "first_bytes"},
     {"device_graphs", "device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raysp.errors import AudioError
+from raysp.first_bytes import complaint
 from raysp.words import count
 
 CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})
@@ -73,6 +74,13 @@ def _is_mpeg_layer(head: bytes) -> bool:
 def unsupported(opening: Opening, found: str) -> AudioError:
     """Return the error for a recording in an unsupported format."""
     return AudioError("unsupported_format", f"{found}, {describe(opening)}; expected {EXPECTED}")
+
+
+def unknown(opening: Opening) -> AudioError:
+    """Return the error for a recording that `sniff` does not know: of files in its place, with what to do with them."""
+    if (found := complaint(opening.head, EXPECTED, may_be_text=False)) is not None:
+        return AudioError("unsupported_format", f"the recording {found}")
+    return unsupported(opening, "no known audio format")
 
 
 def refusal(opening: Opening, container: str, code: int, words: str) -> AudioError:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import soundfile
 
-from raysp.audio.container import CONTAINERS, HEAD_BYTES, MEDIA, Opening, describe, refusal, sniff, unsupported
+from raysp.audio.container import (
+    CONTAINERS,
+    HEAD_BYTES,
+    MEDIA,
+    Opening,
+    describe,
+    refusal,
+    sniff,
+    unknown,
+    unsupported,
+)
 from raysp.audio.counting import counts_all
 from raysp.audio.excerpts import AudioHeader, Recording, SupportsRead, is_file, require_recording
 from raysp.audio.media import MediaSource, open_media
@@ -256,7 +266,7 @@ def open_stream(whole: "Reader", streams: Streams, stream: Stream, *, by_opus: b
     opening = Opening(reader.head(), reader.num_bytes)
     container = sniff(opening)
     if container is None:
-        raise unsupported(opening, "no known audio format")
+        raise unknown(opening)
     try:
         with ExitStack() as stack:
             if container in MEDIA:

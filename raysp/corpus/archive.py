@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.corpus.content import HEAD_BYTES, complaint
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
+from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.words import count
 
 BLOCK_BYTES = 512

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp import bounds
-from raysp.corpus.content import HEAD_BYTES, complaint
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import PagedFile, first_page, leaves, page_header
 from raysp.corpus.recording_columns import has_paths
@@ -34,6 +33,7 @@ from raysp.corpus.shards import (
     refuse_ray_types,
 )
 from raysp.errors import ShardError, StoreError
+from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.words import count
 
 INDEX_BYTES = 8

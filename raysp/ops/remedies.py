@@ -15,7 +15,8 @@ REMEDIES: Mapping[str, str] = {
     "unreadable_text": "correct the texts that error_message of these rows names, or remove those beside recordings; "
     "if they are links, set source.audio_root to a folder that contains their targets",
     "not_readable": "give permission to read the recordings, and restore archived ones",
-    "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'",
+    "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'; fetch or "
+    "decompress them where error_message asks for it",
     "corrupt_audio": "copy the recordings again from their source",
     "invalid_audio": f"check sample rate, channels and samples of one recording, and {_CONVERT}",
     "decoder_crashed": _CONVERT,

@@ -56,7 +56,11 @@ def test_an_array_without_a_label_costs_its_row_alone(labeller):
     ("recording", "rate", "message"),
     [
         ([0.0, 0.1], RATE, r"recordings\[0\]: found a list, expected a numpy array"),
-        (np.zeros(400, np.int32), RATE, r"recordings\[0\]: found dtype int32, expected float32 or float64 from -1 to 1, "),
+        (
+            np.zeros(400, np.int32),
+            RATE,
+            r"recordings\[0\]: found dtype int32, expected float32 or float64 from -1 to 1",
+        ),
         (np.zeros((400, 2), np.float32), RATE, r"found shape \(400, 2\), more channels than samples; .* transpose it"),
         (np.zeros((1, 1, 400), np.float32), RATE, r"found shape \(1, 1, 400\), expected \(num_samples,\)"),
         (np.zeros(400, np.float32), 16_000.5, r"rate=16000.5: expected a whole number"),

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -131,6 +132,27 @@ class TestManifests:
             "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
         )
         assert "is a Git LFS pointer, not the file itself" in reason(tmp_path, tmp_path / "in/m.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["pointer", "gzip", *COMPRESSORS, "samples"])
+def test_a_pointer_or_a_compressed_file_under_the_name_of_a_recording_says_so(tmp_path, kind):
+    content = {
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "gzip": gzip.compress(wav()),
+        "samples": b"\xfe\xff" * 99,  # -2, which is also a mark of UTF-16
+    }
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(content[kind] if kind in content else COMPRESSORS[kind](wav()))
+    found = raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), engine="here", rows=1, progress=False)
+    [row] = found.table.to_pylist()
+    message = {
+        "pointer": "the recording is a Git LFS pointer, not the file itself; expected WAV.* Fetch it: git lfs pull",
+        "samples": "no known audio format, 198 bytes beginning",
+        "gzip": "the recording is compressed by gzip; expected WAV.* Decompress it: gunzip < IN > OUT",
+    }.get(kind, f"the recording is compressed by {kind}; expected WAV.* Decompress it: {REMEDIES.get(kind)}")
+    assert row["error_type"] == "unsupported_format"
+    assert re.match(message, row["error_message"]), row["error_message"]
+    assert "fetch or decompress them where error_message asks for it" in found.nothing_labelled
 
 
 METADATA = {

@@ -168,7 +168,11 @@ def test_texts_that_are_links_are_explained_once_with_their_remedy(folder, raysp
     folder("d.txt", LATIN)
     [note] = [note for note in raysp.plan(pipeline(place)).notes if UNREADABLE in note]
     assert note.count("set source.audio_root to a folder that holds all their targets") == 1
-    for part in ("path 'a.txt': a link leads out", "path 'b/c.txt': a link leads out", "'d.txt', has b'\\xf6' at byte 2"):
+    for part in (
+        "path 'a.txt': a link leads out",
+        "path 'b/c.txt': a link leads out",
+        "'d.txt', has b'\\xf6' at byte 2",
+    ):
         assert part in note, note
     file = kit.pipeline_file(place.parent / "label.py", pipeline(place))
     ran = raysp_command("run", file)

@@ -115,7 +115,8 @@ class Labeller:
             raise SpecError(f"recordings: found a {type(recordings).__name__}, expected a list of arrays")
         if isinstance(recordings, np.ndarray) and recordings.ndim < 2 and recordings.dtype != object:
             raise SpecError(
-                f"recordings: found one array of shape {recordings.shape}; give a list: arrays([samples], rate={rate!r})"
+                f"recordings: found one array of shape {recordings.shape}; give a list: "
+                f"arrays([samples], rate={rate!r})"
             )
         found = {name: list(values) for name, values in (columns or {}).items()}
         names, audio = self._job.columns, self._job.pipeline.source.audio
