@@ -182,6 +182,21 @@ def column_of(rows: pa.Table, name: str) -> "pa.ChunkedArray[Any]":
     return cast("pa.ChunkedArray[Any]", pc.struct_field(rows.column(column), field))
 
 
+def expected_value(kind: pa.DataType, compare: str) -> str | None:
+    """Return the values that a column of a type can be compared with, for messages; None for other types."""
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        one, many = "a number without quotes", "numbers without quotes"
+    elif types.is_string(kind) or types.is_large_string(kind):
+        one, many = "a text in quotes", "texts in quotes"
+    elif types.is_boolean(kind):
+        one, many = "True or False", "True or False"
+    else:
+        return None
+    return f"expected {f'a list of {many}' if compare in ('in', 'not in') else one}"
+
+
 def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:
     """Return for each value of a column whether it meets a condition; null never does.
 

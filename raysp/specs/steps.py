@@ -188,6 +188,10 @@ class Keep(Step):
             raise ValueError(f"min_seconds={low} is above max_seconds={high}: no row could meet it")
         if isinstance(self.where, str) and not re.fullmatch(r"[\w.]+:[\w.]+", self.where):
             raise ValueError(f"where={self.where!r} is neither a list of conditions nor 'module:function'")
+        for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
+            if ("in" in compare) != isinstance(value, tuple):
+                expected = "a list of values" if "in" in compare else "one value"
+                raise ValueError(f"where={(name, compare, value)!r}: expected {expected} after {compare!r}")
 
     @property
     def reads_seconds(self) -> bool:
@@ -232,15 +236,16 @@ class Keep(Step):
         """
         import pyarrow as pa
 
-        from raysp.ops.keeping import column_of, meets
+        from raysp.ops.keeping import column_of, expected_value, meets
 
         for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
             column = column_of(schema.empty_table(), name)
             try:
                 meets(column, compare, value)
             except pa.ArrowException as error:
+                expected = expected_value(column.type, compare) or str(error)
                 raise ValueError(
-                    f"Keep cannot compare {name!r} {compare} {value!r}, a column of {column.type}: {error}"
+                    f"Keep cannot compare {name!r} {compare} {value!r}, a column of {column.type}: {expected}"
                 ) from None
 
 

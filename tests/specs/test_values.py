@@ -196,6 +196,14 @@ class TestChecks:
             (lambda: raysp.Keep(where="f"), "where='f' is neither a list of conditions nor 'module:function'"),
             (lambda: raysp.Keep(where=[("a", "~", 1)]), "^Keep.where.0.1: found '~'; input should be '==', '!='"),
             (lambda: raysp.Keep(where=lambda t: t), "^Keep.where: found <function"),
+            (
+                lambda: raysp.Keep(where=[("a", "in", "en")]),
+                r"^Keep: where=\('a', 'in', 'en'\): expected a list of values after 'in'$",
+            ),
+            (
+                lambda: raysp.Keep(where=[("a", "==", ["en"])]),
+                r"^Keep: where=\('a', '==', \('en',\)\): expected one value after '=='$",
+            ),
             (lambda: raysp.Label("c", outputs=[]), r"outputs is empty; give at least one, such as raysp.Transcript"),
             (lambda: raysp.Label("c", outputs=["x"]), "^Label.outputs.0: found 'x'; .*instance of Output"),
             (lambda: raysp.Label("c", outputs=[raysp.Decode()]), "^Label.outputs.0: found Decode.*instance of Output"),

@@ -174,9 +174,10 @@ def local_job(steps: Sequence[Step], columns: Columns) -> TableJob:
     Pools are those of other processes, so the default one of the `Label` step takes its place, and `Map` steps have
     none.
     """
-    # What is no list stays as it is: the pipeline refuses it, with its name.
-    alone = [_without_pool(step) for step in steps] if isinstance(steps, Iterable) else steps
-    return table_job(alone, columns, local_resources)
+    given: object = steps
+    if isinstance(given, Iterable):  # others are refused by the pipeline
+        steps = [_without_pool(step) for step in steps]
+    return table_job(steps, columns, local_resources)
 
 
 def _without_pool(step: Step) -> Step:
