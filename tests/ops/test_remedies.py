@@ -34,7 +34,7 @@ def test_every_reason_that_a_row_may_have_no_label_for_has_a_remedy(tmp_path):
     for kind in (UNKNOWN, *made):
         receipts.write_text(text.replace('"too_short"', f'"{kind}"'))
         message = raysp.run(pipeline, engine="here", progress=False).nothing_labelled
-        found[kind] = re.fullmatch(rf"0 of 1 row have a label \(1 {kind}\)\. For {kind}: (.*)", message)[1]
+        found[kind] = re.fullmatch(rf"0 of 1 row has a label \(1 {kind}\)\. For {kind}: (.*)", message)[1]
     unknown = found.pop(UNKNOWN)
     assert unknown == "see error_message of these rows"
     assert {kind for kind, remedy in found.items() if remedy == unknown} == set()

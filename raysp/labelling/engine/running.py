@@ -511,7 +511,8 @@ def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | No
     most = kinds.most_common(1)[0][0]
     counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
     example = next((f"; for example {one}" for one in examples if f": {most}: " in one), "")
-    return f"0 of {count(kinds.total(), 'row')} were labelled ({counts}){example}. For {most}: {remedy(most)}"
+    were = "was" if kinds.total() == 1 else "were"
+    return f"0 of {count(kinds.total(), 'row')} {were} labelled ({counts}){example}. For {most}: {remedy(most)}"
 
 
 def _nothing_has_a_label(status: "Status") -> str | None:
@@ -521,7 +522,8 @@ def _nothing_has_a_label(status: "Status") -> str | None:
         return None
     counts = ", ".join(f"{number:,} {kind}" for kind, number in status.errors_by_type.items())
     most = next(iter(kinds))
-    return f"0 of {count(status.rows_committed, 'row')} have a label ({counts}). For {most}: {remedy(most)}"
+    have = "has" if status.rows_committed == 1 else "have"
+    return f"0 of {count(status.rows_committed, 'row')} {have} a label ({counts}). For {most}: {remedy(most)}"
 
 
 def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Status | None") -> RunResult:
