@@ -2,13 +2,17 @@
 
 import functools
 import logging
+import os
+import sys
 import sysconfig
 import threading
 import traceback
 from bdb import BdbQuit
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
+
+from raysp.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +39,18 @@ def place(error: BaseException, owner: str = "") -> str | None:
     if isinstance(error, SyntaxError) and error.filename is not None and _is_users(error.filename):
         return f"{Path(error.filename).name}:{error.lineno}"
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_of_user(frame, owner)]
-    return f"{_file_name(frames[-1][0])}:{frames[-1][1]}" if frames else None
+    if not frames:
+        return None
+    frame, line = frames[-1]
+    return f"{_file_name(frame.f_code, str(frame.f_globals.get('__name__')))}:{line}"
+
+
+def at(function: object) -> str:
+    """Return where a user's function begins, such as " (rules/levels.py:7)"; the empty text for any other callable."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType) or not _is_users(code.co_filename):
+        return ""
+    return f" ({_file_name(code, str(getattr(function, '__module__', '')))}:{code.co_firstlineno})"
 
 
 def described(error: BaseException, owner: str = "") -> str:
@@ -70,6 +85,7 @@ def raise_if_stopped(error: BaseException) -> None:
 
     Raises:
         KeyboardInterrupt: the error or one of its causes is `BdbQuit`: the user has left the debugger.
+        RunError: the same in a worker of Ray (`refuse_debuggers`).
         SystemExit: the error is that by which a worker of Ray answers SIGTERM.
     """
     if isinstance(error, SystemExit) and any(_is_of_ray(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
@@ -77,8 +93,21 @@ def raise_if_stopped(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, BdbQuit):
-            raise KeyboardInterrupt
+            if sys.breakpointhook is not _without_terminal:
+                raise KeyboardInterrupt
+            where = place(error) or "a function"
+            raise RunError(f"{where}: workers of Ray have no terminal for a debugger; run with --engine here")
         cause = cause.__cause__
+
+
+def refuse_debuggers() -> None:
+    """Let debuggers fail in this process, a worker of Ray, unless RAY_DEBUG asks for Ray's own, which waits for one."""
+    if "RAY_DEBUG" not in os.environ:
+        sys.breakpointhook = _without_terminal
+
+
+def _without_terminal(*_: object, **__: object) -> None:
+    raise BdbQuit
 
 
 def note(error: BaseException) -> None:
@@ -158,9 +187,9 @@ def _is_below_raysp(file_name: str) -> bool:
     return str(Path(file_name).resolve()).startswith(f"{_RAYSP}/")
 
 
-def _file_name(frame: FrameType) -> str:
-    """Return the path of a frame's file, relative to the folder from which its module was imported."""
-    path, module = Path(frame.f_code.co_filename), str(frame.f_globals.get("__name__"))
+def _file_name(code: CodeType, module: str) -> str:
+    """Return the path of a file, relative to the folder from which its module was imported."""
+    path = Path(code.co_filename)
     parts = (path.parent if path.stem == "__init__" else path.with_suffix("")).parts
     names = tuple(module.split("."))
     if parts[-len(names) :] != names:

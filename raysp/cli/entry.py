@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from inspect import getdoc
@@ -139,14 +140,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
         with _tracebacks_shown(debug=debug), results_alone(on_stdout=is_json):
             code = _run_app(given)
     except RayspError as error:
+        code = FAILED if isinstance(error, RunError) else REFUSED
         if debug:
-            raise
-        _fail(str(error), FAILED if isinstance(error, RunError) else REFUSED)
+            _exit_with_traceback(error, code)
+        _fail(str(error), code)
     except KeyboardInterrupt:
         _fail("stopped", INTERRUPTED)
     except Exception as error:
         if debug:
-            raise
+            _exit_with_traceback(error, FAILED)
         advice = IN_YOUR_CODE if tracebacks.is_of_users_code(error) else MAYBE_A_BUG
         _fail(f"{tracebacks.described(error)} ({advice})", FAILED)
     finally:
@@ -209,6 +211,12 @@ def _run_app(given: list[str]) -> int:
         of_verb = f"{verb} " if verb in VERBS else ""
         raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp {of_verb}--help`") from None
     return REFUSED if not given else code if isinstance(code, int) else 0
+
+
+def _exit_with_traceback(error: BaseException, code: int) -> NoReturn:
+    with contextlib.suppress(OSError, ValueError):  # stderr is full or closed
+        traceback.print_exception(error)
+    raise SystemExit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:

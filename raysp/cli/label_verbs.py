@@ -196,14 +196,15 @@ def _try_out(
         if as_json:
             print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
         else:
-            is_table = print_rows(table, f"The first {count(table.num_rows, 'row')} (nothing was kept)", is_whole=True)
+            title = f"The first {count(table.num_rows, 'row')} (nothing was kept)"
+            is_table = table.num_rows > 0 and print_rows(table, title, is_whole=True)
             print_failures(result.shards_failed)
             if not result.nothing_labelled:
                 print_unlabelled(result, with_examples=is_table)
             print_named(result, "source", *(["word errors"] if normalise else []))
             if result.nothing_labelled:
                 print_nothing_labelled(result)
-            else:
+            elif table.num_rows:
                 print_command("next", next_command)
 
 

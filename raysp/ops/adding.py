@@ -133,12 +133,15 @@ def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
 def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
     """Return a result as a table of the declared columns."""
     expected = ", ".join(f"{field.name!r}: {field.type}" for field in op.schema)
+    where = tracebacks.at(getattr(op, "function", None))
     columns = _columns(result)
     if columns is None:
-        raise RunError(f"{op.name} returned a {type(result).__name__}, expected a pyarrow.Table or dict of {expected}")
+        raise RunError(
+            f"{op.name} returned a {type(result).__name__}, expected a pyarrow.Table or dict of {expected}{where}"
+        )
     if set(columns) != {*op.schema.names}:
         found = ", ".join(map(repr, columns)) or "none"
-        raise RunError(f"{op.name} returned the columns {found}, expected {expected}")
+        raise RunError(f"{op.name} returned the columns {found}, expected {expected}{where}")
     arrays = []
     for field in op.schema:
         try:
@@ -146,12 +149,12 @@ def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             found = _type_of(columns[field.name])
             raise RunError(
-                f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}"
+                f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}{where}"
             ) from error
         if len(array) != num_rows:
             raise RunError(
                 f"{op.name} returned {count(len(array), 'value')} in column {field.name!r} for "
-                f"{count(num_rows, 'row')}; expected one value per row"
+                f"{count(num_rows, 'row')}; expected one value per row{where}"
             )
         arrays.append(array)
     return pa.table(arrays, schema=op.schema)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp import tracebacks
 from raysp.errors import RunError
 from raysp.ops.filtering import RowOp
 from raysp.ops.rows import plain
@@ -143,12 +144,15 @@ def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table)
     if len(wanted) != rows.num_rows:
         raise RunError(
             f"Keep {_name(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
-            "expected one for each row"
+            f"expected one for each row{tracebacks.at(function)}"
         )
     for value in wanted:
         # A text such as "no", or NaN, is true to Python.
         if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
-            raise RunError(f"Keep {_name(function)} returned the value {value!r}, expected True or False for each row")
+            raise RunError(
+                f"Keep {_name(function)} returned the value {value!r}, expected True or False for each "
+                f"row{tracebacks.at(function)}"
+            )
     return wanted
 
 

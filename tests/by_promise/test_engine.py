@@ -53,6 +53,7 @@ def loud(rows):
 
 def deadly(rows):
     os.kill(os.getpid(), signal.SIGKILL)
+    return {"level": [0] * rows.num_rows}
 
 
 def stops(rows):
@@ -227,6 +228,11 @@ def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(c
     assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.stderr
     assert "--engine ray" in refused.stderr
     assert list((corpus / "out" / ".raysp" / "begun").iterdir())
+    file = Path(mapping.__file__)
+    file.write_text(file.read_text().replace("os.kill", "print"))
+    corrected = run_in_a_process(corpus, mapping.__name__, "deadly")
+    assert corrected.returncode == 0, corrected.stderr
+    assert "begun" not in corrected.stderr
 
 
 def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
@@ -244,6 +250,14 @@ def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
     assert "-> return {" in stopped.stdout
     answers = [line.removeprefix("(Pdb) ") for line in stopped.stdout.splitlines() if line.startswith("(Pdb) ")]
     assert [answer for answer in answers if answer.isdigit()] == ["3", "200"]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_debugger_in_a_worker_of_ray_names_the_engine_that_has_one(corpus, local_ray, mapping):
+    step = raysp.Map(mapping.stops, adds={"level": "int64"}, reads=["id"])
+    with pytest.raises(raysp.RunError, match=r"\.py:\d+: workers of Ray have no terminal .* --engine here"):
+        raysp.run(pipeline(corpus, "out", step), engine="ray", progress=False)
 
 
 @pytest.mark.slow

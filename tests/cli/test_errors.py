@@ -8,15 +8,16 @@ import sys
 
 import pytest
 
-from raysp import RunError, SpecError
-from raysp.cli import main
+from raysp import RunError
 
 
 class TestErrors:
     def test_a_traceback_is_shown_with_debug_alone(self, raysp_command, tmp_path):
         assert "Traceback" not in raysp_command("plan", tmp_path / "missing.py").err
-        with pytest.raises(SpecError, match="no such file"):
-            main(["plan", str(tmp_path / "missing.py"), "--debug"])
+        ran = raysp_command("plan", tmp_path / "missing.py", "--debug")
+        assert ran.code == 2
+        assert ran.err.startswith("Traceback (most recent call last)")
+        assert "no such file" in ran.err.splitlines()[-1]
 
     @pytest.mark.slow
     def test_debug_shows_it_in_a_real_process_too(self, tmp_path):
@@ -26,7 +27,7 @@ class TestErrors:
         )
         assert (plain.returncode, len(plain.stderr.splitlines()), plain.stdout) == (2, 1, "")
         assert "Traceback (most recent call last)" in debug.stderr
-        assert debug.returncode != 0
+        assert debug.returncode == 2
 
     @pytest.mark.parametrize("verb", ["models", "status out", "plan p.py", "run p.py --rows 1", "doctor", ""])
     def test_a_working_directory_that_is_gone_is_refused_with_what_to_do(

@@ -5,7 +5,6 @@ import re
 import pytest
 
 import raysp
-from raysp.cli import main
 from tests.commands import check_understood, verbs
 
 VERBS = [
@@ -67,7 +66,7 @@ def test_the_version_is_printed(raysp_command):
 
 
 @pytest.mark.parametrize("arguments", [["plan", "missing.py", "--debug"], ["--debug", "plan", "missing.py"]])
-def test_debug_is_accepted_before_and_after_the_verb(tmp_path, monkeypatch, arguments):
+def test_debug_is_accepted_before_and_after_the_verb(raysp_command, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(raysp.SpecError, match="no such file"):
-        main(arguments)
+    ran = raysp_command(*arguments)
+    assert (ran.code, "Traceback" in ran.err, "no such file" in ran.err.splitlines()[-1]) == (2, True, True)

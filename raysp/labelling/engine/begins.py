@@ -27,10 +27,12 @@ class Begins:
     Args:
         store: the sink.
         run_id: id of the run.
+        fingerprint: that of the pipeline.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: Store, run_id: str, fingerprint: str) -> None:
         self._store = store
+        self._fingerprint = fingerprint
         self._path = layout.begun_path(run_id)
         self._open: list[Place] = []
         self._ended = 0
@@ -40,7 +42,7 @@ class Begins:
         """Record a piece, before any work on it."""
         with self._lock:
             self._open.append((shard, piece.first, piece.end))
-            data = json.dumps({"open": self._open, "ended": self._ended})
+            data = json.dumps({"fingerprint": self._fingerprint, "open": self._open, "ended": self._ended})
             self._store.replace(self._path, data.encode())
 
     def end(self, shard: str, piece: Piece) -> None:
@@ -56,11 +58,11 @@ class Begins:
         self._store.delete(self._path)
 
 
-def unfinished(store: Store) -> Mapping[Place, int]:
+def unfinished(store: Store, fingerprint: str) -> Mapping[Place, int]:
     """Return the pieces that crashed processes had begun, with the number of consecutive crashes over each.
 
-    Crashes are counted back from the newest, until a process that had not begun the piece or had ended another one.
-    Damaged files are logged and ignored.
+    Crashes are counted back from the newest, until a process that had not begun the piece, had ended another one or
+    had another pipeline, as after a correction of its code. Damaged files are logged and ignored.
     """
     times: Counter[Place] = Counter()
     counted: set[Place] = set()
@@ -70,9 +72,12 @@ def unfinished(store: Store) -> Mapping[Place, int]:
             record = bounds.parse_record(store.read(path))
             places = {(str(shard), int(first), int(end)) for shard, first, end in record["open"]}
             ended = int(record["ended"])
+            is_of_another = record["fingerprint"] != fingerprint
         except (ValueError, TypeError, KeyError) as error:
             logger.warning("%s/%s: ignored a file that cannot be read (%s)", store.url, path, bounds.plain(error))
             continue
+        if is_of_another:
+            break
         times.update(places - counted)
         has_ended |= ended > 0
         counted |= times.keys() - places if not has_ended else times.keys()

@@ -375,7 +375,7 @@ def _begin(
         log = ReceiptLog(store, entry.run_id)
         with events.ending(progress):
             if plan.engine == "here":
-                workers: Workers = Here(begins.Begins(store, entry.run_id))
+                workers: Workers = Here(begins.Begins(store, entry.run_id, plan.fingerprint))
                 job = replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
             else:
                 from raysp.labelling.engine.ray_metrics import exported
@@ -411,7 +411,7 @@ def _check_begun(plan: Plan) -> None:
     """
     if not plan.todo:
         return
-    times = begins.unfinished(plan.sink.store)
+    times = begins.unfinished(plan.sink.store, plan.fingerprint)
     for todo in plan.todo:
         for piece in todo.pieces:
             if not (number := times.get((todo.shard.name, piece.first, piece.end))):
@@ -420,7 +420,7 @@ def _check_begun(plan: Plan) -> None:
             if number >= MOST_BEGINS:
                 raise RunError(
                     f"{where} were begun by {number} consecutive processes, and each of them ended before these rows "
-                    "were done; run again with --engine ray, which isolates rows that crash their process"
+                    "were done; correct what ends the process, or run again with --engine ray, which isolates such rows"
                 )
             logger.warning(
                 "%s were begun before by a process that ended early; if this one ends too, run again with --engine ray",

@@ -9,6 +9,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from raysp import tracebacks
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
@@ -71,6 +72,7 @@ def sleep_while_waiting() -> None:
 def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
     """Restore the job on a worker, before torch is imported there."""
     sleep_while_waiting()
+    tracebacks.refuse_debuggers()
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
 
