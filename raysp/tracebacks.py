@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, FrameType
 
-from raysp.errors import RunError
-
 logger = logging.getLogger(__name__)
 
 MOST_PENDING = 3
@@ -85,7 +83,7 @@ def raise_if_stopped(error: BaseException) -> None:
 
     Raises:
         KeyboardInterrupt: the error or one of its causes is `BdbQuit`: the user has left the debugger.
-        RunError: the same in a worker of Ray (`refuse_debuggers`).
+        BdbQuit: in a worker of Ray, that has no terminal (`refuse_debuggers`).
         SystemExit: the error is that by which a worker of Ray answers SIGTERM.
     """
     if isinstance(error, SystemExit) and any(_is_of_ray(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
@@ -93,10 +91,7 @@ def raise_if_stopped(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, BdbQuit):
-            if sys.breakpointhook is not _without_terminal:
-                raise KeyboardInterrupt
-            where = place(error) or "a function"
-            raise RunError(f"{where}: workers of Ray have no terminal for a debugger; run with --engine here")
+            raise cause if sys.breakpointhook is _without_terminal else KeyboardInterrupt
         cause = cause.__cause__
 
 

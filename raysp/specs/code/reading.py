@@ -128,7 +128,7 @@ def _file_of(module: ModuleType | None) -> Path | None:
 def _without_file(what: str) -> SpecError:
     return SpecError(
         f"{what} is not in a Python file, so changes to it cannot be detected; put it into a file, or wrap "
-        "it in a function of the pipeline file"
+        "it in a function of the pipeline file; raysp.Labeller takes it as it is"
     )
 
 

@@ -5,6 +5,7 @@ that their process has noted.
 """
 
 import json
+from bdb import BdbQuit
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -109,6 +110,9 @@ def from_json(text: str) -> Message:
 
 def shard_failure(shard: str, error: BaseException) -> ShardFailure:
     """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
+    if isinstance(error, BdbQuit):
+        where = tracebacks.place(error)
+        return ShardFailure(shard, f"{where}: workers of Ray have no terminal for a debugger; run with --engine here")
     tracebacks.raise_if_stopped(error)
     if isinstance(error, RayspError):
         if error.__cause__ is not None:
