@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from raysp.columns import OK, STATUS
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import RayspError, RunError
@@ -163,9 +162,9 @@ class TryOut(RunResult):
     @property
     def committed(self) -> str:
         """Number of labelled rows as text."""
-        rows = self.table.num_rows
-        labelled = self.table.column(STATUS).to_pylist().count(OK) if rows else 0
-        return f"{'' if labelled == rows else f'{labelled:,} of '}{count(rows, 'row')} labelled, nothing is kept"
+        labelled = self.rows - sum(self.errors.values()) - sum(self.skipped.values())
+        of = "" if labelled == self.rows else f"{labelled:,} of "
+        return f"{of}{count(self.rows, 'row')} labelled, nothing is kept"
 
     def head(self, rows: int = 5) -> pa.Table:
         """Return the first rows of the table."""
