@@ -137,7 +137,7 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     submitted = subprocess.run(
         [*login.enter(), "sh", "-c", first], env=cluster.environment, capture_output=True, text=True
     )
-    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr + serving.log
     assert len(labels(cluster, "first")) == 1
 
     (cluster.folder / "slow").touch()
