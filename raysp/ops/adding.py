@@ -123,9 +123,8 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
 
 def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
     function = getattr(op, "function", type(op))
-    is_missing = isinstance(error, KeyError) and "in schema" in tracebacks.message_of(
-        error
-    )  # by pyarrow: a column that there is not
+    # By pyarrow: a column that there is not.
+    is_missing = isinstance(error, KeyError) and "in schema" in tracebacks.message_of(error)
     columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
     return f"{tracebacks.described(error, function.__module__)}{columns}"
 

@@ -20,7 +20,6 @@ from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.begins import Begins
 from raysp.labelling.engine.execution import OnPiece, Outcome
-from raysp.labelling.engine.workers import watchdog
 from raysp.labelling.engine.workers.calls_in_order import in_order
 from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised, sleep_while_waiting
@@ -60,7 +59,7 @@ class Here:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
-            decoder = stack.enter_context(Decoder(on_wait=watchdog.touch))  # not that of the process: runs in threads
+            decoder = stack.enter_context(Decoder())  # runs in other threads have their own
             items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder)))
             if not job.code:
                 items = stack.enter_context(contextlib.closing(_ahead(items)))

@@ -31,15 +31,15 @@ from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 from raysp.words import listed as first_of
 
-_EXPECTED = "; expected "
-"""Ends what an error message says of one file."""
-
 if TYPE_CHECKING:
     from raysp.cluster.cards import Card
     from raysp.labelling.planning.certified import Certified, GraphUse
     from raysp.labelling.planning.pack_use import PackUse
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.passes.measured_budget import MeasuredBudget
+
+_EXPECTED = "; expected "
+"""Ends what an error message says of one file."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Variable that cuBLAS reads before its first product in a process."""
 FIXED_WORKSPACE = ":4096:8"
 """Workspaces of cuBLAS with which a product has the same bits each time: eight of 4 MiB (NVIDIA's documentation)."""
-_turn = threading.RLock()
 REFUSALS = ("does not have a deterministic implementation", WORKSPACE)
 """Parts of torch's messages on an operation that has no deterministic kernel."""
+_turn = threading.RLock()
 
 
 @contextlib.contextmanager

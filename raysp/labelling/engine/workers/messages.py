@@ -110,8 +110,8 @@ def from_json(text: str) -> Message:
 
 def shard_failure(shard: str, error: BaseException) -> ShardFailure:
     """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
-    if isinstance(error, BdbQuit):
-        where = tracebacks.place(error)
+    if isinstance(error, BdbQuit):  # of workers alone: elsewhere it has become a KeyboardInterrupt
+        where = tracebacks.place(error) or "a function"
         return ShardFailure(shard, f"{where}: workers of Ray have no terminal for a debugger; run with --engine here")
     tracebacks.raise_if_stopped(error)
     if isinstance(error, RayspError):
